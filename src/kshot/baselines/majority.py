@@ -1,0 +1,44 @@
+"""How often each answer has been right so far, whatever the input says."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+
+from kshot.core.types import Example, FloatArray, Task
+
+
+@dataclass(frozen=True)
+class Majority:
+    """Predict the frequencies of the answers: p(i) = (count of i + 1) / sum over the candidates j of (count of j + 1).
+
+    What is counted is the answer's position among its row's candidates: for classification that is the label, for
+    multiple choice the letter.
+
+    Source: Laplace (1774), the rule of succession, https://doi.org/10.1214/ss/1177013621 (translation).
+    Differs: nothing.
+    """
+
+    _task: Task | None = field(default=None, repr=False, compare=False)
+    _counts: Mapping[int, int] = field(default_factory=dict, repr=False, compare=False)
+
+    def applies(self, task: Task) -> bool:
+        """Return whether the task's answers come from a list."""
+        return task.kind in ("classification", "multiple_choice")
+
+    def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:
+        """Count the positions of the right answers."""
+        counts = Counter(task.candidates(e).index(e.output) for e in examples)
+        return replace(self, _task=task, _counts=counts)
+
+    def probabilities(self, queries: Sequence[Example]) -> list[FloatArray]:
+        """Return the smoothed frequencies over each row's own number of candidates."""
+        assert self._task is not None, "fit comes before probabilities"
+        rows = []
+        for query in queries:
+            positions = range(len(self._task.candidates(query)))
+            weights = np.array([self._counts.get(i, 0) + 1.0 for i in positions])
+            rows.append(weights / weights.sum())
+        return rows

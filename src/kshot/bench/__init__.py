@@ -1,0 +1,1 @@
+"""Benchmarks of speed, each one command: `kshot bench NAME`."""

@@ -1,0 +1,1 @@
+"""The words everything else is written in: types, errors, seeds. No torch here."""

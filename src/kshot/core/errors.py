@@ -1,0 +1,43 @@
+"""The one tree of errors. Each message says what must hold, what was got, and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class KshotError(Exception):
+    """Base of all errors that kshot raises on purpose; `exit_code` is what the shell sees."""
+
+    exit_code = 3
+
+
+class UserError(KshotError):
+    """The user's input is wrong: one sentence with the file, the row and the remedy; no traceback."""
+
+    exit_code = 2
+
+
+class ModelError(KshotError):
+    """A model or server failed while it was running."""
+
+
+class StorageError(KshotError):
+    """A run could not be written down; what was committed before is kept."""
+
+
+class RunInterruptedError(KshotError):
+    """The user stopped the run; the same command resumes it."""
+
+    exit_code = 130
+
+
+def missing_extra(package: str, extra: str, purpose: str) -> UserError:
+    """Say which extra of kshot brings `package`, which `purpose` needs."""
+    return UserError(f"{purpose} needs the package '{package}'; install it with: pip install 'kshot[{extra}]'")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'? Known: a, b." for a name that is not among `known`."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    guess = f" Did you mean '{close[0]}'?" if close else ""
+    return f"{guess} Known: {', '.join(known)}."

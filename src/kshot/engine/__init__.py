@@ -1,0 +1,1 @@
+"""The only place that runs the network: packed, prefix-sharing scoring."""

@@ -1,0 +1,180 @@
+"""The engine: a backbone that scores, keeps every score in a store, and resumes to the same bits."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from kshot.core.errors import UserError
+from kshot.core.seeding import digest
+from kshot.core.types import Capability, EncodedPrompt, FloatArray, Prompt, ScoreRequest, Store, Work
+from kshot.engine.scoring import score_packed, score_plain
+from kshot.engine.trie import build_tree, cut, packs_for
+from kshot.models.hf import Backbone, NotPackableError
+
+Encoded = tuple[tuple[int, ...], list[tuple[int, ...]]]  # prompt ids, ids of each continuation
+Row = tuple[str, FloatArray, float]  # key, log-probabilities, seconds
+
+ENGINE_VERSION = 1
+_TRIAL_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
+
+
+class Engine:
+    """A `LanguageModel` on a white-box backbone.
+
+    Args:
+        backbone: The network.
+        store: Where scores are kept; None keeps nothing.
+        pack_tokens: Most tokens in a forward pass; by default 512 on the CPU, 8,192 elsewhere.
+        memory_limit_bytes: What the logits of a pack may take.
+    """
+
+    capabilities = frozenset({Capability.SCORE})
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        store: Store | None = None,
+        pack_tokens: int | None = None,
+        memory_limit_bytes: int = 512 * 2**20,
+    ):
+        self.backbone = backbone
+        self.work = Work()
+        self._store = store
+        self._pack_tokens = pack_tokens or (512 if backbone.device.type == "cpu" else 8192)
+        # Logits and their exponentials, in float32
+        self._pack_scored = max(1, memory_limit_bytes // (8 * backbone.vocab_size))
+
+    @property
+    def name(self) -> str:
+        """How the user named the model."""
+        return self.backbone.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies weights, precision and tokenizer."""
+        return self.backbone.fingerprint
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest prompt with its answer, in tokens."""
+        return self.backbone.max_tokens
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens `text` has as a segment of its own."""
+        return len(self.backbone.tokenise(text))
+
+    def with_store(self, store: Store) -> "Engine":
+        """Return an engine on the same backbone that keeps its scores in `store`."""
+        other = Engine(self.backbone, store=store, pack_tokens=self._pack_tokens)
+        other._pack_scored = self._pack_scored
+        other.__dict__["obstacle"] = self.obstacle
+        return other
+
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        """Turn a prompt into token ids with the spans of its answers, segment by segment."""
+        ids = list(self.backbone.first_ids)
+        spans = []
+        for segment in prompt.segments:
+            start = len(ids)
+            ids.extend(self.backbone.tokenise(segment.text))
+            if segment.role == "answer":
+                spans.append((start, len(ids)))
+        return EncodedPrompt(tuple(ids), tuple(spans))
+
+    @cached_property
+    def obstacle(self) -> str | None:
+        """Why this architecture is scored in plain batches, or None where packs agree with a plain pass (tried once)."""
+        known = self.backbone.why_not_packable()
+        if known:
+            return known
+        ids = np.random.default_rng(0).integers(0, min(250, self.backbone.vocab_size), size=(4, 6)).tolist()
+        prompts, answers = [ids[0], ids[0] + ids[1]], [[ids[2], ids[3]], [ids[3][:2], ids[2][:1]]]
+        tree = build_tree(prompts, answers)
+        packed = np.zeros(4)
+        try:
+            for slots, values in score_packed(self.backbone, tree, cut(tree, max_tokens=7, max_scored=4)):
+                np.add.at(packed, slots, values)
+        except (NotPackableError, TypeError, IndexError, RuntimeError) as error:
+            return str(error) or type(error).__name__
+        plain = [score_plain(self.backbone, p, a) for p, a in zip(prompts, answers, strict=True)]
+        gap = float(np.abs(packed - np.concatenate(plain)).max())
+        limit = _TRIAL_TOLERANCE.get(self.backbone.dtype, 1e-3)
+        return None if gap <= limit else f"packed scores differ from a plain pass by {gap:.2g} nats"
+
+    def score(
+        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[FloatArray]:
+        """Return one log-probability in nats per continuation, for each request `[n_continuations]`.
+
+        Packs depend on the requests alone, not on what is stored; a pack is committed when it is done. Equal requests
+        are scored once.
+
+        Raises:
+            UserError: An empty text, or a prompt too long for the model.
+        """
+        encoded = [self._encode_request(r) for r in requests]
+        keys = [digest(self.fingerprint, "score", *e, ENGINE_VERSION, self._pack_tokens) for e in encoded]
+        unique = dict(zip(keys, encoded, strict=True))
+        results = self._store.get(list(unique)) if self._store else {}
+        self.work.reused += len(results)
+        self.work.scored += len(unique) - len(results)
+        tell = progress or (lambda n: None)
+        tell(sum(key in results for key in keys))
+        missing = [key for key in unique if key not in results]
+        if missing:
+            run = self._packed if self.obstacle is None else self._plain
+            for rows in run(unique, missing):
+                fresh = [row for row in rows if row[0] not in results]
+                if self._store:
+                    self._store.put(fresh)
+                results.update((key, (values, seconds)) for key, values, seconds in fresh)
+                tell(len(fresh))
+        self.work.seconds += sum(results[key][1] for key in unique)
+        return [results[key][0] for key in keys]
+
+    def _encode_request(self, request: ScoreRequest) -> Encoded:
+        prompt = self.encode(request.prompt).ids
+        answers = [self.backbone.tokenise(text) for text in request.continuations]
+        if not prompt or not all(answers):
+            raise UserError("A prompt and each of its continuations must have at least one token; got an empty text.")
+        longest = len(prompt) + max(map(len, answers))
+        if longest > self.max_tokens:
+            raise UserError(
+                f"A prompt with its answer must fit the model's {self.max_tokens} tokens; got {longest}. "
+                "Use fewer demonstrations (--shots) or shorter inputs."
+            )
+        return prompt, answers
+
+    def _packed(self, requests: Mapping[str, Encoded], missing: Sequence[str]) -> Iterator[list[Row]]:
+        """Run the packs that `missing` needs; yield after each pack the requests that it completed."""
+        keys = list(requests)
+        tree = build_tree([p for p, _ in requests.values()], [a for _, a in requests.values()])
+        owner = np.repeat(np.arange(len(keys)), [len(a) for _, a in requests.values()])  # [slots]
+        first_slot = np.searchsorted(owner, np.arange(len(keys)))
+        open_targets = np.bincount(owner[tree.slots], minlength=len(keys))
+        sums = np.zeros(len(owner))
+        packs = cut(tree, max_tokens=self._pack_tokens, max_scored=self._pack_scored)
+        wanted = set(missing)
+        slots = np.flatnonzero([keys[i] in wanted for i in owner])
+        todo = [packs[number] for number in packs_for(tree, packs, slots)]
+        began = time.perf_counter()
+        for scored, values in score_packed(self.backbone, tree, todo):
+            np.add.at(sums, scored, values)
+            np.subtract.at(open_targets, owner[scored], 1)
+            complete = [i for i in np.unique(owner[scored]) if not open_targets[i]]
+            if complete:
+                share = (time.perf_counter() - began) / len(complete)
+                began = time.perf_counter()
+                stops = [first_slot[i] + len(requests[keys[i]][1]) for i in complete]
+                yield [(keys[i], sums[first_slot[i] : stop], share) for i, stop in zip(complete, stops, strict=True)]
+
+    def _plain(self, requests: Mapping[str, Encoded], missing: Sequence[str]) -> Iterator[list[Row]]:
+        """Score the missing requests one by one."""
+        for key in missing:
+            began = time.perf_counter()
+            values = score_plain(self.backbone, *requests[key])
+            yield [(key, values, time.perf_counter() - began)]

@@ -1,0 +1,195 @@
+"""From score requests to a tree of shared prefixes, laid out as one row, and cut into packs.
+
+The tree is written in preorder: a token's subtree is a contiguous range behind it, so "a is an ancestor of u" is
+`a <= u < end[a]`, and any contiguous range of the row can be run as one pack. What a pack needs from before is exactly
+the path from the root to its first token: preorder leaves no other open branch. Small children come first, so a long
+trunk (the stream of `all-past`) sheds its side branches while the path is still short.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+_WIDTH = 4  # bytes of a token id in a node's label
+
+
+@dataclass(eq=False)
+class _Node:
+    label: bytes = b""
+    parent: "_Node | None" = None
+    children: dict[bytes, "_Node"] = field(default_factory=dict)
+    targets: list[tuple[int, int]] = field(default_factory=list)  # (token to predict after the node's end, slot)
+    n_tokens: int = 0  # of the whole subtree
+    n_scored: int = 0  # positions of the subtree that need logits
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree of token sequences in preorder.
+
+    Attributes:
+        tokens: Token ids `[n]`.
+        depths: Number of ancestors, which is the token's position in its sequence `[n]`.
+        ends: First index behind the token's subtree `[n]`.
+        positions: Index into `tokens` after which something is predicted `[t]`, ascending.
+        targets: Token id predicted there `[t]`.
+        slots: Which (request, continuation), counted through, the target belongs to `[t]`.
+        starts: First index of each node (a run of tokens without a branch) `[nodes]`.
+        sizes: Tokens in each node's subtree `[nodes]`.
+        scored: Positions with logits in each node's subtree `[nodes]`.
+    """
+
+    tokens: IntArray
+    depths: IntArray
+    ends: IntArray
+    positions: IntArray
+    targets: IntArray
+    slots: IntArray
+    starts: IntArray
+    sizes: IntArray
+    scored: IntArray
+
+
+def build_tree(prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]]) -> Tree:
+    """Merge prompts with their continuations into one tree.
+
+    The last token of a continuation is predicted but not run. Slots count continuations through in order.
+
+    Args:
+        prompts: Token ids of each request's prompt, at least one token each.
+        continuations: For each request its continuations' token ids, at least one token each.
+    """
+    root = _Node()
+    slot = 0
+    for prompt, alternatives in zip(prompts, continuations, strict=True):
+        end = _insert(root, np.asarray(prompt, dtype=np.uint32).tobytes())
+        for ids in alternatives:
+            node = end
+            for position, token in enumerate(ids):
+                node.targets.append((token, slot))
+                if position + 1 < len(ids):
+                    node = _insert(node, np.uint32(token).tobytes())
+            slot += 1
+    return _lay_out(root)
+
+
+def _insert(node: _Node, rest: bytes) -> _Node:
+    """Walk down from the end of `node` along `rest`, adding and splitting nodes; return the node that ends there."""
+    while rest:
+        child = node.children.get(rest[:_WIDTH])
+        if child is None:
+            child = node.children[rest[:_WIDTH]] = _Node(rest, node)
+            return child
+        if not rest.startswith(child.label):
+            _split(child, _common(child.label, rest))
+            child = node.children[rest[:_WIDTH]]
+        node, rest = child, rest[len(child.label) :]
+    return node
+
+
+def _common(a: bytes, b: bytes) -> int:
+    """Return the length in bytes of the common prefix, in whole tokens."""
+    n = min(len(a), len(b)) // _WIDTH
+    x, y = (np.frombuffer(s, dtype=np.uint32, count=n) for s in (a, b))
+    differ = np.flatnonzero(x != y)
+    return int(differ[0] if len(differ) else n) * _WIDTH
+
+
+def _split(node: _Node, at: int) -> None:
+    """Put a new node above `node` that takes the first `at` bytes; `node` itself keeps its end and its targets."""
+    assert node.parent is not None
+    upper = _Node(node.label[:at], node.parent)
+    node.parent.children[node.label[:_WIDTH]] = upper
+    node.label, node.parent = node.label[at:], upper
+    upper.children[node.label[:_WIDTH]] = node
+
+
+def _preorder(root: _Node) -> list[_Node]:
+    order, stack = [], [root]
+    while stack:
+        node = stack.pop()
+        order.append(node)
+        stack.extend(reversed(node.children.values()))
+    return order
+
+
+def _lay_out(root: _Node) -> Tree:
+    for node in reversed(_preorder(root)):
+        kids = list(node.children.values())
+        node.n_tokens = len(node.label) // _WIDTH + sum(k.n_tokens for k in kids)
+        node.n_scored = bool(node.targets) + sum(k.n_scored for k in kids)
+        node.children = {k.label[:_WIDTH]: k for k in sorted(kids, key=lambda k: (k.n_tokens, k.label[:_WIDTH]))}
+    nodes = [n for n in _preorder(root) if n.label]
+    lengths = np.array([len(n.label) // _WIDTH for n in nodes], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64)
+    index = {id(n): i for i, n in enumerate(nodes)}
+    bases = np.zeros(len(nodes), dtype=np.int64)  # depth of each node's first token
+    for i, node in enumerate(nodes):
+        assert node.parent is not None
+        if node.parent.label:
+            above = index[id(node.parent)]
+            bases[i] = bases[above] + lengths[above]
+    sizes = np.array([n.n_tokens for n in nodes], dtype=np.int64)
+    offsets = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+    marks = [(starts[i] + lengths[i] - 1, *t) for i, n in enumerate(nodes) for t in n.targets]
+    positions, targets, slots = np.array(marks, dtype=np.int64).reshape(-1, 3).T
+    return Tree(
+        tokens=np.frombuffer(b"".join(n.label for n in nodes), dtype=np.uint32).astype(np.int64),
+        depths=np.repeat(bases, lengths) + offsets,
+        ends=np.repeat(starts + sizes, lengths),
+        positions=positions,
+        targets=targets,
+        slots=slots,
+        starts=starts,
+        sizes=sizes,
+        scored=np.array([n.n_scored for n in nodes], dtype=np.int64),
+    )
+
+
+def cut(tree: Tree, *, max_tokens: int, max_scored: int) -> list[tuple[int, int]]:
+    """Cut the row into packs (start, stop) that depend on the tree alone.
+
+    A branch that fits into a pack as a whole is never cut; a longer one fills packs to the limit.
+
+    Args:
+        tree: The tree.
+        max_tokens: Most tokens in a pack.
+        max_scored: Most positions with logits in a pack; one branching point with its run is never divided for it.
+    """
+    packs: list[tuple[int, int]] = []
+    start, scored = 0, 0
+    stops = [*tree.starts[1:].tolist(), len(tree.tokens)]
+    ends = np.unique(tree.positions)
+    for first, stop, size, n_scored in zip(
+        tree.starts.tolist(), stops, tree.sizes.tolist(), tree.scored.tolist(), strict=True
+    ):
+        whole = size <= max_tokens and n_scored <= max_scored
+        crowded = first - start + size > max_tokens or scored + n_scored > max_scored
+        if first > start and ((whole and crowded) or scored >= max_scored):
+            packs.append((start, first))
+            start, scored = first, 0
+        while stop - start > max_tokens:
+            packs.append((start, start + max_tokens))
+            start, scored = start + max_tokens, 0
+        at = np.searchsorted(ends, stop - 1)
+        scored += int(at < len(ends) and ends[at] == stop - 1)
+    if start < len(tree.tokens):
+        packs.append((start, len(tree.tokens)))
+    return packs
+
+
+def packs_for(tree: Tree, packs: Sequence[tuple[int, int]], slots: IntArray) -> list[int]:
+    """Return the numbers of the packs that must be run, each whole, so that `slots` can be scored."""
+    needed = np.zeros(len(tree.tokens), dtype=bool)
+    needed[tree.positions[np.isin(tree.slots, slots)]] = True
+    numbers = []
+    for number in range(len(packs) - 1, -1, -1):
+        start, stop = packs[number]
+        if needed[start:stop].any():
+            # What the pack needs from before is the path to its first token
+            needed[:start] |= tree.ends[:start] > start
+            numbers.append(number)
+    return numbers[::-1]

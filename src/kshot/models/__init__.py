@@ -1,0 +1,1 @@
+"""Models: from a name to a backbone with weights, or to a scripted double."""

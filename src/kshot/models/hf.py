@@ -1,0 +1,249 @@
+"""A backbone from transformers: tokenise, and run the network over a packed row or a plain batch.
+
+The only file that imports transformers. Packing needs control over what each position sees. transformers lets a
+model run with a registered attention function; ours hands queries, keys and values of each layer to a callable
+that the engine gives, so masks and remembered prefixes are the engine's business and the rest stays the model's own
+code (embeddings, norms, rotary positions, soft-capped heads).
+
+Source: transformers documentation, "AttentionInterface", https://huggingface.co/docs/transformers/attention_interface
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import transformers
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from kshot.core.errors import UserError
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+PACKED = "kshot_packed"
+_PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
+
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float | None, int | None], torch.Tensor]
+"""(layer, query [heads, n, dim], key [kv_heads, n, dim], value, scale, window) -> output [heads, n, dim]."""
+
+
+class Tokenizer(Protocol):
+    """What a backbone needs of a tokenizer; those of transformers are one."""
+
+    bos_token_id: int | None
+
+    def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]:
+        """Return token ids."""
+        ...
+
+
+class Backbone:
+    """A causal language model in eval mode, without any scoring.
+
+    Args:
+        model: A transformers causal LM.
+        tokenizer: Its tokenizer.
+        name: What the user called it.
+    """
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, name: str):
+        self.model = model.eval()
+        self.name = name
+        self._tokenizer = tokenizer
+        self._attend: Attend | None = None
+        with_special = tokenizer.encode("a", add_special_tokens=True)
+        self.first_ids = tuple(with_special[:1]) if with_special[0] == tokenizer.bos_token_id else ()
+        self.tokenise = lru_cache(maxsize=100_000)(self._tokenise)
+
+    def _tokenise(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.model.dtype
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits at a position."""
+        return self.model.get_output_embeddings().weight.shape[0]
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest row of tokens that the model was made for."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or 2048)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over shapes and an even sample of 4,096 values of every weight, precision, and the tokenizer's ids."""
+        state = hashlib.sha256(f"{self.dtype} {self.device.type} {self.model.config.model_type}".encode())
+        for name, weight in sorted(self.model.state_dict().items()):
+            flat = weight.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 4096)].float().cpu().numpy()
+            state.update(f"{name}{tuple(weight.shape)}".encode() + sample.tobytes())
+        probe = "The quick brown fox: 0123456789,\n\n(é) ¿Qué?"
+        state.update(str(self.first_ids + self.tokenise(probe)).encode())
+        return state.hexdigest()
+
+    @cached_property
+    def windows(self) -> list[int | None] | None:
+        """The sliding window of each layer (None: the layer sees everything); None if the config names none."""
+        config = self.model.config
+        kinds = getattr(config, "layer_types", None)
+        if kinds is None:
+            return None
+        return [config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
+
+    def why_not_packable(self) -> str | None:
+        """Return why packed rows are out of the question, or None where a trial can decide."""
+        kinds = set(getattr(self.model.config, "layer_types", None) or [])
+        if not kinds <= _PACKABLE_LAYERS:
+            return f"layers of kind {', '.join(sorted(kinds - _PACKABLE_LAYERS))}"
+        if getattr(self.model.config, "use_bidirectional_attention", False):
+            return "attention in both directions"
+        if not self.model._can_set_attn_implementation():
+            return "an attention that cannot be exchanged"
+        return None
+
+    @torch.inference_mode()
+    def packed_logits(
+        self, ids: torch.Tensor, positions: torch.Tensor, attend: Attend, keep: torch.Tensor
+    ) -> torch.Tensor:
+        """Run one packed row and return logits where they are wanted.
+
+        Args:
+            ids: Token ids `[n]`, int64.
+            positions: Position of each token in its own sequence `[n]`, int64.
+            attend: Computes attention; called once per layer.
+            keep: Indices into the row `[m]` whose logits are returned.
+
+        Returns:
+            Logits `[m, vocab]`, float32.
+        """
+        before = self.model.config._attn_implementation
+        self.model.set_attn_implementation(PACKED)
+        self._attend = attend
+        _ACTIVE.append(self)
+        try:
+            out = self.model(
+                input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep
+            )
+        finally:
+            _ACTIVE.pop()
+            self.model.set_attn_implementation(before)
+        return out.logits[0].float()
+
+    @torch.inference_mode()
+    def plain_logits(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Run rows as one batch, padded on the right (which a causal model cannot see), and return all logits.
+
+        Returns:
+            For each row its logits `[len(row), vocab]`, float32.
+        """
+        width = max(len(row) for row in rows)
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
+        logits = self.model(input_ids=ids, use_cache=False).logits
+        return [logits[i, : len(row)].float() for i, row in enumerate(rows)]
+
+
+_ACTIVE: list[Backbone] = []
+
+
+def _attention(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    backbone = _ACTIVE[-1]
+    assert backbone._attend is not None
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise NotPackableError("soft-capped attention or attention sinks")
+    layer = module.layer_idx
+    window = kwargs.get("sliding_window") if backbone.windows is None else backbone.windows[layer]
+    # query [1, heads, n, dim] -> output [1, n, heads, dim]
+    out = backbone._attend(layer, query[0], key[0], value[0], kwargs.get("scaling"), window)
+    return out.transpose(0, 1)[None].contiguous(), None
+
+
+class NotPackableError(Exception):
+    """The architecture does something that packed rows do not do; plain batches are used instead."""
+
+
+AttentionInterface.register(PACKED, _attention)
+
+
+def load_backbone(
+    source: str | Path,
+    *,
+    name: str,
+    device: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+) -> Backbone:
+    """Load a causal LM and its tokenizer from a hub id or a folder. Runs no remote code.
+
+    Args:
+        source: Hub id, or a folder with config, safetensors weights and tokenizer.
+        name: What messages and records call it.
+        device: "cpu", "cuda", …; by default CUDA if there is one.
+        dtype: "float32", "bfloat16", "float16"; "auto" is float32 on the CPU and the file's own elsewhere.
+        revision: Commit, branch or tag on the hub.
+
+    Raises:
+        UserError: No such model, or its files are not a causal LM.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if dtype == "auto":
+        wanted: Any = torch.float32 if device == "cpu" else "auto"
+    elif dtype in ("float32", "bfloat16", "float16"):
+        wanted = getattr(torch, dtype)
+    else:
+        raise UserError(f"--dtype must be auto, float32, bfloat16 or float16; got '{dtype}'.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=wanted)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"--model must be a hub id or folder of a causal language model that can be read here, or demo, tiny, "
+            f"scripted, gguf:FILE; got '{name}' ({first})"
+        ) from error
+    return Backbone(model.to(device), tokenizer, name)
+
+
+def build_backbone(model_type: str, settings: dict[str, Any], tokenizer: Tokenizer, *, name: str, seed: int) -> Backbone:
+    """Make a small model of a given architecture in memory, with random weights that depend on the seed alone.
+
+    Args:
+        model_type: As in transformers configs: "llama", "qwen3", "gemma3_text", …
+        settings: The config's fields.
+        tokenizer: Any tokenizer.
+        name: What messages call it.
+        seed: For the weights.
+    """
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
+    source = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, weight in sorted(model.named_parameters()):
+            if weight.ndim > 1:
+                weight.normal_(0.0, 1.5 / weight.shape[-1] ** 0.5, generator=source)
+    return Backbone(model, tokenizer, name)
+
+
+def convert_gguf(file: Path, target: Path) -> None:
+    """Dequantise a GGUF file to float32 and write weights, config and tokenizer to the folder `target`."""
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    )
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)

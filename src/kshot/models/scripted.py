@@ -1,0 +1,106 @@
+"""A language model that answers from a table: for tests and dry trials, without torch.
+
+Where the table is silent it acts like a reader: it trusts the demonstration whose text shares most words with the
+query. So its scores depend on which demonstrations are shown, as a real model's do, and can be checked by hand.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kshot.core.errors import UserError
+from kshot.core.seeding import digest
+from kshot.core.types import Capability, FloatArray, Prompt, ScoreRequest, Store, Work
+
+
+class ScriptedModel:
+    """Answers from a table of text that occurs in the query -> answer.
+
+    Args:
+        table: Where a key occurs in the query's text, its value is the answer.
+        confidence: Probability of the answer that it believes in; the rest is shared evenly.
+        max_tokens: Its context, in words and marks.
+    """
+
+    capabilities = frozenset({Capability.SCORE})
+    name = "scripted"
+
+    def __init__(self, table: Mapping[str, str] | None = None, *, confidence: float = 0.9, max_tokens: int = 4096):
+        self._table = dict(table or {})
+        self._confidence = confidence
+        self.max_tokens = max_tokens
+        self.work = Work()
+        self._store: Store | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the table."""
+        return digest("scripted", self._table, self._confidence)
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of words and marks."""
+        return len(re.findall(r"\w+|[^\w\s]|\n", text))
+
+    def with_store(self, store: Store) -> "ScriptedModel":
+        """Return the same model with its own counter, keeping scores in `store`."""
+        other = ScriptedModel(self._table, confidence=self._confidence, max_tokens=self.max_tokens)
+        other._store = store
+        return other
+
+    def score(
+        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[FloatArray]:
+        """Return log-probabilities in nats `[n_continuations]` per request."""
+        keys = [digest(self.fingerprint, r.prompt.text, r.continuations) for r in requests]
+        known = self._store.get(keys) if self._store else {}
+        fresh = {
+            k: (self._answer(r), 0.0) for k, r in zip(keys, requests, strict=True) if k not in known
+        }
+        if self._store:
+            self._store.put([(k, *v) for k, v in fresh.items()])
+        self.work.reused += len(known)
+        self.work.scored += len(fresh)
+        if progress:
+            progress(len(requests))
+        return [{**known, **fresh}[k][0] for k in keys]
+
+    def _answer(self, request: ScoreRequest) -> FloatArray:
+        believed = self._believed(request.prompt)
+        names = [c.strip() for c in request.continuations]
+        if believed not in names:
+            return np.full(len(names), -np.log(len(names)))
+        rest = (1 - self._confidence) / max(1, len(names) - 1)
+        return np.log([self._confidence if n == believed else rest for n in names])
+
+    def _believed(self, prompt: Prompt) -> str | None:
+        query = prompt.segments[-1].text
+        for key, answer in self._table.items():
+            if key in query:
+                return answer
+        words = set(query.lower().split())
+        best, overlap = None, -1
+        for shown, answer in zip(prompt.segments, prompt.segments[1:], strict=False):
+            if answer.role == "answer" and len(words & set(shown.text.lower().split())) >= overlap:
+                best, overlap = answer.text.strip(), len(words & set(shown.text.lower().split()))
+        return best
+
+
+def scripted_from(name: str) -> ScriptedModel:
+    """Make the model of `scripted`, or of `scripted:FILE` with a JSON object as its table.
+
+    Raises:
+        UserError: The file is missing or holds something else.
+    """
+    path = name.removeprefix("scripted").removeprefix(":")
+    if not path:
+        return ScriptedModel()
+    try:
+        table = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"scripted:FILE must name a JSON file with an object; {path}: {error}.") from error
+    if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+        raise UserError(f"scripted:FILE must hold an object of texts; {path} holds something else.")
+    return ScriptedModel(table)

@@ -1,0 +1,1 @@
+"""Prompts: from a task, demonstrations and a query to segments."""

@@ -1,0 +1,91 @@
+"""Every score and every prediction once, in SQLite: committed whole or not at all, so that killing loses one pack."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kshot.core.errors import StorageError
+from kshot.core.types import FloatArray
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, log_probs BLOB NOT NULL, seconds REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS predictions (learner TEXT, position INTEGER, row TEXT NOT NULL,
+                                        PRIMARY KEY (learner, position));
+"""
+_AT_ONCE = 500  # keys in one query; SQLite's limit on variables is higher everywhere
+
+
+class SqliteStore:
+    """The store of one run.
+
+    Args:
+        path: The database file; made if it is not there.
+
+    Raises:
+        StorageError: The file cannot be opened or is no database.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        with _as_storage_error(path):
+            self._db = sqlite3.connect(path, timeout=30)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+
+    def get(self, keys: Sequence[str]) -> dict[str, tuple[FloatArray, float]]:
+        """Return (log-probabilities in nats, seconds) of those keys that are stored."""
+        found = {}
+        with _as_storage_error(self._path):
+            for i in range(0, len(keys), _AT_ONCE):
+                part = keys[i : i + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, log_probs, seconds FROM scores WHERE key IN ({marks})"
+                for key, blob, seconds in self._db.execute(query, part):
+                    found[key] = np.frombuffer(blob, dtype="<f8"), seconds
+        return found
+
+    def put(self, rows: Sequence[tuple[str, FloatArray, float]]) -> None:
+        """Store (key, log-probabilities, seconds) in one transaction; a key that is there keeps its value."""
+        values = [(key, np.asarray(v, dtype="<f8").tobytes(), seconds) for key, v, seconds in rows]
+        with _as_storage_error(self._path), self._db:
+            self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", values)
+
+    def get_predictions(self, learner: str) -> list[dict[str, Any]]:
+        """Return the rows stored for a learner's fingerprint, in the order of the stream."""
+        with _as_storage_error(self._path):
+            query = "SELECT row FROM predictions WHERE learner = ? ORDER BY position"
+            return [json.loads(row) for (row,) in self._db.execute(query, (learner,))]
+
+    def put_predictions(self, learner: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store all of a learner's rows in one transaction."""
+        values = [(learner, i, json.dumps(row, ensure_ascii=False)) for i, row in enumerate(rows)]
+        with _as_storage_error(self._path), self._db:
+            self._db.executemany("INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)", values)
+
+    def count(self) -> int:
+        """Return how many scores are stored."""
+        return int(self._db.execute("SELECT COUNT(*) FROM scores").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+
+class _as_storage_error:  # noqa: N801 - reads as a statement
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(
+                f"{self._path} must be a writable run database; SQLite says: {error}. What was committed before is "
+                "kept: free space or fix the folder, then run the same command again."
+            ) from error

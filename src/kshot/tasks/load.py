@@ -1,0 +1,198 @@
+"""Load a task: read its rows, settle what the task is, and refuse what cannot be worked with.
+
+A folder holds `train.jsonl`, maybe `test.jsonl`, and maybe `task.json` with any of: name, kind, labels,
+metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from kshot.core.errors import UserError, did_you_mean
+from kshot.core.types import KINDS, Example, Kind, Task
+from kshot.tasks.builtin import load_builtin
+from kshot.tasks.rows import HOW_TO_MAP, Row, read_rows, read_text, shown, text_flaw
+
+MAX_INFERRED_LABELS = 50
+DEFAULT_METRIC: Mapping[Kind, str] = {"classification": "accuracy", "multiple_choice": "accuracy"}
+LETTER = re.compile(r"\([A-Z]\)")
+
+
+def load_task(source: str | Path, *, columns: Mapping[str, str] | None = None) -> Task:
+    """Load a task from files, or a built-in one.
+
+    What `task.json` does not say is inferred from the train rows: rows with choices are multiple choice; few
+    and repeated outputs are the labels of a classification; anything else is generation.
+
+    Args:
+        source: A folder, a `.jsonl` or `.csv` file (train rows only), or "builtin:NAME".
+        columns: Which column holds a field, as {"input": "question", "output": "answer"}. Not needed for
+            columns with the fields' own names, nor for `text` and `label`. In CSV, cells of choices and
+            references are split at "|".
+
+    Raises:
+        UserError: The first thing that is wrong, with file, row and remedy.
+    """
+    columns = columns or {}
+    if str(source).startswith("builtin:"):
+        if columns:
+            raise UserError("--columns must be left out for a builtin task; its columns are known.")
+        return load_builtin(str(source).removeprefix("builtin:"))
+    path = Path(source)
+    if os.path.isdir(path):  # os.path, as Path raises for names that are too long
+        return _from_folder(path, columns)
+    if not os.path.exists(path):
+        raise UserError(f"there is no '{path}'; a task is a folder, a .jsonl or .csv file, or builtin:NAME.")
+    if path.suffix.lower() not in (".jsonl", ".csv"):
+        raise UserError(f"'{path}' must be a folder or a file that ends in .jsonl or .csv.")
+    return _task(path.stem, _Card(), read_rows(path, columns), [], columns)
+
+
+def _from_folder(folder: Path, columns: Mapping[str, str]) -> Task:
+    train, test = folder / "train.jsonl", folder / "test.jsonl"
+    if not train.exists():
+        raise UserError(f"the folder '{folder}' must hold train.jsonl, one JSON object a line; it does not.")
+    card = _read_card(folder / "task.json")
+    test_rows = read_rows(test, columns) if test.exists() else []
+    return _task(card.name or folder.resolve().name, card, read_rows(train, columns), test_rows, columns)
+
+
+def _no_flaw(text: str) -> str:
+    if flaw := text_flaw(text):
+        raise ValueError(flaw)
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_no_flaw)]
+_Name = Annotated[str, Field(min_length=1), AfterValidator(_no_flaw)]
+
+
+class _Card(BaseModel):
+    """What `task.json` may say about a task."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    name: _Name | None = None
+    kind: Kind | None = None
+    labels: tuple[_Name, ...] = ()
+    metrics: tuple[_Name, ...] = ()
+    instruction: _Text = ""
+    choices_in_input: bool | None = None
+    positive_label: str | None = None
+
+
+def _read_card(file: Path) -> _Card:
+    if not file.exists():
+        return _Card()
+    try:
+        card = _Card.model_validate_json(read_text(file))
+    except ValidationError as error:
+        raise _card_error(file, error) from None
+    if len(set(card.labels)) < len(card.labels):
+        twice = next(label for label in card.labels if card.labels.count(label) > 1)
+        raise UserError(f"{file}: 'labels' must differ; '{twice}' is there twice.")
+    return card
+
+
+def _card_error(file: Path, error: ValidationError) -> UserError:
+    first = error.errors()[0]
+    where, got = first["loc"], first["input"]
+    if first["type"] == "json_invalid":
+        return UserError(f"{file} must be one JSON object; {first['msg']}.")
+    if where == ("kind",) and isinstance(got, str):
+        return UserError(f"{file}: there is no kind '{got}'.{did_you_mean(got, KINDS)}")
+    what = "".join(f" '{part}'" if isinstance(part, str) else f" item {part + 1}" for part in where) or " it"
+    return UserError(f"{file}:{what} is not as it must be; got {shown(got)}; {first['msg']}.")
+
+
+def _task(name: str, card: _Card, train: list[Row], test: list[Row], columns: Mapping[str, str]) -> Task:
+    _check_columns(train, columns)
+    train_examples, test_examples = _examples(train, "train"), _examples(test, "test")
+    kind = card.kind or _inferred_kind(train_examples, card)
+    outputs = [e.output for e in train_examples]
+    # Most, not all: so that it is the one row which lacks a letter that gets refused.
+    letters = sum(LETTER.fullmatch(output) is not None for output in outputs) * 2 > len(outputs)
+    task = Task(
+        name=name,
+        kind=kind,
+        train=train_examples,
+        test=test_examples,
+        labels=card.labels or (tuple(sorted(set(outputs))) if kind == "classification" else ()),
+        metrics=card.metrics or (DEFAULT_METRIC.get(kind, "exact_match"),),
+        instruction=card.instruction,
+        choices_in_input=letters if card.choices_in_input is None else card.choices_in_input,
+        positive_label=card.positive_label,
+    )
+    _check_labels(task)
+    for row, example in zip([*train, *test], [*train_examples, *test_examples], strict=True):
+        _check_answer(row, example, task)
+    return task
+
+
+def _check_columns(train: list[Row], columns: Mapping[str, str]) -> None:
+    """Refuse a mapping to a column that no row has; an optional field may be absent from some."""
+    present = {column for row in train for column in row.values}
+    for field, column in columns.items():
+        if column not in present:
+            has = ", ".join(sorted(present))
+            train[0].fail(
+                f"the column '{column}' for '{field}' is missing, the file has {has}; {HOW_TO_MAP}."
+            )
+
+
+def _check_labels(task: Task) -> None:
+    where, known, positive = f"task.json of '{task.name}'", task.labels, task.positive_label
+    if known and task.kind != "classification":
+        raise UserError(f"{where}: labels are for the kind classification; leave them out for {task.kind}.")
+    if positive is not None and positive not in known:
+        hint = did_you_mean(positive, known) if known else ""
+        raise UserError(f"{where}: positive_label must be one of the labels; got '{positive}'.{hint}")
+
+
+def _examples(rows: list[Row], split: str) -> tuple[Example, ...]:
+    examples, seen = [], {}
+    for row in rows:
+        example = row.example(split)
+        if example.id in seen:
+            row.fail(
+                f"the id '{example.id}' is that of row {seen[example.id]} too; ids must differ within a file."
+            )
+        seen[example.id] = row.number
+        examples.append(example)
+    return tuple(examples)
+
+
+def _inferred_kind(train: tuple[Example, ...], card: _Card) -> Kind:
+    if any(e.choices for e in train):
+        return "multiple_choice"
+    n_outputs = len({e.output for e in train})
+    few = n_outputs <= max(2, min(MAX_INFERRED_LABELS, len(train) // 2)) and n_outputs < len(train)
+    return "classification" if few or card.labels else "generation"
+
+
+def _check_answer(row: Row, example: Example, task: Task) -> None:
+    """Refuse an output that is none of the answers the row can have, for kinds where these are known."""
+    if task.kind == "classification" and example.output not in task.labels:
+        hint = did_you_mean(example.output, task.labels)
+        row.fail(
+            f"'{example.output}' is not among the task's labels; correct it or list it in task.json.{hint}"
+        )
+    if task.kind != "multiple_choice":
+        return
+    if len(example.choices) < 2:
+        row.fail(f"a multiple-choice row must have at least 2 'choices'; got {len(example.choices)}.")
+    candidates = task.candidates(example)
+    if not task.choices_in_input and len(set(candidates)) < len(candidates):
+        row.fail("the 'choices' must differ, because the output is the text of one of them.")
+    if task.choices_in_input and len(candidates) > 26:
+        row.fail(f"'choices' that are answered by a letter must be at most 26; got {len(candidates)}.")
+    if example.output not in candidates:
+        what = "letters of the row's choices" if task.choices_in_input else "row's choices"
+        hint = did_you_mean(example.output, candidates)
+        row.fail(
+            f"'{example.output}' is not among the {what}; correct it, or choices_in_input in task.json.{hint}"
+        )

@@ -1,0 +1,115 @@
+"""Look for what can be worked with but may be wrong: repeated rows, leakage, missing labels, long rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median, median_low
+from typing import Any
+
+from kshot.core.types import Example, LanguageModel, Task
+
+LONG_ROW_CHARACTERS = 2000
+LONG_ROW_TIMES_MEDIAN = 8
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a task holds and what is odd about it.
+
+    Attributes:
+        problems: One sentence each.
+        n_tokens: Fewest, median and most tokens of an input with its context; None without a model.
+    """
+
+    kind: str
+    n_train: int
+    n_test: int
+    labels: tuple[str, ...]
+    problems: tuple[str, ...]
+    n_tokens: tuple[int, int, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `kshot validate --json` prints."""
+        return {
+            "kind": self.kind,
+            "n_train": self.n_train,
+            "n_test": self.n_test,
+            "labels": list(self.labels),
+            "problems": list(self.problems),
+        }
+
+
+def validate(task: Task, model: LanguageModel | None = None) -> Report:
+    """Report what is odd about a task that could be loaded.
+
+    Args:
+        task: Its examples are valid already; see `load_task`.
+        model: Counts tokens, and says how many a row may have.
+    """
+    rows = [*task.train, *task.test]
+    problems = [*_repeats(task), *_labels(task), *_long_rows(rows)]
+    n_tokens = None
+    if model is not None:
+        inputs = [model.count_tokens(e.context or "") + model.count_tokens(e.input) for e in rows]
+        totals = [n + model.count_tokens(e.output) for n, e in zip(inputs, rows, strict=True)]
+        n_tokens = (min(inputs), median_low(inputs), max(inputs))
+        longer = [e.id for e, n in zip(rows, totals, strict=True) if n > model.max_tokens]
+        problems += _problem(longer, f"longer than the {model.max_tokens} tokens that '{model.name}' reads")
+    return Report(task.kind, len(task.train), len(task.test), task.labels, tuple(problems), n_tokens)
+
+
+def duplicate_key(example: Example) -> tuple[str, str]:
+    """Return input and context with white space collapsed; two rows with equal keys ask the same question."""
+    return " ".join(example.input.split()), " ".join((example.context or "").split())
+
+
+def without_duplicates(examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+    """Keep the first of the rows that ask the same question.
+
+    Returns:
+        The examples kept, in their order, and the ids of those removed.
+    """
+    kept: dict[tuple[str, str], Example] = {}
+    removed = []
+    for example in examples:
+        if (key := duplicate_key(example)) in kept:
+            removed.append(example.id)
+        else:
+            kept[key] = example
+    return tuple(kept.values()), tuple(removed)
+
+
+def _repeats(task: Task) -> list[str]:
+    outputs: dict[tuple[str, str], set[str]] = {}
+    for e in task.train:
+        outputs.setdefault(duplicate_key(e), set()).add(e.output)
+    _, repeated = without_duplicates(task.train)
+    conflicting = [e.id for e in task.train if len(outputs[duplicate_key(e)]) > 1]
+    leaked = [e.id for e in task.test if duplicate_key(e) in outputs]
+    return [
+        *_problem(repeated, "of train with the input of an earlier row"),
+        *_problem(conflicting, "of train with the same input as another but a different output"),
+        *_problem(leaked, "of test with an input that train has too"),
+    ]
+
+
+def _labels(task: Task) -> list[str]:
+    if task.kind != "classification":
+        return []
+    seen = {e.output for e in task.train}
+    same = [f"All rows of train have the label '{label}'." for label in seen if len(seen) == 1]
+    return same + [f"No row of train has the label '{label}'." for label in task.labels if label not in seen]
+
+
+def _long_rows(rows: Sequence[Example]) -> list[str]:
+    lengths = [len(e.context or "") + len(e.input) + len(e.output) for e in rows]
+    limit = max(LONG_ROW_CHARACTERS, int(LONG_ROW_TIMES_MEDIAN * median(lengths)))
+    long = [e.id for e, n in zip(rows, lengths, strict=True) if n > limit]
+    return _problem(long, f"longer than {limit} characters, far more than most")
+
+
+def _problem(ids: Sequence[str], what: str) -> list[str]:
+    """Return a sentence that counts and names the rows, or nothing where there are none."""
+    first = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
+    return (
+        [f"There {'is 1 row' if len(ids) == 1 else f'are {len(ids)} rows'} {what}: {first}."] if ids else []
+    )
