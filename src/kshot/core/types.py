@@ -32,6 +32,11 @@ class Example:
     references: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    @property
+    def text(self) -> str:
+        """The input, then the context: an encoder that cuts long texts keeps the input."""
+        return f"{self.input}\n{self.context}" if self.context else self.input
+
 
 @dataclass(frozen=True)
 class Task:
@@ -137,7 +142,8 @@ class Prediction:
         probs: Probabilities over the candidates, summing to 1, mixed with a little of the uniform.
         answer: The most probable candidate.
         prompt_tokens: Tokens of the prompt; 0 where no language model was asked.
-        seconds: Computing time, shared evenly by the predictions that were computed together.
+        seconds: Computing time of the answer, shared evenly by the predictions that were computed together.
+        fit_seconds: Computing time of learning anew before this prediction (selectors, baselines).
         demonstrations: Ids of the examples shown, in the order of the prompt.
         dropped: How many chosen demonstrations did not fit the model's context.
     """
@@ -149,6 +155,7 @@ class Prediction:
     answer: str
     prompt_tokens: int = 0
     seconds: float = 0.0
+    fit_seconds: float = 0.0
     demonstrations: tuple[str, ...] = ()
     dropped: int = 0
 
@@ -198,6 +205,11 @@ class LanguageModel(Protocol):
         ...
 
     @property
+    def origin(self) -> Mapping[str, str]:
+        """How to load it again beside its name: the arguments of `load_model` that were given."""
+        ...
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """What it can be asked for."""
         ...
@@ -214,6 +226,10 @@ class LanguageModel(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens `text` has when it is encoded as a segment of its own."""
+        ...
+
+    def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
+        """Return how many tokens have to be run to score `requests`, without running any."""
         ...
 
     def with_store(self, store: Store) -> Self:

@@ -54,6 +54,11 @@ class Engine:
         return self.backbone.name
 
     @property
+    def origin(self) -> Mapping[str, str]:
+        """How to load it again."""
+        return self.backbone.origin
+
+    @property
     def fingerprint(self) -> str:
         """Identifies weights, precision and tokenizer."""
         return self.backbone.fingerprint
@@ -66,6 +71,13 @@ class Engine:
     def count_tokens(self, text: str) -> int:
         """Return how many tokens `text` has as a segment of its own."""
         return len(self.backbone.tokenise(text))
+
+    def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
+        """Return how many tokens have to be run to score `requests`, without running any."""
+        encoded = {e[0] + (-1,) + sum(e[1], ()): e for e in map(self._encode_request, requests)}
+        if self.obstacle is not None:
+            return sum(len(a) * len(p) + sum(map(len, a)) - len(a) for p, a in encoded.values())
+        return len(build_tree([p for p, _ in encoded.values()], [a for _, a in encoded.values()]).tokens)
 
     def with_store(self, store: Store) -> "Engine":
         """Return an engine on the same backbone that keeps its scores in `store`."""
@@ -87,7 +99,7 @@ class Engine:
 
     @cached_property
     def obstacle(self) -> str | None:
-        """Why this architecture is scored in plain batches, or None where packs agree with a plain pass (tried once)."""
+        """Why this architecture is scored in plain batches; None where packs agree with a plain pass (tried once)."""
         known = self.backbone.why_not_packable()
         if known:
             return known
@@ -117,7 +129,8 @@ class Engine:
             UserError: An empty text, or a prompt too long for the model.
         """
         encoded = [self._encode_request(r) for r in requests]
-        keys = [digest(self.fingerprint, "score", *e, ENGINE_VERSION, self._pack_tokens) for e in encoded]
+        settings = (ENGINE_VERSION, self._pack_tokens, self.backbone.device.type)
+        keys = [digest(self.fingerprint, "score", *e, *settings) for e in encoded]
         unique = dict(zip(keys, encoded, strict=True))
         results = self._store.get(list(unique)) if self._store else {}
         self.work.reused += len(results)

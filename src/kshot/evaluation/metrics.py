@@ -20,8 +20,8 @@ class Metric:
     """A metric of label answers.
 
     Attributes:
-        formula: Value from the confusion counts [n_labels, n_labels], gold in rows, answers in columns, and the
-            index of the positive label, or -1.
+        formula: Value from the confusion counts [n_labels, n_labels], gold in rows, answers in columns, and
+            the index of the positive label, or -1.
         row: Score in 0..1 of one (gold, answer), if the metric is the mean of such scores.
         lowest: The least value it can have; the highest is 1.
         needs_positive: It asks which label is the positive one.
@@ -61,10 +61,10 @@ def _macro_recall(counts: Confusion, positive: int) -> float:
 
 
 def _matthews(counts: Confusion, positive: int) -> float:
-    counts = counts.astype(np.float64)  # squares of counts overflow no sooner than they should
-    n, gold, answers = counts.sum(), counts.sum(1), counts.sum(0)
+    table = counts.astype(np.float64)  # the product of squares exceeds int64 at some 50,000 rows
+    n, gold, answers = table.sum(), table.sum(1), table.sum(0)
     spread = (n * n - gold @ gold) * (n * n - answers @ answers)
-    return float((n * np.trace(counts) - gold @ answers) / np.sqrt(spread)) if spread > 0 else 0.0
+    return float((n * np.trace(table) - gold @ answers) / np.sqrt(spread)) if spread > 0 else 0.0
 
 
 METRICS: dict[str, Metric] = {
@@ -95,11 +95,11 @@ def statistic(
     labels: Sequence[str],
     positive_label: str | None = None,
 ) -> Callable[[NDArray[np.integer]], float]:
-    """Return the function from indices of rows, repeats allowed, to the metric over these rows; no rows give NaN.
+    """Return the function from indices of rows, repeats allowed, to the metric over them; no rows give NaN.
 
-    macro_f1 averages over the labels that occur among the rows' gold labels or answers (scikit-learn's default),
-    macro_recall over those that occur among the gold labels (its balanced accuracy): a label that the rows do not
-    contain says nothing about the answers.
+    macro_f1 averages over the labels that occur among the rows' gold labels or answers (scikit-learn's
+    default), macro_recall over those that occur among the gold labels (its balanced accuracy): a label that
+    the rows do not contain says nothing about the answers.
 
     Args:
         name: A name of `METRICS`.
@@ -120,7 +120,7 @@ def statistic(
     codes = {label: i for i, label in enumerate(dict.fromkeys([*labels, *gold, *answers]))}
     size = len(codes)
     cells = np.array([codes[g] * size + codes[a] for g, a in zip(gold, answers, strict=True)], dtype=np.int64)
-    positive = codes[positive_label] if positive_label in codes else -1
+    positive = codes.get(positive_label or "", -1)
 
     def value(rows: NDArray[np.integer]) -> float:
         if len(rows) == 0:

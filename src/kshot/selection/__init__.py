@@ -2,7 +2,7 @@
 
 SELECTORS: dict[str, str] = {
     "random": "kshot.selection.random:Random",
+    "all-past": "kshot.selection.all_past:AllPast",
     "bm25": "kshot.selection.bm25:Bm25",
     "dense": "kshot.selection.dense:Dense",
-    "all-past": "kshot.selection.all_past:AllPast",
 }

@@ -14,15 +14,15 @@ from kshot.core.types import Example
 class AllPast:
     """Show the first `limit` examples of the pool in the pool's order; `k` does not count.
 
-    It counts as per query because it has to see every new example at once, though it ignores the query. As the
-    order never changes, each prompt of a stream continues the one before, and a model that shares prefixes reads
-    every example once.
+    It counts as per query because it has to see every new example at once, though it ignores the query.
+    As the order never changes, each prompt of a stream continues the one before, and a model that shares
+    prefixes reads every example once.
 
     Attributes:
         limit: The most examples to show, 1 or more.
 
-    Source: Bornschein et al. (2025), https://arxiv.org/abs/2512.19879; Agarwal et al. (2024), Many-Shot In-Context
-    Learning, https://arxiv.org/abs/2404.11018.
+    Source: Bornschein et al. (2025), https://arxiv.org/abs/2512.19879; Agarwal et al. (2024),
+    Many-Shot In-Context Learning, https://arxiv.org/abs/2404.11018.
     Differs: examples beyond `limit` are not shown.
     """
 

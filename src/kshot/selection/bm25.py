@@ -11,7 +11,7 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.core.types import Example, FloatArray
-from kshot.selection.nearest import nearest_last, query_text, text_of
+from kshot.selection.nearest import nearest_last, query_text
 
 _WORD = re.compile(r"\w+")
 
@@ -35,8 +35,8 @@ class Bm25:
         k1: How soon repeats of a word stop to count, 0 or more.
         b: How much long documents are marked down, 0 to 1.
 
-    Source: Robertson and Zaragoza (2009), section 3.4, https://doi.org/10.1561/1500000019; for demonstrations:
-    Rubin et al. (2022), section 5.3, https://arxiv.org/abs/2112.08633.
+    Source: Robertson and Zaragoza (2009), https://doi.org/10.1561/1500000019; for demonstrations:
+    Rubin et al. (2022), https://arxiv.org/abs/2112.08633.
     Differs: Lucene's idf, which is never negative, and no factor k1 + 1, which changes no order.
     """
 
@@ -55,7 +55,7 @@ class Bm25:
 
     def fit(self, pool: Sequence[Example], *, rng: np.random.Generator) -> Self:
         """Index the pool's inputs with their contexts."""
-        documents = [words(text_of(e)) for e in pool]
+        documents = [words(e.text) for e in pool]
         # Ids in order of appearance: bm25s' own come from a set, whose order changes between processes.
         vocabulary: dict[str, int] = {}
         ids = [[vocabulary.setdefault(w, len(vocabulary)) for w in words] for words in documents]
@@ -66,11 +66,11 @@ class Bm25:
         return replace(self, _index=index, _n_pool=len(pool))
 
     def scores(self, text: str) -> FloatArray:
-        """Return the score of each example of the pool against `text`, [n_pool]; 0 where no word is shared."""
+        """Return the score of each example of the pool against `text`, [n_pool]; 0 if no word is shared."""
         if self._index is None:
             return np.zeros(self._n_pool)
         return self._index.get_scores_from_ids(self._index.get_tokens_ids(list(words(text))))
 
     def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return the indices of the `k` best, the best last; where no word is shared, the pool's first ones."""
+        """Return the indices of the `k` best, the best last; if no word is shared, the pool's first ones."""
         return nearest_last(self.scores(query_text(query, "bm25")), k)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kshot.core.types import Example
 from kshot.models.embedding import load_encoder
-from kshot.selection.nearest import nearest_last, query_text, text_of
+from kshot.selection.nearest import nearest_last, query_text
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Dense:
     Attributes:
         encoder: "minilm", or a sentence-transformers hub id or folder.
 
-    Source: Liu et al. (2022), KATE, section 3, https://arxiv.org/abs/2101.06804.
+    Source: Liu et al. (2022), KATE, https://arxiv.org/abs/2101.06804.
     Differs: MiniLM instead of RoBERTa-large as the default encoder; the nearest always stands last (the paper
     tries both orders).
     """
@@ -33,13 +33,13 @@ class Dense:
 
     def fit(self, pool: Sequence[Example], *, rng: np.random.Generator) -> Self:
         """Embed the pool's inputs with their contexts, [n_pool, dim]."""
-        embeddings = load_encoder(self.encoder).embed([text_of(e) for e in pool])
+        embeddings = load_encoder(self.encoder).embed([e.text for e in pool])
         return replace(self, _embeddings=embeddings.astype(np.float64))
 
     def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return the indices of the `k` nearest, the nearest last."""
         assert self._embeddings is not None, "fit comes before select"
         vector = load_encoder(self.encoder).embed([query_text(query, "dense")])[0]  # [dim]
-        # A matrix product may sum equal rows in different orders; in float64 that stays far below the ninth decimal,
-        # so rounding makes equal texts tie.
+        # A matrix product may sum equal rows in different orders; in float64 that stays far below the ninth
+        # decimal, so rounding makes equal texts tie.
         return nearest_last(np.round(self._embeddings @ vector, 9), k)

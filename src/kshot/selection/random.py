@@ -15,7 +15,7 @@ class Random:
     """Draw `k` distinct examples in random order.
 
     Attributes:
-        balanced: Take as equal numbers of each output as the pool allows; which outputs get one more is random.
+        balanced: Take as equal numbers of each output as the pool allows; chance decides which get one more.
 
     Source: Brown et al. (2020), section 2.4, https://arxiv.org/abs/2005.14165.
     Differs: one draw serves the whole task instead of each query its own; `balanced` is ours.
@@ -35,8 +35,9 @@ class Random:
         order = rng.permutation(len(self._outputs)).tolist()
         if not self.balanced:
             return order[:k]
-        # An example's round is how many of its output come before it; earlier rounds are taken first. Within a round
-        # chance decides anew: the permutation's own order would favour frequent outputs, which turn up early in it.
+        # An example's round is how many of its output come before it; earlier rounds are taken first. Within
+        # a round chance decides anew: the permutation's own order would favour frequent outputs, which turn
+        # up early in it.
         seen: Counter[str] = Counter()
         rounds = {}
         for i in order:

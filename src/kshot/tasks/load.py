@@ -139,9 +139,7 @@ def _check_columns(train: list[Row], columns: Mapping[str, str]) -> None:
     for field, column in columns.items():
         if column not in present:
             has = ", ".join(sorted(present))
-            train[0].fail(
-                f"the column '{column}' for '{field}' is missing, the file has {has}; {HOW_TO_MAP}."
-            )
+            train[0].fail(f"the column '{column}' for '{field}' is missing, the file has {has}; {HOW_TO_MAP}.")
 
 
 def _check_labels(task: Task) -> None:
@@ -158,9 +156,7 @@ def _examples(rows: list[Row], split: str) -> tuple[Example, ...]:
     for row in rows:
         example = row.example(split)
         if example.id in seen:
-            row.fail(
-                f"the id '{example.id}' is that of row {seen[example.id]} too; ids must differ within a file."
-            )
+            row.fail(f"the id '{example.id}' is that of row {seen[example.id]} too; ids must differ within a file.")
         seen[example.id] = row.number
         examples.append(example)
     return tuple(examples)
@@ -178,9 +174,7 @@ def _check_answer(row: Row, example: Example, task: Task) -> None:
     """Refuse an output that is none of the answers the row can have, for kinds where these are known."""
     if task.kind == "classification" and example.output not in task.labels:
         hint = did_you_mean(example.output, task.labels)
-        row.fail(
-            f"'{example.output}' is not among the task's labels; correct it or list it in task.json.{hint}"
-        )
+        row.fail(f"'{example.output}' is not among the task's labels; correct it or list it in task.json.{hint}")
     if task.kind != "multiple_choice":
         return
     if len(example.choices) < 2:
@@ -193,6 +187,4 @@ def _check_answer(row: Row, example: Example, task: Task) -> None:
     if example.output not in candidates:
         what = "letters of the row's choices" if task.choices_in_input else "row's choices"
         hint = did_you_mean(example.output, candidates)
-        row.fail(
-            f"'{example.output}' is not among the {what}; correct it, or choices_in_input in task.json.{hint}"
-        )
+        row.fail(f"'{example.output}' is not among the {what}; correct it, or choices_in_input in task.json.{hint}")

@@ -41,8 +41,12 @@ class Row:
         """Raise a UserError that names the file and the row."""
         raise UserError(f"{self.file} row {self.number}: {message}")
 
-    def example(self, split: str) -> Example:
+    def example(self, split: str, *, labelled: bool = True) -> Example:
         """Return the row as an example; columns that hold none of `FIELDS` become its `meta`.
+
+        Args:
+            split: Names the row where it has no id of its own.
+            labelled: The output must be there; otherwise it is left empty.
 
         Raises:
             UserError: A field is missing, empty, of the wrong type, or holds characters that are no text.
@@ -50,7 +54,7 @@ class Row:
         used = set(self.names.values())
         return Example(
             input=self._required("input"),
-            output=self._required("output"),
+            output=self._required("output") if labelled else "",
             id=self._id() or f"{split}-{self.number}",
             context=self._text("context"),
             explanation=self._text("explanation"),
@@ -114,15 +118,11 @@ def read_rows(file: Path, columns: Mapping[str, str]) -> list[Row]:
     """
     for name in columns:
         if name not in FIELDS:
-            raise UserError(
-                f"--columns must map fields of an example; got '{name}'.{did_you_mean(name, FIELDS)}"
-            )
+            raise UserError(f"--columns must map fields of an example; got '{name}'.{did_you_mean(name, FIELDS)}")
     text = read_text(file)
     if not text.strip():
         raise UserError(f"{file} is empty; it must hold one example a line.")
-    rows = list(
-        _csv_rows(file, text, columns) if file.suffix.lower() == ".csv" else _jsonl_rows(file, text, columns)
-    )
+    rows = list(_csv_rows(file, text, columns) if file.suffix.lower() == ".csv" else _jsonl_rows(file, text, columns))
     if not rows:
         raise UserError(f"{file} has a header but no data rows; it must hold one example a line.")
     return rows
@@ -166,11 +166,7 @@ def _jsonl_rows(file: Path, text: str, columns: Mapping[str, str]) -> Iterator[R
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            detail = (
-                f"column {error.colno}: {error.msg}"
-                if isinstance(error, json.JSONDecodeError)
-                else str(error)
-            )
+            detail = f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise UserError(f"{file} row {number} must be one JSON object on one line; {detail}.") from None
         if not isinstance(values, dict):
             raise UserError(f"{file} row {number} must be a JSON object, as {{…}}; got {shown(values)}.")
@@ -183,9 +179,7 @@ def _csv_rows(file: Path, text: str, columns: Mapping[str, str]) -> Iterator[Row
     try:
         header = next(cells for cells in reader if cells)
         if twice := sorted({column for column in header if header.count(column) > 1}):
-            raise UserError(
-                f"{file} row 1: the header must name each column once; '{twice[0]}' is there twice."
-            )
+            raise UserError(f"{file} row 1: the header must name each column once; '{twice[0]}' is there twice.")
         names = _names(set(header), columns)
         for cells in reader:
             if not cells:
@@ -197,9 +191,7 @@ def _csv_rows(file: Path, text: str, columns: Mapping[str, str]) -> Iterator[Row
                 )
             yield Row(file, reader.line_num, _cells(dict(zip(header, cells, strict=True)), names), names)
     except csv.Error as error:
-        raise UserError(
-            f"{file} row {reader.line_num} must be CSV with commas and double quotes; {error}."
-        ) from None
+        raise UserError(f"{file} row {reader.line_num} must be CSV with commas and double quotes; {error}.") from None
 
 
 def _cells(values: Mapping[str, str], names: Mapping[str, str]) -> dict[str, object]:
@@ -229,6 +221,4 @@ def shown(value: object) -> str:
         dict: "an object",
     }
     text = json.dumps(value, ensure_ascii=False)
-    return (
-        f"{kinds[type(value)]} ({text[:40]}{'…' if len(text) > 40 else ''})" if value is not None else "null"
-    )
+    return f"{kinds[type(value)]} ({text[:40]}{'…' if len(text) > 40 else ''})" if value is not None else "null"

@@ -110,6 +110,4 @@ def _long_rows(rows: Sequence[Example]) -> list[str]:
 def _problem(ids: Sequence[str], what: str) -> list[str]:
     """Return a sentence that counts and names the rows, or nothing where there are none."""
     first = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
-    return (
-        [f"There {'is 1 row' if len(ids) == 1 else f'are {len(ids)} rows'} {what}: {first}."] if ids else []
-    )
+    return [f"There {'is 1 row' if len(ids) == 1 else f'are {len(ids)} rows'} {what}: {first}."] if ids else []

@@ -1,0 +1,297 @@
+"""Adapt a model to a task: try the recipes on one stream, choose one, hand over the adapted model.
+
+The only place that knows all the rooms.
+"""
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kshot import __version__
+from kshot.adapted import AdaptedModel
+from kshot.core.errors import UserError
+from kshot.core.progress import Progress, Silence
+from kshot.core.seeding import digest
+from kshot.core.types import LanguageModel, Task, Work
+from kshot.engine.load import load_model
+from kshot.evaluation.metrics import get_metric
+from kshot.evaluation.prequential import SUMMARY, Stream, make_stream, sample_row, summarise
+from kshot.prompts.template import Template
+from kshot.recipe import PromptLearner, Recipe, make_learner, parse_recipes
+from kshot.runs.record import open_run, write_json, write_jsonl
+from kshot.runs.store import SqliteStore
+
+SUPPORTED = ("classification", "multiple_choice")
+DEFAULT_SHOTS, DEFAULT_LIMIT = 16, 300
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where everything of it is.
+        leaderboard: One row per recipe, best first, as in `--json`.
+        chosen: The name of the chosen recipe.
+        best: The chosen recipe, fitted on every example.
+        work: What the language model was made to do for it.
+    """
+
+    folder: Path
+    leaderboard: tuple[dict[str, Any], ...]
+    chosen: str
+    best: AdaptedModel
+    work: Work
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `kshot adapt --json` prints."""
+        return {
+            "chosen": self.chosen,
+            "run": str(self.folder),
+            "work": {"scored": self.work.scored, "reused": self.work.reused},
+            "leaderboard": list(self.leaderboard),
+        }
+
+
+def adapt(
+    task: Task,
+    model: LanguageModel | str,
+    *,
+    recipes: str = "all",
+    shots: int = DEFAULT_SHOTS,
+    seed: int = 0,
+    limit: int = DEFAULT_LIMIT,
+    out: str | Path | None = None,
+    budget_seconds: float | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Measure recipes prequentially on a shuffled stream of the training examples and choose the best.
+
+    The same `out` again resumes a run that was interrupted, to the same result; of a finished run nothing is
+    computed again.
+
+    Args:
+        task: Classification or multiple choice, with at least two labels among its training examples.
+        model: A language model, or its name (`load_model`).
+        recipes: "all", or names with settings: "random,bm25:k=8".
+        shots: The most demonstrations in a prompt, at most the number of training examples.
+        seed: For the order of the stream and every random choice.
+        limit: The most examples that are predicted; the others are learnt at the end.
+        out: The run folder; by default a name made of task, model and settings, under `kshot-runs`.
+        budget_seconds: After so long no further pack is started; recipes that are not finished then are out of the
+            choice, and the same `out` with a larger budget goes on with them.
+        progress: Told what is going on.
+
+    Returns:
+        The run, its chosen recipe fitted on all training examples.
+
+    Raises:
+        UserError: Anything wrong with the input, before any work starts.
+        StorageError: The run folder could not be written; what was committed is kept.
+    """
+    deadline = time.monotonic() + (budget_seconds or float("inf"))
+    progress = progress or Silence()
+    language_model = load_model(model) if isinstance(model, str) else model
+    stream, chosen_recipes = _prepare(task, language_model, recipes=recipes, shots=shots, seed=seed, limit=limit)
+    identity = {
+        "task": task.fingerprint,
+        "model": language_model.fingerprint,
+        "seed": seed,
+        "limit": limit,
+    }
+    folder = Path(out) if out else _default_folder(task, language_model, identity)
+    open_run(folder, identity | {"task_name": task.name, "model_name": language_model.name})
+    store = SqliteStore(folder / "store.sqlite")
+    try:
+        counted = language_model.with_store(store)
+        if stream.removed:
+            progress.say(
+                f"{len(stream.removed)} rows left out, as an earlier row has the same input: "
+                f"{', '.join(stream.removed[:5])}"
+            )
+        measured = _Measuring(task, counted, stream, store, seed, progress, deadline)
+        scored = {recipe.name: measured.rows(recipe) for recipe in chosen_recipes}
+        work = counted.work
+    finally:
+        store.close()
+    board = _leaderboard(task, scored, seed=seed)
+    chosen = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
+    everything = stream.examples + stream.rest
+    choice = {"by": f"{task.metrics[0]}, then bits, over the stream", "run": str(folder.resolve())} | board[0]
+    best = AdaptedModel.fit(task, chosen, everything, language_model, seed=seed, choice=choice)
+    best.save(folder / "best")
+    _record(folder, task, language_model, board, scored, stream, identity)
+    return Run(folder, tuple(board), chosen.name, best, work)
+
+
+def plan(
+    task: Task,
+    model: LanguageModel,
+    *,
+    recipes: str = "all",
+    shots: int = DEFAULT_SHOTS,
+    seed: int = 0,
+    limit: int = DEFAULT_LIMIT,
+) -> list[dict[str, Any]]:
+    """Return what `adapt` with these settings would compute: recipe, predictions, forward tokens of the model.
+
+    Args: and Raises: as `adapt`.
+    """
+    stream, chosen_recipes = _prepare(task, model, recipes=recipes, shots=shots, seed=seed, limit=limit)
+    rows = []
+    for recipe in chosen_recipes:
+        tokens = 0
+        if recipe.needs:
+            learner = make_learner(recipe, task, model, seed=seed)
+            assert isinstance(learner, PromptLearner)
+            tokens = model.forward_tokens([request for request, *_ in map(learner.request, stream.queries())])
+        rows.append({"recipe": recipe.name, "predictions": len(stream.examples), "forward_tokens": tokens})
+    return rows
+
+
+def _prepare(
+    task: Task, model: LanguageModel, *, recipes: str, shots: int, seed: int, limit: int
+) -> tuple[Stream, tuple[Recipe, ...]]:
+    """Return stream and recipes, or raise UserError for whatever can be known to be wrong before any work starts."""
+    if task.kind not in SUPPORTED:
+        raise UserError(f"adapt takes tasks of kind {' or '.join(SUPPORTED)}; '{task.name}' is of kind {task.kind}.")
+    if limit < 1:
+        raise UserError(f"--limit must be 1 or more; got {limit}.")
+    stream = make_stream(task, limit=limit, seed=seed)
+    n_pool = len(stream.examples) + len(stream.rest)
+    if not 1 <= shots <= n_pool:
+        raise UserError(f"--shots must be in 1..{n_pool}, the number of different training examples; got {shots}.")
+    chosen = parse_recipes(recipes, shots=shots)
+    for recipe in chosen:
+        if recipe.k > n_pool:
+            raise UserError(f"{recipe.name}: k must be in 1..{n_pool}, the size of the pool; got {recipe.k}.")
+        make_learner(recipe, task, model, seed=seed)
+    if len({e.output for e in task.train}) < 2:
+        raise UserError(
+            f"A task must have at least two different outputs to choose between; all training examples of "
+            f"'{task.name}' have '{task.train[0].output}'."
+        )
+    get_metric(task.metrics[0])
+    if any(r.needs for r in chosen):
+        for example in stream.examples:
+            Template().compose_to_fit(task, (), example, model)
+    return stream, chosen
+
+
+def _default_folder(task: Task, model: LanguageModel, identity: dict[str, Any]) -> Path:
+    names = (task.name, Path(model.name).name.replace(":", "-"), digest(identity)[:8])
+    return Path("kshot-runs") / "-".join(names)
+
+
+class _BudgetSpentError(Exception):
+    """The time is over; raised between packs, when what was scored is stored."""
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """What all recipes of a run are measured with."""
+
+    task: Task
+    model: LanguageModel
+    stream: Stream
+    store: SqliteStore
+    seed: int
+    progress: Progress
+    deadline: float
+
+    def rows(self, recipe: Recipe) -> "list[dict[str, Any]] | str":
+        """Return a recipe's sample rows over the stream, or why there are none: its status on the leaderboard."""
+        if recipe.baseline and not recipe.baseline.applies(self.task):
+            return "not-applicable"
+        weights = self.model.fingerprint if recipe.needs else None
+        names = recipe.fingerprint, weights, self.task.fingerprint, self.stream.fingerprint, self.seed
+        key = digest(__version__, *names)
+        n = len(self.stream.examples)
+        self.progress.begin(recipe.name, n)
+        rows = self.store.get_predictions(key)
+        if rows:
+            self.model.work.reused += n if recipe.needs else 0
+            self.progress.advance(n)
+            return [row | {"recipe": recipe.name} for row in rows]
+        learner = make_learner(recipe, self.task, self.model, seed=self.seed)
+        try:
+            self._advance(0)
+            predictions = learner.predict(self.stream.queries(), progress=self._advance)
+        except _BudgetSpentError:
+            return "out-of-budget"
+        rows = [
+            sample_row(recipe.name, i, *pair)
+            for i, pair in enumerate(zip(self.stream.examples, predictions, strict=True))
+        ]
+        self.store.put_predictions(key, rows)
+        n_dropped = sum(p.dropped > 0 for p in predictions)
+        if n_dropped:
+            self.progress.say(
+                f"{recipe.name}: in {n_dropped} of {n} prompts demonstrations were left out, whole, to fit the "
+                f"model's {self.model.max_tokens} tokens (`dropped` in samples.jsonl)"
+            )
+        return rows
+
+    def _advance(self, n: int) -> None:
+        self.progress.advance(n)
+        if time.monotonic() > self.deadline:
+            raise _BudgetSpentError
+
+
+def _leaderboard(task: Task, scored: Mapping[str, "list[dict[str, Any]] | str"], *, seed: int) -> list[dict[str, Any]]:
+    """Return the rows, best first: by metric, then bits, then prompt tokens; recipes without a result come last."""
+    board: list[dict[str, Any]] = []
+    for name, rows in scored.items():
+        if isinstance(rows, str):
+            board.append({"recipe": name, **dict.fromkeys(SUMMARY), "n": 0, "status": rows})
+        else:
+            board.append({"recipe": name, **summarise(task, rows, seed=seed), "status": "done"})
+    done = [row for row in board if row["status"] == "done"]
+    if not done:
+        why = ", ".join(f"{row['recipe']} is {row['status']}" for row in board)
+        raise UserError(
+            f"At least one recipe must be finished to choose from: {why}. Give a larger --budget with the same --out, "
+            "or other --recipes."
+        )
+    done.sort(key=lambda r: (-r["metric"], r["bits_per_example"], r["query_tokens"]))
+    return done + [row for row in board if row["status"] != "done"]
+
+
+def _record(
+    folder: Path,
+    task: Task,
+    model: LanguageModel,
+    board: Sequence[dict[str, Any]],
+    scored: Mapping[str, "list[dict[str, Any]] | str"],
+    stream: Stream,
+    identity: dict[str, Any],
+) -> None:
+    """Write samples.jsonl and results.json, in the shape of lm-eval, with the leaderboard beside it."""
+    write_jsonl(folder / "samples.jsonl", (r for rows in scored.values() if not isinstance(rows, str) for r in rows))
+    metric, results = task.metrics[0], {}
+    for row in board:
+        if row["status"] == "done":
+            results[f"{task.name}|{row['recipe']}"] = {
+                "alias": f"{task.name} {row['recipe']}",
+                f"{metric},none": row["metric"],
+                f"{metric}_low,none": row["metric_low"],
+                f"{metric}_high,none": row["metric_high"],
+                "bits_per_example,none": row["bits_per_example"],
+            }
+    samples = {name: {"original": len(task.train), "effective": len(stream.examples)} for name in results}
+    write_json(
+        folder / "results.json",
+        {
+            "results": results,
+            "n-samples": samples,
+            "config": {"model": model.name, **identity},
+            "removed": list(stream.removed),
+            "leaderboard": list(board),
+            "chosen": board[0]["recipe"],
+            "kshot_version": __version__,
+            "python": platform.python_version(),
+        },
+    )

@@ -1,0 +1,231 @@
+"""The adapted model: a recipe that has seen everything, and the folder it lives in."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kshot import __version__
+from kshot.core.errors import UserError
+from kshot.core.progress import Progress, Silence
+from kshot.core.types import Example, FloatArray, LanguageModel, Prediction, Query, Task
+from kshot.engine.load import load_model, portable_name
+from kshot.evaluation.prequential import sample_row, summarise
+from kshot.recipe import Recipe, demonstrations, fitted, make_learner, parse_recipe
+from kshot.runs.record import write_folder
+from kshot.selection.all_past import AllPast
+
+FORMAT = 1
+_TASK_FIELDS = ("name", "kind", "labels", "metrics", "instruction", "choices_in_input", "positive_label")
+_ROW_FIELDS = ("id", "input", "output", "context", "choices")
+
+
+class AdaptedModel:
+    """Answers inputs of its task.
+
+    Args:
+        task: Labels, metrics and instruction; its examples are not used.
+        recipe: The recipe that was chosen.
+        pool: The examples it has learnt: for a task-level selector the demonstrations that it shows, in order.
+        model: The language model; None for a baseline.
+        seed: The run's seed.
+        choice: How it was chosen, for the record.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        pool: Sequence[Example],
+        model: LanguageModel | None,
+        *,
+        seed: int,
+        choice: Mapping[str, Any],
+    ):
+        self.task = task
+        self.recipe = recipe
+        self.pool = tuple(pool)
+        self.model = model if recipe.needs else None
+        self.seed = seed
+        self.choice = dict(choice)
+        shown = recipe
+        if recipe.selector and not recipe.selector.per_query:
+            shown = replace(recipe, selector=AllPast(limit=max(1, len(self.pool))))
+        self._learner = make_learner(shown, task, self.model, seed=seed)
+
+    @classmethod
+    def fit(
+        cls,
+        task: Task,
+        recipe: Recipe,
+        examples: Sequence[Example],
+        model: LanguageModel | None,
+        *,
+        seed: int,
+        choice: Mapping[str, Any],
+    ) -> "AdaptedModel":
+        """Let a recipe learn all `examples`."""
+        pool = tuple(examples)
+        if recipe.selector is None and recipe.baseline is None:
+            pool = ()
+        elif recipe.selector and not recipe.selector.per_query:
+            pool = demonstrations(fitted(recipe.selector, pool, seed=seed), pool, recipe.k, None, seed=seed)
+        return cls(task, recipe, pool, model, seed=seed, choice=choice)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The task's labels, in the order of `predict_proba`'s columns."""
+        return self.task.labels
+
+    def predictions(
+        self,
+        inputs: Sequence["str | Mapping[str, Any] | Example"],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Prediction]:
+        """Return full predictions with candidates and probabilities.
+
+        Args:
+            inputs: Texts, or mappings with `input` and, where the task has them, `context` and `choices`.
+            progress: Called with the number of predictions finished since the last call.
+
+        Raises:
+            UserError: An input that is empty, or without choices in a multiple-choice task.
+        """
+        examples = [self._example(i, value) for i, value in enumerate(inputs)]
+        return self._learner.predict([Query(e, self.pool) for e in examples], progress=progress)
+
+    def predict(self, inputs: Sequence["str | Mapping[str, Any] | Example"]) -> list[str]:
+        """Return the most probable answer for each input; see `predictions`."""
+        return [p.answer for p in self.predictions(inputs)]
+
+    def predict_proba(self, inputs: Sequence["str | Mapping[str, Any] | Example"]) -> FloatArray:
+        """Return probabilities `[n_inputs, n_labels]`; rows with fewer choices than others end in NaN."""
+        rows = [p.probs for p in self.predictions(inputs)]
+        table = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+        for i, row in enumerate(rows):
+            table[i, : len(row)] = row
+        return table
+
+    def evaluate(self, task: Task, *, limit: int | None = None, progress: Progress | None = None) -> dict[str, Any]:
+        """Measure on the test rows of a task.
+
+        Args:
+            task: Of the same kind and labels as the one that was learnt.
+            limit: Only the first so many test rows.
+            progress: Told how far it is.
+
+        Returns:
+            metric, metric_name, low, high (95 % interval), bits_per_example, n.
+
+        Raises:
+            UserError: No test rows, or another kind, or labels that the model does not know.
+        """
+        rows = task.test[:limit]
+        if not rows:
+            raise UserError(f"evaluate needs test rows; '{task.name}' has none. Give a folder with test.jsonl.")
+        if set(task.labels) - set(self.labels) or task.kind != self.task.kind:
+            raise UserError(
+                f"The model answers {self.task.kind} with the labels {', '.join(self.labels) or 'of each row'}; "
+                f"'{task.name}' is {task.kind} with {', '.join(task.labels) or 'choices of each row'}."
+            )
+        progress = progress or Silence()
+        progress.begin(self.recipe.name, len(rows))
+        predictions = self.predictions(rows, progress=progress.advance)
+        pairs = zip(rows, predictions, strict=True)
+        samples = [sample_row(self.recipe.name, i, *pair) for i, pair in enumerate(pairs)]
+        found = summarise(task, samples, seed=self.seed)
+        return {
+            "metric": found["metric"],
+            "metric_name": task.metrics[0],
+            "low": found["metric_low"],
+            "high": found["metric_high"],
+            "bits_per_example": found["bits_per_example"],
+            "n": found["n"],
+        }
+
+    def _example(self, i: int, value: "str | Mapping[str, Any] | Example") -> Example:
+        if isinstance(value, str):
+            value = {"input": value}
+        if not isinstance(value, Example):
+            known = {k: value[k] for k in ("context", "choices") if value.get(k)}
+            example = Example(str(value.get("input", "")), "", str(value.get("id", f"input-{i + 1}")), **known)
+            value = replace(example, choices=tuple(example.choices))
+        if not value.input.strip():
+            raise UserError(f"Each input must be a text that is not empty; number {i + 1} is empty.")
+        if not self.task.candidates(value):
+            raise UserError(f"Each input of a multiple-choice task must bring its choices; number {i + 1} has none.")
+        return value
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder: `kshot.json` and `demonstrations.jsonl`; the language model itself stays outside."""
+        model = None
+        if self.model is not None:
+            model = {
+                "name": portable_name(self.model.name),
+                "fingerprint": self.model.fingerprint,
+                "origin": dict(self.model.origin),
+            }
+        about = {
+            "format": FORMAT,
+            "kshot": __version__,
+            "model": model,
+            "task": {name: getattr(self.task, name) for name in _TASK_FIELDS},
+            "recipe": {"name": self.recipe.name, "k": self.recipe.k},
+            "seed": self.seed,
+            "choice": self.choice,
+        }
+        rows = [{k: v for k, v in asdict(e).items() if k in _ROW_FIELDS and v} for e in self.pool]
+        write_folder(
+            Path(folder),
+            {
+                "kshot.json": json.dumps(about, ensure_ascii=False, indent=1) + "\n",
+                "demonstrations.jsonl": "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows),
+            },
+        )
+
+
+def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedModel:
+    """Load an adapted model, and the language model it needs.
+
+    Args:
+        folder: What `AdaptedModel.save` wrote, or a run folder (its chosen model).
+        model: The language model, if it is loaded already.
+
+    Raises:
+        UserError: No adapted model there, one of another version, or a language model that is not the one it was
+            adapted with.
+    """
+    folder = Path(folder)
+    if not (folder / "kshot.json").exists() and (folder / "best" / "kshot.json").exists():
+        folder = folder / "best"
+    try:
+        about = json.loads((folder / "kshot.json").read_text("utf-8"))
+        lines = (folder / "demonstrations.jsonl").read_text("utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} must be an adapted model or a finished run: it has no readable kshot.json "
+            "(a run that was interrupted is finished by the same `kshot adapt` command)."
+        ) from error
+    if about.get("format") != FORMAT:
+        raise UserError(
+            f"{folder} must have format {FORMAT}, which this kshot {__version__} reads; got {about.get('format')}, "
+            f"written by kshot {about.get('kshot')}."
+        )
+    if about["model"] is None:
+        model = None
+    else:
+        model = model or load_model(about["model"]["name"], **about["model"]["origin"])
+        if model.fingerprint != about["model"]["fingerprint"]:
+            raise UserError(
+                f"{folder} was adapted with other weights than those of '{model.name}' (fingerprint "
+                f"{about['model']['fingerprint'][:12]}, now {model.fingerprint[:12]}); adapt again."
+            )
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["task"].items()}
+    pool = [json.loads(line) for line in lines if line]
+    examples = [Example(**{**row, "choices": tuple(row.get("choices", ()))}) for row in pool]
+    recipe = parse_recipe(about["recipe"]["name"], shots=max(1, about["recipe"]["k"]))
+    return AdaptedModel(Task(train=(), **fields), recipe, examples, model, seed=about["seed"], choice=about["choice"])

@@ -1,0 +1,323 @@
+"""`kshot`: the verbs. Nothing heavy is imported before a verb needs it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kshot import __version__
+from kshot.cli.config import parse_columns, parse_seconds, read_config
+from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
+from kshot.core.errors import UserError, did_you_mean
+
+app = typer.Typer(
+    help="Ten to a thousand labelled examples and one language model: where should the examples go?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Folder, .jsonl or .csv file, or builtin:NAME.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="Hub id or folder, demo, gguf:FILE, tiny, scripted."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one line of JSON on stdout.")]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option("--columns", help="Column names of the file, as input=question,output=answer."),
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, …")]
+DtypeOption = Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag on the hub.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+@guarded
+def adapt(
+    task: TaskArgument,
+    model: ModelOption = None,
+    recipes: Annotated[str | None, typer.Option(help="Names with settings, or all (the default).")] = None,
+    shots: Annotated[int | None, typer.Option(help="Most demonstrations in a prompt (16).")] = None,
+    budget: Annotated[str | None, typer.Option(help="Stop starting work after 90s, 10m, 2h.")] = None,
+    seed: Annotated[int | None, typer.Option(help="For the order and every random choice (0).")] = None,
+    limit: Annotated[int | None, typer.Option(help="Most examples that are predicted (300).")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder; the same one again resumes.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with these settings; flags override.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed, and stop.")] = False,
+    columns: ColumnsOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    revision: RevisionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try the recipes on a task, choose the best, and hand over the adapted model."""
+    flags = {
+        "model": model,
+        "recipes": recipes,
+        "shots": shots,
+        "budget": budget,
+        "seed": seed,
+        "limit": limit,
+    }
+    flags |= {"out": out, "columns": columns, "device": device, "dtype": dtype, "revision": revision}
+    settings = read_config(config, flags)
+    if settings.model is None:
+        raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
+    seconds = parse_seconds(settings.budget)
+    from kshot.adaptation import adapt as run_adapt
+    from kshot.adaptation import plan
+    from kshot.core.types import Task
+    from kshot.engine.load import load_model
+
+    loaded = Task.load(task, columns=parse_columns(settings.columns))
+    language_model = load_model(
+        settings.model, device=settings.device, dtype=settings.dtype, revision=settings.revision
+    )
+    shared = {
+        "recipes": settings.recipes,
+        "shots": settings.shots,
+        "seed": settings.seed,
+        "limit": settings.limit,
+    }
+    if dry_run:
+        _print_plan(plan(loaded, language_model, **shared), as_json)
+        return
+    with TerminalProgress() as progress:
+        run = run_adapt(loaded, language_model, **shared, out=settings.out, budget_seconds=seconds, progress=progress)
+    if as_json:
+        print_json(run.to_json())
+    else:
+        _print_run(run, loaded.metrics[0])
+
+
+def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json({"plan": rows})
+        return
+    for row in rows:
+        stdout.print(f"{row['recipe']}: {row['predictions']} predictions, {row['forward_tokens']} forward tokens")
+
+
+def _print_run(run: Any, metric: str) -> None:
+    from kshot.reports.leaderboard import leaderboard_table
+
+    stdout.print(leaderboard_table(run.leaderboard, metric=metric, chosen=run.chosen))
+    first = run.leaderboard[0]
+    stdout.print(
+        f"\nchosen: {run.chosen}, {metric} {first['metric']:.3f} "
+        f"({first['metric_low']:.3f} - {first['metric_high']:.3f}) as measured over {first['n']} predictions, "
+        "each made before its label was seen"
+    )
+    stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})", markup=False)
+
+
+@app.command()
+@guarded
+def select(
+    task: TaskArgument,
+    selector: Annotated[str, typer.Option(help="A selector, as random or random:balanced=true.")],
+    k: Annotated[int, typer.Option("-k", help="How many demonstrations.")],
+    model: ModelOption = None,
+    query: Annotated[str | None, typer.Option(help="The input to choose for (bm25, dense).")] = None,
+    seed: Annotated[int, typer.Option(help="As for adapt.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write JSONL here instead of to stdout.")] = None,
+    columns: ColumnsOption = None,
+) -> None:
+    """Choose demonstrations and print them as JSONL, in the order of the prompt."""
+    import json
+
+    from kshot.core.types import Example, Task
+    from kshot.engine.load import load_model
+    from kshot.runs.record import write_text
+    from kshot.selecting import check_fits
+    from kshot.selecting import select as run_select
+
+    loaded = Task.load(task, columns=parse_columns(columns))
+    asked = Example(query, "", "query") if query else None
+    chosen = run_select(loaded, selector, k, query=asked, seed=seed)
+    if model is not None:
+        n_tokens = check_fits(loaded, chosen, load_model(model))
+        stderr.print(f"{n_tokens} tokens for '{model}'", markup=False)
+    lines = "".join(
+        json.dumps({"id": e.id, "input": e.input, "output": e.output} | _optional(e), ensure_ascii=False) + "\n"
+        for e in chosen
+    )
+    if out:
+        write_text(out, lines)
+    else:
+        sys.stdout.write(lines)
+
+
+def _optional(example: Any) -> dict[str, Any]:
+    return {k: v for k in ("context", "choices") if (v := getattr(example, k))}
+
+
+@app.command()
+@guarded
+def predict(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
+    inputs: Annotated[
+        str | None,
+        typer.Argument(help="A .jsonl or .csv file with `input`, or a text file with one input a line; else stdin."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer inputs with an adapted model: one answer a line."""
+    from kshot.adapted import load
+    from kshot.tasks.inputs import read_inputs
+
+    examples = read_inputs(inputs, sys.stdin)
+    predictions = load(folder).predictions(examples)
+    if as_json:
+        rows = [
+            {"id": p.example_id, "answer": p.answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
+            for p in predictions
+        ]
+        print_json({"predictions": rows})
+        return
+    for p in predictions:
+        sys.stdout.write(p.answer.replace("\n", " ") + "\n")
+
+
+@app.command()
+@guarded
+def evaluate(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
+    task: TaskArgument,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many test rows.")] = None,
+    columns: ColumnsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure an adapted model on the test rows of a task."""
+    from kshot.adapted import load
+    from kshot.core.types import Task
+
+    loaded = Task.load(task, columns=parse_columns(columns))
+    with TerminalProgress() as progress:
+        result = load(folder).evaluate(loaded, limit=limit, progress=progress)
+    if as_json:
+        print_json(result)
+        return
+    stdout.print(
+        f"{result['metric_name']} {result['metric']:.3f} ({result['low']:.3f} - {result['high']:.3f}), "
+        f"{result['bits_per_example']:.2f} bits/example, on {result['n']} test rows"
+    )
+
+
+@app.command()
+@guarded
+def validate(
+    task: TaskArgument,
+    model: ModelOption = None,
+    columns: ColumnsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a task; with --model also count tokens and show the first prompt."""
+    from kshot.core.types import Task
+    from kshot.tasks.validate import validate as run_validate
+
+    loaded = Task.load(task, columns=parse_columns(columns))
+    language_model = None
+    if model is not None:
+        from kshot.engine.load import load_model
+
+        language_model = load_model(model)
+    report = run_validate(loaded, language_model)
+    if as_json:
+        print_json(report.to_json())
+        return
+    labels = f", labels {', '.join(report.labels)}" if report.labels else ""
+    stdout.print(f"{loaded.name}: {report.kind}, {report.n_train} train, {report.n_test} test{labels}", markup=False)
+    for problem in report.problems:
+        stdout.print(f"problem: {problem}", markup=False)
+    if report.n_tokens:
+        from kshot.prompts.template import Template
+
+        stdout.print("tokens of an input: least {}, median {}, most {}".format(*report.n_tokens))
+        shown = loaded.train[1:3]
+        stdout.print("\nthe prompt for the first row, behind two demonstrations:\n" + "-" * 60)
+        stdout.print(Template().compose(loaded, shown, loaded.train[0]).text, markup=False)
+        stdout.print("-" * 60)
+
+
+@app.command()
+@guarded
+def recipes(as_json: JsonOption = False) -> None:
+    """List the known recipes."""
+    from kshot.recipe import describe_recipes
+
+    rows = describe_recipes()
+    if as_json:
+        print_json([{key: value for key, value in row.items() if key != "summary"} for row in rows])
+        return
+    for row in rows:
+        stdout.print(f"{row['name']:14} {row['summary']}", markup=False)
+        if row["source"]:
+            stdout.print(f"{'':14} {row['source']}", markup=False, style="dim")
+
+
+@app.command()
+@guarded
+def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/demo") -> None:
+    """Adapt the packaged Gemma-3-270M to real BBC headlines and predict unseen ones."""
+    from kshot.adaptation import adapt as run_adapt
+    from kshot.core.types import Task
+    from kshot.engine.load import load_model
+
+    task = Task.load("builtin:bbc-headlines")
+    with TerminalProgress() as progress:
+        run = run_adapt(task, load_model("demo"), limit=100, out=out, progress=progress)
+    _print_run(run, task.metrics[0])
+    unseen = task.test[:6]
+    stdout.print("\nunseen headlines:")
+    for example, prediction in zip(unseen, run.best.predictions(unseen), strict=True):
+        mark = "right" if prediction.answer == example.output else f"wrong, it is {example.output}"
+        share = max(prediction.probs)
+        stdout.print(f"  {example.input}\n    {prediction.answer} ({share:.0%}; {mark})", markup=False)
+    stdout.print(f"\nrun folder: {run.folder.resolve()}", markup=False)
+
+
+BENCHES = ("scoring",)
+
+
+@app.command()
+@guarded
+def bench(
+    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(BENCHES)}.")],
+    model: Annotated[str, typer.Option(help="The model to measure with.")] = "demo",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure kshot's own speed on this machine."""
+    if name not in BENCHES:
+        raise UserError(f"there is no benchmark '{name}'.{did_you_mean(name, BENCHES)}")
+    from kshot.core.errors import missing_extra
+
+    try:
+        from kshot.bench.scoring import run
+    except ImportError as error:
+        raise missing_extra(error.name or "torch", "hf", "The benchmark 'scoring'") from error
+    result = run(model)
+    if as_json:
+        print_json(result)
+        return
+    for key, value in result.items():
+        stdout.print(f"{key}: {value:.4g}")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

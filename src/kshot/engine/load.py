@@ -1,0 +1,42 @@
+"""From a name to a language model: the door that users and AdaptedModel go through."""
+
+from pathlib import Path
+
+from kshot.core.types import LanguageModel
+from kshot.models.load import load_white_box
+from kshot.models.scripted import scripted_from
+
+
+def load_model(
+    name: str, *, device: str | None = None, dtype: str = "auto", revision: str | None = None
+) -> LanguageModel:
+    """Load a language model.
+
+    Args:
+        name: Hub id or folder of a causal LM in transformers' format, "demo" (the packaged Gemma-3-270M),
+            "gguf:FILE", "tiny" (two random layers, for trials) or "scripted" / "scripted:FILE" (answers from a table).
+        device: "cpu", "cuda", …; by default CUDA if there is one.
+        dtype: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16".
+        revision: Commit, branch or tag on the hub.
+
+    Raises:
+        UserError: An unknown model, or a missing extra.
+
+    Example:
+        >>> load_model("scripted").count_tokens("Who painted it ?")
+        4
+    """
+    if name == "scripted" or name.startswith("scripted:"):
+        return scripted_from(name)
+    backbone = load_white_box(name, device=device, dtype=dtype, revision=revision)
+    from kshot.engine.language_model import Engine
+
+    return Engine(backbone)
+
+
+def portable_name(name: str) -> str:
+    """Return the name with a local path made absolute, so that it can be loaded from another folder."""
+    scheme, _, path = name.rpartition(":")
+    if scheme in ("gguf", "scripted") or (not scheme and Path(name).is_dir()):
+        return f"{scheme}:{Path(path).resolve()}".removeprefix(":")
+    return name

@@ -1,0 +1,30 @@
+"""The leaderboard as a table for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+
+def leaderboard_table(rows: Sequence[Mapping[str, Any]], *, metric: str, chosen: str) -> Table:
+    """Return a table with the best recipe first; the chosen one is marked."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("recipe", no_wrap=True)
+    for title in (metric, "95% interval", "bits/example", "n", "fit s", "tokens/query", "ms/query"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        mark = "[bold green]> [/]" if row["recipe"] == chosen else "  "
+        if row["status"] != "done":
+            table.add_row(mark + row["recipe"], row["status"], style="dim")
+            continue
+        table.add_row(
+            mark + row["recipe"],
+            f"{row['metric']:.3f}",
+            f"{row['metric_low']:.3f} - {row['metric_high']:.3f}",
+            f"{row['bits_per_example']:.2f}",
+            str(row["n"]),
+            f"{row['fit_seconds']:.1f}",
+            f"{row['query_tokens']:.0f}",
+            f"{row['query_ms']:.0f}",
+        )
+    return table

@@ -1,0 +1,123 @@
+"""The run folder: who it belongs to, and files that are written whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kshot.core.errors import StorageError, UserError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that no reader ever sees half of it.
+
+    Raises:
+        StorageError: The disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with _as_storage_error(path):
+            with partial.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented, as `write_text` does."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, as `write_text` does."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_folder(path: Path, files: Mapping[str, str]) -> None:
+    """Write a folder of text files so that it appears whole; one that is there is replaced.
+
+    Raises:
+        StorageError: As `write_text`.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with _as_storage_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+        for name, text in files.items():
+            write_text(partial / name, text)
+        with _as_storage_error(path):
+            if path.exists():
+                shutil.rmtree(path)
+            partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _as_storage_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} must be writable; the system says: {error.strerror}. What was committed before is kept: free "
+            "space or fix the folder, then run the same command again."
+        ) from error
+
+
+def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Make a run folder, or check that the one that is there belongs to the same run.
+
+    Args:
+        folder: Where the run is or will be.
+        manifest: What identifies the run: flat, JSON values; kept in `manifest.json`.
+
+    Raises:
+        UserError: The folder is no run, a run of something else, of another version, or cannot be written.
+    """
+    expected = {"format": FORMAT, **manifest}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = [e.name for e in folder.iterdir() if not e.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"--out must be a folder that can be written; {folder}: {error.strerror}.") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out must be a folder that can be written; {folder} is read-only.")
+    if not entries:
+        write_json(folder / MANIFEST, expected)
+        return
+    found = read_manifest(folder)
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise UserError(
+                f"{folder} holds a run with another {key.replace('_', ' ')} ({_short(found.get(key))}, now "
+                f"{_short(value)}); give another --out, or repeat the settings it was started with."
+            )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what identifies the run in `folder`.
+
+    Raises:
+        UserError: The folder is not a run.
+    """
+    try:
+        return json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} must be an empty folder or a run of kshot; it has no readable {MANIFEST}. Give another --out."
+        ) from error
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "…"

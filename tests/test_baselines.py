@@ -1,0 +1,117 @@
+import warnings
+
+import numpy as np
+import pytest
+
+from kshot.baselines import BASELINES
+from kshot.baselines.embedding import EmbeddingLogistic
+from kshot.baselines.majority import Majority
+from kshot.baselines.tfidf import TfidfLogistic
+from kshot.core.errors import UserError
+from kshot.core.plugins import resolve
+from kshot.core.types import Baseline, Example, Task
+
+ROWS = [
+    ("Who painted the ceiling ?", "human"),
+    ("How far is the moon ?", "number"),
+    ("Who wrote the play Hamlet ?", "human"),
+    ("How many people live in Peru ?", "number"),
+    ("Who painted the Mona Lisa ?", "human"),
+    ("Where is the river Elbe ?", "location"),
+]
+LABELS = ("abbreviation", "human", "location", "number")
+TRAIN = tuple(Example(t, o, id=str(i)) for i, (t, o) in enumerate(ROWS))
+QUERIES = [Example("Who painted the Night Watch ?", "", id="q0"), Example("How far is Peru ?", "", id="q1")]
+TASK = Task("toy", "classification", TRAIN, labels=LABELS)
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(params=BASELINES)
+def baseline(request) -> Baseline:
+    return resolve(BASELINES[request.param])()
+
+
+@pytest.mark.parametrize("n", range(len(TRAIN) + 1))
+def test_contract_probabilities(baseline, n):
+    assert baseline.applies(TASK)
+    rows = baseline.fit(TASK, TRAIN[:n], rng=RNG).probabilities(QUERIES)
+    assert len(rows) == len(QUERIES)
+    for row in rows:
+        assert row.shape == (len(LABELS),)
+        assert (row >= 0).all()
+        assert row.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_contract_no_examples_give_the_uniform(baseline):
+    for row in baseline.fit(TASK, [], rng=RNG).probabilities(QUERIES):
+        np.testing.assert_allclose(row, 0.25)
+
+
+def test_contract_one_label_gives_smoothed_frequencies(baseline):
+    fitted = baseline.fit(TASK, [TRAIN[0], TRAIN[2]], rng=RNG)
+    for row in fitted.probabilities(QUERIES):
+        np.testing.assert_allclose(row, [1 / 6, 3 / 6, 1 / 6, 1 / 6])
+
+
+def test_contract_no_queries(baseline):
+    assert baseline.fit(TASK, TRAIN, rng=RNG).probabilities([]) == []
+
+
+def test_contract_fit_is_repeatable_and_changes_nothing(baseline):
+    before = dict(vars(baseline))
+    first = baseline.fit(TASK, TRAIN, rng=np.random.default_rng(1)).probabilities(QUERIES)
+    second = baseline.fit(TASK, TRAIN, rng=np.random.default_rng(1)).probabilities(QUERIES)
+    assert np.array_equal(first, second)
+    assert vars(baseline) == before
+
+
+def test_contract_a_free_text_task_does_not_suit(baseline):
+    assert not baseline.applies(Task("toy", "generation", TRAIN))
+
+
+@pytest.mark.parametrize("cls", [TfidfLogistic, EmbeddingLogistic])
+def test_logistic_learns_and_gives_unseen_labels_nothing(cls):
+    human, number = cls().fit(TASK, TRAIN, rng=RNG).probabilities(QUERIES)
+    assert LABELS[human.argmax()] == "human"
+    assert LABELS[number.argmax()] == "number"
+    assert human[0] == number[0] == 0
+    assert not cls().applies(Task("toy", "multiple_choice", TRAIN))
+
+
+@pytest.mark.parametrize(("cls", "name"), [(TfidfLogistic, "tfidf-lr"), (EmbeddingLogistic, "embedding-lr")])
+@pytest.mark.parametrize("C", [0, -1.0, float("nan")])
+def test_logistic_strength_is_checked(cls, name, C):
+    with pytest.raises(UserError, match=f"{name}:C must be greater than 0; got {C}"):
+        cls(C=C)
+
+
+def test_logistic_reads_the_context():
+    examples = [Example("same", o, id=o, context=c) for o, c in [("human", "painter"), ("number", "seven")]]
+    query = Example("same", "", id="q", context="seven")
+    assert TfidfLogistic().fit(TASK, examples, rng=RNG).probabilities([query])[0].argmax() == 3
+
+
+def test_tfidf_copes_with_inputs_without_words():
+    examples = [Example("?", "human", id="0"), Example("!", "number", id="1")]
+    row = TfidfLogistic().fit(TASK, examples, rng=RNG).probabilities([Example("!", "", id="q")])[0]
+    assert row.argmax() == 3
+
+
+def test_logistic_converges_on_separable_data():
+    examples = [Example(f"word{i} other{i % 7}", LABELS[i % 4], id=str(i)) for i in range(60)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TfidfLogistic(C=1e6).fit(TASK, examples, rng=RNG).probabilities(QUERIES)
+
+
+def choice_row(output: str, n: int) -> Example:
+    return Example("?", output, id="c", choices=tuple("wxyz"[:n]))
+
+
+@pytest.mark.parametrize(("letters", "outputs"), [(True, ("(B)", "(B)", "(D)")), (False, ("x", "x", "z"))])
+def test_majority_counts_positions_of_choices(letters, outputs):
+    task = Task("toy", "multiple_choice", (), choices_in_input=letters)
+    fitted = Majority().fit(task, [choice_row(o, 4) for o in outputs], rng=RNG)
+    four, two = fitted.probabilities([choice_row("", 4), choice_row("", 2)])
+    np.testing.assert_allclose(four, [1 / 7, 3 / 7, 1 / 7, 2 / 7])
+    np.testing.assert_allclose(two, [1 / 4, 3 / 4])
