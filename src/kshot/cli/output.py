@@ -16,10 +16,9 @@ from kshot.core.errors import KshotError, RunInterruptedError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-stdout, stderr = (
-    Console(highlight=False, soft_wrap=True),
-    Console(stderr=True, highlight=False, soft_wrap=True),
-)
+# Where stdout is a file or a pipe nothing is cut to the width of a terminal
+stdout = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:

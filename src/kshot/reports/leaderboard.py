@@ -7,10 +7,13 @@ from rich.table import Table
 
 
 def leaderboard_table(rows: Sequence[Mapping[str, Any]], *, metric: str, chosen: str) -> Table:
-    """Return a table with the best recipe first; the chosen one is marked."""
+    """Return a table with the best recipe first; the chosen one is marked.
+
+    Bits are per example; tokens and milliseconds per query.
+    """
     table = Table(box=None, pad_edge=False)
     table.add_column("recipe", no_wrap=True)
-    for title in (metric, "95% interval", "bits/example", "n", "fit s", "tokens/query", "ms/query"):
+    for title in (metric, "95% interval", "bits", "n", "fit s", "tokens", "ms"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         mark = "[bold green]> [/]" if row["recipe"] == chosen else "  "
