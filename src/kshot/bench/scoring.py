@@ -20,15 +20,15 @@ from kshot.models.hf import Backbone
 from kshot.models.load import load_white_box
 
 N_DEMONSTRATIONS, N_QUERIES, N_NAIVE, N_STREAM = 16, 64, 9, 100
-LABELS = (" business\n", " politics\n", " technology\n")
+LABELS = (" business\n\n", " politics\n\n", " technology\n\n")
 
 
 def run(model: str = "demo") -> dict[str, float]:
     """Measure and return speedup_vs_naive, max_abs_diff_nats, stream_cost_ratio, fraction_of_ceiling, peak_rss_gb."""
     backbone = load_white_box(model)
     text = _Text(backbone)
-    shared = [text.example(40) for _ in range(N_DEMONSTRATIONS)]
-    requests = [ScoreRequest(Prompt((*shared, Segment("query", text.words(32)))), LABELS) for _ in range(N_QUERIES)]
+    shared = [text.demonstration(40) for _ in range(N_DEMONSTRATIONS)]
+    requests = [ScoreRequest(Prompt((*shared, Segment("query", text.question(32)))), LABELS) for _ in range(N_QUERIES)]
     engine = Engine(backbone)
     assert engine.obstacle is None
     engine.score(requests[:2])  # warm up
@@ -54,38 +54,27 @@ def run(model: str = "demo") -> dict[str, float]:
 
 
 class _Text:
-    """Random words of the model's own vocabulary, cut to a number of tokens."""
+    """Random words that are one token each, in prompts of the usual layout."""
 
     def __init__(self, backbone: Backbone):
         self._tokenise = backbone.tokenise
         self._rng = np.random.default_rng(0)
-        self._words = [
-            "market",
-            "minister",
-            "software",
-            "goal",
-            "film",
-            "court",
-            "bank",
-            "phone",
-            "match",
-            "music",
-            "vote",
-            "share",
-            "virus",
-            "coach",
-        ]
+        self._words = "market minister software goal film court bank phone match music vote share virus coach".split()
 
-    def words(self, n_tokens: int) -> str:
-        """Return words that make up exactly `n_tokens` tokens."""
-        text = "Input:"
-        while len(self._tokenise(text)) < n_tokens - 2:
-            text += " " + str(self._rng.choice(self._words))
-        return text + "\nOutput:"[: 8 if len(self._tokenise(text)) >= n_tokens - 3 else 8]
+    def question(self, n_tokens: int) -> str:
+        """Return an unanswered block of `n_tokens` tokens."""
+        words: list[str] = []
+        while len(self._tokenise(text := f"Text: {' '.join(words)}\nLabel:")) < n_tokens:
+            words.append(str(self._rng.choice(self._words)))
+        return text
 
-    def example(self, n_tokens: int) -> Segment:
-        """Return a demonstration with its answer."""
-        return Segment("demonstration", self.words(n_tokens - 3) + str(self._rng.choice(LABELS)) + "\n")
+    def demonstration(self, n_tokens: int) -> Segment:
+        """Return an answered block of about `n_tokens` tokens."""
+        return Segment("demonstration", self.question(n_tokens - 2) + self.answer())
+
+    def answer(self) -> str:
+        """Return one of the labels."""
+        return str(self._rng.choice(LABELS))
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -107,9 +96,9 @@ def _stream_cost_ratio(backbone: Backbone, engine: Engine, text: _Text) -> float
     """Return the cost of all-past over a stream, relative to its body, branches and scored positions run plainly."""
     requests, before = [], []
     for _ in range(N_STREAM):
-        query = text.words(36)
+        query = text.question(38)
         requests.append(ScoreRequest(Prompt((*before, Segment("query", query))), LABELS))
-        before.append(Segment("demonstration", query + str(text._rng.choice(LABELS)) + "\n"))
+        before.append(Segment("demonstration", query + text.answer()))
     encoded = [engine._encode_request(r) for r in requests]
     tree = build_tree([p for p, _ in encoded], [a for _, a in encoded])
     packed, _ = _timed(lambda: engine.score(requests))

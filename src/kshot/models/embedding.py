@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError, missing_extra
+from kshot.models.hub import only_local
 
 PURPOSE = "embedding sentences"
 
@@ -64,7 +65,7 @@ def _load(name: str) -> Encoder:
     path = _packaged_minilm() if name == "minilm" else name
     try:
         with _no_progress_bars():
-            model = SentenceTransformer(path, device="cpu")
+            model = SentenceTransformer(path, device="cpu", local_files_only=only_local(path))
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(

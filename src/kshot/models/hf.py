@@ -18,11 +18,13 @@ import torch
 import transformers
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from kshot.core.errors import UserError
+from kshot.core.errors import UserError, did_you_mean
+from kshot.models.hub import only_local
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
+SHORT_NAMES = ("demo", "tiny", "scripted", "gguf:FILE")
 PACKED = "kshot_packed"
 _PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -214,13 +216,14 @@ def load_backbone(
     else:
         raise UserError(f"--dtype must be auto, float32, bfloat16 or float16; got '{dtype}'.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=wanted)
+        where: Any = {"revision": revision, "local_files_only": only_local(source)}
+        tokenizer = AutoTokenizer.from_pretrained(source, **where)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=wanted, **where)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"--model must be a hub id or folder of a causal language model that can be read here, or demo, tiny, "
-            f"scripted, gguf:FILE; got '{name}' ({first})"
+            f"--model must be a hub id, or a folder, of a causal language model that can be read here, or a short "
+            f"name; got '{name}' ({first}).{did_you_mean(name, SHORT_NAMES)}"
         ) from error
     origin = {"dtype": dtype} | ({"revision": revision} if revision else {})
     return Backbone(model.to(device), tokenizer, name, origin)

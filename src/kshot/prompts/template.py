@@ -16,8 +16,9 @@ OTHER_WORDS = ("Input", "Output")
 class Template:
     r"""Lay out a prompt as blocks of two lines with an empty line between them.
 
-    The lines are "Text: …" and "Label: …" for classification, "Input: …" and "Output: …" otherwise. Every answer is followed by `terminator`, also the one that is scored: a label that is the beginning of another
-    one ("yes", "yes sir") is then a different text.
+    The lines are "Text: …" and "Label: …" for classification, "Input: …" and "Output: …" otherwise. Every answer is
+    followed by `terminator`, also the one that is scored: a label that is the beginning of another one ("yes",
+    "yes sir") is then a different text.
 
     Example:
         >>> task = Task("t", "classification", (), labels=("a", "b"), instruction="Say a or b.")

@@ -1,0 +1,95 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test may wait for a network
+
+import pytest
+from typer.testing import CliRunner
+
+from kshot.cli.main import app
+
+WORDS = {
+    "animal": ("cat", "dog", "horse", "cow", "sheep", "goat"),
+    "food": ("bread", "cheese", "apple", "soup", "rice", "cake"),
+    "tool": ("hammer", "saw", "drill", "wrench", "pliers", "axe"),
+}
+
+
+class Outcome(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one line of JSON on stdout."""
+        assert self.code == 0, self.err
+        assert self.out.count("\n") == 1
+        assert self.out.endswith("\n")
+        return json.loads(self.out)
+
+
+def labelled_rows(n: int, start: int = 0) -> list[dict[str, str]]:
+    """Return `n` made-up texts with their labels, all different, the labels in turn."""
+    rows = []
+    for i in range(start, start + n):
+        label = list(WORDS)[i % 3]
+        first, second = WORDS[label][i // 3 % 6], WORDS[label][(i // 3 * 5 + 1) % 6]
+        rows.append({"input": f"the {first} and the {second}, number {i}", "output": label})
+    return rows
+
+
+def write_task(folder: Path, train: list[Any], test: list[Any] = (), card: dict[str, Any] | None = None) -> Path:
+    """Write a task folder."""
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in train))
+    if test:
+        (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in test))
+    if card:
+        (folder / "task.json").write_text(json.dumps(card))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def words_task(tmp_path_factory):
+    """A classification with 3 labels, 24 train and 6 test rows."""
+    return write_task(tmp_path_factory.mktemp("tasks") / "words", labelled_rows(24), labelled_rows(6, start=24))
+
+
+@pytest.fixture(scope="session")
+def quiz_task(tmp_path_factory):
+    """A multiple-choice task whose rows bring 2 to 4 choices of their own."""
+    rows = []
+    for i in range(14):
+        choices = [str(i + j) for j in range(2 + i % 3)]
+        rows.append({"input": f"what is {i} and 1?", "output": str(i + 1), "choices": choices})
+    return write_task(tmp_path_factory.mktemp("tasks") / "quiz", rows[:12], rows[12:])
+
+
+@pytest.fixture(scope="session")
+def run_cli():
+    """Run the command line in this process."""
+
+    def run_cli(*args: object, input: str | None = None, env: dict[str, str] | None = None) -> Outcome:
+        result = CliRunner().invoke(app, [str(arg) for arg in args], input=input, env=env)
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run_cli
+
+
+@pytest.fixture(scope="session")
+def run_process():
+    """Run `python ARGS` in a process of its own."""
+
+    def run_process(*args: object, input: str | None = None, **options: Any) -> Outcome:
+        command = [sys.executable, *map(str, args)]
+        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120, **options)
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return run_process

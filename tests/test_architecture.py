@@ -1,0 +1,77 @@
+"""The house stays as it is drawn: imports flow one way, nothing heavy is imported early, files stay short."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).parent.parent / "src" / "kshot"
+# Left never imports right; rooms in one set do not import each other. Files beside the rooms are rooms of their own.
+LAYERS = [
+    {"core"},
+    {"tasks", "prompts", "models", "runs"},
+    {"engine"},
+    {"selection", "baselines"},
+    {"recipe"},
+    {"evaluation"},
+    {"reports"},
+    {"adapted", "selecting"},
+    {"adaptation"},
+    {"bench"},
+    {"cli"},
+]
+LEVEL = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def imports(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{a.name}" for a in node.names}
+    return names
+
+
+def files() -> list[Path]:
+    return [f for f in sorted(SOURCE.rglob("*.py")) if f != SOURCE / "__init__.py"]
+
+
+def room(file: Path) -> str:
+    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def test_imports_flow_one_way():
+    wrong = []
+    for file in files():
+        for name in imports(file):
+            if not name.startswith("kshot.") or name == "kshot.__version__":
+                continue
+            other, own = name.split(".")[1], room(file)
+            if other != own and LEVEL[other] >= LEVEL[own]:
+                wrong.append(f"{file.relative_to(SOURCE)} imports {name}")
+    assert not wrong
+
+
+def test_transformers_and_torch_stay_in_their_rooms():
+    users = {"transformers": {"models/hf.py", "models/embedding.py"}}
+    for package, allowed in users.items():
+        found = {str(f.relative_to(SOURCE)) for f in files() if any(n.split(".")[0] == package for n in imports(f))}
+        assert found == allowed
+    torch = {room(f) for f in files() if any(n.split(".")[0] == "torch" for n in imports(f))}
+    assert torch <= {"models", "engine", "bench"}
+
+
+def test_files_stay_short():
+    assert [f.name for f in files() if len(f.read_text("utf-8").splitlines()) > 400] == []
+
+
+def test_import_is_quick_and_light():
+    code = (
+        "import sys, time; t = time.perf_counter(); import kshot; s = time.perf_counter() - t\n"
+        "import kshot.cli.main\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'sentence_transformers'} & set(sys.modules)\n"
+        "print(s); assert s < 0.3, s; assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,60 @@
+"""Rendered prompts byte for byte, and what happens when they do not fit."""
+
+import pytest
+
+from kshot.core.errors import UserError
+from kshot.core.types import Example, Task
+from kshot.models.scripted import ScriptedModel
+from kshot.prompts.template import Template
+
+TOPICS = Task("topics", "classification", (), labels=("tech", "sport"), instruction="Say the topic.")
+DEMOS = [Example(f"word{i} word word", "tech", f"d{i}") for i in range(40)]
+QUERY = Example("Cup final tonight", "", "q")
+
+
+def test_a_classification_prompt_byte_for_byte():
+    prompt = Template().compose(TOPICS, [Example("New chip", "tech", "a"), Example("Late goal", "sport", "b")], QUERY)
+    assert prompt.text == (
+        "Say the topic.\n\nText: New chip\nLabel: tech\n\nText: Late goal\nLabel: sport\n\n"
+        "Text: Cup final tonight\nLabel:"
+    )
+    assert [s.role for s in prompt.segments] == [
+        "instruction", "demonstration", "answer", "demonstration", "answer", "query"
+    ]  # fmt: skip
+    assert Template().answer("tech") == " tech\n\n"
+
+
+def test_a_multiple_choice_prompt_with_context_byte_for_byte():
+    task = Task("pick", "multiple_choice", ())
+    shown = Example("Which?\n(A) one\n(B) two", "(B)", "a", context="Two it is.", choices=("one", "two"))
+    prompt = Template().compose(task, [shown], Example("Which?\n(A) x\n(B) y", "", "q", choices=("x", "y")))
+    assert prompt.text == (
+        "Context: Two it is.\nInput: Which?\n(A) one\n(B) two\nOutput: (B)\n\nInput: Which?\n(A) x\n(B) y\nOutput:"
+    )
+
+
+def test_whole_demonstrations_are_dropped_from_the_front_and_counted():
+    full = ScriptedModel()
+    n_full = sum(full.count_tokens(s.text) for s in Template().compose(TOPICS, DEMOS[:10], QUERY).segments)
+    n_answer = full.count_tokens(Template().answer("sport"))
+    exact = ScriptedModel(max_tokens=n_full + 1 + n_answer)
+    prompt, dropped = Template().compose_to_fit(TOPICS, DEMOS[:10], QUERY, exact)
+    assert dropped == 0
+    assert prompt == Template().compose(TOPICS, DEMOS[:10], QUERY)
+    short = ScriptedModel(max_tokens=n_full + n_answer)
+    prompt, dropped = Template().compose_to_fit(TOPICS, DEMOS[:10], QUERY, short)
+    assert dropped == 1
+    assert prompt == Template().compose(TOPICS, DEMOS[1:10], QUERY)
+
+
+def test_neighbours_in_a_stream_drop_in_steps_so_that_they_share_their_beginning():
+    model = ScriptedModel(max_tokens=200)
+    dropped = [Template().compose_to_fit(TOPICS, DEMOS[:n], QUERY, model)[1] for n in range(32, 40)]
+    assert all(d % 2 == 0 for d in dropped)
+    assert len(set(dropped)) < len(dropped)
+
+
+def test_an_example_longer_than_the_context_is_named():
+    long = Example("word " * 60, "", "row-7")
+    with pytest.raises(UserError, match="context of 50 tokens; example 'row-7' needs"):
+        Template().compose_to_fit(TOPICS, DEMOS, long, ScriptedModel(max_tokens=50))

@@ -1,0 +1,164 @@
+"""Recipes as text, and what every learner must keep: nothing from the future, the same seed the same result."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kshot.baselines import BASELINES
+from kshot.core.errors import UserError
+from kshot.core.types import Capability, Example, Query, Task
+from kshot.evaluation.prequential import make_stream
+from kshot.models.scripted import ScriptedModel
+from kshot.recipe import UNIFORM_SHARE, known_recipes, make_learner, parse_recipes, refit_point
+from kshot.selection import SELECTORS
+
+NOUNS = {"sport": "goal match team cup".split(), "tech": "chip phone code web".split(), "food": "bread soup".split()}
+
+
+def examples(n: int, *, seed: int = 0) -> tuple[Example, ...]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        label = str(rng.choice(list(NOUNS)))
+        rows.append(Example(f"the {rng.choice(NOUNS[label])} number {i}", label, f"e{i}"))
+    return tuple(rows)
+
+
+TASK = Task("nouns", "classification", examples(24), labels=tuple(NOUNS))
+
+
+def predict(name: str, stream: tuple[Example, ...], *, seed: int = 0):
+    (recipe,) = parse_recipes(name, shots=4)
+    learner = make_learner(recipe, TASK, ScriptedModel(), seed=seed)
+    return learner.predict([Query(e, stream[:i]) for i, e in enumerate(stream)])
+
+
+def untimed(predictions):
+    return [replace(p, seconds=0, fit_seconds=0) for p in predictions]
+
+
+@pytest.mark.parametrize("name", known_recipes())
+def test_predictions_rest_on_the_past_alone(name):
+    """Neither the query's own label nor anything behind it changes a prediction."""
+    stream, turn = TASK.train, {"sport": "tech", "tech": "food", "food": "sport"}
+    before = untimed(predict(name, stream))
+    for cut in (0, 1, 5, 16):
+        future = [replace(e, output=turn[e.output], input=e.input if e is stream[cut] else "x" + e.input)
+                  for e in stream[cut:]]  # fmt: skip
+        assert untimed(predict(name, (*stream[:cut], *future)))[: cut + 1] == before[: cut + 1]
+
+
+@pytest.mark.parametrize("name", known_recipes())
+def test_demonstrations_are_from_the_past_and_never_repeat(name):
+    ids = [e.id for e in TASK.train]
+    for i, prediction in enumerate(predict(name, TASK.train)):
+        assert set(prediction.demonstrations) <= set(ids[:i])
+        assert len(set(prediction.demonstrations)) == len(prediction.demonstrations)
+        if name not in BASELINES and name not in ("zero-shot", "all-past", "random"):
+            assert len(prediction.demonstrations) == min(4, i)
+
+
+@pytest.mark.parametrize("name", known_recipes())
+def test_probabilities_are_mixed_and_sum_to_one(name):
+    for prediction in predict(name, TASK.train):
+        assert sum(prediction.probs) == pytest.approx(1)
+        assert min(prediction.probs) >= UNIFORM_SHARE / 3 - 1e-12
+        assert prediction.answer == prediction.candidates[int(np.argmax(prediction.probs))]
+
+
+@pytest.mark.parametrize("name", known_recipes())
+def test_the_same_seed_gives_the_same_predictions(name):
+    assert untimed(predict(name, TASK.train)) == untimed(predict(name, TASK.train))
+
+
+def test_another_seed_draws_other_demonstrations():
+    assert [p.demonstrations for p in predict("random", TASK.train)] != [
+        p.demonstrations for p in predict("random", TASK.train, seed=1)
+    ]
+
+
+def test_task_level_choices_are_made_anew_when_the_past_has_doubled():
+    shown = [p.demonstrations for p in predict("random", TASK.train)]
+    assert [refit_point(n) for n in (0, 1, 2, 3, 4, 7, 8, 15, 16)] == [0, 1, 2, 2, 4, 4, 8, 8, 16]
+    changes = [i for i in range(1, 24) if shown[i] != shown[i - 1]]
+    assert changes == [1, 2, 4, 8, 16]
+
+
+def test_recipes_are_read_with_their_settings():
+    bm25, random, zero = parse_recipes("bm25,random:k=8,balanced=true, zero-shot", shots=4)
+    assert (bm25.k, random.k, zero.k) == (4, 8, 0)
+    assert random.selector.balanced
+    assert [r.name for r in parse_recipes("all", shots=4)] == [*BASELINES, "zero-shot", *SELECTORS]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rnadom", "no recipe 'rnadom'. Did you mean 'random'"),
+        ("random:balnced=true", "no setting 'balnced'. Did you mean 'balanced'"),
+        ("random:balanced=7", "random:balanced must be bool; got '7'"),
+        ("random:k=x", "k must be a whole number, 1 or more; got 'x'"),
+        ("random:k=0", "k must be a whole number, 1 or more; got '0'"),
+        ("zero-shot:k=4", "'zero-shot' has no settings"),
+        ("random,random", "each recipe once; got 'random' 2 times"),
+        ("nowhere.py:Mine", "nowhere.py does not exist"),
+    ],
+)
+def test_bad_recipes_say_what_must_hold(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_recipes(text, shots=4)
+
+
+def test_a_selector_of_the_users_own(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "@dataclass(frozen=True)\n"
+        "class Last:\n"
+        "    back: int = 1\n"
+        "    per_query = True\n"
+        "    n: int = 0\n"
+        "    def fit(self, pool, *, rng):\n"
+        "        return Last(self.back, len(pool))\n"
+        "    def select(self, query, k, *, rng):\n"
+        "        return list(range(self.n))[-self.back:]\n"
+    )
+    shown = [p.demonstrations for p in predict(f"{file}:Last:back=2", TASK.train)]
+    assert shown[5] == ("e3", "e4")
+    file.write_text("x = 1\n")
+    with pytest.raises(UserError, match="must define 'Last'"):
+        parse_recipes(f"{file}:Last", shots=4)
+
+
+def test_a_model_without_scores_is_refused_before_any_work():
+    class Mute(ScriptedModel):
+        capabilities = frozenset()
+
+    (recipe,) = parse_recipes("bm25", shots=4)
+    assert recipe.needs == {Capability.SCORE}
+    with pytest.raises(UserError, match="'bm25' needs a model that can score; give another --model"):
+        make_learner(recipe, TASK, Mute(), seed=0)
+
+
+def test_the_stream_is_shuffled_by_seed_deduplicated_and_limited():
+    twin = Example("the  goal number 0", "tech", "twin")
+    first = replace(twin, input="the goal number 0", id="first")
+    task = replace(TASK, train=(first, *TASK.train[1:], twin))
+    stream = make_stream(task, limit=10, seed=0)
+    assert stream.removed == ("twin",)
+    assert len(stream.examples) == 10
+    assert {e.id for e in (*stream.examples, *stream.rest)} == {e.id for e in task.train} - {"twin"}
+    assert make_stream(task, limit=10, seed=0) == stream
+    assert make_stream(task, limit=10, seed=1).examples != stream.examples
+    assert [len(q.past) for q in stream.queries()] == list(range(10))
+
+
+def test_relevant_demonstrations_help_the_scripted_reader():
+    """The double reads the demonstration that shares most words: BM25 must beat asking without demonstrations."""
+    task = replace(TASK, train=examples(60, seed=3))
+    right = {}
+    for name in ("zero-shot", "bm25"):
+        answers = predict(name, task.train)
+        right[name] = np.mean([p.answer == e.output for p, e in zip(answers, task.train, strict=True)])
+    assert right["bm25"] > 0.8 > 0.6 > right["zero-shot"]
