@@ -93,3 +93,26 @@ def run_process():
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return run_process
+
+
+@pytest.fixture(scope="session")
+def recorded():
+    """Read all that a run has recorded, without what may differ between equal runs: times and places."""
+
+    def without_times(value: Any) -> Any:
+        if isinstance(value, list):
+            return [without_times(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        times = {"seconds", "fit_seconds", "query_ms", "run"}
+        return {key: without_times(item) for key, item in value.items() if key not in times}
+
+    def recorded(folder: Path) -> dict[str, Any]:
+        names = ("results.json", "samples.jsonl", "manifest.json", "best/kshot.json", "best/demonstrations.jsonl")
+        found = {}
+        for name in names:
+            text = (folder / name).read_text("utf-8")
+            found[name] = without_times([json.loads(t) for t in (text.splitlines() if "jsonl" in name else [text])])
+        return found
+
+    return recorded

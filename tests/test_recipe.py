@@ -13,7 +13,7 @@ from kshot.models.scripted import ScriptedModel
 from kshot.recipe import UNIFORM_SHARE, known_recipes, make_learner, parse_recipes, refit_point
 from kshot.selection import SELECTORS
 
-NOUNS = {"sport": "goal match team cup".split(), "tech": "chip phone code web".split(), "food": "bread soup".split()}
+NOUNS = {"sport": ["goal", "match", "team", "cup"], "tech": ["chip", "phone", "code", "web"], "food": ["bread", "soup"]}
 
 
 def examples(n: int, *, seed: int = 0) -> tuple[Example, ...]:

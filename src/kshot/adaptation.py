@@ -12,7 +12,7 @@ from typing import Any
 
 from kshot import __version__
 from kshot.adapted import AdaptedModel
-from kshot.core.errors import UserError
+from kshot.core.errors import UserError, missing_extra
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.types import LanguageModel, Task, Work
@@ -144,7 +144,7 @@ def plan(
     rows = []
     for recipe in chosen_recipes:
         tokens = 0
-        if recipe.needs:
+        if recipe.needs and not recipe.missing_package:
             learner = make_learner(recipe, task, model, seed=seed)
             assert isinstance(learner, PromptLearner)
             tokens = model.forward_tokens([request for request, *_ in map(learner.request, stream.queries())])
@@ -168,6 +168,8 @@ def _prepare(
     for recipe in chosen:
         if recipe.k > n_pool:
             raise UserError(f"{recipe.name}: k must be in 1..{n_pool}, the size of the pool; got {recipe.k}.")
+        if recipes != "all" and recipe.missing_package:
+            raise missing_extra(recipe.missing_package, "retrieval", f"The recipe '{recipe.name}'")
         make_learner(recipe, task, model, seed=seed)
     if len({e.output for e in task.train}) < 2:
         raise UserError(
@@ -206,6 +208,8 @@ class _Measuring:
         """Return a recipe's sample rows over the stream, or why there are none: its status on the leaderboard."""
         if recipe.baseline and not recipe.baseline.applies(self.task):
             return "not-applicable"
+        if recipe.missing_package:
+            return "not-installed"
         weights = self.model.fingerprint if recipe.needs else None
         names = recipe.fingerprint, weights, self.task.fingerprint, self.stream.fingerprint, self.seed
         key = digest(__version__, *names)

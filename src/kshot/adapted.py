@@ -19,6 +19,7 @@ from kshot.runs.record import write_folder
 from kshot.selection.all_past import AllPast
 
 FORMAT = 1
+ABOUT, POOL = "kshot.json", "demonstrations.jsonl"
 _TASK_FIELDS = ("name", "kind", "labels", "metrics", "instruction", "choices_in_input", "positive_label")
 _ROW_FIELDS = ("id", "input", "output", "context", "choices")
 
@@ -124,6 +125,8 @@ class AdaptedModel:
         Raises:
             UserError: No test rows, or another kind, or labels that the model does not know.
         """
+        if limit is not None and limit < 1:
+            raise UserError(f"--limit must be 1 or more; got {limit}.")
         rows = task.test[:limit]
         if not rows:
             raise UserError(f"evaluate needs test rows; '{task.name}' has none. Give a folder with test.jsonl.")
@@ -132,6 +135,9 @@ class AdaptedModel:
                 f"The model answers {self.task.kind} with the labels {', '.join(self.labels) or 'of each row'}; "
                 f"'{task.name}' is {task.kind} with {', '.join(task.labels) or 'choices of each row'}."
             )
+        if task.kind == "multiple_choice" and task.choices_in_input != self.task.choices_in_input:
+            learnt, asked = ("letters" if t.choices_in_input else "the choices' text" for t in (self.task, task))
+            raise UserError(f"The model answers with {learnt}; the outputs of '{task.name}' are {asked}.")
         progress = progress or Silence()
         progress.begin(self.recipe.name, len(rows))
         predictions = self.predictions(rows, progress=progress.advance)
@@ -161,7 +167,16 @@ class AdaptedModel:
         return value
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder: `kshot.json` and `demonstrations.jsonl`; the language model itself stays outside."""
+        """Write the folder: `kshot.json` and `demonstrations.jsonl`; the language model itself stays outside.
+
+        Raises:
+            UserError: The folder holds something else, which would be lost.
+        """
+        folder = Path(folder)
+        if folder.exists() and not (folder / ABOUT).exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UserError(
+                f"{folder} must be new, empty or an adapted model, as it is replaced; it is something else."
+            )
         model = None
         if self.model is not None:
             model = {
@@ -180,10 +195,10 @@ class AdaptedModel:
         }
         rows = [{k: v for k, v in asdict(e).items() if k in _ROW_FIELDS and v} for e in self.pool]
         write_folder(
-            Path(folder),
+            folder,
             {
-                "kshot.json": json.dumps(about, ensure_ascii=False, indent=1) + "\n",
-                "demonstrations.jsonl": "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows),
+                ABOUT: json.dumps(about, ensure_ascii=False, indent=1) + "\n",
+                POOL: "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows),
             },
         )
 
@@ -200,16 +215,18 @@ def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedMo
             adapted with.
     """
     folder = Path(folder)
-    if not (folder / "kshot.json").exists() and (folder / "best" / "kshot.json").exists():
+    if not (folder / ABOUT).exists() and (folder / "best" / ABOUT).exists():
         folder = folder / "best"
     try:
-        about = json.loads((folder / "kshot.json").read_text("utf-8"))
-        lines = (folder / "demonstrations.jsonl").read_text("utf-8").split("\n")
-    except (OSError, ValueError) as error:
+        about = json.loads((folder / ABOUT).read_text("utf-8"))
+        pool = [json.loads(line) for line in (folder / POOL).read_text("utf-8").split("\n") if line]
+    except (OSError, ValueError):
+        about, pool = None, []
+    if not isinstance(about, dict):
         raise UserError(
-            f"{folder} must be an adapted model or a finished run: it has no readable kshot.json "
+            f"{folder} must be an adapted model or a finished run: it has no readable {ABOUT} and {POOL} "
             "(a run that was interrupted is finished by the same `kshot adapt` command)."
-        ) from error
+        )
     if about.get("format") != FORMAT:
         raise UserError(
             f"{folder} must have format {FORMAT}, which this kshot {__version__} reads; got {about.get('format')}, "
@@ -225,7 +242,6 @@ def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedMo
                 f"{about['model']['fingerprint'][:12]}, now {model.fingerprint[:12]}); adapt again."
             )
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["task"].items()}
-    pool = [json.loads(line) for line in lines if line]
     examples = [Example(**{**row, "choices": tuple(row.get("choices", ()))}) for row in pool]
     recipe = parse_recipe(about["recipe"]["name"], shots=max(1, about["recipe"]["k"]))
     return AdaptedModel(Task(train=(), **fields), recipe, examples, model, seed=about["seed"], choice=about["choice"])

@@ -25,6 +25,7 @@ from kshot.core.types import (
     Selector,
     Task,
 )
+from kshot.models.embedding import missing_package
 from kshot.prompts.template import Template
 from kshot.selection import SELECTORS
 
@@ -53,6 +54,12 @@ class Recipe:
     def fingerprint(self) -> str:
         """Identify method and settings."""
         return digest(self.name.split(":")[0], self.k, repr(self.selector), repr(self.baseline))
+
+    @property
+    def missing_package(self) -> str | None:
+        """A package that has to be installed before the recipe can run."""
+        encoder = getattr(self.selector or self.baseline, "encoder", None)
+        return missing_package(encoder) if encoder else None
 
     @property
     def needs(self) -> frozenset[Capability]:

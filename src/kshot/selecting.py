@@ -6,7 +6,7 @@ from kshot.core.errors import UserError
 from kshot.core.types import Example, LanguageModel, Task
 from kshot.evaluation.prequential import make_stream
 from kshot.prompts.template import Template
-from kshot.recipe import demonstrations, fitted, parse_recipes
+from kshot.recipe import demonstrations, fitted, parse_recipe
 
 
 def select(task: Task, selector: str, k: int, *, query: Example | None = None, seed: int = 0) -> list[Example]:
@@ -25,13 +25,15 @@ def select(task: Task, selector: str, k: int, *, query: Example | None = None, s
     Raises:
         UserError: An unknown selector, `k` out of range, or a per-query selector without a query.
     """
-    (recipe,) = parse_recipes(selector, shots=k)
+    recipe = parse_recipe(selector, shots=k)
     stream = make_stream(task, limit=len(task.train), seed=seed)
     pool = stream.examples
     if recipe.selector is None:
         raise UserError(f"--selector must name a selector; '{selector}' shows no demonstrations.")
     if not 1 <= k <= len(pool):
         raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
+    if recipe.k != k:
+        raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
     return list(demonstrations(fitted(recipe.selector, pool, seed=seed), pool, recipe.k, query, seed=seed))
 
 

@@ -59,7 +59,22 @@ class _Text:
     def __init__(self, backbone: Backbone):
         self._tokenise = backbone.tokenise
         self._rng = np.random.default_rng(0)
-        self._words = "market minister software goal film court bank phone match music vote share virus coach".split()
+        self._words = [
+            "market",
+            "minister",
+            "software",
+            "goal",
+            "film",
+            "court",
+            "bank",
+            "phone",
+            "match",
+            "music",
+            "vote",
+            "share",
+            "virus",
+            "coach",
+        ]
 
     def question(self, n_tokens: int) -> str:
         """Return an unanswered block of `n_tokens` tokens."""

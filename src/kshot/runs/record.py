@@ -48,7 +48,9 @@ def write_folder(path: Path, files: Mapping[str, str]) -> None:
     Raises:
         StorageError: As `write_text`.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial, old = (path.with_name(f".{path.name}.{os.getpid()}{end}") for end in ("", ".old"))
+    for left in (partial, old):  # by a killed process that had our id: in containers they repeat
+        shutil.rmtree(left, ignore_errors=True)
     try:
         with _as_storage_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,10 +59,13 @@ def write_folder(path: Path, files: Mapping[str, str]) -> None:
             write_text(partial / name, text)
         with _as_storage_error(path):
             if path.exists():
-                shutil.rmtree(path)
+                path.replace(old)  # not rmtree: killed in the middle of it, half a folder would be left
             partial.replace(path)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.replace(path)
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -111,11 +116,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: The folder is not a run.
     """
     try:
-        return json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
         raise UserError(
             f"{folder} must be an empty folder or a run of kshot; it has no readable {MANIFEST}. Give another --out."
-        ) from error
+        )
+    return found
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,458 @@
+"""Everything that a user can get wrong: exit code 2, one sentence, no traceback. What the machine gets wrong: 3."""
+
+import json
+import os
+import re
+import resource
+import shutil
+from contextlib import contextmanager
+
+import pytest
+
+import kshot
+from conftest import labelled_rows, write_task
+from kshot.core.errors import UserError
+from kshot.models.scripted import ScriptedModel
+from kshot.runs.record import write_folder
+
+ROWS = labelled_rows(6)
+
+
+@pytest.fixture
+def refused(run_cli):
+    """Run a command that must be refused with exit code 2; return its sentence."""
+
+    def refused(*args, input=None):
+        done = run_cli(*args, input=input)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert "Traceback" not in done.err
+        assert done.err.startswith("error: ")
+        assert done.err.count("\n") == 1
+        return done.err.removeprefix("error: ").strip()
+
+    return refused
+
+
+@pytest.fixture
+def adapt_refused(refused, words_task, tmp_path):
+    """Run an `adapt` that must be refused, by default for nothing but `args`."""
+
+    def adapt_refused(*args, task=words_task, model="scripted", recipes="random", out=tmp_path / "run"):
+        existed = os.path.lexists(out)
+        text = refused("adapt", task, "--model", model, "--recipes", recipes, "--out", out, "--shots", 3, *args)
+        assert existed or not os.path.lexists(out), "a refused run leaves nothing behind"
+        return text
+
+    return adapt_refused
+
+
+# The task
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "train.jsonl is empty; it must hold one example a line."),
+        (b'{"input": "a", "output": "b"}\n{"input": "a"', "train.jsonl row 2"),
+        (b'{"input": "a", "output": "b"}\n["a", "b"]\n', "train.jsonl row 2"),
+        (
+            b'{"input": "a", "output": "b"}\n{"input": "a"}',
+            "row 2: the column 'output' is missing, the row has input; ",
+        ),
+        (
+            b'{"input": "a", "output": "b"}\n{"input": "a", "output": 1}',
+            "row 2: 'output' must be a string; got a number (1)",
+        ),
+        (b'{"input": "a", "output": " "}', "row 1: 'output' must not be empty"),
+        (
+            b'{"input": "a", "output": "b"}\n{"input": "caf\xe9", "output": "b"}',
+            "row 2 must be UTF-8, but byte 15 of the row",
+        ),
+        (
+            b'{"input": "a\\u0000", "output": "b"}',
+            "row 1: 'input' must be text, but it holds a NUL character; remove it.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("verb", ["validate", "adapt"])
+def test_a_broken_file(refused, adapt_refused, tmp_path, verb, content, message):
+    (tmp_path / "train.jsonl").write_bytes(content)
+    text = refused(verb, tmp_path) if verb == "validate" else adapt_refused(task=tmp_path)
+    assert message in text
+
+
+def test_no_file(refused, tmp_path):
+    for verb in (("validate",), ("adapt", "--model", "scripted"), ("select", "--selector", "random", "-k", 1)):
+        assert "there is no 'none.jsonl'; a task is a folder, " in refused(*verb, "none.jsonl")
+    assert "must hold train.jsonl" in refused("validate", tmp_path)
+
+
+def test_an_unlisted_label(adapt_refused, tmp_path):
+    task = write_task(tmp_path / "task", ROWS, card={"labels": ["animal", "food"]})
+    assert "row 3: 'tool' is not among the task's labels; correct it or list it" in adapt_refused(task=task)
+    task = write_task(tmp_path / "other", ROWS, [{"input": "x", "output": "animl"}])
+    text = adapt_refused(task=task)
+    assert "test.jsonl row 1: 'animl' is not among the task's labels" in text
+    assert "Did you mean 'animal'?" in text
+
+
+def test_one_id_twice(adapt_refused, tmp_path):
+    task = write_task(tmp_path / "task", [row | {"id": "same"} for row in ROWS])
+    assert "row 2: the id 'same' is that of row 1 too" in adapt_refused(task=task)
+
+
+def test_one_label_only(adapt_refused, run_cli, tmp_path):
+    task = write_task(tmp_path / "task", [row | {"output": "animal"} for row in ROWS])
+    text = adapt_refused(task=task)
+    assert text.startswith("A task must have at least two different outputs to choose between; ")
+    assert "of 'task' have 'animal'" in text
+    problems = run_cli("validate", task, "--json").json["problems"]
+    assert problems == ["All rows of train have the label 'animal'."]
+
+
+def test_another_kind_of_task(adapt_refused, tmp_path):
+    task = write_task(tmp_path / "task", ROWS, card={"kind": "generation"})
+    assert "adapt takes tasks of kind classification or multiple_choice; 'task' is of kind" in adapt_refused(task=task)
+
+
+def test_an_unknown_metric(adapt_refused, tmp_path):
+    task = write_task(tmp_path / "task", ROWS, card={"metrics": ["acuracy"]})
+    assert "there is no metric 'acuracy'. Did you mean 'accuracy'?" in adapt_refused(task=task)
+
+
+@pytest.mark.parametrize("model", ["scripted", "tiny"])
+def test_an_example_longer_than_the_context(adapt_refused, run_cli, refused, tmp_path, model):
+    long = {"input": "word " * 5000, "output": "animal", "id": "long-one"}
+    task = write_task(tmp_path / "task", [*ROWS, long])
+    text = adapt_refused(task=task, model=model)
+    assert "Each example must fit the model's context of 4096 tokens; example 'long-one' needs " in text
+    assert "Shorten it, remove it, or use another --model." in text
+    task = write_task(tmp_path / "short", ROWS, [long])
+    args = ("--model", model, "--recipes", "random", "--shots", 3, "--out", tmp_path / "done")
+    assert run_cli("adapt", task, *args).code == 0
+    assert "example 'long-one' needs" in refused("evaluate", tmp_path / "done", task)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--shots", 25), "--shots must be in 1..24, the number of different training examples; got 25."),
+        (("--shots", 0), "--shots must be in 1..24, the number of different training examples; got 0."),
+        (("--limit", 0), "--limit must be 1 or more; got 0."),
+        (("--recipes", "random:k=25"), "random:k=25: k must be in 1..24, the size of the pool; got 25."),
+        (("--recipes", "random:k=0"), "random:k=0: k must be a whole number, 1 or more; got '0'."),
+        (("--recipes", "random:k=some"), "random:k=some: k must be a whole number, 1 or more; got 'some'."),
+        (("--recipes", "randm"), "there is no recipe 'randm'. Did you mean 'random'? Known: "),
+        (("--recipes", ""), "there is no recipe ''. Known: "),
+        (("--recipes", "random:balance=true"), "'random' has no setting 'balance'. Did you mean 'balanced'?"),
+        (("--recipes", "random:balanced=maybe"), "random:balanced must be bool; got 'maybe'."),
+        (("--recipes", "bm25:k1=-1"), "bm25:k1 must be 0 or more; got -1.0."),
+        (("--recipes", "zero-shot:k=2"), "'zero-shot' has no settings; got 'k=2'."),
+        (("--recipes", "random,majority,random"), "--recipes must name each recipe once; got 'random' 2 times."),
+        (("--recipes", "mine.py:Mine"), "'mine.py:Mine' must name a Python file; mine.py does not exist."),
+    ],
+)
+def test_a_wrong_setting(adapt_refused, args, message):
+    assert message in adapt_refused(*args)
+
+
+@pytest.mark.parametrize("args", [("--shots", "many"), ("--shot", 3), ("--seed", "0.5")])
+def test_a_wrong_flag(run_cli, words_task, args):
+    done = run_cli("adapt", words_task, "--model", "scripted", *args)
+    assert (done.code, done.out) == (2, "")
+    assert str(args[0]) in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_unknown_model(adapt_refused, refused, words_task, tmp_path):
+    text = adapt_refused(model="no-such-model")
+    assert text.startswith("--model must be a hub id or folder of a causal language model")
+    assert "got 'no-such-model'" in text
+    (tmp_path / "empty").mkdir()
+    assert f"got '{tmp_path}/empty'" in adapt_refused(model=tmp_path / "empty")
+    assert "got 'no-such-model'" in refused("validate", words_task, "--model", "no-such-model")
+    assert "gguf:FILE must name a GGUF file; there is no none.gguf." in adapt_refused(model="gguf:none.gguf")
+    assert "gguf:FILE must name a GGUF file; " in adapt_refused(model=f"gguf:{__file__}")
+    assert "scripted:FILE must name a JSON file with an object; none.json" in adapt_refused(model="scripted:none.json")
+
+
+def test_a_model_that_cannot_score(adapt_refused, monkeypatch):
+    monkeypatch.setattr(ScriptedModel, "capabilities", frozenset())
+    assert "The recipe 'random' needs a model that can score; give another --model." in adapt_refused()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("random", "-k", 25), "-k must be in 1..24, the size of the pool; got 25."),
+        (("random", "-k", 0), "k must be a whole number, 1 or more; got '0'."),
+        (("random:k=2", "-k", 3), "-k says how many; leave k out of 'random:k=2', which says 2 and -k 3."),
+        (("random,bm25", "-k", 3), "there is no recipe 'random,bm25'. "),
+        (("majority", "-k", 3), "--selector must name a selector; 'majority' shows no demonstrations."),
+        (("zero-shot", "-k", 3), "--selector must name a selector; 'zero-shot' shows no demonstrations."),
+        (("bm25", "-k", 3), "'bm25' chooses for one query at a time, "),
+    ],
+)
+def test_a_wrong_selection(refused, words_task, args, message):
+    assert message in refused("select", words_task, "--selector", *args)
+
+
+def test_a_selection_that_does_not_fit(refused, tmp_path):
+    task = write_task(tmp_path / "task", [row | {"input": row["input"] + " word" * 1500} for row in ROWS])
+    text = refused("select", task, "--selector", "random", "-k", 6, "--model", "scripted")
+    assert "must fit the model's 4096 tokens; 5 of 6 are too many. Use a smaller -k." in text
+
+
+# Run folders
+
+
+@pytest.fixture
+def finished(run_cli, words_task, tmp_path):
+    """A finished run of the scripted model."""
+    args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "run")
+    assert run_cli("adapt", words_task, *args).code == 0
+    return tmp_path / "run"
+
+
+def test_a_folder_that_cannot_be_made(adapt_refused, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "run", "/proc/kshot-run"):
+        assert f"--out must be a folder that can be written; {out}: " in adapt_refused(out=out)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_is_read_only(adapt_refused, finished, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write whatever the permissions say
+    assert f"--out must be a folder that can be written; {finished} is read-only." in adapt_refused()
+
+
+def test_a_folder_of_something_else(adapt_refused, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    assert "must be an empty folder or a run of kshot; it has no readable manifest.json. " in adapt_refused()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\xff"])
+def test_a_corrupted_manifest(adapt_refused, finished, text):
+    (finished / "manifest.json").write_bytes(text.encode("latin-1"))
+    assert "it has no readable manifest.json. Give another --out." in adapt_refused()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--seed", 1), "another seed (0, now 1)"),
+        (("--limit", 5), "another limit (300, now 5)"),
+        (("--model", "tiny"), "another model ("),
+    ],
+)
+def test_a_run_with_other_settings(adapt_refused, finished, args, message):
+    before = (finished / "results.json").read_text()
+    text = adapt_refused(*args)
+    assert f"{finished} holds a run with {message}" in text
+    assert "give another --out, or repeat the settings it was started with." in text
+    assert (finished / "results.json").read_text() == before
+
+
+def test_a_run_of_another_task(adapt_refused, finished, tmp_path):
+    task = write_task(tmp_path / "words", labelled_rows(9))
+    assert f'{finished} holds a run with another task ("' in adapt_refused(task=task)
+
+
+def test_a_run_of_another_format(adapt_refused, finished):
+    manifest = json.loads((finished / "manifest.json").read_text())
+    (finished / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    assert "another format (99, now 1)" in adapt_refused()
+
+
+# Adapted models
+
+
+def test_no_adapted_model(refused, words_task, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "none", tmp_path / "empty"):
+        for text in (refused("predict", folder, input="cat\n"), refused("evaluate", folder, words_task)):
+            assert f"{folder} must be an adapted model or a finished run: it has no readable kshot.json" in text
+            assert "(a run that was interrupted is finished by the same `kshot adapt` command)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("kshot.json", "{"), ("kshot.json", "[]"), ("demonstrations.jsonl", '{"id"'), ("kshot.json", None)],
+)
+def test_half_an_adapted_model(refused, finished, name, text):
+    file = finished / "best" / name
+    file.unlink() if text is None else file.write_text(text)
+    message = "must be an adapted model or a finished run: it has no readable kshot.json and demonstrations.jsonl"
+    assert message in refused("predict", finished, input="cat\n")
+
+
+def test_an_adapted_model_of_another_format(refused, finished):
+    file = finished / "best" / "kshot.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99, "kshot": "7.0"}))
+    text = refused("predict", finished, input="cat\n")
+    assert f"must have format 1, which this kshot {kshot.__version__} reads; got 99, written by kshot 7.0." in text
+
+
+def test_other_weights(refused, finished):
+    file = finished / "best" / "kshot.json"
+    about = json.loads(file.read_text())
+    about["model"]["fingerprint"] = "0" * 64
+    file.write_text(json.dumps(about))
+    text = refused("predict", finished, input="cat\n")
+    assert "was adapted with other weights than those of 'scripted' (fingerprint 000000000000, now " in text
+
+
+def test_a_model_that_is_gone(refused, run_cli, words_task, tmp_path):
+    (tmp_path / "table.json").write_text('{"cat": "animal"}')
+    args = (
+        "--model",
+        f"scripted:{tmp_path}/table.json",
+        "--recipes",
+        "random",
+        "--shots",
+        3,
+        "--out",
+        tmp_path / "run",
+    )
+    assert run_cli("adapt", words_task, *args).code == 0
+    (tmp_path / "table.json").unlink()
+    assert "scripted:FILE must name a JSON file with an object" in refused("predict", tmp_path / "run", input="cat\n")
+
+
+def test_nothing_is_replaced_but_an_adapted_model(finished, tmp_path):
+    model = kshot.load(finished)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("mine")
+    for folder in (tmp_path / "thesis", tmp_path / "thesis" / "thesis.txt", finished):
+        with pytest.raises(
+            UserError, match="must be new, empty or an adapted model: it is replaced; it holds something"
+        ):
+            model.save(folder)
+    assert (tmp_path / "thesis" / "thesis.txt").read_text() == "mine"
+    model.save(finished / "best")
+    assert kshot.load(finished).predict(["cat"]) == model.predict(["cat"])
+
+
+def test_inputs_that_cannot_be_answered(refused, finished, run_cli, quiz_task, tmp_path):
+    assert "stdin must hold at least one input, one a line; it is empty." in refused("predict", finished, input="\n \n")
+    assert "none.txt cannot be read: No such file or directory." in refused("predict", finished, "none.txt")
+    (tmp_path / "in.jsonl").write_text('{"question": "cat"}\n')
+    assert "row 1: the column 'input' is missing" in refused("predict", finished, tmp_path / "in.jsonl")
+    args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "quiz")
+    assert run_cli("adapt", quiz_task, *args).code == 0
+    assert "must bring its choices; number 1 has none." in refused("predict", tmp_path / "quiz", input="what is 1?\n")
+
+
+def test_a_task_that_the_model_did_not_learn(refused, finished, run_cli, quiz_task, tmp_path):
+    text = refused("evaluate", finished, quiz_task)
+    assert "The model answers classification with the labels animal, food, tool; 'quiz' is multiple_choice" in text
+    other = write_task(
+        tmp_path / "other",
+        [{"input": f"x{i}", "output": str(i % 2)} for i in range(6)],
+        ROWS[:1] and [{"input": "y", "output": "1"}],
+    )
+    assert "'other' is classification with 0, 1." in refused("evaluate", finished, other)
+    no_test = write_task(tmp_path / "no-test", ROWS)
+    assert "evaluate needs test rows; 'no-test' has none." in refused("evaluate", finished, no_test)
+    assert "--limit must be 1 or more; got 0." in refused("evaluate", finished, quiz_task, "--limit", 0)
+    args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "quiz")
+    assert run_cli("adapt", quiz_task, *args).code == 0
+    letters = [{"input": "1 or 2?", "output": "(A)", "choices": ["1", "2"]}] * 2
+    text = refused("evaluate", tmp_path / "quiz", write_task(tmp_path / "letters", letters[:1], letters[:1]))
+    assert "The model answers with the choices' text; the outputs of 'letters' are letters." in text
+
+
+# A full disk
+
+
+@contextmanager
+def file_size_limit(n_bytes):
+    """Let no file of this process grow beyond `n_bytes`: what a full disk looks like to SQLite and to us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def wordy_task(tmp_path):
+    """A task whose demonstrations take more room than an empty database."""
+    rows = [row | {"input": row["input"] + " word" * 600} for row in labelled_rows(24)]
+    return write_task(tmp_path / "wordy", rows)
+
+
+def test_a_full_disk(run_cli, wordy_task, tmp_path, recorded):
+    def adapt(name):
+        args = ("--model", "scripted", "--recipes", "zero-shot,bm25,random", "--shots", 1, "--out", tmp_path / name)
+        return run_cli("adapt", wordy_task, *args, "--json")
+
+    whole = adapt("whole").json
+    codes, messages = [], set()
+    for limit in [*range(0, 100_000, 5_000), *range(100_000, 400_000, 50_000)]:
+        with file_size_limit(limit):
+            stopped = adapt("full")
+        codes.append(stopped.code)
+        if stopped.code:
+            assert stopped.code == 3
+            assert "Traceback" not in stopped.err
+            place, says = re.search(r"error: (\S+) must be .*?; (\w+) .*says: ", stopped.err.splitlines()[-1]).groups()
+            assert "free space or fix the folder, then run the same command again." in stopped.err
+            messages.add((place.rpartition("/")[2], says))
+        if (tmp_path / "full").exists():
+            check_nothing_is_half_written(tmp_path / "full")
+    assert codes[0] == 3
+    assert codes[-1] == 0
+    assert {says for _, says in messages} == {"the", "SQLite"}
+    shutil.rmtree(tmp_path / "full" / "best")
+    assert adapt("full").json["work"]["scored"] == 0
+    assert recorded(tmp_path / "full") == recorded(tmp_path / "whole")
+    assert whole["chosen"] == adapt("full").json["chosen"]
+    print(sorted(messages), codes)
+
+
+def check_nothing_is_half_written(folder):
+    """Whatever stands in a run folder under its own name is whole; nothing temporary is left."""
+    names = {path.name for path in folder.iterdir()}
+    assert not {name for name in names if name.startswith(".")}
+    if "manifest.json" in names:
+        assert json.loads((folder / "manifest.json").read_text())["format"] == 1
+    if "results.json" in names:
+        assert json.loads((folder / "results.json").read_text())["chosen"]
+        assert all(json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines())
+    if "best" in names:
+        assert kshot.load(folder).predict(["the cat"])[0] in ("animal", "food", "tool")
+
+
+def test_a_full_disk_in_a_process_of_its_own(run_process, words_task, tmp_path):
+    code = "import resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (9000, 9000)); import kshot.cli.main as m; m.main()"
+    args = ("adapt", words_task, "--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "run")
+    stopped = run_process("-B", "-c", code, *args)
+    assert (stopped.code, stopped.out) == (3, "")
+    assert "store.sqlite must be a writable run database; SQLite says: " in stopped.err
+    assert "Traceback" not in stopped.err
+
+
+def test_a_damaged_store(run_cli, finished, words_task):
+    for path in finished.glob("store.sqlite*"):
+        path.write_bytes(b"no database" * 1000)
+    done = run_cli("adapt", words_task, "--model", "scripted", "--recipes", "random", "--shots", 3, "--out", finished)
+    assert (done.code, done.out) == (3, "")
+    assert "store.sqlite must be a writable run database; SQLite says: file is not a database." in done.err
+    assert "Traceback" not in done.err
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path):
+    for end in ("", ".old"):
+        (tmp_path / f".best.{os.getpid()}{end}").mkdir()
+        (tmp_path / f".best.{os.getpid()}{end}" / "half").touch()
+    for text in ("one", "two"):
+        write_folder(tmp_path / "best", {"file": text})
+        assert (tmp_path / "best" / "file").read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]

@@ -1,0 +1,54 @@
+"""What the docs say runs, and what is made from the code is current."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), flags=re.S)
+
+
+def test_the_readme_snippet_runs(tmp_path, monkeypatch):
+    (tmp_path / "data" / "trec").mkdir(parents=True)
+    rows = [{"input": f"Who is number {i} ?", "output": "human"} for i in range(6)]
+    rows += [{"input": f"Where is number {i} ?", "output": "location"} for i in range(6)]
+    (tmp_path / "data" / "trec" / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    monkeypatch.chdir(tmp_path)
+    (block,) = python_blocks("README.md")
+    names = {}
+    exec(block, names)
+    assert len(names["run"].leaderboard) == 4
+    assert (tmp_path / "model" / "kshot.json").exists()
+
+
+def test_the_selector_of_the_docs_works(tmp_path):
+    from kshot.core.types import Example, Query, Task
+    from kshot.models.scripted import ScriptedModel
+    from kshot.recipe import make_learner, parse_recipes
+
+    file = tmp_path / "mine.py"
+    file.write_text(python_blocks("docs/extending.md")[0])
+    pool = [Example("long " * n, "ab"[n % 2], f"e{n}") for n in (3, 1, 2)]
+    task = Task("t", "classification", tuple(pool), labels=("a", "b"))
+    (recipe,) = parse_recipes(f"{file}:Shortest:reverse=true", shots=1)
+    (prediction,) = make_learner(recipe, task, ScriptedModel(), seed=0).predict([Query(pool[0], pool[1:])])
+    assert prediction.demonstrations == ("e2",)
+
+
+def test_the_page_of_recipes_is_current():
+    spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "recipes.md").read_text("utf-8") == module.recipes_page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/extending.md", "docs/design/main-job.md"])
+def test_links_to_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text("utf-8")):
+        assert ((ROOT / page).parent / target).exists(), target
