@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test may wait for a network
+# Before anything imports torch or huggingface_hub, and for child processes too
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may wait for a network
+os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other on a busy machine made runs 20 times slower
 
 import pytest
 from typer.testing import CliRunner

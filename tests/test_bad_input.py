@@ -16,6 +16,7 @@ from kshot.models.scripted import ScriptedModel
 from kshot.runs.record import write_folder
 
 ROWS = labelled_rows(6)
+GOOD = b'{"input": "a", "output": "b"}\n'
 
 
 @pytest.fixture
@@ -53,24 +54,24 @@ def adapt_refused(refused, words_task, tmp_path):
     ("content", "message"),
     [
         (b"", "train.jsonl is empty; it must hold one example a line."),
-        (b'{"input": "a", "output": "b"}\n{"input": "a"', "train.jsonl row 2"),
-        (b'{"input": "a", "output": "b"}\n["a", "b"]\n', "train.jsonl row 2"),
+        (GOOD + b'{"input": "a"', "train.jsonl row 2"),
+        (GOOD + b'["a", "b"]\n', "train.jsonl row 2"),
         (
-            b'{"input": "a", "output": "b"}\n{"input": "a"}',
+            GOOD + b'{"input": "a"}',
             "row 2: the column 'output' is missing, the row has input; ",
         ),
         (
-            b'{"input": "a", "output": "b"}\n{"input": "a", "output": 1}',
-            "row 2: 'output' must be a string; got a number (1)",
+            GOOD + b'{"input": "a", "output": 1}',
+            "row 2: 'output' must be a string; got a number",
         ),
         (b'{"input": "a", "output": " "}', "row 1: 'output' must not be empty"),
         (
-            b'{"input": "a", "output": "b"}\n{"input": "caf\xe9", "output": "b"}',
-            "row 2 must be UTF-8, but byte 15 of the row",
+            GOOD + b'{"input": "caf\xe9", "output": "b"}',
+            "row 2 must be UTF-8, but byte 15 of",
         ),
         (
             b'{"input": "a\\u0000", "output": "b"}',
-            "row 1: 'input' must be text, but it holds a NUL character; remove it.",
+            "row 1: 'input' must be text, but it holds a NUL character",
         ),
     ],
 )
@@ -169,11 +170,11 @@ def test_a_wrong_flag(run_cli, words_task, args):
 
 def test_an_unknown_model(adapt_refused, refused, words_task, tmp_path):
     text = adapt_refused(model="no-such-model")
-    assert text.startswith("--model must be a hub id or folder of a causal language model")
+    assert text.startswith("--model must be a hub id, or a folder, of a causal language model")
     assert "got 'no-such-model'" in text
     (tmp_path / "empty").mkdir()
     assert f"got '{tmp_path}/empty'" in adapt_refused(model=tmp_path / "empty")
-    assert "got 'no-such-model'" in refused("validate", words_task, "--model", "no-such-model")
+    assert "Known: demo, gguf:FILE, scripted, tiny." in refused("validate", words_task, "--model", "no-such-model")
     assert "gguf:FILE must name a GGUF file; there is no none.gguf." in adapt_refused(model="gguf:none.gguf")
     assert "gguf:FILE must name a GGUF file; " in adapt_refused(model=f"gguf:{__file__}")
     assert "scripted:FILE must name a JSON file with an object; none.json" in adapt_refused(model="scripted:none.json")
@@ -329,9 +330,7 @@ def test_nothing_is_replaced_but_an_adapted_model(finished, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.txt").write_text("mine")
     for folder in (tmp_path / "thesis", tmp_path / "thesis" / "thesis.txt", finished):
-        with pytest.raises(
-            UserError, match="must be new, empty or an adapted model: it is replaced; it holds something"
-        ):
+        with pytest.raises(UserError, match="must be new, empty or an adapted model: it is replaced"):
             model.save(folder)
     assert (tmp_path / "thesis" / "thesis.txt").read_text() == "mine"
     model.save(finished / "best")
@@ -414,7 +413,22 @@ def test_a_full_disk(run_cli, wordy_task, tmp_path, recorded):
     assert adapt("full").json["work"]["scored"] == 0
     assert recorded(tmp_path / "full") == recorded(tmp_path / "whole")
     assert whole["chosen"] == adapt("full").json["chosen"]
-    print(sorted(messages), codes)
+
+
+def test_a_full_disk_at_the_very_end(run_cli, words_task, tmp_path, recorded):
+    args = ("adapt", words_task, "--model", "scripted", "--recipes", "zero-shot,bm25,random,all-past,majority")
+    assert run_cli(*args, "--out", tmp_path).code == 0
+    whole = recorded(tmp_path)
+    for name in ("samples.jsonl", "results.json"):
+        (tmp_path / name).unlink()
+    with file_size_limit(40_000):
+        stopped = run_cli(*args, "--out", tmp_path)
+    assert (stopped.code, stopped.out) == (3, "")
+    assert stopped.err.splitlines()[-1].startswith(f"error: {tmp_path}/samples.jsonl must be writable; the system says")
+    assert not (tmp_path / "results.json").exists()
+    check_nothing_is_half_written(tmp_path)
+    assert run_cli(*args, "--out", tmp_path).code == 0
+    assert recorded(tmp_path) == whole
 
 
 def check_nothing_is_half_written(folder):

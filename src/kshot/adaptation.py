@@ -12,6 +12,7 @@ from typing import Any
 
 from kshot import __version__
 from kshot.adapted import AdaptedModel
+from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
@@ -61,11 +62,11 @@ def adapt(
     model: LanguageModel | str,
     *,
     recipes: str = "all",
-    shots: int = DEFAULT_SHOTS,
+    shots: int | None = None,
     seed: int = 0,
     limit: int = DEFAULT_LIMIT,
     out: str | Path | None = None,
-    budget_seconds: float | None = None,
+    budget: str | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Measure recipes prequentially on a shuffled stream of the training examples and choose the best.
@@ -77,12 +78,13 @@ def adapt(
         task: Classification or multiple choice, with at least two labels among its training examples.
         model: A language model, or its name (`load_model`).
         recipes: "all", or names with settings: "random,bm25:k=8".
-        shots: The most demonstrations in a prompt, at most the number of training examples.
+        shots: The most demonstrations in a prompt, at most the number of training examples; by default 16, or all
+            where there are fewer.
         seed: For the order of the stream and every random choice.
         limit: The most examples that are predicted; the others are learnt at the end.
         out: The run folder; by default a name made of task, model and settings, under `kshot-runs`.
-        budget_seconds: After so long no further pack is started; recipes that are not finished then are out of the
-            choice, and the same `out` with a larger budget goes on with them.
+        budget: A time such as "10m"; after it no further pack is started. Recipes that are not finished then are
+            out of the choice, and the same `out` with a larger budget goes on with them.
         progress: Told what is going on.
 
     Returns:
@@ -92,7 +94,7 @@ def adapt(
         UserError: Anything wrong with the input, before any work starts.
         StorageError: The run folder could not be written; what was committed is kept.
     """
-    deadline = time.monotonic() + (budget_seconds or float("inf"))
+    deadline = time.monotonic() + (parse_seconds(budget) or float("inf"))
     progress = progress or Silence()
     language_model = load_model(model) if isinstance(model, str) else model
     stream, chosen_recipes = _prepare(task, language_model, recipes=recipes, shots=shots, seed=seed, limit=limit)
@@ -132,7 +134,7 @@ def plan(
     model: LanguageModel,
     *,
     recipes: str = "all",
-    shots: int = DEFAULT_SHOTS,
+    shots: int | None = None,
     seed: int = 0,
     limit: int = DEFAULT_LIMIT,
 ) -> list[dict[str, Any]]:
@@ -153,7 +155,7 @@ def plan(
 
 
 def _prepare(
-    task: Task, model: LanguageModel, *, recipes: str, shots: int, seed: int, limit: int
+    task: Task, model: LanguageModel, *, recipes: str, shots: int | None, seed: int, limit: int
 ) -> tuple[Stream, tuple[Recipe, ...]]:
     """Return stream and recipes, or raise UserError for whatever can be known to be wrong before any work starts."""
     if task.kind not in SUPPORTED:
@@ -162,6 +164,7 @@ def _prepare(
         raise UserError(f"--limit must be 1 or more; got {limit}.")
     stream = make_stream(task, limit=limit, seed=seed)
     n_pool = len(stream.examples) + len(stream.rest)
+    shots = min(DEFAULT_SHOTS, n_pool) if shots is None else shots
     if not 1 <= shots <= n_pool:
         raise UserError(f"--shots must be in 1..{n_pool}, the number of different training examples; got {shots}.")
     chosen = parse_recipes(recipes, shots=shots)

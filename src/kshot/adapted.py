@@ -173,9 +173,10 @@ class AdaptedModel:
             UserError: The folder holds something else, which would be lost.
         """
         folder = Path(folder)
-        if folder.exists() and not (folder / ABOUT).exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        is_empty = folder.is_dir() and not any(folder.iterdir())
+        if folder.exists() and not is_empty and not (folder / ABOUT).exists():
             raise UserError(
-                f"{folder} must be new, empty or an adapted model, as it is replaced; it is something else."
+                f"{folder} must be new, empty or an adapted model: it is replaced; it holds something else."
             )
         model = None
         if self.model is not None:

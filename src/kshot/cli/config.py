@@ -16,7 +16,7 @@ class AdaptConfig(BaseModel):
 
     model: str | None = None
     recipes: str = "all"
-    shots: int = 16
+    shots: int | None = None
     seed: int = 0
     limit: int = 300
     budget: str | None = None
@@ -66,25 +66,6 @@ def parse_columns(text: str | None) -> dict[str, str] | None:
     if not all(left.strip() and right.strip() for left, _, right in pairs):
         raise UserError(f"--columns must look like input=question,output=answer; got '{text}'.")
     return {left.strip(): right.strip() for left, _, right in pairs}
-
-
-def parse_seconds(text: str | None) -> float | None:
-    """Read a duration such as "90s", "10m" or "2h" as seconds.
-
-    Raises:
-        UserError: Something else.
-    """
-    if text is None:
-        return None
-    number, unit = text[:-1], text[-1:]
-    factor = {"s": 1, "m": 60, "h": 3600}.get(unit)
-    try:
-        value = float(number) * (factor or 0)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise UserError(f"--budget must be a time such as 90s, 10m or 2h; got '{text}'.")
-    return value
 
 
 def _one_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kshot import __version__
-from kshot.cli.config import parse_columns, parse_seconds, read_config
+from kshot.cli.config import parse_columns, read_config
 from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
 from kshot.core.errors import UserError, did_you_mean
 
@@ -47,7 +47,7 @@ def adapt(
     task: TaskArgument,
     model: ModelOption = None,
     recipes: Annotated[str | None, typer.Option(help="Names with settings, or all (the default).")] = None,
-    shots: Annotated[int | None, typer.Option(help="Most demonstrations in a prompt (16).")] = None,
+    shots: Annotated[int | None, typer.Option(help="Most demonstrations in a prompt (16, or all if fewer).")] = None,
     budget: Annotated[str | None, typer.Option(help="Stop starting work after 90s, 10m, 2h.")] = None,
     seed: Annotated[int | None, typer.Option(help="For the order and every random choice (0).")] = None,
     limit: Annotated[int | None, typer.Option(help="Most examples that are predicted (300).")] = None,
@@ -73,7 +73,6 @@ def adapt(
     settings = read_config(config, flags)
     if settings.model is None:
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
-    seconds = parse_seconds(settings.budget)
     from kshot.adaptation import adapt as run_adapt
     from kshot.adaptation import plan
     from kshot.core.types import Task
@@ -93,7 +92,7 @@ def adapt(
         _print_plan(plan(loaded, language_model, **shared), as_json)
         return
     with TerminalProgress() as progress:
-        run = run_adapt(loaded, language_model, **shared, out=settings.out, budget_seconds=seconds, progress=progress)
+        run = run_adapt(loaded, language_model, **shared, out=settings.out, budget=settings.budget, progress=progress)
     if as_json:
         print_json(run.to_json())
     else:

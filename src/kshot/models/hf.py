@@ -63,10 +63,23 @@ class Backbone:
         self._attend: Attend | None = None
         with_special = tokenizer.encode("a", add_special_tokens=True)
         self.first_ids = tuple(with_special[:1]) if with_special[0] == tokenizer.bos_token_id else ()
+        # SentencePiece tokenizers as Llama-2's put a space before every text they are given, which would stand at the
+        # beginning of every segment. Behind a newline they do not.
+        self._newline = tuple(tokenizer.encode("\n", add_special_tokens=False))
+        self._adds_space = self._behind_newline("a") not in (None, self._encode("a"))
         self.tokenise = lru_cache(maxsize=100_000)(self._tokenise)
 
-    def _tokenise(self, text: str) -> tuple[int, ...]:
+    def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _behind_newline(self, text: str) -> tuple[int, ...] | None:
+        """Return the ids of `text` inside of a text, or None where it melts with what stands before."""
+        ids = self._encode("\n" + text)
+        n = len(self._newline)
+        return ids[n:] if ids[:n] == self._newline else None
+
+    def _tokenise(self, text: str) -> tuple[int, ...]:
+        return (self._behind_newline(text) if self._adds_space else None) or self._encode(text)
 
     @property
     def device(self) -> torch.device:
