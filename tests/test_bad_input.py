@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shutil
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -116,9 +117,11 @@ def test_another_kind_of_task(adapt_refused, tmp_path):
     assert "adapt takes tasks of kind classification or multiple_choice; 'task' is of kind" in adapt_refused(task=task)
 
 
-def test_an_unknown_metric(adapt_refused, tmp_path):
+def test_a_metric_that_cannot_be_computed(adapt_refused, tmp_path):
     task = write_task(tmp_path / "task", ROWS, card={"metrics": ["acuracy"]})
     assert "there is no metric 'acuracy'. Did you mean 'accuracy'?" in adapt_refused(task=task)
+    task = write_task(tmp_path / "f1", ROWS, card={"metrics": ["f1"]})
+    assert "the metric f1 needs 'positive_label' in task.json to be one of animal, food, " in adapt_refused(task=task)
 
 
 @pytest.mark.parametrize("model", ["scripted", "tiny"])
@@ -178,6 +181,12 @@ def test_an_unknown_model(adapt_refused, refused, words_task, tmp_path):
     assert "gguf:FILE must name a GGUF file; there is no none.gguf." in adapt_refused(model="gguf:none.gguf")
     assert "gguf:FILE must name a GGUF file; " in adapt_refused(model=f"gguf:{__file__}")
     assert "scripted:FILE must name a JSON file with an object; none.json" in adapt_refused(model="scripted:none.json")
+
+
+def test_settings_are_checked_before_the_model_is_loaded(adapt_refused, tmp_path):
+    broken = write_task(tmp_path / "task", [*ROWS, {"input": "x"}])
+    assert "row 7: the column 'output' is missing" in adapt_refused(task=broken, model="no-such-model")
+    assert "--budget must be a time" in adapt_refused("--budget", "soon", "--dry-run", model="no-such-model")
 
 
 def test_a_model_that_cannot_score(adapt_refused, monkeypatch):
@@ -370,8 +379,9 @@ def test_a_task_that_the_model_did_not_learn(refused, finished, run_cli, quiz_ta
 
 
 @contextmanager
-def file_size_limit(n_bytes):
+def file_size_limit(n_bytes, monkeypatch):
     """Let no file of this process grow beyond `n_bytes`: what a full disk looks like to SQLite and to us."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python 3.11 would keep a truncated .pyc
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
     try:
@@ -387,7 +397,7 @@ def wordy_task(tmp_path):
     return write_task(tmp_path / "wordy", rows)
 
 
-def test_a_full_disk(run_cli, wordy_task, tmp_path, recorded):
+def test_a_full_disk(run_cli, wordy_task, tmp_path, recorded, monkeypatch):
     def adapt(name):
         args = ("--model", "scripted", "--recipes", "zero-shot,bm25,random", "--shots", 1, "--out", tmp_path / name)
         return run_cli("adapt", wordy_task, *args, "--json")
@@ -395,7 +405,7 @@ def test_a_full_disk(run_cli, wordy_task, tmp_path, recorded):
     whole = adapt("whole").json
     codes, messages = [], set()
     for limit in [*range(0, 100_000, 5_000), *range(100_000, 400_000, 50_000)]:
-        with file_size_limit(limit):
+        with file_size_limit(limit, monkeypatch):
             stopped = adapt("full")
         codes.append(stopped.code)
         if stopped.code:
@@ -415,13 +425,13 @@ def test_a_full_disk(run_cli, wordy_task, tmp_path, recorded):
     assert whole["chosen"] == adapt("full").json["chosen"]
 
 
-def test_a_full_disk_at_the_very_end(run_cli, words_task, tmp_path, recorded):
+def test_a_full_disk_at_the_very_end(run_cli, words_task, tmp_path, recorded, monkeypatch):
     args = ("adapt", words_task, "--model", "scripted", "--recipes", "zero-shot,bm25,random,all-past,majority")
     assert run_cli(*args, "--out", tmp_path).code == 0
     whole = recorded(tmp_path)
     for name in ("samples.jsonl", "results.json"):
         (tmp_path / name).unlink()
-    with file_size_limit(40_000):
+    with file_size_limit(40_000, monkeypatch):
         stopped = run_cli(*args, "--out", tmp_path)
     assert (stopped.code, stopped.out) == (3, "")
     assert stopped.err.splitlines()[-1].startswith(f"error: {tmp_path}/samples.jsonl must be writable; the system says")

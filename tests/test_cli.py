@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kshot
+from conftest import labelled_rows, write_task
 from kshot.core.types import Task
 from kshot.models.scripted import ScriptedModel
 from kshot.recipe import known_recipes
@@ -271,6 +272,9 @@ def test_a_run_has_a_folder_of_its_own_by_default(run_cli, words_task, tmp_path,
     printed = run_cli("adapt", words_task, "--model", "scripted", "--recipes", "majority", "--json").json
     assert printed["run"].startswith("kshot-runs/words-scripted-")
     assert run_cli("predict", printed["run"], input="the cat\n").code == 0
+    task = write_task(tmp_path / "task", labelled_rows(6), card={"name": "../a b/c"})
+    printed = run_cli("adapt", task, "--model", "scripted", "--recipes", "majority", "--json").json
+    assert printed["run"].startswith("kshot-runs/..-a-b-c-scripted-")
 
 
 # Stopped early

@@ -4,6 +4,7 @@ The only place that knows all the rooms.
 """
 
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.types import LanguageModel, Task, Work
 from kshot.engine.load import load_model
-from kshot.evaluation.metrics import get_metric
+from kshot.evaluation.metrics import statistic
 from kshot.evaluation.prequential import SUMMARY, Stream, make_stream, sample_row, summarise
 from kshot.prompts.template import Template
 from kshot.recipe import PromptLearner, Recipe, make_learner, parse_recipes
@@ -179,7 +180,7 @@ def _prepare(
             f"A task must have at least two different outputs to choose between; all training examples of "
             f"'{task.name}' have '{task.train[0].output}'."
         )
-    get_metric(task.metrics[0])
+    statistic(task.metrics[0], [], [], labels=task.labels, positive_label=task.positive_label)  # refuses what it lacks
     if any(r.needs for r in chosen):
         for example in stream.examples:
             Template().compose_to_fit(task, (), example, model)
@@ -187,8 +188,8 @@ def _prepare(
 
 
 def _default_folder(task: Task, model: LanguageModel, identity: dict[str, Any]) -> Path:
-    names = (task.name, Path(model.name).name.replace(":", "-"), digest(identity)[:8])
-    return Path("kshot-runs") / "-".join(names)
+    name = "-".join((task.name, Path(model.name).name, digest(identity)[:8]))
+    return Path("kshot-runs") / re.sub(r"[^\w.-]+", "-", name)  # a task may be called "a/b"
 
 
 class _BudgetSpentError(Exception):

@@ -9,6 +9,7 @@ import typer
 from kshot import __version__
 from kshot.cli.config import parse_columns, read_config
 from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
+from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, did_you_mean
 
 app = typer.Typer(
@@ -73,6 +74,7 @@ def adapt(
     settings = read_config(config, flags)
     if settings.model is None:
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
+    parse_seconds(settings.budget)  # here too, before a model is loaded
     from kshot.adaptation import adapt as run_adapt
     from kshot.adaptation import plan
     from kshot.core.types import Task
