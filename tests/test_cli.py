@@ -406,3 +406,19 @@ def test_help_names_every_verb(run_cli):
     shown = run_cli("--help").out
     for verb in ("adapt", "select", "predict", "evaluate", "validate", "recipes", "demo", "bench"):
         assert f"  {verb} " in shown
+
+
+def test_inputs_that_are_not_utf8_are_named(run_cli, words_task, tmp_path):
+    assert (
+        run_cli("adapt", words_task, "--model", "scripted", "--recipes", "majority", "--out", tmp_path / "run").code
+        == 0
+    )
+    refused = run_cli("predict", tmp_path / "run", input=b"fine\n\xff\n")
+    assert refused.code == 2
+    assert "stdin row 2 must be UTF-8" in refused.err
+
+
+def test_select_refuses_a_selector_that_shows_everything(run_cli, words_task):
+    refused = run_cli("select", words_task, "--selector", "all-past", "-k", 2)
+    assert refused.code == 2
+    assert "-k must be heeded by the selector; 'all-past' shows 24" in refused.err

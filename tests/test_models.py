@@ -101,12 +101,20 @@ def test_files_of_another_kind_are_refused(tmp_path):
         load_backbone(tmp_path, name="x", dtype="int3")
 
 
+def test_devices_and_precisions_that_do_not_exist_are_refused(folder):
+    with pytest.raises(UserError, match="--device must be one that torch has here, as cpu; got 'bogus'"):
+        load_model(str(folder), device="bogus")
+    with pytest.raises(UserError, match="must be left out for 'tiny'"):
+        load_model("tiny", dtype="bfloat16")
+
+
 def test_local_names_are_recorded_with_their_whole_path(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
     assert portable_name("model") == str(tmp_path / "model")
     assert portable_name("gguf:a.gguf") == f"gguf:{tmp_path / 'a.gguf'}"
     assert portable_name("google/gemma-3-270m") == "google/gemma-3-270m"
+    (tmp_path / "demo").mkdir()
     assert portable_name("demo") == "demo"
 
 

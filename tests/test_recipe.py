@@ -101,6 +101,8 @@ def test_recipes_are_read_with_their_settings():
         ("random:k=x", "k must be a whole number, 1 or more; got 'x'"),
         ("random:k=0", "k must be a whole number, 1 or more; got '0'"),
         ("zero-shot:k=4", "'zero-shot' has no settings"),
+        ("majority:k=4", "'majority' has no setting 'k'"),
+        ("random:k=2,k=3", "each setting must be there once; got 'k=2,k=3'"),
         ("random,random", "each recipe once; got 'random' 2 times"),
         ("nowhere.py:Mine", "nowhere.py does not exist"),
     ],

@@ -103,15 +103,17 @@ def parse_recipe(name: str, *, shots: int) -> Recipe:
     base, settings = _split(name)
     pieces = [piece.partition("=") for piece in settings.split(",")] if settings else []
     values = {key.strip(): value.strip() for key, _, value in pieces}
-    k_text = values.pop("k", str(shots))
-    if not k_text.isdecimal() or (base != ZERO_SHOT and int(k_text) < 1):
-        raise UserError(f"{name}: k must be a whole number, 1 or more; got '{k_text}'.")
+    if len(values) < len(pieces):
+        raise UserError(f"{name}: each setting must be there once; got '{settings}'.")
     if base == ZERO_SHOT:
         if settings:
             raise UserError(f"'{ZERO_SHOT}' has no settings; got '{settings}'.")
         return Recipe(name)
     if base in BASELINES:
         return Recipe(name, baseline=configure(resolve(BASELINES[base]), values, owner=base))
+    k_text = values.pop("k", str(shots))
+    if not k_text.isdecimal() or int(k_text) < 1:
+        raise UserError(f"{name}: k must be a whole number, 1 or more; got '{k_text}'.")
     table = {k: v for k, v in known_recipes().items() if v}
     cls = find(base, {**table, ZERO_SHOT: ""}, group="kshot.selectors", what="recipe")
     return Recipe(name, k=int(k_text), selector=configure(cls, values, owner=base))

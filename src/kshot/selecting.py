@@ -34,7 +34,10 @@ def select(task: Task, selector: str, k: int, *, query: Example | None = None, s
         raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
     if recipe.k != k:
         raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
-    return list(demonstrations(fitted(recipe.selector, pool, seed=seed), pool, recipe.k, query, seed=seed))
+    chosen = demonstrations(fitted(recipe.selector, pool, seed=seed), pool, recipe.k, query, seed=seed)
+    if len(chosen) > k:
+        raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(chosen)} whatever -k is.")
+    return list(chosen)
 
 
 def check_fits(task: Task, chosen: Sequence[Example], model: LanguageModel) -> int:

@@ -177,7 +177,7 @@ def predict(
     from kshot.adapted import load
     from kshot.tasks.inputs import read_inputs
 
-    examples = read_inputs(inputs, sys.stdin)
+    examples = read_inputs(inputs, sys.stdin.buffer)
     predictions = load(folder).predictions(examples)
     if as_json:
         rows = [

@@ -64,7 +64,8 @@ def configure(cls: type, settings: Mapping[str, str], *, owner: str) -> Any:
     values = {}
     for key, text in settings.items():
         if key not in fields:
-            raise UserError(f"'{owner}' has no setting '{key}'.{did_you_mean(key, fields)}")
+            known = did_you_mean(key, fields) if fields else " It has none."
+            raise UserError(f"'{owner}' has no setting '{key}'.{known}")
         values[key] = _parse(text, hints[key], f"{owner}:{key}")
     return cls(**values)
 

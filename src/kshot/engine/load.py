@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kshot.core.errors import UserError
 from kshot.core.types import LanguageModel
 from kshot.models.load import load_white_box
 from kshot.models.scripted import scripted_from
@@ -26,7 +27,10 @@ def load_model(
         >>> load_model("scripted").count_tokens("Who painted it ?")
         4
     """
-    if name == "scripted" or name.startswith("scripted:"):
+    is_scripted = name == "scripted" or name.startswith("scripted:")
+    if (is_scripted or name == "tiny") and (device or revision or dtype != "auto"):
+        raise UserError(f"--device, --dtype and --revision must be left out for '{name}', which has none of them.")
+    if is_scripted:
         return scripted_from(name)
     backbone = load_white_box(name, device=device, dtype=dtype, revision=revision)
     from kshot.engine.language_model import Engine
@@ -36,6 +40,8 @@ def load_model(
 
 def portable_name(name: str) -> str:
     """Return the name with a local path made absolute, so that it can be loaded from another folder."""
+    if name in ("demo", "tiny", "scripted"):
+        return name
     scheme, _, path = name.rpartition(":")
     if scheme in ("gguf", "scripted") or (not scheme and Path(name).is_dir()):
         return f"{scheme}:{Path(path).resolve()}".removeprefix(":")

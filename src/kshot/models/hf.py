@@ -238,8 +238,12 @@ def load_backbone(
             f"--model must be a hub id, or a folder, of a causal language model that can be read here, or a short "
             f"name; got '{name}' ({first}).{did_you_mean(name, SHORT_NAMES)}"
         ) from error
+    try:
+        model = model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device must be one that torch has here, as cpu; got '{device}' ({error}).") from error
     origin = {"dtype": dtype} | ({"revision": revision} if revision else {})
-    return Backbone(model.to(device), tokenizer, name, origin)
+    return Backbone(model, tokenizer, name, origin)
 
 
 def build_backbone(

@@ -1,14 +1,14 @@
 """Inputs to be answered: rows without outputs."""
 
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from kshot.core.errors import UserError
 from kshot.core.types import Example
-from kshot.tasks.rows import read_rows, read_text
+from kshot.tasks.rows import decoded, read_rows, read_text
 
 
-def read_inputs(source: str | None, stdin: TextIO) -> list[Example]:
+def read_inputs(source: str | None, stdin: BinaryIO) -> list[Example]:
     """Read what is to be answered.
 
     Args:
@@ -22,7 +22,7 @@ def read_inputs(source: str | None, stdin: TextIO) -> list[Example]:
     if source is not None and Path(source).suffix.lower() in (".jsonl", ".csv"):
         rows = read_rows(Path(source), {})
         return [row.example("input", labelled=False) for row in rows]
-    text = stdin.read() if source is None else read_text(Path(source))
+    text = decoded(stdin.read(), "stdin") if source is None else read_text(Path(source))
     lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
     if not lines:
         raise UserError(f"{source or 'stdin'} must hold at least one input, one a line; it is empty.")

@@ -135,15 +135,24 @@ def read_text(file: Path) -> str:
         UserError: The file cannot be read or is not UTF-8.
     """
     try:
-        data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+        return decoded(file.read_bytes(), str(file))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def decoded(data: bytes, source: str) -> str:
+    """Return UTF-8 bytes as text, without the byte order mark.
+
+    Raises:
+        UserError: They are something else.
+    """
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         row, start = data.count(b"\n", 0, error.start) + 1, data.rfind(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{file} row {row} must be UTF-8, but byte {error.start - start + 1} of the row is "
+            f"{source} row {row} must be UTF-8, but byte {error.start - start + 1} of the row is "
             f"0x{data[error.start]:02x}; save the file as UTF-8."
         ) from None
 
