@@ -97,8 +97,9 @@ def adapt(
     """
     deadline = time.monotonic() + (parse_seconds(budget) or float("inf"))
     progress = progress or Silence()
+    stream, chosen_recipes = prepare(task, recipes=recipes, shots=shots, seed=seed, limit=limit)
     language_model = load_model(model) if isinstance(model, str) else model
-    stream, chosen_recipes = _prepare(task, language_model, recipes=recipes, shots=shots, seed=seed, limit=limit)
+    _check_model(task, stream, chosen_recipes, language_model)
     identity = {
         "task": task.fingerprint,
         "model": language_model.fingerprint,
@@ -143,7 +144,8 @@ def plan(
 
     Args: and Raises: as `adapt`.
     """
-    stream, chosen_recipes = _prepare(task, model, recipes=recipes, shots=shots, seed=seed, limit=limit)
+    stream, chosen_recipes = prepare(task, recipes=recipes, shots=shots, seed=seed, limit=limit)
+    _check_model(task, stream, chosen_recipes, model)
     rows = []
     for recipe in chosen_recipes:
         tokens = 0
@@ -155,10 +157,10 @@ def plan(
     return rows
 
 
-def _prepare(
-    task: Task, model: LanguageModel, *, recipes: str, shots: int | None, seed: int, limit: int
+def prepare(
+    task: Task, *, recipes: str = "all", shots: int | None = None, seed: int = 0, limit: int = DEFAULT_LIMIT
 ) -> tuple[Stream, tuple[Recipe, ...]]:
-    """Return stream and recipes, or raise UserError for whatever can be known to be wrong before any work starts."""
+    """Return stream and recipes of a run, or raise UserError for whatever is wrong with the settings of `adapt`."""
     if task.kind not in SUPPORTED:
         raise UserError(f"adapt takes tasks of kind {' or '.join(SUPPORTED)}; '{task.name}' is of kind {task.kind}.")
     if limit < 1:
@@ -174,17 +176,22 @@ def _prepare(
             raise UserError(f"{recipe.name}: k must be in 1..{n_pool}, the size of the pool; got {recipe.k}.")
         if recipes != "all" and recipe.missing_package:
             raise missing_extra(recipe.missing_package, "retrieval", f"The recipe '{recipe.name}'")
-        make_learner(recipe, task, model, seed=seed)
     if len({e.output for e in task.train}) < 2:
         raise UserError(
             f"A task must have at least two different outputs to choose between; all training examples of "
             f"'{task.name}' have '{task.train[0].output}'."
         )
     statistic(task.metrics[0], [], [], labels=task.labels, positive_label=task.positive_label)  # refuses what it lacks
-    if any(r.needs for r in chosen):
+    return stream, chosen
+
+
+def _check_model(task: Task, stream: Stream, recipes: Sequence[Recipe], model: LanguageModel) -> None:
+    """Raise UserError where a model lacks what a recipe needs, or an example is too long for it."""
+    for recipe in recipes:
+        make_learner(recipe, task, model, seed=0)
+    if any(r.needs for r in recipes):
         for example in stream.examples:
             Template().compose_to_fit(task, (), example, model)
-    return stream, chosen
 
 
 def _default_folder(task: Task, model: LanguageModel, identity: dict[str, Any]) -> Path:

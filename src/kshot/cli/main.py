@@ -76,20 +76,16 @@ def adapt(
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
     parse_seconds(settings.budget)  # here too, before a model is loaded
     from kshot.adaptation import adapt as run_adapt
-    from kshot.adaptation import plan
+    from kshot.adaptation import plan, prepare
     from kshot.core.types import Task
     from kshot.engine.load import load_model
 
     loaded = Task.load(task, columns=parse_columns(settings.columns))
+    shared: Any = {"recipes": settings.recipes, "shots": settings.shots, "seed": settings.seed, "limit": settings.limit}
+    prepare(loaded, **shared)  # before a model is loaded
     language_model = load_model(
         settings.model, device=settings.device, dtype=settings.dtype, revision=settings.revision
     )
-    shared = {
-        "recipes": settings.recipes,
-        "shots": settings.shots,
-        "seed": settings.seed,
-        "limit": settings.limit,
-    }
     if dry_run:
         _print_plan(plan(loaded, language_model, **shared), as_json)
         return
