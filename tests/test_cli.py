@@ -123,7 +123,7 @@ def test_predict_answers_each_line(run_cli, scripted_run, tmp_path):
     folder = scripted_run[0]
     (tmp_path / "in.jsonl").write_text('{"input": "the cat", "id": "mine"}\n{"input": "a saw"}\n')
     answers = run_cli("predict", folder, tmp_path / "in.jsonl").out
-    assert run_cli("predict", folder, input="the cat\r\n\na saw\n").out == answers
+    assert run_cli("predict", folder, input="the cat\r\na saw\n\n").out == answers
     assert len(answers.splitlines()) == 2
     printed = run_cli("predict", folder, tmp_path / "in.jsonl", "--json").json["predictions"]
     assert [row["id"] for row in printed] == ["mine", "input-2"]
@@ -218,7 +218,7 @@ def test_a_file_holds_settings_and_flags_override_it(run_cli, words_task, tmp_pa
     [
         ("recipe: random\n", "there is no setting 'recipe'. Did you mean 'recipes'? Known: budget, "),
         ("shots: many\n", "shots: Input should be a valid integer; got 'many'."),
-        ("recipes: [random]\n", "recipes: Input should be a valid string; got ['random']."),
+        ("recipes: 3\n", "recipes: Input should be a valid string; got 3."),
         ("- random\n", "--config must hold settings as 'name: value'; "),
         ("model: [\n", "--config must name a readable YAML file; "),
         ("budget: soon\n", "--budget must be a time such as 90s, 10m or 2h; got 'soon'."),

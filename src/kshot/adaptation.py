@@ -59,10 +59,10 @@ class Run:
 
 
 def adapt(
-    task: Task,
+    task: Task | str | Path,
     model: LanguageModel | str,
     *,
-    recipes: str = "all",
+    recipes: str | Sequence[str] = "all",
     shots: int | None = None,
     seed: int = 0,
     limit: int = DEFAULT_LIMIT,
@@ -76,9 +76,10 @@ def adapt(
     computed again.
 
     Args:
-        task: Classification or multiple choice, with at least two labels among its training examples.
+        task: Classification or multiple choice, with at least two labels among its training examples; or where to
+            load it from.
         model: A language model, or its name (`load_model`).
-        recipes: "all", or names with settings: "random,bm25:k=8".
+        recipes: "all", or names with settings: "random,bm25:k=8", or a list of them.
         shots: The most demonstrations in a prompt, at most the number of training examples; by default 16, or all
             where there are fewer.
         seed: For the order of the stream and every random choice.
@@ -97,6 +98,9 @@ def adapt(
     """
     deadline = time.monotonic() + (parse_seconds(budget) or float("inf"))
     progress = progress or Silence()
+    if not isinstance(task, Task):
+        task = Task.load(task)
+    recipes = recipes if isinstance(recipes, str) else ",".join(recipes)
     stream, chosen_recipes = prepare(task, recipes=recipes, shots=shots, seed=seed, limit=limit)
     language_model = load_model(model) if isinstance(model, str) else model
     _check_model(task, stream, chosen_recipes, language_model)
@@ -162,7 +166,11 @@ def prepare(
 ) -> tuple[Stream, tuple[Recipe, ...]]:
     """Return stream and recipes of a run, or raise UserError for whatever is wrong with the settings of `adapt`."""
     if task.kind not in SUPPORTED:
-        raise UserError(f"adapt takes tasks of kind {' or '.join(SUPPORTED)}; '{task.name}' is of kind {task.kind}.")
+        raise UserError(
+            f"adapt takes tasks of kind {' or '.join(SUPPORTED)} so far; '{task.name}' is of kind {task.kind}. If its "
+            "outputs are labels that rarely repeat, put it into a folder as train.jsonl, with a task.json that says "
+            '{"kind": "classification"}.'
+        )
     if limit < 1:
         raise UserError(f"--limit must be 1 or more; got {limit}.")
     stream = make_stream(task, limit=limit, seed=seed)

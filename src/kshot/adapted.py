@@ -96,6 +96,8 @@ class AdaptedModel:
         Raises:
             UserError: An input that is empty, or without choices in a multiple-choice task.
         """
+        if isinstance(inputs, str | Mapping | Example):
+            raise UserError("The inputs must be a list, also where there is one: predict([text]).")
         examples = [self._example(i, value) for i, value in enumerate(inputs)]
         return self._learner.predict([Query(e, self.pool) for e in examples], progress=progress)
 
@@ -138,6 +140,10 @@ class AdaptedModel:
         if task.kind == "multiple_choice" and task.choices_in_input != self.task.choices_in_input:
             learnt, asked = ("letters" if t.choices_in_input else "the choices' text" for t in (self.task, task))
             raise UserError(f"The model answers with {learnt}; the outputs of '{task.name}' are {asked}.")
+        for row in rows:
+            if row.output not in self.task.candidates(row):
+                known = ", ".join(self.task.candidates(row))
+                raise UserError(f"Each output must be one that the model can give ({known}); '{row.id}': {row.output}.")
         progress = progress or Silence()
         progress.begin(self.recipe.name, len(rows))
         predictions = self.predictions(rows, progress=progress.advance)
@@ -156,6 +162,8 @@ class AdaptedModel:
     def _example(self, i: int, value: "str | Mapping[str, Any] | Example") -> Example:
         if isinstance(value, str):
             value = {"input": value}
+        if not isinstance(value, Example | Mapping):
+            raise UserError(f"Each input must be a text, a mapping or an Example; number {i + 1} is {value!r}.")
         if not isinstance(value, Example):
             known = {k: value[k] for k in ("context", "choices") if value.get(k)}
             example = Example(str(value.get("input", "")), "", str(value.get("id", f"input-{i + 1}")), **known)

@@ -116,7 +116,7 @@ def parse_recipe(name: str, *, shots: int) -> Recipe:
         raise UserError(f"{name}: k must be a whole number, 1 or more; got '{k_text}'.")
     table = {k: v for k, v in known_recipes().items() if v}
     cls = find(base, {**table, ZERO_SHOT: ""}, group="kshot.selectors", what="recipe")
-    return Recipe(name, k=int(k_text), selector=configure(cls, values, owner=base))
+    return Recipe(name, k=int(k_text), selector=configure(cls, values, owner=base, also=("k",)))
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -248,7 +248,11 @@ def demonstrations(
 ) -> tuple[Example, ...]:
     """Return what a fitted selector shows for a query, or for the whole task where the query is None."""
     rng = generator(seed, "select", query.id if query else len(pool))
-    return tuple(pool[i] for i in selector.select(query, k, rng=rng))
+    indices = selector.select(query, k, rng=rng)
+    if len(set(indices)) < len(indices) or not set(indices) <= set(range(len(pool))):
+        name = type(selector).__name__
+        raise UserError(f"A selector must return different indices in 0..{len(pool) - 1}; {name} returned {indices}.")
+    return tuple(pool[i] for i in indices)
 
 
 @dataclass

@@ -132,7 +132,7 @@ def _stream_cost_ratio(backbone: Backbone, engine: Engine, text: _Text) -> float
 
 def _flops(backbone: Backbone, depths: NDArray[np.int64], n_logits: int) -> float:
     """Return multiply-adds times two of running tokens at `depths` and `n_logits` positions of the head."""
-    config, head = backbone.model.config, backbone.model.get_output_embeddings().weight
+    config, head = backbone.config, backbone.model.get_output_embeddings().weight
     body = sum(p.numel() for p in backbone.model.get_decoder().layers.parameters() if p.ndim > 1)
     windows = backbone.windows or [None] * config.num_hidden_layers
     keys = sum(np.minimum(depths + 1, w or depths + 1).sum() for w in windows)

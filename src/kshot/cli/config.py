@@ -15,7 +15,7 @@ class AdaptConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str | None = None
-    recipes: str = "all"
+    recipes: str | list[str] = "all"
     shots: int | None = None
     seed: int = 0
     limit: int = 300
@@ -52,6 +52,11 @@ def read_config(file: Path | None, flags: dict[str, Any]) -> AdaptConfig:
                 f"{file}: there is no setting '{key}'.{did_you_mean(key, AdaptConfig.model_fields)}"
             ) from None
         raise UserError(f"{file}: {key}: {first['msg']}; got {first['input']!r}.") from None
+
+
+def recipe_names(recipes: str | list[str]) -> str:
+    """Return recipes as one text, whether the file lists them or not."""
+    return recipes if isinstance(recipes, str) else ",".join(recipes)
 
 
 def parse_columns(text: str | None) -> dict[str, str] | None:

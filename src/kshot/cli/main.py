@@ -1,13 +1,14 @@
 """`kshot`: the verbs. Nothing heavy is imported before a verb needs it."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kshot import __version__
-from kshot.cli.config import parse_columns, read_config
+from kshot.cli.config import parse_columns, read_config, recipe_names
 from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
 from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, did_you_mean
@@ -81,7 +82,12 @@ def adapt(
     from kshot.engine.load import load_model
 
     loaded = Task.load(task, columns=parse_columns(settings.columns))
-    shared: Any = {"recipes": settings.recipes, "shots": settings.shots, "seed": settings.seed, "limit": settings.limit}
+    shared: Any = {
+        "recipes": recipe_names(settings.recipes),
+        "shots": settings.shots,
+        "seed": settings.seed,
+        "limit": settings.limit,
+    }
     prepare(loaded, **shared)  # before a model is loaded
     language_model = load_model(
         settings.model, device=settings.device, dtype=settings.dtype, revision=settings.revision
@@ -167,13 +173,14 @@ def predict(
         str | None,
         typer.Argument(help="A .jsonl or .csv file with `input`, or a text file with one input a line; else stdin."),
     ] = None,
+    columns: ColumnsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
     from kshot.adapted import load
     from kshot.tasks.inputs import read_inputs
 
-    examples = read_inputs(inputs, sys.stdin.buffer)
+    examples = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns))
     predictions = load(folder).predictions(examples)
     if as_json:
         rows = [
@@ -195,13 +202,16 @@ def evaluate(
     columns: ColumnsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure an adapted model on the test rows of a task."""
+    """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
     from kshot.adapted import load
     from kshot.core.types import Task
 
     loaded = Task.load(task, columns=parse_columns(columns))
     with TerminalProgress() as progress:
-        result = load(folder).evaluate(loaded, limit=limit, progress=progress)
+        adapted = load(folder)
+        if Path(task).is_file():  # labels and kind are the model's: a file of test rows need not show all of them
+            loaded = replace(adapted.task, name=loaded.name, test=loaded.train)
+        result = adapted.evaluate(loaded, limit=limit, progress=progress)
     if as_json:
         print_json(result)
         return

@@ -53,18 +53,20 @@ def _from_file(path: str, name: str) -> Any:
     return getattr(module, name)
 
 
-def configure(cls: type, settings: Mapping[str, str], *, owner: str) -> Any:
-    """Build the frozen dataclass `cls` from settings written as text.
+def configure(cls: type, settings: Mapping[str, str], *, owner: str, also: tuple[str, ...] = ()) -> Any:
+    """Build the frozen dataclass `cls` from settings written as text; `also` are settings that its owner takes.
 
     Raises:
         UserError: An unknown setting, or a value of the wrong type.
     """
+    if not dataclasses.is_dataclass(cls):
+        raise UserError(f"'{owner}' must be a frozen dataclass, whose fields are its settings; {cls!r} is none.")
     fields = {f.name for f in dataclasses.fields(cls) if f.init and not f.name.startswith("_")}
     hints = get_type_hints(cls)
     values = {}
     for key, text in settings.items():
         if key not in fields:
-            known = did_you_mean(key, fields) if fields else " It has none."
+            known = did_you_mean(key, [*fields, *also]) if fields or also else " It has none."
             raise UserError(f"'{owner}' has no setting '{key}'.{known}")
         values[key] = _parse(text, hints[key], f"{owner}:{key}")
     return cls(**values)

@@ -57,6 +57,7 @@ class Backbone:
 
     def __init__(self, model: Any, tokenizer: Tokenizer, name: str, origin: Mapping[str, str] | None = None):
         self.model = model.eval()
+        self.config = model.config.get_text_config()  # of a model that also sees images, the part for text
         self.name = name
         self.origin = dict(origin or {})
         self._tokenizer = tokenizer
@@ -99,7 +100,7 @@ class Backbone:
     @property
     def max_tokens(self) -> int:
         """The longest row of tokens that the model was made for."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or 2048)
+        return int(getattr(self.config, "max_position_embeddings", None) or 2048)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -116,18 +117,17 @@ class Backbone:
     @cached_property
     def windows(self) -> list[int | None] | None:
         """The sliding window of each layer (None: the layer sees everything); None if the config names none."""
-        config = self.model.config
-        kinds = getattr(config, "layer_types", None)
+        kinds = getattr(self.config, "layer_types", None)
         if kinds is None:
             return None
-        return [config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
+        return [self.config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
 
     def why_not_packable(self) -> str | None:
         """Return why packed rows are out of the question, or None where a trial can decide."""
-        kinds = set(getattr(self.model.config, "layer_types", None) or [])
+        kinds = set(getattr(self.config, "layer_types", None) or [])
         if not kinds <= _PACKABLE_LAYERS:
             return f"layers of kind {', '.join(sorted(kinds - _PACKABLE_LAYERS))}"
-        if getattr(self.model.config, "use_bidirectional_attention", False):
+        if getattr(self.config, "use_bidirectional_attention", False):
             return "attention in both directions"
         if not self.model._can_set_attn_implementation():
             return "an attention that cannot be exchanged"

@@ -42,6 +42,8 @@ def load_white_box(
         raise missing_extra(error.name or "transformers", "hf", f"The model '{name}'") from error
     if name == "tiny":
         return tiny_backbone()
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise UserError(f"--model must name a folder that exists, or a hub id; there is no folder {name}.")
     source: str | Path = name
     if name == "demo":
         source = _converted(_demo_gguf())

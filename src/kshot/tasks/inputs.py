@@ -1,5 +1,6 @@
 """Inputs to be answered: rows without outputs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -8,22 +9,28 @@ from kshot.core.types import Example
 from kshot.tasks.rows import decoded, read_rows, read_text
 
 
-def read_inputs(source: str | None, stdin: BinaryIO) -> list[Example]:
+def read_inputs(source: str | None, stdin: BinaryIO, columns: Mapping[str, str] | None = None) -> list[Example]:
     """Read what is to be answered.
 
     Args:
         source: A `.jsonl` or `.csv` file with the column `input` (or `text`), any other file with one input a line,
-            or None to read lines from `stdin`.
+            or None or "-" to read lines from `stdin`.
         stdin: Read where there is no source.
+        columns: Field to column of a `.jsonl` or `.csv` file, as `load_task`.
 
     Raises:
-        UserError: The file cannot be read, or there is nothing in it.
+        UserError: The file cannot be read, there is nothing in it, or a line between others is empty.
     """
+    if source == "-":
+        source = None
     if source is not None and Path(source).suffix.lower() in (".jsonl", ".csv"):
-        rows = read_rows(Path(source), {})
+        rows = read_rows(Path(source), columns or {})
         return [row.example("input", labelled=False) for row in rows]
     text = decoded(stdin.read(), "stdin") if source is None else read_text(Path(source))
-    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
-    if not lines:
+    lines = [line.rstrip("\r") for line in text.rstrip().split("\n")]
+    if not text.strip():
         raise UserError(f"{source or 'stdin'} must hold at least one input, one a line; it is empty.")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise UserError(f"{source or 'stdin'} line {number} must not be empty, as answers come one a line.")
     return [Example(line, "", f"input-{i}") for i, line in enumerate(lines, 1)]

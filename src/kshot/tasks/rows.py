@@ -214,7 +214,7 @@ def _cells(values: Mapping[str, str], names: Mapping[str, str]) -> dict[str, obj
 def _names(present: Set[str], columns: Mapping[str, str]) -> dict[str, str]:
     """Return each field's column; one that the user gave to a field does not fill its namesake too."""
     names = {f: f for f in FIELDS if f in REQUIRED or f not in columns.values()} | dict(columns)
-    if not set(REQUIRED) & (columns.keys() | present) and {"text", "label"} <= present:
+    if not set(REQUIRED) & (columns.keys() | present) and "text" in present:
         names |= {"input": "text", "output": "label"}
     return names
 

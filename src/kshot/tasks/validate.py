@@ -46,7 +46,7 @@ def validate(task: Task, model: LanguageModel | None = None) -> Report:
         model: Counts tokens, and says how many a row may have.
     """
     rows = [*task.train, *task.test]
-    problems = [*_repeats(task), *_labels(task), *_long_rows(rows)]
+    problems = [*_repeats(task), *_labels(task), *_long_rows(rows), *_hidden_choices(task, rows)]
     n_tokens = None
     if model is not None:
         inputs = [model.count_tokens(e.context or "") + model.count_tokens(e.input) for e in rows]
@@ -105,6 +105,13 @@ def _long_rows(rows: Sequence[Example]) -> list[str]:
     limit = max(LONG_ROW_CHARACTERS, int(LONG_ROW_TIMES_MEDIAN * median(lengths)))
     long = [e.id for e, n in zip(rows, lengths, strict=True) if n > limit]
     return _problem(long, f"longer than {limit} characters, far more than most")
+
+
+def _hidden_choices(task: Task, rows: Sequence[Example]) -> list[str]:
+    if task.kind != "multiple_choice" or not task.choices_in_input:
+        return []
+    hidden = [e.id for e in rows if not all(c in e.input for c in e.choices)]
+    return _problem(hidden, "answered by a letter whose input does not list the choices")
 
 
 def _problem(ids: Sequence[str], what: str) -> list[str]:

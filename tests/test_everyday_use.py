@@ -1,0 +1,72 @@
+"""What users do on the first day: other column names, single files, one text, a selector of their own."""
+
+import json
+
+import pytest
+
+import kshot
+from kshot.core.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def learnt(words_task, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learnt") / "run"
+    kshot.adapt(words_task, "scripted", recipes=["majority", "bm25"], out=folder)
+    return folder
+
+
+def test_a_line_without_input_is_refused_so_that_answers_stay_in_line(run_cli, learnt):
+    refused = run_cli("predict", learnt, "-", input="the cat\n\na saw\n")
+    assert refused.code == 2
+    assert "stdin line 2 must not be empty" in refused.err
+
+
+def test_inputs_can_stand_in_a_column_of_another_name(run_cli, learnt, tmp_path):
+    (tmp_path / "a.csv").write_text("text\nthe cat\n")
+    (tmp_path / "b.csv").write_text("question\nthe cat\n")
+    answers = run_cli("predict", learnt, tmp_path / "a.csv").out
+    assert run_cli("predict", learnt, tmp_path / "b.csv", "--columns", "input=question").out == answers != ""
+
+
+def test_a_single_file_is_evaluated_on_all_its_rows(run_cli, learnt, words_task, tmp_path):
+    file = tmp_path / "some.jsonl"
+    rows = (words_task / "test.jsonl").read_text().splitlines()
+    file.write_text("\n".join(rows))
+    assert run_cli("evaluate", learnt, file, "--json").json == run_cli("evaluate", learnt, words_task, "--json").json
+    file.write_text('{"input": "x", "output": "planet"}\n{"input": "y", "output": "planet"}\n')
+    refused = run_cli("evaluate", learnt, file)
+    assert refused.code == 2
+    assert "Each output must be one that the model can give (" in refused.err
+
+
+def test_one_text_is_not_a_list_of_texts(learnt):
+    model = kshot.load(learnt)
+    with pytest.raises(UserError, match="must be a list"):
+        model.predict("the cat")
+    with pytest.raises(UserError, match="number 1 is 3"):
+        model.predict([3])
+
+
+def test_choices_that_no_prompt_would_show_are_a_problem(run_cli, tmp_path):
+    row = {"input": "What is red?", "choices": ["blood", "sky"], "output": "(A)"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "input": "And?"}) + "\n")
+    problems = run_cli("validate", tmp_path / "a.jsonl", "--json").json["problems"]
+    assert any("answered by a letter whose input does not list the choices" in p for p in problems)
+
+
+def test_selectors_of_ones_own_are_checked(run_cli, words_task, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "class Bare: pass\n"
+        "@dataclass(frozen=True)\n"
+        "class Wild:\n"
+        "    per_query = False\n"
+        "    def fit(self, pool, *, rng): return self\n"
+        "    def select(self, query, k, *, rng): return [999]\n"
+    )
+    for name, message in (("Bare", "must be a frozen dataclass"), ("Wild", "different indices in 0..0; Wild returned")):
+        flags = ("--model", "scripted", "--recipes", f"{file}:{name}", "--out", tmp_path / name)
+        refused = run_cli("adapt", words_task, *flags)
+        assert refused.code == 2
+        assert message in refused.err
