@@ -115,6 +115,8 @@ def adapt(
     store = SqliteStore(folder / "store.sqlite")
     try:
         counted = language_model.with_store(store)
+        if counted.remark:
+            progress.say(counted.remark)
         if stream.removed:
             progress.say(
                 f"{len(stream.removed)} rows left out, as an earlier row has the same input: "

@@ -220,6 +220,11 @@ class LanguageModel(Protocol):
         ...
 
     @property
+    def remark(self) -> str | None:
+        """What a user should know before a run with it, or None."""
+        ...
+
+    @property
     def work(self) -> Work:
         """What it has done since it was made."""
         ...

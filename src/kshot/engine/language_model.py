@@ -68,16 +68,23 @@ class Engine:
         """The longest prompt with its answer, in tokens."""
         return self.backbone.max_tokens
 
+    @property
+    def remark(self) -> str | None:
+        """That the model is scored slowly, if it is, and why."""
+        if self.obstacle is None:
+            return None
+        return f"'{self.name}' is scored one request at a time, which is many times slower: {self.obstacle}"
+
     def count_tokens(self, text: str) -> int:
         """Return how many tokens `text` has as a segment of its own."""
         return len(self.backbone.tokenise(text))
 
     def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
         """Return how many tokens have to be run to score `requests`, without running any."""
-        encoded = {e[0] + (-1,) + sum(e[1], ()): e for e in map(self._encode_request, requests)}
+        encoded = {(prompt, tuple(answers)) for prompt, answers in map(self._encode_request, requests)}
         if self.obstacle is not None:
-            return sum(len(a) * len(p) + sum(map(len, a)) - len(a) for p, a in encoded.values())
-        return len(build_tree([p for p, _ in encoded.values()], [a for _, a in encoded.values()]).tokens)
+            return sum(len(a) * len(p) + sum(map(len, a)) - len(a) for p, a in encoded)
+        return len(build_tree([p for p, _ in encoded], [a for _, a in encoded]).tokens)
 
     def with_store(self, store: Store) -> "Engine":
         """Return an engine on the same backbone that keeps its scores in `store`."""
@@ -134,7 +141,6 @@ class Engine:
         unique = dict(zip(keys, encoded, strict=True))
         results = self._store.get(list(unique)) if self._store else {}
         self.work.reused += len(results)
-        self.work.scored += len(unique) - len(results)
         tell = progress or (lambda n: None)
         tell(sum(key in results for key in keys))
         missing = [key for key in unique if key not in results]
@@ -145,6 +151,7 @@ class Engine:
                 if self._store:
                     self._store.put(fresh)
                 results.update((key, (values, seconds)) for key, values, seconds in fresh)
+                self.work.scored += len(fresh)
                 tell(len(fresh))
         self.work.seconds += sum(results[key][1] for key in unique)
         return [results[key][0] for key in keys]

@@ -37,6 +37,7 @@ class ScriptedModel:
     ):
         self.name = name
         self.origin: Mapping[str, str] = {}
+        self.remark = None
         self._table = dict(table or {})
         self._confidence = confidence
         self.max_tokens = max_tokens
