@@ -11,14 +11,16 @@ LAYERS = [
     {"core"},
     {"tasks", "prompts", "models", "runs"},
     {"engine"},
+    {"asking"},
     {"selection", "baselines"},
     {"recipe"},
+    {"learning"},
     {"evaluation"},
     {"reports"},
-    {"adapted", "selecting"},
+    {"adapted", "selecting", "planning"},
     {"adaptation"},
     {"bench"},
-    {"cli"},
+    {"estimator", "cli"},
 ]
 LEVEL = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
 

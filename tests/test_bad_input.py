@@ -112,13 +112,6 @@ def test_one_label_only(adapt_refused, run_cli, tmp_path):
     assert problems == ["All rows of train have the label 'animal'."]
 
 
-def test_another_kind_of_task(adapt_refused, tmp_path):
-    task = write_task(tmp_path / "task", ROWS, card={"kind": "generation"})
-    assert "adapt takes tasks of kind classification or multiple_choice so far; 'task' is of kind" in adapt_refused(
-        task=task
-    )
-
-
 def test_a_metric_that_cannot_be_computed(adapt_refused, tmp_path):
     task = write_task(tmp_path / "task", ROWS, card={"metrics": ["acuracy"]})
     assert "there is no metric 'acuracy'. Did you mean 'accuracy'?" in adapt_refused(task=task)
@@ -156,7 +149,7 @@ def test_an_example_longer_than_the_context(adapt_refused, run_cli, refused, tmp
         (("--recipes", "random:balance=true"), "'random' has no setting 'balance'. Did you mean 'balanced'?"),
         (("--recipes", "random:balanced=maybe"), "random:balanced must be bool; got 'maybe'."),
         (("--recipes", "bm25:k1=-1"), "bm25:k1 must be 0 or more; got -1.0."),
-        (("--recipes", "zero-shot:k=2"), "'zero-shot' has no settings; got 'k=2'."),
+        (("--recipes", "zero-shot:k=2"), "'zero-shot' has no setting but calibration; got 'k=2'."),
         (("--recipes", "random,majority,random"), "--recipes must name each recipe once; got 'random' 2 times."),
         (("--recipes", "mine.py:Mine"), "'mine.py:Mine' must name a Python file; mine.py does not exist."),
     ],
@@ -307,7 +300,7 @@ def test_an_adapted_model_of_another_format(refused, finished):
     file = finished / "best" / "kshot.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99, "kshot": "7.0"}))
     text = refused("predict", finished, input="cat\n")
-    assert f"must have format 1, which this kshot {kshot.__version__} reads; got 99, written by kshot 7.0." in text
+    assert f"must have format 2, which this kshot {kshot.__version__} reads; got 99, written by kshot 7.0." in text
 
 
 def test_other_weights(refused, finished):

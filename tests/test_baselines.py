@@ -9,7 +9,8 @@ from kshot.baselines.majority import Majority
 from kshot.baselines.tfidf import TfidfLogistic
 from kshot.core.errors import UserError
 from kshot.core.plugins import resolve
-from kshot.core.types import Baseline, Example, Task
+from kshot.core.protocols import Baseline
+from kshot.core.types import Example, Task
 
 ROWS = [
     ("Who painted the ceiling ?", "human"),

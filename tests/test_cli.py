@@ -17,6 +17,7 @@ BOARD = {
     "metric",
     "metric_low",
     "metric_high",
+    "metric_n",
     "bits_per_example",
     "n",
     "fit_seconds",

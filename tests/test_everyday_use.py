@@ -62,7 +62,7 @@ def test_selectors_of_ones_own_are_checked(run_cli, words_task, tmp_path):
         "@dataclass(frozen=True)\n"
         "class Wild:\n"
         "    per_query = False\n"
-        "    def fit(self, pool, *, rng): return self\n"
+        "    def fit(self, pool, *, judge, rng): return self\n"
         "    def select(self, query, k, *, rng): return [999]\n"
     )
     for name, message in (("Bare", "must be a frozen dataclass"), ("Wild", "different indices in 0..0; Wild returned")):

@@ -17,7 +17,8 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.core.types import LanguageModel, Task
+from kshot.core.protocols import LanguageModel
+from kshot.core.types import Task
 from kshot.models.hf import Backbone
 from kshot.runs.store import SqliteStore
 

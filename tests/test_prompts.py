@@ -5,11 +5,16 @@ import pytest
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
 from kshot.models.scripted import ScriptedModel
+from kshot.prompts.fitting import compose_to_fit
 from kshot.prompts.template import Template
 
 TOPICS = Task("topics", "classification", (), labels=("tech", "sport"), instruction="Say the topic.")
 DEMOS = [Example(f"word{i} word word", "tech", f"d{i}") for i in range(40)]
 QUERY = Example("Cup final tonight", "", "q")
+
+
+def fit(demonstrations, query, model, *, answer_tokens=4):
+    return compose_to_fit(Template(), TOPICS, demonstrations, query, model, answer_tokens=answer_tokens)
 
 
 def test_a_classification_prompt_byte_for_byte():
@@ -38,18 +43,18 @@ def test_whole_demonstrations_are_dropped_from_the_front_and_counted():
     n_full = sum(full.count_tokens(s.text) for s in Template().compose(TOPICS, DEMOS[:10], QUERY).segments)
     n_answer = full.count_tokens(Template().answer("sport"))
     exact = ScriptedModel(max_tokens=n_full + 1 + n_answer)
-    prompt, dropped = Template().compose_to_fit(TOPICS, DEMOS[:10], QUERY, exact)
+    prompt, dropped = fit(DEMOS[:10], QUERY, exact, answer_tokens=n_answer)
     assert dropped == 0
     assert prompt == Template().compose(TOPICS, DEMOS[:10], QUERY)
     short = ScriptedModel(max_tokens=n_full + n_answer)
-    prompt, dropped = Template().compose_to_fit(TOPICS, DEMOS[:10], QUERY, short)
+    prompt, dropped = fit(DEMOS[:10], QUERY, short, answer_tokens=n_answer)
     assert dropped == 1
     assert prompt == Template().compose(TOPICS, DEMOS[1:10], QUERY)
 
 
 def test_neighbours_in_a_stream_drop_in_steps_so_that_they_share_their_beginning():
     model = ScriptedModel(max_tokens=200)
-    dropped = [Template().compose_to_fit(TOPICS, DEMOS[:n], QUERY, model)[1] for n in range(32, 40)]
+    dropped = [fit(DEMOS[:n], QUERY, model)[1] for n in range(32, 40)]
     assert all(d % 2 == 0 for d in dropped)
     assert len(set(dropped)) < len(dropped)
 
@@ -57,4 +62,4 @@ def test_neighbours_in_a_stream_drop_in_steps_so_that_they_share_their_beginning
 def test_an_example_longer_than_the_context_is_named():
     long = Example("word " * 60, "", "row-7")
     with pytest.raises(UserError, match="context of 50 tokens; example 'row-7' needs"):
-        Template().compose_to_fit(TOPICS, DEMOS, long, ScriptedModel(max_tokens=50))
+        fit(DEMOS, long, ScriptedModel(max_tokens=50))

@@ -1,17 +1,25 @@
+import inspect
+import random
 from collections import Counter
+from collections.abc import Sequence
 from math import log
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kshot.core.errors import UserError
 from kshot.core.plugins import configure, resolve
-from kshot.core.types import Example, Selector
+from kshot.core.protocols import Selector
+from kshot.core.types import Example, FloatArray
 from kshot.models.embedding import _load, load_encoder
 from kshot.selection import SELECTORS
 from kshot.selection.all_past import AllPast
+from kshot.selection.best_of_n import BestOfN
 from kshot.selection.bm25 import Bm25, words
 from kshot.selection.dense import Dense
+from kshot.selection.diverse import Diverse
 from kshot.selection.random import Random
 
 TEXTS = [
@@ -31,60 +39,111 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+class StubJudge:
+    """Finds outputs cheap behind demonstrations with small ids, and keeps what it was asked."""
+
+    def __init__(self):
+        self.calls: list[tuple[list[tuple[Example, ...]], list[Example]]] = []
+
+    def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        self.calls.append(([tuple(s) for s in shown], list(queries)))
+        return np.array([self.bits(s, q) for s, q in zip(shown, queries, strict=True)])
+
+    @staticmethod
+    def bits(shown: Sequence[Example], query: Example) -> float:
+        return sum(int(e.id) for e in shown) + int(query.id) / 8
+
+
+JUDGE = StubJudge()
+
+
+def global_states() -> tuple[object, ...]:
+    _, key, position, *_ = np.random.get_state()  # noqa: NPY002 - a draw moves the position, the key much later
+    return random.getstate(), key.tobytes(), position
+
+
 @pytest.fixture(params=SELECTORS)
 def selector(request) -> Selector:
     return resolve(SELECTORS[request.param])()
 
 
-@pytest.mark.parametrize("k", [0, 1, 4, len(POOL), 99])
-def test_contract_indices_are_distinct_and_in_range(selector, k):
-    chosen = selector.fit(POOL, rng=rng()).select(QUERY, k, rng=rng())
-    asked = len(POOL) if isinstance(selector, AllPast) else min(k, len(POOL))
+@pytest.mark.parametrize("n", [0, 1, 2, 3, len(POOL)])
+def test_contract_indices_are_distinct_and_in_range(selector, n):
+    query = QUERY if selector.per_query else None
+    fitted = selector.fit(POOL[:n], judge=JUDGE, rng=rng())
+    for k in (0, 1, 2, 4, len(POOL), 99):
+        chosen = fitted.select(query, k, rng=rng())
+        asked = n if isinstance(selector, AllPast) else min(k, n)  # all-past says that `k` does not count
+        assert len(chosen) == len(set(chosen)) == asked
+        assert all(type(i) is int and 0 <= i < n for i in chosen)
+
+
+@pytest.mark.parametrize("pool", [POOL[:1] * 5, [*POOL[:2], *POOL[:2], POOL[0]]])
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_contract_repeated_examples_are_different_indices(selector, pool, k):
+    chosen = selector.fit(pool, judge=JUDGE, rng=rng()).select(QUERY, k, rng=rng())
+    asked = len(pool) if isinstance(selector, AllPast) else k
     assert len(chosen) == len(set(chosen)) == asked
-    assert all(type(i) is int and 0 <= i < len(POOL) for i in chosen)
+    assert set(chosen) <= set(range(len(pool)))
 
 
 def test_contract_the_generators_alone_decide(selector):
-    first = selector.fit(POOL, rng=rng(1)).select(QUERY, 4, rng=rng(2))
-    state = np.random.get_state()[1].copy()  # noqa: NPY002 - to see that nothing draws from it
-    fitted = selector.fit(POOL, rng=rng(1))
+    first = selector.fit(POOL, judge=JUDGE, rng=rng(1)).select(QUERY, 4, rng=rng(2))
+    random.random()
+    np.random.random()  # noqa: NPY002 - whoever draws from the global generators gets something else from here on
+    states = global_states()
+    fitted = selector.fit(POOL, judge=JUDGE, rng=rng(1))
     assert fitted.select(QUERY, 4, rng=rng(2)) == first
     assert fitted.select(QUERY, 4, rng=rng(2)) == first
-    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+    assert global_states() == states
 
 
 def test_contract_fit_changes_nothing(selector):
     pool = list(POOL)
     before = dict(vars(selector))
-    assert selector.fit(pool, rng=rng()) is not selector
+    fitted = selector.fit(pool, judge=JUDGE, rng=rng())
+    assert fitted is not selector
+    assert fitted == selector
     assert vars(selector) == before
     assert pool == POOL
+    pool.clear()
+    assert len(fitted.select(QUERY, len(POOL), rng=rng())) == len(POOL)
 
 
-def test_contract_an_empty_pool_gives_nothing(selector):
-    assert selector.fit([], rng=rng()).select(QUERY, 3, rng=rng()) == []
+def test_contract_the_whole_task_is_one_choice_unless_the_selector_needs_a_query(selector):
+    fitted = selector.fit(POOL, judge=JUDGE, rng=rng())
+    if not selector.per_query:
+        assert fitted.select(None, 3, rng=rng()) == fitted.select(QUERY, 3, rng=rng())
 
 
 def test_contract_what_was_learnt_is_not_a_setting(selector):
-    assert "_" not in repr(selector.fit(POOL, rng=rng())).partition("(")[2]
+    fitted = selector.fit(POOL, judge=JUDGE, rng=rng())
+    assert repr(fitted) == repr(selector)
+    assert "_" not in repr(fitted).partition("(")[2]
     with pytest.raises(UserError, match="has no setting '_pool'"):
         configure(type(selector), {"_pool": "1"}, owner="it")
+
+
+def test_contract_the_docs_say_where_it_comes_from(selector):
+    _, _, source = inspect.getdoc(selector).partition("Source: ")
+    assert "https://" in source
+    assert "Differs: " in source
 
 
 @pytest.mark.parametrize("cls", [Bm25, Dense])
 def test_a_search_needs_a_query(cls):
     with pytest.raises(UserError, match="chooses for one query at a time"):
-        cls().fit(POOL, rng=rng()).select(None, 3, rng=rng())
+        cls().fit(POOL, judge=JUDGE, rng=rng()).select(None, 3, rng=rng())
 
 
 def test_random_differs_by_seed_and_reaches_every_order():
-    fitted = Random().fit(POOL[:3], rng=rng())
+    fitted = Random().fit(POOL[:3], judge=JUDGE, rng=rng())
     assert len({tuple(fitted.select(None, 3, rng=rng(s))) for s in range(100)}) == 6
 
 
 def test_random_balanced_takes_equal_numbers_where_it_can():
     pool = [Example("x", o, id=str(i)) for i, o in enumerate("aaaaaaaabbbc")]
-    fitted = Random(balanced=True).fit(pool, rng=rng())
+    fitted = Random(balanced=True).fit(pool, judge=JUDGE, rng=rng())
     extras = Counter()
     for seed in range(200):
         counts = Counter(pool[i].output for i in fitted.select(None, 6, rng=rng(seed)))
@@ -95,6 +154,112 @@ def test_random_balanced_takes_equal_numbers_where_it_can():
     assert Counter(pool[i].output for i in fitted.select(None, 9, rng=rng())) == {"a": 5, "b": 3, "c": 1}
     firsts = Counter(pool[fitted.select(None, 3, rng=rng(seed))[0]].output for seed in range(300))
     assert min(firsts.values()) > 70
+
+
+def given_embeddings(monkeypatch, points: Sequence[Sequence[float]]) -> list[Example]:
+    """Let `Diverse` see these points, and return a pool of which each example has one."""
+
+    class Table:
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            return np.array([points[int(t)] for t in texts], dtype=np.float32)
+
+    monkeypatch.setattr("kshot.selection.diverse.load_encoder", lambda name: Table())
+    return [Example(str(i), "", id=str(i)) for i in range(len(points))]
+
+
+def test_diverse_takes_the_middle_of_each_cluster(monkeypatch):
+    corners = [(0, 0), (0, 9), (9, 0)]
+    around = [(0, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)]  # the first is the middle
+    points = [(x + dx, y + dy) for x, y in corners for dx, dy in around]
+    mixed = rng(3).permutation(len(points)).tolist()
+    pool = given_embeddings(monkeypatch, [points[i] for i in mixed])
+    fitted = Diverse().fit(pool, judge=JUDGE, rng=rng())
+    middles = sorted(mixed.index(i) for i in (0, 5, 10))
+    for seed in range(5):
+        assert fitted.select(None, 3, rng=rng(seed)) == middles
+    assert fitted.select(None, 15, rng=rng()) == fitted.select(None, 99, rng=rng()) == list(range(15))
+
+
+def test_diverse_takes_the_nearest_to_each_centre_that_is_free(monkeypatch):
+    points = rng(5).normal(size=(12, 3)).astype(np.float32).astype(np.float64)
+    pool = given_embeddings(monkeypatch, points)
+    for centres in (points[[2, 7]] + 0.01, np.zeros((3, 3)), points[[4, 4, 4, 1]]):
+        monkeypatch.setattr("kshot.selection.diverse._centres", lambda *_, centres=centres: centres)
+        free, expected = set(range(12)), []
+        for centre in centres:
+            expected.append(min(sorted(free), key=lambda i: sum((points[i] - centre) ** 2)))
+            free.remove(expected[-1])
+        chosen = Diverse().fit(pool, judge=JUDGE, rng=rng()).select(None, len(centres), rng=rng())
+        assert chosen == sorted(expected)
+
+
+def test_diverse_with_fewer_distinct_points_than_k_warns_of_nothing(monkeypatch, recwarn):
+    pool = given_embeddings(monkeypatch, [(1, 0)] * 5 + [(0, 1)] * 2)
+    fitted = Diverse().fit(pool, judge=JUDGE, rng=rng())
+    for seed in range(5):
+        chosen = fitted.select(None, 4, rng=rng(seed))
+        assert len(set(chosen)) == 4
+        assert min(chosen) < 5 <= max(chosen)  # both points are there
+        assert fitted.select(None, 2, rng=rng(seed)) == [0, 5]
+    assert not recwarn.list
+
+
+def test_diverse_starts_where_the_generator_says(monkeypatch):
+    pool = given_embeddings(monkeypatch, rng(1).normal(size=(60, 5)).tolist())
+    fitted = Diverse().fit(pool, judge=JUDGE, rng=rng())
+    assert len({tuple(fitted.select(None, 12, rng=rng(seed))) for seed in range(4)}) > 1
+
+
+def test_diverse_embeds_the_inputs():
+    pool = [Example(t, "", id=str(i)) for i, t in enumerate(["a red cat", "the tax law", "a black cat", "tax rules"])]
+    chosen = Diverse().fit(pool, judge=JUDGE, rng=rng()).select(None, 2, rng=rng())
+    assert {i % 2 for i in chosen} == {0, 1}
+    assert Diverse().encoder == "minilm"
+
+
+MANY = [Example(f"input {i}", "ab"[i % 2], id=str(i)) for i in range(40)]
+
+
+@given(st.integers(0, 40), st.integers(0, 45), st.integers(2, 6), st.integers(1, 20), st.integers(0, 99))
+def test_best_of_n_is_the_cheapest_of_its_sets(n_pool, k, n, queries, seed):
+    judge, pool = StubJudge(), MANY[:n_pool]
+    chosen = BestOfN(n, queries).fit(pool, judge=judge, rng=rng()).select(None, k, rng=rng(seed))
+    assert len(chosen) == len(set(chosen)) == min(k, n_pool)
+    if k == 0 or n_pool <= k:  # nothing can be chosen, or held out
+        assert judge.calls == []
+        return
+    ((shown, asked),) = judge.calls  # one call
+    n_asked = len(asked) // n
+    assert n_asked == min(queries, (n_pool - k + 1) // 2)
+    assert 1 <= n_asked <= n_pool / 2
+    held_out = asked[:n_asked]
+    assert len(set(held_out)) == n_asked
+    assert asked == held_out * n  # the same for each set
+    sets = shown[::n_asked]
+    assert shown == [s for s in sets for _ in range(n_asked)]  # a set's prompts stand together
+    for demonstrations in sets:
+        assert len(set(demonstrations)) == k
+        assert not set(demonstrations) & set(held_out)
+    costs = [sum(StubJudge.bits(s, q) for q in held_out) for s in sets]
+    assert tuple(pool[i] for i in chosen) == sets[costs.index(min(costs))]
+
+
+def test_best_of_n_takes_the_first_of_equals():
+    class Indifferent(StubJudge):
+        bits = staticmethod(lambda shown, query: 1.0)
+
+    judge = Indifferent()
+    chosen = BestOfN().fit(MANY, judge=judge, rng=rng()).select(None, 4, rng=rng())
+    shown, asked = judge.calls[0]
+    assert tuple(MANY[i] for i in chosen) == shown[0]
+    assert len(asked) == 5 * 16
+    assert len(set(shown)) == 5
+
+
+def test_best_of_n_without_scoring_is_a_random_order():
+    fitted = BestOfN().fit(POOL[:3], judge=StubJudge(), rng=rng())
+    assert len({tuple(fitted.select(None, 3, rng=rng(s))) for s in range(100)}) == 6
+    assert len({tuple(fitted.select(None, 5, rng=rng(s))) for s in range(100)}) == 6
 
 
 def test_bm25_scores_follow_the_formula():
@@ -111,23 +276,23 @@ def test_bm25_scores_follow_the_formula():
             idf = log(1 + (n - n_with + 0.5) / (n_with + 0.5))
             score += idf * tf / (tf + k1 * (1 - b + b * len(document) / mean))
         expected.append(score)
-    got = Bm25(k1=k1, b=b).fit(pool, rng=rng()).scores(query)
+    got = Bm25(k1=k1, b=b).fit(pool, judge=JUDGE, rng=rng()).scores(query)
     np.testing.assert_allclose(got, expected, rtol=1e-12)
     assert Bm25().scores("nothing fitted yet").shape == (0,)
 
 
 def test_bm25_best_last_and_ties_by_index():
-    fitted = Bm25().fit(POOL, rng=rng())
+    fitted = Bm25().fit(POOL, judge=JUDGE, rng=rng())
     assert fitted.select(QUERY, 2, rng=rng()) == [5, 0]  # the shorter of the two stands next to the query
     assert fitted.select(Example("xyzzy", "", id="q"), 3, rng=rng()) == [2, 1, 0]
     same = [Example("Who is it ?", "", id=str(i)) for i in range(40)]
-    assert Bm25().fit(same, rng=rng()).select(same[0], 3, rng=rng()) == [2, 1, 0]
+    assert Bm25().fit(same, judge=JUDGE, rng=rng()).select(same[0], 3, rng=rng()) == [2, 1, 0]
 
 
 @pytest.mark.parametrize("text", ["", "?!", "日本語"])
 def test_bm25_without_any_word_still_answers(text):
     pool = [Example(text, "", id=str(i)) for i in range(3)]
-    assert len(Bm25().fit(pool, rng=rng()).select(QUERY, 2, rng=rng())) == 2
+    assert len(Bm25().fit(pool, judge=JUDGE, rng=rng()).select(QUERY, 2, rng=rng())) == 2
 
 
 def test_bm25_reads_the_context():
@@ -136,7 +301,7 @@ def test_bm25_reads_the_context():
         Example("the same", "", id="1", context="moons"),
     ]
     query = Example("the same", "", id="q", context="moons")
-    assert Bm25().fit(pool, rng=rng()).select(query, 1, rng=rng()) == [1]
+    assert Bm25().fit(pool, judge=JUDGE, rng=rng()).select(query, 1, rng=rng()) == [1]
 
 
 @pytest.mark.parametrize(
@@ -145,6 +310,8 @@ def test_bm25_reads_the_context():
         (lambda: Bm25(k1=-1), "bm25:k1 must be 0 or more; got -1"),
         (lambda: Bm25(b=1.5), "bm25:b must be in 0..1; got 1.5"),
         (lambda: AllPast(limit=0), "all-past:limit must be 1 or more; got 0"),
+        (lambda: BestOfN(n=1), "best-of-n:n must be 2 or more; got 1. For one random set use 'random'."),
+        (lambda: BestOfN(queries=0), "best-of-n:queries must be 1 or more; got 0."),
     ],
 )
 def test_settings_are_checked(build, message):
@@ -156,14 +323,14 @@ def test_dense_is_the_exact_cosine_order():
     vectors = load_encoder().embed([*TEXTS, QUERY.input])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     order = np.argsort(vectors[:-1] @ vectors[-1])
-    assert Dense().fit(POOL, rng=rng()).select(QUERY, 4, rng=rng()) == order[-4:].tolist()
+    assert Dense().fit(POOL, judge=JUDGE, rng=rng()).select(QUERY, 4, rng=rng()) == order[-4:].tolist()
     same = [Example(TEXTS[0], "", id=str(i)) for i in range(40)]
-    assert Dense().fit(same, rng=rng()).select(QUERY, 3, rng=rng()) == [2, 1, 0]
+    assert Dense().fit(same, judge=JUDGE, rng=rng()).select(QUERY, 3, rng=rng()) == [2, 1, 0]
 
 
 def test_all_past_keeps_the_order_and_the_limit():
-    assert AllPast(limit=4).fit(POOL, rng=rng()).select(QUERY, 1, rng=rng()) == [0, 1, 2, 3]
-    assert AllPast().fit(POOL, rng=rng()).select(None, 1, rng=rng()) == [0, 1, 2, 3, 4, 5]
+    assert AllPast(limit=4).fit(POOL, judge=JUDGE, rng=rng()).select(QUERY, 1, rng=rng()) == [0, 1, 2, 3]
+    assert AllPast().fit(POOL, judge=JUDGE, rng=rng()).select(None, 1, rng=rng()) == [0, 1, 2, 3, 4, 5]
 
 
 class TestEncoder:

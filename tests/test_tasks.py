@@ -190,6 +190,11 @@ def test_the_kind_is_inferred_from_train(write, rows, kind, labels):
     assert task.metrics == (("exact_match",) if kind == "generation" else ("accuracy",))
 
 
+@pytest.mark.parametrize(("kind", "metric"), [("math", "exact_match_number"), ("qa", "exact_match")])
+def test_the_metric_follows_the_kind(folder, kind, metric):
+    assert load_task(folder([ROW], card={"kind": kind})).metrics == (metric,)
+
+
 def test_listed_labels_make_a_classification(folder):
     assert load_task(folder([ROW], card={"labels": ["no", "yes"]})).labels == ("no", "yes")
 
@@ -216,17 +221,17 @@ def test_choices_are_answered_by_letters_or_by_their_text(write):
         (["null"], "row 1 must be a JSON object, as {…}; got null"),
         ([ROW, {"input": "a"}], "row 2: the column 'output' is missing, the row has input; name the columns"),
         (["{}"], "row 1: the column 'input' is missing, the row has no columns; name the columns"),
-        ([{"question": "a", "answer": "b"}], "the row has question, answer; name the columns, as in"),
-        ([{"question": "a", "answer": "b"}], "as in --columns input=question,output=answer."),
+        ([{"asked": "a", "said": "b"}], "the row has asked, said; name the columns, as in"),
+        ([{"asked": "a", "said": "b"}], "as in --columns input=question,output=answer."),
         ([ROW, {"text": "a", "label": "b"}], "row 2: the column 'input' is missing, the row has text, label"),
-        ([{"input": "a", "label": "b"}], "row 1: the column 'output' is missing, the row has input, label"),
+        ([{"input": "a", "said": "b"}], "row 1: the column 'output' is missing, the row has input, said"),
         ([{**ROW, "input": " \n"}], "row 1: 'input' must not be empty"),
         ([{**ROW, "output": ""}], "row 1: 'output' must not be empty"),
-        ([{**ROW, "output": True}], "row 1: 'output' must be a string; got a boolean (true); write it as"),
-        ([{"text": "a", "label": 1}], "'label' must be a string; got a number (1); write it as \"1\"."),
+        ([ROW, {**ROW, "output": True}], "row 2: 'output' must be a string; got a boolean (true); write it as"),
+        ([{"text": "a", "label": 1.5}], "'label' must be a string; got a number (1.5); write it as \"1.5\"."),
         ([{**ROW, "output": None}], "row 1: 'output' must be a string; got null."),
-        ([{**ROW, "input": ["a"]}], "row 1: 'input' must be a string; got a list ([\"a\"])."),
-        ([{**ROW, "context": {"a": 1}}], "row 1: 'context' must be a string; got an object ({\"a\": 1})."),
+        ([{**ROW, "input": ["a"]}], "row 1: 'input' must be a string; got a list ([\"a\"]); put its text into a"),
+        ([{**ROW, "context": {"a": 1}}], "row 1: 'context' must be a string; got an object ({\"a\": 1}); put its"),
         ([{**ROW, "context": ""}], "row 1: 'context' must not be empty; fill it in or leave it out."),
         ([{**ROW, "explanation": 0.5}], "row 1: 'explanation' must be a string; got a number (0.5)"),
         ([{**ROW, "input": "a\0b"}], "row 1: 'input' must be text, but it holds a NUL character; remove it."),
@@ -329,8 +334,8 @@ def test_test_rows_are_checked_like_train_rows(folder):
 def test_a_source_that_is_no_task_is_refused(tmp_path, write):
     assert f"there is no '{tmp_path}/nowhere'; a task is a folder, a .jsonl" in message(tmp_path / "nowhere")
     assert message("x" * 1000).startswith("there is no 'xxx")
-    assert "must be a folder or a file that ends in .jsonl or .csv." in message(write("a.parquet", "x"))
-    assert f"the folder '{tmp_path}' must hold train.jsonl, one JSON object a line; it" in message(tmp_path)
+    assert "must be a folder or a file that ends in .jsonl, .csv or .parquet." in message(write("a.txt", "x"))
+    assert f"the folder '{tmp_path}' must hold train.jsonl, train.csv or train.parquet; it" in message(tmp_path)
     (tmp_path / "train.jsonl").mkdir()
     assert message(tmp_path) == f"{tmp_path}/train.jsonl cannot be read: Is a directory."
 
@@ -410,6 +415,19 @@ def test_what_is_odd_is_said(task, problems):
 
 def test_one_output_is_no_problem_in_other_kinds():
     assert validate(Task(name="t", kind="qa", train=examples(("a", "x"), ("b", "x")))).problems == ()
+
+
+def test_choices_of_a_different_number_are_said_once(write):
+    rows = [{"input": f"q{i}", "output": "a", "choices": ["a", "b", "c", "d"][: 2 + i % 3]} for i in range(9)]
+    assert validate(load_task(write("a.jsonl", rows))).problems == ("Rows have 2 to 4 choices.",)
+    assert validate(load_task(write("b.jsonl", rows[::3]))).problems == ()
+
+
+def test_outputs_without_a_number_are_a_problem_for_a_metric_of_numbers():
+    train = examples(("a", "1,000"), ("b", "none"))
+    (problem,) = validate(Task(name="t", kind="math", train=train, metrics=("exact_match_number",))).problems
+    assert problem.startswith("There is 1 row whose output holds no number, which is all that exact_match_number ")
+    assert problem.endswith(": r2.")
 
 
 def test_a_model_counts_the_tokens():

@@ -7,8 +7,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kshot.adaptation import Run, adapt
     from kshot.adapted import AdaptedModel, load
-    from kshot.core.types import Example, Prompt, ScoreRequest, Segment, Task
+    from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Segment, Task
     from kshot.engine.load import load_model
+    from kshot.estimator import FewShotClassifier
     from kshot.selecting import select
 
 _WHERE = {
@@ -18,6 +19,8 @@ _WHERE = {
     "AdaptedModel": "kshot.adapted",
     "load": "kshot.adapted",
     "Example": "kshot.core.types",
+    "FewShotClassifier": "kshot.estimator",
+    "GenerateRequest": "kshot.core.types",
     "Prompt": "kshot.core.types",
     "ScoreRequest": "kshot.core.types",
     "Segment": "kshot.core.types",
@@ -28,6 +31,8 @@ _WHERE = {
 __all__ = [
     "AdaptedModel",
     "Example",
+    "FewShotClassifier",
+    "GenerateRequest",
     "Prompt",
     "Run",
     "ScoreRequest",

@@ -7,26 +7,30 @@ import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kshot import __version__
 from kshot.adapted import AdaptedModel
+from kshot.asking import Asker
 from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.progress import Progress, Silence
+from kshot.core.protocols import LanguageModel
 from kshot.core.seeding import digest
-from kshot.core.types import LanguageModel, Task, Work
+from kshot.core.types import Prediction, Task, Work
 from kshot.engine.load import load_model
-from kshot.evaluation.metrics import statistic
-from kshot.evaluation.prequential import SUMMARY, Stream, make_stream, sample_row, summarise
-from kshot.prompts.template import Template
-from kshot.recipe import PromptLearner, Recipe, make_learner, parse_recipes
+from kshot.evaluation.calibration import calibrated, temperature_of
+from kshot.evaluation.metrics import check_references, statistic
+from kshot.evaluation.prequential import SUMMARY, Stream, make_stream, primary_metric, sample_row, summarise
+from kshot.learning import make_learner
+from kshot.planning import Counting
+from kshot.prompts.chat import Chat
+from kshot.recipe import Recipe, parse_recipes
 from kshot.runs.record import open_run, write_json, write_jsonl
 from kshot.runs.store import SqliteStore
 
-SUPPORTED = ("classification", "multiple_choice")
 DEFAULT_SHOTS, DEFAULT_LIMIT = 16, 300
 
 
@@ -68,6 +72,8 @@ def adapt(
     limit: int = DEFAULT_LIMIT,
     out: str | Path | None = None,
     budget: str | None = None,
+    layout: str = "auto",
+    selector_model: LanguageModel | str | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Measure recipes prequentially on a shuffled stream of the training examples and choose the best.
@@ -76,8 +82,7 @@ def adapt(
     computed again.
 
     Args:
-        task: Classification or multiple choice, with at least two labels among its training examples; or where to
-            load it from.
+        task: With at least two different outputs among its training examples; or where to load it from.
         model: A language model, or its name (`load_model`).
         recipes: "all", or names with settings: "random,bm25:k=8", or a list of them.
         shots: The most demonstrations in a prompt, at most the number of training examples; by default 16, or all
@@ -87,6 +92,8 @@ def adapt(
         out: The run folder; by default a name made of task, model and settings, under `kshot-runs`.
         budget: A time such as "10m"; after it no further pack is started. Recipes that are not finished then are
             out of the choice, and the same `out` with a larger budget goes on with them.
+        layout: "plain", "turns" or "block" of the model's chat template, or "auto": turns for chat models, else plain.
+        selector_model: The language model that selectors ask, as `best-of-n`; by default the one that answers.
         progress: Told what is going on.
 
     Returns:
@@ -103,10 +110,15 @@ def adapt(
     recipes = recipes if isinstance(recipes, str) else ",".join(recipes)
     stream, chosen_recipes = prepare(task, recipes=recipes, shots=shots, seed=seed, limit=limit)
     language_model = load_model(model) if isinstance(model, str) else model
-    _check_model(task, stream, chosen_recipes, language_model)
+    judge_model = load_model(selector_model) if isinstance(selector_model, str) else selector_model
+    asker = Asker.for_task(task, language_model, layout)
+    judge = Asker.for_task(task, judge_model) if judge_model else None
+    _check_model(task, stream, chosen_recipes, asker)
     identity = {
         "task": task.fingerprint,
         "model": language_model.fingerprint,
+        "prompt": dict(asker.composer.record),
+        "selector_model": judge_model.fingerprint if judge_model else None,
         "seed": seed,
         "limit": limit,
     }
@@ -114,24 +126,28 @@ def adapt(
     open_run(folder, identity | {"task_name": task.name, "model_name": language_model.name})
     store = SqliteStore(folder / "store.sqlite")
     try:
-        counted = language_model.with_store(store)
-        if counted.remark:
-            progress.say(counted.remark)
-        if stream.removed:
-            progress.say(
-                f"{len(stream.removed)} rows left out, as an earlier row has the same input: "
-                f"{', '.join(stream.removed[:5])}"
-            )
-        measured = _Measuring(task, counted, stream, store, seed, progress, deadline)
+        asker = replace(asker, model=language_model.with_store(store))
+        judge = replace(judge, model=judge.model.with_store(store)) if judge else None
+        _say(progress, task, asker, stream)
+        measured = _Measuring(task, asker, judge, stream, store, seed, progress, deadline)
         scored = {recipe.name: measured.rows(recipe) for recipe in chosen_recipes}
-        work = counted.work
+        board = _leaderboard(task, scored, seed=seed)
+        chosen = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
+        by = "bits" if task.is_open else f"{task.metrics[0]}, then bits,"
+        choice = {"by": f"{by} over the stream", "run": str(folder.resolve())} | board[0]
+        best = AdaptedModel.fit(
+            asker,
+            chosen,
+            stream.examples + stream.rest,
+            seed=seed,
+            choice=choice,
+            temperature=measured.temperatures[chosen.name],
+            judge=judge,
+        )
+        best = best.with_model(language_model)
+        work = asker.model.work
     finally:
         store.close()
-    board = _leaderboard(task, scored, seed=seed)
-    chosen = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
-    everything = stream.examples + stream.rest
-    choice = {"by": f"{task.metrics[0]}, then bits, over the stream", "run": str(folder.resolve())} | board[0]
-    best = AdaptedModel.fit(task, chosen, everything, language_model, seed=seed, choice=choice)
     best.save(folder / "best")
     _record(folder, task, language_model, board, scored, stream, identity)
     return Run(folder, tuple(board), chosen.name, best, work)
@@ -145,21 +161,21 @@ def plan(
     shots: int | None = None,
     seed: int = 0,
     limit: int = DEFAULT_LIMIT,
+    layout: str = "auto",
 ) -> list[dict[str, Any]]:
     """Return what `adapt` with these settings would compute: recipe, predictions, forward tokens of the model.
 
-    Args: and Raises: as `adapt`.
+    Generated answers count with the most tokens that they may have. Args: and Raises: as `adapt`.
     """
     stream, chosen_recipes = prepare(task, recipes=recipes, shots=shots, seed=seed, limit=limit)
-    _check_model(task, stream, chosen_recipes, model)
+    asker = Asker.for_task(task, model, layout)
+    _check_model(task, stream, chosen_recipes, asker)
     rows = []
     for recipe in chosen_recipes:
-        tokens = 0
-        if recipe.needs and not recipe.missing_package:
-            learner = make_learner(recipe, task, model, seed=seed)
-            assert isinstance(learner, PromptLearner)
-            tokens = model.forward_tokens([request for request, *_ in map(learner.request, stream.queries())])
-        rows.append({"recipe": recipe.name, "predictions": len(stream.examples), "forward_tokens": tokens})
+        counting = Counting(model)
+        if recipe.needs and not recipe.missing_package and recipe.suits(task):
+            make_learner(recipe, task, replace(asker, model=counting), seed=seed).predict(stream.queries())
+        rows.append({"recipe": recipe.name, "predictions": len(stream.examples), "forward_tokens": counting.tokens})
     return rows
 
 
@@ -167,12 +183,6 @@ def prepare(
     task: Task, *, recipes: str = "all", shots: int | None = None, seed: int = 0, limit: int = DEFAULT_LIMIT
 ) -> tuple[Stream, tuple[Recipe, ...]]:
     """Return stream and recipes of a run, or raise UserError for whatever is wrong with the settings of `adapt`."""
-    if task.kind not in SUPPORTED:
-        raise UserError(
-            f"adapt takes tasks of kind {' or '.join(SUPPORTED)} so far; '{task.name}' is of kind {task.kind}. If its "
-            "outputs are labels that rarely repeat, put it into a folder as train.jsonl, with a task.json that says "
-            '{"kind": "classification"}.'
-        )
     if limit < 1:
         raise UserError(f"--limit must be 1 or more; got {limit}.")
     stream = make_stream(task, limit=limit, seed=seed)
@@ -191,17 +201,33 @@ def prepare(
             f"A task must have at least two different outputs to choose between; all training examples of "
             f"'{task.name}' have '{task.train[0].output}'."
         )
-    statistic(task.metrics[0], [], [], labels=task.labels, positive_label=task.positive_label)  # refuses what it lacks
+    metric = primary_metric(task)
+    statistic(metric, [], [], labels=task.labels, positive_label=task.positive_label)  # refuses what it lacks
+    for example in stream.examples:
+        check_references(metric, example.id, example.accepted)
     return stream, chosen
 
 
-def _check_model(task: Task, stream: Stream, recipes: Sequence[Recipe], model: LanguageModel) -> None:
+def _check_model(task: Task, stream: Stream, recipes: Sequence[Recipe], asker: Asker) -> None:
     """Raise UserError where a model lacks what a recipe needs, or an example is too long for it."""
     for recipe in recipes:
-        make_learner(recipe, task, model, seed=0)
+        make_learner(recipe, task, asker, seed=0)
     if any(r.needs for r in recipes):
         for example in stream.examples:
-            Template().compose_to_fit(task, (), example, model)
+            asker.prompt((), example)
+
+
+def _say(progress: Progress, task: Task, asker: Asker, stream: Stream) -> None:
+    """Tell what a user should know before the run."""
+    said = [*task.notes, asker.model.remark]
+    if isinstance(asker.composer, Chat):
+        said.append(asker.composer.remark(task))
+    if stream.removed:
+        first = ", ".join(stream.removed[:5])
+        said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")
+    for text in said:
+        if text:
+            progress.say(text)
 
 
 def _default_folder(task: Task, model: LanguageModel, identity: dict[str, Any]) -> Path:
@@ -215,50 +241,73 @@ class _BudgetSpentError(Exception):
 
 @dataclass(frozen=True)
 class _Measuring:
-    """What all recipes of a run are measured with."""
+    """What all recipes of a run are measured with; keeps the temperature of each that is done."""
 
     task: Task
-    model: LanguageModel
+    asker: Asker
+    judge: Asker | None
     stream: Stream
     store: SqliteStore
     seed: int
     progress: Progress
     deadline: float
+    temperatures: dict[str, float] = field(default_factory=dict)
 
     def rows(self, recipe: Recipe) -> "list[dict[str, Any]] | str":
         """Return a recipe's sample rows over the stream, or why there are none: its status on the leaderboard."""
-        if recipe.baseline and not recipe.baseline.applies(self.task):
+        if not recipe.suits(self.task):
             return "not-applicable"
         if recipe.missing_package:
             return "not-installed"
-        weights = self.model.fingerprint if recipe.needs else None
-        names = recipe.fingerprint, weights, self.task.fingerprint, self.stream.fingerprint, self.seed
+        predictions = self._predictions(recipe)
+        if predictions is None:
+            return "out-of-budget"
+        examples = self.stream.examples
+        self.temperatures[recipe.name] = 1.0
+        if recipe.calibration == "temperature" and not self.task.is_open:
+            self.temperatures[recipe.name] = temperature_of(predictions, examples)
+            predictions = calibrated(predictions, examples)
+        self._say(recipe, predictions)
+        pairs = enumerate(zip(examples, predictions, strict=True))
+        return [sample_row(self.task, recipe.name, i, *pair) for i, pair in pairs]
+
+    def _predictions(self, recipe: Recipe) -> Sequence[Prediction] | None:
+        """Return the predictions over the stream, from the store if they are there; None if the time is over."""
+        model = self.asker.model
+        asked = (model.fingerprint, dict(self.asker.composer.record)) if recipe.needs else None
+        judge = self.judge.model.fingerprint if self.judge else None
+        names = recipe.fingerprint, asked, judge, self.task.fingerprint, self.stream.fingerprint, self.seed
         key = digest(__version__, *names)
         n = len(self.stream.examples)
         self.progress.begin(recipe.name, n)
-        rows = self.store.get_predictions(key)
-        if rows:
-            self.model.work.reused += n if recipe.needs else 0
+        stored = self.store.get_predictions(key)
+        if stored:
+            model.work.reused += n if recipe.needs else 0
             self.progress.advance(n)
-            return [row | {"recipe": recipe.name} for row in rows]
-        learner = make_learner(recipe, self.task, self.model, seed=self.seed)
+            return [_as_prediction(row) for row in stored]
+        learner = make_learner(recipe, self.task, self.asker, seed=self.seed, judge=self.judge)
         try:
             self._advance(0)
             predictions = learner.predict(self.stream.queries(), progress=self._advance)
         except _BudgetSpentError:
-            return "out-of-budget"
-        rows = [
-            sample_row(recipe.name, i, *pair)
-            for i, pair in enumerate(zip(self.stream.examples, predictions, strict=True))
-        ]
-        self.store.put_predictions(key, rows)
-        n_dropped = sum(p.dropped > 0 for p in predictions)
+            return None
+        self.store.put_predictions(key, [asdict(p) for p in predictions])
+        return predictions
+
+    def _say(self, recipe: Recipe, predictions: Sequence[Prediction]) -> None:
+        """Tell what happened to prompts and answers."""
+        n, n_dropped = len(predictions), sum(p.dropped > 0 for p in predictions)
         if n_dropped:
             self.progress.say(
                 f"{recipe.name}: in {n_dropped} of {n} prompts demonstrations were left out, whole, to fit the "
-                f"model's {self.model.max_tokens} tokens (`dropped` in samples.jsonl)"
+                f"model's {self.asker.model.max_tokens} tokens (`dropped` in samples.jsonl)"
             )
-        return rows
+        n_written, n_cut = sum(p.answer is not None for p in predictions), sum(p.cut_off for p in predictions)
+        if n_cut:
+            self.progress.say(
+                f"{recipe.name}: {n_cut} of {n_written} generated answers did not end within "
+                f"{self.asker.answer_tokens} tokens and were cut (`cut_off` in samples.jsonl)"
+            )
 
     def _advance(self, n: int) -> None:
         self.progress.advance(n)
@@ -266,8 +315,17 @@ class _Measuring:
             raise _BudgetSpentError
 
 
+def _as_prediction(row: Mapping[str, Any]) -> Prediction:
+    """Return a stored prediction; JSON has lists for its tuples."""
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+    return Prediction(**values)
+
+
 def _leaderboard(task: Task, scored: Mapping[str, "list[dict[str, Any]] | str"], *, seed: int) -> list[dict[str, Any]]:
-    """Return the rows, best first: by metric, then bits, then prompt tokens; recipes without a result come last."""
+    """Return the rows, best first, those without a result last.
+
+    By metric, then bits, then prompt tokens; of open tasks by bits, which all predictions have.
+    """
     board: list[dict[str, Any]] = []
     for name, rows in scored.items():
         if isinstance(rows, str):
@@ -281,7 +339,7 @@ def _leaderboard(task: Task, scored: Mapping[str, "list[dict[str, Any]] | str"],
             f"At least one recipe must be finished to choose from: {why}. Give a larger --budget with the same --out, "
             "or other --recipes."
         )
-    done.sort(key=lambda r: (-r["metric"], r["bits_per_example"], r["query_tokens"]))
+    done.sort(key=lambda r: (0 if task.is_open else -r["metric"], r["bits_per_example"], r["query_tokens"]))
     return done + [row for row in board if row["status"] != "done"]
 
 

@@ -9,16 +9,23 @@ from typing import Any
 import numpy as np
 
 from kshot import __version__
+from kshot.asking import Asker
 from kshot.core.errors import UserError
 from kshot.core.progress import Progress, Silence
-from kshot.core.types import Example, FloatArray, LanguageModel, Prediction, Query, Task
+from kshot.core.protocols import LanguageModel
+from kshot.core.types import Example, FloatArray, Prediction, Query, Task
 from kshot.engine.load import load_model, portable_name
-from kshot.evaluation.prequential import sample_row, summarise
-from kshot.recipe import Recipe, demonstrations, fitted, make_learner, parse_recipe
+from kshot.evaluation.calibration import with_temperature
+from kshot.evaluation.metrics import check_references
+from kshot.evaluation.prequential import primary_metric, sample_row, summarise
+from kshot.learning import chosen, fitted, make_learner, shown
+from kshot.prompts.chat import composer_for
+from kshot.recipe import Recipe, parse_recipe
 from kshot.runs.record import write_folder
 from kshot.selection.all_past import AllPast
+from kshot.selection.order import AS_SELECTED, PER_QUERY
 
-FORMAT = 1
+FORMAT = 2
 ABOUT, POOL = "kshot.json", "demonstrations.jsonl"
 _TASK_FIELDS = ("name", "kind", "labels", "metrics", "instruction", "choices_in_input", "positive_label")
 _ROW_FIELDS = ("id", "input", "output", "context", "choices")
@@ -31,9 +38,10 @@ class AdaptedModel:
         task: Labels, metrics and instruction; its examples are not used.
         recipe: The recipe that was chosen.
         pool: The examples it has learnt: for a task-level selector the demonstrations that it shows, in order.
-        model: The language model; None for a baseline.
+        asker: The language model and how it is asked; None for a baseline.
         seed: The run's seed.
         choice: How it was chosen, for the record.
+        temperature: Of the probabilities over candidates, as fitted on the stream.
     """
 
     def __init__(
@@ -41,40 +49,57 @@ class AdaptedModel:
         task: Task,
         recipe: Recipe,
         pool: Sequence[Example],
-        model: LanguageModel | None,
+        asker: Asker | None,
         *,
         seed: int,
         choice: Mapping[str, Any],
+        temperature: float = 1.0,
     ):
         self.task = task
         self.recipe = recipe
         self.pool = tuple(pool)
-        self.model = model if recipe.needs else None
+        self.asker = asker if recipe.needs else None
         self.seed = seed
         self.choice = dict(choice)
-        shown = recipe
+        self.temperature = temperature
+        learning = recipe
         if recipe.selector and not recipe.selector.per_query:
-            shown = replace(recipe, selector=AllPast(limit=max(1, len(self.pool))))
-        self._learner = make_learner(shown, task, self.model, seed=seed)
+            # The pool is what is shown, in its order, unless the order depends on the query
+            order = recipe.order if recipe.order in PER_QUERY else AS_SELECTED
+            learning = replace(recipe, selector=AllPast(limit=max(1, len(self.pool))), order=order)
+        self._learner = make_learner(learning, task, self.asker, seed=seed)
 
     @classmethod
     def fit(
         cls,
-        task: Task,
+        asker: Asker,
         recipe: Recipe,
         examples: Sequence[Example],
-        model: LanguageModel | None,
         *,
         seed: int,
         choice: Mapping[str, Any],
+        temperature: float = 1.0,
+        judge: Asker | None = None,
     ) -> "AdaptedModel":
-        """Let a recipe learn all `examples`."""
+        """Let a recipe learn all `examples`; `judge` is the language model that selectors ask, if it is another."""
         pool = tuple(examples)
         if recipe.selector is None and recipe.baseline is None:
             pool = ()
         elif recipe.selector and not recipe.selector.per_query:
-            pool = demonstrations(fitted(recipe.selector, pool, seed=seed), pool, recipe.k, None, seed=seed)
-        return cls(task, recipe, pool, model, seed=seed, choice=choice)
+            selector = fitted(recipe.selector, pool, judge=judge or asker, seed=seed)
+            pool = shown(recipe, [pool[i] for i in chosen(selector, pool, recipe.k, None, seed=seed)], None, seed=seed)
+        return cls(asker.task, recipe, pool, asker, seed=seed, choice=choice, temperature=temperature)
+
+    @property
+    def model(self) -> LanguageModel | None:
+        """The language model; None for a baseline."""
+        return self.asker.model if self.asker else None
+
+    def with_model(self, model: LanguageModel) -> "AdaptedModel":
+        """Return the same adapted model on another instance of its language model."""
+        asker = replace(self.asker, model=model) if self.asker else None
+        how: Any = {"seed": self.seed, "choice": self.choice, "temperature": self.temperature}
+        return AdaptedModel(self.task, self.recipe, self.pool, asker, **how)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -99,14 +124,24 @@ class AdaptedModel:
         if isinstance(inputs, str | Mapping | Example):
             raise UserError("The inputs must be a list, also where there is one: predict([text]).")
         examples = [self._example(i, value) for i, value in enumerate(inputs)]
-        return self._learner.predict([Query(e, self.pool) for e in examples], progress=progress)
+        queries = [Query(e, self.pool, wants_text=True) for e in examples]
+        predictions = self._learner.predict(queries, progress=progress)
+        if self.temperature == 1.0:
+            return predictions
+        return [with_temperature(p, self.temperature) for p in predictions]
 
     def predict(self, inputs: Sequence["str | Mapping[str, Any] | Example"]) -> list[str]:
-        """Return the most probable answer for each input; see `predictions`."""
-        return [p.answer for p in self.predictions(inputs)]
+        """Return the most probable answer, or the generated one, for each input; see `predictions`."""
+        return [str(p.answer) for p in self.predictions(inputs)]
 
     def predict_proba(self, inputs: Sequence["str | Mapping[str, Any] | Example"]) -> FloatArray:
-        """Return probabilities `[n_inputs, n_labels]`; rows with fewer choices than others end in NaN."""
+        """Return probabilities `[n_inputs, n_labels]`; rows with fewer choices than others end in NaN.
+
+        Raises:
+            UserError: The task is open: its answers are generated, and there is no list of them.
+        """
+        if self.task.is_open:
+            raise UserError(f"predict_proba needs a task with labels or choices; this one is {self.task.kind}.")
         rows = [p.probs for p in self.predictions(inputs)]
         table = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
         for i, row in enumerate(rows):
@@ -131,7 +166,9 @@ class AdaptedModel:
             raise UserError(f"--limit must be 1 or more; got {limit}.")
         rows = task.test[:limit]
         if not rows:
-            raise UserError(f"evaluate needs test rows; '{task.name}' has none. Give a folder with test.jsonl.")
+            raise UserError(
+                f"evaluate needs test rows; '{task.name}' has none. Give a folder with test.jsonl, .csv or .parquet."
+            )
         if set(task.labels) - set(self.labels) or task.kind != self.task.kind:
             raise UserError(
                 f"The model answers {self.task.kind} with the labels {', '.join(self.labels) or 'of each row'}; "
@@ -141,14 +178,15 @@ class AdaptedModel:
             learnt, asked = ("letters" if t.choices_in_input else "the choices' text" for t in (self.task, task))
             raise UserError(f"The model answers with {learnt}; the outputs of '{task.name}' are {asked}.")
         for row in rows:
-            if row.output not in self.task.candidates(row):
+            check_references(primary_metric(task), row.id, row.accepted)
+            if not task.is_open and row.output not in self.task.candidates(row):
                 known = ", ".join(self.task.candidates(row))
                 raise UserError(f"Each output must be one that the model can give ({known}); '{row.id}': {row.output}.")
         progress = progress or Silence()
         progress.begin(self.recipe.name, len(rows))
         predictions = self.predictions(rows, progress=progress.advance)
         pairs = zip(rows, predictions, strict=True)
-        samples = [sample_row(self.recipe.name, i, *pair) for i, pair in enumerate(pairs)]
+        samples = [sample_row(task, self.recipe.name, i, *pair) for i, pair in enumerate(pairs)]
         found = summarise(task, samples, seed=self.seed)
         return {
             "metric": found["metric"],
@@ -170,7 +208,7 @@ class AdaptedModel:
             value = replace(example, choices=tuple(example.choices))
         if not value.input.strip():
             raise UserError(f"Each input must be a text that is not empty; number {i + 1} is empty.")
-        if not self.task.candidates(value):
+        if not self.task.is_open and not self.task.candidates(value):
             raise UserError(f"Each input of a multiple-choice task must bring its choices; number {i + 1} has none.")
         return value
 
@@ -193,10 +231,15 @@ class AdaptedModel:
                 "fingerprint": self.model.fingerprint,
                 "origin": dict(self.model.origin),
             }
+        prompt = None
+        if self.asker is not None:
+            prompt = {**self.asker.composer.record, "answer_tokens": self.asker.answer_tokens}
         about = {
             "format": FORMAT,
             "kshot": __version__,
             "model": model,
+            "prompt": prompt,
+            "temperature": self.temperature,
             "task": {name: getattr(self.task, name) for name in _TASK_FIELDS},
             "recipe": {"name": self.recipe.name, "k": self.recipe.k},
             "seed": self.seed,
@@ -241,16 +284,24 @@ def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedMo
             f"{folder} must have format {FORMAT}, which this kshot {__version__} reads; got {about.get('format')}, "
             f"written by kshot {about.get('kshot')}."
         )
-    if about["model"] is None:
-        model = None
-    else:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["task"].items()}
+    task = Task(train=(), **fields)
+    asker = None
+    if about["model"] is not None:
         model = model or load_model(about["model"]["name"], **about["model"]["origin"])
         if model.fingerprint != about["model"]["fingerprint"]:
             raise UserError(
                 f"{folder} was adapted with other weights than those of '{model.name}' (fingerprint "
                 f"{about['model']['fingerprint'][:12]}, now {model.fingerprint[:12]}); adapt again."
             )
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["task"].items()}
+        prompt = dict(about["prompt"])
+        answer_tokens = prompt.pop("answer_tokens")
+        asker = Asker(task, model, composer_for(model, prompt["layout"]), answer_tokens)
+        if dict(asker.composer.record) != prompt:
+            raise UserError(
+                f"{folder} was adapted with another chat template than '{model.name}' has now; adapt again."
+            )
     examples = [Example(**{**row, "choices": tuple(row.get("choices", ()))}) for row in pool]
     recipe = parse_recipe(about["recipe"]["name"], shots=max(1, about["recipe"]["k"]))
-    return AdaptedModel(Task(train=(), **fields), recipe, examples, model, seed=about["seed"], choice=about["choice"])
+    how: Any = {"seed": about["seed"], "choice": about["choice"], "temperature": about["temperature"]}
+    return AdaptedModel(task, recipe, examples, asker, **how)

@@ -1,37 +1,22 @@
-"""Recipes, one way of adapting each, and the learners that put them to work on a stream."""
+"""Recipes: one way of adapting each, read from names with settings."""
 
 import inspect
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from kshot.baselines import BASELINES
 from kshot.core.errors import UserError
 from kshot.core.plugins import configure, find, resolve
-from kshot.core.seeding import digest, generator
-from kshot.core.types import (
-    Baseline,
-    Capability,
-    Example,
-    FloatArray,
-    LanguageModel,
-    Learner,
-    Prediction,
-    Query,
-    ScoreRequest,
-    Selector,
-    Task,
-)
+from kshot.core.protocols import Baseline, Capability, Selector
+from kshot.core.seeding import digest
+from kshot.core.types import Task
 from kshot.models.embedding import missing_package
-from kshot.prompts.template import Template
-from kshot.selection import SELECTORS
+from kshot.selection import ON_REQUEST, SELECTORS
+from kshot.selection.order import AS_SELECTED, check_order
 
 ZERO_SHOT = "zero-shot"
 ZERO_SHOT_DOC = "Ask without any demonstration.\n\nSource: Brown et al. (2020), https://arxiv.org/abs/2005.14165."
-UNIFORM_SHARE = 0.01  # of the uniform, mixed into every recipe's probabilities
+CALIBRATIONS = ("temperature", "contextual", "none")
 
 
 @dataclass(frozen=True)
@@ -43,17 +28,24 @@ class Recipe:
         k: The most demonstrations shown.
         selector: Chooses them; None shows none.
         baseline: Answers without a language model.
+        order: How the chosen ones are put in order (`kshot.selection.order`).
+        calibration: "temperature" divides log-probabilities by a temperature fitted on the past; "contextual" divides
+            probabilities by those of inputs without content (Zhao et al. 2021, https://arxiv.org/abs/2102.09690);
+            "none" leaves them.
     """
 
     name: str
     k: int = 0
     selector: Selector | None = None
     baseline: Baseline | None = None
+    order: str = AS_SELECTED
+    calibration: str = "none"
 
     @property
     def fingerprint(self) -> str:
         """Identify method and settings."""
-        return digest(self.name.split(":")[0], self.k, repr(self.selector), repr(self.baseline))
+        parts = repr(self.selector), repr(self.baseline), self.order, self.calibration
+        return digest(self.name.split(":")[0], self.k, *parts)
 
     @property
     def missing_package(self) -> str | None:
@@ -66,6 +58,12 @@ class Recipe:
         """What a model must be able to do."""
         return frozenset() if self.baseline else frozenset({Capability.SCORE})
 
+    def suits(self, task: Task) -> bool:
+        """Return whether it can answer the task's kind."""
+        if self.baseline:
+            return self.baseline.applies(task)
+        return not (task.is_open and self.calibration == "contextual")
+
 
 def known_recipes() -> dict[str, str | None]:
     """Return the recipes' names with the class behind each; they are run in this order."""
@@ -74,6 +72,8 @@ def known_recipes() -> dict[str, str | None]:
 
 def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
     """Read recipes as written on the command line: "all", or "bm25,random:k=8,balanced=true,zero-shot".
+
+    "all" are those that are cheap; `best-of-n` has to be named.
 
     Args:
         text: Names, separated by commas; settings follow a colon.
@@ -90,7 +90,7 @@ def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
         else:
             names.append(piece.strip())
     if names == ["all"]:
-        names = list(known_recipes())
+        names = [name for name in known_recipes() if name not in ON_REQUEST]
     recipes = [parse_recipe(name, shots=shots) for name in names]
     for name in names:
         if names.count(name) > 1:
@@ -105,18 +105,24 @@ def parse_recipe(name: str, *, shots: int) -> Recipe:
     values = {key.strip(): value.strip() for key, _, value in pieces}
     if len(values) < len(pieces):
         raise UserError(f"{name}: each setting must be there once; got '{settings}'.")
-    if base == ZERO_SHOT:
-        if settings:
-            raise UserError(f"'{ZERO_SHOT}' has no settings; got '{settings}'.")
-        return Recipe(name)
     if base in BASELINES:
         return Recipe(name, baseline=configure(resolve(BASELINES[base]), values, owner=base))
+    calibration = values.pop("calibration", CALIBRATIONS[0])
+    if calibration not in CALIBRATIONS:
+        raise UserError(f"{base}: calibration must be one of {', '.join(CALIBRATIONS)}; got '{calibration}'.")
+    if base == ZERO_SHOT:
+        if values:
+            raise UserError(f"'{ZERO_SHOT}' has no setting but calibration; got '{settings}'.")
+        return Recipe(name, calibration=calibration)
+    order = values.pop("order", AS_SELECTED)
+    check_order(order, base)
     k_text = values.pop("k", str(shots))
     if not k_text.isdecimal() or int(k_text) < 1:
         raise UserError(f"{name}: k must be a whole number, 1 or more; got '{k_text}'.")
     table = {k: v for k, v in known_recipes().items() if v}
     cls = find(base, {**table, ZERO_SHOT: ""}, group="kshot.selectors", what="recipe")
-    return Recipe(name, k=int(k_text), selector=configure(cls, values, owner=base, also=("k",)))
+    selector = configure(cls, values, owner=base, also=("k", "order", "calibration"))
+    return Recipe(name, k=int(k_text), selector=selector, order=order, calibration=calibration)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -146,148 +152,3 @@ def describe_recipes() -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def make_learner(recipe: Recipe, task: Task, model: LanguageModel | None, *, seed: int) -> Learner:
-    """Return the learner that puts a recipe to work.
-
-    Raises:
-        UserError: The recipe needs a capability that the model lacks.
-    """
-    if recipe.baseline:
-        return BaselineLearner(recipe.name, recipe.baseline, task, seed)
-    lacking = recipe.needs - (model.capabilities if model else frozenset())
-    if model is None or lacking:
-        raise UserError(
-            f"The recipe '{recipe.name}' needs a model that can {', '.join(sorted(lacking))}; give another --model."
-        )
-    return PromptLearner(recipe, task, model, seed)
-
-
-def refit_point(n_past: int) -> int:
-    """Return how many of the first examples a task-level choice rests on: the last power of two in `n_past`."""
-    return 1 << (n_past.bit_length() - 1) if n_past else 0
-
-
-def mixed(probabilities: FloatArray) -> FloatArray:
-    """Mix in a little of the uniform, so that no answer costs infinitely many bits."""
-    return (1 - UNIFORM_SHARE) * probabilities + UNIFORM_SHARE / len(probabilities)
-
-
-@dataclass
-class PromptLearner:
-    """Shows demonstrations chosen from the past and reads the candidates' log-probabilities."""
-
-    recipe: Recipe
-    task: Task
-    model: LanguageModel
-    seed: int
-    template: Template = field(default_factory=Template)
-    _selector: Any = None  # fitted on a pool of `_n_pool` examples that ends with `_last`
-    _n_pool: int = -1
-    _last: Example | None = None
-
-    def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Predict each query from its own past; all prompts go to the model at once, so that they share prefixes."""
-        asked = [self.request(query) for query in queries]
-        before = self.model.work.seconds
-        scores = self.model.score([request for request, *_ in asked], progress=progress)
-        seconds = (self.model.work.seconds - before) / max(1, len(queries))
-        predictions = []
-        for query, row, (request, shown, n_dropped, fit_seconds) in zip(queries, scores, asked, strict=True):
-            candidates = self.task.candidates(query.example)
-            probabilities = mixed(np.exp(row - np.logaddexp.reduce(row)))
-            predictions.append(
-                Prediction(
-                    example_id=query.example.id,
-                    candidates=candidates,
-                    log_probs=tuple(row.tolist()),
-                    probs=tuple(probabilities.tolist()),
-                    answer=candidates[int(np.argmax(probabilities))],
-                    prompt_tokens=1 + sum(self.model.count_tokens(s.text) for s in request.prompt.segments),
-                    seconds=seconds,
-                    fit_seconds=fit_seconds,
-                    demonstrations=tuple(e.id for e in shown),
-                    dropped=n_dropped,
-                )
-            )
-        return predictions
-
-    def request(self, query: Query) -> tuple[ScoreRequest, tuple[Example, ...], int, float]:
-        """Return what is asked of the model for a query.
-
-        Returns:
-            The request, the demonstrations shown, how many chosen ones did not fit, the seconds that choosing took.
-        """
-        began = time.perf_counter()
-        chosen = self._demonstrations(query)
-        seconds = time.perf_counter() - began
-        prompt, n_dropped = self.template.compose_to_fit(self.task, chosen, query.example, self.model)
-        answers = tuple(self.template.answer(c) for c in self.task.candidates(query.example))
-        return ScoreRequest(prompt, answers), chosen[n_dropped:], n_dropped, seconds
-
-    def _demonstrations(self, query: Query) -> tuple[Example, ...]:
-        selector = self.recipe.selector
-        if selector is None or not query.past:
-            return ()
-        pool = query.past if selector.per_query else query.past[: refit_point(len(query.past))]
-        if len(pool) != self._n_pool or pool[-1] is not self._last:
-            self._selector = fitted(selector, pool, seed=self.seed)
-            self._n_pool, self._last = len(pool), pool[-1]
-        asked = query.example if selector.per_query else None
-        return demonstrations(self._selector, pool, self.recipe.k, asked, seed=self.seed)
-
-
-def fitted(selector: Selector, pool: Sequence[Example], *, seed: int) -> Selector:
-    """Return the selector fitted on a pool; the same pool and seed give the same one."""
-    return selector.fit(pool, rng=generator(seed, "fit", len(pool)))
-
-
-def demonstrations(
-    selector: Selector, pool: Sequence[Example], k: int, query: Example | None, *, seed: int
-) -> tuple[Example, ...]:
-    """Return what a fitted selector shows for a query, or for the whole task where the query is None."""
-    rng = generator(seed, "select", query.id if query else len(pool))
-    indices = selector.select(query, k, rng=rng)
-    if len(set(indices)) < len(indices) or not set(indices) <= set(range(len(pool))):
-        name = type(selector).__name__
-        raise UserError(f"A selector must return different indices in 0..{len(pool) - 1}; {name} returned {indices}.")
-    return tuple(pool[i] for i in indices)
-
-
-@dataclass
-class BaselineLearner:
-    """A classifier without a language model, fitted anew on the past of every query."""
-
-    name: str
-    baseline: Baseline
-    task: Task
-    seed: int
-
-    def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Predict each query from its own past; queries that share a past share the fit."""
-        predictions: list[Prediction] = []
-        past, classifier = None, self.baseline
-        for query in queries:
-            began = time.perf_counter()
-            if query.past is not past:
-                past = query.past
-                classifier = self.baseline.fit(self.task, past, rng=generator(self.seed, "fit", len(past)))
-            ready = time.perf_counter()
-            raw = classifier.probabilities([query.example])[0]
-            probabilities = mixed(raw)
-            candidates = self.task.candidates(query.example)
-            predictions.append(
-                Prediction(
-                    example_id=query.example.id,
-                    candidates=candidates,
-                    log_probs=tuple(np.log(probabilities).tolist()),
-                    probs=tuple(probabilities.tolist()),
-                    answer=candidates[int(np.argmax(probabilities))],
-                    seconds=time.perf_counter() - ready,
-                    fit_seconds=ready - began,
-                )
-            )
-            if progress:
-                progress(1)
-        return predictions

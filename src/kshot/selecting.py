@@ -1,21 +1,45 @@
-"""Choose demonstrations without running a model: for a prompt of one's own, or for another model's API."""
+"""Choose demonstrations: for a prompt of one's own, or for another model's API."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from kshot.asking import Asker
 from kshot.core.errors import UserError
-from kshot.core.types import Example, LanguageModel, Task
+from kshot.core.protocols import Judge, LanguageModel
+from kshot.core.types import Example, FloatArray, Task
 from kshot.evaluation.prequential import make_stream
-from kshot.prompts.template import Template
-from kshot.recipe import demonstrations, fitted, parse_recipe
+from kshot.learning import chosen, fitted, shown
+from kshot.recipe import parse_recipe
 
 
-def select(task: Task, selector: str, k: int, *, query: Example | None = None, seed: int = 0) -> list[Example]:
+@dataclass(frozen=True)
+class _NoJudge:
+    """Stands where a language model would have to be asked, but none was given."""
+
+    selector: str
+
+    def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        raise UserError(f"The selector '{self.selector}' asks a language model; give --model.")
+
+
+def select(
+    task: Task,
+    selector: str,
+    k: int,
+    *,
+    model: LanguageModel | None = None,
+    layout: str = "auto",
+    query: Example | None = None,
+    seed: int = 0,
+) -> list[Example]:
     """Choose demonstrations from the training examples.
 
     Args:
         task: Where the examples come from; repeated rows are left out.
         selector: A selector's name with settings, as "random:balanced=true".
         k: How many, at most as many as there are.
+        model: The language model that the selector asks, if it asks one.
+        layout: How that model is prompted, as for `adapt`.
         query: The input to choose for, where the selector chooses for each query.
         seed: As for `adapt`: the same seed gives the demonstrations of the adapted model.
 
@@ -34,20 +58,22 @@ def select(task: Task, selector: str, k: int, *, query: Example | None = None, s
         raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
     if recipe.k != k:
         raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
-    chosen = demonstrations(fitted(recipe.selector, pool, seed=seed), pool, recipe.k, query, seed=seed)
-    if len(chosen) > k:
-        raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(chosen)} whatever -k is.")
-    return list(chosen)
+    judge: Judge = Asker.for_task(task, model, layout) if model else _NoJudge(selector)
+    selector_at_work = fitted(recipe.selector, pool, judge=judge, seed=seed)
+    indices = chosen(selector_at_work, pool, k, query if recipe.selector.per_query else None, seed=seed)
+    if len(indices) > k:
+        raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(indices)} whatever -k is.")
+    return list(shown(recipe, [pool[i] for i in indices], query, seed=seed))
 
 
-def check_fits(task: Task, chosen: Sequence[Example], model: LanguageModel) -> int:
+def check_fits(task: Task, chosen: Sequence[Example], model: LanguageModel, *, layout: str = "auto") -> int:
     """Return how many tokens the demonstrations have in a prompt.
 
     Raises:
         UserError: They leave no room for the task's longest input.
     """
     longest = max(task.train, key=lambda e: model.count_tokens(e.input) + model.count_tokens(e.context or ""))
-    prompt, dropped = Template().compose_to_fit(task, chosen, longest, model)
+    prompt, dropped = Asker.for_task(task, model, layout).prompt(chosen, longest)
     if dropped:
         raise UserError(
             f"The demonstrations and an input must fit the model's {model.max_tokens} tokens; {dropped} of "

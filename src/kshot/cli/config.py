@@ -22,6 +22,8 @@ class AdaptConfig(BaseModel):
     budget: str | None = None
     out: str | None = None
     columns: str | None = None
+    layout: str = "auto"
+    selector_model: str | None = None
     device: str | None = None
     dtype: str = "auto"
     revision: str | None = None

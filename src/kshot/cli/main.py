@@ -21,7 +21,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Folder, .jsonl or .csv file, or builtin:NAME.")]
+TaskArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK", help="Folder; .jsonl, .csv or .parquet file; hf://NAME[:CONFIG][@TRAIN[,TEST]]; builtin:NAME."
+    ),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option("--model", help="Hub id or folder, demo, gguf:FILE, tiny, scripted."),
@@ -33,6 +38,10 @@ ColumnsOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, …")]
 DtypeOption = Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+LayoutOption = Annotated[
+    str | None,
+    typer.Option("--layout", help="plain; turns or block of the model's chat template; auto (the default)."),
+]
 RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag on the hub.")]
 
 
@@ -57,6 +66,10 @@ def adapt(
     config: Annotated[Path | None, typer.Option(help="YAML file with these settings; flags override.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed, and stop.")] = False,
     columns: ColumnsOption = None,
+    layout: LayoutOption = None,
+    selector_model: Annotated[
+        str | None, typer.Option("--selector-model", help="The model that selectors ask, if another than --model.")
+    ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
@@ -72,6 +85,7 @@ def adapt(
         "limit": limit,
     }
     flags |= {"out": out, "columns": columns, "device": device, "dtype": dtype, "revision": revision}
+    flags |= {"layout": layout, "selector_model": selector_model}
     settings = read_config(config, flags)
     if settings.model is None:
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
@@ -89,6 +103,7 @@ def adapt(
         "limit": settings.limit,
     }
     prepare(loaded, **shared)  # before a model is loaded
+    shared["layout"] = settings.layout
     language_model = load_model(
         settings.model, device=settings.device, dtype=settings.dtype, revision=settings.revision
     )
@@ -96,7 +111,15 @@ def adapt(
         _print_plan(plan(loaded, language_model, **shared), as_json)
         return
     with TerminalProgress() as progress:
-        run = run_adapt(loaded, language_model, **shared, out=settings.out, budget=settings.budget, progress=progress)
+        run = run_adapt(
+            loaded,
+            language_model,
+            **shared,
+            out=settings.out,
+            budget=settings.budget,
+            selector_model=settings.selector_model,
+            progress=progress,
+        )
     if as_json:
         print_json(run.to_json())
     else:
@@ -116,10 +139,11 @@ def _print_run(run: Any, metric: str) -> None:
 
     stdout.print(leaderboard_table(run.leaderboard, metric=metric, chosen=run.chosen))
     first = run.leaderboard[0]
+    by_bits = f"by its {first['bits_per_example']:.2f} bits over {first['n']} predictions; "
     stdout.print(
-        f"\nchosen: {run.chosen}, {metric} {first['metric']:.3f} "
-        f"({first['metric_low']:.3f} - {first['metric_high']:.3f}) as measured over {first['n']} predictions, "
-        "each made before its label was seen"
+        f"\nchosen: {run.chosen}, {by_bits if first['metric_n'] < first['n'] else ''}{metric} {first['metric']:.3f} "
+        f"({first['metric_low']:.3f} - {first['metric_high']:.3f}) as measured over {first['metric_n']} answers, "
+        "each given before its label was seen"
     )
     stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})", markup=False)
 
@@ -131,6 +155,7 @@ def select(
     selector: Annotated[str, typer.Option(help="A selector, as random or random:balanced=true.")],
     k: Annotated[int, typer.Option("-k", help="How many demonstrations.")],
     model: ModelOption = None,
+    layout: LayoutOption = None,
     query: Annotated[str | None, typer.Option(help="The input to choose for (bm25, dense).")] = None,
     seed: Annotated[int, typer.Option(help="As for adapt.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write JSONL here instead of to stdout.")] = None,
@@ -147,9 +172,10 @@ def select(
 
     loaded = Task.load(task, columns=parse_columns(columns))
     asked = Example(query, "", "query") if query else None
-    chosen = run_select(loaded, selector, k, query=asked, seed=seed)
-    if model is not None:
-        n_tokens = check_fits(loaded, chosen, load_model(model))
+    language_model = load_model(model) if model is not None else None
+    chosen = run_select(loaded, selector, k, model=language_model, layout=layout or "auto", query=asked, seed=seed)
+    if language_model is not None:
+        n_tokens = check_fits(loaded, chosen, language_model, layout=layout or "auto")
         stderr.print(f"{n_tokens} tokens for '{model}'", markup=False)
     lines = "".join(
         json.dumps({"id": e.id, "input": e.input, "output": e.output} | _optional(e), ensure_ascii=False) + "\n"
@@ -171,7 +197,7 @@ def predict(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
     inputs: Annotated[
         str | None,
-        typer.Argument(help="A .jsonl or .csv file with `input`, or a text file with one input a line; else stdin."),
+        typer.Argument(help="A .jsonl, .csv or .parquet file with `input`, or any file with one input a line; stdin."),
     ] = None,
     columns: ColumnsOption = None,
     as_json: JsonOption = False,
@@ -190,7 +216,7 @@ def predict(
         print_json({"predictions": rows})
         return
     for p in predictions:
-        sys.stdout.write(p.answer.replace("\n", " ") + "\n")
+        sys.stdout.write(str(p.answer).replace("\n", " ") + "\n")
 
 
 @app.command()
@@ -226,6 +252,7 @@ def evaluate(
 def validate(
     task: TaskArgument,
     model: ModelOption = None,
+    layout: LayoutOption = None,
     columns: ColumnsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -245,15 +272,18 @@ def validate(
         return
     labels = f", labels {', '.join(report.labels)}" if report.labels else ""
     stdout.print(f"{loaded.name}: {report.kind}, {report.n_train} train, {report.n_test} test{labels}", markup=False)
+    for note in loaded.notes:
+        stdout.print(f"note: {note}", markup=False)
     for problem in report.problems:
         stdout.print(f"problem: {problem}", markup=False)
     if report.n_tokens:
-        from kshot.prompts.template import Template
+        from kshot.prompts.chat import composer_for
 
         stdout.print("tokens of an input: least {}, median {}, most {}".format(*report.n_tokens))
         shown = loaded.train[1:3]
         stdout.print("\nthe prompt for the first row, behind two demonstrations:\n" + "-" * 60)
-        stdout.print(Template().compose(loaded, shown, loaded.train[0]).text, markup=False)
+        composer = composer_for(language_model, layout or "auto")
+        stdout.print(composer.compose(loaded, shown, loaded.train[0]).text, markup=False)
         stdout.print("-" * 60)
 
 

@@ -1,11 +1,10 @@
-"""The vocabulary: examples, tasks, prompts, requests and predictions, and the protocols between the rooms."""
+"""The vocabulary: examples, tasks, prompts, requests and predictions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +36,11 @@ class Example:
         """The input, then the context: an encoder that cuts long texts keeps the input."""
         return f"{self.input}\n{self.context}" if self.context else self.input
 
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Every right answer, the output first."""
+        return (self.output, *(r for r in self.references if r != self.output))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -47,6 +51,7 @@ class Task:
         metrics: Names of metrics, the first is the primary one.
         choices_in_input: The rows' inputs list their choices as "(A) …" and outputs are letters as "(B)".
         positive_label: The label that the metric `f1` counts, if the task names one.
+        notes: What was guessed while loading, for the user to read; not part of the fingerprint.
     """
 
     name: str
@@ -58,14 +63,20 @@ class Task:
     instruction: str = ""
     choices_in_input: bool = True
     positive_label: str | None = None
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def load(source: str | Path, *, columns: Mapping[str, str] | None = None) -> "Task":
-        """Load a task from a folder, a `.jsonl` or `.csv` file, or `builtin:NAME`; see `kshot.tasks.load`."""
+        """Load a task from a folder, a file, `hf://NAME` or `builtin:NAME`; see `kshot.tasks.load`."""
         return resolve("kshot.tasks.load:load_task")(source, columns=columns)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the answer is a text that has to be generated, instead of one of a row's candidates."""
+        return self.kind not in ("classification", "multiple_choice")
+
     def candidates(self, example: Example) -> tuple[str, ...]:
-        """Return the answers that `example` can have: the task's labels, or the row's letters or choices."""
+        """Return the answers that `example` can have: labels, or the row's letters or choices; none if open."""
         if self.kind != "multiple_choice":
             return self.labels
         if self.choices_in_input:
@@ -92,9 +103,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Segments in reading order, ending just before the answer that a model has to give."""
+    """Segments in reading order, ending just before the answer that a model has to give.
+
+    Attributes:
+        spells_first_token: The text itself spells the model's first token (BOS), as chat templates do.
+    """
 
     segments: tuple[Segment, ...]
+    spells_first_token: bool = False
 
     @property
     def text(self) -> str:
@@ -107,7 +123,8 @@ class EncodedPrompt:
     """Token ids of a prompt, and where in them its answers stand.
 
     Attributes:
-        ids: Token ids, the concatenation of the segments' own ids behind the model's first token (BOS).
+        ids: Token ids, the concatenation of the segments' own ids, behind the model's first token (BOS) unless the
+            prompt spells it.
         answer_spans: (start, end) of every answer segment, end exclusive.
     """
 
@@ -124,11 +141,50 @@ class ScoreRequest:
 
 
 @dataclass(frozen=True)
+class GenerateRequest:
+    """A prompt and how its answer is to be written.
+
+    Attributes:
+        max_tokens: The most tokens of the answer.
+        stop: The answer ends before the first of these texts; it also ends at the model's own end of text.
+        temperature: 0 takes the most probable token at each step; otherwise logits are divided by it and a token is
+            drawn.
+        seed: For the draws; each request's depend on the seed and its prompt alone.
+        allowed: The whole answers that may be given, each with its terminator; empty allows anything.
+    """
+
+    prompt: Prompt
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    seed: int = 0
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generated answer.
+
+    Attributes:
+        text: Up to the stop, without it.
+        finished: Whether it came to an end within `max_tokens`.
+    """
+
+    text: str
+    finished: bool
+
+
+@dataclass(frozen=True)
 class Query:
-    """An example to be answered, and what may be learnt from: the past of its stream, never itself."""
+    """An example to be answered, and what may be learnt from: the past of its stream, never itself.
+
+    Attributes:
+        wants_text: For open tasks: generate the answer, beside scoring the known one.
+    """
 
     example: Example
     past: Sequence[Example]
+    wants_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,27 +193,30 @@ class Prediction:
 
     Attributes:
         example_id: Whose answer it is.
-        candidates: The possible answers.
+        candidates: The possible answers; in open tasks the example's own output, if it has one.
         log_probs: Log-probability in nats of each candidate, as the learner gave it (not normalised).
-        probs: Probabilities over the candidates, summing to 1, mixed with a little of the uniform.
-        answer: The most probable candidate.
+        probs: Probabilities over the candidates, summing to 1, mixed with a little of the uniform; in open tasks the
+            output's raw probability.
+        answer: The most probable candidate; in open tasks the generated text, or None where none was wanted.
         prompt_tokens: Tokens of the prompt; 0 where no language model was asked.
         seconds: Computing time of the answer, shared evenly by the predictions that were computed together.
         fit_seconds: Computing time of learning anew before this prediction (selectors, baselines).
         demonstrations: Ids of the examples shown, in the order of the prompt.
         dropped: How many chosen demonstrations did not fit the model's context.
+        cut_off: The generated answer came to no end and was cut.
     """
 
     example_id: str
     candidates: tuple[str, ...]
     log_probs: tuple[float, ...]
     probs: tuple[float, ...]
-    answer: str
+    answer: str | None
     prompt_tokens: int = 0
     seconds: float = 0.0
     fit_seconds: float = 0.0
     demonstrations: tuple[str, ...] = ()
     dropped: int = 0
+    cut_off: bool = False
 
 
 @dataclass
@@ -171,128 +230,3 @@ class Work:
     scored: int = 0
     reused: int = 0
     seconds: float = 0.0
-
-
-class Capability(StrEnum):
-    """What a language model can be asked for."""
-
-    SCORE = "score"
-
-
-class Store(Protocol):
-    """Every score once: what is put is on disk when `put` returns, wholly or not at all."""
-
-    def get(self, keys: Sequence[str]) -> dict[str, tuple[FloatArray, float]]:
-        """Return (values, seconds) of those keys that are stored."""
-        ...
-
-    def put(self, rows: Sequence[tuple[str, FloatArray, float]]) -> None:
-        """Store (key, values, seconds) rows in one transaction; a key that is there keeps its first value."""
-        ...
-
-
-class LanguageModel(Protocol):
-    """Something that scores continuations of prompts."""
-
-    @property
-    def name(self) -> str:
-        """How the user named it, e.g. "demo"."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies weights, precision and tokenizer: equal fingerprints give equal scores."""
-        ...
-
-    @property
-    def origin(self) -> Mapping[str, str]:
-        """How to load it again beside its name: the arguments of `load_model` that were given."""
-        ...
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What it can be asked for."""
-        ...
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest prompt with its answer, in tokens."""
-        ...
-
-    @property
-    def remark(self) -> str | None:
-        """What a user should know before a run with it, or None."""
-        ...
-
-    @property
-    def work(self) -> Work:
-        """What it has done since it was made."""
-        ...
-
-    def count_tokens(self, text: str) -> int:
-        """Return how many tokens `text` has when it is encoded as a segment of its own."""
-        ...
-
-    def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
-        """Return how many tokens have to be run to score `requests`, without running any."""
-        ...
-
-    def with_store(self, store: Store) -> Self:
-        """Return the same model with its own work counter, keeping every score in `store`."""
-        ...
-
-    def score(
-        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
-    ) -> list[FloatArray]:
-        """Return, for each request, one log-probability in nats per continuation, shape [n_continuations].
-
-        Args:
-            requests: Prompts with their continuations; prefixes that they share are computed once.
-            progress: Called with the number of requests finished since the last call.
-        """
-        ...
-
-
-class Selector(Protocol):
-    """Chooses and orders demonstrations, for a whole task or for each query.
-
-    `per_query` says which: a per-query selector is fitted on all the past at every step of a stream, a
-    task-level one again whenever the past has doubled.
-    """
-
-    per_query: bool
-
-    def fit(self, pool: Sequence[Example], *, rng: np.random.Generator) -> Self:
-        """Return a selector that knows `pool`; the one it is called on stays as it is."""
-        ...
-
-    def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return at most `k` indices into the pool; the last one stands next to the query.
-
-        `query` is None where the choice is for the whole task.
-        """
-        ...
-
-
-class Baseline(Protocol):
-    """A classifier without a language model, in the same race."""
-
-    def applies(self, task: Task) -> bool:
-        """Return whether the task's kind suits it."""
-        ...
-
-    def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:
-        """Return a classifier that has learnt `examples`, which may be none or have one label only."""
-        ...
-
-    def probabilities(self, queries: Sequence[Example]) -> list[FloatArray]:
-        """Return for each query one probability per candidate (`Task.candidates`), summing to 1."""
-        ...
-
-
-class Learner(Protocol):
-    """A recipe at work: all that the evaluation and `AdaptedModel` see."""
-
-    def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Predict each query from its own past alone."""
-        ...

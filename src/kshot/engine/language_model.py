@@ -3,21 +3,26 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
 from kshot.core.errors import UserError
+from kshot.core.protocols import Capability, ChatFormat, Store
 from kshot.core.seeding import digest
-from kshot.core.types import Capability, EncodedPrompt, FloatArray, Prompt, ScoreRequest, Store, Work
+from kshot.core.types import EncodedPrompt, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
+from kshot.engine.generation import Decoding, generate_packed, generate_plain, groups_of, needed_groups
 from kshot.engine.scoring import score_packed, score_plain
 from kshot.engine.trie import build_tree, cut, packs_for
 from kshot.models.hf import Backbone, NotPackableError
 
 Encoded = tuple[tuple[int, ...], list[tuple[int, ...]]]  # prompt ids, ids of each continuation
 Row = tuple[str, FloatArray, float]  # key, log-probabilities, seconds
+Asked = tuple[tuple[int, ...], Decoding]  # prompt ids, how to answer
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
+_GROUP_ROWS, _GROUP_ANSWERS = 8192, 32  # remembered tokens, and answers written at once
 _TRIAL_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 
@@ -31,7 +36,7 @@ class Engine:
         memory_limit_bytes: What the logits of a pack may take.
     """
 
-    capabilities = frozenset({Capability.SCORE})
+    capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
 
     def __init__(
         self,
@@ -69,6 +74,11 @@ class Engine:
         return self.backbone.max_tokens
 
     @property
+    def chat(self) -> ChatFormat | None:
+        """How it writes conversations; None for a base model."""
+        return self.backbone.chat
+
+    @property
     def remark(self) -> str | None:
         """That the model is scored slowly, if it is, and why."""
         if self.obstacle is None:
@@ -95,7 +105,7 @@ class Engine:
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Turn a prompt into token ids with the spans of its answers, segment by segment."""
-        ids = list(self.backbone.first_ids)
+        ids = [] if prompt.spells_first_token else list(self.backbone.first_ids)
         spans = []
         for segment in prompt.segments:
             start = len(ids)
@@ -136,25 +146,95 @@ class Engine:
             UserError: An empty text, or a prompt too long for the model.
         """
         encoded = [self._encode_request(r) for r in requests]
-        settings = (ENGINE_VERSION, self._pack_tokens, self.backbone.device.type)
-        keys = [digest(self.fingerprint, "score", *e, *settings) for e in encoded]
-        unique = dict(zip(keys, encoded, strict=True))
-        results = self._store.get(list(unique)) if self._store else {}
+        keys = [self._key("score", *e) for e in encoded]
+        run = self._packed if self.obstacle is None else self._plain
+        get, put = (self._store.get, self._store.put) if self._store else (None, None)
+        return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, progress)
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[Generation]:
+        """Return an answer for each request.
+
+        Greedy answers are, token by token, those of a plain forward pass for each token. Groups of prompts that are
+        answered together depend on the requests alone; a group is committed when it is done.
+
+        Raises:
+            UserError: A prompt too long for the model, or an empty text among `allowed`.
+        """
+        encoded = [self._encode_generation(r) for r in requests]
+        keys = [self._key("generate", prompt, *vars(how).values()) for prompt, how in encoded]
+        run = self._generate_packed if self.obstacle is None else self._generate_plain
+        get, put = (self._store.get_texts, self._store.put_texts) if self._store else (None, None)
+        return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, progress)
+
+    def _key(self, *request: object) -> str:
+        return digest(self.fingerprint, *request, ENGINE_VERSION, self._pack_tokens, self.backbone.device.type)
+
+    def _each_once(
+        self,
+        unique: Mapping[str, Any],
+        keys: Sequence[str],
+        get: Callable[[Sequence[str]], dict[str, tuple[Any, float]]] | None,
+        put: Callable[[Sequence[tuple[str, Any, float]]], None] | None,
+        run: Callable[[Mapping[str, Any], Sequence[str]], Iterator[list[tuple[str, Any, float]]]],
+        progress: Callable[[int], None] | None,
+    ) -> list[Any]:
+        """Return a result for each of `keys`: from the store, or else run and committed part by part."""
+        results = get(list(unique)) if get else {}
         self.work.reused += len(results)
         tell = progress or (lambda n: None)
         tell(sum(key in results for key in keys))
         missing = [key for key in unique if key not in results]
-        if missing:
-            run = self._packed if self.obstacle is None else self._plain
-            for rows in run(unique, missing):
-                fresh = [row for row in rows if row[0] not in results]
-                if self._store:
-                    self._store.put(fresh)
-                results.update((key, (values, seconds)) for key, values, seconds in fresh)
-                self.work.scored += len(fresh)
-                tell(len(fresh))
+        for rows in run(unique, missing) if missing else ():
+            fresh = [row for row in rows if row[0] not in results]
+            if put:
+                put(fresh)
+            results.update((key, (value, seconds)) for key, value, seconds in fresh)
+            self.work.scored += len(fresh)
+            tell(len(fresh))
         self.work.seconds += sum(results[key][1] for key in unique)
         return [results[key][0] for key in keys]
+
+    def _encode_generation(self, request: GenerateRequest) -> Asked:
+        prompt = self.encode(request.prompt).ids
+        room = self.max_tokens - len(prompt)
+        if not prompt or room < 1 or request.max_tokens < 1:
+            raise UserError(
+                f"A prompt must have between 1 and {self.max_tokens - 1} tokens, and its answer 1 or more; got "
+                f"{len(prompt)} and {request.max_tokens}. Use fewer demonstrations (--shots) or shorter inputs."
+            )
+        allowed = tuple(self.backbone.tokenise(text) for text in request.allowed)
+        if not all(allowed):
+            raise UserError("Each allowed answer must have at least one token; got an empty text.")
+        most = max(map(len, allowed), default=min(request.max_tokens, room))
+        return prompt, Decoding(most, request.stop, request.temperature, request.seed, allowed)
+
+    def _generate_packed(
+        self, requests: Mapping[str, Asked], missing: Sequence[str]
+    ) -> Iterator[list[tuple[str, Generation, float]]]:
+        """Run the groups that `missing` needs; yield the answers of each."""
+        keys = list(requests)
+        prompts, decodings = [p for p, _ in requests.values()], [how for _, how in requests.values()]
+        tree = build_tree(prompts, [[(0,)]] * len(prompts))
+        packs = cut(tree, max_tokens=self._pack_tokens, max_scored=self._pack_scored)
+        groups = groups_of(tree, packs, max_rows=_GROUP_ROWS, max_answers=_GROUP_ANSWERS)
+        wanted = set(missing)
+        todo = needed_groups(tree, packs, groups, np.array([i for i, key in enumerate(keys) if key in wanted]))
+        began = time.perf_counter()
+        for answers in generate_packed(self.backbone, tree, packs, groups, todo, prompts, decodings):
+            share = (time.perf_counter() - began) / len(answers)
+            began = time.perf_counter()
+            yield [(keys[a.index], a.result, share) for a in answers if a.result is not None]
+
+    def _generate_plain(
+        self, requests: Mapping[str, Asked], missing: Sequence[str]
+    ) -> Iterator[list[tuple[str, Generation, float]]]:
+        """Answer the missing requests one by one."""
+        for key in missing:
+            began = time.perf_counter()
+            answer = generate_plain(self.backbone, *requests[key])
+            yield [(key, answer, time.perf_counter() - began)]
 
     def _encode_request(self, request: ScoreRequest) -> Encoded:
         prompt = self.encode(request.prompt).ids

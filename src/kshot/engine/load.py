@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kshot.core.errors import UserError
-from kshot.core.types import LanguageModel
+from kshot.core.protocols import LanguageModel
 from kshot.models.load import load_white_box
 from kshot.models.scripted import scripted_from
 

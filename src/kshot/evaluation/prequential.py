@@ -6,24 +6,28 @@ https://doi.org/10.2307/2981683; for choosing recipes: Bornschein et al. (2025),
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import log2
+from math import log, log2
 from typing import Any
 
 from kshot.core.seeding import digest, generator
 from kshot.core.types import Example, Prediction, Query, Task
+from kshot.evaluation.metrics import metric_for, row_score
 from kshot.evaluation.statistics import interval
+from kshot.learning import refit_point
 from kshot.tasks.validate import without_duplicates
 
 SUMMARY = (
     "metric",
     "metric_low",
     "metric_high",
+    "metric_n",
     "bits_per_example",
     "n",
     "fit_seconds",
     "query_tokens",
     "query_ms",
 )
+TEXTS_AT_CHECKPOINT = 8
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,16 @@ class Stream:
         return digest([e.id for e in self.examples])
 
     def queries(self) -> list[Query]:
-        """Return each example as a query that sees the examples before it."""
-        return [Query(e, self.examples[:i]) for i, e in enumerate(self.examples)]
+        """Return each example as a query that sees the examples before it.
+
+        Of an open task the answers to the first 8 examples behind each checkpoint (4, 8, 16, 32, …) are generated,
+        which costs more than scoring the known answer; the recipes race on the bits of all.
+        """
+        first = min(4, len(self.examples) - 1)
+        return [
+            Query(e, self.examples[:i], wants_text=i >= first and i - refit_point(i) < TEXTS_AT_CHECKPOINT)
+            for i, e in enumerate(self.examples)
+        ]
 
 
 def make_stream(task: Task, *, limit: int, seed: int) -> Stream:
@@ -58,15 +70,26 @@ def make_stream(task: Task, *, limit: int, seed: int) -> Stream:
     return Stream(shuffled[:limit], shuffled[limit:], removed)
 
 
-def sample_row(recipe: str, position: int, example: Example, prediction: Prediction) -> dict[str, Any]:
-    """Return what is kept of one prediction: the prediction, and how it compares with the label."""
-    probability = prediction.probs[prediction.candidates.index(example.output)]
+def primary_metric(task: Task) -> str:
+    """Return the metric that scores the task: its first one; `exact_match` of kind qa is SQuAD's, with its rules."""
+    return metric_for(task.metrics[0], task.kind)
+
+
+def sample_row(task: Task, recipe: str, position: int, example: Example, prediction: Prediction) -> dict[str, Any]:
+    """Return what is kept of one prediction: the prediction, and how it compares with the right answer.
+
+    `score` is that of the primary metric for this row alone; None where no text was generated.
+    """
+    at = prediction.candidates.index(example.output)
+    bits = -prediction.log_probs[at] / log(2) if task.is_open else -log2(prediction.probs[at])
+    answer = prediction.answer
     return {
         "recipe": recipe,
         "position": position,
         "gold": example.output,
-        "score": float(prediction.answer == example.output),
-        "bits": -log2(probability),
+        "references": list(example.accepted),
+        "score": None if answer is None else row_score(primary_metric(task), example.accepted, answer),
+        "bits": bits,
         **asdict(prediction),
     }
 
@@ -74,14 +97,16 @@ def sample_row(recipe: str, position: int, example: Example, prediction: Predict
 def summarise(task: Task, rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
     """Return metric with its 95 % interval, bits per example, number, and cost per query of a recipe's rows.
 
-    Tokens and milliseconds are means over the rows: early in a stream prompts are shorter than those of the model
-    that is handed over.
+    The metric is over the `metric_n` rows that have an answer: all of them, or in open tasks those whose text was
+    generated. Tokens and milliseconds are means over all rows: early in a stream prompts are shorter than those of
+    the model that is handed over.
     """
-    gold, answers = [r["gold"] for r in rows], [r["answer"] for r in rows]
-    labels = task.labels or tuple(sorted({*gold, *answers}))
+    answered = [r for r in rows if r["answer"] is not None]
+    answers = [r["answer"] for r in answered]
+    labels = task.labels or tuple(sorted({*(r["gold"] for r in answered), *answers}))
     value, low, high = interval(
-        task.metrics[0],
-        gold,
+        primary_metric(task),
+        [r["references"] for r in answered],
         answers,
         labels=labels,
         positive_label=task.positive_label,
@@ -92,4 +117,5 @@ def summarise(task: Task, rows: Sequence[dict[str, Any]], *, seed: int) -> dict[
     fit_seconds = sum(r["fit_seconds"] for r in rows)
     tokens = sum(r["prompt_tokens"] for r in rows) / n
     query_ms = 1000 * sum(r["seconds"] for r in rows) / n
-    return dict(zip(SUMMARY, (value, low, high, bits, n, fit_seconds, tokens, query_ms), strict=True))
+    values = (value, low, high, len(answered), bits, n, fit_seconds, tokens, query_ms)
+    return dict(zip(SUMMARY, values, strict=True))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.evaluation.metrics import get_metric, statistic
+from kshot.evaluation.text_metrics import References
 
 
 def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -16,7 +17,7 @@ def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
     Args:
-        successes: How many of `n` succeeded; scores between 0 and 1 add up to fractions.
+        successes: How many of `n` succeeded.
         n: How many were tried.
         level: The share of such intervals that contain the true proportion.
 
@@ -60,24 +61,26 @@ def bootstrap(
 
 def interval(
     name: str,
-    gold: Sequence[str],
+    references: Sequence[References],
     answers: Sequence[str],
     *,
     labels: Sequence[str],
     positive_label: str | None = None,
     rng: np.random.Generator,
 ) -> tuple[float, float, float]:
-    """Return (value, low, high) of a metric at 95%: Wilson for accuracy, bootstrap for the others.
+    """Return (value, low, high) of a metric at 95%: Wilson where rows are right or wrong, bootstrap elsewhere.
+
+    Wilson's formula takes rows' scores for 0 or 1, so it would be far too wide for fractions, as those of squad_f1.
 
     One row, which a bootstrap would take for certain, and no row give all of the metric's range; the value of
     no row is NaN. See `kshot.evaluation.metrics.statistic` for the arguments.
     """
     metric = get_metric(name)
-    value = statistic(name, gold, answers, labels=labels, positive_label=positive_label)
-    n = len(gold)
+    value = statistic(name, references, answers, labels=labels, positive_label=positive_label)
+    n = len(answers)
     measured = value(np.arange(n))
-    if metric.row is not None:
-        low, high = wilson(sum(map(metric.row, gold, answers)), n)
+    if metric.zero_one:
+        low, high = wilson(round(measured * n) if n else 0, n)
     elif n < 2:
         low, high = metric.lowest, 1.0
     else:

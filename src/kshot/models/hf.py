@@ -19,6 +19,8 @@ import transformers
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.core.protocols import ChatFormat
+from kshot.models.chat import HfChat
 from kshot.models.hub import only_local
 
 transformers.logging.set_verbosity_error()
@@ -40,8 +42,22 @@ class Tokenizer(Protocol):
         """The first token of a text, if there is one."""
         ...
 
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text, if there is one."""
+        ...
+
+    @property
+    def chat_template(self) -> Any:
+        """The template of conversations, if there is one."""
+        ...
+
     def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]:
         """Return token ids."""
+        ...
+
+    def decode(self, token_ids: list[int]) -> Any:
+        """Return the text of token ids."""
         ...
 
 
@@ -81,6 +97,22 @@ class Backbone:
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
         return (self._behind_newline(text) if self._adds_space else None) or self._encode(text)
+
+    def detokenise(self, ids: Sequence[int]) -> str:
+        """Return the text of ids that follow a prompt, special tokens included."""
+        return self._tokenizer.decode(list(ids))
+
+    @cached_property
+    def last_ids(self) -> frozenset[int]:
+        """The tokens that end a text: those of the generation config, and the tokenizer's."""
+        named = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = [*(named if isinstance(named, list) else [named]), self._tokenizer.eos_token_id]
+        return frozenset(i for i in ids if i is not None)
+
+    @cached_property
+    def chat(self) -> ChatFormat | None:
+        """How it writes conversations; None for a base model."""
+        return HfChat(self._tokenizer, self.tokenise) if self._tokenizer.chat_template else None
 
     @property
     def device(self) -> torch.device:

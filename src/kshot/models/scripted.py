@@ -8,12 +8,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kshot.core.errors import UserError
+from kshot.core.protocols import Capability, Store
 from kshot.core.seeding import digest
-from kshot.core.types import Capability, FloatArray, Prompt, ScoreRequest, Store, Work
+from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
 
 
 class ScriptedModel:
@@ -25,7 +27,8 @@ class ScriptedModel:
         max_tokens: Its context, in words and marks.
     """
 
-    capabilities = frozenset({Capability.SCORE})
+    capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
+    chat = None
 
     def __init__(
         self,
@@ -72,15 +75,40 @@ class ScriptedModel:
         fresh = {k: (self._answer(r), 0.0) for k, r in zip(keys, requests, strict=True) if k not in known}
         if self._store:
             self._store.put([(k, *v) for k, v in fresh.items()])
+        return self._told(keys, known, fresh, progress)
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[Generation]:
+        """Return what it believes in for each request, or "unknown"."""
+        keys = [digest(self.fingerprint, r.prompt.text, r.max_tokens, r.stop, r.allowed) for r in requests]
+        known = self._store.get_texts(keys) if self._store else {}
+        fresh = {k: (self._text(r), 0.0) for k, r in zip(keys, requests, strict=True) if k not in known}
+        if self._store:
+            self._store.put_texts([(k, *v) for k, v in fresh.items()])
+        return self._told(keys, known, fresh, progress)
+
+    def _told(self, keys: Sequence[str], known: Any, fresh: Any, progress: Callable[[int], None] | None) -> list[Any]:
+        """Count the work, report it, and return a result for each key."""
         self.work.reused += len(known)
         self.work.scored += len(fresh)
         if progress:
-            progress(len(requests))
+            progress(len(keys))
         return [{**known, **fresh}[k][0] for k in keys]
+
+    def _text(self, request: GenerateRequest) -> Generation:
+        believed = self._believed(request.prompt) or "unknown"
+        allowed = [text.strip() for text in request.allowed]
+        if allowed and believed not in allowed:
+            believed = allowed[0]
+        words = believed.split(" ")
+        return Generation(" ".join(words[: request.max_tokens]), len(words) <= request.max_tokens)
 
     def _answer(self, request: ScoreRequest) -> FloatArray:
         believed = self._believed(request.prompt)
         names = [c.strip() for c in request.continuations]
+        if len(names) == 1:  # an open task: the known answer against all others
+            return np.log([self._confidence if believed == names[0] else 1 - self._confidence])
         if believed not in names:
             return np.full(len(names), -np.log(len(names)))
         rest = (1 - self._confidence) / max(1, len(names) - 1)

@@ -25,10 +25,16 @@ class ByteTokenizer:
     """UTF-8 bytes as ids 0..255, and 256 as the first token."""
 
     bos_token_id = 256
+    eos_token_id = 257
+    chat_template = None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Return the bytes of `text`, behind the first token if asked."""
         return [256] * add_special_tokens + list(text.encode("utf-8", "replace"))
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Return the text of the bytes among the ids."""
+        return bytes(i for i in token_ids if i < 256).decode("utf-8", "replace")
 
 
 def tiny_backbone(model_type: str = "llama", *, seed: int = 0, settings: Mapping[str, Any] | None = None) -> Backbone:

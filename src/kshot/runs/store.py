@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from kshot.core.errors import StorageError
-from kshot.core.types import FloatArray
+from kshot.core.types import FloatArray, Generation
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, log_probs BLOB NOT NULL, seconds REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS texts (key TEXT PRIMARY KEY, text TEXT NOT NULL, finished INTEGER, seconds REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS predictions (learner TEXT, position INTEGER, row TEXT NOT NULL,
                                         PRIMARY KEY (learner, position));
 """
@@ -40,21 +41,34 @@ class SqliteStore:
 
     def get(self, keys: Sequence[str]) -> dict[str, tuple[FloatArray, float]]:
         """Return (log-probabilities in nats, seconds) of those keys that are stored."""
-        found = {}
-        with _as_storage_error(self._path):
-            for i in range(0, len(keys), _AT_ONCE):
-                part = keys[i : i + _AT_ONCE]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT key, log_probs, seconds FROM scores WHERE key IN ({marks})"
-                for key, blob, seconds in self._db.execute(query, part):
-                    found[key] = np.frombuffer(blob, dtype="<f8"), seconds
-        return found
+        rows = self._rows("SELECT key, log_probs, seconds FROM scores", keys)
+        return {key: (np.frombuffer(blob, dtype="<f8"), seconds) for key, blob, seconds in rows}
 
     def put(self, rows: Sequence[tuple[str, FloatArray, float]]) -> None:
         """Store (key, log-probabilities, seconds) in one transaction; a key that is there keeps its value."""
         values = [(key, np.asarray(v, dtype="<f8").tobytes(), seconds) for key, v, seconds in rows]
         with _as_storage_error(self._path), self._db:
             self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", values)
+
+    def get_texts(self, keys: Sequence[str]) -> dict[str, tuple[Generation, float]]:
+        """Return (generation, seconds) of those keys that are stored."""
+        rows = self._rows("SELECT key, text, finished, seconds FROM texts", keys)
+        return {key: (Generation(text, bool(finished)), seconds) for key, text, finished, seconds in rows}
+
+    def put_texts(self, rows: Sequence[tuple[str, Generation, float]]) -> None:
+        """Store (key, generation, seconds) in one transaction; a key that is there keeps its text."""
+        values = [(key, g.text, g.finished, seconds) for key, g, seconds in rows]
+        with _as_storage_error(self._path), self._db:
+            self._db.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?)", values)
+
+    def _rows(self, select: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Return the rows of those keys that are there."""
+        found: list[tuple[Any, ...]] = []
+        with _as_storage_error(self._path):
+            for i in range(0, len(keys), _AT_ONCE):
+                part = keys[i : i + _AT_ONCE]
+                found += self._db.execute(f"{select} WHERE key IN ({','.join('?' * len(part))})", part)
+        return found
 
     def get_predictions(self, learner: str) -> list[dict[str, Any]]:
         """Return the rows stored for a learner's fingerprint, in the order of the stream."""

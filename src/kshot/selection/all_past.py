@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from kshot.core.errors import UserError
+from kshot.core.protocols import Judge
 from kshot.core.types import Example
 
 
@@ -35,7 +36,7 @@ class AllPast:
         if self.limit < 1:
             raise UserError(f"all-past:limit must be 1 or more; got {self.limit}.")
 
-    def fit(self, pool: Sequence[Example], *, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Remember the pool's size."""
         return replace(self, _n_pool=len(pool))
 

@@ -10,6 +10,7 @@ import bm25s
 import numpy as np
 
 from kshot.core.errors import UserError
+from kshot.core.protocols import Judge
 from kshot.core.types import Example, FloatArray
 from kshot.selection.nearest import nearest_last, query_text
 
@@ -53,17 +54,21 @@ class Bm25:
         if not 0 <= self.b <= 1:
             raise UserError(f"bm25:b must be in 0..1; got {self.b}.")
 
-    def fit(self, pool: Sequence[Example], *, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Index the pool's inputs with their contexts."""
-        documents = [words(e.text) for e in pool]
+        return self.indexed(pool)
+
+    def indexed(self, documents: Sequence[Example]) -> Self:
+        """Index the inputs of `documents` with their contexts, for `scores`."""
+        texts = [words(d.text) for d in documents]
         # Ids in order of appearance: bm25s' own come from a set, whose order changes between processes.
         vocabulary: dict[str, int] = {}
-        ids = [[vocabulary.setdefault(w, len(vocabulary)) for w in words] for words in documents]
+        ids = [[vocabulary.setdefault(w, len(vocabulary)) for w in text] for text in texts]
         index = None
         if vocabulary:
             index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene", dtype="float64")
             index.index((ids, vocabulary), create_empty_token=False, show_progress=False)
-        return replace(self, _index=index, _n_pool=len(pool))
+        return replace(self, _index=index, _n_pool=len(documents))
 
     def scores(self, text: str) -> FloatArray:
         """Return the score of each example of the pool against `text`, [n_pool]; 0 if no word is shared."""

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.core.protocols import Judge
 from kshot.core.types import Example
 from kshot.models.embedding import load_encoder
 from kshot.selection.nearest import nearest_last, query_text
@@ -31,7 +32,7 @@ class Dense:
 
     per_query = True
 
-    def fit(self, pool: Sequence[Example], *, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Embed the pool's inputs with their contexts, [n_pool, dim]."""
         embeddings = load_encoder(self.encoder).embed([e.text for e in pool])
         return replace(self, _embeddings=embeddings.astype(np.float64))

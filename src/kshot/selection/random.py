@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from kshot.core.protocols import Judge
 from kshot.core.types import Example
 
 
@@ -26,7 +27,7 @@ class Random:
 
     per_query = False
 
-    def fit(self, pool: Sequence[Example], *, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Remember the pool's outputs."""
         return replace(self, _outputs=tuple(e.output for e in pool))
 

@@ -1,12 +1,13 @@
 """Load a task: read its rows, settle what the task is, and refuse what cannot be worked with.
 
-A folder holds `train.jsonl`, maybe `test.jsonl`, and maybe `task.json` with any of: name, kind, labels,
-metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
+A folder holds `train` and maybe `test`, each as .jsonl, .csv or .parquet, and maybe `task.json` with any of: name,
+kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
 """
 
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,25 +15,40 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.types import KINDS, Example, Kind, Task
+from kshot.tasks.answers import chosen_texts, numbers_as_text
 from kshot.tasks.builtin import load_builtin
-from kshot.tasks.rows import HOW_TO_MAP, Row, read_rows, read_text, shown, text_flaw
+from kshot.tasks.columns import check_columns, find_columns, laid_out, named
+from kshot.tasks.conversations import as_examples, columns_of_messages
+from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
+from kshot.tasks.rows import Row, shown, text_flaw
+from kshot.tasks.tables import SUFFIXES, Table, read_table, read_text
 
 MAX_INFERRED_LABELS = 50
-DEFAULT_METRIC: Mapping[Kind, str] = {"classification": "accuracy", "multiple_choice": "accuracy"}
+DEFAULT_METRIC: Mapping[Kind, str] = {
+    "classification": "accuracy",
+    "multiple_choice": "accuracy",
+    "generation": "exact_match",
+    "qa": "exact_match",
+    "math": "exact_match_number",
+    "parsing": "exact_match",
+}
 LETTER = re.compile(r"\([A-Z]\)")
 
 
 def load_task(source: str | Path, *, columns: Mapping[str, str] | None = None) -> Task:
-    """Load a task from files, or a built-in one.
+    """Load a task from files, through the `datasets` library, or a built-in one.
 
     What `task.json` does not say is inferred from the train rows: rows with choices are multiple choice; few
-    and repeated outputs are the labels of a classification; anything else is generation.
+    and repeated outputs are the labels of a classification; anything else is generation. What was guessed is in the
+    task's `notes`.
 
     Args:
-        source: A folder, a `.jsonl` or `.csv` file (train rows only), or "builtin:NAME".
+        source: A folder, a `.jsonl`, `.csv` or `.parquet` file (train rows only), "builtin:NAME", or a dataset of the
+            hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
         columns: Which column holds a field, as {"input": "question", "output": "answer"}. Not needed for
-            columns with the fields' own names, nor for `text` and `label`. In CSV, cells of choices and
-            references are split at "|".
+            columns with the fields' own names; input, output, context, choices and references are guessed from common
+            names (see `kshot.tasks.columns`), and rows can be conversations (`kshot.tasks.conversations`). In CSV,
+            cells of choices and references are split at "|".
 
     Raises:
         UserError: The first thing that is wrong, with file, row and remedy.
@@ -42,23 +58,38 @@ def load_task(source: str | Path, *, columns: Mapping[str, str] | None = None) -
         if columns:
             raise UserError("--columns must be left out for a builtin task; its columns are known.")
         return load_builtin(str(source).removeprefix("builtin:"))
+    named(columns)  # a field that does not exist is refused before anything is read
+    if str(source).startswith(PREFIX):
+        dataset = read_hub_dataset(str(source))
+        return _task(dataset.name, _Card(), dataset.tables, columns, dataset.notes)
     path = Path(source)
     if os.path.isdir(path):  # os.path, as Path raises for names that are too long
         return _from_folder(path, columns)
     if not os.path.exists(path):
-        raise UserError(f"there is no '{path}'; a task is a folder, a .jsonl or .csv file, or builtin:NAME.")
-    if path.suffix.lower() not in (".jsonl", ".csv"):
-        raise UserError(f"'{path}' must be a folder or a file that ends in .jsonl or .csv.")
-    return _task(path.stem, _Card(), read_rows(path, columns), [], columns)
+        raise UserError(
+            f"there is no '{path}'; a task is a folder, a .jsonl, .csv or .parquet file, builtin:NAME or hf://NAME."
+        )
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"'{path}' must be a folder or a file that ends in .jsonl, .csv or .parquet.")
+    return _task(path.stem, _Card(), [read_table(path)], columns)
 
 
 def _from_folder(folder: Path, columns: Mapping[str, str]) -> Task:
-    train, test = folder / "train.jsonl", folder / "test.jsonl"
-    if not train.exists():
-        raise UserError(f"the folder '{folder}' must hold train.jsonl, one JSON object a line; it does not.")
+    train = _split_file(folder, "train")
+    if train is None:
+        raise UserError(f"the folder '{folder}' must hold train.jsonl, train.csv or train.parquet; it does not.")
+    test = _split_file(folder, "test")
     card = _read_card(folder / "task.json")
-    test_rows = read_rows(test, columns) if test.exists() else []
-    return _task(card.name or folder.resolve().name, card, read_rows(train, columns), test_rows, columns)
+    tables = [read_table(file) for file in (train, test) if file]
+    return _task(card.name or folder.resolve().name, card, tables, columns)
+
+
+def _split_file(folder: Path, split: str) -> Path | None:
+    files = [file for suffix in SUFFIXES if (file := folder / f"{split}{suffix}").exists()]
+    if len(files) > 1:
+        there = " and ".join(file.name for file in files)
+        raise UserError(f"the folder '{folder}' must hold the rows of {split} once; it holds {there}; remove one.")
+    return files[0] if files else None
 
 
 def _no_flaw(text: str) -> str:
@@ -109,9 +140,43 @@ def _card_error(file: Path, error: ValidationError) -> UserError:
     return UserError(f"{file}:{what} is not as it must be; got {shown(got)}; {first['msg']}.")
 
 
-def _task(name: str, card: _Card, train: list[Row], test: list[Row], columns: Mapping[str, str]) -> Task:
-    _check_columns(train, columns)
-    train_examples, test_examples = _examples(train, "train"), _examples(test, "test")
+@dataclass(frozen=True)
+class _Read:
+    """The rows of a task in one form, whatever the form they came in."""
+
+    splits: list[list[Row]]
+    names: Mapping[str, str]
+    instruction: str
+    notes: tuple[str, ...]
+
+
+def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read:
+    """Settle which columns hold the fields, from the train rows, and bring all rows into that form."""
+    instruction, notes = "", []
+    if messages := columns_of_messages(tables[0], columns):
+        tables, instruction = as_examples(tables, messages)
+        where = " and ".join(f"'{column}'" for column in messages)
+        notes.append(f"input and output are the last two messages in {where}")
+        if instruction:
+            what = "is replaced by that of task.json" if card.instruction else "is the instruction"
+            notes.append(f"the system message, the same in all rows, {what}")
+    check_columns(tables[0], columns)
+    layout = find_columns(tables[0], columns)
+    splits = [list(laid_out(table, layout).rows) for table in tables]
+    notes += layout.notes
+    if card.kind in (None, "multiple_choice") and not card.choices_in_input:
+        splits, more = chosen_texts(splits, layout.names)
+        notes += more
+    for i, rows in enumerate(splits):
+        splits[i], more = numbers_as_text(rows, layout.names)
+        notes += more
+    return _Read(splits, layout.names, card.instruction or instruction, tuple(dict.fromkeys(notes)))
+
+
+def _task(name: str, card: _Card, tables: list[Table], columns: Mapping[str, str], notes: tuple[str, ...] = ()) -> Task:
+    read = _read(card, tables, columns)
+    train, test = read.splits[0], [row for rows in read.splits[1:] for row in rows]
+    train_examples, test_examples = _examples(train, read.names, "train"), _examples(test, read.names, "test")
     kind = card.kind or _inferred_kind(train_examples, card)
     outputs = [e.output for e in train_examples]
     # Most, not all: so that it is the one row which lacks a letter that gets refused.
@@ -122,24 +187,16 @@ def _task(name: str, card: _Card, train: list[Row], test: list[Row], columns: Ma
         train=train_examples,
         test=test_examples,
         labels=card.labels or (tuple(sorted(set(outputs))) if kind == "classification" else ()),
-        metrics=card.metrics or (DEFAULT_METRIC.get(kind, "exact_match"),),
-        instruction=card.instruction,
+        metrics=card.metrics or (DEFAULT_METRIC[kind],),
+        instruction=read.instruction,
         choices_in_input=letters if card.choices_in_input is None else card.choices_in_input,
         positive_label=card.positive_label,
+        notes=(*notes, *read.notes),
     )
     _check_labels(task)
     for row, example in zip([*train, *test], [*train_examples, *test_examples], strict=True):
         _check_answer(row, example, task)
     return task
-
-
-def _check_columns(train: list[Row], columns: Mapping[str, str]) -> None:
-    """Refuse a mapping to a column that no row has; an optional field may be absent from some."""
-    present = {column for row in train for column in row.values}
-    for field, column in columns.items():
-        if column not in present:
-            has = ", ".join(sorted(present))
-            train[0].fail(f"the column '{column}' for '{field}' is missing, the file has {has}; {HOW_TO_MAP}.")
 
 
 def _check_labels(task: Task) -> None:
@@ -151,10 +208,10 @@ def _check_labels(task: Task) -> None:
         raise UserError(f"{where}: positive_label must be one of the labels; got '{positive}'.{hint}")
 
 
-def _examples(rows: list[Row], split: str) -> tuple[Example, ...]:
+def _examples(rows: list[Row], names: Mapping[str, str], split: str) -> tuple[Example, ...]:
     examples, seen = [], {}
     for row in rows:
-        example = row.example(split)
+        example = row.example(names, split)
         if example.id in seen:
             row.fail(f"the id '{example.id}' is that of row {seen[example.id]} too; ids must differ within a file.")
         seen[example.id] = row.number

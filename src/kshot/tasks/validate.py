@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from statistics import median, median_low
 from typing import Any
 
-from kshot.core.types import Example, LanguageModel, Task
+from kshot.core.protocols import LanguageModel
+from kshot.core.types import Example, Task
 
 LONG_ROW_CHARACTERS = 2000
 LONG_ROW_TIMES_MEDIAN = 8
@@ -46,7 +47,7 @@ def validate(task: Task, model: LanguageModel | None = None) -> Report:
         model: Counts tokens, and says how many a row may have.
     """
     rows = [*task.train, *task.test]
-    problems = [*_repeats(task), *_labels(task), *_long_rows(rows), *_hidden_choices(task, rows)]
+    problems = [*_repeats(task), *_labels(task), *_long_rows(rows), *_choices(task, rows), *_no_numbers(task, rows)]
     n_tokens = None
     if model is not None:
         inputs = [model.count_tokens(e.context or "") + model.count_tokens(e.input) for e in rows]
@@ -107,11 +108,20 @@ def _long_rows(rows: Sequence[Example]) -> list[str]:
     return _problem(long, f"longer than {limit} characters, far more than most")
 
 
-def _hidden_choices(task: Task, rows: Sequence[Example]) -> list[str]:
-    if task.kind != "multiple_choice" or not task.choices_in_input:
+def _choices(task: Task, rows: Sequence[Example]) -> list[str]:
+    if task.kind != "multiple_choice":
         return []
-    hidden = [e.id for e in rows if not all(c in e.input for c in e.choices)]
-    return _problem(hidden, "answered by a letter whose input does not list the choices")
+    fewest, most = min(len(e.choices) for e in rows), max(len(e.choices) for e in rows)
+    differing = [f"Rows have {fewest} to {most} choices."] if fewest < most else []
+    hidden = [e.id for e in rows if task.choices_in_input and not all(c in e.input for c in e.choices)]
+    return differing + _problem(hidden, "answered by a letter whose input does not list the choices")
+
+
+def _no_numbers(task: Task, rows: Sequence[Example]) -> list[str]:
+    if "exact_match_number" not in task.metrics:
+        return []
+    without = [e.id for e in rows if not any(character.isdigit() for character in e.output)]
+    return _problem(without, "whose output holds no number, which is all that exact_match_number compares")
 
 
 def _problem(ids: Sequence[str], what: str) -> list[str]:

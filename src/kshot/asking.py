@@ -1,0 +1,100 @@
+"""Asking a language model about one task: prompts that fit, scores of answers, generated answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kshot.core.protocols import Composer, LanguageModel
+from kshot.core.types import Example, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Task
+from kshot.prompts.chat import composer_for
+from kshot.prompts.fitting import compose_to_fit
+
+UNIFORM_SHARE = 0.01  # of the uniform, mixed into every recipe's probabilities
+LEAST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 16, 1024
+
+
+def mixed(probabilities: FloatArray) -> FloatArray:
+    """Mix in a little of the uniform, so that no answer costs infinitely many bits."""
+    return (1 - UNIFORM_SHARE) * probabilities + UNIFORM_SHARE / len(probabilities)
+
+
+def normalised(log_probs: FloatArray, temperature: float = 1.0) -> FloatArray:
+    """Return the probabilities over candidates of log-probabilities in nats, divided by the temperature, mixed."""
+    scaled = log_probs / temperature
+    return mixed(np.exp(scaled - np.logaddexp.reduce(scaled)))
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A language model and the wording of a task.
+
+    Attributes:
+        answer_tokens: The most tokens of a generated answer; open tasks keep room for so many.
+    """
+
+    task: Task
+    model: LanguageModel
+    composer: Composer
+    answer_tokens: int
+
+    @classmethod
+    def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "Asker":
+        """Return an asker in a layout (`composer_for`).
+
+        The most tokens that a generated answer may have are twice those of the longest output of train, within
+        16..1024: known in advance, as labels are, and the same for every recipe and all along the stream.
+        """
+        composer = composer_for(model, layout)
+        longest = max((model.count_tokens(composer.answer(e.output)) for e in task.train), default=0)
+        most = min(max(2 * longest, LEAST_ANSWER_TOKENS), MOST_ANSWER_TOKENS, max(1, model.max_tokens // 2))
+        return cls(task, model, composer, most)
+
+    def prompt(self, demonstrations: Sequence[Example], query: Example) -> tuple[Prompt, int]:
+        """Return the prompt for a query, and how many demonstrations had to be left out of it.
+
+        Raises:
+            UserError: The query does not fit the model even without demonstrations.
+        """
+        lengths = [self.model.count_tokens(self.composer.answer(c)) for c in self.answers(query)]
+        room = max([*lengths, self.answer_tokens if self.task.is_open else 0])
+        return compose_to_fit(self.composer, self.task, demonstrations, query, self.model, answer_tokens=room)
+
+    def answers(self, query: Example) -> tuple[str, ...]:
+        """Return the answers that are scored: the row's candidates; in open tasks its output, if it has one."""
+        if self.task.is_open:
+            return (query.output,) if query.output else ()
+        return self.task.candidates(query)
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[str]],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[FloatArray]:
+        """Return log-probabilities in nats of each prompt's answers, with their terminator."""
+        requests = [
+            ScoreRequest(prompt, tuple(map(self.composer.answer, texts)))
+            for prompt, texts in zip(prompts, answers, strict=True)
+        ]
+        return self.model.score(requests, progress=progress)
+
+    def generate(self, prompts: Sequence[Prompt], *, progress: Callable[[int], None] | None = None) -> list[Generation]:
+        """Return a greedy answer to each prompt, up to the terminator."""
+        stop = (self.composer.terminator,)
+        return self.model.generate([GenerateRequest(p, self.answer_tokens, stop) for p in prompts], progress=progress)
+
+    def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        """Return the bits of each query's output behind its demonstrations, `[n_queries]`.
+
+        Implements `kshot.core.protocols.Judge`.
+        """
+        prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
+        answers = [self.answers(query) for query in queries]
+        bits = []
+        for query, candidates, row in zip(queries, answers, self.score(prompts, answers), strict=True):
+            at = candidates.index(query.output)
+            log_prob = row[at] if self.task.is_open else np.log(normalised(row)[at])
+            bits.append(-log_prob / np.log(2))
+        return np.array(bits)

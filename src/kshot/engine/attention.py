@@ -1,0 +1,106 @@
+"""Attention of packed rows: every token sees its own ancestors in the tree, whatever else stands in memory."""
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from kshot.engine.trie import Tree
+
+
+class TreeAttention:
+    """Keys and values of rows of a tree, and who sees whom. Called by the backbone once per layer.
+
+    Args:
+        tree: The tree that the packs come from.
+        device: Where keys and values are kept.
+    """
+
+    def __init__(self, tree: Tree, device: torch.device):
+        self._tree_depths = torch.from_numpy(tree.depths).to(device)
+        self._ends = torch.from_numpy(tree.ends).to(device)
+        self._device = device
+        # The remembered rows: index into the tree (-1 for a token that was generated), and position in its sequence
+        self._rows = torch.empty(0, dtype=torch.int64, device=device)
+        self._depths = torch.empty(0, dtype=torch.int64, device=device)
+        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # layer -> keys, values [kv_heads, room, dim]
+        self._masks: dict[int | None, tuple[int, torch.Tensor]] = {}
+        self._n_new = 0
+
+    def open(self, start: int, stop: int) -> None:
+        """Prepare for the pack `start:stop` of the tree; the path to its first token must be remembered."""
+        pack = torch.arange(start, stop, device=self._device)
+        rows = torch.cat([self._rows, pack])
+        self._seen = self.path_to(pack, rows)
+        assert int(self._seen[0].sum()) == int(self._tree_depths[start]) + 1
+        self._add(pack, self._tree_depths[start:stop])
+
+    def open_generated(self, seen: torch.Tensor, depths: torch.Tensor) -> None:
+        """Prepare for generated tokens.
+
+        Args:
+            seen: Who sees which row, those remembered and then the new ones themselves; bool `[n, rows + n]`.
+            depths: Position of each in its own sequence `[n]`.
+        """
+        self._seen = seen
+        self._add(torch.full_like(depths, -1), depths)
+
+    def path_to(self, tokens: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Return which remembered rows are tokens of the tree on the path to each of `tokens`, bool `[n, rows]`."""
+        rows = self._rows if rows is None else rows
+        at = tokens[:, None]
+        return (rows >= 0) & (rows <= at) & (at < self._ends[rows.clamp(min=0)])
+
+    def _add(self, rows: torch.Tensor, depths: torch.Tensor) -> None:
+        self._rows, self._depths = torch.cat([self._rows, rows]), torch.cat([self._depths, depths])
+        self._n_new, self._masks = len(rows), {}
+
+    def __call__(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Attend; the signature is `kshot.models.hf.Attend`."""
+        n, total = self._n_new, len(self._rows)
+        keys, values = self._room(layer, key, total)
+        keys[:, total - n : total], values[:, total - n : total] = key, value
+        first, mask = self._mask(window)
+        groups = query.shape[0] // key.shape[0]
+        # Heads that share keys stand below each other: [heads, n, dim] -> [1, kv_heads, groups * n, dim]
+        rows = query.reshape(1, key.shape[0], groups * n, -1)
+        seen = slice(first, total)
+        out = scaled_dot_product_attention(
+            rows, keys[None, :, seen], values[None, :, seen], attn_mask=mask.repeat(groups, 1), scale=scale
+        )
+        return out.reshape(query.shape[0], n, -1)
+
+    @torch.inference_mode()
+    def close(self, next_start: int) -> None:
+        """Remember the path to the tree's token `next_start` and forget everything else."""
+        is_ancestor = (self._rows >= 0) & (self._ends[self._rows.clamp(min=0)] > next_start)
+        keep = torch.nonzero(is_ancestor).flatten()
+        for keys, values in self._kept.values():
+            keys[:, : len(keep)], values[:, : len(keep)] = keys[:, keep], values[:, keep]
+        self._rows, self._depths = self._rows[keep], self._depths[keep]
+
+    def _room(self, layer: int, like: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        held = self._kept.get(layer)
+        if held is None or held[0].shape[1] < length:
+            shape = (like.shape[0], length + length // 2, like.shape[2])
+            fresh = like.new_empty(shape), like.new_empty(shape)
+            for new, old in zip(fresh, held or (), strict=False):
+                new[:, : old.shape[1]] = old
+            self._kept[layer] = held = fresh
+        return held
+
+    def _mask(self, window: int | None) -> tuple[int, torch.Tensor]:
+        """Return the first row that anyone sees, and who sees whom from there: bool [n, rows]."""
+        if window not in self._masks:
+            mask = self._seen
+            if window is not None:
+                mask = mask & (self._depths[-self._n_new :, None] - self._depths < window)
+            first = int(mask.any(0).nonzero()[0])
+            self._masks[window] = first, mask[:, first:].contiguous()
+        return self._masks[window]

@@ -1,0 +1,233 @@
+"""Learners: recipes at work on a stream, predicting each query from its own past."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kshot.asking import Asker, mixed, normalised
+from kshot.core.errors import UserError
+from kshot.core.protocols import Baseline, Capability, Judge, Learner, Selector
+from kshot.core.seeding import generator
+from kshot.core.types import Example, FloatArray, Prediction, Prompt, Query, Task
+from kshot.prompts.fitting import prompt_tokens
+from kshot.recipe import Recipe
+from kshot.selection.order import ordered
+
+CONTENT_FREE = ("N/A", "[MASK]", "")  # inputs without content, of Zhao et al. (2021)
+
+
+def make_learner(recipe: Recipe, task: Task, asker: Asker | None, *, seed: int, judge: Asker | None = None) -> Learner:
+    """Return the learner that puts a recipe to work.
+
+    Args:
+        recipe: The recipe.
+        task: What is learnt.
+        asker: The language model that answers; None will do for a baseline.
+        seed: For every random choice.
+        judge: The language model that selectors ask, if it is another one.
+
+    Raises:
+        UserError: The recipe needs a capability that the model lacks.
+    """
+    if recipe.baseline:
+        return BaselineLearner(recipe.name, recipe.baseline, task, seed)
+    needs = recipe.needs | ({Capability.GENERATE} if task.is_open else set())
+    lacking = needs - (asker.model.capabilities if asker else frozenset())
+    if asker is None or lacking:
+        raise UserError(
+            f"The recipe '{recipe.name}' needs a model that can {', '.join(sorted(lacking))}; give another --model."
+        )
+    return PromptLearner(recipe, asker, judge or asker, seed)
+
+
+def refit_point(n_past: int) -> int:
+    """Return how many of the first examples a task-level choice rests on: the last power of two in `n_past`."""
+    return 1 << (n_past.bit_length() - 1) if n_past else 0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of the model for a query; `fit_seconds` is what choosing the demonstrations took."""
+
+    query: Query
+    prompt: Prompt
+    shown: tuple[Example, ...]
+    n_dropped: int
+    fit_seconds: float
+
+
+@dataclass
+class PromptLearner:
+    """Shows demonstrations chosen from the past and reads the answers' log-probabilities."""
+
+    recipe: Recipe
+    asker: Asker
+    judge: Judge
+    seed: int
+    _selector: Any = None  # fitted on a pool of `_n_pool` examples that ends with `_last`
+    _for_all: list[int] | None = None  # what a task-level selector has chosen from it
+    _n_pool: int = -1
+    _last: Example | None = None
+
+    def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        """Predict each query from its own past; all prompts go to the model at once, so that they share prefixes."""
+        asked = [self._ask(query) for query in queries]
+        work = self.asker.model.work
+        before = work.seconds
+        scores = self._scores(asked, progress)
+        seconds = (work.seconds - before) / max(1, len(asked))
+        before = work.seconds
+        writing = [i for i, a in enumerate(asked) if self.asker.task.is_open and a.query.wants_text]
+        tell = (lambda _: progress(0)) if progress else None  # predictions were counted when they were scored
+        generated = self.asker.generate([asked[i].prompt for i in writing], progress=tell)
+        texts = dict(zip(writing, generated, strict=True))
+        text_seconds = (work.seconds - before) / max(1, len(writing))
+        predictions = []
+        for i, (a, row) in enumerate(zip(asked, scores, strict=True)):
+            prediction = self._prediction(a, row)
+            prediction = replace(prediction, seconds=seconds + (text_seconds if i in texts else 0.0))
+            if i in texts:
+                prediction = replace(prediction, answer=texts[i].text.strip(), cut_off=not texts[i].finished)
+            predictions.append(prediction)
+        return predictions
+
+    def _prediction(self, asked: _Asked, row: FloatArray) -> Prediction:
+        candidates = self.asker.answers(asked.query.example)
+        is_open = self.asker.task.is_open
+        probabilities = np.exp(row) if is_open else normalised(row)
+        return Prediction(
+            example_id=asked.query.example.id,
+            candidates=candidates,
+            log_probs=tuple(row.tolist()),
+            probs=tuple(probabilities.tolist()),
+            answer=None if is_open else candidates[int(np.argmax(probabilities))],
+            prompt_tokens=prompt_tokens(asked.prompt, self.asker.model),
+            fit_seconds=asked.fit_seconds,
+            demonstrations=tuple(e.id for e in asked.shown),
+            dropped=asked.n_dropped,
+        )
+
+    def _scores(self, asked: Sequence[_Asked], progress: Callable[[int], None] | None) -> list[FloatArray]:
+        """Return log-probabilities of each query's answers; contextual ones are divided by those without content."""
+        answers = [self.asker.answers(a.query.example) for a in asked]
+        prompts = [a.prompt for a in asked]
+        known = [i for i, texts in enumerate(answers) if texts]  # of a new input in an open task nothing is scored
+        if self.recipe.calibration != "contextual":
+            rows = self.asker.score([prompts[i] for i in known], [answers[i] for i in known], progress=progress)
+            scored = dict(zip(known, rows, strict=True))
+            return [scored.get(i, np.zeros(0)) for i in range(len(asked))]
+        # One call, so that a prompt and its versions without content share the demonstrations
+        times = 1 + len(CONTENT_FREE)
+        for a in asked:
+            for text in CONTENT_FREE:
+                empty = replace(a.query.example, input=text, context=None)
+                prompts.append(self.asker.composer.compose(self.asker.task, a.shown, empty))
+        repeated = [texts for texts in answers for _ in CONTENT_FREE]
+        rows = self.asker.score(prompts, [*answers, *repeated], progress=_shared_by(times, progress))
+        corrected = []
+        for i, row in enumerate(rows[: len(asked)]):
+            start = len(asked) + i * (times - 1)
+            empties = [r - np.logaddexp.reduce(r) for r in rows[start : start + times - 1]]
+            corrected.append(row - np.log(np.mean(np.exp(empties), axis=0)))
+        return corrected
+
+    def _ask(self, query: Query) -> _Asked:
+        began = time.perf_counter()
+        chosen = self._demonstrations(query)
+        seconds = time.perf_counter() - began
+        prompt, n_dropped = self.asker.prompt(chosen, query.example)
+        return _Asked(query, prompt, chosen[n_dropped:], n_dropped, seconds)
+
+    def _demonstrations(self, query: Query) -> tuple[Example, ...]:
+        selector = self.recipe.selector
+        if selector is None or not query.past:
+            return ()
+        pool = query.past if selector.per_query else query.past[: refit_point(len(query.past))]
+        if len(pool) != self._n_pool or pool[-1] is not self._last:
+            self._selector = fitted(selector, pool, judge=self.judge, seed=self.seed)
+            self._n_pool, self._last, self._for_all = len(pool), pool[-1], None
+        if selector.per_query:
+            indices = chosen(self._selector, pool, self.recipe.k, query.example, seed=self.seed)
+        else:
+            indices = self._for_all = self._for_all or chosen(self._selector, pool, self.recipe.k, None, seed=self.seed)
+        return shown(self.recipe, [pool[i] for i in indices], query.example, seed=self.seed)
+
+
+def _shared_by(times: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
+    """Return a progress function that counts one for so `many` requests."""
+    if progress is None:
+        return None
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        progress((done + n) // times - done // times)
+        done += n
+
+    return advance
+
+
+def fitted(selector: Selector, pool: Sequence[Example], *, judge: Judge, seed: int) -> Selector:
+    """Return the selector fitted on a pool; the same pool and seed give the same one."""
+    return selector.fit(pool, judge=judge, rng=generator(seed, "fit", len(pool)))
+
+
+def chosen(selector: Selector, pool: Sequence[Example], k: int, query: Example | None, *, seed: int) -> list[int]:
+    """Return what a fitted selector chooses from its pool for a query, or for the whole task, as indices."""
+    indices = selector.select(query, k, rng=generator(seed, "select", query.id if query else len(pool)))
+    if len(set(indices)) < len(indices) or not set(indices) <= set(range(len(pool))):
+        name = type(selector).__name__
+        raise UserError(f"A selector must return different indices in 0..{len(pool) - 1}; {name} returned {indices}.")
+    return indices
+
+
+def shown(
+    recipe: Recipe, demonstrations: Sequence[Example], query: Example | None, *, seed: int
+) -> tuple[Example, ...]:
+    """Return the demonstrations in the recipe's order.
+
+    A random order depends on what is shown alone, so that equal sets of a task-level selector share their beginning.
+    """
+    rng = generator(seed, "order", *(e.id for e in demonstrations))
+    return ordered(recipe.order, demonstrations, query, rng=rng)
+
+
+@dataclass
+class BaselineLearner:
+    """A classifier without a language model, fitted anew on the past of every query."""
+
+    name: str
+    baseline: Baseline
+    task: Task
+    seed: int
+
+    def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        """Predict each query from its own past; queries that share a past share the fit."""
+        predictions: list[Prediction] = []
+        past, classifier = None, self.baseline
+        for query in queries:
+            began = time.perf_counter()
+            if query.past is not past:
+                past = query.past
+                classifier = self.baseline.fit(self.task, past, rng=generator(self.seed, "fit", len(past)))
+            ready = time.perf_counter()
+            raw = classifier.probabilities([query.example])[0]
+            probabilities = mixed(raw)
+            candidates = self.task.candidates(query.example)
+            predictions.append(
+                Prediction(
+                    example_id=query.example.id,
+                    candidates=candidates,
+                    log_probs=tuple(np.log(probabilities).tolist()),
+                    probs=tuple(probabilities.tolist()),
+                    answer=candidates[int(np.argmax(probabilities))],
+                    seconds=time.perf_counter() - ready,
+                    fit_seconds=ready - began,
+                )
+            )
+            if progress:
+                progress(1)
+        return predictions

@@ -1,0 +1,52 @@
+"""The chat template that comes with a tokenizer of transformers."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from jinja2 import TemplateError
+
+from kshot.core.errors import ModelError
+from kshot.core.protocols import Messages
+from kshot.core.types import Prompt
+
+# What some templates ask for. A fixed date, as prompts would change overnight; no thinking before an answer, as the
+# demonstrations have none.
+_VARIABLES = {"date_string": "26 Jul 2024", "enable_thinking": False}
+
+
+class HfChat:
+    """Write conversations with a tokenizer's template; implements `kshot.core.protocols.ChatFormat`.
+
+    Args:
+        tokenizer: One of transformers that has a template.
+        tokenise: How the segments of a prompt are turned into ids.
+    """
+
+    def __init__(self, tokenizer: Any, tokenise: Callable[[str], tuple[int, ...]]):
+        self._tokenizer = tokenizer
+        self._tokenise = tokenise
+        template = tokenizer.get_chat_template()
+        self._variables = {name: value for name, value in _VARIABLES.items() if name in template}
+        self.fingerprint = hashlib.sha256(template.encode()).hexdigest()
+
+    def render(self, messages: Messages, *, open_answer: bool) -> str:
+        """Return the conversation as text, ending where an answer begins if `open_answer`.
+
+        Raises:
+            ModelError: The template refuses these messages.
+        """
+        return self._apply(messages, open_answer, tokenize=False)
+
+    def agrees(self, prompt: Prompt, messages: Messages) -> bool:
+        """Return whether the prompt's token ids are those of the rendered conversation, which awaits an answer."""
+        ours = [token for segment in prompt.segments for token in self._tokenise(segment.text)]
+        return ours == self._apply(messages, True, tokenize=True, return_dict=False)
+
+    def _apply(self, messages: Messages, open_answer: bool, **how: Any) -> Any:
+        try:
+            return self._tokenizer.apply_chat_template(
+                [dict(m) for m in messages], add_generation_prompt=open_answer, **how, **self._variables
+            )
+        except TemplateError as error:
+            raise ModelError(f"it says '{error}'") from error

@@ -1,0 +1,194 @@
+"""Prompts for chat models, written by the model's own template.
+
+The template is rendered once with marks in place of the contents and split at the marks; a prompt is put together from
+these parts. So it has segments with roles like any other prompt, prefixes are shared, and no template language is run
+for each query. That the token ids are those of the template is tried on every example that is shown or asked.
+
+Source: transformers documentation, "Chat templates", https://huggingface.co/docs/transformers/chat_templating.
+Differs: an instruction goes into the system turn, or in front of the first user turn where the template has none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os.path import commonprefix
+from typing import Any
+
+from kshot.core.errors import ModelError, UserError
+from kshot.core.protocols import ChatFormat, Composer, LanguageModel
+from kshot.core.types import Example, Prompt, Role, Segment, Task
+from kshot.prompts.template import Template
+
+LAYOUTS = ("auto", "plain", "turns", "block")
+_SYSTEM, _MARKS = "\ue000", "\ue001\ue002\ue003\ue004\ue005"  # one character for each content, as no template has
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a template writes around the contents of a conversation.
+
+    Attributes:
+        head: Before the first user's content; the instruction's place is `_SYSTEM`, if it is in the system turn.
+        reply: Between a demonstration's input and output.
+        next: Between a demonstration's output and the next input.
+        ask: Behind the query, where the answer begins.
+        end: What closes an answer: how `next` begins.
+    """
+
+    head: str
+    reply: str
+    next: str
+    ask: str
+    end: str
+
+
+@dataclass(frozen=True, eq=False)
+class Chat:
+    """Write prompts as a conversation: demonstrations as turns, or all of them in one user message.
+
+    Args:
+        format: The model's template.
+        name: What messages call the model.
+        in_block: Put instruction, demonstrations and query, in the plain layout, into one user message.
+    """
+
+    format: ChatFormat
+    name: str
+    in_block: bool = False
+    _known: dict[bool, _Parts] = field(default_factory=dict, repr=False)
+    _verified: set[Any] = field(default_factory=set, repr=False)
+
+    @property
+    def record(self) -> Mapping[str, str]:
+        """The layout's name and the template's hash."""
+        return {"layout": "block" if self.in_block else "turns", "chat_template": self.format.fingerprint}
+
+    @property
+    def terminator(self) -> str:
+        """The text that ends an answer, as "<|im_end|>"."""
+        return self._parts(False).end
+
+    def answer(self, text: str) -> str:
+        """Return the continuation that stands for the answer `text`."""
+        return text.strip() + self.terminator
+
+    def compose(self, task: Task, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        """Return the prompt with all demonstrations in the order given, the last one next to the query.
+
+        Raises:
+            UserError: The token ids would not be those of the model's own template.
+        """
+        for example in (*demonstrations, query):
+            self._verify(task, example, is_query=example is query)
+        return self._write(task, demonstrations, query)
+
+    def _write(self, task: Task, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        if self.in_block:
+            parts = self._parts(False)
+            inside = Template().compose(task, demonstrations, query).segments
+            segments = [Segment("instruction", parts.head), *inside, Segment("query", parts.ask)]
+            return Prompt(tuple(segments), spells_first_token=True)
+        parts = self._parts(bool(task.instruction))
+        in_system = _SYSTEM in parts.head
+        head = parts.head.replace(_SYSTEM, task.instruction.strip())
+        lead = f"{task.instruction.strip()}\n\n" if task.instruction and not in_system else ""
+        segments = [Segment("instruction", head + lead)]
+        gap = parts.next.removeprefix(parts.end)
+        for example in demonstrations:
+            segments += self._turn(example, "demonstration", parts.reply)
+            segments += [Segment("answer", self.answer(example.output)), Segment("demonstration", gap)]
+        return Prompt((*segments, *self._turn(query, "query", parts.ask)), spells_first_token=True)
+
+    def _turn(self, example: Example, role: Role, behind: str) -> list[Segment]:
+        context = [Segment("context", f"{example.context.strip()}\n\n")] if example.context else []
+        return [*context, Segment(role, example.input.strip() + behind)]
+
+    def messages(self, task: Task, demonstrations: Sequence[Example], query: Example) -> list[dict[str, str]]:
+        """Return the conversation that the prompt stands for, as any chat API takes it."""
+        if self.in_block:
+            return [{"role": "user", "content": Template().compose(task, demonstrations, query).text}]
+        in_system = _SYSTEM in self._parts(bool(task.instruction)).head
+        messages = [{"role": "system", "content": task.instruction.strip()}] if in_system else []
+        lead = f"{task.instruction.strip()}\n\n" if task.instruction and not in_system else ""
+        for example in (*demonstrations, query):
+            asked = "".join(s.text for s in self._turn(example, "query", ""))
+            messages.append({"role": "user", "content": lead + asked})
+            messages.append({"role": "assistant", "content": example.output.strip()})
+            lead = ""
+        return messages[:-1]
+
+    def remark(self, task: Task) -> str | None:
+        """Return what a user should know about the prompts, or None."""
+        if self.in_block or not task.instruction or _SYSTEM in self._parts(True).head:
+            return None
+        return f"the chat template of '{self.name}' takes no system turn: the instruction opens the first user turn"
+
+    def _verify(self, task: Task, example: Example, *, is_query: bool) -> None:
+        """Refuse an example whose ids would not be the template's, as a query, and as a demonstration too."""
+        key = (example.input, example.context, example.output, is_query)
+        if key in self._verified:
+            return
+        shown = () if is_query else (example,)
+        if not self.format.agrees(self._write(task, shown, example), self.messages(task, shown, example)):
+            raise UserError(
+                f"The prompt's tokens must be those of the chat template of '{self.name}'; those of example "
+                f"'{example.id}' differ, as the template changes its text or its first or last character melts with "
+                "what stands beside it. Change the example, or use --layout plain."
+            )
+        self._verified.add(key)
+
+    def _parts(self, with_system: bool) -> _Parts:
+        """Return the template's parts; without a system turn where it refuses one or puts it elsewhere."""
+        if with_system not in self._known:
+            reasons = []
+            for system in (True, False) if with_system else (False,):
+                try:
+                    self._known[with_system] = self._split(system)
+                    break
+                except ModelError as error:
+                    reasons.append(str(error))
+            else:
+                raise UserError(
+                    f"The chat template of '{self.name}' must write turns one after the other, each answer as given; "
+                    f"{reasons[-1]}. Use --layout plain."
+                )
+        return self._known[with_system]
+
+    def _split(self, system: bool) -> _Parts:
+        turns = [{"role": "assistant" if i % 2 else "user", "content": mark} for i, mark in enumerate(_MARKS)]
+        first = [{"role": "system", "content": _SYSTEM}] if system else []
+        text = self.format.render([*first, *turns], open_answer=True)
+        marks = [c for c in text if c in _MARKS or c == _SYSTEM]
+        if marks != list(_SYSTEM * system + _MARKS):
+            raise ModelError("it leaves out, repeats or moves what is said")
+        pieces = [text]
+        for mark in _MARKS:
+            pieces[-1:] = pieces[-1].split(mark)
+        head, reply, after, reply_again, after_again, ask = pieces
+        closed = self.format.render([*first, *turns[:2]], open_answer=False).split(_MARKS[1])[1]
+        end = commonprefix([closed, after]).rstrip()
+        alone = self.format.render([*first, turns[0]], open_answer=True)
+        if (reply, after, head + _MARKS[0] + ask) != (reply_again, after_again, alone) or not end:
+            raise ModelError("it writes the turns of a conversation in different ways, or does not close an answer")
+        return _Parts(head, reply, after, ask, end)
+
+
+def composer_for(model: LanguageModel | None, layout: str) -> Composer:
+    """Return the composer for a model.
+
+    Args:
+        model: The language model that reads the prompts; None for baselines.
+        layout: "plain" for text as base models read it; "turns" and "block" for the model's chat template, with
+            demonstrations as turns or in one user message; "auto" is turns for chat models, else plain.
+
+    Raises:
+        UserError: An unknown layout, or a chat layout for a model without a template that can be used.
+    """
+    if layout not in LAYOUTS:
+        raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}; got '{layout}'.")
+    chat = model.chat if model else None
+    if layout == "plain" or (layout == "auto" and chat is None):
+        return Template()
+    if model is None or chat is None:
+        what = f"'{model.name}' has none" if model else "there is no model"
+        raise UserError(f"--layout {layout} needs a model with a chat template; {what}. Use --layout plain.")
+    return Chat(chat, model.name, in_block=layout == "block")

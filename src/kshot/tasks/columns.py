@@ -1,0 +1,161 @@
+"""Which column holds which field: named by the user, by its own name, or guessed; and what was guessed is said.
+
+Guessed are only fields that no column names, and only where the input or the output is among them: a file with
+columns `input` and `output` means what it says, and so does a user who names both.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kshot.core.errors import UserError, did_you_mean
+from kshot.tasks.rows import FIELDS, HOW_TO_MAP, LISTS, REQUIRED, Row
+from kshot.tasks.tables import Table
+
+COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared without regard to it
+    "input": ("input", "text", "sentence", "review", "question", "query", "instruction", "prompt", "problem", "ctx"),
+    "output": ("output", "label", "answer", "response", "completion", "target", "sentiment"),
+    "context": ("context", "passage"),
+    "choices": ("choices", "options", "endings"),
+}
+# Halves of an input. Which one is the input and which the context is for the user to say.
+HALVES = ("premise", "hypothesis", "sentence1", "sentence2", "question1", "question2", "text1", "text2")
+ALPACA = {"input": "instruction", "context": "input", "output": "output"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which column holds which field.
+
+    Attributes:
+        names: Field to column; columns need not be there.
+        guessed: The part of `names` that was guessed.
+        answers: The guessed column of references in SQuAD's style, {"text": […]} or a list, if there is one.
+        notes: What was guessed, for the user to read.
+    """
+
+    names: Mapping[str, str]
+    guessed: Mapping[str, str]
+    answers: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def named(columns: Mapping[str, str]) -> dict[str, str]:
+    """Return each field's column without a guess; one that the user gave to a field does not fill its namesake too.
+
+    Raises:
+        UserError: `columns` maps something that is no field.
+    """
+    for name in columns:
+        if name not in FIELDS:
+            raise UserError(f"--columns must map fields of an example; got '{name}'.{did_you_mean(name, FIELDS)}")
+    return {f: f for f in FIELDS if f in REQUIRED or f not in columns.values()} | dict(columns)
+
+
+def find_columns(table: Table, columns: Mapping[str, str]) -> Layout:
+    """Return which column holds which field.
+
+    Args:
+        table: The train rows.
+        columns: Field to column, as the user named them.
+
+    Raises:
+        UserError: A field that is needed may stand in more than one column.
+    """
+    names = named(columns)
+    free = [c for c in table.columns if c not in columns.values()]
+    missing = [f for f in REQUIRED if f not in columns and f not in free]
+    if set(ALPACA.values()) <= set(free) and not columns.keys() & ALPACA.keys() and "context" not in free:
+        return Layout(names | ALPACA, ALPACA, notes=(_said(ALPACA),))
+    guessed = {f: column for f in missing if (column := _guess(table, f, free))}
+    answers = _answers(table, free) if missing and "references" not in columns else None
+    if missing:
+        for field in ("context", "choices"):
+            column = None if field in columns or field in free else _guess(table, field, free)
+            if column and all(_fits(row.values.get(column), field, table.cells) for row in table.rows):
+                guessed[field] = column
+    if answers:
+        guessed["references"] = answers
+    if not guessed:
+        return Layout(names, {})
+    notes = [_said(guessed)]
+    if answers and "output" in missing and "output" not in guessed:
+        notes.append(f"output is the first text of the column '{answers}'")
+    return Layout(names | guessed, guessed, answers, tuple(notes))
+
+
+def laid_out(table: Table, layout: Layout) -> Table:
+    """Return the table with its lists as lists; empty cells are left out where they can only mean that.
+
+    Raises:
+        UserError: A row's answers are not as in SQuAD.
+    """
+    return replace(table, rows=tuple(_laid_out(row, table, layout) for row in table.rows))
+
+
+def _laid_out(row: Row, table: Table, layout: Layout) -> Row:
+    names = layout.names
+    can_be_empty = set(row.values) if table.fixed else set(names.values()) if layout.guessed else set()
+    can_be_empty -= {names[field] for field in REQUIRED}
+    values: dict[str, Any] = {c: v for c, v in row.values.items() if c not in can_be_empty or v not in (None, "")}
+    if table.cells:
+        for column in {names[field] for field in LISTS if field in names} & values.keys():
+            values[column] = [part.strip() for part in values[column].split("|")]
+    if layout.answers is not None:
+        texts = values.get(layout.answers)
+        texts = texts.get("text") if isinstance(texts, dict) else texts
+        if not isinstance(texts, list) or not texts:
+            row.fail(f"'{layout.answers}' must hold at least one text; give it one, or leave the row out.")
+        values[layout.answers] = list(dict.fromkeys(texts))
+        if names["output"] not in values and "output" not in layout.guessed:
+            values[names["output"]] = texts[0]
+    return replace(row, values=values)
+
+
+def _guess(table: Table, field: str, free: Sequence[str]) -> str | None:
+    """Return the one column with a common name of `field`, or None.
+
+    Raises:
+        UserError: There are several.
+    """
+    found = [c for c in free if c.lower() in COMMON[field]]
+    halves = [c for c in free if c.lower() in HALVES] if field == "input" else []
+    if field == "output" and "label" in found and "label_text" in free:
+        return "label_text"  # SetFit's: the names of what `label` numbers
+    parts = [*halves, *found]
+    if len(found) < 2 and not halves:
+        return found[0] if found else None
+    how = f"input={parts[1]},context={parts[0]}" if halves and len(parts) > 1 else f"{field}={parts[0]}"
+    raise UserError(
+        f"{table.source}: it is not clear which column holds the {field} ({', '.join(parts)}); name it, as in "
+        f"--columns {how}. The columns are {', '.join(table.columns)}."
+    )
+
+
+def _answers(table: Table, free: Iterable[str]) -> str | None:
+    if "references" in free or "answers" not in free:
+        return None
+    values = [row.values.get("answers") for row in table.rows]
+    return "answers" if all(isinstance(v, list) or (isinstance(v, dict) and "text" in v) for v in values) else None
+
+
+def _fits(value: object, field: str, cells: bool) -> bool:
+    return value is None or isinstance(value, list if field == "choices" and not cells else str)
+
+
+def _said(guessed: Mapping[str, str]) -> str:
+    (first, column), *others = guessed.items()
+    rest = "".join(f", {field} from '{other}'" for field, other in others)
+    return f"{first} is read from the column '{column}'{rest} (guessed; --columns overrides)"
+
+
+def check_columns(table: Table, columns: Mapping[str, str]) -> None:
+    """Refuse a mapping to a column that no row has; an optional field may be absent from some.
+
+    Raises:
+        UserError: With the columns that there are.
+    """
+    for field, column in columns.items():
+        if column not in table.columns:
+            has = ", ".join(sorted(table.columns))
+            table.rows[0].fail(f"the column '{column}' for '{field}' is missing, the file has {has}; {HOW_TO_MAP}.")

@@ -1,0 +1,171 @@
+"""Datasets through the `datasets` library: hf://NAME[:CONFIG][@TRAIN[,TEST]].
+
+NAME is an id of the hub, as stanfordnlp/imdb, or a folder that the library can read, as /path/folder or ./folder.
+Without names of splits the train rows are the split `train`, and the test rows the split `test`, else `validation`, if
+there is one. Numbers of classes become the classes' names. Code that comes with a dataset is never run.
+"""
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kshot.core.errors import UserError, missing_extra
+from kshot.tasks.rows import Row
+from kshot.tasks.tables import Table
+
+PREFIX = "hf://"
+SOURCE = re.compile(r"hf://(?P<name>[^:@]+)(:(?P<config>[^:@]+))?(@(?P<train>[^:@,]+)(,(?P<test>[^:@,]+))?)?")
+HUB_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """The train table, and the test table if there is one."""
+
+    name: str
+    tables: list[Table]
+    notes: tuple[str, ...]
+
+
+def read_hub_dataset(source: str) -> HubDataset:
+    """Read the splits of a dataset.
+
+    Args:
+        source: hf://NAME[:CONFIG][@TRAIN[,TEST]].
+
+    Raises:
+        UserError: The source is not written like that, the dataset or a split is not there, the hub cannot be reached
+            and the dataset is not in this machine's cache, or the library is not installed.
+    """
+    parts = SOURCE.fullmatch(source)
+    if parts is None:
+        raise UserError(f"'{source}' must be hf://NAME[:CONFIG][@TRAIN[,TEST]], as hf://stanfordnlp/imdb@train,test.")
+    name, config = parts["name"], parts["config"]
+    if name.startswith(("/", "./", "../")) and not os.path.isdir(name):
+        raise UserError(f"{source}: there is no folder '{name}'.")
+    try:
+        import datasets
+    except ImportError:
+        raise missing_extra("datasets", "data", source) from None
+    with _quiet(datasets):
+        splits, from_cache = _splits(datasets, source, name, config)
+        notes = ["the hub cannot be reached; the rows are those in this machine's cache"] if from_cache else []
+        train = parts["train"] or "train"
+        test = parts["test"] or next((s for s in ("test", "validation") if s in splits and s != train), None)
+        if test is not None and parts["test"] is None:
+            notes.append(f"test rows are the split '{test}'")
+        tables = [_table(datasets, source, splits, split) for split in (train, test) if split]
+    short = Path(name).resolve().name if os.path.isdir(name) else name.rpartition("/")[2]
+    return HubDataset(f"{short}-{config}" if config else short, tables, tuple(notes))
+
+
+def _splits(datasets: ModuleType, source: str, name: str, config: str | None) -> tuple[Any, bool]:
+    """Return a mapping from a split's name to its rows, and whether it came from the cache for want of a hub."""
+    folder = Path(name)
+    is_folder = os.path.isdir(name)
+    offline = not is_folder and not _hub_answers(name)
+    try:
+        if is_folder and (folder / "dataset_dict.json").exists():
+            return datasets.load_from_disk(name), False
+        if is_folder and (folder / "state.json").exists():
+            return {"train": datasets.load_from_disk(name)}, False
+        with _no_requests(datasets) if offline else nullcontext():
+            return datasets.load_dataset(name, config), offline
+    except ConnectionError:
+        raise UserError(
+            f"{source}: the hub cannot be reached, and '{name}' is not in this machine's cache; connect to the hub, or "
+            "name a folder with its files, as hf:///path/to/folder."
+        ) from None
+    except Exception as error:  # the library lets through whatever its readers of formats raise
+        reason = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
+        text = " ".join(str(reason or error).split("\n")[:2]).rstrip(". ")
+        remedy = "; add the config, as hf://NAME:CONFIG" if "onfig" in text else ""
+        raise UserError(f"{source} cannot be loaded: {text}{remedy}.") from None
+
+
+def _table(datasets: ModuleType, source: str, splits: Any, split: str) -> Table:
+    if split not in splits:
+        raise UserError(
+            f"{source}: there is no split '{split}'; there is {', '.join(splits)}; choose with @TRAIN,TEST."
+        )
+    rows = splits[split]
+    where = f"{source} split {split}"
+    if not len(rows):
+        raise UserError(f"{where} has no rows; it must hold one example a row.")
+    classes = {c: f.names for c, f in rows.features.items() if isinstance(f, datasets.ClassLabel)}
+    made = []
+    # Through Arrow, so that images and sounds beside the text are not decoded.
+    for number, values in enumerate(rows.with_format("arrow")[:].to_pylist(), 1):
+        row = Row(where, number, values)
+        named = {column: _class_name(row, column, names) for column, names in classes.items()}
+        made.append(Row(where, number, values | named))
+    return Table(where, tuple(made), fixed=True)
+
+
+def _class_name(row: Row, column: str, names: list[str]) -> str | None:
+    number = row.values[column]
+    if number is None:
+        return None
+    if not isinstance(number, int) or not 0 <= number < len(names):
+        row.fail(
+            f"'{column}' must be one of the classes 0..{len(names) - 1}; got {number}, as rows without a label "
+            "have; choose splits with labels, as in hf://NAME@train,validation."
+        )
+    return names[number]
+
+
+def _hub_answers(name: str) -> bool:
+    """Ask the hub once: the library itself would try for half a minute where there is none."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(name, timeout=HUB_TIMEOUT_S)
+    except (HfHubHTTPError, ValueError):
+        return True  # it refuses, or the name is none; the library says why
+    except Exception:  # no network, no such host, too slow, offline mode: the client's own errors differ by version
+        return False
+    return True
+
+
+@contextmanager
+def _no_requests(datasets: ModuleType) -> Iterator[None]:
+    """Let the library look in its cache only; it reads HF_HUB_OFFLINE when it is imported, so not from here."""
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    try:
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _quiet(datasets: ModuleType) -> Iterator[None]:
+    """Keep progress bars, log lines and warnings from stderr; what goes wrong is raised."""
+    from huggingface_hub import utils
+
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    barred = [library for library in (datasets, utils) if not library.are_progress_bars_disabled()]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        for library in barred:
+            library.disable_progress_bars()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for library in barred:
+            library.enable_progress_bars()
