@@ -34,8 +34,23 @@ def test_a_multiple_choice_prompt_with_context_byte_for_byte():
     shown = Example("Which?\n(A) one\n(B) two", "(B)", "a", context="Two it is.", choices=("one", "two"))
     prompt = Template().compose(task, [shown], Example("Which?\n(A) x\n(B) y", "", "q", choices=("x", "y")))
     assert prompt.text == (
-        "Context: Two it is.\nInput: Which?\n(A) one\n(B) two\nOutput: (B)\n\nInput: Which?\n(A) x\n(B) y\nOutput:"
+        "Context: Two it is.\nQuestion: Which?\n(A) one\n(B) two\nAnswer: (B)\n\n"
+        "Question: Which?\n(A) x\n(B) y\nAnswer:"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("qa", "Question: x\nAnswer: y\n\nQuestion: z\nAnswer:"),
+        ("math", "Question: x\nAnswer: y\n\nQuestion: z\nAnswer:"),
+        ("generation", "Input: x\nOutput: y\n\nInput: z\nOutput:"),
+        ("parsing", "Input: x\nOutput: y\n\nInput: z\nOutput:"),
+    ],
+)
+def test_prompts_of_open_tasks_byte_for_byte(kind, text):
+    task = Task("open", kind, (Example("x", "y", "a"),))
+    assert Template().compose(task, task.train, Example("z", "", "q")).text == text
 
 
 def test_whole_demonstrations_are_dropped_from_the_front_and_counted():

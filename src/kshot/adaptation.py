@@ -146,6 +146,8 @@ def adapt(
         )
         best = best.with_model(language_model)
         work = asker.model.work
+        if judge:
+            work = Work(*(getattr(work, f) + getattr(judge.model.work, f) for f in ("scored", "reused", "seconds")))
     finally:
         store.close()
     best.save(folder / "best")
@@ -214,7 +216,9 @@ def _check_model(task: Task, stream: Stream, recipes: Sequence[Recipe], asker: A
         make_learner(recipe, task, asker, seed=0)
     if any(r.needs for r in recipes):
         for example in stream.examples:
-            asker.prompt((), example)
+            asker.prompt((example,), example)
+        for example in stream.rest:  # these are only shown, and left out where they do not fit
+            asker.composer.compose(task, (example,), example)
 
 
 def _say(progress: Progress, task: Task, asker: Asker, stream: Stream) -> None:
@@ -285,7 +289,8 @@ class _Measuring:
             model.work.reused += n if recipe.needs else 0
             self.progress.advance(n)
             return [_as_prediction(row) for row in stored]
-        learner = make_learner(recipe, self.task, self.asker, seed=self.seed, judge=self.judge)
+        judge = replace(self.judge or self.asker, heartbeat=self._advance)
+        learner = make_learner(recipe, self.task, self.asker, seed=self.seed, judge=judge)
         try:
             self._advance(0)
             predictions = learner.predict(self.stream.queries(), progress=self._advance)

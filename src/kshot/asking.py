@@ -31,12 +31,14 @@ class Asker:
 
     Attributes:
         answer_tokens: The most tokens of a generated answer; open tasks keep room for so many.
+        heartbeat: Called with 0 between parts of the work that selectors ask for.
     """
 
     task: Task
     model: LanguageModel
     composer: Composer
     answer_tokens: int
+    heartbeat: Callable[[int], None] | None = None
 
     @classmethod
     def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "Asker":
@@ -92,8 +94,10 @@ class Asker:
         """
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         answers = [self.answers(query) for query in queries]
+        tell = self.heartbeat
+        scores = self.score(prompts, answers, progress=(lambda _: tell(0)) if tell else None)
         bits = []
-        for query, candidates, row in zip(queries, answers, self.score(prompts, answers), strict=True):
+        for query, candidates, row in zip(queries, answers, scores, strict=True):
             at = candidates.index(query.output)
             log_prob = row[at] if self.task.is_open else np.log(normalised(row)[at])
             bits.append(-log_prob / np.log(2))

@@ -164,13 +164,13 @@ def select(
     """Choose demonstrations and print them as JSONL, in the order of the prompt."""
     import json
 
-    from kshot.core.types import Example, Task
+    from kshot.core.types import Example
     from kshot.engine.load import load_model
     from kshot.runs.record import write_text
     from kshot.selecting import check_fits
     from kshot.selecting import select as run_select
 
-    loaded = Task.load(task, columns=parse_columns(columns))
+    loaded = _loaded(task, columns)
     asked = Example(query, "", "query") if query else None
     language_model = load_model(model) if model is not None else None
     chosen = run_select(loaded, selector, k, model=language_model, layout=layout or "auto", query=asked, seed=seed)
@@ -185,6 +185,16 @@ def select(
         write_text(out, lines)
     else:
         sys.stdout.write(lines)
+
+
+def _loaded(task: str, columns: str | None) -> Any:
+    """Load a task and tell what was guessed."""
+    from kshot.core.types import Task
+
+    loaded = Task.load(task, columns=parse_columns(columns))
+    for note in loaded.notes:
+        stderr.print(f"note: {note}", markup=False)
+    return loaded
 
 
 def _optional(example: Any) -> dict[str, Any]:
@@ -230,9 +240,8 @@ def evaluate(
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
     from kshot.adapted import load
-    from kshot.core.types import Task
 
-    loaded = Task.load(task, columns=parse_columns(columns))
+    loaded = _loaded(task, columns)
     with TerminalProgress() as progress:
         adapted = load(folder)
         if Path(task).is_file():  # labels and kind are the model's: a file of test rows need not show all of them

@@ -2,7 +2,8 @@
 
 The template is rendered once with marks in place of the contents and split at the marks; a prompt is put together from
 these parts. So it has segments with roles like any other prompt, prefixes are shared, and no template language is run
-for each query. That the token ids are those of the template is tried on every example that is shown or asked.
+for each query. That the token ids are those of the template is tried on every example that is shown or asked. Segments
+end at the template's own marks: inside a message tokens may reach over any border ("." with the empty line behind it).
 
 Source: transformers documentation, "Chat templates", https://huggingface.co/docs/transformers/chat_templating.
 Differs: an instruction goes into the system turn, or in front of the first user turn where the template has none.
@@ -15,7 +16,7 @@ from typing import Any
 
 from kshot.core.errors import ModelError, UserError
 from kshot.core.protocols import ChatFormat, Composer, LanguageModel
-from kshot.core.types import Example, Prompt, Role, Segment, Task
+from kshot.core.types import Example, Prompt, Segment, Task
 from kshot.prompts.template import Template
 
 LAYOUTS = ("auto", "plain", "turns", "block")
@@ -84,23 +85,24 @@ class Chat:
     def _write(self, task: Task, demonstrations: Sequence[Example], query: Example) -> Prompt:
         if self.in_block:
             parts = self._parts(False)
-            inside = Template().compose(task, demonstrations, query).segments
-            segments = [Segment("instruction", parts.head), *inside, Segment("query", parts.ask)]
-            return Prompt(tuple(segments), spells_first_token=True)
+            inside = Template().compose(task, demonstrations, query).text
+            return Prompt((Segment("query", parts.head + inside + parts.ask),), spells_first_token=True)
         parts = self._parts(bool(task.instruction))
         in_system = _SYSTEM in parts.head
         head = parts.head.replace(_SYSTEM, task.instruction.strip())
         lead = f"{task.instruction.strip()}\n\n" if task.instruction and not in_system else ""
-        segments = [Segment("instruction", head + lead)]
-        gap = parts.next.removeprefix(parts.end)
+        before = head + lead
+        segments = []
         for example in demonstrations:
-            segments += self._turn(example, "demonstration", parts.reply)
-            segments += [Segment("answer", self.answer(example.output)), Segment("demonstration", gap)]
-        return Prompt((*segments, *self._turn(query, "query", parts.ask)), spells_first_token=True)
+            segments.append(Segment("demonstration", before + self._asked(example) + parts.reply))
+            segments.append(Segment("answer", self.answer(example.output)))
+            before = parts.next.removeprefix(parts.end)
+        segments.append(Segment("query", before + self._asked(query) + parts.ask))
+        return Prompt(tuple(segments), spells_first_token=True)
 
-    def _turn(self, example: Example, role: Role, behind: str) -> list[Segment]:
-        context = [Segment("context", f"{example.context.strip()}\n\n")] if example.context else []
-        return [*context, Segment(role, example.input.strip() + behind)]
+    def _asked(self, example: Example) -> str:
+        """Return the user's message for an example."""
+        return f"{example.context.strip()}\n\n{example.input.strip()}" if example.context else example.input.strip()
 
     def messages(self, task: Task, demonstrations: Sequence[Example], query: Example) -> list[dict[str, str]]:
         """Return the conversation that the prompt stands for, as any chat API takes it."""
@@ -110,8 +112,7 @@ class Chat:
         messages = [{"role": "system", "content": task.instruction.strip()}] if in_system else []
         lead = f"{task.instruction.strip()}\n\n" if task.instruction and not in_system else ""
         for example in (*demonstrations, query):
-            asked = "".join(s.text for s in self._turn(example, "query", ""))
-            messages.append({"role": "user", "content": lead + asked})
+            messages.append({"role": "user", "content": lead + self._asked(example)})
             messages.append({"role": "assistant", "content": example.output.strip()})
             lead = ""
         return messages[:-1]

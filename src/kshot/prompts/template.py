@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from kshot.core.types import Example, Kind, Prompt, Role, Segment, Task
 
 # What input and output are called, chosen by the bits on training rows with the 270M model (JOURNAL.md, 2026-11-22).
-WORDS: dict[Kind, tuple[str, str]] = {"classification": ("Text", "Label")}
-OTHER_WORDS = ("Input", "Output")
+WORDS: dict[Kind, tuple[str, str]] = {
+    "classification": ("Text", "Label"),
+    "multiple_choice": ("Question", "Answer"),
+    "qa": ("Question", "Answer"),
+    "math": ("Question", "Answer"),
+    "generation": ("Input", "Output"),
+    "parsing": ("Input", "Output"),
+}
 
 
 @dataclass(frozen=True)
 class Template:
     r"""Lay out a prompt as blocks of two lines with an empty line between them.
 
-    The lines are "Text: …" and "Label: …" for classification, "Input: …" and "Output: …" otherwise. Every answer is
+    The lines are "Text: …" and "Label: …" for classification, "Question: …" and "Answer: …" for multiple choice, qa and
+    math, "Input: …" and "Output: …" for generation and parsing. Every answer is
     followed by `terminator`, also the one that is scored: a label that is the beginning of another one ("yes",
     "yes sir") is then a different text.
 
@@ -45,5 +52,5 @@ class Template:
 
     def _question(self, task: Task, example: Example, role: Role) -> list[Segment]:
         context = [Segment("context", f"Context: {example.context}\n")] if example.context else []
-        given, wanted = WORDS.get(task.kind, OTHER_WORDS)
+        given, wanted = WORDS[task.kind]
         return [*context, Segment(role, f"{given}: {example.input}\n{wanted}:")]
