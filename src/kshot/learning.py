@@ -75,13 +75,13 @@ class PromptLearner:
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict each query from its own past; all prompts go to the model at once, so that they share prefixes."""
         asked = [self._ask(query) for query in queries]
+        tell = _up_to(len(asked), progress)
         work = self.asker.model.work
         before = work.seconds
-        scores = self._scores(asked, progress)
+        scores = self._scores(asked, tell)
         seconds = (work.seconds - before) / max(1, len(asked))
         before = work.seconds
         writing = [i for i, a in enumerate(asked) if self.asker.task.is_open and a.query.wants_text]
-        tell = (lambda _: progress(0)) if progress else None  # predictions were counted when they were scored
         generated = self.asker.generate([asked[i].prompt for i in writing], progress=tell)
         texts = dict(zip(writing, generated, strict=True))
         text_seconds = (work.seconds - before) / max(1, len(writing))
@@ -92,6 +92,8 @@ class PromptLearner:
             if i in texts:
                 prediction = replace(prediction, answer=texts[i].text.strip(), cut_off=not texts[i].finished)
             predictions.append(prediction)
+        if tell:
+            tell(len(asked))
         return predictions
 
     def _prediction(self, asked: _Asked, row: FloatArray) -> Prediction:
@@ -122,8 +124,7 @@ class PromptLearner:
         # One call, so that a prompt and its versions without content share the demonstrations
         times = 1 + len(CONTENT_FREE)
         for a in asked:
-            for text in CONTENT_FREE:
-                empty = replace(a.query.example, input=text, context=None)
+            for empty in _without_content(a.query.example):
                 prompts.append(self.asker.composer.compose(self.asker.task, a.shown, empty))
         repeated = [texts for texts in answers for _ in CONTENT_FREE]
         rows = self.asker.score(prompts, [*answers, *repeated], progress=_shared_by(times, progress))
@@ -139,6 +140,9 @@ class PromptLearner:
         chosen = self._demonstrations(query)
         seconds = time.perf_counter() - began
         prompt, n_dropped = self.asker.prompt(chosen, query.example)
+        if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
+            n_dropped = max(n_dropped, *(self.asker.prompt(chosen, e)[1] for e in _without_content(query.example)))
+            prompt = self.asker.composer.compose(self.asker.task, chosen[n_dropped:], query.example)
         return _Asked(query, prompt, chosen[n_dropped:], n_dropped, seconds)
 
     def _demonstrations(self, query: Query) -> tuple[Example, ...]:
@@ -156,8 +160,32 @@ class PromptLearner:
         return shown(self.recipe, [pool[i] for i in indices], query.example, seed=self.seed)
 
 
+def _without_content(query: Example) -> list[Example]:
+    """Return the query with each input without content in the place of its own."""
+    return [replace(query, input=text, context=None) for text in CONTENT_FREE]
+
+
+def _up_to(total: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
+    """Return a progress function that counts `total` at most.
+
+    So a query that is both scored and answered with a text counts once, and what was not told by the model, as it was
+    the same request as another one, can be told at the end.
+    """
+    if progress is None:
+        return None
+    left = total
+
+    def advance(n: int) -> None:
+        nonlocal left
+        n = min(n, left)
+        left -= n
+        progress(n)
+
+    return advance
+
+
 def _shared_by(times: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
-    """Return a progress function that counts one for so `many` requests."""
+    """Return a progress function that counts one for so many requests."""
     if progress is None:
         return None
     done = 0

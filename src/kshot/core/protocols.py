@@ -67,7 +67,11 @@ class ChatFormat(Protocol):
         ...
 
     def agrees(self, prompt: Prompt, messages: Messages) -> bool:
-        """Return whether the prompt's token ids are those of the rendered conversation, which awaits an answer."""
+        """Return whether the prompt's token ids are those of the rendered conversation, which awaits an answer.
+
+        Raises:
+            ModelError: As `render`.
+        """
         ...
 
 

@@ -150,7 +150,8 @@ class GenerateRequest:
         temperature: 0 takes the most probable token at each step; otherwise logits are divided by it and a token is
             drawn.
         seed: For the draws; each request's depend on the seed and its prompt alone.
-        allowed: The whole answers that may be given, each with its terminator; empty allows anything.
+        allowed: The whole answers that may be given, each with its terminator, as an answer ends where one of them
+            is complete; they may be longer than `max_tokens`. Empty allows anything.
     """
 
     prompt: Prompt

@@ -197,17 +197,24 @@ class Engine:
         return [results[key][0] for key in keys]
 
     def _encode_generation(self, request: GenerateRequest) -> Asked:
-        prompt = self.encode(request.prompt).ids
-        room = self.max_tokens - len(prompt)
-        if not prompt or room < 1 or request.max_tokens < 1:
+        if request.temperature < 0 or not all(request.stop):
             raise UserError(
-                f"A prompt must have between 1 and {self.max_tokens - 1} tokens, and its answer 1 or more; got "
-                f"{len(prompt)} and {request.max_tokens}. Use fewer demonstrations (--shots) or shorter inputs."
+                f"An answer's temperature must be 0 or more, and its stops texts that are not empty; got "
+                f"{request.temperature} and {request.stop}."
             )
+        prompt = self.encode(request.prompt).ids
         allowed = tuple(self.backbone.tokenise(text) for text in request.allowed)
         if not all(allowed):
             raise UserError("Each allowed answer must have at least one token; got an empty text.")
-        most = max(map(len, allowed), default=min(request.max_tokens, room))
+        room = self.max_tokens - len(prompt)
+        longest = max(map(len, allowed), default=1)
+        if not prompt or room < longest or request.max_tokens < 1:
+            raise UserError(
+                f"A prompt must have between 1 and {self.max_tokens - longest} tokens, so that an answer fits behind "
+                f"it, and an answer at least 1; got {len(prompt)} and {request.max_tokens}. Use fewer demonstrations "
+                "(--shots) or shorter inputs."
+            )
+        most = longest if allowed else min(request.max_tokens, room)
         return prompt, Decoding(most, request.stop, request.temperature, request.seed, allowed)
 
     def _generate_packed(

@@ -29,7 +29,9 @@ class _Parts:
 
     Attributes:
         head: Before the first user's content; the instruction's place is `_SYSTEM`, if it is in the system turn.
-        reply: Between a demonstration's input and output.
+        reply: Between a demonstration's input and its answer.
+        lead: What an answer begins with, before its text: a space where the prompt ends without the one that the
+            template writes there.
         next: Between a demonstration's output and the next input.
         ask: Behind the query, where the answer begins.
         end: What closes an answer: how `next` begins.
@@ -37,6 +39,7 @@ class _Parts:
 
     head: str
     reply: str
+    lead: str
     next: str
     ask: str
     end: str
@@ -70,7 +73,8 @@ class Chat:
 
     def answer(self, text: str) -> str:
         """Return the continuation that stands for the answer `text`."""
-        return text.strip() + self.terminator
+        parts = self._parts(False)
+        return parts.lead + text.strip() + parts.end
 
     def compose(self, task: Task, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """Return the prompt with all demonstrations in the order given, the last one next to the query.
@@ -78,8 +82,9 @@ class Chat:
         Raises:
             UserError: The token ids would not be those of the model's own template.
         """
-        for example in (*demonstrations, query):
-            self._verify(task, example, is_query=example is query)
+        for example in demonstrations:
+            self._verify(task, (example,), example, output=example.output)
+        self._verify(task, demonstrations[-1:], query)
         return self._write(task, demonstrations, query)
 
     def _write(self, task: Task, demonstrations: Sequence[Example], query: Example) -> Prompt:
@@ -123,16 +128,26 @@ class Chat:
             return None
         return f"the chat template of '{self.name}' takes no system turn: the instruction opens the first user turn"
 
-    def _verify(self, task: Task, example: Example, *, is_query: bool) -> None:
-        """Refuse an example whose ids would not be the template's, as a query, and as a demonstration too."""
-        key = (example.input, example.context, example.output, is_query)
+    def _verify(self, task: Task, shown: Sequence[Example], query: Example, output: str | None = None) -> None:
+        """Refuse a query whose ids, behind what is shown, would not be the template's.
+
+        A demonstration is tried with itself as the query. Of what is shown only the end of the last answer matters to
+        the query, and that is the same in all of them.
+        """
+        key = (task.kind, task.instruction, query.input, query.context, output, bool(shown))
         if key in self._verified:
             return
-        shown = () if is_query else (example,)
-        if not self.format.agrees(self._write(task, shown, example), self.messages(task, shown, example)):
+        try:
+            agrees = self.format.agrees(self._write(task, shown, query), self.messages(task, shown, query))
+        except ModelError as error:
+            raise UserError(
+                f"The chat template of '{self.name}' must take every example; of example '{query.id}' {error}. "
+                "Change the example, or use --layout plain."
+            ) from error
+        if not agrees:
             raise UserError(
                 f"The prompt's tokens must be those of the chat template of '{self.name}'; those of example "
-                f"'{example.id}' differ, as the template changes its text or its first or last character melts with "
+                f"'{query.id}' differ, as the template changes its text or its first or last character melts with "
                 "what stands beside it. Change the example, or use --layout plain."
             )
         self._verified.add(key)
@@ -170,7 +185,8 @@ class Chat:
         alone = self.format.render([*first, turns[0]], open_answer=True)
         if (reply, after, head + _MARKS[0] + ask) != (reply_again, after_again, alone) or not end:
             raise ModelError("it writes the turns of a conversation in different ways, or does not close an answer")
-        return _Parts(head, reply, after, ask, end)
+        lead = reply[len(ask) :] if reply.startswith(ask) else ""
+        return _Parts(head, reply.removesuffix(lead), lead, after, ask, end)
 
 
 def composer_for(model: LanguageModel | None, layout: str) -> Composer:
