@@ -307,7 +307,7 @@ def test_recipes_of_which_none_applies(refused, tmp_path):
     task = write_task(tmp_path / "task", sums(6), card={"kind": "qa"})
     names = "majority,tfidf-lr,random:calibration=contextual"
     text = refused("adapt", task, "--model", "scripted", "--recipes", names, "--out", tmp_path / "run")
-    assert text.startswith("At least one recipe must be finished to choose from: majority is not-applicable, tfidf-lr")
+    assert text.startswith(f"--recipes must name one for tasks of kind qa; got '{names}'. Try zero-shot,random.")
 
 
 def test_labels_are_for_classification(adapt_refused, tmp_path):
@@ -329,7 +329,7 @@ def test_an_open_model_on_another_kind(refused, run_cli, words_task, tmp_path):
     args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "run")
     assert run_cli("adapt", task, *args).code == 0
     text = refused("evaluate", tmp_path / "run", words_task)
-    assert text.startswith("The model answers qa with the labels of each row; 'words' is classification")
+    assert text.startswith("The model answers qa; 'words' is classification with the labels animal, food, tool.")
 
 
 def test_choices_may_differ_in_number(run_cli, quiz_task, tmp_path):
@@ -498,7 +498,7 @@ def test_a_task_that_the_model_did_not_learn(refused, finished, run_cli, quiz_ta
         [{"input": f"x{i}", "output": str(i % 2)} for i in range(6)],
         ROWS[:1] and [{"input": "y", "output": "1"}],
     )
-    assert "'other' is classification with 0, 1." in refused("evaluate", finished, other)
+    assert "'other' is classification with the labels 0, 1." in refused("evaluate", finished, other)
     no_test = write_task(tmp_path / "no-test", ROWS)
     assert "evaluate needs test rows; 'no-test' has none." in refused("evaluate", finished, no_test)
     assert "--limit must be 1 or more; got 0." in refused("evaluate", finished, quiz_task, "--limit", 0)

@@ -157,7 +157,8 @@ def test_predict_writes_the_texts(finished, run_cli, tmp_path):
     plain = run_cli("predict", folder, task / "test.jsonl")
     assert (plain.code, plain.out.splitlines()) == (0, expected)
     printed = run_cli("predict", folder, task / "test.jsonl", "--json").json["predictions"]
-    assert printed == [{"id": row["id"], "answer": text, "probs": {}} for row, text in zip(rows, expected, strict=True)]
+    told = {"probs": {}, "cut_off": False}
+    assert printed == [{"id": r["id"], "answer": text, **told} for r, text in zip(rows, expected, strict=True)]
     loaded = kshot.load(folder)
     assert loaded.predict([row["input"] for row in rows]) == expected
     with pytest.raises(UserError, match=f"predict_proba needs a task with labels or choices; this one is {kind}."):
@@ -292,7 +293,7 @@ def test_texts_and_demonstrations_rest_on_the_past_alone(name, order):
     before = predictions(recipe, task.train, task, model)
     assert len({p.answer for p in before}) > 3 or name == "zero-shot"
     assert predictions(recipe, task.train, task, model) == before
-    for cut in (1, 4, 8, 13):
+    for cut in (4, 13):
         own = replace(task.train[cut], output="many caps")
         future = [replace(e, input=f"{e.input} x", output=f"{i} there") for i, e in enumerate(task.train[cut + 1 :])]
         after = predictions(recipe, (*task.train[:cut], own, *future), task, model)

@@ -164,8 +164,9 @@ def plan(
     seed: int = 0,
     limit: int = DEFAULT_LIMIT,
     layout: str = "auto",
+    selector_model: LanguageModel | None = None,
 ) -> list[dict[str, Any]]:
-    """Return what `adapt` with these settings would compute: recipe, predictions, forward tokens of the model.
+    """Return what `adapt` with these settings would compute: recipe, predictions, forward tokens of the models.
 
     Generated answers count with the most tokens that they may have. Args: and Raises: as `adapt`.
     """
@@ -174,10 +175,13 @@ def plan(
     _check_model(task, stream, chosen_recipes, asker)
     rows = []
     for recipe in chosen_recipes:
-        counting = Counting(model)
+        counting, judging = Counting(model), Counting(selector_model) if selector_model else None
         if recipe.needs and not recipe.missing_package and recipe.suits(task):
-            make_learner(recipe, task, replace(asker, model=counting), seed=seed).predict(stream.queries())
-        rows.append({"recipe": recipe.name, "predictions": len(stream.examples), "forward_tokens": counting.tokens})
+            judge = Asker.for_task(task, judging) if judging else None
+            learner = make_learner(recipe, task, replace(asker, model=counting), seed=seed, judge=judge)
+            learner.predict(stream.queries())
+        tokens = counting.tokens + (judging.tokens if judging else 0)
+        rows.append({"recipe": recipe.name, "predictions": len(stream.examples), "forward_tokens": tokens})
     return rows
 
 
@@ -193,6 +197,8 @@ def prepare(
     if not 1 <= shots <= n_pool:
         raise UserError(f"--shots must be in 1..{n_pool}, the number of different training examples; got {shots}.")
     chosen = parse_recipes(recipes, shots=shots)
+    if not any(recipe.suits(task) for recipe in chosen):
+        raise UserError(f"--recipes must name one for tasks of kind {task.kind}; got '{recipes}'. Try zero-shot,random.")
     for recipe in chosen:
         if recipe.k > n_pool:
             raise UserError(f"{recipe.name}: k must be in 1..{n_pool}, the size of the pool; got {recipe.k}.")

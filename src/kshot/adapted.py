@@ -170,10 +170,10 @@ class AdaptedModel:
                 f"evaluate needs test rows; '{task.name}' has none. Give a folder with test.jsonl, .csv or .parquet."
             )
         if set(task.labels) - set(self.labels) or task.kind != self.task.kind:
-            raise UserError(
-                f"The model answers {self.task.kind} with the labels {', '.join(self.labels) or 'of each row'}; "
-                f"'{task.name}' is {task.kind} with {', '.join(task.labels) or 'choices of each row'}."
+            ours, theirs = (
+                " with the labels ".join(filter(None, (t.kind, ", ".join(t.labels)))) for t in (self.task, task)
             )
+            raise UserError(f"The model answers {ours}; '{task.name}' is {theirs}.")
         if task.kind == "multiple_choice" and task.choices_in_input != self.task.choices_in_input:
             learnt, asked = ("letters" if t.choices_in_input else "the choices' text" for t in (self.task, task))
             raise UserError(f"The model answers with {learnt}; the outputs of '{task.name}' are {asked}.")

@@ -107,8 +107,9 @@ def adapt(
     language_model = load_model(
         settings.model, device=settings.device, dtype=settings.dtype, revision=settings.revision
     )
+    judge = load_model(settings.selector_model) if settings.selector_model else None
     if dry_run:
-        _print_plan(plan(loaded, language_model, **shared), as_json)
+        _print_plan(plan(loaded, language_model, **shared, selector_model=judge), as_json)
         return
     with TerminalProgress() as progress:
         run = run_adapt(
@@ -117,7 +118,7 @@ def adapt(
             **shared,
             out=settings.out,
             budget=settings.budget,
-            selector_model=settings.selector_model,
+            selector_model=judge,
             progress=progress,
         )
     if as_json:
@@ -217,16 +218,21 @@ def predict(
     from kshot.tasks.inputs import read_inputs
 
     examples = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns))
-    predictions = load(folder).predictions(examples)
+    adapted = load(folder)
+    predictions = adapted.predictions(examples)
     if as_json:
-        rows = [
-            {"id": p.example_id, "answer": p.answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
-            for p in predictions
-        ]
-        print_json({"predictions": rows})
+        print_json({"predictions": [_answered(p, adapted.task.is_open) for p in predictions]})
         return
+    n_cut = sum(p.cut_off for p in predictions)
+    if n_cut:
+        stderr.print(f"{n_cut} of {len(predictions)} answers came to no end and were cut", markup=False)
     for p in predictions:
         sys.stdout.write(str(p.answer).replace("\n", " ") + "\n")
+
+
+def _answered(p: Any, is_open: bool) -> dict[str, Any]:
+    row = {"id": p.example_id, "answer": p.answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
+    return row | ({"cut_off": p.cut_off} if is_open else {})
 
 
 @app.command()

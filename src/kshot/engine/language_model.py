@@ -1,6 +1,7 @@
 """The engine: a backbone that scores, keeps every score in a store, and resumes to the same bits."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -183,8 +184,9 @@ class Engine:
         """Return a result for each of `keys`: from the store, or else run and committed part by part."""
         results = get(list(unique)) if get else {}
         self.work.reused += len(results)
+        times = Counter(keys)  # equal requests are run once, and all count as finished
         tell = progress or (lambda n: None)
-        tell(sum(key in results for key in keys))
+        tell(sum(times[key] for key in results))
         missing = [key for key in unique if key not in results]
         for rows in run(unique, missing) if missing else ():
             fresh = [row for row in rows if row[0] not in results]
@@ -192,7 +194,7 @@ class Engine:
                 put(fresh)
             results.update((key, (value, seconds)) for key, value, seconds in fresh)
             self.work.scored += len(fresh)
-            tell(len(fresh))
+            tell(sum(times[key] for key, *_ in fresh))
         self.work.seconds += sum(results[key][1] for key in unique)
         return [results[key][0] for key in keys]
 

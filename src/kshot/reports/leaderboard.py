@@ -9,7 +9,8 @@ from rich.table import Table
 def leaderboard_table(rows: Sequence[Mapping[str, Any]], *, metric: str, chosen: str) -> Table:
     """Return a table with the best recipe first; the chosen one is marked.
 
-    Bits are per example; tokens and milliseconds per query.
+    Bits are per example; tokens and milliseconds per query. Where texts were generated for some rows only, n says for
+    how many of them the metric is.
     """
     table = Table(box=None, pad_edge=False)
     table.add_column("recipe", no_wrap=True)
@@ -25,7 +26,7 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]], *, metric: str, chosen:
             f"{row['metric']:.3f}",
             f"{row['metric_low']:.3f} - {row['metric_high']:.3f}",
             f"{row['bits_per_example']:.2f}",
-            str(row["n"]),
+            str(row["n"]) if row["metric_n"] == row["n"] else f"{row['metric_n']} of {row['n']}",
             f"{row['fit_seconds']:.1f}",
             f"{row['query_tokens']:.0f}",
             f"{row['query_ms']:.0f}",
