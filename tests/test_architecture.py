@@ -17,8 +17,9 @@ LAYERS = [
     {"learning"},
     {"evaluation"},
     {"reports"},
-    {"adapted", "selecting", "planning"},
+    {"adapted", "selecting"},
     {"adaptation"},
+    {"planning"},
     {"bench"},
     {"estimator", "cli"},
 ]

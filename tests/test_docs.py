@@ -44,6 +44,12 @@ def test_the_selector_of_the_docs_works(tmp_path):
     assert prediction.demonstrations == ("e2",)
 
 
+def test_the_requests_of_the_docs_work():
+    names = {}
+    exec(python_blocks("docs/tasks.md")[0], names)
+    assert names["model"].work.scored == 2
+
+
 def test_the_page_of_recipes_is_current():
     spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
     module = importlib.util.module_from_spec(spec)
@@ -51,7 +57,7 @@ def test_the_page_of_recipes_is_current():
     assert (ROOT / "docs" / "recipes.md").read_text("utf-8") == module.recipes_page(), "run `make docs`"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/extending.md", "docs/design/main-job.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/extending.md", "docs/tasks.md", "docs/design/main-job.md"])
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text("utf-8")):
         assert ((ROOT / page).parent / target).exists(), target

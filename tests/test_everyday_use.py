@@ -5,6 +5,7 @@ import json
 import pytest
 
 import kshot
+from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
 
 
@@ -70,3 +71,33 @@ def test_selectors_of_ones_own_are_checked(run_cli, words_task, tmp_path):
         refused = run_cli("adapt", words_task, *flags)
         assert refused.code == 2
         assert message in refused.err
+
+
+def test_select_takes_names_and_texts(words_task):
+    task = kshot.Task.load(words_task)
+    by_name = kshot.select(str(words_task), "bm25", 2, query="the cat")
+    assert by_name == kshot.select(task, "bm25", 2, query=kshot.Example("the cat", "", "query"))
+    assert kshot.select(task, "best-of-n", 2, model="scripted") == kshot.select(
+        task, "best-of-n", 2, model=kshot.load_model("scripted")
+    )
+
+
+def test_rows_that_were_learnt_are_told(run_cli, words_task, tmp_path):
+    args = ("--model", "scripted", "--recipes", "bm25", "--shots", 3, "--out", tmp_path / "run")
+    assert run_cli("adapt", words_task, *args).code == 0
+    told = "24 of 24 test rows are among the examples that were learnt"
+    assert told in run_cli("evaluate", tmp_path / "run", words_task / "train.jsonl").err
+    assert "were learnt" not in run_cli("evaluate", tmp_path / "run", words_task).err
+
+
+def test_every_metric_of_a_task_is_recorded(run_cli, tmp_path):
+    card = {"metrics": ["macro_f1", "accuracy", "f1"]}
+    task = write_task(tmp_path / "task", labelled_rows(12), labelled_rows(6, start=12), card)
+    args = ("--model", "scripted", "--recipes", "bm25", "--shots", 3, "--out", tmp_path / "run")
+    assert run_cli("adapt", task, *args).code == 0
+    (found,) = json.loads((tmp_path / "run" / "results.json").read_text())["results"].values()
+    assert {"macro_f1,none", "macro_f1_low,none", "accuracy,none", "accuracy_high,none"} <= found.keys()
+    assert "f1,none" not in found  # no label is named as the positive one
+    measured = run_cli("evaluate", tmp_path / "run", task, "--json").json
+    assert measured["metrics"].keys() == {"macro_f1", "accuracy"}
+    assert measured["metrics"]["macro_f1"] == [measured["metric"], measured["low"], measured["high"]]

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import kshot
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
-from kshot.tasks.inputs import read_inputs
+from kshot.tasks.inputs import read_inputs, under_own_names
 from kshot.tasks.load import load_task
 
 ROW = {"input": "good film", "output": "yes"}
@@ -39,13 +40,17 @@ def write(tmp_path):
     return write
 
 
+def without_kind(notes):
+    return tuple(note for note in notes if not note.startswith("kind is guessed from the "))
+
+
 @pytest.fixture
 def rows_of(write):
-    """Load rows that are written as JSON Lines; return the train examples and the notes."""
+    """Load rows that are written as JSON Lines; return the train examples and the notes but that on the kind."""
 
     def rows_of(*rows, **settings):
         task = load_task(write("a.jsonl", rows), **settings)
-        return task.train, task.notes
+        return task.train, without_kind(task.notes)
 
     return rows_of
 
@@ -85,9 +90,9 @@ def test_a_parquet_file_holds_the_same_as_json_lines(write):
     first, second = load_task(write("a.parquet", rows)).train
     assert first == Example("good film", "yes", "7", context="c", references=("yes", "y"))
     assert second == Example("good film", "yes", "8")
-    assert read_inputs(str(write("b.parquet", [{"text": "a", "n": 1}])), io.BytesIO()) == [
-        Example("a", "", "input-1", meta={"n": 1})
-    ]
+    (examples, notes) = read_inputs(str(write("b.parquet", [{"text": "a", "n": 1}])), io.BytesIO())
+    assert examples == [Example("a", "", "input-1", meta={"n": 1})]
+    assert notes == (f"input is read from the column 'text' {GUESSED}",)
 
 
 def test_what_no_field_needs_may_be_anything(write):
@@ -266,6 +271,11 @@ def test_half_a_conversation_is_refused(refused):
             "input is read from the column 'instruction', context from 'input', output from 'output'",
         ),
         (
+            {"instruction": "a", "input": "c", "answer": "b"},
+            Example("a", "b", "train-1", context="c"),
+            "input is read from the column 'instruction', context from 'input', output from 'answer'",
+        ),
+        (
             {"query": "a", "options": ["b", "c"], "answer": "b"},
             Example("a", "b", "train-1", choices=("b", "c")),
             "input is read from the column 'query', output from 'answer', choices from 'options'",
@@ -278,7 +288,9 @@ def test_half_a_conversation_is_refused(refused):
     ],
 )
 def test_columns_with_common_names_are_guessed_and_said(rows_of, row, example, note):
-    assert rows_of(row) == ((example,), (f"{note} {GUESSED}",))
+    unused = [c for c, v in example.meta.items() if isinstance(v, str)]
+    notes = (f"{note} {GUESSED}", *(f"not used: {c}" for c in unused))
+    assert rows_of(row) == ((example,), notes)
 
 
 def test_answers_as_in_squad_are_references(rows_of):
@@ -296,7 +308,7 @@ def test_answers_as_in_squad_are_references(rows_of):
 def test_who_names_input_and_output_gets_no_guess(rows_of):
     row = {"question": "a", "answer": "b", "options": ["b", "c"]}
     ((example,), notes) = rows_of(row, columns={"input": "question", "output": "answer"})
-    assert (example, notes) == (Example("a", "b", "train-1", meta={"options": ["b", "c"]}), ())
+    assert (example, notes) == (Example("a", "b", "train-1", meta={"options": ["b", "c"]}), ("not used: options",))
     ((example,), notes) = rows_of({**ROW, "options": ["b", "c"], "text": "t"})
     assert (example.choices, notes) == ((), ())
 
@@ -346,7 +358,9 @@ def test_what_cannot_be_guessed_is_refused(refused, row, message):
 def test_numbers_of_classes_become_text(write, labels, texts):
     task = load_task(write("a.parquet", [{"input": f"i{n}", "output": label} for n, label in enumerate(labels)]))
     assert tuple(e.output for e in task.train) == texts
-    assert task.notes == (f"the column 'output' holds numbers or booleans; they are read as text, as '{texts[0]}'",)
+    assert without_kind(task.notes) == (
+        f"the column 'output' holds numbers or booleans; they are read as text, as '{texts[0]}'",
+    )
 
 
 def test_references_can_be_numbers(rows_of):
@@ -374,10 +388,179 @@ def test_an_output_can_be_the_place_of_a_choice(rows_of, outputs, what):
 def test_a_number_that_is_a_choice_or_may_be_counted_two_ways_is_no_place(rows_of, refused):
     (examples, _) = rows_of({**QUIZ, "output": "4"}, {**QUIZ, "output": "3"})
     assert [e.output for e in examples] == ["4", "3"]
-    assert refused([{**QUIZ, "output": 1}]).startswith("row 1: '1' is not among the row's choices; correct it, or ")
+    for outputs in ((1,), (0, 2)):
+        text = refused([{**QUIZ, "output": output} for output in outputs])
+        assert text.startswith(f"row 1: '{outputs[0]}' is not among the row's choices, and it cannot be told whether ")
+
+
+def test_a_test_row_that_numbers_its_choice_in_another_way_is_refused(write):
+    write("quiz/train.jsonl", [{**QUIZ, "output": 1}, {**QUIZ, "output": 2}])
+    path = write("quiz/test.jsonl", [{**QUIZ, "output": "4"}, {**QUIZ, "output": 0}])
+    with pytest.raises(UserError) as error:
+        load_task(path.parent)
+    assert str(error.value).startswith(
+        f"{path} row 2: 'output' must hold the number of the choice, counted from 1, as all rows of train do, and "
+        "there are 2; got a number (0); correct it"
+    )
+
+
+# Columns that no field holds
+
+MMLU = {"A": "x", "B": "y", "C": "z", "D": "w"}
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "unused"),
+    [
+        ({"question": "q", "answer": "a", "source": "s", "year": "1999", "n": 3, "tags": ["t"]}, {}, "source, tags"),
+        ({"premise": "p", "hypothesis": "h", "label": "l"}, {"input": "hypothesis"}, "premise"),
+        ({"question": "q", "answer": "other", **MMLU}, {}, "A, B, C, D"),
+        ({"question": "q", "answer": "a", **{f"c{i}": "t" for i in range(9)}}, {}, "c0, c1, c2, c3, c4, c5, c6, c7, …"),
+    ],
+)
+def test_texts_that_are_not_used_are_said(rows_of, row, columns, unused):
+    _, notes = rows_of(row, columns=columns)
+    assert notes[-1] == f"not used: {unused}"
+
+
+def test_who_uses_the_fields_own_names_is_not_told_of_other_columns(rows_of):
+    assert rows_of({**ROW, "source": "s"})[1] == ()
+    assert rows_of({**ROW, "source": "s"}, columns={"input": "input"})[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ({"question": "q", "answer": "B", **MMLU}, "A, B, C, D"),
+        ({"question": "q", "answer": "y", **MMLU}, "A, B, C, D"),
+        ({"question": "q", "answer": 3, **MMLU}, "A, B, C, D"),
+        ({"sentence": "q", "option1": "x", "option2": "y", "answer": "2"}, "option1, option2"),
+        ({"input": "q", "sol1": "x", "sol2": "y", "output": "0"}, "sol1, sol2"),
+    ],
+)
+def test_options_in_columns_of_their_own_are_refused(write, refused, row, options):
+    text = refused([row, row])
+    assert text.startswith(f"row 1: the columns {options} look like the options of a question, but no field holds them")
+    rows = [{"input": str(i), "output": str(row.get("answer", row.get("output"))), **MMLU} for i in range(4)]
+    write("other/task.json", json.dumps({"kind": "classification"}))
+    assert load_task(write("other/train.jsonl", rows).parent).kind == "classification"
+
+
+def test_two_columns_a_and_b_can_be_texts_that_are_compared(rows_of):
+    _, notes = rows_of({"text": "q", "A": "x", "B": "y", "label": "0"})
+    assert notes[-1] == "not used: A, B"
+
+
+# Inputs to be answered: read as the rows of the task were
+
+
+def inputs_of(path, task=None, **settings):
+    examples, notes = read_inputs(str(path), io.BytesIO(), task=task, **settings)
+    return [(e.input, e.context, e.choices) for e in examples], notes
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"instruction": "i", "input": "c", "output": "o"}, ("i", "c", ())),
+        ({"instruction": "i", "input": "", "response": "o"}, ("i", None, ())),
+        ({"ctx": "c", "endings": ["x", "y"], "label": "x"}, ("c", None, ("x", "y"))),
+        ({"question": "q", "context": "c", "answers": {"text": ["a"], "answer_start": [1]}}, ("q", "c", ())),
+        ({"input": "q", "passage": "c", "answer": "a"}, ("q", "c", ())),
+    ],
+)
+def test_inputs_are_read_as_the_rows_of_the_task(write, row, asked):
+    task = load_task(write("a.jsonl", [row]))
+    assert task.columns
+    assert inputs_of(write("b.jsonl", [row]), task) == ([asked], ())
+    bare = {c: v for c, v in row.items() if c not in ("output", "response", "label", "answers", "answer")}
+    assert inputs_of(write("c.jsonl", [bare]), task) == ([asked], ())
+    plain = {"input": asked[0]} | ({"context": asked[1]} if asked[1] else {})
+    if "instruction" in row or "ctx" in row or "question" in row:
+        assert inputs_of(write("d.jsonl", [plain]), task)[0] == [(*asked[:2], ())]
+    for values in (row, bare):
+        found = under_own_names(values, task, 1)
+        assert (found["input"], found.get("context") or None, tuple(found.get("choices", ()))) == asked
+
+
+def test_columns_that_are_named_go_before_those_that_were_learnt(write):
+    task = load_task(write("a.jsonl", [{"question": "q", "answer": "a"}]))
+    path = write("b.jsonl", [{"question": "q", "asked": "b"}])
+    assert inputs_of(path, task, columns={"input": "asked"}) == ([("b", None, ())], ())
+    assert inputs_of(write("c.jsonl", [{"text": "t"}]), task)[1] == (f"input is read from the column 'text' {GUESSED}",)
+    with pytest.raises(UserError, match=r"it is not clear which column holds the input \(text, review\)"):
+        inputs_of(write("d.jsonl", [{"text": "t", "review": "r"}]), task)
+    assert task.fingerprint == load_task(write("e.jsonl", [{"input": "q", "output": "a"}])).fingerprint
+
+
+def test_conversations_to_be_answered_end_with_the_user(write):
+    start = (("system", "Be brief."), ("user", "a"), ("assistant", "b"))
+    task = load_task(write("a.jsonl", [{"messages": talk(*start)}]))
+    asked = [("a", None, ())], ()
+    for turns in (start, start[:2], start[1:2]):
+        assert inputs_of(write("b.jsonl", [{"messages": talk(*turns)}]), task) == asked
+        found = under_own_names({"messages": talk(*turns)}, task, 1)
+        assert (found["input"], found.keys() & {"context"}) == ("a", set())
+    for row in ({}, {"completion": talk(("assistant", "b"))}):
+        assert inputs_of(write("c.jsonl", [{"prompt": talk(("user", "a")), **row}]), task) == asked
+    rows = [{"messages": talk(("system", "Be long."), *start[1:], ("user", "c"))}]
+    context = "Be long.\n\nUser: a\n\nAssistant: b"
+    assert inputs_of(write("d.jsonl", rows), task) == ([("c", context, ())], ())
+    for turns in ((), start[:1]):
+        with pytest.raises(UserError, match="row 1: 'messages' must end with a message by the user, the input; there "):
+            inputs_of(write("e.jsonl", [{"messages": talk(*turns)}]), task)
+
+
+def test_predict_reads_the_file_that_adapt_read(run_cli, write, tmp_path):
+    rows = [{"ctx": f"c{i}", "endings": [f"x{i}", f"y{i}"], "label": i % 2, "ind": i} for i in range(8)]
+    path, folder = write("hella.jsonl", rows), tmp_path / "run"
+    assert run_cli("adapt", path, "--model", "scripted", "--recipes", "random", "--out", folder).code == 0
+    done = run_cli("predict", folder, path)
+    assert (done.code, done.err, done.out.count("\n")) == (0, "", 8)
+    adapted = kshot.load(folder)
+    assert adapted.task.columns == {"input": "ctx", "output": "label", "choices": "endings"}
+    assert adapted.predict(rows) == done.out.splitlines()
+    own = write("own.jsonl", [{"input": r["ctx"], "choices": r["endings"]} for r in rows])
+    assert run_cli("predict", folder, own).out == done.out
+
+
+def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(run_cli, write, tmp_path, monkeypatch):
+    path = write("a.jsonl", [{"text": f"t{i}", "label": str(i % 2)} for i in range(8)])
+    assert run_cli("adapt", path, "--model", "scripted", "--recipes", "random", "--out", tmp_path / "run").code == 0
+    monkeypatch.setattr("kshot.adapted.load_model", None)
+    done = run_cli("predict", tmp_path / "run", write("b.jsonl", [{"asked": "t"}]))
+    assert (done.code, "the column 'input' is missing" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("suffix", ["json", "tsv", "xlsx"])
+def test_inputs_in_other_formats_are_refused(write, suffix):
+    with pytest.raises(
+        UserError, match=rf"must be a .jsonl \(one object a line\).*save the rows of the .{suffix} file"
+    ):
+        inputs_of(write(f"a.{suffix}", "x\ty"))
+
+
+def test_lines_of_json_are_no_plain_text(write):
+    with pytest.raises(
+        UserError, match="a.txt must hold inputs as plain text, one a line, but each line is a JSON obj"
+    ):
+        inputs_of(write("a.txt", '{"input": "a"}\n{"input": "b"}\n'))
+    with pytest.raises(UserError, match="stdin must hold inputs as plain text"):
+        read_inputs(None, io.BytesIO(b"{}"))
+    assert inputs_of(write("b.txt", '{"a": 1}\nplain\n3'))[0][0] == ('{"a": 1}', None, ())
 
 
 # References and choices
+
+
+def test_the_first_reference_is_the_output_where_there_is_none(rows_of, refused):
+    ((example,), notes) = rows_of({"input": "a", "references": ["b", "bb", "b"]})
+    assert example == Example("a", "b", "train-1", references=("b", "bb"))
+    assert notes == ("output is the first text of the column 'references'",)
+    ((mapped,), _) = rows_of({"input": "a", "golds": ["b", "bb"]}, columns={"references": "golds"})
+    assert mapped == example
+    text = refused([{"input": "a", "references": []}])
+    assert text.startswith("row 1: 'references' must hold at least one text; give it one")
 
 
 @pytest.mark.parametrize(
@@ -430,7 +613,7 @@ def test_a_local_dataset_folder_loads(folder, capfd):
     assert (task.name, task.labels, len(task.train), len(task.test)) == ("films", ("bad", "good"), 4, 4)
     assert task.train[1] == Example("train 1", "good", "train-2")
     assert task.test[0].input == "validation 0"
-    assert task.notes == (
+    assert without_kind(task.notes) == (
         "test rows are the split 'validation'",
         f"input is read from the column 'text', output from 'label' {GUESSED}",
     )
@@ -442,7 +625,7 @@ def test_splits_and_columns_can_be_named(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     task = load_task("hf://./films:default@validation,train", columns={"input": "text", "output": "label"})
     assert (task.name, task.train[0].input, task.test[0].input) == ("films-default", "validation 0", "train 0")
-    assert task.notes == ()
+    assert without_kind(task.notes) == ()
     assert load_task("hf://films@validation").test == ()
 
 

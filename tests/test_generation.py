@@ -476,7 +476,9 @@ def test_without_packs_every_answer_is_committed(tmp_path):
         (GenerateRequest(Prompt((), spells_first_token=True), 4), "between 1 and 4095 tokens, .* got 0 and 4"),
         (request("x" * 4090, allowed=("a" * 8,)), "between 1 and 4088 tokens, so that an answer fits behind it"),
         (request("x", temperature=-1.0), r"temperature must be 0 or more, .* got -1.0"),
-        (request("x", stop=("a", "")), r"stops texts that are not empty; got .*'a', ''"),
+        (request("x", stop=("a", "")), r"a tuple of texts that are not empty; got .*'a', ''"),
+        (request("x", stop="ab"), "a tuple of texts that are not empty; got 0.0 and 'ab'"),
+        (GenerateRequest("x", 4), r"prompt must be a Prompt, as Prompt\(\(Segment\('query', text\),\)\); got 'x'"),
         (request("x", allowed=(" a", "")), "Each allowed answer must have at least one token; got an empty text"),
     ],
 )

@@ -329,13 +329,13 @@ def test_bits_and_texts_are_the_models_own(name):
             assert (found.answer, found.cut_off) == (text.text.strip(), not text.finished)
 
 
-def test_the_most_tokens_of_an_answer_are_twice_those_of_the_longest_known():
+def test_the_most_tokens_of_an_answer_are_a_quarter_more_than_those_of_the_longest_known():
     tiny = kshot.load_model("tiny")
     longest = max(len(f" {e.output}\n\n".encode()) for e in made(12).train)
-    assert Asker.for_task(made(12), tiny).answer_tokens == 2 * longest
+    assert Asker.for_task(made(12), tiny).answer_tokens == longest + longest // 4 + 8
     short = replace(made(4), train=(Example("a", "b", "1"), Example("c", "d", "2")))
     assert Asker.for_task(short, tiny).answer_tokens == 16
-    long = replace(short, train=(*short.train, Example("e", "f" * 700, "3")))
+    long = replace(short, train=(*short.train, Example("e", "f" * 900, "3")))
     assert Asker.for_task(long, tiny).answer_tokens == 1024
 
 
@@ -360,7 +360,7 @@ def test_a_text_that_never_ends_is_cut_and_said(tmp_path):
         assert not any(row["cut_off"] for row in mine if row["answer"] is None)
         told = [text for text in progress.told if text.startswith(f"{name}: ")]
         assert told == [
-            f"{name}: {n_cut} of 8 generated answers did not end within 40 tokens and were cut "
+            f"{name}: {n_cut} of 8 generated answers did not end within 33 tokens and were cut "
             "(`cut_off` in samples.jsonl)"
         ]
 

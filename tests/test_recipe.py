@@ -94,6 +94,8 @@ def test_recipes_are_read_with_their_settings():
     assert random.selector.balanced
     cheap = [name for name in SELECTORS if name != "best-of-n"]
     assert [r.name for r in parse_recipes("all", shots=4)] == [*BASELINES, "zero-shot", *cheap]
+    both = [r.name for r in parse_recipes("best-of-n,all,random:k=2", shots=4)]
+    assert both == ["best-of-n", *BASELINES, "zero-shot", *cheap, "random:k=2"]
 
 
 @pytest.mark.parametrize(

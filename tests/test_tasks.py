@@ -180,19 +180,39 @@ def test_columns_are_mapped_and_used_once(write):
             "classification",
             tuple(sorted(map(str, range(50)))),
         ),
-        (labelled(*map(str, range(51)), *map(str, range(51))), "generation", ()),
+        (labelled(*[f"t{i}" for i in range(51)] * 2), "generation", ()),
+        (labelled(*map(str, range(51)), *map(str, range(51))), "math", ()),
+        (labelled("1,000", "-2.5", "$3"), "math", ()),
+        (labelled("1", "2", "three"), "generation", ()),
+        (labelled(*"545145"), "classification", ("1", "4", "5")),
+        ([{**ROW, "references": ["yes", "y"]}] * 4, "qa", ()),
         ([QUIZ], "multiple_choice", ()),
     ],
 )
 def test_the_kind_is_inferred_from_train(write, rows, kind, labels):
     task = load_task(write("a.jsonl", rows))
     assert (task.kind, task.labels) == (kind, labels)
-    assert task.metrics == (("exact_match",) if kind == "generation" else ("accuracy",))
+    metrics = {"generation": "exact_match", "qa": "exact_match", "math": "exact_match_number"}
+    assert task.metrics == (metrics.get(kind, "accuracy"),)
+    with_labels = f" with {len(labels)} label{'s' * (len(labels) > 1)}" if labels else ""
+    basis = "references" if kind == "qa" else "outputs"
+    said = f"kind is guessed from the {basis}: {kind}{with_labels} (a folder with task.json can say another)"
+    assert task.notes[-1:] == (() if kind == "multiple_choice" else (said,))
 
 
 @pytest.mark.parametrize(("kind", "metric"), [("math", "exact_match_number"), ("qa", "exact_match")])
 def test_the_metric_follows_the_kind(folder, kind, metric):
     assert load_task(folder([ROW], card={"kind": kind})).metrics == (metric,)
+
+
+def test_a_key_of_task_json_that_is_nearly_right_is_said(folder):
+    said = ("metric", "metrics"), ("label", "labels")
+    card = {"kind": "generation", "metric": "f1", "label": [], "columns": {}, "n_train": 1, "source": "x"}
+    assert load_task(folder([ROW], card=card)).notes == (
+        *(f"task.json: '{key}' is not read; did you mean '{known}'?" for key, known in said),
+        "task.json: 'columns' is not read; name columns with --columns",
+    )
+    assert load_task(folder([ROW], card={"kind": "qa", "metric": "f1", "metrics": ["exact_match"]})).notes == ()
 
 
 def test_listed_labels_make_a_classification(folder):
@@ -217,7 +237,7 @@ def test_choices_are_answered_by_letters_or_by_their_text(write):
         ([ROW, '{"input": "a" "output"}'], "row 2 must be one JSON object on one line; column 15: Expecting"),
         (["[" * 100_000], "row 1 must be one JSON object on one line; "),
         (["1" * 5000], "row 1 must be one JSON object on one line; "),
-        ([ROW, "", "[1, 2]"], "row 3 must be a JSON object, as {…}; got a list ([1, 2])"),
+        ([ROW, "", "[1, 2]"], "row 3 must be a JSON object, as {…}; got a list ([1, 2]); write one object a line."),
         (["null"], "row 1 must be a JSON object, as {…}; got null"),
         ([ROW, {"input": "a"}], "row 2: the column 'output' is missing, the row has input; name the columns"),
         (["{}"], "row 1: the column 'input' is missing, the row has no columns; name the columns"),
@@ -241,8 +261,11 @@ def test_choices_are_answered_by_letters_or_by_their_text(write):
         ([{**ROW, "id": True}], "row 1: 'id' must be a string; got a boolean (true)"),
         ([{**ROW, "id": 7}, ROW, {**ROW, "id": "7"}], "row 3: the id '7' is that of row 1 too; ids must"),
         ([ROW, {**ROW, "id": "train-1"}], "row 2: the id 'train-1' is that of row 1 too"),
-        ([QUIZ, QUIZ, ROW], "row 3: a multiple-choice row must have at least 2 'choices'; got 0."),
-        ([{**QUIZ, "choices": ["4"]}], "row 1: a multiple-choice row must have at least 2 'choices'; got 1."),
+        ([QUIZ, QUIZ, ROW], "row 3: a multiple-choice row must have at least 2 'choices'; got 0; list them in"),
+        (
+            [{**QUIZ, "choices": ["4"]}],
+            "row 1: a multiple-choice row must have at least 2 'choices'; got 1; list them in",
+        ),
         ([QUIZ, {**QUIZ, "output": "(C)"}], "row 2: '(C)' is not among the letters of the row's choices;"),
         ([QUIZ, QUIZ, {**QUIZ, "output": "B"}], "row 3: 'B' is not among the letters of the row's choices;"),
         (
@@ -274,7 +297,8 @@ def test_a_bad_json_lines_file_is_refused(write, rows, expected):
         (f"input,output\n{'a' * 140_000},b\n", "row 2 must be CSV with commas and double quotes; field"),
         ("input,output\na,\n", "row 2: 'output' must not be empty"),
         ("input,output,choices\na,b,b||c\n", "row 2: 'choices' item 2 must not be empty"),
-        ("input;output\na;b\n", "row 2: the column 'input' is missing, the row has input;output; name the"),
+        ("input;output\na;b\n", "row 1: cells must be separated by commas; the header has semicolons; save it"),
+        ("input\toutput\na\tb\n", "row 1: cells must be separated by commas; the header has tabs; save it with"),
         ("input,output\na\0,b\n", "row 2: 'input' must be text, but it holds a NUL character"),
     ],
 )
@@ -421,6 +445,23 @@ def test_choices_of_a_different_number_are_said_once(write):
     rows = [{"input": f"q{i}", "output": "a", "choices": ["a", "b", "c", "d"][: 2 + i % 3]} for i in range(9)]
     assert validate(load_task(write("a.jsonl", rows))).problems == ("Rows have 2 to 4 choices.",)
     assert validate(load_task(write("b.jsonl", rows[::3]))).problems == ()
+
+
+def test_an_empty_line_in_a_generated_output_is_a_problem():
+    train = examples(("a", "x\n\ny"), ("b", "x\ny\n\n"), ("c", "x\n\n\ny"))
+    (problem,) = validate(Task(name="t", kind="generation", train=train)).problems
+    assert problem.startswith("There are 2 rows whose output holds an empty line: r1, r3. The plain layout ends an ")
+    assert problem.endswith(": use a chat model, or replace the empty lines.")
+    assert validate(Task(name="t", kind="generation", train=train[1:2])).problems == ()
+
+
+def test_the_same_question_with_other_choices_is_another_row():
+    def row(i, *choices):
+        return Example("which?", choices[0], id=str(i), choices=choices)
+
+    rows = [row(1, "a", "b"), row(2, "a", "c"), row(3, "b", "a "), row(4, "a", "b", "c")]
+    kept, removed = without_duplicates(rows)
+    assert ([e.id for e in kept], removed) == (["1", "2", "4"], ("3",))
 
 
 def test_outputs_without_a_number_are_a_problem_for_a_metric_of_numbers():

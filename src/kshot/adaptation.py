@@ -22,10 +22,18 @@ from kshot.core.seeding import digest
 from kshot.core.types import Prediction, Task, Work
 from kshot.engine.load import load_model
 from kshot.evaluation.calibration import calibrated, temperature_of
-from kshot.evaluation.metrics import check_references, statistic
-from kshot.evaluation.prequential import SUMMARY, Stream, make_stream, primary_metric, sample_row, summarise
+from kshot.evaluation.metrics import check_references
+from kshot.evaluation.prequential import (
+    SUMMARY,
+    Stream,
+    check_metrics,
+    make_stream,
+    measured,
+    primary_metric,
+    sample_row,
+    summarise,
+)
 from kshot.learning import make_learner
-from kshot.planning import Counting
 from kshot.prompts.chat import Chat
 from kshot.recipe import Recipe, parse_recipes
 from kshot.runs.record import open_run, write_json, write_jsonl
@@ -113,7 +121,7 @@ def adapt(
     judge_model = load_model(selector_model) if isinstance(selector_model, str) else selector_model
     asker = Asker.for_task(task, language_model, layout)
     judge = Asker.for_task(task, judge_model) if judge_model else None
-    _check_model(task, stream, chosen_recipes, asker)
+    check_model(task, stream, chosen_recipes, asker)
     identity = {
         "task": task.fingerprint,
         "model": language_model.fingerprint,
@@ -129,8 +137,8 @@ def adapt(
         asker = replace(asker, model=language_model.with_store(store))
         judge = replace(judge, model=judge.model.with_store(store)) if judge else None
         _say(progress, task, asker, stream)
-        measured = _Measuring(task, asker, judge, stream, store, seed, progress, deadline)
-        scored = {recipe.name: measured.rows(recipe) for recipe in chosen_recipes}
+        measuring = _Measuring(task, asker, judge, stream, store, seed, progress, deadline)
+        scored = {recipe.name: measuring.rows(recipe) for recipe in chosen_recipes}
         board = _leaderboard(task, scored, seed=seed)
         chosen = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
         by = "bits" if task.is_open else f"{task.metrics[0]}, then bits,"
@@ -141,7 +149,7 @@ def adapt(
             stream.examples + stream.rest,
             seed=seed,
             choice=choice,
-            temperature=measured.temperatures[chosen.name],
+            temperature=measuring.temperatures[chosen.name],
             judge=judge,
         )
         best = best.with_model(language_model)
@@ -153,36 +161,6 @@ def adapt(
     best.save(folder / "best")
     _record(folder, task, language_model, board, scored, stream, identity)
     return Run(folder, tuple(board), chosen.name, best, work)
-
-
-def plan(
-    task: Task,
-    model: LanguageModel,
-    *,
-    recipes: str = "all",
-    shots: int | None = None,
-    seed: int = 0,
-    limit: int = DEFAULT_LIMIT,
-    layout: str = "auto",
-    selector_model: LanguageModel | None = None,
-) -> list[dict[str, Any]]:
-    """Return what `adapt` with these settings would compute: recipe, predictions, forward tokens of the models.
-
-    Generated answers count with the most tokens that they may have. Args: and Raises: as `adapt`.
-    """
-    stream, chosen_recipes = prepare(task, recipes=recipes, shots=shots, seed=seed, limit=limit)
-    asker = Asker.for_task(task, model, layout)
-    _check_model(task, stream, chosen_recipes, asker)
-    rows = []
-    for recipe in chosen_recipes:
-        counting, judging = Counting(model), Counting(selector_model) if selector_model else None
-        if recipe.needs and not recipe.missing_package and recipe.suits(task):
-            judge = Asker.for_task(task, judging) if judging else None
-            learner = make_learner(recipe, task, replace(asker, model=counting), seed=seed, judge=judge)
-            learner.predict(stream.queries())
-        tokens = counting.tokens + (judging.tokens if judging else 0)
-        rows.append({"recipe": recipe.name, "predictions": len(stream.examples), "forward_tokens": tokens})
-    return rows
 
 
 def prepare(
@@ -198,7 +176,7 @@ def prepare(
         raise UserError(f"--shots must be in 1..{n_pool}, the number of different training examples; got {shots}.")
     chosen = parse_recipes(recipes, shots=shots)
     if not any(recipe.suits(task) for recipe in chosen):
-        raise UserError(f"--recipes must name one for tasks of kind {task.kind}; got '{recipes}'. Try zero-shot,random.")
+        raise UserError(f"--recipes must name one for tasks of kind {task.kind}; got '{recipes}'. Try 'all'.")
     for recipe in chosen:
         if recipe.k > n_pool:
             raise UserError(f"{recipe.name}: k must be in 1..{n_pool}, the size of the pool; got {recipe.k}.")
@@ -209,14 +187,13 @@ def prepare(
             f"A task must have at least two different outputs to choose between; all training examples of "
             f"'{task.name}' have '{task.train[0].output}'."
         )
-    metric = primary_metric(task)
-    statistic(metric, [], [], labels=task.labels, positive_label=task.positive_label)  # refuses what it lacks
+    check_metrics(task)
     for example in stream.examples:
-        check_references(metric, example.id, example.accepted)
+        check_references(primary_metric(task), example.id, example.accepted)
     return stream, chosen
 
 
-def _check_model(task: Task, stream: Stream, recipes: Sequence[Recipe], asker: Asker) -> None:
+def check_model(task: Task, stream: Stream, recipes: Sequence[Recipe], asker: Asker) -> None:
     """Raise UserError where a model lacks what a recipe needs, or an example is too long for it."""
     for recipe in recipes:
         make_learner(recipe, task, asker, seed=0)
@@ -336,14 +313,15 @@ def _as_prediction(row: Mapping[str, Any]) -> Prediction:
 def _leaderboard(task: Task, scored: Mapping[str, "list[dict[str, Any]] | str"], *, seed: int) -> list[dict[str, Any]]:
     """Return the rows, best first, those without a result last.
 
-    By metric, then bits, then prompt tokens; of open tasks by bits, which all predictions have.
+    By metric, then bits, then prompt tokens; of open tasks by bits first, which all predictions have.
     """
     board: list[dict[str, Any]] = []
     for name, rows in scored.items():
         if isinstance(rows, str):
             board.append({"recipe": name, **dict.fromkeys(SUMMARY), "n": 0, "status": rows})
         else:
-            board.append({"recipe": name, **summarise(task, rows, seed=seed), "status": "done"})
+            summary = summarise(task, rows, seed=seed)
+            board.append({"recipe": name, **{key: summary[key] for key in SUMMARY}, "status": "done"})
     done = [row for row in board if row["status"] == "done"]
     if not done:
         why = ", ".join(f"{row['recipe']} is {row['status']}" for row in board)
@@ -351,7 +329,9 @@ def _leaderboard(task: Task, scored: Mapping[str, "list[dict[str, Any]] | str"],
             f"At least one recipe must be finished to choose from: {why}. Give a larger --budget with the same --out, "
             "or other --recipes."
         )
-    done.sort(key=lambda r: (0 if task.is_open else -r["metric"], r["bits_per_example"], r["query_tokens"]))
+    first, second = ("bits_per_example", "metric") if task.is_open else ("metric", "bits_per_example")
+    sign = {"metric": -1, "bits_per_example": 1}
+    done.sort(key=lambda r: (sign[first] * r[first], sign[second] * r[second], r["query_tokens"]))
     return done + [row for row in board if row["status"] != "done"]
 
 
@@ -366,16 +346,14 @@ def _record(
 ) -> None:
     """Write samples.jsonl and results.json, in the shape of lm-eval, with the leaderboard beside it."""
     write_jsonl(folder / "samples.jsonl", (r for rows in scored.values() if not isinstance(rows, str) for r in rows))
-    metric, results = task.metrics[0], {}
+    results = {}
     for row in board:
-        if row["status"] == "done":
-            results[f"{task.name}|{row['recipe']}"] = {
-                "alias": f"{task.name} {row['recipe']}",
-                f"{metric},none": row["metric"],
-                f"{metric}_low,none": row["metric_low"],
-                f"{metric}_high,none": row["metric_high"],
-                "bits_per_example,none": row["bits_per_example"],
-            }
+        rows = scored[row["recipe"]]
+        if not isinstance(rows, str):
+            found = {"alias": f"{task.name} {row['recipe']}", "bits_per_example,none": row["bits_per_example"]}
+            for name, values in measured(task, rows, seed=identity["seed"]).items():
+                found |= {f"{name}{end},none": v for end, v in zip(("", "_low", "_high"), values, strict=True)}
+            results[f"{task.name}|{row['recipe']}"] = found
     samples = {name: {"original": len(task.train), "effective": len(stream.examples)} for name in results}
     write_json(
         folder / "results.json",

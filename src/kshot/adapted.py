@@ -24,10 +24,12 @@ from kshot.recipe import Recipe, parse_recipe
 from kshot.runs.record import write_folder
 from kshot.selection.all_past import AllPast
 from kshot.selection.order import AS_SELECTED, PER_QUERY
+from kshot.tasks.inputs import under_own_names
+from kshot.tasks.validate import duplicate_key
 
 FORMAT = 2
 ABOUT, POOL = "kshot.json", "demonstrations.jsonl"
-_TASK_FIELDS = ("name", "kind", "labels", "metrics", "instruction", "choices_in_input", "positive_label")
+_TASK_FIELDS = ("name", "kind", "labels", "metrics", "instruction", "choices_in_input", "positive_label", "columns")
 _ROW_FIELDS = ("id", "input", "output", "context", "choices")
 
 
@@ -157,7 +159,8 @@ class AdaptedModel:
             progress: Told how far it is.
 
         Returns:
-            metric, metric_name, low, high (95 % interval), bits_per_example, n.
+            metric, metric_name, low, high (95 % interval), bits_per_example, n, and `metrics`: name to (value, low,
+            high) of every metric of the task.
 
         Raises:
             UserError: No test rows, or another kind, or labels that the model does not know.
@@ -183,6 +186,10 @@ class AdaptedModel:
                 known = ", ".join(self.task.candidates(row))
                 raise UserError(f"Each output must be one that the model can give ({known}); '{row.id}': {row.output}.")
         progress = progress or Silence()
+        learnt = {duplicate_key(e) for e in self.pool}
+        n_learnt = sum(duplicate_key(row) in learnt for row in rows)
+        if n_learnt:
+            progress.say(f"{n_learnt} of {len(rows)} test rows are among the examples that were learnt")
         progress.begin(self.recipe.name, len(rows))
         predictions = self.predictions(rows, progress=progress.advance)
         pairs = zip(rows, predictions, strict=True)
@@ -195,6 +202,7 @@ class AdaptedModel:
             "high": found["metric_high"],
             "bits_per_example": found["bits_per_example"],
             "n": found["n"],
+            "metrics": found["metrics"],
         }
 
     def _example(self, i: int, value: "str | Mapping[str, Any] | Example") -> Example:
@@ -203,6 +211,7 @@ class AdaptedModel:
         if not isinstance(value, Example | Mapping):
             raise UserError(f"Each input must be a text, a mapping or an Example; number {i + 1} is {value!r}.")
         if not isinstance(value, Example):
+            value = under_own_names(value, self.task, i + 1)
             known = {k: value[k] for k in ("context", "choices") if value.get(k)}
             example = Example(str(value.get("input", "")), "", str(value.get("id", f"input-{i + 1}")), **known)
             value = replace(example, choices=tuple(example.choices))
@@ -255,18 +264,7 @@ class AdaptedModel:
         )
 
 
-def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedModel:
-    """Load an adapted model, and the language model it needs.
-
-    Args:
-        folder: What `AdaptedModel.save` wrote, or a run folder (its chosen model).
-        model: The language model, if it is loaded already.
-
-    Raises:
-        UserError: No adapted model there, one of another version, or a language model that is not the one it was
-            adapted with.
-    """
-    folder = Path(folder)
+def _read_saved(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not (folder / ABOUT).exists() and (folder / "best" / ABOUT).exists():
         folder = folder / "best"
     try:
@@ -284,8 +282,36 @@ def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedMo
             f"{folder} must have format {FORMAT}, which this kshot {__version__} reads; got {about.get('format')}, "
             f"written by kshot {about.get('kshot')}."
         )
+    return about, pool
+
+
+def _saved_task(about: Mapping[str, Any]) -> Task:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["task"].items()}
-    task = Task(train=(), **fields)
+    return Task(train=(), **fields)
+
+
+def saved_task(folder: str | Path) -> Task:
+    """Return the task that an adapted model answers, without examples; no language model is loaded.
+
+    Raises:
+        UserError: No adapted model there, or one of another version.
+    """
+    return _saved_task(_read_saved(Path(folder))[0])
+
+
+def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedModel:
+    """Load an adapted model, and the language model it needs.
+
+    Args:
+        folder: What `AdaptedModel.save` wrote, or a run folder (its chosen model).
+        model: The language model, if it is loaded already.
+
+    Raises:
+        UserError: No adapted model there, one of another version, or a language model that is not the one it was
+            adapted with.
+    """
+    about, pool = _read_saved(Path(folder))
+    task = _saved_task(about)
     asker = None
     if about["model"] is not None:
         model = model or load_model(about["model"]["name"], **about["model"]["origin"])

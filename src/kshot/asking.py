@@ -44,12 +44,14 @@ class Asker:
     def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "Asker":
         """Return an asker in a layout (`composer_for`).
 
-        The most tokens that a generated answer may have are twice those of the longest output of train, within
-        16..1024: known in advance, as labels are, and the same for every recipe and all along the stream.
+        The most tokens that a generated answer may have are 8 and a quarter more than those of the longest output of
+        train, within 16..1024: known in advance, as labels are, and the same for every recipe and all along the stream.
         """
         composer = composer_for(model, layout)
         longest = max((model.count_tokens(composer.answer(e.output)) for e in task.train), default=0)
-        most = min(max(2 * longest, LEAST_ANSWER_TOKENS), MOST_ANSWER_TOKENS, max(1, model.max_tokens // 2))
+        most = min(
+            max(longest + longest // 4 + 8, LEAST_ANSWER_TOKENS), MOST_ANSWER_TOKENS, max(1, model.max_tokens // 2)
+        )
         return cls(task, model, composer, most)
 
     def prompt(self, demonstrations: Sequence[Example], query: Example) -> tuple[Prompt, int]:

@@ -1,11 +1,16 @@
-"""A stand-in for a language model that runs nothing and counts what would have to be run."""
+"""What a run would compute, counted by a stand-in for the language model that runs nothing."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from kshot.adaptation import DEFAULT_LIMIT, check_model, prepare
+from kshot.asking import Asker
 from kshot.core.protocols import LanguageModel
-from kshot.core.types import FloatArray, GenerateRequest, Generation, ScoreRequest, Work
+from kshot.core.types import FloatArray, GenerateRequest, Generation, ScoreRequest, Task, Work
+from kshot.learning import make_learner
 
 
 class Counting:
@@ -41,3 +46,34 @@ class Counting:
         self.tokens += self.forward_tokens([ScoreRequest(r.prompt, ("\n",)) for r in requests])
         self.tokens += sum(r.max_tokens for r in requests)
         return [Generation("", True)] * len(requests)
+
+
+def plan(
+    task: Task,
+    model: LanguageModel,
+    *,
+    recipes: str = "all",
+    shots: int | None = None,
+    seed: int = 0,
+    limit: int = DEFAULT_LIMIT,
+    layout: str = "auto",
+    selector_model: LanguageModel | None = None,
+) -> list[dict[str, Any]]:
+    """Return what `adapt` with these settings would compute: recipe, predictions, forward tokens of the models.
+
+    Generated answers count with the most tokens that they may have. Args: and Raises: as `adapt`.
+    """
+    stream, chosen_recipes = prepare(task, recipes=recipes, shots=shots, seed=seed, limit=limit)
+    asker = Asker.for_task(task, model, layout)
+    check_model(task, stream, chosen_recipes, asker)
+    rows = []
+    for recipe in chosen_recipes:
+        counting, judging = Counting(model), Counting(selector_model) if selector_model else None
+        if recipe.needs and not recipe.missing_package and recipe.suits(task):
+            judge = Asker.for_task(task, judging) if judging else None
+            learner = make_learner(recipe, task, replace(asker, model=counting), seed=seed, judge=judge)
+            learner.predict(stream.queries())
+        tokens = counting.tokens + (judging.tokens if judging else 0)
+        n = len(stream.examples) if recipe.suits(task) else 0
+        rows.append({"recipe": recipe.name, "predictions": n, "forward_tokens": tokens})
+    return rows

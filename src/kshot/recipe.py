@@ -73,7 +73,7 @@ def known_recipes() -> dict[str, str | None]:
 def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
     """Read recipes as written on the command line: "all", or "bm25,random:k=8,balanced=true,zero-shot".
 
-    "all" are those that are cheap; `best-of-n` has to be named.
+    "all" are those that are cheap; `best-of-n` has to be named, as in "all,best-of-n".
 
     Args:
         text: Names, separated by commas; settings follow a colon.
@@ -89,8 +89,9 @@ def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
             names[-1] += f",{piece.strip()}"
         else:
             names.append(piece.strip())
-    if names == ["all"]:
-        names = [name for name in known_recipes() if name not in ON_REQUEST]
+    if "all" in names:
+        at = names.index("all")
+        names[at : at + 1] = [name for name in known_recipes() if name not in (*ON_REQUEST, *names)]
     recipes = [parse_recipe(name, shots=shots) for name in names]
     for name in names:
         if names.count(name) > 1:

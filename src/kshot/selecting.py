@@ -7,6 +7,7 @@ from kshot.asking import Asker
 from kshot.core.errors import UserError
 from kshot.core.protocols import Judge, LanguageModel
 from kshot.core.types import Example, FloatArray, Task
+from kshot.engine.load import load_model
 from kshot.evaluation.prequential import make_stream
 from kshot.learning import chosen, fitted, shown
 from kshot.recipe import parse_recipe
@@ -23,22 +24,22 @@ class _NoJudge:
 
 
 def select(
-    task: Task,
+    task: Task | str,
     selector: str,
     k: int,
     *,
-    model: LanguageModel | None = None,
+    model: LanguageModel | str | None = None,
     layout: str = "auto",
-    query: Example | None = None,
+    query: Example | str | None = None,
     seed: int = 0,
 ) -> list[Example]:
     """Choose demonstrations from the training examples.
 
     Args:
-        task: Where the examples come from; repeated rows are left out.
+        task: Where the examples come from, or where to load it from; repeated rows are left out.
         selector: A selector's name with settings, as "random:balanced=true".
         k: How many, at most as many as there are.
-        model: The language model that the selector asks, if it asks one.
+        model: The language model, or its name, that the selector asks, if it asks one.
         layout: How that model is prompted, as for `adapt`.
         query: The input to choose for, where the selector chooses for each query.
         seed: As for `adapt`: the same seed gives the demonstrations of the adapted model.
@@ -49,6 +50,12 @@ def select(
     Raises:
         UserError: An unknown selector, `k` out of range, or a per-query selector without a query.
     """
+    if not isinstance(task, Task):
+        task = Task.load(task)
+    if isinstance(query, str):
+        query = Example(query, "", "query")
+    if isinstance(model, str):
+        model = load_model(model)
     recipe = parse_recipe(selector, shots=k)
     stream = make_stream(task, limit=len(task.train), seed=seed)
     pool = stream.examples

@@ -57,7 +57,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def adapt(
     task: TaskArgument,
     model: ModelOption = None,
-    recipes: Annotated[str | None, typer.Option(help="Names with settings, or all (the default).")] = None,
+    recipes: Annotated[
+        str | None, typer.Option(help="Names with settings; all (the default) are those that are cheap.")
+    ] = None,
     shots: Annotated[int | None, typer.Option(help="Most demonstrations in a prompt (16, or all if fewer).")] = None,
     budget: Annotated[str | None, typer.Option(help="Stop starting work after 90s, 10m, 2h.")] = None,
     seed: Annotated[int | None, typer.Option(help="For the order and every random choice (0).")] = None,
@@ -91,9 +93,10 @@ def adapt(
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
     parse_seconds(settings.budget)  # here too, before a model is loaded
     from kshot.adaptation import adapt as run_adapt
-    from kshot.adaptation import plan, prepare
+    from kshot.adaptation import prepare
     from kshot.core.types import Task
     from kshot.engine.load import load_model
+    from kshot.planning import plan
 
     loaded = Task.load(task, columns=parse_columns(settings.columns))
     shared: Any = {
@@ -132,7 +135,8 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
         print_json({"plan": rows})
         return
     for row in rows:
-        stdout.print(f"{row['recipe']}: {row['predictions']} predictions, {row['forward_tokens']} forward tokens")
+        cost = f"{row['predictions']} predictions, {row['forward_tokens']} forward tokens"
+        stdout.print(f"{row['recipe']}: {cost if row['predictions'] else 'not applicable to this kind of task'}")
 
 
 def _print_run(run: Any, metric: str) -> None:
@@ -188,18 +192,19 @@ def select(
         sys.stdout.write(lines)
 
 
-def _loaded(task: str, columns: str | None) -> Any:
+def _loaded(task: str, columns: str | None, *, kind_matters: bool = True) -> Any:
     """Load a task and tell what was guessed."""
     from kshot.core.types import Task
 
     loaded = Task.load(task, columns=parse_columns(columns))
     for note in loaded.notes:
-        stderr.print(f"note: {note}", markup=False)
+        if kind_matters or not note.startswith("kind is guessed"):
+            stderr.print(f"note: {note}", markup=False)
     return loaded
 
 
 def _optional(example: Any) -> dict[str, Any]:
-    return {k: v for k in ("context", "choices") if (v := getattr(example, k))}
+    return {k: v for k in ("context", "choices", "references") if (v := getattr(example, k))}
 
 
 @app.command()
@@ -208,16 +213,19 @@ def predict(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
     inputs: Annotated[
         str | None,
-        typer.Argument(help="A .jsonl, .csv or .parquet file with `input`, or any file with one input a line; stdin."),
+        typer.Argument(help="A .jsonl, .csv or .parquet file with the task's columns; a text, an input a line; stdin."),
     ] = None,
     columns: ColumnsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
-    from kshot.adapted import load
+    from kshot.adapted import load, saved_task
     from kshot.tasks.inputs import read_inputs
 
-    examples = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns))
+    mapping = parse_columns(columns)
+    examples, notes = read_inputs(inputs, sys.stdin.buffer, mapping, task=saved_task(folder))
+    for note in notes:
+        stderr.print(f"note: {note}", markup=False)
     adapted = load(folder)
     predictions = adapted.predictions(examples)
     if as_json:
@@ -247,10 +255,11 @@ def evaluate(
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
     from kshot.adapted import load
 
-    loaded = _loaded(task, columns)
+    is_file = Path(task).is_file()
+    loaded = _loaded(task, columns, kind_matters=not is_file)
     with TerminalProgress() as progress:
         adapted = load(folder)
-        if Path(task).is_file():  # labels and kind are the model's: a file of test rows need not show all of them
+        if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             loaded = replace(adapted.task, name=loaded.name, test=loaded.train)
         result = adapted.evaluate(loaded, limit=limit, progress=progress)
     if as_json:
@@ -273,6 +282,7 @@ def validate(
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
     from kshot.core.types import Task
+    from kshot.evaluation.prequential import check_metrics
     from kshot.tasks.validate import validate as run_validate
 
     loaded = Task.load(task, columns=parse_columns(columns))
@@ -281,6 +291,7 @@ def validate(
         from kshot.engine.load import load_model
 
         language_model = load_model(model)
+    check_metrics(loaded)
     report = run_validate(loaded, language_model)
     if as_json:
         print_json(report.to_json())

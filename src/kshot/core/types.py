@@ -52,6 +52,8 @@ class Task:
         choices_in_input: The rows' inputs list their choices as "(A) …" and outputs are letters as "(B)".
         positive_label: The label that the metric `f1` counts, if the task names one.
         notes: What was guessed while loading, for the user to read; not part of the fingerprint.
+        columns: Field to column of its files, where guessed or mapped; inputs to predict are read in the same way. Not
+            part of the fingerprint.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Task:
     choices_in_input: bool = True
     positive_label: str | None = None
     notes: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @staticmethod
     def load(source: str | Path, *, columns: Mapping[str, str] | None = None) -> "Task":

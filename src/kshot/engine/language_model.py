@@ -106,6 +106,10 @@ class Engine:
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Turn a prompt into token ids with the spans of its answers, segment by segment."""
+        if not isinstance(prompt, Prompt):
+            raise UserError(
+                f"A request's prompt must be a Prompt, as Prompt((Segment('query', text),)); got {prompt!r}."
+            )
         ids = [] if prompt.spells_first_token else list(self.backbone.first_ids)
         spans = []
         for segment in prompt.segments:
@@ -199,10 +203,10 @@ class Engine:
         return [results[key][0] for key in keys]
 
     def _encode_generation(self, request: GenerateRequest) -> Asked:
-        if request.temperature < 0 or not all(request.stop):
+        if request.temperature < 0 or isinstance(request.stop, str) or not all(request.stop):
             raise UserError(
-                f"An answer's temperature must be 0 or more, and its stops texts that are not empty; got "
-                f"{request.temperature} and {request.stop}."
+                f"An answer's temperature must be 0 or more, and its stops a tuple of texts that are not empty; got "
+                f"{request.temperature} and {request.stop!r}."
             )
         prompt = self.encode(request.prompt).ids
         allowed = tuple(self.backbone.tokenise(text) for text in request.allowed)

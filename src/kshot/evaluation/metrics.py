@@ -246,6 +246,8 @@ def statistic(
     """
     metric = get_metric(name)
     if metric.needs_positive and positive_label not in labels:
+        if not labels:
+            raise UserError(f"the metric {name} is for classification, as it counts one of the labels; name another.")
         raise UserError(
             f"the metric {name} needs 'positive_label' in task.json to be one of {', '.join(labels)}; "
             f"got {positive_label}."

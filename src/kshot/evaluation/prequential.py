@@ -11,7 +11,7 @@ from typing import Any
 
 from kshot.core.seeding import digest, generator
 from kshot.core.types import Example, Prediction, Query, Task
-from kshot.evaluation.metrics import metric_for, row_score
+from kshot.evaluation.metrics import get_metric, metric_for, row_score, statistic
 from kshot.evaluation.statistics import interval
 from kshot.learning import refit_point
 from kshot.tasks.validate import without_duplicates
@@ -75,6 +75,13 @@ def primary_metric(task: Task) -> str:
     return metric_for(task.metrics[0], task.kind)
 
 
+def check_metrics(task: Task) -> None:
+    """Raise a UserError unless the task's metrics are known and the primary one has what it needs."""
+    for name in task.metrics:
+        get_metric(name)
+    statistic(primary_metric(task), [], [], labels=task.labels, positive_label=task.positive_label)
+
+
 def sample_row(task: Task, recipe: str, position: int, example: Example, prediction: Prediction) -> dict[str, Any]:
     """Return what is kept of one prediction: the prediction, and how it compares with the right answer.
 
@@ -94,28 +101,39 @@ def sample_row(task: Task, recipe: str, position: int, example: Example, predict
     }
 
 
+def measured(task: Task, rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, tuple[float, float, float]]:
+    """Return (value, low, high) at 95 % of each of the task's metrics over the rows that have an answer.
+
+    A further metric that needs a positive label is left out where the task names none.
+    """
+    answered = [r for r in rows if r["answer"] is not None]
+    references, answers = [r["references"] for r in answered], [r["answer"] for r in answered]
+    labels = task.labels or tuple(sorted({*(r["gold"] for r in answered), *answers}))
+    found = {}
+    for name in task.metrics:
+        metric = metric_for(name, task.kind)
+        if name == task.metrics[0] or task.positive_label or not get_metric(metric).needs_positive:
+            rng = generator(seed, "bootstrap")
+            positive = task.positive_label
+            found[name] = interval(metric, references, answers, labels=labels, positive_label=positive, rng=rng)
+    return found
+
+
 def summarise(task: Task, rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
     """Return metric with its 95 % interval, bits per example, number, and cost per query of a recipe's rows.
 
     The metric is over the `metric_n` rows that have an answer: all of them, or in open tasks those whose text was
     generated. Tokens and milliseconds are means over all rows: early in a stream prompts are shorter than those of
     the model that is handed over.
+
+    Returns:
+        The keys of `SUMMARY`, and `metrics`: all that `measured` gives.
     """
-    answered = [r for r in rows if r["answer"] is not None]
-    answers = [r["answer"] for r in answered]
-    labels = task.labels or tuple(sorted({*(r["gold"] for r in answered), *answers}))
-    value, low, high = interval(
-        primary_metric(task),
-        [r["references"] for r in answered],
-        answers,
-        labels=labels,
-        positive_label=task.positive_label,
-        rng=generator(seed, "bootstrap"),
-    )
-    n = len(rows)
+    metrics = measured(task, rows, seed=seed)
+    n, n_answered = len(rows), sum(r["answer"] is not None for r in rows)
     bits = sum(r["bits"] for r in rows) / n
     fit_seconds = sum(r["fit_seconds"] for r in rows)
     tokens = sum(r["prompt_tokens"] for r in rows) / n
     query_ms = 1000 * sum(r["seconds"] for r in rows) / n
-    values = (value, low, high, len(answered), bits, n, fit_seconds, tokens, query_ms)
-    return dict(zip(SUMMARY, values, strict=True))
+    values = (*metrics[task.metrics[0]], n_answered, bits, n, fit_seconds, tokens, query_ms)
+    return dict(zip(SUMMARY, values, strict=True)) | {"metrics": metrics}

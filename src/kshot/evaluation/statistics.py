@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.evaluation.metrics import get_metric, statistic
+from kshot.evaluation.metrics import get_metric, row_score, statistic
 from kshot.evaluation.text_metrics import References
 
 
@@ -73,7 +73,9 @@ def interval(
     Wilson's formula takes rows' scores for 0 or 1, so it would be far too wide for fractions, as those of squad_f1.
 
     One row, which a bootstrap would take for certain, and no row give all of the metric's range; the value of
-    no row is NaN. See `kshot.evaluation.metrics.statistic` for the arguments.
+    no row is NaN. Where resamples do not differ, as with nothing but perfect answers, the bootstrap has no width,
+    which is no certainty: Wilson's interval of the rows' own scores, widened to hold the value, stands for it.
+    See `kshot.evaluation.metrics.statistic` for the arguments.
     """
     metric = get_metric(name)
     value = statistic(name, references, answers, labels=labels, positive_label=positive_label)
@@ -85,4 +87,7 @@ def interval(
         low, high = metric.lowest, 1.0
     else:
         low, high = bootstrap(value, n, rng=rng)
+        if low == high:
+            around = wilson(sum(row_score(name, *row) for row in zip(references, answers, strict=True)), n)
+            low, high = min(low, around[0]), max(high, around[1])
     return measured, low, high

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kshot.tasks.rows import Row
+from kshot.tasks.rows import Row, shown
 
 # How an output may say which of the choices it is; None where it does not say so.
 PLACES: Mapping[str, Callable[[str], int | None]] = {
@@ -23,6 +23,9 @@ def chosen_texts(splits: Sequence[Sequence[Row]], names: Mapping[str, str]) -> t
 
     Returns:
         Train and test rows, and a note if they were changed.
+
+    Raises:
+        UserError: A test row does not say its choice in the way of the train rows.
     """
     column = names["output"]
 
@@ -37,7 +40,13 @@ def chosen_texts(splits: Sequence[Sequence[Row]], names: Mapping[str, str]) -> t
     (how,) = fitting
 
     def with_text(row: Row) -> Row:
-        text = _chosen(how, *parts(row))
+        output, choices = parts(row)
+        text = _chosen(how, output, choices)
+        if text is None and choices and output not in choices and row.values.get(column) is not None:
+            row.fail(
+                f"'{column}' must hold {how}, as all rows of train do, and there are {len(choices)}; got "
+                f"{shown(row.values[column])}; correct it, or leave the row out."
+            )
         return row if text is None else replace(row, values={**row.values, column: text})
 
     note = f"the column '{column}' holds {how}; it is read as the text of that choice"

@@ -4,7 +4,7 @@ Guessed are only fields that no column names, and only where the input or the ou
 columns `input` and `output` means what it says, and so does a user who names both.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared
 }
 # Halves of an input. Which one is the input and which the context is for the user to say.
 HALVES = ("premise", "hypothesis", "sentence1", "sentence2", "question1", "question2", "text1", "text2")
-ALPACA = {"input": "instruction", "context": "input", "output": "output"}
+ALPACA = {"input": "instruction", "context": "input"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Layout:
     Attributes:
         names: Field to column; columns need not be there.
         guessed: The part of `names` that was guessed.
-        answers: The guessed column of references in SQuAD's style, {"text": […]} or a list, if there is one.
+        answers: The column of references, a list or SQuAD's {"text": […]}, whose first text is the output where no
+            column holds it.
         notes: What was guessed, for the user to read.
     """
 
@@ -52,23 +53,29 @@ def named(columns: Mapping[str, str]) -> dict[str, str]:
     return {f: f for f in FIELDS if f in REQUIRED or f not in columns.values()} | dict(columns)
 
 
-def find_columns(table: Table, columns: Mapping[str, str]) -> Layout:
+def find_columns(table: Table, columns: Mapping[str, str], *, required: Sequence[str] = REQUIRED) -> Layout:
     """Return which column holds which field.
 
     Args:
         table: The train rows.
         columns: Field to column, as the user named them.
+        required: The fields that each row must have: rows to be answered need no output.
 
     Raises:
         UserError: A field that is needed may stand in more than one column.
     """
     names = named(columns)
     free = [c for c in table.columns if c not in columns.values()]
-    missing = [f for f in REQUIRED if f not in columns and f not in free]
-    if set(ALPACA.values()) <= set(free) and not columns.keys() & ALPACA.keys() and "context" not in free:
-        return Layout(names | ALPACA, ALPACA, notes=(_said(ALPACA),))
+    missing = [f for f in required if f not in columns and f not in free]
+    if {*ALPACA.values()} <= {*free} and not columns.keys() & ALPACA.keys() and "context" not in free:
+        output = columns.get("output")
+        if output is None and "output" in required:
+            output = "output" if "output" in free else _guess(table, "output", free)
+        if output or "output" not in required:
+            guessed = ALPACA | ({"output": output} if output and "output" not in columns else {})
+            return Layout(names | guessed, guessed, notes=(_said(guessed),))
     guessed = {f: column for f in missing if (column := _guess(table, f, free))}
-    answers = _answers(table, free) if missing and "references" not in columns else None
+    answers = _squad(table, free) if "output" in required and missing and "references" not in columns else None
     if missing:
         for field in ("context", "choices"):
             column = None if field in columns or field in free else _guess(table, field, free)
@@ -76,12 +83,12 @@ def find_columns(table: Table, columns: Mapping[str, str]) -> Layout:
                 guessed[field] = column
     if answers:
         guessed["references"] = answers
-    if not guessed:
-        return Layout(names, {})
-    notes = [_said(guessed)]
-    if answers and "output" in missing and "output" not in guessed:
+    names |= guessed
+    notes = [_said(guessed)] if guessed else []
+    if "output" in missing and "output" not in guessed and names.get("references") in table.columns:
+        answers = names["references"]
         notes.append(f"output is the first text of the column '{answers}'")
-    return Layout(names | guessed, guessed, answers, tuple(notes))
+    return Layout(names, guessed, answers, tuple(notes))
 
 
 def laid_out(table: Table, layout: Layout) -> Table:
@@ -106,7 +113,7 @@ def _laid_out(row: Row, table: Table, layout: Layout) -> Row:
         texts = texts.get("text") if isinstance(texts, dict) else texts
         if not isinstance(texts, list) or not texts:
             row.fail(f"'{layout.answers}' must hold at least one text; give it one, or leave the row out.")
-        values[layout.answers] = list(dict.fromkeys(texts))
+        values[layout.answers] = [text for i, text in enumerate(texts) if text not in texts[:i]]
         if names["output"] not in values and "output" not in layout.guessed:
             values[names["output"]] = texts[0]
     return replace(row, values=values)
@@ -132,7 +139,7 @@ def _guess(table: Table, field: str, free: Sequence[str]) -> str | None:
     )
 
 
-def _answers(table: Table, free: Iterable[str]) -> str | None:
+def _squad(table: Table, free: Sequence[str]) -> str | None:
     if "references" in free or "answers" not in free:
         return None
     values = [row.values.get("answers") for row in table.rows]

@@ -16,14 +16,17 @@ from kshot.tasks.tables import Table
 ROLES = ("system", "user", "assistant")
 
 
-def columns_of_messages(table: Table, columns: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the columns whose lists of messages make up each row's conversation; none if rows are not like that."""
+def columns_of_messages(table: Table, columns: Mapping[str, str], *, labelled: bool = True) -> tuple[str, ...]:
+    """Return the columns whose lists of messages make up each row's conversation; none if rows are not like that.
+
+    Rows that need not be `labelled` may have any column called output, and lack a completion.
+    """
     present = set(table.columns)
-    if set(REQUIRED) & (present | columns.keys()):
+    if set(REQUIRED if labelled else ("input",)) & (present | columns.keys()):
         return ()
     if "messages" in present:
         return ("messages",)
-    pair = ("prompt", "completion")
+    pair = ("prompt", "completion") if labelled or "completion" in present else ("prompt",)
     lists = any(isinstance(row.values.get(column), list) for row in table.rows for column in pair)
     return pair if set(pair) <= present and lists else ()
 
@@ -38,7 +41,7 @@ def as_examples(tables: Sequence[Table], columns: tuple[str, ...]) -> tuple[list
     Raises:
         UserError: A row's messages are not as they must be.
     """
-    talks = [[_messages(row, columns) for row in table.rows] for table in tables]
+    talks = [[_messages(row, columns, labelled=True) for row in table.rows] for table in tables]
     systems = {_system(talk) for split in talks for talk in split}
     shared = systems.pop() if len(systems) == 1 else ""
     made = [
@@ -48,18 +51,41 @@ def as_examples(tables: Sequence[Table], columns: tuple[str, ...]) -> tuple[list
     return [replace(table, rows=rows) for table, rows in zip(tables, made, strict=True)], shared
 
 
+def as_inputs(table: Table, columns: tuple[str, ...], instruction: str) -> Table:
+    """Return a table of rows to be answered, whose last message may be the user's: the input.
+
+    Args:
+        table: Rows; an answer at the end of a conversation is not read.
+        columns: As `columns_of_messages` gave them.
+        instruction: The task's; the system message that says the same is left out.
+
+    Raises:
+        UserError: A row's messages are not as they must be.
+    """
+    talks = [_messages(row, columns, labelled=False) for row in table.rows]
+    made = (_as_row(row, columns, talk, instruction) for row, talk in zip(table.rows, talks, strict=True))
+    return replace(table, rows=tuple(made))
+
+
 def _system(talk: list[tuple[str, str]]) -> str:
     return talk[0][1] if talk[0][0] == "system" else ""
 
 
-def _messages(row: Row, columns: tuple[str, ...]) -> list[tuple[str, str]]:
+def _messages(row: Row, columns: tuple[str, ...], *, labelled: bool) -> list[tuple[str, str]]:
     talk = []
     for column in columns:
         messages = row.values.get(column)
+        if column == "completion" and messages is None and not labelled:
+            continue
         if not isinstance(messages, list):
             row.fail(f'\'{column}\' must be a list of messages, as {{"role": …, "content": …}}; got {shown(messages)}.')
         talk += [_message(row, f"'{column}' item {i}", message) for i, message in enumerate(messages, 1)]
     what = " and ".join(f"'{column}'" for column in columns)
+    if not labelled:
+        if not talk or talk[-1][0] == "system":
+            row.fail(f"{what} must end with a message by the user, the input; there is none.")
+        if talk[-1][0] == "user":
+            talk.append(("assistant", ""))
     roles = [role for role, _ in talk]
     if "assistant" not in roles:
         row.fail(f"{what} must end with a message by the assistant, the output; there is none.")
@@ -86,7 +112,7 @@ def _message(row: Row, what: str, message: Any) -> tuple[str, str]:
 
 def _as_row(row: Row, columns: tuple[str, ...], talk: list[tuple[str, str]], shared: str) -> Row:
     system, first = _system(talk), 1 if talk[0][0] == "system" else 0
-    context = [system] if system != shared else []
+    context = [system] if system not in ("", shared) else []
     context += [f"{role.capitalize()}: {content}" for role, content in talk[first:-2]]
     values = {column: value for column, value in row.values.items() if column not in columns}
     values |= {"input": talk[-2][1], "output": talk[-1][1]}

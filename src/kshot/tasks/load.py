@@ -4,10 +4,12 @@ A folder holds `train` and maybe `test`, each as .jsonl, .csv or .parquet, and m
 kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
 """
 
+import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +24,7 @@ from kshot.tasks.conversations import as_examples, columns_of_messages
 from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
 from kshot.tasks.rows import Row, shown, text_flaw
 from kshot.tasks.tables import SUFFIXES, Table, read_table, read_text
+from kshot.tasks.unused import refuse_options, unused_note
 
 MAX_INFERRED_LABELS = 50
 DEFAULT_METRIC: Mapping[Kind, str] = {
@@ -33,14 +36,15 @@ DEFAULT_METRIC: Mapping[Kind, str] = {
     "parsing": "exact_match",
 }
 LETTER = re.compile(r"\([A-Z]\)")
+NUMBER = re.compile(r"[-+]?[$€£]?[0-9][0-9,]*(\.[0-9]+)?")
 
 
 def load_task(source: str | Path, *, columns: Mapping[str, str] | None = None) -> Task:
     """Load a task from files, through the `datasets` library, or a built-in one.
 
-    What `task.json` does not say is inferred from the train rows: rows with choices are multiple choice; few
-    and repeated outputs are the labels of a classification; anything else is generation. What was guessed is in the
-    task's `notes`.
+    What `task.json` does not say is inferred from the train rows: rows with choices are multiple choice; rows with
+    references are questions (qa); few and repeated outputs are the labels of a classification; other outputs that are
+    all numbers are math; anything else is generation. What was guessed is in the task's `notes`.
 
     Args:
         source: A folder, a `.jsonl`, `.csv` or `.parquet` file (train rows only), "builtin:NAME", or a dataset of the
@@ -79,9 +83,9 @@ def _from_folder(folder: Path, columns: Mapping[str, str]) -> Task:
     if train is None:
         raise UserError(f"the folder '{folder}' must hold train.jsonl, train.csv or train.parquet; it does not.")
     test = _split_file(folder, "test")
-    card = _read_card(folder / "task.json")
+    card, notes = _read_card(folder / "task.json")
     tables = [read_table(file) for file in (train, test) if file]
-    return _task(card.name or folder.resolve().name, card, tables, columns)
+    return _task(card.name or folder.resolve().name, card, tables, columns, notes)
 
 
 def _split_file(folder: Path, split: str) -> Path | None:
@@ -116,17 +120,30 @@ class _Card(BaseModel):
     positive_label: str | None = None
 
 
-def _read_card(file: Path) -> _Card:
+def _read_card(file: Path) -> tuple[_Card, tuple[str, ...]]:
+    """Return what the file says, and notes on it."""
     if not file.exists():
-        return _Card()
+        return _Card(), ()
+    text = read_text(file)
     try:
-        card = _Card.model_validate_json(read_text(file))
+        card = _Card.model_validate_json(text)
     except ValidationError as error:
         raise _card_error(file, error) from None
     if len(set(card.labels)) < len(card.labels):
         twice = next(label for label in card.labels if card.labels.count(label) > 1)
         raise UserError(f"{file}: 'labels' must differ; '{twice}' is there twice.")
-    return card
+    return card, tuple(_unknown_keys(json.loads(text)))
+
+
+def _unknown_keys(card: Mapping[str, object]) -> Iterator[str]:
+    """Name the keys that are not read but look as if they should be; others are for people."""
+    absent = [field for field in _Card.model_fields if field not in card]
+    for key in card:
+        close = [] if key in _Card.model_fields else get_close_matches(key.lower(), absent, n=1, cutoff=0.8)
+        if key == "columns":
+            yield "task.json: 'columns' is not read; name columns with --columns"
+        elif close:
+            yield f"task.json: '{key}' is not read; did you mean '{close[0]}'?"
 
 
 def _card_error(file: Path, error: ValidationError) -> UserError:
@@ -146,6 +163,7 @@ class _Read:
 
     splits: list[list[Row]]
     names: Mapping[str, str]
+    columns: Mapping[str, str]
     instruction: str
     notes: tuple[str, ...]
 
@@ -164,13 +182,18 @@ def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read
     layout = find_columns(tables[0], columns)
     splits = [list(laid_out(table, layout).rows) for table in tables]
     notes += layout.notes
+    if card.kind in (None, "multiple_choice") and not card.labels:
+        refuse_options(tables[0], layout.names)
+    known = {**layout.guessed, **columns}
+    if any(field != column for field, column in known.items()):
+        notes += unused_note(tables[0], layout.names)
     if card.kind in (None, "multiple_choice") and not card.choices_in_input:
         splits, more = chosen_texts(splits, layout.names)
         notes += more
     for i, rows in enumerate(splits):
         splits[i], more = numbers_as_text(rows, layout.names)
         notes += more
-    return _Read(splits, layout.names, card.instruction or instruction, tuple(dict.fromkeys(notes)))
+    return _Read(splits, layout.names, known, card.instruction or instruction, tuple(dict.fromkeys(notes)))
 
 
 def _task(name: str, card: _Card, tables: list[Table], columns: Mapping[str, str], notes: tuple[str, ...] = ()) -> Task:
@@ -192,7 +215,13 @@ def _task(name: str, card: _Card, tables: list[Table], columns: Mapping[str, str
         choices_in_input=letters if card.choices_in_input is None else card.choices_in_input,
         positive_label=card.positive_label,
         notes=(*notes, *read.notes),
+        columns=read.columns,
     )
+    if card.kind is None and not card.labels and kind != "multiple_choice":
+        with_labels = f" with {len(task.labels)} label{'s' * (len(task.labels) != 1)}" if task.labels else ""
+        basis = "references" if kind == "qa" else "outputs"
+        said = f"kind is guessed from the {basis}: {kind}{with_labels} (a folder with task.json can say another)"
+        task = replace(task, notes=(*task.notes, said))
     _check_labels(task)
     for row, example in zip([*train, *test], [*train_examples, *test_examples], strict=True):
         _check_answer(row, example, task)
@@ -224,7 +253,13 @@ def _inferred_kind(train: tuple[Example, ...], card: _Card) -> Kind:
         return "multiple_choice"
     n_outputs = len({e.output for e in train})
     few = n_outputs <= max(2, min(MAX_INFERRED_LABELS, len(train) // 2)) and n_outputs < len(train)
-    return "classification" if few or card.labels else "generation"
+    if card.labels:
+        return "classification"
+    if any(e.references for e in train):
+        return "qa"
+    if few:
+        return "classification"
+    return "math" if all(NUMBER.fullmatch(e.output.strip()) for e in train) else "generation"
 
 
 def _check_answer(row: Row, example: Example, task: Task) -> None:
@@ -235,13 +270,22 @@ def _check_answer(row: Row, example: Example, task: Task) -> None:
     if task.kind != "multiple_choice":
         return
     if len(example.choices) < 2:
-        row.fail(f"a multiple-choice row must have at least 2 'choices'; got {len(example.choices)}.")
+        row.fail(
+            f"a multiple-choice row must have at least 2 'choices'; got {len(example.choices)}; list them in each row, "
+            'as "choices": ["…", "…"]; where the input lists them as (A) … too, task.json may say "choices_in_input": '
+            "true."
+        )
     candidates = task.candidates(example)
     if not task.choices_in_input and len(set(candidates)) < len(candidates):
         row.fail("the 'choices' must differ, because the output is the text of one of them.")
     if task.choices_in_input and len(candidates) > 26:
         row.fail(f"'choices' that are answered by a letter must be at most 26; got {len(candidates)}.")
     if example.output not in candidates:
+        if not task.choices_in_input and example.output.isdecimal() and int(example.output) <= len(candidates):
+            row.fail(
+                f"'{example.output}' is not among the row's choices, and it cannot be told whether the numbers of the "
+                "choices count from 0 or from 1; write the text of the choice, or its letter, in all rows."
+            )
         what = "letters of the row's choices" if task.choices_in_input else "row's choices"
         hint = did_you_mean(example.output, candidates)
         row.fail(f"'{example.output}' is not among the {what}; correct it, or choices_in_input in task.json.{hint}")

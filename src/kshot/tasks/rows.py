@@ -40,7 +40,7 @@ class Row:
         Args:
             names: For each of `FIELDS` that the rows may have, the column that holds it.
             split: Names the row where it has no id of its own.
-            labelled: The output must be there; otherwise it is left empty.
+            labelled: The output must be there; otherwise output and references are left empty.
 
         Raises:
             UserError: A field is missing, empty, of the wrong type, or holds characters that are no text; or the
@@ -53,11 +53,11 @@ class Row:
             context=self._text(names.get("context")),
             explanation=self._text(names.get("explanation")),
             choices=self._texts(names.get("choices")),
-            references=self._texts(names.get("references")),
+            references=self._texts(names.get("references")) if labelled else (),
             meta={c: v for c, v in self.values.items() if c not in names.values() and v is not None},
         )
         column = names.get("references", "references")
-        if self.values.get(column) == []:
+        if labelled and self.values.get(column) == []:
             self.fail(f"'{column}' must not be empty; list all accepted outputs, or leave it out.")
         if labelled and example.references and example.output not in example.references:
             self.fail(

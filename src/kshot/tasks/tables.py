@@ -17,6 +17,7 @@ from kshot.tasks.parquet import read_parquet
 from kshot.tasks.rows import Row, shown
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+SEPARATORS = {";": "semicolons", "\t": "tabs"}  # of files that are called CSV all the same
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def _jsonl_rows(source: str, text: str) -> Iterator[Row]:
             detail = f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise UserError(f"{source} row {number} must be one JSON object on one line; {detail}.") from None
         if not isinstance(values, dict):
-            raise UserError(f"{source} row {number} must be a JSON object, as {{…}}; got {shown(values)}.")
+            remedy = "; write one object a line" if isinstance(values, list) else ""
+            raise UserError(f"{source} row {number} must be a JSON object, as {{…}}; got {shown(values)}{remedy}.")
         yield Row(source, number, values)
 
 
@@ -110,6 +112,10 @@ def _csv_rows(source: str, text: str) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(cells for cells in reader if cells)
+        if len(header) == 1 and (other := next((name for c, name in SEPARATORS.items() if c in header[0]), None)):
+            raise UserError(
+                f"{source} row 1: cells must be separated by commas; the header has {other}; save it with commas."
+            )
         if twice := sorted({column for column in header if header.count(column) > 1}):
             raise UserError(f"{source} row 1: the header must name each column once; '{twice[0]}' is there twice.")
         for cells in reader:

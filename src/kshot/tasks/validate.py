@@ -47,7 +47,8 @@ def validate(task: Task, model: LanguageModel | None = None) -> Report:
         model: Counts tokens, and says how many a row may have.
     """
     rows = [*task.train, *task.test]
-    problems = [*_repeats(task), *_labels(task), *_long_rows(rows), *_choices(task, rows), *_no_numbers(task, rows)]
+    problems = [*_repeats(task), *_labels(task), *_long_rows(rows), *_choices(task, rows)]
+    problems += [*_no_numbers(task, rows), *_empty_lines(task, rows)]
     n_tokens = None
     if model is not None:
         inputs = [model.count_tokens(e.context or "") + model.count_tokens(e.input) for e in rows]
@@ -58,9 +59,10 @@ def validate(task: Task, model: LanguageModel | None = None) -> Report:
     return Report(task.kind, len(task.train), len(task.test), task.labels, tuple(problems), n_tokens)
 
 
-def duplicate_key(example: Example) -> tuple[str, str]:
-    """Return input and context with white space collapsed; two rows with equal keys ask the same question."""
-    return " ".join(example.input.split()), " ".join((example.context or "").split())
+def duplicate_key(example: Example) -> tuple[str, ...]:
+    """Return input, context and sorted choices with white space collapsed; rows with equal keys ask the same."""
+    texts = (example.input, example.context or "", *sorted(example.choices))
+    return tuple(" ".join(text.split()) for text in texts)
 
 
 def without_duplicates(examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[str, ...]]:
@@ -69,7 +71,7 @@ def without_duplicates(examples: Sequence[Example]) -> tuple[tuple[Example, ...]
     Returns:
         The examples kept, in their order, and the ids of those removed.
     """
-    kept: dict[tuple[str, str], Example] = {}
+    kept: dict[tuple[str, ...], Example] = {}
     removed = []
     for example in examples:
         if (key := duplicate_key(example)) in kept:
@@ -80,7 +82,7 @@ def without_duplicates(examples: Sequence[Example]) -> tuple[tuple[Example, ...]
 
 
 def _repeats(task: Task) -> list[str]:
-    outputs: dict[tuple[str, str], set[str]] = {}
+    outputs: dict[tuple[str, ...], set[str]] = {}
     for e in task.train:
         outputs.setdefault(duplicate_key(e), set()).add(e.output)
     _, repeated = without_duplicates(task.train)
@@ -122,6 +124,15 @@ def _no_numbers(task: Task, rows: Sequence[Example]) -> list[str]:
         return []
     without = [e.id for e in rows if not any(character.isdigit() for character in e.output)]
     return _problem(without, "whose output holds no number, which is all that exact_match_number compares")
+
+
+def _empty_lines(task: Task, rows: Sequence[Example]) -> list[str]:
+    ids = [e.id for e in rows if "\n\n" in e.output.strip()] if task.is_open else []
+    remedy = (
+        "The plain layout ends an answer at its first empty line, so these cannot be generated in full: "
+        "use a chat model, or replace the empty lines."
+    )
+    return [f"{said} {remedy}" for said in _problem(ids, "whose output holds an empty line")]
 
 
 def _problem(ids: Sequence[str], what: str) -> list[str]:

@@ -1,0 +1,66 @@
+"""Columns that no field holds: texts among them are named in a note, and options of a question are refused.
+
+A mapping or a guess that leaves out half of an input, or the options of a question, would be seen in no other way: the
+task loads, and measures something else.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+from kshot.tasks.rows import Row
+from kshot.tasks.tables import Table
+
+MAX_NAMED = 8
+# Options in columns of their own: A, B, …; option1, option_2, choiceA, sol1, ending0, …
+LETTER = re.compile(r"()([A-Ea-e])")
+MIN_LETTERS = 3  # two columns A and B may as well be two texts that are compared
+NUMBERED = re.compile(r"(option|opt|choice|sol|solution|ending|answer|ans|alternative)[ _]?([0-9]|[A-Ea-e])", re.I)
+
+
+def unused_note(table: Table, names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a note that names the columns of texts that no field holds, if there are any."""
+    unused = [c for c in table.columns if c not in names.values() and _is_text(table.rows, c)]
+    more = ", …" if len(unused) > MAX_NAMED else ""
+    return (f"not used: {', '.join(unused[:MAX_NAMED])}{more}",) if unused else ()
+
+
+def refuse_options(table: Table, names: Mapping[str, str]) -> None:
+    """Refuse rows whose options stand in columns of their own, if each output looks like one of them.
+
+    Raises:
+        UserError: With the columns, and how to write them.
+    """
+    if names.get("choices") in table.columns:
+        return
+    free = [c for c in table.columns if c not in names.values()]
+    parts = [(m[1].lower(), c) for c in free if (m := LETTER.fullmatch(c) or NUMBERED.fullmatch(c))]
+    for stem, group in groupby(sorted(parts), key=lambda part: part[0]):
+        options = [column for _, column in group]
+        if len(options) >= (2 if stem else MIN_LETTERS) and all(
+            _names_option(row, names["output"], options) for row in table.rows
+        ):
+            first = ", ".join(options)
+            table.rows[0].fail(
+                f"the columns {first} look like the options of a question, but no field holds them; put them into one "
+                'list, as "choices": ["…", "…"] (in CSV a|b), with the text of the right one as output; or say in a '
+                'folder\'s task.json what else the rows are, as "kind": "classification".'
+            )
+
+
+def _names_option(row: Row, column: str, options: Sequence[str]) -> bool:
+    """Return whether the output is the name, the number (from 0 or 1), the letter or the text of an option."""
+    output = str(row.values.get(column)).strip()
+    letters = [chr(ord("A") + i) for i in range(len(options))]
+    places = [*options, *letters, *map(str, range(len(options) + 1))]
+    return output.lower() in map(str.lower, places) or output in (row.values.get(option) for option in options)
+
+
+def _is_text(rows: Sequence[Row], column: str) -> bool:
+    values = [value for row in rows if (value := row.values.get(column)) not in (None, "", [])]
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    return bool(texts) and all(isinstance(t, str) for t in texts) and not all(map(_is_number, texts))
+
+
+def _is_number(text: object) -> bool:
+    return str(text).strip().lstrip("-").replace(".", "", 1).isdecimal()
