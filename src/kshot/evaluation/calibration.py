@@ -1,7 +1,8 @@
 """One temperature for a recipe's probabilities, fitted on what it has predicted so far.
 
 Source: Guo et al. (2017), "On calibration of modern neural networks", section 4.2, https://arxiv.org/abs/1706.04599.
-Differs: fitted on the past of the stream instead of a validation set, with a prior around 1, over a grid.
+Differs: fitted on the past of the stream instead of a validation set, the recent past most, as later predictions know
+more examples than early ones; a prior around 1; a grid.
 """
 
 from collections.abc import Sequence
@@ -11,30 +12,37 @@ import numpy as np
 
 from kshot.asking import normalised
 from kshot.core.types import Example, FloatArray, Prediction
-from kshot.learning import refit_point
 
 TEMPERATURES = tuple(2.0 ** (i / 4) for i in range(-12, 13))  # 1/8 to 8, with 1 in the middle
 LEAST_PAST = 8
-_PRIOR_BITS = 1.0  # what a temperature off by a factor of e has to save over all of the past
+# Both chosen on training rows of six tasks (JOURNAL.md, 2026-11-22)
+DECAY = 0.95  # the weight of a prediction against that of the next one
+PRIOR_BITS = 2.0  # what a temperature off by a factor of e has to save over the past
 
 
-def fit_temperature(log_probs: Sequence[FloatArray], right: Sequence[int]) -> float:
-    """Return the temperature T with the fewest bits, sum over rows of -log2 p_T(right) + (ln T)^2.
+def _code_lengths(predictions: Sequence[Prediction], examples: Sequence[Example]) -> FloatArray:
+    """Return the bits of each right answer at each of `TEMPERATURES`, `[n, n_temperatures]`."""
+    bits = np.empty((len(predictions), len(TEMPERATURES)))
+    for row, prediction, example in zip(bits, predictions, examples, strict=True):
+        right, log_probs = prediction.candidates.index(example.output), np.array(prediction.log_probs)
+        row[:] = [-np.log2(normalised(log_probs, temperature)[right]) for temperature in TEMPERATURES]
+    return bits
 
-    It is 1 unless another one lowers the bits of these rows, and 1 for fewer than 8 rows.
 
-    Args:
-        log_probs: For each row the log-probabilities in nats of its candidates.
-        right: For each row the index of the right candidate.
+def _running_temperatures(bits: FloatArray) -> list[float]:
+    """Return the temperature T that suits the rows before each row, and last that for all rows.
+
+    It has the least sum over earlier rows j of DECAY^(rows since j) bits_T(j), + PRIOR_BITS (ln T)^2: it is 1 unless
+    another one saves bits on these rows, and behind fewer than 8 rows.
     """
-    if len(log_probs) < LEAST_PAST:
-        return 1.0
-
-    def cost(temperature: float) -> float:
-        chances = [normalised(row, temperature)[i] for row, i in zip(log_probs, right, strict=True)]
-        return -float(np.log2(chances).sum()) + _PRIOR_BITS * np.log(temperature) ** 2
-
-    return min(TEMPERATURES, key=lambda t: (cost(t), abs(np.log(t))))
+    prior = PRIOR_BITS * np.log(TEMPERATURES) ** 2
+    found, past = [1.0] * min(LEAST_PAST, len(bits) + 1), np.zeros(len(TEMPERATURES))
+    for n, row in enumerate(bits, 1):
+        past = DECAY * past + row
+        if n >= LEAST_PAST:
+            best = min(range(len(TEMPERATURES)), key=lambda t: (past[t] + prior[t], prior[t]))
+            found.append(TEMPERATURES[best])
+    return found
 
 
 def with_temperature(prediction: Prediction, temperature: float) -> Prediction:
@@ -45,18 +53,10 @@ def with_temperature(prediction: Prediction, temperature: float) -> Prediction:
 
 def temperature_of(predictions: Sequence[Prediction], examples: Sequence[Example]) -> float:
     """Return the temperature fitted on predictions and the examples that they were made for."""
-    right = [p.candidates.index(e.output) for p, e in zip(predictions, examples, strict=True)]
-    return fit_temperature([np.array(p.log_probs) for p in predictions], right)
+    return _running_temperatures(_code_lengths(predictions, examples))[-1]
 
 
 def calibrated(predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Prediction]:
-    """Return the predictions of a stream, each at the temperature fitted on those before it.
-
-    It is fitted anew whenever the past has doubled.
-    """
-    result, temperature = [], 1.0
-    for i, prediction in enumerate(predictions):
-        if i and i == refit_point(i):
-            temperature = temperature_of(predictions[:i], examples[:i])
-        result.append(with_temperature(prediction, temperature))
-    return result
+    """Return the predictions of a stream, each at the temperature fitted on those before it."""
+    temperatures = _running_temperatures(_code_lengths(predictions, examples))
+    return [with_temperature(p, t) for p, t in zip(predictions, temperatures[:-1], strict=True)]
