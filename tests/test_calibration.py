@@ -12,12 +12,8 @@ from kshot.adapted import AdaptedModel
 from kshot.asking import UNIFORM_SHARE, Asker
 from kshot.core.progress import Silence
 from kshot.core.types import Example, Prediction, Prompt, Query, ScoreRequest, Segment, Task
-from kshot.evaluation.calibration import (
-    TEMPERATURES,
-    calibrated,
-    temperature_of,
-    with_temperature,
-)
+from kshot.evaluation import calibration
+from kshot.evaluation.calibration import TEMPERATURES, with_temperature
 from kshot.evaluation.prequential import make_stream
 from kshot.learning import make_learner
 from kshot.models.scripted import ScriptedModel
@@ -32,6 +28,14 @@ CONTENT_FREE = ("N/A", "[MASK]", "")  # those of Zhao et al. (2021), section 5
 @pytest.fixture(scope="module")
 def tiny():
     return kshot.load_model("tiny")
+
+
+def calibrated(predictions, examples):
+    return calibration.calibrated(predictions, examples)[0]
+
+
+def temperature_of(predictions, examples):
+    return calibration.calibrated(predictions, examples)[1]
 
 
 def p_at(log_probs, temperature):

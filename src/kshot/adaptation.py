@@ -21,14 +21,13 @@ from kshot.core.protocols import LanguageModel
 from kshot.core.seeding import digest
 from kshot.core.types import Prediction, Task, Work
 from kshot.engine.load import load_model
-from kshot.evaluation.calibration import calibrated, temperature_of
+from kshot.evaluation.calibration import calibrated
 from kshot.evaluation.metrics import check_references
 from kshot.evaluation.prequential import (
     SUMMARY,
     Stream,
     check_metrics,
     make_stream,
-    measured,
     primary_metric,
     sample_row,
     summarise,
@@ -139,7 +138,8 @@ def adapt(
         _say(progress, task, asker, stream)
         measuring = _Measuring(task, asker, judge, stream, store, seed, progress, deadline)
         scored = {recipe.name: measuring.rows(recipe) for recipe in chosen_recipes}
-        board = _leaderboard(task, scored, seed=seed)
+        summaries = {name: r if isinstance(r, str) else summarise(task, r, seed=seed) for name, r in scored.items()}
+        board = _leaderboard(task, summaries)
         chosen = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
         by = "bits" if task.is_open else f"{task.metrics[0]}, then bits,"
         choice = {"by": f"{by} over the stream", "run": str(folder.resolve())} | board[0]
@@ -159,7 +159,7 @@ def adapt(
     finally:
         store.close()
     best.save(folder / "best")
-    _record(folder, task, language_model, board, scored, stream, identity)
+    _record(folder, task, language_model, board, scored, summaries, stream, identity)
     return Run(folder, tuple(board), chosen.name, best, work)
 
 
@@ -253,8 +253,7 @@ class _Measuring:
         examples = self.stream.examples
         self.temperatures[recipe.name] = 1.0
         if recipe.calibration == "temperature" and not self.task.is_open:
-            self.temperatures[recipe.name] = temperature_of(predictions, examples)
-            predictions = calibrated(predictions, examples)
+            predictions, self.temperatures[recipe.name] = calibrated(predictions, examples)
         self._say(recipe, predictions)
         pairs = enumerate(zip(examples, predictions, strict=True))
         return [sample_row(self.task, recipe.name, i, *pair) for i, pair in pairs]
@@ -310,17 +309,16 @@ def _as_prediction(row: Mapping[str, Any]) -> Prediction:
     return Prediction(**values)
 
 
-def _leaderboard(task: Task, scored: Mapping[str, "list[dict[str, Any]] | str"], *, seed: int) -> list[dict[str, Any]]:
+def _leaderboard(task: Task, summaries: Mapping[str, dict[str, Any] | str]) -> list[dict[str, Any]]:
     """Return the rows, best first, those without a result last.
 
     By metric, then bits, then prompt tokens; of open tasks by bits first, which all predictions have.
     """
     board: list[dict[str, Any]] = []
-    for name, rows in scored.items():
-        if isinstance(rows, str):
-            board.append({"recipe": name, **dict.fromkeys(SUMMARY), "n": 0, "status": rows})
+    for name, summary in summaries.items():
+        if isinstance(summary, str):
+            board.append({"recipe": name, **dict.fromkeys(SUMMARY), "n": 0, "status": summary})
         else:
-            summary = summarise(task, rows, seed=seed)
             board.append({"recipe": name, **{key: summary[key] for key in SUMMARY}, "status": "done"})
     done = [row for row in board if row["status"] == "done"]
     if not done:
@@ -341,6 +339,7 @@ def _record(
     model: LanguageModel,
     board: Sequence[dict[str, Any]],
     scored: Mapping[str, "list[dict[str, Any]] | str"],
+    summaries: Mapping[str, dict[str, Any] | str],
     stream: Stream,
     identity: dict[str, Any],
 ) -> None:
@@ -348,10 +347,10 @@ def _record(
     write_jsonl(folder / "samples.jsonl", (r for rows in scored.values() if not isinstance(rows, str) for r in rows))
     results = {}
     for row in board:
-        rows = scored[row["recipe"]]
-        if not isinstance(rows, str):
+        summary = summaries[row["recipe"]]
+        if not isinstance(summary, str):
             found = {"alias": f"{task.name} {row['recipe']}", "bits_per_example,none": row["bits_per_example"]}
-            for name, values in measured(task, rows, seed=identity["seed"]).items():
+            for name, values in summary["metrics"].items():
                 found |= {f"{name}{end},none": v for end, v in zip(("", "_low", "_high"), values, strict=True)}
             results[f"{task.name}|{row['recipe']}"] = found
     samples = {name: {"original": len(task.train), "effective": len(stream.examples)} for name in results}

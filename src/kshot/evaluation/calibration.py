@@ -51,12 +51,11 @@ def with_temperature(prediction: Prediction, temperature: float) -> Prediction:
     return replace(prediction, probs=tuple(probabilities.tolist()))
 
 
-def temperature_of(predictions: Sequence[Prediction], examples: Sequence[Example]) -> float:
-    """Return the temperature fitted on predictions and the examples that they were made for."""
-    return _running_temperatures(_code_lengths(predictions, examples))[-1]
+def calibrated(predictions: Sequence[Prediction], examples: Sequence[Example]) -> tuple[list[Prediction], float]:
+    """Return the predictions of a stream, each at the temperature fitted on those before it.
 
-
-def calibrated(predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Prediction]:
-    """Return the predictions of a stream, each at the temperature fitted on those before it."""
-    temperatures = _running_temperatures(_code_lengths(predictions, examples))
-    return [with_temperature(p, t) for p, t in zip(predictions, temperatures[:-1], strict=True)]
+    Returns:
+        The predictions, and the temperature fitted on all of them.
+    """
+    *before, after_all = _running_temperatures(_code_lengths(predictions, examples))
+    return [with_temperature(p, t) for p, t in zip(predictions, before, strict=True)], after_all
