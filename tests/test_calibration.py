@@ -15,7 +15,7 @@ from kshot.core.types import Example, Prediction, Prompt, Query, ScoreRequest, S
 from kshot.evaluation import calibration
 from kshot.evaluation.calibration import TEMPERATURES, with_temperature
 from kshot.evaluation.prequential import make_stream
-from kshot.learning import make_learner
+from kshot.learning.make import make_learner
 from kshot.models.scripted import ScriptedModel
 from kshot.recipe import CALIBRATIONS, parse_recipe
 

@@ -30,7 +30,7 @@ def test_the_readme_snippet_runs(tmp_path, monkeypatch):
 def test_the_selector_of_the_docs_works(tmp_path):
     from kshot.asking import Asker
     from kshot.core.types import Example, Query, Task
-    from kshot.learning import make_learner
+    from kshot.learning.make import make_learner
     from kshot.models.scripted import ScriptedModel
     from kshot.recipe import parse_recipes
 

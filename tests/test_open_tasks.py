@@ -17,7 +17,7 @@ from kshot.core.progress import Silence
 from kshot.core.types import Example, GenerateRequest, Query, ScoreRequest, Task
 from kshot.engine.language_model import Engine
 from kshot.evaluation.prequential import make_stream, sample_row
-from kshot.learning import make_learner
+from kshot.learning.make import make_learner
 from kshot.models.hf import Backbone
 from kshot.models.scripted import ScriptedModel
 from kshot.prompts.template import Template

@@ -11,7 +11,8 @@ from kshot.core.errors import UserError
 from kshot.core.protocols import Capability
 from kshot.core.types import Example, Query, Task
 from kshot.evaluation.prequential import make_stream
-from kshot.learning import make_learner, refit_point
+from kshot.learning.make import make_learner
+from kshot.learning.prompted import refit_point
 from kshot.models.scripted import ScriptedModel
 from kshot.recipe import known_recipes, parse_recipes
 from kshot.selection import SELECTORS

@@ -7,7 +7,7 @@ import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from kshot.core.errors import UserError, missing_extra
 from kshot.core.progress import Progress, Silence
 from kshot.core.protocols import LanguageModel
 from kshot.core.seeding import digest
-from kshot.core.types import Prediction, Task, Work
+from kshot.core.types import Task, Work
 from kshot.engine.load import load_model
-from kshot.evaluation.calibration import calibrated
 from kshot.evaluation.metrics import check_references
 from kshot.evaluation.prequential import (
     SUMMARY,
@@ -29,10 +28,11 @@ from kshot.evaluation.prequential import (
     check_metrics,
     make_stream,
     primary_metric,
-    sample_row,
     summarise,
 )
-from kshot.learning import make_learner
+from kshot.learning.make import make_learner
+from kshot.learning.tuned import Source
+from kshot.measuring import Measuring
 from kshot.prompts.chat import Chat
 from kshot.recipe import Recipe, parse_recipes
 from kshot.runs.record import open_run, write_json, write_jsonl
@@ -81,6 +81,7 @@ def adapt(
     budget: str | None = None,
     layout: str = "auto",
     selector_model: LanguageModel | str | None = None,
+    source: Task | str | Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Measure recipes prequentially on a shuffled stream of the training examples and choose the best.
@@ -101,6 +102,8 @@ def adapt(
             out of the choice, and the same `out` with a larger budget goes on with them.
         layout: "plain", "turns" or "block" of the model's chat template, or "auto": turns for chat models, else plain.
         selector_model: The language model that selectors ask, as `best-of-n`; by default the one that answers.
+        source: Another task, or where to load it from, whose gradients are aligned with those of this one while
+            recipes train (`align`: gate unless they say pcgrad).
         progress: Told what is going on.
 
     Returns:
@@ -115,17 +118,22 @@ def adapt(
     if not isinstance(task, Task):
         task = Task.load(task)
     recipes = recipes if isinstance(recipes, str) else ",".join(recipes)
-    stream, chosen_recipes = prepare(task, recipes=recipes, shots=shots, seed=seed, limit=limit)
+    source = Task.load(source) if isinstance(source, str | Path) else source
+    stream, chosen_recipes = prepare(
+        task, recipes=recipes, shots=shots, seed=seed, limit=limit, with_source=source is not None
+    )
     language_model = load_model(model) if isinstance(model, str) else model
     judge_model = load_model(selector_model) if isinstance(selector_model, str) else selector_model
     asker = Asker.for_task(task, language_model, layout)
     judge = Asker.for_task(task, judge_model) if judge_model else None
-    check_model(task, stream, chosen_recipes, asker)
+    aligned = Source(Asker.for_task(source, language_model, layout), source.train) if source else None
+    check_model(task, stream, chosen_recipes, asker, is_named="all" not in recipes)
     identity = {
         "task": task.fingerprint,
         "model": language_model.fingerprint,
         "prompt": dict(asker.composer.record),
         "selector_model": judge_model.fingerprint if judge_model else None,
+        "source": source.fingerprint if source else None,
         "seed": seed,
         "limit": limit,
     }
@@ -136,11 +144,12 @@ def adapt(
         asker = replace(asker, model=language_model.with_store(store))
         judge = replace(judge, model=judge.model.with_store(store)) if judge else None
         _say(progress, task, asker, stream)
-        measuring = _Measuring(task, asker, judge, stream, store, seed, progress, deadline)
+        measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, deadline)
         scored = {recipe.name: measuring.rows(recipe) for recipe in chosen_recipes}
         summaries = {name: r if isinstance(r, str) else summarise(task, r, seed=seed) for name, r in scored.items()}
         board = _leaderboard(task, summaries)
-        chosen = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
+        winner = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
+        chosen = measuring.settled.get(winner.name, winner)
         by = "bits" if task.is_open else f"{task.metrics[0]}, then bits,"
         choice = {"by": f"{by} over the stream", "run": str(folder.resolve())} | board[0]
         best = AdaptedModel.fit(
@@ -149,22 +158,31 @@ def adapt(
             stream.examples + stream.rest,
             seed=seed,
             choice=choice,
-            temperature=measuring.temperatures[chosen.name],
+            temperature=measuring.temperatures[winner.name],
             judge=judge,
+            keep=measuring.keep,
+            source=aligned,
         )
-        best = best.with_model(language_model)
+        if best.model:
+            best = best.with_model(best.model.with_store(None))
         work = asker.model.work
         if judge:
             work = Work(*(getattr(work, f) + getattr(judge.model.work, f) for f in ("scored", "reused", "seconds")))
     finally:
         store.close()
     best.save(folder / "best")
-    _record(folder, task, language_model, board, scored, summaries, stream, identity)
-    return Run(folder, tuple(board), chosen.name, best, work)
+    _record(folder, task, language_model, board, scored, summaries, stream, identity, measuring.configurations)
+    return Run(folder, tuple(board), winner.name, best, work)
 
 
 def prepare(
-    task: Task, *, recipes: str = "all", shots: int | None = None, seed: int = 0, limit: int = DEFAULT_LIMIT
+    task: Task,
+    *,
+    recipes: str = "all",
+    shots: int | None = None,
+    seed: int = 0,
+    limit: int = DEFAULT_LIMIT,
+    with_source: bool = False,
 ) -> tuple[Stream, tuple[Recipe, ...]]:
     """Return stream and recipes of a run, or raise UserError for whatever is wrong with the settings of `adapt`."""
     if limit < 1:
@@ -175,6 +193,9 @@ def prepare(
     if not 1 <= shots <= n_pool:
         raise UserError(f"--shots must be in 1..{n_pool}, the number of different training examples; got {shots}.")
     chosen = parse_recipes(recipes, shots=shots)
+    if with_source:
+        chosen = tuple(recipe.aligned() for recipe in chosen)
+    check_source(chosen, with_source=with_source)
     if not any(recipe.suits(task) for recipe in chosen):
         raise UserError(f"--recipes must name one for tasks of kind {task.kind}; got '{recipes}'. Try 'all'.")
     for recipe in chosen:
@@ -193,9 +214,18 @@ def prepare(
     return stream, chosen
 
 
-def check_model(task: Task, stream: Stream, recipes: Sequence[Recipe], asker: Asker) -> None:
-    """Raise UserError where a model lacks what a recipe needs, or an example is too long for it."""
-    for recipe in recipes:
+def check_source(recipes: Sequence[Recipe], *, with_source: bool) -> None:
+    """Raise UserError unless a source task is given where one is needed, and used where one is given."""
+    users = [v.name for r in recipes for v in r.variants if v.training and v.training.align != "none"]
+    if users and not with_source:
+        raise UserError(f"'{users[0]}' aligns with another task; name it with --source, or leave align out.")
+    if with_source and not users:
+        raise UserError("--source is for recipes that train weights; name one, as --recipes icl+ft.")
+
+
+def check_model(task: Task, stream: Stream, recipes: Sequence[Recipe], asker: Asker, *, is_named: bool = True) -> None:
+    """Raise UserError where a model lacks what a recipe needs, if it was named, or an example is too long for it."""
+    for recipe in recipes if is_named else ():
         make_learner(recipe, task, asker, seed=0)
     if any(r.needs for r in recipes):
         for example in stream.examples:
@@ -221,92 +251,6 @@ def _say(progress: Progress, task: Task, asker: Asker, stream: Stream) -> None:
 def _default_folder(task: Task, model: LanguageModel, identity: dict[str, Any]) -> Path:
     name = "-".join((task.name, Path(model.name).name, digest(identity)[:8]))
     return Path("kshot-runs") / re.sub(r"[^\w.-]+", "-", name)  # a task may be called "a/b"
-
-
-class _BudgetSpentError(Exception):
-    """The time is over; raised between packs, when what was scored is stored."""
-
-
-@dataclass(frozen=True)
-class _Measuring:
-    """What all recipes of a run are measured with; keeps the temperature of each that is done."""
-
-    task: Task
-    asker: Asker
-    judge: Asker | None
-    stream: Stream
-    store: SqliteStore
-    seed: int
-    progress: Progress
-    deadline: float
-    temperatures: dict[str, float] = field(default_factory=dict)
-
-    def rows(self, recipe: Recipe) -> "list[dict[str, Any]] | str":
-        """Return a recipe's sample rows over the stream, or why there are none: its status on the leaderboard."""
-        if not recipe.suits(self.task):
-            return "not-applicable"
-        if recipe.missing_package:
-            return "not-installed"
-        predictions = self._predictions(recipe)
-        if predictions is None:
-            return "out-of-budget"
-        examples = self.stream.examples
-        self.temperatures[recipe.name] = 1.0
-        if recipe.calibration == "temperature" and not self.task.is_open:
-            predictions, self.temperatures[recipe.name] = calibrated(predictions, examples)
-        self._say(recipe, predictions)
-        pairs = enumerate(zip(examples, predictions, strict=True))
-        return [sample_row(self.task, recipe.name, i, *pair) for i, pair in pairs]
-
-    def _predictions(self, recipe: Recipe) -> Sequence[Prediction] | None:
-        """Return the predictions over the stream, from the store if they are there; None if the time is over."""
-        model = self.asker.model
-        asked = (model.fingerprint, dict(self.asker.composer.record)) if recipe.needs else None
-        judge = self.judge.model.fingerprint if self.judge else None
-        names = recipe.fingerprint, asked, judge, self.task.fingerprint, self.stream.fingerprint, self.seed
-        key = digest(__version__, *names)
-        n = len(self.stream.examples)
-        self.progress.begin(recipe.name, n)
-        stored = self.store.get_predictions(key)
-        if stored:
-            model.work.reused += n if recipe.needs else 0
-            self.progress.advance(n)
-            return [_as_prediction(row) for row in stored]
-        judge = replace(self.judge or self.asker, heartbeat=self._advance)
-        learner = make_learner(recipe, self.task, self.asker, seed=self.seed, judge=judge)
-        try:
-            self._advance(0)
-            predictions = learner.predict(self.stream.queries(), progress=self._advance)
-        except _BudgetSpentError:
-            return None
-        self.store.put_predictions(key, [asdict(p) for p in predictions])
-        return predictions
-
-    def _say(self, recipe: Recipe, predictions: Sequence[Prediction]) -> None:
-        """Tell what happened to prompts and answers."""
-        n, n_dropped = len(predictions), sum(p.dropped > 0 for p in predictions)
-        if n_dropped:
-            self.progress.say(
-                f"{recipe.name}: in {n_dropped} of {n} prompts demonstrations were left out, whole, to fit the "
-                f"model's {self.asker.model.max_tokens} tokens (`dropped` in samples.jsonl)"
-            )
-        n_written, n_cut = sum(p.answer is not None for p in predictions), sum(p.cut_off for p in predictions)
-        if n_cut:
-            self.progress.say(
-                f"{recipe.name}: {n_cut} of {n_written} generated answers did not end within "
-                f"{self.asker.answer_tokens} tokens and were cut (`cut_off` in samples.jsonl)"
-            )
-
-    def _advance(self, n: int) -> None:
-        self.progress.advance(n)
-        if time.monotonic() > self.deadline:
-            raise _BudgetSpentError
-
-
-def _as_prediction(row: Mapping[str, Any]) -> Prediction:
-    """Return a stored prediction; JSON has lists for its tuples."""
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
-    return Prediction(**values)
 
 
 def _leaderboard(task: Task, summaries: Mapping[str, dict[str, Any] | str]) -> list[dict[str, Any]]:
@@ -342,6 +286,7 @@ def _record(
     summaries: Mapping[str, dict[str, Any] | str],
     stream: Stream,
     identity: dict[str, Any],
+    configurations: Mapping[str, list[dict[str, Any]]],
 ) -> None:
     """Write samples.jsonl and results.json, in the shape of lm-eval, with the leaderboard beside it."""
     write_jsonl(folder / "samples.jsonl", (r for rows in scored.values() if not isinstance(rows, str) for r in rows))
@@ -363,6 +308,7 @@ def _record(
             "removed": list(stream.removed),
             "leaderboard": list(board),
             "chosen": board[0]["recipe"],
+            "configurations": dict(configurations),
             "kshot_version": __version__,
             "python": platform.python_version(),
         },

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,13 +12,16 @@ from kshot import __version__
 from kshot.asking import Asker
 from kshot.core.errors import UserError
 from kshot.core.progress import Progress, Silence
-from kshot.core.protocols import LanguageModel
+from kshot.core.protocols import LanguageModel, TrainableModel
 from kshot.core.types import Example, FloatArray, Prediction, Query, Task
 from kshot.engine.load import load_model, portable_name
 from kshot.evaluation.calibration import with_temperature
+from kshot.evaluation.forgetting import forgetting
 from kshot.evaluation.metrics import check_references
 from kshot.evaluation.prequential import primary_metric, sample_row, summarise
-from kshot.learning import chosen, fitted, make_learner, shown
+from kshot.learning.make import make_learner, tuned_learner
+from kshot.learning.prompted import chosen, fitted, shown
+from kshot.learning.tuned import Keep, Source, TunedLearner
 from kshot.prompts.chat import composer_for
 from kshot.recipe import Recipe, parse_recipe
 from kshot.runs.record import write_folder
@@ -28,7 +31,7 @@ from kshot.tasks.inputs import under_own_names
 from kshot.tasks.validate import duplicate_key
 
 FORMAT = 2
-ABOUT, POOL = "kshot.json", "demonstrations.jsonl"
+ABOUT, POOL, ADAPTER = "kshot.json", "demonstrations.jsonl", "adapter"
 _TASK_FIELDS = ("name", "kind", "labels", "metrics", "instruction", "choices_in_input", "positive_label", "columns")
 _ROW_FIELDS = ("id", "input", "output", "context", "choices")
 
@@ -64,11 +67,11 @@ class AdaptedModel:
         self.seed = seed
         self.choice = dict(choice)
         self.temperature = temperature
-        learning = recipe
+        learning = replace(recipe, tuner=None)  # what was to be learnt is in the asker's model
         if recipe.selector and not recipe.selector.per_query:
             # The pool is what is shown, in its order, unless the order depends on the query
             order = recipe.order if recipe.order in PER_QUERY else AS_SELECTED
-            learning = replace(recipe, selector=AllPast(limit=max(1, len(self.pool))), order=order)
+            learning = replace(learning, selector=AllPast(limit=max(1, len(self.pool))), order=order)
         self._learner = make_learner(learning, task, self.asker, seed=seed)
 
     @classmethod
@@ -82,15 +85,44 @@ class AdaptedModel:
         choice: Mapping[str, Any],
         temperature: float = 1.0,
         judge: Asker | None = None,
+        keep: Keep | None = None,
+        source: Source | None = None,
     ) -> "AdaptedModel":
-        """Let a recipe learn all `examples`; `judge` is the language model that selectors ask, if it is another."""
+        """Let a recipe learn all `examples`.
+
+        Args:
+            asker: The language model that answers.
+            recipe: What is fitted. If its settings leave a choice, they race along the examples first.
+            examples: In the order in which they are learnt.
+            seed: For every random choice.
+            choice: How the recipe was chosen, for the record.
+            temperature: Of the probabilities.
+            judge: The language model that selectors ask, if it is another one.
+            keep: Where the run that chose it has kept its training.
+            source: Another task, for tuners that align with one.
+        """
         pool = tuple(examples)
+        if recipe.tuner:
+            how: Any = {"seed": seed, "judge": judge, "keep": keep, "source": source}
+            if recipe.alternatives:
+                race = tuned_learner(recipe, asker, **how)
+                race.predict([Query(e, pool[:i]) for i, e in enumerate(pool)])
+                recipe = race.winner
+            learner = TunedLearner(recipe, asker, judge or asker, seed, keep=keep, source=source)
+            learner.learn(pool)
+            choice = {**choice, "forgetting": forgetting(asker.model, learner.model)}
+            asker = replace(asker, model=learner.model)
         if recipe.selector is None and recipe.baseline is None:
             pool = ()
         elif recipe.selector and not recipe.selector.per_query:
             selector = fitted(recipe.selector, pool, judge=judge or asker, seed=seed)
             pool = shown(recipe, [pool[i] for i in chosen(selector, pool, recipe.k, None, seed=seed)], None, seed=seed)
         return cls(asker.task, recipe, pool, asker, seed=seed, choice=choice, temperature=temperature)
+
+    @property
+    def _trained(self) -> TrainableModel | None:
+        """The language model, if its weights were trained."""
+        return cast(TrainableModel, self.model) if self.recipe.tuner else None
 
     @property
     def model(self) -> LanguageModel | None:
@@ -222,7 +254,9 @@ class AdaptedModel:
         return value
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder: `kshot.json` and `demonstrations.jsonl`; the language model itself stays outside.
+        """Write the folder: `kshot.json`, `demonstrations.jsonl`, and `adapter/` with weights that were trained.
+
+        The language model itself stays outside. A LoRA adapter is in peft's own format.
 
         Raises:
             UserError: The folder holds something else, which would be lost.
@@ -237,7 +271,7 @@ class AdaptedModel:
         if self.model is not None:
             model = {
                 "name": portable_name(self.model.name),
-                "fingerprint": self.model.fingerprint,
+                "fingerprint": self._trained.base_fingerprint if self._trained else self.model.fingerprint,
                 "origin": dict(self.model.origin),
             }
         prompt = None
@@ -251,6 +285,7 @@ class AdaptedModel:
             "temperature": self.temperature,
             "task": {name: getattr(self.task, name) for name in _TASK_FIELDS},
             "recipe": {"name": self.recipe.name, "k": self.recipe.k},
+            "adapter": {"fingerprint": self._trained.fingerprint} if self._trained else None,
             "seed": self.seed,
             "choice": self.choice,
         }
@@ -261,12 +296,30 @@ class AdaptedModel:
                 ABOUT: json.dumps(about, ensure_ascii=False, indent=1) + "\n",
                 POOL: "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows),
             },
+            more=(lambda partial: trained.save_weights(partial / ADAPTER)) if (trained := self._trained) else None,
         )
+
+    def save_merged(self, folder: str | Path) -> None:
+        """Write the language model with the trained weights worked in, as transformers loads it, with its tokenizer.
+
+        Raises:
+            UserError: No weights were trained, or the folder is not empty.
+        """
+        folder = Path(folder)
+        if self._trained is None:
+            raise UserError(f"Only a model whose weights were trained can be merged; '{self.recipe.name}' trains none.")
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} must be new or empty, for the merged model; it holds something.")
+        self._trained.save_merged(folder)
+
+
+def _place(folder: str | Path) -> Path:
+    """Return the folder of an adapted model: itself, or that of a run."""
+    folder = Path(folder)
+    return folder / "best" if not (folder / ABOUT).exists() and (folder / "best" / ABOUT).exists() else folder
 
 
 def _read_saved(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    if not (folder / ABOUT).exists() and (folder / "best" / ABOUT).exists():
-        folder = folder / "best"
     try:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
         pool = [json.loads(line) for line in (folder / POOL).read_text("utf-8").split("\n") if line]
@@ -296,7 +349,7 @@ def saved_task(folder: str | Path) -> Task:
     Raises:
         UserError: No adapted model there, or one of another version.
     """
-    return _saved_task(_read_saved(Path(folder))[0])
+    return _saved_task(_read_saved(_place(folder))[0])
 
 
 def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedModel:
@@ -310,8 +363,9 @@ def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedMo
         UserError: No adapted model there, one of another version, or a language model that is not the one it was
             adapted with.
     """
-    about, pool = _read_saved(Path(folder))
+    about, pool = _read_saved(_place(folder))
     task = _saved_task(about)
+    recipe = parse_recipe(about["recipe"]["name"], shots=max(1, about["recipe"]["k"]))
     asker = None
     if about["model"] is not None:
         model = model or load_model(about["model"]["name"], **about["model"]["origin"])
@@ -327,7 +381,10 @@ def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedMo
             raise UserError(
                 f"{folder} was adapted with another chat template than '{model.name}' has now; adapt again."
             )
+        if recipe.training:
+            trained = model.trainable(recipe.training, seed=about["seed"])
+            trained.load_weights(_place(folder) / ADAPTER, about["adapter"]["fingerprint"])
+            asker = replace(asker, model=trained)
     examples = [Example(**{**row, "choices": tuple(row.get("choices", ()))}) for row in pool]
-    recipe = parse_recipe(about["recipe"]["name"], shots=max(1, about["recipe"]["k"]))
     how: Any = {"seed": about["seed"], "choice": about["choice"], "temperature": about["temperature"]}
     return AdaptedModel(task, recipe, examples, asker, **how)

@@ -1,12 +1,14 @@
 """Asking a language model about one task: prompts that fit, scores of answers, generated answers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kshot.core.errors import UserError
 from kshot.core.protocols import Composer, LanguageModel
-from kshot.core.types import Example, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Task
+from kshot.core.training import Lesson, TrainingText
+from kshot.core.types import Example, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Segment, Task
 from kshot.prompts.chat import composer_for
 from kshot.prompts.fitting import compose_to_fit
 
@@ -63,6 +65,22 @@ class Asker:
         lengths = [self.model.count_tokens(self.composer.answer(c)) for c in self.answers(query)]
         room = max([*lengths, self.answer_tokens if self.task.is_open else 0])
         return compose_to_fit(self.composer, self.task, demonstrations, query, self.model, answer_tokens=room)
+
+    def training_text(self, lesson: Lesson) -> TrainingText:
+        """Return a lesson in words; demonstrations that do not fit are left out, whole.
+
+        Raises:
+            UserError: The target does not fit the model, or the layout does not say where the answers stand.
+        """
+        prompt, n_dropped = self.prompt(lesson.demonstrations, lesson.target)
+        answer = Segment("answer", self.composer.answer(lesson.target.output))
+        n_answers = sum(s.role == "answer" for s in prompt.segments)
+        if not lesson.last_only and n_answers < len(lesson.demonstrations) - n_dropped:
+            raise UserError(
+                "To learn the answers of demonstrations, each must be a part of its own in the prompt; the layout "
+                f"'{self.composer.record['layout']}' has them in one message. Use --layout turns, or loss=last."
+            )
+        return TrainingText(replace(prompt, segments=(*prompt.segments, answer)), lesson.last_only)
 
     def answers(self, query: Example) -> tuple[str, ...]:
         """Return the answers that are scored: the row's candidates; in open tasks its output, if it has one."""

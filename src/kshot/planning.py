@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self, cast
 
 import numpy as np
 
 from kshot.adaptation import DEFAULT_LIMIT, check_model, prepare
 from kshot.asking import Asker
-from kshot.core.protocols import LanguageModel
+from kshot.core.protocols import LanguageModel, TrainableModel
+from kshot.core.training import Batch, StepLog, Training
 from kshot.core.types import FloatArray, GenerateRequest, Generation, ScoreRequest, Task, Work
-from kshot.learning import make_learner
+from kshot.learning.make import lacking, make_learner
+from kshot.prompts.fitting import prompt_tokens
 
 
 class Counting:
@@ -21,14 +23,26 @@ class Counting:
     """
 
     def __init__(self, model: LanguageModel):
-        self.tokens = 0
+        self.tokens = self.steps = 0
         self.work = Work()
         self.name, self.fingerprint, self.origin = model.name, model.fingerprint, model.origin
         self.capabilities, self.max_tokens = model.capabilities, model.max_tokens
         self.remark, self.chat = model.remark, model.chat
         self.count_tokens, self.forward_tokens = model.count_tokens, model.forward_tokens
 
-    def with_store(self, store: object) -> "Counting":
+    def trainable(self, how: Training, *, seed: int) -> TrainableModel:
+        """Return itself: what is trained counts too."""
+        return cast(TrainableModel, self)
+
+    def learn(self, batch: Batch) -> StepLog:
+        """Count a step, and the tokens that are run forward (and as many backward)."""
+        texts = (*batch.texts, *batch.support, *batch.source)
+        n_tokens = sum(prompt_tokens(text.prompt, self) for text in texts)
+        self.tokens += n_tokens
+        self.steps += 1
+        return StepLog(0.0, n_tokens, 0, 0.0)
+
+    def with_store(self, store: object) -> Self:
         """Return itself; nothing is stored."""
         return self
 
@@ -59,9 +73,11 @@ def plan(
     layout: str = "auto",
     selector_model: LanguageModel | None = None,
 ) -> list[dict[str, Any]]:
-    """Return what `adapt` with these settings would compute: recipe, predictions, forward tokens of the models.
+    """Return what `adapt` with these settings would compute: recipe, predictions, forward tokens, steps of training.
 
-    Generated answers count with the most tokens that they may have. Args: and Raises: as `adapt`.
+    Generated answers count with the most tokens that they may have. Of settings that race, the later half of the
+    configurations is the one that is dropped in the plan; in the run it may be a more costly one.
+    Args: and Raises: as `adapt`.
     """
     stream, chosen_recipes = prepare(task, recipes=recipes, shots=shots, seed=seed, limit=limit)
     asker = Asker.for_task(task, model, layout)
@@ -69,11 +85,13 @@ def plan(
     rows = []
     for recipe in chosen_recipes:
         counting, judging = Counting(model), Counting(selector_model) if selector_model else None
-        if recipe.needs and not recipe.missing_package and recipe.suits(task):
+        if recipe.needs and not (recipe.missing_package or lacking(recipe, task, asker)) and recipe.suits(task):
             judge = Asker.for_task(task, judging) if judging else None
             learner = make_learner(recipe, task, replace(asker, model=counting), seed=seed, judge=judge)
             learner.predict(stream.queries())
         tokens = counting.tokens + (judging.tokens if judging else 0)
-        n = len(stream.examples) if recipe.suits(task) else 0
-        rows.append({"recipe": recipe.name, "predictions": n, "forward_tokens": tokens})
+        n = len(stream.examples) if recipe.suits(task) and not lacking(recipe, task, asker) else 0
+        rows.append(
+            {"recipe": recipe.name, "predictions": n, "forward_tokens": tokens, "training_steps": counting.steps}
+        )
     return rows

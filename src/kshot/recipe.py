@@ -1,22 +1,32 @@
 """Recipes: one way of adapting each, read from names with settings."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from itertools import product
 from typing import Any
 
 from kshot.baselines import BASELINES
 from kshot.core.errors import UserError
 from kshot.core.plugins import configure, find, resolve
-from kshot.core.protocols import Baseline, Capability, Selector
+from kshot.core.protocols import Baseline, Capability, Selector, Tuner
 from kshot.core.seeding import digest
+from kshot.core.training import Training
 from kshot.core.types import Task
 from kshot.models.embedding import missing_package
 from kshot.selection import ON_REQUEST, SELECTORS
+from kshot.selection.all_past import AllPast
 from kshot.selection.order import AS_SELECTED, check_order
+from kshot.selection.random import Random
+from kshot.tuning import TUNERS
 
 ZERO_SHOT = "zero-shot"
 ZERO_SHOT_DOC = "Ask without any demonstration.\n\nSource: Brown et al. (2020), https://arxiv.org/abs/2005.14165."
 CALIBRATIONS = ("temperature", "contextual", "none")
+# What is tried where a recipe does not say: alternatives are raced along the stream
+GRIDS = {
+    "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
+    "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,10 @@ class Recipe:
         selector: Chooses them; None shows none.
         baseline: Answers without a language model.
         order: How the chosen ones are put in order (`kshot.selection.order`).
+        tuner: What is learnt when an example arrives; None leaves the weights.
+        training: How weights are trained, where there is a tuner.
+        alternatives: The configurations that are raced, each with one value for every setting; empty where the
+            settings leave no choice.
         calibration: "temperature" divides log-probabilities by a temperature fitted on the past; "contextual" divides
             probabilities by those of inputs without content (Zhao et al. 2021, https://arxiv.org/abs/2102.09690);
             "none" leaves them.
@@ -40,12 +54,21 @@ class Recipe:
     baseline: Baseline | None = None
     order: str = AS_SELECTED
     calibration: str = "none"
+    tuner: Tuner | None = None
+    training: Training | None = None
+    alternatives: "tuple[Recipe, ...]" = ()
 
     @property
     def fingerprint(self) -> str:
         """Identify method and settings."""
         parts = repr(self.selector), repr(self.baseline), self.order, self.calibration
-        return digest(self.name.split(":")[0], self.k, *parts)
+        trained = [repr(self.tuner), repr(self.training), *(a.fingerprint for a in self.alternatives)]
+        return digest(self.name.split(":")[0], self.k, *parts, *(trained if self.tuner else ()))
+
+    @property
+    def variants(self) -> "tuple[Recipe, ...]":
+        """The configurations that are raced; the recipe itself where its settings leave no choice."""
+        return self.alternatives or (self,)
 
     @property
     def missing_package(self) -> str | None:
@@ -56,7 +79,16 @@ class Recipe:
     @property
     def needs(self) -> frozenset[Capability]:
         """What a model must be able to do."""
-        return frozenset() if self.baseline else frozenset({Capability.SCORE})
+        if self.baseline:
+            return frozenset()
+        return frozenset({Capability.SCORE, *([Capability.GRADIENTS] if self.tuner else [])})
+
+    def aligned(self) -> "Recipe":
+        """Return the recipe, and its alternatives, aligned with a source task, where they train and do not say how."""
+        training = self.training
+        if training and training.align == "none":
+            training = replace(training, align="gate")
+        return replace(self, training=training, alternatives=tuple(a.aligned() for a in self.alternatives))
 
     def suits(self, task: Task) -> bool:
         """Return whether it can answer the task's kind."""
@@ -67,7 +99,7 @@ class Recipe:
 
 def known_recipes() -> dict[str, str | None]:
     """Return the recipes' names with the class behind each; they are run in this order."""
-    return {**BASELINES, ZERO_SHOT: None, **SELECTORS}
+    return {**BASELINES, ZERO_SHOT: None, **SELECTORS, **TUNERS}
 
 
 def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
@@ -106,24 +138,76 @@ def parse_recipe(name: str, *, shots: int) -> Recipe:
     values = {key.strip(): value.strip() for key, _, value in pieces}
     if len(values) < len(pieces):
         raise UserError(f"{name}: each setting must be there once; got '{settings}'.")
+    if base in TUNERS:
+        return _tuned(name, base, values, shots=shots)
     if base in BASELINES:
         return Recipe(name, baseline=configure(resolve(BASELINES[base]), values, owner=base))
-    calibration = values.pop("calibration", CALIBRATIONS[0])
-    if calibration not in CALIBRATIONS:
-        raise UserError(f"{base}: calibration must be one of {', '.join(CALIBRATIONS)}; got '{calibration}'.")
+    calibration = _calibration(values, base)
     if base == ZERO_SHOT:
         if values:
             raise UserError(f"'{ZERO_SHOT}' has no setting but calibration; got '{settings}'.")
         return Recipe(name, calibration=calibration)
     order = values.pop("order", AS_SELECTED)
     check_order(order, base)
-    k_text = values.pop("k", str(shots))
-    if not k_text.isdecimal() or int(k_text) < 1:
-        raise UserError(f"{name}: k must be a whole number, 1 or more; got '{k_text}'.")
+    k = _count(name, values.pop("k", str(shots)))
     table = {k: v for k, v in known_recipes().items() if v}
     cls = find(base, {**table, ZERO_SHOT: ""}, group="kshot.selectors", what="recipe")
     selector = configure(cls, values, owner=base, also=("k", "order", "calibration"))
-    return Recipe(name, k=int(k_text), selector=selector, order=order, calibration=calibration)
+    return Recipe(name, k=k, selector=selector, order=order, calibration=calibration)
+
+
+def _calibration(values: dict[str, str], base: str) -> str:
+    """Take the setting `calibration` out of `values`."""
+    calibration = values.pop("calibration", CALIBRATIONS[0])
+    if calibration not in CALIBRATIONS:
+        raise UserError(f"{base}: calibration must be one of {', '.join(CALIBRATIONS)}; got '{calibration}'.")
+    return calibration
+
+
+def _count(name: str, text: str, *, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"{name}: k must be a whole number, {least} or more; got '{text}'.")
+    return int(text)
+
+
+def _tuned(name: str, base: str, values: dict[str, str], *, shots: int) -> Recipe:
+    """Read a recipe that trains weights; alternatives are separated by slashes, as in lr=1e-4/3e-4."""
+    weights = values.get("weights", "lora")
+    tried = {**GRIDS.get(weights, {}), **values}
+    keys = list(tried)
+    texts = [tried[key].split("/") for key in keys]
+    # The first are preferred where nothing tells them apart: the lowest lr
+    settings = [dict(zip(keys, combination, strict=True)) for combination in product(*texts)]
+    named = {key for key, options in zip(keys, texts, strict=True) if len(options) > 1 or key in values}
+    variants = []
+    for one in settings:
+        own = ",".join(f"{key}={value}" for key, value in one.items() if key in named)
+        variants.append(_one_tuned(f"{base}:{own}" if own else base, base, one, shots=shots))
+    if len(variants) == 1:
+        return replace(variants[0], name=name)
+    deepest = max(variants, key=lambda v: v.k)
+    return replace(deepest, name=name, alternatives=tuple(variants))
+
+
+def _one_tuned(name: str, base: str, settings: dict[str, str], *, shots: int) -> Recipe:
+    values = dict(settings)
+    calibration, order = _calibration(values, base), values.pop("order", AS_SELECTED)
+    check_order(order, base)
+    how = {f.name: values.pop(f.name) for f in fields(Training) if f.name in values}
+    training = configure(Training, how, owner=base)
+    cls, shown = resolve(TUNERS[base]), values.pop("selector", None)
+    also = ("order", "calibration", "selector", *(f.name for f in fields(Training)))
+    k = None  # that of the training texts, unless these have no demonstrations
+    if "k" not in {f.name for f in fields(cls)}:
+        also, k = (*also, "k"), _count(name, values.pop("k", str(shots if shown else 0)), least=0)
+    tuner = configure(cls, values, owner=base, also=also)
+    k = tuner.k if k is None else k
+    selector: Selector | None = None
+    if k and shown:
+        selector = configure(find(shown, SELECTORS, group="kshot.selectors", what="selector"), {}, owner=shown)
+    elif k:
+        selector = AllPast(limit=k) if tuner.fixed else Random(fresh=True)
+    return Recipe(name, k, selector, order=order, calibration=calibration, tuner=tuner, training=training)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -146,9 +230,9 @@ def describe_recipes() -> list[dict[str, Any]]:
                 "name": name,
                 "summary": (doc or "").partition("\n")[0],
                 "selector": name if name in SELECTORS else None,
-                "tuner": None,
+                "tuner": name if name in TUNERS else None,
                 "steerer": None,
-                "needs": [] if name in BASELINES else [Capability.SCORE.value],
+                "needs": sorted(need.value for need in parse_recipe(name, shots=1).needs),
                 "source": " ".join(source.split()) or None,
             }
         )

@@ -9,7 +9,7 @@ from kshot.core.protocols import Judge, LanguageModel
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load import load_model
 from kshot.evaluation.prequential import make_stream
-from kshot.learning import chosen, fitted, shown
+from kshot.learning.prompted import chosen, fitted, shown
 from kshot.recipe import parse_recipe
 
 

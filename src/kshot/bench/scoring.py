@@ -26,7 +26,7 @@ LABELS = (" business\n\n", " politics\n\n", " technology\n\n")
 def run(model: str = "demo") -> dict[str, float]:
     """Measure and return speedup_vs_naive, max_abs_diff_nats, stream_cost_ratio, fraction_of_ceiling, peak_rss_gb."""
     backbone = load_white_box(model)
-    text = _Text(backbone)
+    text = RandomText(backbone)
     shared = [text.demonstration(40) for _ in range(N_DEMONSTRATIONS)]
     requests = [ScoreRequest(Prompt((*shared, Segment("query", text.question(32)))), LABELS) for _ in range(N_QUERIES)]
     engine = Engine(backbone)
@@ -53,7 +53,7 @@ def run(model: str = "demo") -> dict[str, float]:
     }
 
 
-class _Text:
+class RandomText:
     """Random words that are one token each, in prompts of the usual layout."""
 
     def __init__(self, backbone: Backbone):
@@ -107,7 +107,7 @@ def _naive(backbone: Backbone, prompt: tuple[int, ...], answer: tuple[int, ...])
 
 
 @torch.inference_mode()
-def _stream_cost_ratio(backbone: Backbone, engine: Engine, text: _Text) -> float:
+def _stream_cost_ratio(backbone: Backbone, engine: Engine, text: RandomText) -> float:
     """Return the cost of all-past over a stream, relative to its body, branches and scored positions run plainly."""
     requests, before = [], []
     for _ in range(N_STREAM):

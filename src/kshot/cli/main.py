@@ -350,7 +350,7 @@ def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/dem
     stdout.print(f"\nrun folder: {run.folder.resolve()}", markup=False)
 
 
-BENCHES = ("scoring",)
+BENCHES = ("scoring", "step")
 
 
 @app.command()
@@ -364,11 +364,12 @@ def bench(
     if name not in BENCHES:
         raise UserError(f"there is no benchmark '{name}'.{did_you_mean(name, BENCHES)}")
     from kshot.core.errors import missing_extra
+    from kshot.core.plugins import resolve
 
     try:
-        from kshot.bench.scoring import run
+        run = resolve(f"kshot.bench.{name}:run")
     except ImportError as error:
-        raise missing_extra(error.name or "torch", "hf", "The benchmark 'scoring'") from error
+        raise missing_extra(error.name or "torch", "hf", f"The benchmark '{name}'") from error
     result = run(model)
     if as_json:
         print_json(result)

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import numpy as np
 
+from kshot.core.training import Batch, Lesson, StepLog, Training
 from kshot.core.types import (
     Example,
     FloatArray,
@@ -25,6 +27,7 @@ class Capability(StrEnum):
 
     SCORE = "score"
     GENERATE = "generate"
+    GRADIENTS = "gradients"
 
 
 class Store(Protocol):
@@ -126,8 +129,8 @@ class LanguageModel(Protocol):
         """Return how many tokens have to be run to score `requests`, without running any."""
         ...
 
-    def with_store(self, store: Store) -> Self:
-        """Return the same model with its own work counter, keeping every score in `store`."""
+    def with_store(self, store: Store | None) -> Self:
+        """Return the same model with its own work counter, keeping every score in `store`, if there is one."""
         ...
 
     def score(
@@ -145,6 +148,51 @@ class LanguageModel(Protocol):
         self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
     ) -> list[Generation]:
         """Return an answer for each request; arguments as `score`."""
+        ...
+
+    def trainable(self, how: Training, *, seed: int) -> "TrainableModel":
+        """Return the same model with weights of its own that can be trained; this one stays as it is.
+
+        Raises:
+            ModelError: It cannot be trained: it lacks the capability GRADIENTS, or what `how` asks for.
+        """
+        ...
+
+
+class TrainableModel(LanguageModel, Protocol):
+    """A language model that learns; its fingerprint depends on everything learnt, in its order."""
+
+    @property
+    def base_fingerprint(self) -> str:
+        """The fingerprint of the model before training."""
+        ...
+
+    def learn(self, batch: Batch) -> StepLog:
+        """Take one step of training.
+
+        Raises:
+            DivergedError: The loss is not finite; the weights are as they were before the step.
+        """
+        ...
+
+    def save_state(self, file: Path, about: Mapping[str, Any]) -> None:
+        """Write everything that training needs to go on, with `about` (JSON) beside it."""
+        ...
+
+    def load_state(self, file: Path) -> dict[str, Any]:
+        """Go on where `save_state` was called; return its `about`."""
+        ...
+
+    def save_weights(self, folder: Path) -> None:
+        """Write the trained weights into a folder."""
+        ...
+
+    def load_weights(self, folder: Path, fingerprint: str) -> None:
+        """Read what `save_weights` wrote; `fingerprint` is what it was then."""
+        ...
+
+    def save_merged(self, folder: Path) -> None:
+        """Write a whole model with the trained weights worked in."""
         ...
 
 
@@ -190,7 +238,10 @@ class Selector(Protocol):
     task-level one again whenever the past has doubled.
     """
 
-    per_query: bool
+    @property
+    def per_query(self) -> bool:
+        """Whether the choice is for each query."""
+        ...
 
     def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Return a selector that knows `pool`; the one it is called on stays as it is.
@@ -206,6 +257,41 @@ class Selector(Protocol):
         """Return at most `k` indices into the pool; the last one stands next to the query.
 
         `query` is None where the choice is for the whole task.
+        """
+        ...
+
+
+class Tuner(Protocol):
+    """Says what is learnt when an example arrives.
+
+    `steps` is the number of steps for each example, `k` the demonstrations in a training text.
+    """
+
+    @property
+    def steps(self) -> int:
+        """Steps of training for each new example."""
+        ...
+
+    @property
+    def k(self) -> int:
+        """The most demonstrations in a lesson."""
+        ...
+
+    @property
+    def fixed(self) -> bool:
+        """Whether demonstrations are the first `k` of the stream, in lessons as in prompts."""
+        ...
+
+    def lessons(
+        self, seen: Sequence[Example], shown: Callable[[], Sequence[Example]], *, step: int, rng: np.random.Generator
+    ) -> list[Lesson]:
+        """Return what one step learns.
+
+        Args:
+            seen: All examples so far, the new one last.
+            shown: Returns the demonstrations behind which the new one was predicted.
+            step: Which of the steps for the new example it is, from 0.
+            rng: For every random choice; every step has its own.
         """
         ...
 

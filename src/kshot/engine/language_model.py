@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from kshot.core.errors import UserError
-from kshot.core.protocols import Capability, ChatFormat, Store
+from kshot.core.protocols import Capability, ChatFormat, Store, TrainableModel
 from kshot.core.seeding import digest
+from kshot.core.training import Training
 from kshot.core.types import EncodedPrompt, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
 from kshot.engine.generation import Decoding, generate_packed, generate_plain, groups_of, needed_groups
 from kshot.engine.scoring import score_packed, score_plain
@@ -37,7 +38,7 @@ class Engine:
         memory_limit_bytes: What the logits of a pack may take.
     """
 
-    capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
+    capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.GRADIENTS})
 
     def __init__(
         self,
@@ -97,12 +98,18 @@ class Engine:
             return sum(len(a) * len(p) + sum(map(len, a)) - len(a) for p, a in encoded)
         return len(build_tree([p for p, _ in encoded], [a for _, a in encoded]).tokens)
 
-    def with_store(self, store: Store) -> "Engine":
-        """Return an engine on the same backbone that keeps its scores in `store`."""
+    def with_store(self, store: Store | None) -> "Engine":
+        """Return an engine on the same backbone that keeps its scores in `store`, if there is one."""
         other = Engine(self.backbone, store=store, pack_tokens=self._pack_tokens)
         other._pack_scored = self._pack_scored
         other.__dict__["obstacle"] = self.obstacle
         return other
+
+    def trainable(self, how: Training, *, seed: int) -> TrainableModel:
+        """Return the same model with weights of its own that can be trained."""
+        from kshot.engine.trained import TrainedEngine
+
+        return TrainedEngine(self, how, seed=seed)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Turn a prompt into token ids with the spans of its answers, segment by segment."""

@@ -13,7 +13,7 @@ from kshot.core.seeding import digest, generator
 from kshot.core.types import Example, Prediction, Query, Task
 from kshot.evaluation.metrics import get_metric, metric_for, row_score, statistic
 from kshot.evaluation.statistics import interval
-from kshot.learning import refit_point
+from kshot.learning.prompted import refit_point
 from kshot.tasks.validate import without_duplicates
 
 SUMMARY = (

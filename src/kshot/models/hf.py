@@ -72,7 +72,7 @@ class Backbone:
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer, name: str, origin: Mapping[str, str] | None = None):
-        self.model = model.eval()
+        self.model = model.eval().requires_grad_(False)  # what is trained are copies (`kshot.models.weights`)
         self.config = model.config.get_text_config()  # of a model that also sees images, the part for text
         self.name = name
         self.origin = dict(origin or {})
@@ -169,17 +169,25 @@ class Backbone:
     def packed_logits(
         self, ids: torch.Tensor, positions: torch.Tensor, attend: Attend, keep: torch.Tensor
     ) -> torch.Tensor:
-        """Run one packed row and return logits where they are wanted.
+        """Run `row_logits` without keeping what a backward pass would need."""
+        return self.row_logits(ids, positions, attend, keep)
+
+    def row_logits(
+        self, ids: torch.Tensor, positions: torch.Tensor, attend: Attend | None, keep: torch.Tensor
+    ) -> torch.Tensor:
+        """Run one row and return logits where they are wanted.
 
         Args:
             ids: Token ids `[n]`, int64.
             positions: Position of each token in its own sequence `[n]`, int64.
-            attend: Computes attention; called once per layer.
+            attend: Computes attention; called once per layer. None: the row is one sequence, under the model's own.
             keep: Indices into the row `[m]` whose logits are returned.
 
         Returns:
             Logits `[m, vocab]`, float32.
         """
+        if attend is None:
+            return self.model(input_ids=ids[None], use_cache=False, logits_to_keep=keep).logits[0].float()
         before = self.model.config._attn_implementation
         self.model.set_attn_implementation(PACKED)
         self._attend = attend
@@ -202,6 +210,12 @@ class Backbone:
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
         logits = self.model(input_ids=ids, use_cache=False).logits
         return [logits[i, : len(row)].float() for i, row in enumerate(rows)]
+
+    def save(self, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+        """Write a model of this architecture with other weights, and the tokenizer, as `load_backbone` reads them."""
+        self.model.save_pretrained(folder, state_dict=dict(weights))
+        if isinstance(self._tokenizer, transformers.PreTrainedTokenizerBase):
+            self._tokenizer.save_pretrained(folder)
 
 
 _ACTIVE: list[Backbone] = []

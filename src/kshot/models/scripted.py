@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from kshot.core.errors import UserError
-from kshot.core.protocols import Capability, Store
+from kshot.core.errors import ModelError, UserError
+from kshot.core.protocols import Capability, Store, TrainableModel
 from kshot.core.seeding import digest
+from kshot.core.training import Training
 from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
 
 
@@ -60,7 +61,11 @@ class ScriptedModel:
         """Return 0: no network is run."""
         return 0
 
-    def with_store(self, store: Store) -> "ScriptedModel":
+    def trainable(self, how: Training, *, seed: int) -> TrainableModel:
+        """Raise, as there are no weights."""
+        raise ModelError(f"'{self.name}' has no weights that could be trained; give another --model.")
+
+    def with_store(self, store: Store | None) -> "ScriptedModel":
         """Return the same model with its own counter, keeping scores in `store`."""
         other = ScriptedModel(self._table, confidence=self._confidence, max_tokens=self.max_tokens, name=self.name)
         other._store = store

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,13 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def write_folder(path: Path, files: Mapping[str, str]) -> None:
-    """Write a folder of text files so that it appears whole; one that is there is replaced.
+def write_folder(path: Path, files: Mapping[str, str], more: Callable[[Path], None] | None = None) -> None:
+    """Write a folder so that it appears whole; one that is there is replaced.
+
+    Args:
+        path: The folder.
+        files: Text files by name.
+        more: Called with the folder that is being written, to add what is not text.
 
     Raises:
         StorageError: As `write_text`.
@@ -57,6 +62,9 @@ def write_folder(path: Path, files: Mapping[str, str]) -> None:
             partial.mkdir()
         for name, text in files.items():
             write_text(partial / name, text)
+        if more:
+            with _as_storage_error(path):
+                more(partial)
         with _as_storage_error(path):
             if path.exists():
                 path.replace(old)  # not rmtree: killed in the middle of it, half a folder would be left

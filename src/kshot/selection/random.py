@@ -17,15 +17,20 @@ class Random:
 
     Attributes:
         balanced: Take as equal numbers of each output as the pool allows; chance decides which get one more.
+        fresh: Draw anew for each query, instead of once for the task.
 
     Source: Brown et al. (2020), section 2.4, https://arxiv.org/abs/2005.14165.
-    Differs: one draw serves the whole task instead of each query its own; `balanced` is ours.
+    Differs: one draw serves the whole task unless `fresh`; `balanced` is ours.
     """
 
     balanced: bool = False
+    fresh: bool = False
     _outputs: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
-    per_query = False
+    @property
+    def per_query(self) -> bool:
+        """Whether each query has its own draw."""
+        return self.fresh
 
     def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Remember the pool's outputs."""

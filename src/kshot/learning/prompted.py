@@ -1,4 +1,4 @@
-"""Learners: recipes at work on a stream, predicting each query from its own past."""
+"""Prompts at work on a stream: each query is asked behind demonstrations from its own past."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,40 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from kshot.asking import Asker, mixed, normalised
+from kshot.asking import Asker, normalised
 from kshot.core.errors import UserError
-from kshot.core.protocols import Baseline, Capability, Judge, Learner, Selector
+from kshot.core.protocols import Judge, Selector
 from kshot.core.seeding import generator
-from kshot.core.types import Example, FloatArray, Prediction, Prompt, Query, Task
+from kshot.core.types import Example, FloatArray, Prediction, Prompt, Query
 from kshot.prompts.fitting import prompt_tokens
 from kshot.recipe import Recipe
 from kshot.selection.order import ordered
 
 CONTENT_FREE = ("N/A", "[MASK]", "")  # inputs without content, of Zhao et al. (2021)
-
-
-def make_learner(recipe: Recipe, task: Task, asker: Asker | None, *, seed: int, judge: Asker | None = None) -> Learner:
-    """Return the learner that puts a recipe to work.
-
-    Args:
-        recipe: The recipe.
-        task: What is learnt.
-        asker: The language model that answers; None will do for a baseline.
-        seed: For every random choice.
-        judge: The language model that selectors ask, if it is another one.
-
-    Raises:
-        UserError: The recipe needs a capability that the model lacks.
-    """
-    if recipe.baseline:
-        return BaselineLearner(recipe.name, recipe.baseline, task, seed)
-    needs = recipe.needs | ({Capability.GENERATE} if task.is_open else set())
-    lacking = needs - (asker.model.capabilities if asker else frozenset())
-    if asker is None or lacking:
-        raise UserError(
-            f"The recipe '{recipe.name}' needs a model that can {', '.join(sorted(lacking))}; give another --model."
-        )
-    return PromptLearner(recipe, asker, judge or asker, seed)
 
 
 def refit_point(n_past: int) -> int:
@@ -137,7 +113,7 @@ class PromptLearner:
 
     def _ask(self, query: Query) -> _Asked:
         began = time.perf_counter()
-        chosen = self._demonstrations(query)
+        chosen = self.demonstrations(query)
         seconds = time.perf_counter() - began
         prompt, n_dropped = self.asker.prompt(chosen, query.example)
         if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
@@ -145,7 +121,8 @@ class PromptLearner:
             prompt = self.asker.composer.compose(self.asker.task, chosen[n_dropped:], query.example)
         return _Asked(query, prompt, chosen[n_dropped:], n_dropped, seconds)
 
-    def _demonstrations(self, query: Query) -> tuple[Example, ...]:
+    def demonstrations(self, query: Query) -> tuple[Example, ...]:
+        """Return what is shown to a query, before anything is left out to fit the model."""
         selector = self.recipe.selector
         if selector is None or not query.past:
             return ()
@@ -221,41 +198,3 @@ def shown(
     """
     rng = generator(seed, "order", *(e.id for e in demonstrations))
     return ordered(recipe.order, demonstrations, query, rng=rng)
-
-
-@dataclass
-class BaselineLearner:
-    """A classifier without a language model, fitted anew on the past of every query."""
-
-    name: str
-    baseline: Baseline
-    task: Task
-    seed: int
-
-    def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Predict each query from its own past; queries that share a past share the fit."""
-        predictions: list[Prediction] = []
-        past, classifier = None, self.baseline
-        for query in queries:
-            began = time.perf_counter()
-            if query.past is not past:
-                past = query.past
-                classifier = self.baseline.fit(self.task, past, rng=generator(self.seed, "fit", len(past)))
-            ready = time.perf_counter()
-            raw = classifier.probabilities([query.example])[0]
-            probabilities = mixed(raw)
-            candidates = self.task.candidates(query.example)
-            predictions.append(
-                Prediction(
-                    example_id=query.example.id,
-                    candidates=candidates,
-                    log_probs=tuple(np.log(probabilities).tolist()),
-                    probs=tuple(probabilities.tolist()),
-                    answer=candidates[int(np.argmax(probabilities))],
-                    seconds=time.perf_counter() - ready,
-                    fit_seconds=ready - began,
-                )
-            )
-            if progress:
-                progress(1)
-        return predictions

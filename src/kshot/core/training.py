@@ -1,0 +1,143 @@
+"""What is said about training: how weights change, what is learnt in a step, and what a step reports."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from kshot.core.errors import ModelError, UserError
+from kshot.core.types import Example, Prompt
+
+WEIGHTS, OPTIMISERS = ("lora", "full"), ("adamw", "adafactor")
+REFERENCES, BACKENDS, ALIGNMENTS = ("anchor", "ema"), ("fd", "exact", "surgery"), ("none", "gate", "pcgrad")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How weights are trained.
+
+    Attributes:
+        weights: "lora" trains adapters of low rank on all linear layers; "full" trains copies of all weights but the
+            embeddings.
+        rank: Rank of the adapters; their output is scaled by 2.
+        optimiser: "adamw" (betas 0.9 and 0.999, no weight decay) or "adafactor" (whose `lr` is relative to the size of
+            the weights).
+        lr: Learning rate, constant.
+        clip: Most norm of a step's gradient; 0 does not clip.
+        direction: Weight of the guidance that keeps gradients near a reference direction; 0 turns it off.
+        magnitude: Weight of the guidance against abnormally large gradients; 0 turns it off.
+        reference: The direction: "anchor", the gradient of all that was seen, computed anew every `refresh` steps;
+            "ema", the running mean of past gradients.
+        backend: How guidance changes a gradient: "fd" by a second pass at displaced weights, "exact" by double
+            backward, "surgery" to first order.
+        align: What is done with a source task's gradient: "gate" weighs it by its running cosine with the task's,
+            "pcgrad" projects conflicts away, "none" leaves it out.
+        refresh: Steps between two computations of the anchor.
+        warmup: Steps over which the weights of guidance rise from 0.
+    """
+
+    weights: str = "lora"
+    rank: int = 16
+    optimiser: str = "adamw"
+    lr: float = 3e-4
+    clip: float = 1.0
+    direction: float = 0.0
+    magnitude: float = 0.0
+    reference: str = "anchor"
+    backend: str = "fd"
+    align: str = "none"
+    refresh: int = 5
+    warmup: int = 20
+
+    def __post_init__(self):
+        for name, known in (
+            ("weights", WEIGHTS),
+            ("optimiser", OPTIMISERS),
+            ("reference", REFERENCES),
+            ("backend", BACKENDS),
+            ("align", ALIGNMENTS),
+        ):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} must be one of {', '.join(known)}; got '{getattr(self, name)}'.")
+        for name, least in (("rank", 1), ("refresh", 1), ("warmup", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be {least} or more; got {getattr(self, name)}.")
+        for name in ("lr", "clip", "direction", "magnitude"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise UserError(f"{name} must be a number, 0 or more; got {value}.")
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether anything but the plain gradient is used."""
+        return self.direction > 0 or self.magnitude > 0 or self.align != "none"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one training sequence is made of.
+
+    Attributes:
+        demonstrations: In the order of the prompt.
+        target: The example that stands last, with its answer.
+        last_only: Only the target's answer is learnt; otherwise every answer is.
+    """
+
+    demonstrations: tuple[Example, ...]
+    target: Example
+    last_only: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """A lesson in words: a prompt that ends with the target's answer."""
+
+    prompt: Prompt
+    last_only: bool = False
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """What a step of training reports.
+
+    Attributes:
+        loss_nats: Mean over the supervised tokens, before the step.
+        tokens: Tokens run forward and backward, those of guidance included.
+        supervised: Tokens of answers that were learnt.
+        norm: Of the gradient, before clipping.
+        cosine_to_last: Between this gradient and that of the step before; None at first.
+        cosine_to_reference: Between the gradient and the reference direction, where there is one.
+        cosine_to_source: Between the task's gradient and the source task's, where there is one.
+        source_weight: What the source's gradient was multiplied by.
+        threshold: The norm above which `magnitude` acts.
+        correction: Norm of what guidance adds, relative to the gradient's.
+    """
+
+    loss_nats: float
+    tokens: int
+    supervised: int
+    norm: float
+    cosine_to_last: float | None = None
+    cosine_to_reference: float | None = None
+    cosine_to_source: float | None = None
+    source_weight: float | None = None
+    threshold: float | None = None
+    correction: float | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns.
+
+    Attributes:
+        texts: The loss is the mean over all their supervised tokens.
+        support: Texts whose gradient is the anchor; needed by that reference alone.
+        source: Texts of the source task; needed by `align` alone.
+    """
+
+    texts: Sequence[TrainingText]
+    support: Sequence[TrainingText] = ()
+    source: Sequence[TrainingText] = ()
+
+
+class DivergedError(ModelError):
+    """Training has left the finite numbers."""

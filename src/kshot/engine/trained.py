@@ -1,0 +1,120 @@
+"""An engine whose weights are trained: it scores and generates with what it has learnt so far."""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+from kshot.core.errors import UserError
+from kshot.core.protocols import Capability, Store
+from kshot.core.seeding import digest
+from kshot.core.training import Batch, StepLog, Training, TrainingText
+from kshot.core.types import FloatArray, GenerateRequest, Generation, ScoreRequest, Work
+from kshot.engine.language_model import Engine
+from kshot.engine.training import Trainer, TrainingRow
+from kshot.models.weights import TrainedWeights, read_adapter
+
+
+class TrainedEngine(Engine):
+    """A `TrainableModel` on the backbone of another engine, which stays as it is.
+
+    Args:
+        base: The engine whose backbone, store and work it shares.
+        how: Settings of training.
+        seed: For the first weights of adapters.
+    """
+
+    capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
+
+    def __init__(self, base: Engine, how: Training, *, seed: int):
+        super().__init__(base.backbone, store=base._store, pack_tokens=base._pack_tokens)
+        self.__dict__["obstacle"] = base.obstacle  # tried once, with the backbone's own weights
+        self._pack_scored = base._pack_scored
+        self.work = base.work
+        self._how = how
+        self._state = digest(base.fingerprint, repr(how), seed)
+        self._weights = TrainedWeights(base.backbone, how.weights, rank=how.rank, seed=seed)
+        self._trainer = Trainer(base.backbone, self._weights, how, can_pack=base.obstacle is None)
+
+    def with_store(self, store: Store | None) -> "TrainedEngine":
+        """Return the same weights, which either can train on, with another store and its own work counter."""
+        other = copy(self)
+        other._store, other.work = store, Work()
+        return other
+
+    @property
+    def base_fingerprint(self) -> str:
+        """The fingerprint of the model before training."""
+        return self.backbone.fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the base model, the settings and everything learnt, in its order."""
+        return self._state
+
+    def score(
+        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[FloatArray]:
+        """Return what `Engine.score` returns, with the trained weights."""
+        with self._weights.active():
+            return super().score(requests, progress=progress)
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[Generation]:
+        """Return what `Engine.generate` returns, with the trained weights."""
+        with self._weights.active():
+            return super().generate(requests, progress=progress)
+
+    def learn(self, batch: Batch) -> StepLog:
+        """Take one step.
+
+        Raises:
+            UserError: A text too long for the model, or without an answer.
+            DivergedError: Loss or gradient is not finite.
+            ModelError: Too little memory.
+        """
+        rows = [[self._row(text) for text in texts] for texts in (batch.texts, batch.support, batch.source)]
+        log = self._trainer.step(*rows)
+        self._state = digest(self._state, [[[r.ids, r.supervised] for r in part] for part in rows])
+        return log
+
+    def _row(self, text: TrainingText) -> TrainingRow:
+        encoded = self.encode(text.prompt)
+        if len(encoded.ids) > self.max_tokens:
+            raise UserError(
+                f"A text to be learnt must fit the model's {self.max_tokens} tokens; got {len(encoded.ids)}. Use fewer "
+                "demonstrations (k) or shorter examples."
+            )
+        spans = encoded.answer_spans[-1:] if text.last_only else encoded.answer_spans
+        supervised = tuple(at for start, end in spans for at in range(max(start, 1), end))
+        if not supervised:
+            raise UserError("A text to be learnt must have an answer of at least one token; got none.")
+        return TrainingRow(encoded.ids, supervised)
+
+    def save_state(self, file: Path, about: Mapping[str, Any]) -> None:
+        """Write everything that training needs to go on, with `about` beside it."""
+        self._trainer.save(file, {"fingerprint": self._state, "about": dict(about)})
+
+    def load_state(self, file: Path) -> dict[str, Any]:
+        """Go on where `save_state` was called; return its `about`."""
+        kept = self._trainer.load(file)
+        self._state = kept["fingerprint"]
+        return kept["about"]
+
+    def save_weights(self, folder: Path) -> None:
+        """Write the weights: LoRA as an adapter that plain peft loads."""
+        self._weights.save(folder)
+
+    def load_weights(self, folder: Path, fingerprint: str) -> None:
+        """Read the weights that `save_weights` wrote; `fingerprint` is what it was then.
+
+        Raises:
+            ModelError: The file is not there, cannot be read, or belongs to another model.
+        """
+        self._weights.load_tensors(read_adapter(folder, self._how.weights))
+        self._state = fingerprint
+
+    def save_merged(self, folder: Path) -> None:
+        """Write a whole model with the weights worked in, as transformers loads it."""
+        self._weights.save_merged(folder)

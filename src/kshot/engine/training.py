@@ -1,0 +1,280 @@
+"""The one training loop: a step of gradient descent on the answers in a batch of texts.
+
+Logits are computed only where an answer's token is predicted. Texts of a batch stand one behind the other in a row, and
+each sees itself alone; where an architecture cannot be packed they are run one by one. Gradients of parts of a batch
+add up to that of the whole.
+
+Source: the loss of Bornschein et al. (2025), section 3, https://arxiv.org/abs/2512.19879. Differs: the mean over the
+supervised tokens of a step, so that a learning rate means the same for any number of demonstrations.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+
+from kshot.core.errors import ModelError
+from kshot.core.training import DivergedError, StepLog, Training
+from kshot.engine.guidance import Gradient, Guide, cosine, norm
+from kshot.models.hf import Backbone
+from kshot.models.weights import TrainedWeights
+
+_OPTIMISERS = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}
+_MICRO_TOKENS = {"cpu": 1024}
+_MICRO_TOKENS_ELSEWHERE = 8192
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """Token ids of a text, and the positions in it whose tokens are learnt (never the first)."""
+
+    ids: tuple[int, ...]
+    supervised: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    gradient: Gradient
+    loss_nats: float
+    tokens: int
+
+
+class Trainer:
+    """Weights, their optimiser, and steps.
+
+    Args:
+        backbone: The network.
+        weights: What is trained.
+        how: Settings.
+        can_pack: Whether texts may share a row.
+        micro_tokens: Most tokens of a forward and backward pass, if a single text is not longer; by default 1,024 on
+            the CPU, 8,192 elsewhere.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        weights: TrainedWeights,
+        how: Training,
+        *,
+        can_pack: bool,
+        micro_tokens: int | None = None,
+    ):
+        self._backbone = backbone
+        self._weights = weights
+        self._how = how
+        self._can_pack = can_pack
+        self._micro_tokens = micro_tokens or _MICRO_TOKENS.get(backbone.device.type, _MICRO_TOKENS_ELSEWHERE)
+        self._was_halved = False
+        self._parameters = list(weights.parameters.values())
+        # Steps are small against the weights: below single precision they would be rounded away
+        self._masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self._parameters]
+        optimiser = _OPTIMISERS[how.optimiser]
+        self._optimiser = optimiser(self._masters, lr=how.lr, weight_decay=0.0)
+        self._guide = Guide(how) if how.is_guided else None
+        self._last: Gradient | None = None
+        self.n_steps = 0
+
+    def step(
+        self,
+        rows: Sequence[TrainingRow],
+        support: Sequence[TrainingRow] = (),
+        source: Sequence[TrainingRow] = (),
+    ) -> StepLog:
+        """Take one step on the mean loss over the supervised tokens of `rows`.
+
+        Args:
+            rows: What is learnt.
+            support: Its gradient is the anchor of guidance.
+            source: Of another task, for alignment.
+
+        Raises:
+            DivergedError: Loss or gradient is not finite; the weights are as they were.
+            ModelError: No memory for even a small part of the batch.
+        """
+        with self._weights.active():
+            found = self._gradient(rows)
+            n_tokens = found.tokens
+
+            def passed(rows: Sequence[TrainingRow], with_graph: bool = False) -> Gradient:
+                nonlocal n_tokens
+                more = self._gradient(rows, with_graph=with_graph)
+                n_tokens += more.tokens
+                return more.gradient
+
+            size = norm(found.gradient)
+            if not (torch.isfinite(torch.tensor(found.loss_nats)) and size < float("inf")):
+                raise DivergedError(
+                    f"training left the finite numbers at step {self.n_steps + 1} (loss {found.loss_nats}, gradient "
+                    f"norm {size}): the learning rate {self._how.lr:g} is too large"
+                )
+            gradient, log = found.gradient, {}
+            if self._guide:
+                gradient, log = self._guide.guided(
+                    gradient,
+                    self._parameters,
+                    again=lambda with_graph: passed(rows, with_graph),
+                    anchor=(lambda: passed(support)) if support else None,
+                    source=passed(source) if source else None,
+                )
+            to_last = cosine(found.gradient, self._last) if self._last is not None else None
+            self._last = found.gradient
+            self._apply(gradient)
+        self.n_steps += 1
+        n_supervised = sum(len(row.supervised) for row in rows)
+        return StepLog(found.loss_nats, n_tokens, n_supervised, size, cosine_to_last=to_last, **log)
+
+    def _apply(self, gradient: Gradient) -> None:
+        scale = 1.0
+        if self._how.clip:
+            scale = min(1.0, self._how.clip / max(norm(gradient), 1e-12))
+        for master, g in zip(self._masters, gradient, strict=True):
+            master.grad = g.to(master.dtype) * scale if scale < 1 else g.to(master.dtype)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for p, master in zip(self._parameters, self._masters, strict=True):
+                if p is not master:
+                    p.copy_(master)
+
+    def _gradient(self, rows: Sequence[TrainingRow], *, with_graph: bool = False) -> _Found:
+        """Return gradient and loss of the mean over supervised tokens; once with smaller parts if memory is short."""
+        try:
+            return self._gradient_in_parts(rows, with_graph)
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, MemoryError) or any(text in str(error).lower() for text in _NO_MEMORY)):
+                raise
+            longest = max(len(row.ids) for row in rows)
+            if self._was_halved or self._micro_tokens <= longest:
+                raise ModelError(
+                    f"A step of training must fit the memory; a text of {longest} tokens does not. Use fewer "
+                    "demonstrations (k), shorter examples, weights=lora, or --dtype bfloat16."
+                ) from error
+        self._was_halved = True
+        self._micro_tokens //= 2
+        return self._gradient_in_parts(rows, with_graph)
+
+    def _gradient_in_parts(self, rows: Sequence[TrainingRow], with_graph: bool) -> _Found:
+        n_supervised = sum(len(row.supervised) for row in rows)
+        total: Gradient = [torch.zeros_like(p) for p in self._parameters]
+        loss_nats = 0.0
+        for part in self._parts(rows):
+            if with_graph:  # fused attention has no second derivative
+                with sdpa_kernel(SDPBackend.MATH):
+                    loss = self._loss(part) / n_supervised
+                    found = torch.autograd.grad(loss, self._parameters, create_graph=True, materialize_grads=True)
+            else:
+                loss = self._loss(part) / n_supervised
+                found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
+            total = [t + g for t, g in zip(total, found, strict=True)]
+            loss_nats += float(loss.detach())
+        return _Found(total, loss_nats, sum(len(row.ids) for row in rows))
+
+    def _parts(self, rows: Sequence[TrainingRow]) -> Iterator[list[TrainingRow]]:
+        """Divide a batch into rows that are run at once."""
+        part: list[TrainingRow] = []
+        for row in rows:
+            if part and (not self._can_pack or sum(len(r.ids) for r in (*part, row)) > self._micro_tokens):
+                yield part
+                part = []
+            part.append(row)
+        yield part
+
+    def _loss(self, part: Sequence[TrainingRow]) -> torch.Tensor:
+        """Return the summed negative log-probabilities of the supervised tokens, in nats."""
+        device = self._backbone.device
+        ids = torch.tensor([i for row in part for i in row.ids], device=device)
+        lengths = torch.tensor([len(row.ids) for row in part], device=device)
+        starts = (torch.cumsum(lengths, 0) - lengths).tolist()
+        targets = torch.tensor(
+            [start + at for start, row in zip(starts, part, strict=True) for at in row.supervised], device=device
+        )
+        positions = torch.cat([torch.arange(len(row.ids), device=device) for row in part])
+        attend = _BlockAttention(lengths, positions) if len(part) > 1 else None
+        logits = self._backbone.row_logits(ids, positions, attend, targets - 1)
+        return cross_entropy(logits, ids[targets], reduction="sum")
+
+    def save(self, file: Path, about: Mapping[str, Any]) -> None:
+        """Write weights, optimiser and guidance, so that training goes on as if it had never stopped.
+
+        Args:
+            file: A safetensors file; replaced whole.
+            about: What else belongs to the state, as JSON.
+        """
+        tensors = {f"weights.{name}": t for name, t in self._weights.tensors().items()}
+        for i, state in self._optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{i}.{key}": value for key, value in state.items()}
+        tensors |= {f"master.{i}": m for i, m in enumerate(self._masters) if m is not self._parameters[i]}
+        tensors |= {f"last.{i}": g for i, g in enumerate(self._last or ())}
+        guide_tensors, guide_values = self._guide.state() if self._guide else ({}, {})
+        tensors |= {f"guide.{name}": t for name, t in guide_tensors.items()}
+        kept = json.dumps({"n_steps": self.n_steps, "guide": guide_values, "about": dict(about)})
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.partial")
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, metadata={"kshot": kept})
+        partial.replace(file)
+
+    def load(self, file: Path) -> dict[str, Any]:
+        """Read what `save` wrote and return its `about`."""
+        with safe_open(file, framework="pt") as opened:
+            kept = json.loads(opened.metadata()["kshot"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+
+        def named(prefix: str) -> dict[str, torch.Tensor]:
+            return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+        self._weights.load_tensors(named("weights."))
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in named("optimiser.").items():
+            i, _, key = name.partition(".")
+            state.setdefault(int(i), {})[key] = tensor
+        whole = self._optimiser.state_dict() | {"state": state}
+        self._optimiser.load_state_dict(whole)
+        with torch.no_grad():
+            for i, master in named("master.").items():
+                self._masters[int(i)].copy_(master)
+        last = named("last.")
+        self._last = [last[str(i)].to(self._backbone.device) for i in range(len(last))] if last else None
+        if self._guide:
+            self._guide.load_state(named("guide."), kept["guide"])
+        self.n_steps = kept["n_steps"]
+        return kept["about"]
+
+
+class _BlockAttention:
+    """Attention of texts that stand in one row: every token sees those of its own text that are not behind it.
+
+    Args:
+        lengths: Of the texts `[n_texts]`.
+        positions: Of each token in its text `[n]`.
+    """
+
+    def __init__(self, lengths: torch.Tensor, positions: torch.Tensor):
+        text = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+        self._distance = positions[:, None] - positions  # [n, n]
+        self._seen = (text[:, None] == text) & (self._distance >= 0)
+        self._masks: dict[int | None, torch.Tensor] = {}
+
+    def __call__(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Attend; the signature is `kshot.models.hf.Attend`."""
+        if window not in self._masks:
+            self._masks[window] = self._seen if window is None else self._seen & (self._distance < window)
+        groups = query.shape[0] // key.shape[0]
+        keys, values = (t.repeat_interleave(groups, dim=0)[None] for t in (key, value))
+        return scaled_dot_product_attention(query[None], keys, values, attn_mask=self._masks[window], scale=scale)[0]

@@ -1,0 +1,1 @@
+"""Learners: recipes at work on a stream, predicting each query from its own past."""

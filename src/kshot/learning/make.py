@@ -1,0 +1,69 @@
+"""From a recipe to the learner that puts it to work."""
+
+from kshot.asking import Asker
+from kshot.core.errors import UserError
+from kshot.core.protocols import Capability, Judge, Learner
+from kshot.core.types import Task
+from kshot.learning.baseline import BaselineLearner
+from kshot.learning.prompted import PromptLearner
+from kshot.learning.race import RacedLearner
+from kshot.learning.tuned import Keep, Source, TunedLearner
+from kshot.recipe import Recipe
+
+
+def lacking(recipe: Recipe, task: Task, asker: Asker | None) -> frozenset[Capability]:
+    """Return what a recipe needs on this task and the model cannot do."""
+    needs = recipe.needs | ({Capability.GENERATE} if task.is_open and recipe.needs else set())
+    return needs - (asker.model.capabilities if asker else frozenset())
+
+
+def make_learner(
+    recipe: Recipe,
+    task: Task,
+    asker: Asker | None,
+    *,
+    seed: int,
+    judge: Judge | None = None,
+    keep: Keep | None = None,
+    source: Source | None = None,
+) -> Learner:
+    """Return the learner that puts a recipe to work.
+
+    Args:
+        recipe: The recipe.
+        task: What is learnt.
+        asker: The language model that answers; None will do for a baseline.
+        seed: For every random choice.
+        judge: The language model that selectors ask, if it is another one.
+        keep: Where training survives an interruption.
+        source: Another task, for tuners that align with one.
+
+    Raises:
+        UserError: The recipe needs a capability that the model lacks.
+    """
+    if recipe.baseline:
+        return BaselineLearner(recipe.name, recipe.baseline, task, seed)
+    missing = lacking(recipe, task, asker)
+    if asker is None or missing:
+        raise UserError(
+            f"The recipe '{recipe.name}' needs a model with {', '.join(sorted(missing))}; give another --model."
+        )
+    if recipe.tuner:
+        return tuned_learner(recipe, asker, seed=seed, judge=judge, keep=keep, source=source)
+    return PromptLearner(recipe, asker, judge or asker, seed)
+
+
+def tuned_learner(
+    recipe: Recipe,
+    asker: Asker,
+    *,
+    seed: int,
+    judge: Judge | None = None,
+    keep: Keep | None = None,
+    source: Source | None = None,
+) -> RacedLearner:
+    """Return the race of a tuned recipe's configurations; arguments as `make_learner`."""
+    learners = [
+        TunedLearner(variant, asker, judge or asker, seed, keep=keep, source=source) for variant in recipe.variants
+    ]
+    return RacedLearner(asker.task, learners)

@@ -1,0 +1,132 @@
+"""Settings chosen along the stream: many configurations learn side by side, and the worse half is dropped.
+
+After 8, 16, 32, … examples the half with more bits so far is dropped. What the race predicts is, for each example, the
+prediction of the configuration that has had the fewest bits before it: so the choice of settings is part of what is
+measured, and nothing of the future is in it.
+
+Source: Jamieson and Talwalkar (2016), successive halving, https://arxiv.org/abs/1502.07943; prequential choice of
+settings as in Bornschein et al. (2025), section 3, https://arxiv.org/abs/2512.19879. Differs: they run every setting to
+the end and choose by accuracy; bits tell more after few examples, and are bounded by the share of the uniform.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil, log, log2
+from typing import Any
+
+from kshot.core.training import DivergedError
+from kshot.core.types import Prediction, Query, Task
+from kshot.learning.tuned import TunedLearner
+from kshot.recipe import Recipe
+
+FIRST_RUNG = 8
+
+
+def code_length_bits(task: Task, query: Query, prediction: Prediction) -> float:
+    """Return the bits of the right answer."""
+    at = prediction.candidates.index(query.example.output)
+    return -prediction.log_probs[at] / log(2) if task.is_open else -log2(prediction.probs[at])
+
+
+@dataclass
+class _Runner:
+    """A configuration in the race."""
+
+    learner: TunedLearner
+    predictions: list[Prediction] = field(default_factory=list)
+    bits: float = 0.0
+    reason: str | None = None  # why it was dropped
+
+
+class RacedLearner:
+    """Runs the configurations of a recipe side by side.
+
+    Args:
+        task: What is learnt.
+        learners: One for each configuration; ties go to the first.
+    """
+
+    def __init__(self, task: Task, learners: Sequence[TunedLearner]):
+        self._task = task
+        self._runners = [_Runner(learner) for learner in learners]
+
+    @property
+    def _alive(self) -> list[_Runner]:
+        return [r for r in self._runners if r.reason is None]
+
+    @property
+    def winner(self) -> Recipe:
+        """The configuration with the fewest bits of those that were not dropped."""
+        return self._leader.learner.recipe
+
+    @property
+    def winner_predictions(self) -> list[Prediction]:
+        """What the winner predicted over the stream."""
+        return self._leader.predictions
+
+    @property
+    def _leader(self) -> _Runner:
+        return min(self._alive, key=lambda r: r.bits)
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Return a row for each configuration: name, examples it predicted, its bits per example, and its status."""
+        rows = []
+        for r in self._runners:
+            n = len(r.predictions)
+            status = r.reason or ("chosen" if r is self._leader else "not chosen")
+            rows.append(
+                {
+                    "recipe": r.learner.recipe.name,
+                    "n": n,
+                    "bits_per_example": r.bits / n if n else None,
+                    "status": status,
+                }
+            )
+        return rows
+
+    def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        """Predict the examples of a stream, each from those before it.
+
+        Raises:
+            DivergedError: No configuration is left.
+        """
+        tell = progress or (lambda n: None)
+        predictions = []
+        try:
+            for n, query in enumerate(queries, 1):
+                for runner in self._alive:
+                    self._advance(runner, query, tell)
+                leader = min(self._alive, key=lambda r: r.bits)  # by the bits before this example
+                seconds = sum(r.predictions[-1].fit_seconds + r.predictions[-1].seconds for r in self._alive)
+                shown = leader.predictions[-1]
+                predictions.append(replace(shown, fit_seconds=seconds - shown.seconds))
+                for runner in self._alive:
+                    runner.bits += code_length_bits(self._task, query, runner.predictions[-1])
+                if n >= FIRST_RUNG and n & (n - 1) == 0:
+                    self._halve(n)
+                tell(1)
+        finally:
+            for runner in self._alive:
+                runner.learner.save_state()
+        for runner in self._alive:
+            if runner is not self._leader:
+                runner.learner.forget()
+        return predictions
+
+    def _advance(self, runner: _Runner, query: Query, tell: Callable[[int], None]) -> None:
+        try:
+            prediction = runner.learner.predict(query, progress=lambda _: tell(0))
+        except DivergedError as error:
+            runner.reason = f"diverged after {len(query.past)} examples: {error}"
+            runner.learner.forget()
+            if not self._alive:
+                raise DivergedError(f"every configuration diverged; the last: {error}. Use a smaller lr.") from error
+            return
+        runner.predictions.append(prediction)
+
+    def _halve(self, n: int) -> None:
+        ranked = sorted(self._alive, key=lambda r: r.bits)
+        best = ranked[0].bits / n
+        for runner in ranked[ceil(len(ranked) / 2) :]:
+            runner.reason = f"dropped after {n} examples: {runner.bits / n:.2f} bits, the best {best:.2f}"
+            runner.learner.forget()
