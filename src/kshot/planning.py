@@ -12,6 +12,7 @@ from kshot.core.protocols import LanguageModel, TrainableModel
 from kshot.core.training import Batch, StepLog, Training
 from kshot.core.types import FloatArray, GenerateRequest, Generation, ScoreRequest, Task, Work
 from kshot.learning.make import lacking, make_learner
+from kshot.learning.tuned import Source
 from kshot.prompts.fitting import prompt_tokens
 
 
@@ -72,6 +73,7 @@ def plan(
     limit: int = DEFAULT_LIMIT,
     layout: str = "auto",
     selector_model: LanguageModel | None = None,
+    source: Task | None = None,
 ) -> list[dict[str, Any]]:
     """Return what `adapt` with these settings would compute: recipe, predictions, forward tokens, steps of training.
 
@@ -79,15 +81,18 @@ def plan(
     configurations is the one that is dropped in the plan; in the run it may be a more costly one.
     Args: and Raises: as `adapt`.
     """
-    stream, chosen_recipes = prepare(task, recipes=recipes, shots=shots, seed=seed, limit=limit)
+    stream, chosen_recipes = prepare(
+        task, recipes=recipes, shots=shots, seed=seed, limit=limit, with_source=source is not None
+    )
     asker = Asker.for_task(task, model, layout)
-    check_model(task, stream, chosen_recipes, asker)
+    check_model(task, stream, chosen_recipes, asker, is_named="all" not in recipes)
     rows = []
     for recipe in chosen_recipes:
         counting, judging = Counting(model), Counting(selector_model) if selector_model else None
         if recipe.needs and not (recipe.missing_package or lacking(recipe, task, asker)) and recipe.suits(task):
             judge = Asker.for_task(task, judging) if judging else None
-            learner = make_learner(recipe, task, replace(asker, model=counting), seed=seed, judge=judge)
+            aligned = Source(Asker.for_task(source, counting, layout), source.train) if source else None
+            learner = make_learner(recipe, task, replace(asker, model=counting), seed=seed, judge=judge, source=aligned)
             learner.predict(stream.queries())
         tokens = counting.tokens + (judging.tokens if judging else 0)
         n = len(stream.examples) if recipe.suits(task) and not lacking(recipe, task, asker) else 0

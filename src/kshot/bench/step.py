@@ -1,7 +1,7 @@
 """How much faster a training step is than the plain way, and how close to what the arithmetic allows.
 
-Plain is transformers with peft, SDPA, fp32, the same threads, embeddings frozen, all logits; timed in turn with ours on the
-same weights and text: three demonstrations and a query, about 250 tokens, LoRA of rank 16 on all linear layers.
+Plain is transformers with peft, SDPA, fp32, the same threads, embeddings frozen, all logits; timed in turn with ours on
+the same weights and text: three demonstrations and a query, about 250 tokens, LoRA of rank 16 on all linear layers.
 """
 
 import time

@@ -24,6 +24,7 @@ class AdaptConfig(BaseModel):
     columns: str | None = None
     layout: str = "auto"
     selector_model: str | None = None
+    source: str | None = None
     device: str | None = None
     dtype: str = "auto"
     revision: str | None = None

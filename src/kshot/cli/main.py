@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from kshot import __version__
+from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import parse_columns, read_config, recipe_names
 from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
 from kshot.core.duration import parse_seconds
-from kshot.core.errors import UserError, did_you_mean
+from kshot.core.errors import UserError
 
 app = typer.Typer(
     help="Ten to a thousand labelled examples and one language model: where should the examples go?",
@@ -72,6 +73,9 @@ def adapt(
     selector_model: Annotated[
         str | None, typer.Option("--selector-model", help="The model that selectors ask, if another than --model.")
     ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Another task, whose gradients guide recipes that train.")
+    ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
@@ -87,7 +91,7 @@ def adapt(
         "limit": limit,
     }
     flags |= {"out": out, "columns": columns, "device": device, "dtype": dtype, "revision": revision}
-    flags |= {"layout": layout, "selector_model": selector_model}
+    flags |= {"layout": layout, "selector_model": selector_model, "source": source}
     settings = read_config(config, flags)
     if settings.model is None:
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
@@ -105,14 +109,15 @@ def adapt(
         "seed": settings.seed,
         "limit": settings.limit,
     }
-    prepare(loaded, **shared)  # before a model is loaded
+    other = Task.load(settings.source) if settings.source else None
+    prepare(loaded, **shared, with_source=other is not None)  # before a model is loaded
     shared["layout"] = settings.layout
     language_model = load_model(
         settings.model, device=settings.device, dtype=settings.dtype, revision=settings.revision
     )
     judge = load_model(settings.selector_model) if settings.selector_model else None
     if dry_run:
-        _print_plan(plan(loaded, language_model, **shared, selector_model=judge), as_json)
+        _print_plan(plan(loaded, language_model, **shared, selector_model=judge, source=other), as_json)
         return
     with TerminalProgress() as progress:
         run = run_adapt(
@@ -122,6 +127,7 @@ def adapt(
             out=settings.out,
             budget=settings.budget,
             selector_model=judge,
+            source=other,
             progress=progress,
         )
     if as_json:
@@ -136,7 +142,8 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
         return
     for row in rows:
         cost = f"{row['predictions']} predictions, {row['forward_tokens']} forward tokens"
-        stdout.print(f"{row['recipe']}: {cost if row['predictions'] else 'not applicable to this kind of task'}")
+        cost += f", {row['training_steps']} steps of training" if row["training_steps"] else ""
+        stdout.print(f"{row['recipe']}: {cost if row['predictions'] else 'not applicable to this task and model'}")
 
 
 def _print_run(run: Any, metric: str) -> None:
@@ -350,32 +357,38 @@ def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/dem
     stdout.print(f"\nrun folder: {run.folder.resolve()}", markup=False)
 
 
-BENCHES = ("scoring", "step")
+@app.command()
+@guarded
+def merge(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
+    out: Annotated[str, typer.Option(help="A new folder for the whole model.")],
+) -> None:
+    """Work trained weights into the language model, and write it as transformers loads it."""
+    from kshot.adapted import load
+
+    load(folder).save_merged(out)
+    stdout.print(f"model: {out}   (kshot adapt TASK --model {out})", markup=False)
 
 
 @app.command()
 @guarded
 def bench(
-    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(BENCHES)}.")],
+    name: Annotated[str, typer.Argument(help=f"One of: {', '.join((*SPEED, *QUALITY))}.")],
     model: Annotated[str, typer.Option(help="The model to measure with.")] = "demo",
+    data: Annotated[str | None, typer.Option(help=f"Folder with tasks, for {', '.join(QUALITY)}.")] = None,
+    budget: Annotated[str, typer.Option(help="Start no unit of work after this time.")] = "150m",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure kshot's own speed on this machine."""
-    if name not in BENCHES:
-        raise UserError(f"there is no benchmark '{name}'.{did_you_mean(name, BENCHES)}")
-    from kshot.core.errors import missing_extra
-    from kshot.core.plugins import resolve
-
-    try:
-        run = resolve(f"kshot.bench.{name}:run")
-    except ImportError as error:
-        raise missing_extra(error.name or "torch", "hf", f"The benchmark '{name}'") from error
-    result = run(model)
+    """Measure kshot on this machine: its speed, or the quality of methods (in the repository, for hours)."""
+    if name in QUALITY:
+        result = quality_benchmark(name, model=model, data=data, budget=budget)
+    else:
+        result = speed_benchmark(name, model)
     if as_json:
         print_json(result)
         return
     for key, value in result.items():
-        stdout.print(f"{key}: {value:.4g}")
+        stdout.print(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}", markup=False)
 
 
 def main() -> None:

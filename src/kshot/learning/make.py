@@ -45,9 +45,8 @@ def make_learner(
         return BaselineLearner(recipe.name, recipe.baseline, task, seed)
     missing = lacking(recipe, task, asker)
     if asker is None or missing:
-        raise UserError(
-            f"The recipe '{recipe.name}' needs a model with {', '.join(sorted(missing))}; give another --model."
-        )
+        can = ", ".join("be trained" if m is Capability.GRADIENTS else m.value for m in sorted(missing))
+        raise UserError(f"The recipe '{recipe.name}' needs a model that can {can}; give another --model.")
     if recipe.tuner:
         return tuned_learner(recipe, asker, seed=seed, judge=judge, keep=keep, source=source)
     return PromptLearner(recipe, asker, judge or asker, seed)

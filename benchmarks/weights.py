@@ -1,0 +1,224 @@
+"""Prompt, weights, or both? Zero-shot, demonstrations, fine-tuning and ICL+FT on real tasks, N = 30 and more.
+
+Run by `kshot bench weights --data DIR` in the repository. Units of work (a task, a method, a seed, a size) are done in
+a fixed order and kept one by one under kshot-runs/bench-weights, so the same command goes on where it stopped; all that
+is there goes into docs/results/weights.json and docs/results/weights.md. Settings are chosen by the stream of training
+rows alone; the test rows are only measured.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # the page is made beside
+
+from weights_page import page, summary
+
+from kshot.adapted import AdaptedModel
+from kshot.asking import Asker
+from kshot.core.training import DivergedError
+from kshot.core.types import Query, Task
+from kshot.engine.load import load_model
+from kshot.evaluation.calibration import calibrated
+from kshot.evaluation.forgetting import perplexity
+from kshot.evaluation.prequential import Stream, make_stream, sample_row, summarise
+from kshot.learning.make import make_learner
+from kshot.learning.tuned import TunedLearner
+from kshot.recipe import parse_recipe
+from kshot.runs.record import write_json, write_text
+
+TASKS = (
+    "classification/trec",
+    "bbh/navigate",
+    "classification/sst2",
+    "bbh/boolean_expressions",
+    "functions/country_capital",
+    "bbh/sports_understanding",
+    "parsing/geoquery_prolog",
+    "intent/banking77",
+)
+LARGE = ("classification/trec", "bbh/navigate", "classification/sst2", "bbh/boolean_expressions")
+N_TEST, SPLIT = 50, 0.8
+# Three settings for each way of training, the same in both. With a batch of 4, fine-tuning learns as many answers in a
+# step as 3 demonstrations and a query have, and takes as many steps: it is matched to ICL+FT.
+TRAINED = ("lr=1e-4,steps=3", "lr=1e-4,steps=3,target=any-seen", "lr=3e-4,steps=3,target=any-seen")
+METHODS: dict[str, tuple[str, ...]] = {
+    "prompt": ("zero-shot", "random:fresh=true,k=1", "random:fresh=true,k=3", "random:fresh=true,k=10"),
+    "icl+ft": tuple(f"icl+ft:{settings}" for settings in TRAINED),
+    "fine-tune": tuple(f"fine-tune:batch=4,{settings}" for settings in TRAINED),
+}
+ABLATIONS = (
+    *(f"icl+ft:lr=1e-4,steps=3,{setting}" for setting in ("loss=last", "fixed=true", "k=1", "k=0")),
+    "fine-tune:lr=1e-4,steps=12",
+)
+RETRIEVERS = ("bm25", "dense")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is done at once: the recipes of one method on one task."""
+
+    layer: str
+    task: str
+    method: str
+    recipes: tuple[str, ...]
+    seed: int
+    n: int
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        return f"{self.layer}-{self.task.replace('/', '-')}-{self.method}-s{self.seed}-n{self.n}"
+
+    def file(self, kept: Path) -> Path:
+        """Return where its rows are kept."""
+        return kept / f"{self.name}.json"
+
+
+def planned() -> list[Unit]:
+    """Return all units, in the order in which they are done."""
+    first = [Unit("1-first", t, m, r, 0, 30) for t, (m, r) in product(TASKS, METHODS.items())]
+    seeds = [Unit("2-seed", t, m, r, 1, 30) for t, (m, r) in product(TASKS, METHODS.items())]
+    large = [Unit("3-large", t, m, r, 0, 100) for t, (m, r) in product(LARGE, METHODS.items())]
+    ablations = [Unit("4-ablations", t, "ablations", ABLATIONS, 0, 30) for t in LARGE]
+    return [*first, *seeds, *large, *ablations]
+
+
+def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
+    """Run a unit and return a row for each recipe."""
+    whole = Task.load(f"{data}/{unit.task}")
+    stream = make_stream(whole, limit=unit.n, seed=unit.seed)
+    task = replace(whole, train=stream.examples, test=whole.test[:N_TEST])
+    asker = Asker.for_task(task, load_model(model))
+    rows, best = [], None
+    for name in unit.recipes:
+        row, adapted = _measure_recipe(name, unit, task, stream, asker)
+        rows.append(row)
+        if unit.method == "icl+ft" and adapted and (best is None or _by_stream(row) > _by_stream(best[0])):
+            best = row, adapted
+    if best and unit.layer == "1-first":  # the chosen weights behind demonstrations that are looked up for each query
+        for selector in RETRIEVERS:
+            row, adapted = best
+            recipe = parse_recipe(f"{row['recipe']},selector={selector}", shots=1)
+            other = AdaptedModel(task, recipe, adapted.pool, adapted.asker, seed=unit.seed, choice={},
+                                 temperature=adapted.temperature)  # fmt: skip
+            rows.append({**_tested(other, task, unit), "asked_with": selector})
+    return rows
+
+
+def _measure_recipe(
+    name: str, unit: Unit, task: Task, stream: Stream, asker: Asker
+) -> tuple[dict[str, Any], AdaptedModel | None]:
+    began = time.perf_counter()
+    recipe = parse_recipe(name, shots=1)
+    at = int(SPLIT * len(stream.examples))
+    queries = [replace(q, wants_text=task.is_open and i >= at) for i, q in enumerate(stream.queries())]
+    held = [Query(e, stream.examples[:at], wants_text=task.is_open) for e in stream.examples[at:]]
+    more: dict[str, Any] = {}
+    if recipe.tuner:
+        learner = TunedLearner(recipe, asker, asker, unit.seed)
+        predictions, split = [], []
+        try:
+            for i, query in enumerate(queries):
+                predictions.append(learner.predict(query))
+                if i == at:
+                    split = [learner.predict(q) for q in held]
+            learner.learn(stream.examples)
+        except DivergedError as error:
+            return {"task": unit.task, "recipe": name, "seed": unit.seed, "n": unit.n, "status": str(error)}, None
+        more["supervised_tokens"] = sum(step["supervised"] for step in learner.log)
+        more["perplexity_before"], more["perplexity_after"] = perplexity(asker.model), perplexity(learner.model)
+        asker = replace(asker, model=learner.model)
+    else:
+        predictions = make_learner(recipe, task, asker, seed=unit.seed).predict([*queries, *held])
+        predictions, split = predictions[: len(queries)], predictions[len(queries) :]
+    temperature = 1.0 if task.is_open else calibrated(predictions, stream.examples)[1]
+    adapted = AdaptedModel(task, recipe, stream.examples, asker, seed=unit.seed, choice={}, temperature=temperature)
+    fit_seconds = time.perf_counter() - began
+    row = _tested(adapted, task, unit) | more | {"fit_seconds": fit_seconds}
+    for prefix, some, examples in (
+        ("prequential", predictions, stream.examples),
+        ("split", split, stream.examples[at:]),
+    ):
+        samples = [sample_row(task, name, i, e, p) for i, (e, p) in enumerate(zip(examples, some, strict=True))]
+        found = summarise(task, samples, seed=unit.seed)
+        row |= {f"{prefix}_metric": found["metric"], f"{prefix}_bits": found["bits_per_example"]}
+    return row, adapted
+
+
+def _tested(adapted: AdaptedModel, task: Task, unit: Unit) -> dict[str, Any]:
+    """Return the row of DESIGN section 4, and the score of each test row."""
+    predictions = adapted.predictions(task.test)
+    pairs = zip(task.test, predictions, strict=True)
+    samples = [sample_row(task, adapted.recipe.name, i, *pair) for i, pair in enumerate(pairs)]
+    found = summarise(task, samples, seed=unit.seed)
+    return {
+        "task": unit.task,
+        "recipe": adapted.recipe.name,
+        "seed": unit.seed,
+        "n": unit.n,
+        "k": adapted.recipe.k,
+        "n_test": len(task.test),
+        "metric_name": task.metrics[0],
+        "metric": found["metric"],
+        "low": found["metric_low"],
+        "high": found["metric_high"],
+        "bits_per_example": found["bits_per_example"],
+        "scores": [s["score"] for s in samples],
+    }
+
+
+def _by_stream(row: dict[str, Any]) -> tuple[float, float]:
+    return row["prequential_metric"], -row["prequential_bits"]
+
+
+def run(*, data: str, budget_s: float, model: str = "demo", workers: int = 2) -> dict[str, Any]:
+    """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
+    deadline, kept, units = time.monotonic() + budget_s, Path("kshot-runs/bench-weights"), planned()
+    kept.mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 1) // workers)
+
+    def do(unit: Unit) -> None:
+        if time.monotonic() < deadline and not unit.file(kept).exists():
+            command = [sys.executable, __file__, unit.name, data, model, str(kept)]
+            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+            write(units, kept)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(do, unit) for unit in units]:
+            done.result()
+    return write(units, kept)
+
+
+def write(units: list[Unit], kept: Path) -> dict[str, Any]:
+    """Write weights.json and weights.md of everything that is kept."""
+    rows, done, out = [], 0, Path("docs/results")
+    for unit in units:
+        if unit.file(kept).exists():
+            done += 1
+            rows += [{"layer": unit.layer, **r} for r in json.loads(unit.file(kept).read_text("utf-8"))["rows"]]
+    out.mkdir(parents=True, exist_ok=True)
+    result = {"planned": len(units), "done": done, "summary": summary(rows), "rows": rows}
+    write_json(out / "weights.json", result)
+    write_text(out / "weights.md", page(result))
+    return {key: value for key, value in result.items() if key != "rows"}
+
+
+def main() -> None:
+    """Measure one unit."""
+    name, data, model, kept = sys.argv[1:]
+    (unit,) = (u for u in planned() if u.name == name)
+    rows = measure(unit, data, model)
+    write_json(unit.file(Path(kept)), {"unit": asdict(unit), "rows": rows})
+    print(f"{name}: done", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

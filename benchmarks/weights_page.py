@@ -1,0 +1,129 @@
+"""What the rows of the benchmark `weights` say: tables, paired differences, rank correlation, regrets."""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from kshot.core.seeding import generator
+
+METHODS_SHOWN = ("zero-shot", "icl", "fine-tune", "icl+ft")
+RETRIEVERS = ("bm25", "dense")
+N_TEST = 50
+
+
+def _chosen(rows: list[dict[str, Any]], prefix: str) -> dict[str, Any]:
+    """Return the row with the best metric over the stream (or the split), then the fewest bits."""
+    return max(rows, key=lambda r: (r[f"{prefix}_metric"], -r[f"{prefix}_bits"]))
+
+
+def _paired(ours: list[list[float]], theirs: list[list[float]]) -> dict[str, float]:
+    """Return the mean over tasks of the difference of mean scores, with the 95 % bootstrap interval over test rows."""
+    rng = generator(0, "paired")
+    gaps = [np.array(a) - np.array(b) for a, b in zip(ours, theirs, strict=True)]
+    draws = [np.mean([g[rng.integers(len(g), size=len(g))].mean() for g in gaps]) for _ in range(2000)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"difference": float(np.mean([g.mean() for g in gaps])), "low": float(low), "high": float(high)}
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return, for each seed and size, the table of tasks, paired differences, rank correlation and regrets."""
+    found = {}
+    fair = [r for r in rows if r["layer"] != "4-ablations" and "asked_with" not in r and "status" not in r]
+    for seed, n in sorted({(r["seed"], r["n"]) for r in fair}):
+        some = [r for r in fair if (r["seed"], r["n"]) == (seed, n)]
+        tables, rank, regrets = {}, [], {"prequential": [], "split": []}
+        for task in sorted({r["task"] for r in some}):
+            mine = [r for r in some if r["task"] == task]
+            methods = {
+                "zero-shot": [r for r in mine if r["recipe"] == "zero-shot"],
+                "icl": [r for r in mine if r["recipe"].startswith("random")],
+                "fine-tune": [r for r in mine if r["recipe"].startswith("fine-tune")],
+                "icl+ft": [r for r in mine if r["recipe"].startswith("icl+ft")],
+            }
+            if not all(methods.values()):
+                continue
+            tables[task] = {name: _chosen(group, "prequential") for name, group in methods.items()}
+            best = max(r["metric"] for r in mine)
+            for prefix, values in regrets.items():
+                values.append(best - _chosen(mine, prefix)["metric"])
+            pairs = np.array([(r["prequential_metric"], r["metric"]) for r in mine])
+            if (np.ptp(pairs, axis=0) > 0).all():  # otherwise there is nothing to rank
+                rank.append(spearmanr(*pairs.T).statistic)
+        if tables:
+            means = {m: float(np.mean([t[m]["metric"] for t in tables.values()])) for m in METHODS_SHOWN}
+            scores = {m: [t[m]["scores"] for t in tables.values()] for m in METHODS_SHOWN}
+            found[f"seed {seed}, N = {n}"] = {
+                "tasks": {t: {m: row["metric"] for m, row in table.items()} for t, table in tables.items()},
+                "chosen": {t: {m: row["recipe"] for m, row in table.items()} for t, table in tables.items()},
+                "mean": means,
+                "icl+ft against": {m: _paired(scores["icl+ft"], scores[m]) for m in METHODS_SHOWN if m != "icl+ft"},
+                "spearman": float(np.mean(rank)) if rank else None,
+                "regret": {prefix: float(np.mean(values)) for prefix, values in regrets.items()},
+            }
+    return found
+
+
+def page(result: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    lines = [
+        "# Prompt, weights, or both?",
+        "",
+        "Made by `kshot bench weights --data DIR` (Gemma-3-270M, CPU, fp32); rows are in weights.json. "
+        f"{result['done']} of {result['planned']} units of the plan are done.",
+        "",
+        "Each method but zero-shot has three settings; the one shown was chosen by its prequential metric, then bits, over "
+        "the stream of N training rows. `fine-tune` learns as many answers as `icl+ft`, in as many steps. "
+        f"{N_TEST} test rows a task.",
+    ]
+    for name, found in result["summary"].items():
+        lines += ["", f"## {name}", "", *_table(found)]
+    return "\n".join([*lines, *_looked_up(result), *_settings(result)]) + "\n"
+
+
+def _table(found: dict[str, Any]) -> list[str]:
+    lines = [f"| task | {' | '.join(METHODS_SHOWN)} |", "| --- |" + " ---: |" * 4]
+    for task, cells in found["tasks"].items():
+        lines.append(f"| {task} | {' | '.join(f'{cells[m]:.2f}' for m in METHODS_SHOWN)} |")
+    means = found["mean"]
+    lines += [f"| **mean** | {' | '.join(f'**{means[m]:.3f}**' for m in METHODS_SHOWN)} |", ""]
+    for other, gap in found["icl+ft against"].items():
+        low, high = 100 * gap["low"], 100 * gap["high"]
+        lines.append(f"- icl+ft - {other}: {100 * gap['difference']:+.1f} points ({low:+.1f} to {high:+.1f}, paired)")
+    if found["spearman"] is not None:
+        lines.append(f"- Spearman of prequential and test metric, mean over tasks: {found['spearman']:.2f}")
+    stream, split = (100 * found["regret"][name] for name in ("prequential", "split"))
+    lines.append(
+        f"- regret of the choice among all settings: {stream:.1f} points by the stream, {split:.1f} by an 80/20 split"
+    )
+    return lines
+
+
+def _looked_up(result: dict[str, Any]) -> list[str]:
+    rows = [r for r in result["rows"] if "asked_with" in r]
+    if not rows:
+        return []
+    lines = [
+        "",
+        "## The weights of icl+ft (N = 30, seed 0) behind demonstrations looked up for each query",
+        "",
+    ]
+    lines += ["| task | uniform | " + " | ".join(RETRIEVERS) + " |", "| --- |" + " ---: |" * 3]
+    first = result["summary"].get("seed 0, N = 30", {"tasks": {}})["tasks"]
+    for task in (t for t in dict.fromkeys(r["task"] for r in rows) if t in first):
+        cells = {r["asked_with"]: r["metric"] for r in rows if r["task"] == task}
+        shown = " | ".join(f"{cells[s]:.2f}" for s in RETRIEVERS)
+        lines.append(f"| {task} | {first[task]['icl+ft']:.2f} | {shown} |")
+    return lines
+
+
+def _settings(result: dict[str, Any]) -> list[str]:
+    names = ("task", "seed", "N", "recipe", "prequential", "bits", "test", "bits", "answer tokens", "perplexity")
+    lines = ["", "## Every setting that trains", "", f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
+    for r in result["rows"]:
+        if "perplexity_after" in r:
+            cells = [r["task"], r["seed"], r["n"], r["recipe"], f"{r['prequential_metric']:.2f}"]
+            cells += [f"{r['prequential_bits']:.2f}", f"{r['metric']:.2f}", f"{r['bits_per_example']:.2f}"]
+            cells += [r["supervised_tokens"], f"{r['perplexity_before']:.1f} -> {r['perplexity_after']:.1f}"]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines

@@ -1,0 +1,40 @@
+"""Benchmarks by name: those of speed are part of the package, those of quality live in the repository."""
+
+from pathlib import Path
+from typing import Any
+
+from kshot.core.duration import parse_seconds
+from kshot.core.errors import UserError, did_you_mean, missing_extra
+from kshot.core.plugins import find, resolve
+
+SPEED, QUALITY = ("scoring", "step"), ("weights",)
+
+
+def speed_benchmark(name: str, model: str) -> dict[str, Any]:
+    """Run `kshot.bench.NAME` and return what it measured.
+
+    Raises:
+        UserError: An unknown name, or a missing extra.
+    """
+    if name not in SPEED:
+        raise UserError(f"there is no benchmark '{name}'.{did_you_mean(name, (*SPEED, *QUALITY))}")
+    try:
+        run = resolve(f"kshot.bench.{name}:run")
+    except ImportError as error:
+        raise missing_extra(error.name or "torch", "hf", f"The benchmark '{name}'") from error
+    return run(model)
+
+
+def quality_benchmark(name: str, *, model: str, data: str | None, budget: str) -> dict[str, Any]:
+    """Run `benchmarks/NAME.py` of the repository and return its summary.
+
+    Raises:
+        UserError: No data, or not in the repository.
+    """
+    if data is None or not Path(data).is_dir():
+        raise UserError(f"--data must be a folder with tasks; got {data}.")
+    file = Path("benchmarks") / f"{name}.py"
+    if not file.is_file():
+        raise UserError(f"The benchmark '{name}' must be run in kshot's repository; there is no {file} here.")
+    run = find(f"{file}:run", {}, group="kshot.benchmarks", what="benchmark")
+    return run(data=data, budget_s=parse_seconds(budget), model=model)
