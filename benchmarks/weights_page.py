@@ -72,8 +72,8 @@ def page(result: dict[str, Any]) -> str:
         "Made by `kshot bench weights --data DIR` (Gemma-3-270M, CPU, fp32); rows are in weights.json. "
         f"{result['done']} of {result['planned']} units of the plan are done.",
         "",
-        "Each method but zero-shot has three settings; the one shown was chosen by its prequential metric, then bits, over "
-        "the stream of N training rows. `fine-tune` learns as many answers as `icl+ft`, in as many steps. "
+        "Each method but zero-shot has three settings; the one shown was chosen by its prequential metric, then bits, "
+        "over the stream of N training rows. `fine-tune` learns as many answers as `icl+ft`, in as many steps. "
         f"{N_TEST} test rows a task.",
     ]
     for name, found in result["summary"].items():

@@ -22,6 +22,7 @@ from kshot.models.hf import Backbone
 from kshot.models.scripted import ScriptedModel
 from kshot.prompts.template import Template
 from kshot.recipe import known_recipes, parse_recipe
+from kshot.tuning import TUNERS
 
 KINDS = ("generation", "qa", "math", "parsing")
 METRIC = {"generation": "exact_match", "qa": "exact_match", "math": "exact_match_number", "parsing": "exact_match"}
@@ -290,6 +291,8 @@ def test_texts_and_demonstrations_rest_on_the_past_alone(name, order):
     task = Task("nouns", "generation", examples, metrics=("exact_match",))
     recipe = name if name == "zero-shot" else f"{name}:order={order}"
     model = ScriptedModel()  # reads its demonstrations: another choice would be another text
+    if name in TUNERS:
+        recipe, model = f"{recipe},lr=1e-3/1e-2,steps=1", kshot.load_model("tiny")
     before = predictions(recipe, task.train, task, model)
     assert len({p.answer for p in before}) > 3 or name == "zero-shot"
     assert predictions(recipe, task.train, task, model) == before
@@ -425,7 +428,8 @@ def test_a_dry_run_counts_scores_and_texts(no_network, run_cli, tmp_path):
     )
     n_read = tiny.forward_tokens([ScoreRequest(prompts[i], ("\n",)) for i in WITH_TEXT])
     n_written = len(WITH_TEXT) * Asker.for_task(loaded, tiny).answer_tokens
-    assert zero == {"recipe": "zero-shot", "predictions": N, "forward_tokens": n_scored + n_read + n_written}
+    n_tokens = n_scored + n_read + n_written
+    assert zero == {"recipe": "zero-shot", "predictions": N, "forward_tokens": n_tokens, "training_steps": 0}
     assert random["forward_tokens"] > zero["forward_tokens"] > majority["forward_tokens"] == 0
     assert not (tmp_path / "run").exists()
 

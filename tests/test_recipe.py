@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import kshot
 from kshot.asking import UNIFORM_SHARE, Asker
 from kshot.baselines import BASELINES
 from kshot.core.errors import UserError
@@ -16,6 +17,7 @@ from kshot.learning.prompted import refit_point
 from kshot.models.scripted import ScriptedModel
 from kshot.recipe import known_recipes, parse_recipes
 from kshot.selection import SELECTORS
+from kshot.tuning import TUNERS
 
 NOUNS = {"sport": ["goal", "match", "team", "cup"], "tech": ["chip", "phone", "code", "web"], "food": ["bread", "soup"]}
 
@@ -30,11 +32,13 @@ def examples(n: int, *, seed: int = 0) -> tuple[Example, ...]:
 
 
 TASK = Task("nouns", "classification", examples(24), labels=tuple(NOUNS))
+TINY = kshot.load_model("tiny")
 
 
 def predict(name: str, stream: tuple[Example, ...], *, seed: int = 0):
-    (recipe,) = parse_recipes(name, shots=4)
-    learner = make_learner(recipe, TASK, Asker.for_task(TASK, ScriptedModel()), seed=seed)
+    (recipe,) = parse_recipes(f"{name}:lr=1e-3/1e-2,steps=1" if name in TUNERS else name, shots=4)
+    model = TINY if name in TUNERS else ScriptedModel()
+    learner = make_learner(recipe, TASK, Asker.for_task(TASK, model), seed=seed)
     return learner.predict([Query(e, stream[:i]) for i, e in enumerate(stream)])
 
 
@@ -59,7 +63,7 @@ def test_demonstrations_are_from_the_past_and_never_repeat(name):
     for i, prediction in enumerate(predict(name, TASK.train)):
         assert set(prediction.demonstrations) <= set(ids[:i])
         assert len(set(prediction.demonstrations)) == len(prediction.demonstrations)
-        if name not in BASELINES and name not in ("zero-shot", "all-past", "random", "diverse", "best-of-n"):
+        if name not in (*BASELINES, *TUNERS, "zero-shot", "all-past", "random", "diverse", "best-of-n"):
             assert len(prediction.demonstrations) == min(4, i)
 
 
@@ -94,9 +98,9 @@ def test_recipes_are_read_with_their_settings():
     assert (bm25.k, random.k, zero.k) == (4, 8, 0)
     assert random.selector.balanced
     cheap = [name for name in SELECTORS if name != "best-of-n"]
-    assert [r.name for r in parse_recipes("all", shots=4)] == [*BASELINES, "zero-shot", *cheap]
+    assert [r.name for r in parse_recipes("all", shots=4)] == [*BASELINES, "zero-shot", *cheap, *TUNERS]
     both = [r.name for r in parse_recipes("best-of-n,all,random:k=2", shots=4)]
-    assert both == ["best-of-n", *BASELINES, "zero-shot", *cheap, "random:k=2"]
+    assert both == ["best-of-n", *BASELINES, "zero-shot", *cheap, *TUNERS, "random:k=2"]
 
 
 @pytest.mark.parametrize(

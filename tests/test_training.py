@@ -70,7 +70,7 @@ def gradient(model: TrainedEngine, of: list[TrainingRow], *, can_pack: bool = Tr
     """The gradient that a step would take, and its loss."""
     trainer = Trainer(model.backbone, model._weights, model._how, can_pack=can_pack, **settings)
     with model._weights.active():
-        found = trainer._gradient(of)
+        found = trainer.gradient(of)
     return found.gradient, found.loss_nats
 
 
@@ -203,6 +203,7 @@ def test_a_seed_is_a_trajectory(llama):
     one, same, other = (moved(trained(llama, seed=seed)) for seed in (0, 0, 1))
     assert (in_bytes(one), one.fingerprint, scores(one)) == (in_bytes(same), same.fingerprint, scores(same))
     assert (in_bytes(one) == in_bytes(other), one.fingerprint == other.fingerprint) == (False, False)
+    assert len({m.fingerprint for m in (one, moved(same, 1), trained(llama), llama)}) == 4
 
 
 GUIDED = {"direction": 0.1, "magnitude": 0.05, "warmup": 0, "refresh": 2}

@@ -18,7 +18,7 @@ from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.progress import Progress, Silence
 from kshot.core.protocols import LanguageModel
-from kshot.core.seeding import digest
+from kshot.core.seeding import digest, generator
 from kshot.core.types import Task, Work
 from kshot.engine.load import load_model
 from kshot.evaluation.metrics import check_references
@@ -30,7 +30,7 @@ from kshot.evaluation.prequential import (
     primary_metric,
     summarise,
 )
-from kshot.learning.make import make_learner
+from kshot.learning.make import lacking, make_learner
 from kshot.learning.tuned import Source
 from kshot.measuring import Measuring
 from kshot.prompts.chat import Chat
@@ -163,8 +163,8 @@ def adapt(
             keep=measuring.keep,
             source=aligned,
         )
-        if best.model:
-            best = best.with_model(best.model.with_store(None))
+        if best.model:  # the store is closed below
+            best = best.with_model(best.model.with_store(None) if chosen.tuner else language_model)
         work = asker.model.work
         if judge:
             work = Work(*(getattr(work, f) + getattr(judge.model.work, f) for f in ("scored", "reused", "seconds")))
@@ -227,6 +227,10 @@ def check_model(task: Task, stream: Stream, recipes: Sequence[Recipe], asker: As
     """Raise UserError where a model lacks what a recipe needs, if it was named, or an example is too long for it."""
     for recipe in recipes if is_named else ():
         make_learner(recipe, task, asker, seed=0)
+    for tuner in (v.tuner for r in recipes for v in r.variants if not lacking(v, task, asker)):
+        first = stream.examples[:2]
+        for lesson in tuner.lessons(first, lambda: (), step=1, rng=generator(0, "check")) if tuner else ():
+            asker.training_text(lesson)
     if any(r.needs for r in recipes):
         for example in stream.examples:
             asker.prompt((example,), example)

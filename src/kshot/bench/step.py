@@ -29,12 +29,12 @@ def run(model: str = "demo") -> dict[str, float]:
     how = Training(lr=1e-4)
     row = _row(backbone)
     ours, plain = (TrainedWeights(backbone, "lora", rank=how.rank, seed=0) for _ in range(2))
-    trainer = Trainer(backbone, ours, how, can_pack=True)
+    trainer = Trainer(backbone, ours, how, fingerprint="", can_pack=True)
     optimiser = torch.optim.AdamW(list(plain.parameters.values()), lr=how.lr, weight_decay=0.0)
     trainer.step([row])  # warm up, and leave the point where half of the gradients are zero
     plain.load_tensors(ours.tensors())
     with ours.active():
-        found = trainer._gradient([row])
+        found = trainer.gradient([row])
     with plain.active():
         loss = _plain_loss(backbone, row)
         gradient = list(torch.autograd.grad(loss, list(plain.parameters.values())))

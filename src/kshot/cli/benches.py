@@ -7,7 +7,7 @@ from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, did_you_mean, missing_extra
 from kshot.core.plugins import find, resolve
 
-SPEED, QUALITY = ("scoring", "step"), ("weights",)
+SPEED, QUALITY = ("scoring", "step"), ("weights", "guidance")
 
 
 def speed_benchmark(name: str, model: str) -> dict[str, Any]:

@@ -32,9 +32,11 @@ class TrainedEngine(Engine):
         self._pack_scored = base._pack_scored
         self.work = base.work
         self._how = how
-        self._state = digest(base.fingerprint, repr(how), seed)
+        fingerprint = digest(base.fingerprint, repr(how), seed)
         self._weights = TrainedWeights(base.backbone, how.weights, rank=how.rank, seed=seed)
-        self._trainer = Trainer(base.backbone, self._weights, how, can_pack=base.obstacle is None)
+        self._trainer = Trainer(
+            base.backbone, self._weights, how, fingerprint=fingerprint, can_pack=base.obstacle is None
+        )
 
     def with_store(self, store: Store | None) -> "TrainedEngine":
         """Return the same weights, which either can train on, with another store and its own work counter."""
@@ -50,7 +52,7 @@ class TrainedEngine(Engine):
     @property
     def fingerprint(self) -> str:
         """Identifies the base model, the settings and everything learnt, in its order."""
-        return self._state
+        return self._trainer.fingerprint
 
     def score(
         self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
@@ -75,9 +77,7 @@ class TrainedEngine(Engine):
             ModelError: Too little memory.
         """
         rows = [[self._row(text) for text in texts] for texts in (batch.texts, batch.support, batch.source)]
-        log = self._trainer.step(*rows)
-        self._state = digest(self._state, [[[r.ids, r.supervised] for r in part] for part in rows])
-        return log
+        return self._trainer.step(*rows)
 
     def _row(self, text: TrainingText) -> TrainingRow:
         encoded = self.encode(text.prompt)
@@ -94,13 +94,11 @@ class TrainedEngine(Engine):
 
     def save_state(self, file: Path, about: Mapping[str, Any]) -> None:
         """Write everything that training needs to go on, with `about` beside it."""
-        self._trainer.save(file, {"fingerprint": self._state, "about": dict(about)})
+        self._trainer.save(file, about)
 
     def load_state(self, file: Path) -> dict[str, Any]:
         """Go on where `save_state` was called; return its `about`."""
-        kept = self._trainer.load(file)
-        self._state = kept["fingerprint"]
-        return kept["about"]
+        return self._trainer.load(file)
 
     def save_weights(self, folder: Path) -> None:
         """Write the weights: LoRA as an adapter that plain peft loads."""
@@ -113,7 +111,7 @@ class TrainedEngine(Engine):
             ModelError: The file is not there, cannot be read, or belongs to another model.
         """
         self._weights.load_tensors(read_adapter(folder, self._how.weights))
-        self._state = fingerprint
+        self._trainer.fingerprint = fingerprint
 
     def save_merged(self, folder: Path) -> None:
         """Write a whole model with the weights worked in, as transformers loads it."""

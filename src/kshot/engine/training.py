@@ -11,6 +11,7 @@ supervised tokens of a step, so that a learning rate means the same for any numb
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from kshot.core.errors import ModelError
+from kshot.core.seeding import digest
 from kshot.core.training import DivergedError, StepLog, Training
 from kshot.engine.guidance import Gradient, Guide, cosine, norm
 from kshot.models.hf import Backbone
@@ -41,7 +43,9 @@ class TrainingRow:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
+    """A gradient, with the loss in nats and the number of tokens that were run."""
+
     gradient: Gradient
     loss_nats: float
     tokens: int
@@ -54,6 +58,7 @@ class Trainer:
         backbone: The network.
         weights: What is trained.
         how: Settings.
+        fingerprint: Identifies the weights before training; `self.fingerprint` follows everything learnt, in its order.
         can_pack: Whether texts may share a row.
         micro_tokens: Most tokens of a forward and backward pass, if a single text is not longer; by default 1,024 on
             the CPU, 8,192 elsewhere.
@@ -65,6 +70,7 @@ class Trainer:
         weights: TrainedWeights,
         how: Training,
         *,
+        fingerprint: str,
         can_pack: bool,
         micro_tokens: int | None = None,
     ):
@@ -82,6 +88,7 @@ class Trainer:
         self._guide = Guide(how) if how.is_guided else None
         self._last: Gradient | None = None
         self.n_steps = 0
+        self.fingerprint = fingerprint
 
     def step(
         self,
@@ -101,21 +108,16 @@ class Trainer:
             ModelError: No memory for even a small part of the batch.
         """
         with self._weights.active():
-            found = self._gradient(rows)
+            found = self.gradient(rows)
             n_tokens = found.tokens
 
             def passed(rows: Sequence[TrainingRow], with_graph: bool = False) -> Gradient:
                 nonlocal n_tokens
-                more = self._gradient(rows, with_graph=with_graph)
+                more = self.gradient(rows, with_graph=with_graph)
                 n_tokens += more.tokens
                 return more.gradient
 
-            size = norm(found.gradient)
-            if not (torch.isfinite(torch.tensor(found.loss_nats)) and size < float("inf")):
-                raise DivergedError(
-                    f"training left the finite numbers at step {self.n_steps + 1} (loss {found.loss_nats}, gradient "
-                    f"norm {size}): the learning rate {self._how.lr:g} is too large"
-                )
+            size = self._checked(found, found.gradient)
             gradient, log = found.gradient, {}
             if self._guide:
                 gradient, log = self._guide.guided(
@@ -125,12 +127,26 @@ class Trainer:
                     anchor=(lambda: passed(support)) if support else None,
                     source=passed(source) if source else None,
                 )
+                self._checked(found, gradient)
             to_last = cosine(found.gradient, self._last) if self._last is not None else None
             self._last = found.gradient
             self._apply(gradient)
         self.n_steps += 1
+        self.fingerprint = digest(
+            self.fingerprint, [[(r.ids, r.supervised) for r in p] for p in (rows, support, source)]
+        )
         n_supervised = sum(len(row.supervised) for row in rows)
         return StepLog(found.loss_nats, n_tokens, n_supervised, size, cosine_to_last=to_last, **log)
+
+    def _checked(self, found: Found, gradient: Gradient) -> float:
+        """Return the gradient's norm, or raise DivergedError."""
+        size = norm(gradient)
+        if not (isfinite(found.loss_nats) and isfinite(size)):
+            raise DivergedError(
+                f"training left the finite numbers at step {self.n_steps + 1} (loss {found.loss_nats}, gradient norm "
+                f"{size}): the learning rate {self._how.lr:g} is too large"
+            )
+        return size
 
     def _apply(self, gradient: Gradient) -> None:
         scale = 1.0
@@ -145,8 +161,11 @@ class Trainer:
                 if p is not master:
                     p.copy_(master)
 
-    def _gradient(self, rows: Sequence[TrainingRow], *, with_graph: bool = False) -> _Found:
-        """Return gradient and loss of the mean over supervised tokens; once with smaller parts if memory is short."""
+    def gradient(self, rows: Sequence[TrainingRow], *, with_graph: bool = False) -> Found:
+        """Return gradient and loss of the mean over supervised tokens, while the weights are active.
+
+        Where memory is short, it tries smaller parts, once.
+        """
         try:
             return self._gradient_in_parts(rows, with_graph)
         except (RuntimeError, MemoryError) as error:
@@ -160,9 +179,9 @@ class Trainer:
                 ) from error
         self._was_halved = True
         self._micro_tokens //= 2
-        return self._gradient_in_parts(rows, with_graph)
+        return self.gradient(rows, with_graph=with_graph)
 
-    def _gradient_in_parts(self, rows: Sequence[TrainingRow], with_graph: bool) -> _Found:
+    def _gradient_in_parts(self, rows: Sequence[TrainingRow], with_graph: bool) -> Found:
         n_supervised = sum(len(row.supervised) for row in rows)
         total: Gradient = [torch.zeros_like(p) for p in self._parameters]
         loss_nats = 0.0
@@ -176,7 +195,7 @@ class Trainer:
                 found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
             total = [t + g for t, g in zip(total, found, strict=True)]
             loss_nats += float(loss.detach())
-        return _Found(total, loss_nats, sum(len(row.ids) for row in rows))
+        return Found(total, loss_nats, sum(len(row.ids) for row in rows))
 
     def _parts(self, rows: Sequence[TrainingRow]) -> Iterator[list[TrainingRow]]:
         """Divide a batch into rows that are run at once."""
@@ -216,7 +235,9 @@ class Trainer:
         tensors |= {f"last.{i}": g for i, g in enumerate(self._last or ())}
         guide_tensors, guide_values = self._guide.state() if self._guide else ({}, {})
         tensors |= {f"guide.{name}": t for name, t in guide_tensors.items()}
-        kept = json.dumps({"n_steps": self.n_steps, "guide": guide_values, "about": dict(about)})
+        kept = json.dumps(
+            {"n_steps": self.n_steps, "fingerprint": self.fingerprint, "guide": guide_values, "about": dict(about)}
+        )
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{file.name}.partial")
         save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, metadata={"kshot": kept})
@@ -245,7 +266,7 @@ class Trainer:
         self._last = [last[str(i)].to(self._backbone.device) for i in range(len(last))] if last else None
         if self._guide:
             self._guide.load_state(named("guide."), kept["guide"])
-        self.n_steps = kept["n_steps"]
+        self.n_steps, self.fingerprint = kept["n_steps"], kept["fingerprint"]
         return kept["about"]
 
 

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from kshot.asking import Asker
 from kshot.core.protocols import Judge, TrainableModel
 from kshot.core.seeding import digest, generator
@@ -128,24 +130,37 @@ class TunedLearner:
         """
         key = digest(self._key, len(query.past), query.example.id, query.wants_text)
         known = self._keep.memory.get_predictions(key) if self._keep else []
+        if known and "diverged" in known[0]:
+            raise DivergedError(known[0]["diverged"])
         if known:
             self._asker.model.work.reused += 1
             return as_prediction(known[0])
+        try:
+            prediction = self._predict(query, progress)
+        except DivergedError as error:
+            self._remember(key, {"diverged": str(error)})
+            raise
+        self._remember(key, asdict(prediction))
+        return prediction
+
+    def _predict(self, query: Query, progress: Callable[[int], None] | None) -> Prediction:
         began = time.perf_counter()
         self.learn(query.past, progress=progress)
         seconds = time.perf_counter() - began
-        (prediction,) = self._prompted.predict([query])
+        with np.errstate(invalid="ignore"):  # what is not a number is found below
+            (prediction,) = self._prompted.predict([query])
         if any(math.isnan(value) for value in prediction.log_probs):
             raise DivergedError(f"the answers' log-probabilities are not numbers: lr={self._how.lr:g} is too large")
-        prediction = replace(prediction, fit_seconds=prediction.fit_seconds + seconds)
+        return replace(prediction, fit_seconds=prediction.fit_seconds + seconds)
+
+    def _remember(self, key: str, row: dict[str, Any]) -> None:
         if self._keep:
-            self._keep.memory.put_predictions(key, [asdict(prediction)])
-        return prediction
+            self._keep.memory.put_predictions(key, [row])
 
     def learn(self, past: Sequence[Example], *, progress: Callable[[int], None] | None = None) -> None:
         """Learn what is new in `past`, in its order."""
         model = self.model
-        assert [e.id for e in past[: len(self._learnt)]] == self._learnt[: len(past)], "a stream has one order"
+        assert [e.id for e in past[: len(self._learnt)]] == self._learnt, "a stream has one order, and no way back"
         for n in range(len(self._learnt), len(past)):
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
             self._learnt.append(past[n].id)
