@@ -48,16 +48,17 @@ LARGE = ("classification/trec", "bbh/navigate", "classification/sst2", "bbh/bool
 N_TEST, SPLIT = 50, 0.8
 # Three settings for each way of training, the same in both. With a batch of 4, fine-tuning learns as many answers in a
 # step as 3 demonstrations and a query have, and takes as many steps: it is matched to ICL+FT.
-TRAINED = ("lr=1e-4,steps=3", "lr=1e-4,steps=3,target=any-seen", "lr=3e-4,steps=3,target=any-seen")
+TRAINED = ("lr=1e-4,steps=3,target=current", "lr=1e-4,steps=3,target=any-seen", "lr=3e-4,steps=3,target=any-seen")
 METHODS: dict[str, tuple[str, ...]] = {
     "prompt": ("zero-shot", "random:fresh=true,k=1", "random:fresh=true,k=3", "random:fresh=true,k=10"),
     "icl+ft": tuple(f"icl+ft:{settings}" for settings in TRAINED),
     "fine-tune": tuple(f"fine-tune:batch=4,{settings}" for settings in TRAINED),
 }
-ABLATIONS = (
-    *(f"icl+ft:lr=1e-4,steps=3,{setting}" for setting in ("loss=last", "fixed=true", "k=1", "k=0")),
-    "fine-tune:lr=1e-4,steps=12",
+ABLATIONS = tuple(
+    f"icl+ft:lr=1e-4,steps=3,target=any-seen,{more}" for more in ("loss=last", "fixed=true", "k=1", "k=0")
 )
+# Plain fine-tuning as in the paper: the newest example alone, as many answers as ICL+FT with 3 demonstrations and 3 steps
+PAPER = ("fine-tune:batch=1,target=current,lr=1e-4,steps=12",)
 RETRIEVERS = ("bm25", "dense")
 
 
@@ -85,10 +86,11 @@ class Unit:
 def planned() -> list[Unit]:
     """Return all units, in the order in which they are done."""
     first = [Unit("1-first", t, m, r, 0, 30) for t, (m, r) in product(TASKS, METHODS.items())]
+    paper = [Unit("1-paper", t, "fine-tune", PAPER, 0, 30) for t in TASKS]
     seeds = [Unit("2-seed", t, m, r, 1, 30) for t, (m, r) in product(TASKS, METHODS.items())]
     large = [Unit("3-large", t, m, r, 0, 100) for t, (m, r) in product(LARGE, METHODS.items())]
     ablations = [Unit("4-ablations", t, "ablations", ABLATIONS, 0, 30) for t in LARGE]
-    return [*first, *seeds, *large, *ablations]
+    return [*first, *paper, *seeds, *large, *ablations]
 
 
 def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:

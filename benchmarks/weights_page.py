@@ -29,7 +29,9 @@ def _paired(ours: list[list[float]], theirs: list[list[float]]) -> dict[str, flo
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return, for each seed and size, the table of tasks, paired differences, rank correlation and regrets."""
     found = {}
-    fair = [r for r in rows if r["layer"] != "4-ablations" and "asked_with" not in r and "status" not in r]
+    fair = [
+        r for r in rows if r["layer"] not in ("1-paper", "4-ablations") and "asked_with" not in r and "status" not in r
+    ]
     for seed, n in sorted({(r["seed"], r["n"]) for r in fair}):
         some = [r for r in fair if (r["seed"], r["n"]) == (seed, n)]
         tables, rank, regrets = {}, [], {"prequential": [], "split": []}

@@ -68,7 +68,7 @@ def rows(model: TrainedEngine, texts) -> list[TrainingRow]:
 
 def gradient(model: TrainedEngine, of: list[TrainingRow], *, can_pack: bool = True, **settings: int):
     """The gradient that a step would take, and its loss."""
-    trainer = Trainer(model.backbone, model._weights, model._how, can_pack=can_pack, **settings)
+    trainer = Trainer(model.backbone, model._weights, model._how, fingerprint="", can_pack=can_pack, **settings)
     with model._weights.active():
         found = trainer.gradient(of)
     return found.gradient, found.loss_nats

@@ -5,6 +5,7 @@ the next prediction asks for it, which is the same order; the optimiser's state 
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from kshot.core.training import Batch, DivergedError, Lesson, TrainingText
 from kshot.core.types import Example, Prediction, Query
 from kshot.learning.prompted import PromptLearner
 from kshot.recipe import Recipe
+from kshot.runs.record import write_jsonl
 
 SECONDS_BETWEEN_STATES = 20.0
 MOST_SUPPORT = 32  # examples in the anchor of guidance
@@ -196,10 +198,19 @@ class TunedLearner:
         if not self._keep or self._n_saved == len(self._learnt):
             return
         self.model.save_state(self._state_file, {"learnt": self._learnt, "log": self.log})
+        self._write_log()
         self._n_saved, self._saved_at = len(self._learnt), time.monotonic()
 
+    def _write_log(self) -> None:
+        """Write losses, norms and cosines of every step, for whoever wants to see them."""
+        if self._keep and self.log:
+            self._keep.folder.mkdir(parents=True, exist_ok=True)
+            name = re.sub(r"[^\w.+=-]+", "-", self.recipe.name)
+            write_jsonl(self._keep.folder / f"{name}-{self._key[:8]}.jsonl", self.log)
+
     def forget(self) -> None:
-        """Give up the weights, and what was kept of them: they will not be used again."""
+        """Give up the weights, and what was kept of them but the log: they will not be used again."""
+        self._write_log()
         self.__dict__.pop("_prompted", None)
         self.__dict__.pop("model", None)
         if self._keep:

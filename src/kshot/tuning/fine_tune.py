@@ -12,21 +12,22 @@ from kshot.tuning.drawing import check_least, check_target, draw
 
 @dataclass(frozen=True)
 class FineTune:
-    """Learn each example as it arrives, input to answer; with `batch`, earlier ones again beside it.
+    """Learn from input to answer: in each step some of the examples seen so far.
 
     Attributes:
         steps: Steps of training for each new example.
-        batch: Examples in a step: the new one and others drawn from those seen. A batch of k + 1 learns as many
-            answers in a step as `icl+ft` with k demonstrations.
-        target: "current" always has the new one in it; "any-seen" draws that one too.
+        batch: Examples in a step, drawn from those seen. A batch of k + 1 learns as many answers in a step as `icl+ft`
+            with k demonstrations.
+        target: "any-seen" draws all of them; "current" always has the new one among them.
 
     Source: Bornschein et al. (2025), FT-Only in section 3, https://arxiv.org/abs/2512.19879.
-    Differs: `batch` and `target` are ours; the paper's is batch=1.
+    Differs: theirs is batch=1,target=current, which forgets what it has seen; with examples replayed it is far better
+    (docs/results/weights.md).
     """
 
     steps: int = 1
-    batch: int = 1
-    target: str = "current"
+    batch: int = 4
+    target: str = "any-seen"
 
     k = 0
     fixed = False

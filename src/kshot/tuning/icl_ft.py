@@ -20,19 +20,19 @@ class IclFt:
     Attributes:
         k: Demonstrations in a training text, and in the prompt of a query.
         steps: Steps of training for each new example.
-        target: What stands last: "current" is the new example, "any-seen" any so far.
+        target: What stands last: "any-seen" is any example so far, "current" the new one.
         loss: "all" answers of the text are learnt, or the "last" one.
         fixed: The demonstrations are always the first `k` of the stream, instead of drawn anew for every step.
         reuse: The first step learns the prompt from which the new example was predicted.
 
     Source: Bornschein et al. (2025), Algorithm 1, https://arxiv.org/abs/2512.19879.
-    Differs: i - 1 where the paper prints i examples of the past; the target is the new example as in the algorithm, not
-    in the text around it; `reuse` is off, so that choosing demonstrations does not depend on training.
+    Differs: i - 1 where the paper prints i examples of the past; the target is any example seen, as the paper's text
+    says, not the new one, as its algorithm says (target=current); `reuse` is off.
     """
 
     k: int = 3
     steps: int = 1
-    target: str = "current"
+    target: str = "any-seen"
     loss: str = "all"
     fixed: bool = False
     reuse: bool = False
