@@ -57,7 +57,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 ABLATIONS = tuple(
     f"icl+ft:lr=1e-4,steps=3,target=any-seen,{more}" for more in ("loss=last", "fixed=true", "k=1", "k=0")
 )
-# Plain fine-tuning as in the paper: the newest example alone, as many answers as ICL+FT with 3 demonstrations and 3 steps
+# Plain fine-tuning as in the paper: the newest example alone, as many answers as ICL+FT learns in 3 steps
 PAPER = ("fine-tune:batch=1,target=current,lr=1e-4,steps=12",)
 RETRIEVERS = ("bm25", "dense")
 

@@ -29,9 +29,8 @@ def _paired(ours: list[list[float]], theirs: list[list[float]]) -> dict[str, flo
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return, for each seed and size, the table of tasks, paired differences, rank correlation and regrets."""
     found = {}
-    fair = [
-        r for r in rows if r["layer"] not in ("1-paper", "4-ablations") and "asked_with" not in r and "status" not in r
-    ]
+    aside = ("1-paper", "4-ablations")
+    fair = [r for r in rows if r["layer"] not in aside and "asked_with" not in r and "status" not in r]
     for seed, n in sorted({(r["seed"], r["n"]) for r in fair}):
         some = [r for r in fair if (r["seed"], r["n"]) == (seed, n)]
         tables, rank, regrets = {}, [], {"prequential": [], "split": []}
@@ -80,7 +79,7 @@ def page(result: dict[str, Any]) -> str:
     ]
     for name, found in result["summary"].items():
         lines += ["", f"## {name}", "", *_table(found)]
-    return "\n".join([*lines, *_looked_up(result), *_settings(result)]) + "\n"
+    return "\n".join([*lines, *_paper(result), *_looked_up(result), *_settings(result)]) + "\n"
 
 
 def _table(found: dict[str, Any]) -> list[str]:
@@ -98,6 +97,31 @@ def _table(found: dict[str, Any]) -> list[str]:
     lines.append(
         f"- regret of the choice among all settings: {stream:.1f} points by the stream, {split:.1f} by an 80/20 split"
     )
+    return lines
+
+
+def _paper(result: dict[str, Any]) -> list[str]:
+    plain = {r["task"]: r for r in result["rows"] if r["layer"] == "1-paper" and "status" not in r}
+    chosen = result["summary"].get("seed 0, N = 30", {"chosen": {}})["chosen"]
+    both = [task for task in chosen if task in plain]
+    if not both:
+        return []
+    lines = [
+        "",
+        "## Against plain fine-tuning as in the paper: the newest alone, 12 steps (N = 30, seed 0)",
+        "",
+    ]
+    lines += ["| task | plain | icl+ft |", "| --- | ---: | ---: |"]
+    ours = []
+    for task in both:
+        name = chosen[task]["icl+ft"]
+        (row,) = [r for r in result["rows"] if (r["layer"], r["task"], r["recipe"]) == ("1-first", task, name)
+                  and "asked_with" not in r]  # fmt: skip
+        ours.append(row["scores"])
+        lines.append(f"| {task} | {plain[task]['metric']:.2f} | {row['metric']:.2f} |")
+    gap = _paired(ours, [plain[task]["scores"] for task in both])
+    low, high = 100 * gap["low"], 100 * gap["high"]
+    lines += ["", f"- icl+ft - plain: {100 * gap['difference']:+.1f} points ({low:+.1f} to {high:+.1f}, paired)"]
     return lines
 
 

@@ -347,3 +347,17 @@ def test_settings_are_checked_when_it_fits(settings, message):
     classifier = small().set_params(**settings)
     with pytest.raises(UserError, match=message):
         classifier.fit(X, Y)
+
+
+def test_settings_of_training_race_before_it_is_fitted():
+    """Not over one example, as would be enough for a recipe without a choice; and the weights are pickled with it."""
+    texts = [f"{noun} number {i}" for i in range(4) for noun in ("cat", "saw", "dog", "axe")]
+    classifier = FewShotClassifier("tiny", recipe="icl+ft:k=1,lr=1e-3/1e-2,steps=1", shots=2)
+    classifier.fit(texts, ["animal", "tool"] * 8)
+    assert classifier.adapted_.choice["n"] == 16
+    assert classifier.adapted_.recipe.training.lr in (1e-3, 1e-2)
+    file = io.BytesIO()
+    joblib.dump(classifier, file)
+    file.seek(0)
+    again = joblib.load(file)
+    assert (again.predict_proba(texts) == classifier.predict_proba(texts)).all()

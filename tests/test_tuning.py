@@ -159,7 +159,7 @@ def test_a_new_process_goes_on_to_the_bit(asker, name, seconds, tmp_path, monkey
     monkeypatch.setattr(TrainedEngine, "learn", spy)
     keep = Keep(SqliteStore(tmp_path / "store.sqlite"), tmp_path / "training", "key")
     assert run(name, asker, QUERIES[:5], keep=keep)[1] == expected[:5]
-    assert len(list(tmp_path.glob("training/*"))) == (seconds == 0)
+    assert len(list(tmp_path.glob("training/*.safetensors"))) == (seconds == 0)
     before = len(n_learnt)
     second, again = run(name, asker, keep=keep)
     second.learn(STREAM)

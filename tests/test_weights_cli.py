@@ -1,6 +1,7 @@
 """Weights on the command line: racing with prompts, merging, a source task, benchmarks, and what is refused."""
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -106,10 +107,6 @@ def test_all_leaves_out_what_a_model_cannot_do(task, run_cli, tmp_path):
 
 def test_perplexity_is_that_of_the_scored_tokens():
     """Against the cross-entropy of a plain pass over each passage, of which the first sentence is given."""
-    from importlib.resources import files
-
-    import torch
-
     model = kshot.load_model("tiny")
     nats, n = 0.0, 0
     for passage in files("kshot.evaluation").joinpath("general.txt").read_text("utf-8").strip().split("\n\n"):
@@ -147,3 +144,34 @@ def test_the_step_benchmark_compares_equal_things(run_cli):
     assert set(found) == {"speedup_vs_plain", "loss_diff", "grad_rel_diff", "fraction_of_ceiling"}
     assert found["loss_diff"] < 1e-4
     assert found["grad_rel_diff"] < 1e-3
+
+
+@pytest.mark.slow
+def test_a_training_step_of_the_real_model_keeps_its_bars(run_cli):
+    found = run_cli("bench", "step", "--json").json
+    assert found["speedup_vs_plain"] >= 2
+    assert found["loss_diff"] < 1e-4
+    assert found["grad_rel_diff"] < 1e-3
+
+
+@pytest.mark.slow
+def test_the_real_model_learns_and_plain_peft_reads_what_it_has_learnt(tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from kshot.models.load import _converted, _demo_gguf
+
+    task = kshot.Task.load("builtin:bbc-headlines")
+    run = kshot.adapt(task, "demo", recipes="fine-tune:lr=1e-4,steps=2", limit=16, out=tmp_path / "run")
+    text = "Text: Shares fall as oil price climbs\nLabel: business\n\n"
+    base = AutoModelForCausalLM.from_pretrained(_converted(_demo_gguf()))
+    model = PeftModel.from_pretrained(base, tmp_path / "run" / "best" / "adapter").eval()
+    engine = run.best.model
+    ids = engine.backbone.first_ids + engine.backbone.tokenise(text)
+    with torch.inference_mode(), engine._weights.active():
+        ours = engine.backbone.plain_logits([ids])[0]
+    with torch.inference_mode():
+        theirs = model(input_ids=torch.tensor([ids])).logits[0]
+    assert (ours - theirs).abs().max() < 1e-3
+    assert (ours - engine.backbone.plain_logits([ids])[0]).abs().max() > 0.1
+    assert run.best.choice["forgetting"]["perplexity_after"] < 2 * run.best.choice["forgetting"]["perplexity_before"]

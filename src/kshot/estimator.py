@@ -138,11 +138,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self.adapted_
 
     def _adapt(self, task: Task) -> Run:
-        """Run the race; of a single recipe one prediction is enough to have it checked and fitted."""
+        """Run the race; of a single recipe without a choice of settings one prediction is enough to have it fitted."""
         if not isinstance(self.recipe, str):
             raise InvalidInputError(f"recipe must be a text, as 'bm25' or '{AUTO}'; got {self.recipe!r}.")
         names = "all" if self.recipe == AUTO else self.recipe
-        is_race = len(parse_recipes(names, shots=1)) > 1
+        recipes = parse_recipes(names, shots=1)
+        is_race = len(recipes) > 1 or bool(recipes[0].alternatives)
         seed = self.random_state
         seed = int(seed) if isinstance(seed, Integral) else int(check_random_state(seed).randint(2**31))
         with TemporaryDirectory(prefix="kshot-") if self.out is None else nullcontext(self.out) as folder:
