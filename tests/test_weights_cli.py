@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import kshot
