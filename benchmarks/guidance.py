@@ -32,11 +32,11 @@ from kshot.recipe import parse_recipe
 from kshot.runs.record import write_json, write_text
 
 TASKS, SHOTS, SEEDS = ("classification/sst2", "classification/trec"), (4, 16), (0,)
-STEPS, BATCH, N_TEST, N_HELD_OUT, EVERY = 30, 8, 100, 24, 10
+STEPS, BATCH, N_TEST, N_HELD_OUT, EVERY = 16, 8, 50, 12, 8
 WAYS = {
     "plain": "clip=0",
     "clipping": "clip=1",
-    "guided": "clip=0,direction=0.1,magnitude=0.05,warmup=6",
+    "guided": "clip=0,direction=0.1,magnitude=0.05,warmup=4",
     "surgery": "clip=0,direction=0.1,magnitude=0.05,backend=surgery",
 }
 
