@@ -21,8 +21,7 @@ class FineTune:
         target: "any-seen" draws all of them; "current" always has the new one among them.
 
     Source: Bornschein et al. (2025), FT-Only in section 3, https://arxiv.org/abs/2512.19879.
-    Differs: theirs is batch=1,target=current, which forgets what it has seen; with examples replayed it is far better
-    (docs/results/weights.md).
+    Differs: theirs is batch=1,target=current, which forgets what it has seen (docs/results/weights.md).
     """
 
     steps: int = 1
