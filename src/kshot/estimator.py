@@ -143,7 +143,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise InvalidInputError(f"recipe must be a text, as 'bm25' or '{AUTO}'; got {self.recipe!r}.")
         names = "all" if self.recipe == AUTO else self.recipe
         recipes = parse_recipes(names, shots=1)
-        is_race = len(recipes) > 1 or bool(recipes[0].alternatives)
+        is_race = len(recipes) > 1 or any(recipe.alternatives for recipe in recipes)
         seed = self.random_state
         seed = int(seed) if isinstance(seed, Integral) else int(check_random_state(seed).randint(2**31))
         with TemporaryDirectory(prefix="kshot-") if self.out is None else nullcontext(self.out) as folder:
