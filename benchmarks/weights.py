@@ -60,6 +60,7 @@ ABLATIONS = tuple(
 # Plain fine-tuning as in the paper: the newest example alone, as many answers as ICL+FT learns in 3 steps
 PAPER = ("fine-tune:batch=1,target=current,lr=1e-4,steps=12",)
 RETRIEVERS = ("bm25", "dense")
+RESULTS = Path("docs/results")
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ def run(*, data: str, budget_s: float, model: str = "demo", workers: int = 2) ->
     """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
     deadline, kept, units = time.monotonic() + budget_s, Path("kshot-runs/bench-weights"), planned()
     kept.mkdir(parents=True, exist_ok=True)
+    restore(units, kept)
     threads = max(1, (os.cpu_count() or 1) // workers)
 
     def do(unit: Unit) -> None:
@@ -199,13 +201,24 @@ def run(*, data: str, budget_s: float, model: str = "demo", workers: int = 2) ->
     return write(units, kept)
 
 
+def restore(units: list[Unit], kept: Path) -> None:
+    """Take units that are not kept here from weights.json: they were done on another machine, or before a cleaning."""
+    file = RESULTS / "weights.json"
+    rows = json.loads(file.read_text("utf-8"))["rows"] if file.exists() else []
+    for unit in units:
+        mine = [row for row in rows if row["unit"] == unit.name]
+        if mine and not unit.file(kept).exists():
+            write_json(unit.file(kept), {"unit": asdict(unit), "rows": mine})
+
+
 def write(units: list[Unit], kept: Path) -> dict[str, Any]:
     """Write weights.json and weights.md of everything that is kept."""
-    rows, done, out = [], 0, Path("docs/results")
+    rows, done, out = [], 0, RESULTS
     for unit in units:
         if unit.file(kept).exists():
             done += 1
-            rows += [{"layer": unit.layer, **r} for r in json.loads(unit.file(kept).read_text("utf-8"))["rows"]]
+            kept_rows = json.loads(unit.file(kept).read_text("utf-8"))["rows"]
+            rows += [{"layer": unit.layer, "unit": unit.name, **row} for row in kept_rows]
     out.mkdir(parents=True, exist_ok=True)
     result = {"planned": len(units), "done": done, "summary": summary(rows), "rows": rows}
     write_json(out / "weights.json", result)

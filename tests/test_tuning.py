@@ -418,3 +418,26 @@ def test_answers_inside_of_one_message_cannot_be_learnt(tmp_path):
         assert kshot.adapt(TASK, model, recipes=recipe, layout=layout, out=tmp_path / layout).leaderboard[0]["n"] == 8
     with pytest.raises(UserError, match=r"each must be a part of its own.*'block' has them in one message.*loss=last"):
         kshot.adapt(TASK, model, recipes="icl+ft:lr=1e-3,steps=1", layout="block", out=tmp_path / "refused")
+
+
+def test_an_interrupt_in_the_middle_of_an_example_leaves_no_state(asker, tmp_path, monkeypatch):
+    """What is kept is a state between two examples; a run that goes on from it ends with the same bits."""
+    name = "icl+ft:k=2,lr=1e-2,steps=3"
+    monkeypatch.setattr(kshot.learning.tuned, "SECONDS_BETWEEN_STATES", 0.0)
+    whole, expected = run(name, asker)
+    keep = Keep(SqliteStore(tmp_path / "store.sqlite"), tmp_path / "training", "key")
+    calls, learn = [], TrainedEngine.learn
+
+    def interrupted(self, batch):
+        calls.append(1)
+        if len(calls) == 3 * 4 + 2:  # the second step of the fifth example
+            raise KeyboardInterrupt
+        return learn(self, batch)
+
+    (recipe,) = parse_recipes(name, shots=3)
+    monkeypatch.setattr(TrainedEngine, "learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RacedLearner(TASK, [TunedLearner(recipe, asker, asker, 0, keep=keep)]).predict(QUERIES)
+    monkeypatch.setattr(TrainedEngine, "learn", learn)
+    second, again = run(name, asker, keep=keep)
+    assert (again, in_bytes(second)) == (expected, in_bytes(whole))

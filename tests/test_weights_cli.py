@@ -75,6 +75,25 @@ def test_an_adapter_that_is_gone_is_named(run, task, run_cli, tmp_path):
     assert "Copy the whole folder, or adapt again." in found.err
 
 
+def test_an_adapter_of_another_run_is_refused(run, task, run_cli, tmp_path):
+    args = ("--recipes", "icl+ft:k=2,lr=1e-2,steps=1", "--out", tmp_path / "other")
+    assert run_cli("adapt", task, "--model", "tiny", *args).code == 0
+    kshot.load(run).save(tmp_path / "model")
+    file = "adapter/adapter_model.safetensors"
+    (tmp_path / "model" / file).write_bytes((tmp_path / "other" / "best" / file).read_bytes())
+    found = run_cli("predict", tmp_path / "model", input="the cat\n")
+    assert found.code == 3
+    assert "must hold the weights that kshot.json beside it tells of; it holds others." in found.err
+
+
+def test_where_all_diverge_the_reason_is_said(task, run_cli, tmp_path):
+    found = run_cli(
+        "adapt", task, "--model", "tiny", "--recipes", "fine-tune:lr=1e30,steps=1", "--out", tmp_path / "run"
+    )
+    assert found.code == 2
+    assert "is diverged. Give a smaller lr, or other --recipes." in found.err
+
+
 def test_a_source_task_guides(task, run_cli, tmp_path):
     """The log has cosines to the source's gradients; another source gives another run."""
     other = write_task(tmp_path / "other", [r | {"input": r["input"].upper()} for r in labelled_rows(8)])

@@ -270,11 +270,10 @@ def _leaderboard(task: Task, summaries: Mapping[str, dict[str, Any] | str]) -> l
             board.append({"recipe": name, **{key: summary[key] for key in SUMMARY}, "status": "done"})
     done = [row for row in board if row["status"] == "done"]
     if not done:
+        remedies = {"out-of-budget": "a larger --budget with the same --out, ", "diverged": "a smaller lr, "}
+        remedy = "".join(text for status, text in remedies.items() if any(r["status"] == status for r in board))
         why = ", ".join(f"{row['recipe']} is {row['status']}" for row in board)
-        raise UserError(
-            f"At least one recipe must be finished to choose from: {why}. Give a larger --budget with the same --out, "
-            "or other --recipes."
-        )
+        raise UserError(f"At least one recipe must be finished to choose from: {why}. Give {remedy}or other --recipes.")
     first, second = ("bits_per_example", "metric") if task.is_open else ("metric", "bits_per_example")
     sign = {"metric": -1, "bits_per_example": 1}
     done.sort(key=lambda r: (sign[first] * r[first], sign[second] * r[second], r["query_tokens"]))

@@ -105,8 +105,11 @@ class Measuring:
         self.progress.begin(recipe.name, len(self.stream.examples))
         how: Any = {"seed": self.seed, "judge": self._judge(), "keep": self.keep, "source": self.source}
         race = tuned_learner(recipe, self.asker, **how)
-        predictions = race.predict(self.stream.queries(), progress=self._advance)
-        self.settled[recipe.name], self.configurations[recipe.name] = race.winner, race.configurations()
+        try:
+            predictions = race.predict(self.stream.queries(), progress=self._advance)
+        finally:
+            self.configurations[recipe.name] = race.configurations()
+        self.settled[recipe.name] = race.winner
         if recipe.calibration == "temperature" and not self.task.is_open:
             # The model that is handed over is the winner, not whoever led before
             self.temperatures[recipe.name] = calibrated(race.winner_predictions, self.stream.examples)[1]

@@ -175,7 +175,7 @@ def _tuned(name: str, base: str, values: dict[str, str], *, shots: int) -> Recip
     weights = values.get("weights", "lora")
     tried = {**GRIDS.get(weights, {}), **values}
     keys = list(tried)
-    texts = [tried[key].split("/") for key in keys]
+    texts = [list(dict.fromkeys(tried[key].split("/"))) for key in keys]
     # The first are preferred where nothing tells them apart: the lowest lr
     settings = [dict(zip(keys, combination, strict=True)) for combination in product(*texts)]
     named = {key for key, options in zip(keys, texts, strict=True) if len(options) > 1 or key in values}

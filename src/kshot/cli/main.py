@@ -367,7 +367,7 @@ def merge(
     from kshot.adapted import load
 
     load(folder).save_merged(out)
-    stdout.print(f"model: {out}   (kshot adapt TASK --model {out})", markup=False)
+    stdout.print(f"model: {out}", markup=False)
 
 
 @app.command()

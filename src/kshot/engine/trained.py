@@ -102,7 +102,7 @@ class TrainedEngine(Engine):
 
     def save_weights(self, folder: Path) -> None:
         """Write the weights: LoRA as an adapter that plain peft loads."""
-        self._weights.save(folder)
+        self._weights.save(folder, self.fingerprint)
 
     def load_weights(self, folder: Path, fingerprint: str) -> None:
         """Read the weights that `save_weights` wrote; `fingerprint` is what it was then.
@@ -110,7 +110,7 @@ class TrainedEngine(Engine):
         Raises:
             ModelError: The file is not there, cannot be read, or belongs to another model.
         """
-        self._weights.load_tensors(read_adapter(folder, self._how.weights))
+        self._weights.load_tensors(read_adapter(folder, self._how.weights, fingerprint))
         self._trainer.fingerprint = fingerprint
 
     def save_merged(self, folder: Path) -> None:

@@ -70,10 +70,10 @@ class RacedLearner:
 
     def configurations(self) -> list[dict[str, Any]]:
         """Return a row for each configuration: name, examples it predicted, its bits per example, and its status."""
-        rows = []
+        rows, leader = [], self._leader if self._alive else None
         for r in self._runners:
             n = len(r.predictions)
-            status = r.reason or ("chosen" if r is self._leader else "not chosen")
+            status = r.reason or ("chosen" if r is leader else "not chosen")
             rows.append(
                 {
                     "recipe": r.learner.recipe.name,

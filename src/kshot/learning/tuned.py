@@ -99,6 +99,7 @@ class TunedLearner:
         self._key = digest(keep.key if keep else None, recipe.fingerprint, other)
         self._learnt: list[str] = []  # ids, in their order
         self._n_saved, self._saved_at = 0, time.monotonic()
+        self._is_between = True  # two examples: within the steps of one there is no state to go on from
         self.log: list[dict[str, Any]] = []
 
     @cached_property
@@ -164,9 +165,11 @@ class TunedLearner:
         model = self.model
         assert [e.id for e in past[: len(self._learnt)]] == self._learnt, "a stream has one order, and no way back"
         for n in range(len(self._learnt), len(past)):
+            self._is_between = False
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
-            self._learnt.append(past[n].id)
             self.log += [{"n": n + 1, "example": past[n].id, "step": i} | row for i, row in enumerate(rows)]
+            self._learnt.append(past[n].id)
+            self._is_between = True
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_STATES:
                 self.save_state()
             if progress:
@@ -195,7 +198,7 @@ class TunedLearner:
 
     def save_state(self) -> None:
         """Write the state of training, so that another process goes on from here, and the log of its steps."""
-        if not self._keep or self._n_saved == len(self._learnt):
+        if not self._keep or self._n_saved == len(self._learnt) or not self._is_between:
             return
         self.model.save_state(self._state_file, {"learnt": self._learnt, "log": self.log})
         self._write_log()

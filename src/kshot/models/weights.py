@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -143,8 +143,8 @@ class TrainedWeights:
             for name, p in self.parameters.items():
                 p.copy_(tensors[name])
 
-    def save(self, folder: Path) -> None:
-        """Write the weights: LoRA as an adapter that plain peft loads, full ones as safetensors."""
+    def save(self, folder: Path, fingerprint: str) -> None:
+        """Write the weights, and what identifies them: LoRA as an adapter that plain peft loads."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.cpu().contiguous() for name, t in self.tensors().items()}
         if self.config is not None:
@@ -153,7 +153,7 @@ class TrainedWeights:
             values = {k: sorted(v) if isinstance(v, set) else v for k, v in self.config.to_dict().items()}
             values["inference_mode"] = True
             (folder / "adapter_config.json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", "utf-8")
-        save_file(tensors, folder / WEIGHTS_FILE[self.kind], metadata={"format": "pt"})
+        save_file(tensors, folder / WEIGHTS_FILE[self.kind], metadata={"format": "pt", "kshot": fingerprint})
 
     def save_merged(self, folder: Path) -> None:
         """Write a whole model with these weights worked in, as transformers loads it, with its tokenizer."""
@@ -174,19 +174,26 @@ def _in_peft(name: str) -> str:
     return f"{_PEFT_PREFIX}{name}.weight"
 
 
-def read_adapter(folder: Path, kind: str) -> dict[str, torch.Tensor]:
+def read_adapter(folder: Path, kind: str, fingerprint: str) -> dict[str, torch.Tensor]:
     """Read the weights that `TrainedWeights.save` wrote, under our names.
 
     Raises:
-        ModelError: The file is not there or cannot be read.
+        ModelError: The file is not there, cannot be read, or holds other weights.
     """
     file = folder / WEIGHTS_FILE[kind]
     try:
         tensors = load_file(file)
+        with safe_open(file, framework="pt") as opened:
+            found = (opened.metadata() or {}).get("kshot")
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"{file} must hold the trained weights; {error}. Copy the whole folder, or adapt again."
         ) from error
+    if found != fingerprint:
+        raise ModelError(
+            f"{file} must hold the weights that kshot.json beside it tells of; it holds others. Copy the whole folder, "
+            "or adapt again."
+        )
     if kind == "full":
         return tensors
     return {name.removeprefix(_PEFT_PREFIX).removesuffix(".weight"): t for name, t in tensors.items()}
