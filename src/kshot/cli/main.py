@@ -346,7 +346,7 @@ def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/dem
 
     task = Task.load("builtin:bbc-headlines")
     with TerminalProgress() as progress:
-        run = run_adapt(task, load_model("demo"), limit=60, out=out, progress=progress)
+        run = run_adapt(task, load_model("demo"), limit=40, out=out, progress=progress)
     _print_run(run, task.metrics[0])
     unseen = task.test[:6]
     stdout.print("\nunseen headlines:")
