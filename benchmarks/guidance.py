@@ -6,17 +6,18 @@ LoRA on the same examples, in the same batches; test rows are only measured. The
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the file beside
+
+from rows import difference_line, paired, run_units, tested_row
 
 from kshot.adapted import AdaptedModel
 from kshot.asking import Asker
@@ -27,7 +28,6 @@ from kshot.engine.guidance import cosine
 from kshot.engine.language_model import Engine
 from kshot.engine.load import load_model
 from kshot.engine.trained import TrainedEngine
-from kshot.evaluation.prequential import sample_row, summarise
 from kshot.recipe import parse_recipe
 from kshot.runs.record import write_json, write_text
 
@@ -63,26 +63,12 @@ def measure(task_name: str, shots: int, seed: int, way: str, data: str, model: s
         anchor = [texts[e.id] for e in support[:32]] if recipe.training.is_guided else []
         logs.append(engine.learn(Batch([texts[e.id] for e in drawn], anchor)))
     seconds = time.perf_counter() - began
-    test = task.test[:N_TEST]
     adapted = AdaptedModel(replace(task, train=()), recipe, (), asker, seed=seed, choice={})
-    pairs = enumerate(zip(test, adapted.predictions(test), strict=True))
-    samples = [sample_row(task, way, i, *pair) for i, pair in pairs]
-    found = summarise(task, samples, seed=seed)
+    about = {"task": task_name, "recipe": way, "n": len(support)}
     norms = np.array([log.norm for log in logs])
     return {
-        "task": task_name,
-        "recipe": way,
-        "seed": seed,
-        "n": len(support),
-        "k": 0,
+        **tested_row(adapted, replace(task, test=task.test[:N_TEST]), about),
         "shots_per_class": shots,
-        "n_test": len(test),
-        "metric_name": task.metrics[0],
-        "metric": found["metric"],
-        "low": found["metric_low"],
-        "high": found["metric_high"],
-        "bits_per_example": found["bits_per_example"],
-        "scores": [s["score"] for s in samples],
         "norm_cv": float(norms.std() / norms.mean()),
         "norm_max_to_median": float(norms.max() / np.median(norms)),
         "step_consistency": float(np.mean([log.cosine_to_last for log in logs[1:]])),
@@ -100,23 +86,15 @@ def _drawn(task: Task, shots: int, seed: int) -> tuple[list[Example], list[Examp
     return [support[i] for i in generator(seed, "mix").permutation(len(support))], rest
 
 
-def run(*, data: str, budget_s: float, model: str = "demo", workers: int = 2) -> dict[str, Any]:
+def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
     """Do what the budget allows, each way in a process of its own; return `planned`, `done` and the differences."""
-    deadline, kept = time.monotonic() + budget_s, Path("kshot-runs/bench-guidance")
+    kept, units = Path("kshot-runs/bench-guidance"), list(product(SEEDS, TASKS, SHOTS, WAYS))
     kept.mkdir(parents=True, exist_ok=True)
-    units = list(product(SEEDS, TASKS, SHOTS, WAYS))
-    threads = max(1, (os.cpu_count() or 1) // workers)
-
-    def do(unit: tuple[int, str, int, str]) -> None:
-        file = _file(kept, unit)
-        if time.monotonic() < deadline and not file.exists():
-            command = [sys.executable, __file__, json.dumps(unit), data, model, str(file)]
-            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-
-    with ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(do, unit) for unit in units]:
-            done.result()
-    rows = [json.loads(f.read_text("utf-8")) for f in (_file(kept, unit) for unit in units) if f.exists()]
+    files = [_file(kept, unit) for unit in units]
+    pairs = zip(files, units, strict=True)
+    commands = [(f, [sys.executable, __file__, json.dumps(u), data, model, str(f)]) for f, u in pairs]
+    run_units(commands, budget_s=budget_s, done=lambda: None)
+    rows = [json.loads(f.read_text("utf-8")) for f in files if f.exists()]
     result = {"planned": len(units), "done": len(rows), "guided against": _differences(rows), "rows": rows}
     Path("docs/results").mkdir(parents=True, exist_ok=True)
     write_json(Path("docs/results/guidance.json"), result)
@@ -131,17 +109,13 @@ def _file(kept: Path, unit: tuple[int, str, int, str]) -> Path:
 
 def _differences(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Return the mean difference in accuracy of `guided` to each other way, with the paired 95 % interval."""
-    cells = {(r["task"], r["shots_per_class"], r["seed"], r["recipe"]): np.array(r["scores"]) for r in rows}
+    cells = {(r["task"], r["shots_per_class"], r["seed"], r["recipe"]): r["scores"] for r in rows}
     found = {}
-    for other in WAYS:
-        gaps = [c - cells[(*key[:3], other)] for key, c in cells.items()
+    for other in [way for way in WAYS if way != "guided"]:
+        both = [(c, cells[(*key[:3], other)]) for key, c in cells.items()
                 if key[3] == "guided" and (*key[:3], other) in cells]  # fmt: skip
-        if other != "guided" and gaps:
-            rng = generator(0, "paired")
-            draws = [np.mean([g[rng.integers(len(g), size=len(g))].mean() for g in gaps]) for _ in range(2000)]
-            low, high = np.quantile(draws, [0.025, 0.975])
-            mean = float(np.mean([g.mean() for g in gaps]))
-            found[other] = {"difference": mean, "low": float(low), "high": float(high)}
+        if both:
+            found[other] = paired(*zip(*both, strict=True))
     return found
 
 
@@ -164,8 +138,7 @@ def page(result: dict[str, Any]) -> str:
         lines.append(f"| {r['task']} | {r['shots_per_class']} | {r['recipe']} | {' | '.join(cells)} |")
     lines.append("")
     for other, gap in result["guided against"].items():
-        low, high = 100 * gap["low"], 100 * gap["high"]
-        lines.append(f"- guided - {other}: {100 * gap['difference']:+.1f} points ({low:+.1f} to {high:+.1f}, paired)")
+        lines.append(difference_line("guided", other, gap))
     return "\n".join(lines) + "\n"
 
 

@@ -7,18 +7,16 @@ rows alone; the test rows are only measured.
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # the page is made beside
+sys.path.insert(0, str(Path(__file__).parent))  # for the two files beside
 
+from rows import run_units, tested_row
 from weights_page import page, summary
 
 from kshot.adapted import AdaptedModel
@@ -112,7 +110,8 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
             recipe = parse_recipe(f"{row['recipe']},selector={selector}", shots=1)
             other = AdaptedModel(task, recipe, adapted.pool, adapted.asker, seed=unit.seed, choice={},
                                  temperature=adapted.temperature)  # fmt: skip
-            rows.append({**_tested(other, task, unit), "asked_with": selector})
+            about = {"task": unit.task, "recipe": recipe.name, "n": unit.n, "asked_with": selector}
+            rows.append(tested_row(other, task, about))
     return rows
 
 
@@ -145,7 +144,11 @@ def _measure_recipe(
     temperature = 1.0 if task.is_open else calibrated(predictions, stream.examples)[1]
     adapted = AdaptedModel(task, recipe, stream.examples, asker, seed=unit.seed, choice={}, temperature=temperature)
     fit_seconds = time.perf_counter() - began
-    row = _tested(adapted, task, unit) | more | {"fit_seconds": fit_seconds}
+    row = (
+        tested_row(adapted, task, {"task": unit.task, "recipe": name, "n": unit.n})
+        | more
+        | {"fit_seconds": fit_seconds}
+    )
     for prefix, some, examples in (
         ("prequential", predictions, stream.examples),
         ("split", split, stream.examples[at:]),
@@ -156,48 +159,17 @@ def _measure_recipe(
     return row, adapted
 
 
-def _tested(adapted: AdaptedModel, task: Task, unit: Unit) -> dict[str, Any]:
-    """Return the row of DESIGN section 4, and the score of each test row."""
-    predictions = adapted.predictions(task.test)
-    pairs = zip(task.test, predictions, strict=True)
-    samples = [sample_row(task, adapted.recipe.name, i, *pair) for i, pair in enumerate(pairs)]
-    found = summarise(task, samples, seed=unit.seed)
-    return {
-        "task": unit.task,
-        "recipe": adapted.recipe.name,
-        "seed": unit.seed,
-        "n": unit.n,
-        "k": adapted.recipe.k,
-        "n_test": len(task.test),
-        "metric_name": task.metrics[0],
-        "metric": found["metric"],
-        "low": found["metric_low"],
-        "high": found["metric_high"],
-        "bits_per_example": found["bits_per_example"],
-        "scores": [s["score"] for s in samples],
-    }
-
-
 def _by_stream(row: dict[str, Any]) -> tuple[float, float]:
     return row["prequential_metric"], -row["prequential_bits"]
 
 
-def run(*, data: str, budget_s: float, model: str = "demo", workers: int = 2) -> dict[str, Any]:
+def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
     """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
-    deadline, kept, units = time.monotonic() + budget_s, Path("kshot-runs/bench-weights"), planned()
+    kept, units = Path("kshot-runs/bench-weights"), planned()
     kept.mkdir(parents=True, exist_ok=True)
     restore(units, kept)
-    threads = max(1, (os.cpu_count() or 1) // workers)
-
-    def do(unit: Unit) -> None:
-        if time.monotonic() < deadline and not unit.file(kept).exists():
-            command = [sys.executable, __file__, unit.name, data, model, str(kept)]
-            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-            write(units, kept)
-
-    with ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(do, unit) for unit in units]:
-            done.result()
+    commands = [(u.file(kept), [sys.executable, __file__, u.name, data, model, str(kept)]) for u in units]
+    run_units(commands, budget_s=budget_s, done=lambda: print(write(units, kept)["done"], "units", file=sys.stderr))
     return write(units, kept)
 
 

@@ -2,13 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import log, log2
 
 import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.core.protocols import Composer, LanguageModel
 from kshot.core.training import Lesson, TrainingText
-from kshot.core.types import Example, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Segment, Task
+from kshot.core.types import (
+    Example,
+    FloatArray,
+    GenerateRequest,
+    Generation,
+    Prediction,
+    Prompt,
+    ScoreRequest,
+    Segment,
+    Task,
+)
 from kshot.prompts.chat import composer_for
 from kshot.prompts.fitting import compose_to_fit
 
@@ -25,6 +36,12 @@ def normalised(log_probs: FloatArray, temperature: float = 1.0) -> FloatArray:
     """Return the probabilities over candidates of log-probabilities in nats, divided by the temperature, mixed."""
     scaled = log_probs / temperature
     return mixed(np.exp(scaled - np.logaddexp.reduce(scaled)))
+
+
+def code_length_bits(task: Task, output: str, prediction: Prediction) -> float:
+    """Return the bits of the right answer: raw in open tasks, else as mixed among the candidates."""
+    at = prediction.candidates.index(output)
+    return -prediction.log_probs[at] / log(2) if task.is_open else -log2(prediction.probs[at])
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ https://doi.org/10.2307/2981683; for choosing recipes: Bornschein et al. (2025),
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import log, log2
 from typing import Any
 
+from kshot.asking import code_length_bits
 from kshot.core.seeding import digest, generator
 from kshot.core.types import Example, Prediction, Query, Task
 from kshot.evaluation.metrics import get_metric, metric_for, row_score, statistic
@@ -87,8 +87,6 @@ def sample_row(task: Task, recipe: str, position: int, example: Example, predict
 
     `score` is that of the primary metric for this row alone; None where no text was generated.
     """
-    at = prediction.candidates.index(example.output)
-    bits = -prediction.log_probs[at] / log(2) if task.is_open else -log2(prediction.probs[at])
     answer = prediction.answer
     return {
         "recipe": recipe,
@@ -96,7 +94,7 @@ def sample_row(task: Task, recipe: str, position: int, example: Example, predict
         "gold": example.output,
         "references": list(example.accepted),
         "score": None if answer is None else row_score(primary_metric(task), example.accepted, answer),
-        "bits": bits,
+        "bits": code_length_bits(task, example.output, prediction),
         **asdict(prediction),
     }
 

@@ -11,21 +11,16 @@ the end and choose by accuracy; bits tell more after few examples, and are bound
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, log, log2
+from math import ceil
 from typing import Any
 
+from kshot.asking import code_length_bits
 from kshot.core.training import DivergedError
 from kshot.core.types import Prediction, Query, Task
 from kshot.learning.tuned import TunedLearner
 from kshot.recipe import Recipe
 
 FIRST_RUNG = 8
-
-
-def code_length_bits(task: Task, query: Query, prediction: Prediction) -> float:
-    """Return the bits of the right answer."""
-    at = prediction.candidates.index(query.example.output)
-    return -prediction.log_probs[at] / log(2) if task.is_open else -log2(prediction.probs[at])
 
 
 @dataclass
@@ -96,12 +91,12 @@ class RacedLearner:
             for n, query in enumerate(queries, 1):
                 for runner in self._alive:
                     self._advance(runner, query, tell)
-                leader = min(self._alive, key=lambda r: r.bits)  # by the bits before this example
+                leader = self._leader  # by the bits before this example
                 seconds = sum(r.predictions[-1].fit_seconds + r.predictions[-1].seconds for r in self._alive)
                 shown = leader.predictions[-1]
                 predictions.append(replace(shown, fit_seconds=seconds - shown.seconds))
                 for runner in self._alive:
-                    runner.bits += code_length_bits(self._task, query, runner.predictions[-1])
+                    runner.bits += code_length_bits(self._task, query.example.output, runner.predictions[-1])
                 if n >= FIRST_RUNG and n & (n - 1) == 0:
                     self._halve(n)
                 tell(1)

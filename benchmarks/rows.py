@@ -1,0 +1,69 @@
+"""What benchmarks of quality share: units in processes of their own, rows of tested models, paired differences."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kshot.adapted import AdaptedModel
+from kshot.core.seeding import generator
+from kshot.core.types import Task
+from kshot.evaluation.prequential import sample_row, summarise
+
+
+def run_units(
+    commands: Sequence[tuple[Path, list[str]]], *, budget_s: float, done: Callable[[], None], workers: int = 2
+) -> None:
+    """Run the commands whose files are not there, each in a process of its own; start none when the budget is spent.
+
+    Two processes of one thread each do more on two cores than one process of two.
+    """
+    deadline, threads = time.monotonic() + budget_s, max(1, (os.cpu_count() or 1) // workers)
+
+    def run(file: Path, command: list[str]) -> None:
+        if time.monotonic() < deadline and not file.exists():
+            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+            done()
+
+    with ThreadPoolExecutor(workers) as pool:
+        for one in [pool.submit(run, *command) for command in commands]:
+            one.result()
+
+
+def tested_row(adapted: AdaptedModel, task: Task, about: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a model on a task's test rows: `about`, the metric with its interval, each row's score."""
+    pairs = zip(task.test, adapted.predictions(task.test), strict=True)
+    samples = [sample_row(task, adapted.recipe.name, i, *pair) for i, pair in enumerate(pairs)]
+    found = summarise(task, samples, seed=adapted.seed)
+    return {
+        **about,
+        "seed": adapted.seed,
+        "k": adapted.recipe.k,
+        "n_test": len(task.test),
+        "metric_name": task.metrics[0],
+        "metric": found["metric"],
+        "low": found["metric_low"],
+        "high": found["metric_high"],
+        "bits_per_example": found["bits_per_example"],
+        "scores": [s["score"] for s in samples],
+    }
+
+
+def paired(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Return the mean over tasks of the difference of mean scores, with the 95 % bootstrap interval over test rows."""
+    rng = generator(0, "paired")
+    gaps = [np.array(a) - np.array(b) for a, b in zip(ours, theirs, strict=True)]
+    draws = [np.mean([g[rng.integers(len(g), size=len(g))].mean() for g in gaps]) for _ in range(2000)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"difference": float(np.mean([g.mean() for g in gaps])), "low": float(low), "high": float(high)}
+
+
+def difference_line(ours: str, other: str, gap: dict[str, float]) -> str:
+    """Return a difference in points as a line of Markdown."""
+    points, low, high = (100 * gap[name] for name in ("difference", "low", "high"))
+    return f"- {ours} - {other}: {points:+.1f} points ({low:+.1f} to {high:+.1f}, paired over test rows)"
