@@ -184,7 +184,7 @@ def test_an_example_longer_than_the_context(adapt_refused, run_cli, refused, tmp
         ),
         (
             ("--recipes", "bm25:order="),
-            "bm25: there is no order ''. Known: as-selected, label-interleaved, nearest-last",
+            "bm25: there is no order ''. Known: as-selected, label-interleaved, most-confident-last, nearest-last",
         ),
         (
             ("--recipes", "zero-shot:order=shuffled"),

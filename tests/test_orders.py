@@ -1,15 +1,24 @@
 from collections import Counter
+from collections.abc import Sequence
 from itertools import permutations
+from zlib import crc32
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import kshot
+from kshot.adapted import AdaptedModel
+from kshot.asking import Asker
 from kshot.core.errors import UserError
-from kshot.core.types import Example
+from kshot.core.protocols import LanguageModel
+from kshot.core.types import Example, FloatArray, Query, Task
+from kshot.learning.make import make_learner
+from kshot.recipe import parse_recipe
+from kshot.selection import order
 from kshot.selection.bm25 import Bm25
-from kshot.selection.order import AS_SELECTED, ORDERS, check_order, ordered
+from kshot.selection.order import AS_SELECTED, ORDERS, ZeroShotBits, check_order
 
 WORDS = ("who", "painted", "the", "moon", "far", "")
 QUERY = Example("who painted the moon", "", id="q")
@@ -17,6 +26,30 @@ QUERY = Example("who painted the moon", "", id="q")
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+class Judge:
+    """Says bits that depend on the id alone, some of them equal, and keeps what it was asked."""
+
+    def __init__(self, model: LanguageModel | None = None):
+        self.model = model
+        self.asked: list[str] = []
+
+    def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        assert not any(shown)
+        assert len(shown) == len(queries)
+        self.asked += [e.id for e in queries]
+        return np.array([self.bits(e.id) for e in queries])
+
+    @staticmethod
+    def bits(name: str) -> float:
+        return crc32(name.encode()) % 16 / 4
+
+
+def ordered(
+    name: str, shown: Sequence[Example], query: Example | None, *, rng: np.random.Generator
+) -> tuple[Example, ...]:
+    return order.ordered(name, shown, query, rng=rng, bits=ZeroShotBits(Judge()))
 
 
 def demonstrations(outputs: str) -> list[Example]:
@@ -55,7 +88,7 @@ def test_contract_an_order_only_orders(name, shown, query, seed):
 
 
 def test_the_names_are_these():
-    assert list(ORDERS) == ["as-selected", "nearest-last", "label-interleaved", "shuffled"]
+    assert list(ORDERS) == ["as-selected", "nearest-last", "label-interleaved", "shuffled", "most-confident-last"]
     assert AS_SELECTED == "as-selected"
 
 
@@ -114,7 +147,96 @@ def test_an_unknown_order_is_the_users_error():
     for name in ORDERS:
         check_order(name, "random")
     message = (
-        "bm25: there is no order 'shufled'. Did you mean 'shuffled'? Known: as-selected, label-interleaved, nearest-"
+        "bm25: there is no order 'shufled'. Did you mean 'shuffled'? Known: as-selected, label-interleaved, most-con"
     )
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         check_order("shufled", "bm25")
+
+
+# The order that asks a model
+
+
+@given(examples)
+def test_most_confident_last_goes_by_the_bits_and_keeps_ties(shown):
+    expected = sorted(shown, key=lambda e: -Judge.bits(e.id))
+    assert ordered("most-confident-last", shown, None, rng=rng()) == tuple(expected)
+
+
+def test_bits_are_asked_once_and_only_where_there_is_an_order():
+    judge, shown = Judge(), demonstrations("aabbc")
+    bits = ZeroShotBits(judge)
+    for some in (shown[:1], shown[:3], shown, shown[2:]):
+        order.ordered("most-confident-last", some, None, rng=rng(), bits=bits)
+    assert judge.asked == ["0", "1", "2", "3", "4"]
+    for name in set(ORDERS) - {"most-confident-last"}:
+        order.ordered(name, shown, None, rng=rng(), bits=ZeroShotBits(judge))
+    assert len(judge.asked) == 5
+    assert bits([*shown, shown[0]]) == [Judge.bits(e.id) for e in (*shown, shown[0])]
+
+
+def by_bits(ids: Sequence[str]) -> bool:
+    bits = [Judge.bits(name) for name in ids]
+    return bits == sorted(bits, reverse=True)
+
+
+NAMES = ("random", "bm25", "icl+ft:k=3,lr=1e-3,steps=1,selector=bm25", "icl+ft:k=3,lr=1e-3,steps=1,selector=random")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_selectors_model_orders_a_stream_and_is_asked_once_for_each_example(words_task, name):
+    task, model = Task.load(words_task), kshot.load_model("tiny")
+    judge = Judge(model)
+    name += f"{',' if ':' in name else ':'}order=most-confident-last"
+    learner = make_learner(parse_recipe(name, shots=4), task, Asker.for_task(task, model), seed=1, judge=judge)
+    stream = task.train[:12]
+    predictions = learner.predict([Query(e, stream[:i]) for i, e in enumerate(stream)])
+    assert all(by_bits(p.demonstrations) for p in predictions)
+    assert max(len(p.demonstrations) for p in predictions) == (3 if "k=3" in name else 4)
+    shown = {name for p in predictions for name in p.demonstrations if len(p.demonstrations) > 1}
+    assert sorted(shown) == sorted(judge.asked)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_adapted_model_keeps_the_order(words_task, tmp_path, monkeypatch, name):
+    task, model = Task.load(words_task), kshot.load_model("tiny")
+    judge = Judge(model)
+    recipe = parse_recipe(f"{name}{',' if ':' in name else ':'}order=most-confident-last", shots=4)
+    adapted = AdaptedModel.fit(Asker.for_task(task, model), recipe, task.train[:12], seed=1, choice={}, judge=judge)
+    per_query = recipe.selector.per_query
+    assert len(set(judge.asked)) == len(judge.asked)
+    assert set(judge.asked) >= {e.id for e in adapted.pool}
+    assert set(adapted.bits) == ({e.id for e in adapted.pool} if per_query else set())
+    n_asked = len(judge.asked)
+    inputs = [e.input for e in task.test]
+    adapted.save(tmp_path / "model")
+    # Nobody is asked from here on, though the judge is not saved
+    monkeypatch.setattr(Asker, "code_lengths", lambda *_: pytest.fail("the bits are known"))
+    loaded = kshot.load(tmp_path / "model", model=model)
+    found = [[(p.demonstrations, p.probs) for p in a.predictions(inputs)] for a in (adapted, loaded)]
+    assert found[0] == found[1]
+    assert all(by_bits(ids) for ids, _ in found[0])
+    assert len({ids for ids, _ in found[0]}) > 1 or not per_query
+    assert len(judge.asked) == n_asked
+    if not recipe.tuner:
+        again = [p.demonstrations for p in loaded.with_model(model).predictions(inputs)]
+        assert again == [ids for ids, _ in found[0]]
+
+
+def test_select_orders_by_the_bits_of_the_model_it_is_given(words_task):
+    task, model = Task.load(words_task), kshot.load_model("tiny")
+    asker = Asker.for_task(task, model)
+    for name, query in (("random", None), ("bm25", "which goat?")):
+        plain = kshot.select(task, name, 6, query=query)
+        got = kshot.select(task, f"{name}:order=most-confident-last", 6, query=query, model=model)
+        bits = dict(zip(plain, asker.code_lengths([()] * 6, plain), strict=True))
+        assert got == sorted(plain, key=lambda e: -bits[e])
+
+
+def test_select_without_a_model_says_so(run_cli, words_task):
+    args = ("select", words_task, "--selector", "random:order=most-confident-last")
+    refused = run_cli(*args, "-k", 3)
+    assert refused.code == 2
+    message = "The selector 'random:order=most-confident-last' asks a language model; give --model."
+    assert message in " ".join(refused.err.split())
+    assert run_cli(*args, "-k", 1).code == 0  # one has one order
+    assert run_cli(*args, "-k", 3, "--model", "scripted").code == 0

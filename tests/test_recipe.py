@@ -9,6 +9,7 @@ import kshot
 from kshot.asking import UNIFORM_SHARE, Asker
 from kshot.baselines import BASELINES
 from kshot.core.errors import UserError
+from kshot.core.plugins import resolve
 from kshot.core.protocols import Capability
 from kshot.core.types import Example, Query, Task
 from kshot.evaluation.prequential import make_stream
@@ -16,7 +17,7 @@ from kshot.learning.make import make_learner
 from kshot.learning.prompted import refit_point
 from kshot.models.scripted import ScriptedModel
 from kshot.recipe import known_recipes, parse_recipes
-from kshot.selection import SELECTORS
+from kshot.selection import ON_REQUEST, SELECTORS
 from kshot.tuning import TUNERS
 
 NOUNS = {"sport": ["goal", "match", "team", "cup"], "tech": ["chip", "phone", "code", "web"], "food": ["bread", "soup"]}
@@ -32,13 +33,15 @@ def examples(n: int, *, seed: int = 0) -> tuple[Example, ...]:
 
 
 TASK = Task("nouns", "classification", examples(24), labels=tuple(NOUNS))
+TASK_LEVEL = [name for name, cls in SELECTORS.items() if resolve(cls).per_query is False or name == "random"]
 TINY = kshot.load_model("tiny")
 
 
 def predict(name: str, stream: tuple[Example, ...], *, seed: int = 0):
     (recipe,) = parse_recipes(f"{name}:lr=1e-3/1e-2,steps=1" if name in TUNERS else name, shots=4)
     model = TINY if name in TUNERS else ScriptedModel()
-    learner = make_learner(recipe, TASK, Asker.for_task(TASK, model), seed=seed)
+    judge = Asker.for_task(TASK, TINY) if Capability.GRADIENTS in recipe.selector_needs else None
+    learner = make_learner(recipe, TASK, Asker.for_task(TASK, model), seed=seed, judge=judge)
     return learner.predict([Query(e, stream[:i]) for i, e in enumerate(stream)])
 
 
@@ -63,7 +66,7 @@ def test_demonstrations_are_from_the_past_and_never_repeat(name):
     for i, prediction in enumerate(predict(name, TASK.train)):
         assert set(prediction.demonstrations) <= set(ids[:i])
         assert len(set(prediction.demonstrations)) == len(prediction.demonstrations)
-        if name not in (*BASELINES, *TUNERS, "zero-shot", "all-past", "random", "diverse", "best-of-n"):
+        if name not in (*BASELINES, *TUNERS, "zero-shot", "all-past", *TASK_LEVEL):
             assert len(prediction.demonstrations) == min(4, i)
 
 
@@ -97,7 +100,7 @@ def test_recipes_are_read_with_their_settings():
     bm25, random, zero = parse_recipes("bm25,random:k=8,balanced=true, zero-shot", shots=4)
     assert (bm25.k, random.k, zero.k) == (4, 8, 0)
     assert random.selector.balanced
-    cheap = [name for name in SELECTORS if name != "best-of-n"]
+    cheap = [name for name in SELECTORS if name not in ON_REQUEST]
     assert [r.name for r in parse_recipes("all", shots=4)] == [*BASELINES, "zero-shot", *cheap, *TUNERS]
     both = [r.name for r in parse_recipes("best-of-n,all,random:k=2", shots=4)]
     assert both == ["best-of-n", *BASELINES, "zero-shot", *cheap, *TUNERS, "random:k=2"]

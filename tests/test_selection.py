@@ -1,8 +1,9 @@
 import inspect
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kshot.core.errors import UserError
+from kshot.core.gradients import GradientSettings
 from kshot.core.plugins import configure, resolve
 from kshot.core.protocols import Selector
+from kshot.core.seeding import generator
 from kshot.core.types import Example, FloatArray
 from kshot.models.embedding import _load, load_encoder
 from kshot.selection import SELECTORS
@@ -44,10 +47,20 @@ class StubJudge:
 
     def __init__(self):
         self.calls: list[tuple[list[tuple[Example, ...]], list[Example]]] = []
+        self.notes: list[Mapping[str, Any]] = []
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         self.calls.append(([tuple(s) for s in shown], list(queries)))
         return np.array([self.bits(s, q) for s, q in zip(shown, queries, strict=True)])
+
+    def gradients(self, examples: Sequence[Example], how: GradientSettings, *, seed: int) -> np.ndarray:
+        """Numbers that depend on the seed and the texts alone, as many as the settings say."""
+        n_blocks = len(how.snapshot_steps(len(examples)))
+        rows = [generator(seed, how.of, e.input, e.output).normal(size=n_blocks * 8) for e in examples]
+        return np.array(rows, dtype=np.float32)
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        self.notes.append(values)
 
     @staticmethod
     def bits(shown: Sequence[Example], query: Example) -> float:

@@ -15,8 +15,9 @@ from kshot.core.training import Batch, DivergedError, Lesson, Training, Training
 from kshot.core.types import Example, Prompt, ScoreRequest, Segment, Task
 from kshot.engine.guidance import norm
 from kshot.engine.language_model import Engine
+from kshot.engine.rows import TrainingRow
 from kshot.engine.trained import TrainedEngine
-from kshot.engine.training import Trainer, TrainingRow
+from kshot.engine.training import Trainer
 from kshot.models.hf import Backbone
 from kshot.models.tiny import ByteTokenizer, tiny_backbone
 from kshot.runs.store import SqliteStore
@@ -63,7 +64,7 @@ def moved(model: TrainedEngine, n: int = 3) -> TrainedEngine:
 
 
 def rows(model: TrainedEngine, texts) -> list[TrainingRow]:
-    return [model._row(one) for one in texts]
+    return [model.training_row(one) for one in texts]
 
 
 def gradient(model: TrainedEngine, of: list[TrainingRow], *, can_pack: bool = True, **settings: int):

@@ -16,6 +16,7 @@ from kshot.adapted import AdaptedModel
 from kshot.asking import Asker
 from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, missing_extra
+from kshot.core.gradients import GradientStore
 from kshot.core.progress import Progress, Silence
 from kshot.core.protocols import LanguageModel
 from kshot.core.seeding import digest, generator
@@ -127,7 +128,7 @@ def adapt(
     asker = Asker.for_task(task, language_model, layout)
     judge = Asker.for_task(task, judge_model) if judge_model else None
     aligned = Source(Asker.for_task(source, language_model, layout), source.train) if source else None
-    check_model(task, stream, chosen_recipes, asker, is_named="all" not in recipes)
+    check_model(task, stream, chosen_recipes, asker, judge, is_named="all" not in recipes)
     identity = {
         "task": task.fingerprint,
         "model": language_model.fingerprint,
@@ -141,8 +142,9 @@ def adapt(
     open_run(folder, identity | {"task_name": task.name, "model_name": language_model.name})
     store = SqliteStore(folder / "store.sqlite")
     try:
-        asker = replace(asker, model=language_model.with_store(store))
-        judge = replace(judge, model=judge.model.with_store(store)) if judge else None
+        kept = GradientStore(folder / "gradients")
+        asker = replace(asker, model=language_model.with_store(store), gradient_store=kept)
+        judge = replace(judge, model=judge.model.with_store(store), gradient_store=kept) if judge else None
         _say(progress, task, asker, stream)
         measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, deadline)
         scored = {recipe.name: measuring.rows(recipe) for recipe in chosen_recipes}
@@ -171,7 +173,7 @@ def adapt(
     finally:
         store.close()
     best.save(folder / "best")
-    _record(folder, task, language_model, board, scored, summaries, stream, identity, measuring.configurations)
+    _record(folder, task, language_model, board, scored, summaries, stream, identity, measuring)
     return Run(folder, tuple(board), winner.name, best, work)
 
 
@@ -223,10 +225,18 @@ def check_source(recipes: Sequence[Recipe], *, with_source: bool) -> None:
         raise UserError("--source is for recipes that train weights; name one, as --recipes icl+ft.")
 
 
-def check_model(task: Task, stream: Stream, recipes: Sequence[Recipe], asker: Asker, *, is_named: bool = True) -> None:
+def check_model(
+    task: Task,
+    stream: Stream,
+    recipes: Sequence[Recipe],
+    asker: Asker,
+    judge: Asker | None = None,
+    *,
+    is_named: bool = True,
+) -> None:
     """Raise UserError where a model lacks what a recipe needs, if it was named, or an example is too long for it."""
     for recipe in recipes if is_named else ():
-        make_learner(recipe, task, asker, seed=0)
+        make_learner(recipe, task, asker, seed=0, judge=judge)
     for tuner in (v.tuner for r in recipes for v in r.variants if not lacking(v, task, asker)):
         first = stream.examples[:2]
         for lesson in tuner.lessons(first, lambda: (), step=1, rng=generator(0, "check")) if tuner else ():
@@ -289,7 +299,7 @@ def _record(
     summaries: Mapping[str, dict[str, Any] | str],
     stream: Stream,
     identity: dict[str, Any],
-    configurations: Mapping[str, list[dict[str, Any]]],
+    measuring: Measuring,
 ) -> None:
     """Write samples.jsonl and results.json, in the shape of lm-eval, with the leaderboard beside it."""
     write_jsonl(folder / "samples.jsonl", (r for rows in scored.values() if not isinstance(rows, str) for r in rows))
@@ -311,7 +321,8 @@ def _record(
             "removed": list(stream.removed),
             "leaderboard": list(board),
             "chosen": board[0]["recipe"],
-            "configurations": dict(configurations),
+            "configurations": dict(measuring.configurations),
+            "selections": list(measuring.selections),
             "kshot_version": __version__,
             "python": platform.python_version(),
         },

@@ -20,13 +20,13 @@ from kshot.evaluation.forgetting import forgetting
 from kshot.evaluation.metrics import check_references
 from kshot.evaluation.prequential import primary_metric, sample_row, summarise
 from kshot.learning.make import make_learner, tuned_learner
-from kshot.learning.prompted import chosen, fitted, shown
+from kshot.learning.prompted import PromptLearner, chosen, fitted, shown
 from kshot.learning.tuned import Keep, Source, TunedLearner
 from kshot.prompts.chat import composer_for
 from kshot.recipe import Recipe, parse_recipe
 from kshot.runs.record import write_folder
 from kshot.selection.all_past import AllPast
-from kshot.selection.order import AS_SELECTED, PER_QUERY
+from kshot.selection.order import AS_SELECTED, MOST_CONFIDENT_LAST, PER_QUERY, ZeroShotBits
 from kshot.tasks.inputs import under_own_names
 from kshot.tasks.validate import duplicate_key
 
@@ -47,6 +47,7 @@ class AdaptedModel:
         seed: The run's seed.
         choice: How it was chosen, for the record.
         temperature: Of the probabilities over candidates, as fitted on the stream.
+        bits: What the selector's model has said of the pool, by id, where the order for each query goes by it.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class AdaptedModel:
         seed: int,
         choice: Mapping[str, Any],
         temperature: float = 1.0,
+        bits: Mapping[str, float] | None = None,
     ):
         self.task = task
         self.recipe = recipe
@@ -67,12 +69,15 @@ class AdaptedModel:
         self.seed = seed
         self.choice = dict(choice)
         self.temperature = temperature
+        self.bits = dict(bits or {})
         learning = replace(recipe, tuner=None)  # what was to be learnt is in the asker's model
         if recipe.selector and not recipe.selector.per_query:
             # The pool is what is shown, in its order, unless the order depends on the query
             order = recipe.order if recipe.order in PER_QUERY else AS_SELECTED
             learning = replace(learning, selector=AllPast(limit=max(1, len(self.pool))), order=order)
         self._learner = make_learner(learning, task, self.asker, seed=seed)
+        if isinstance(self._learner, PromptLearner):
+            self._learner.bits.known |= self.bits
 
     @classmethod
     def fit(
@@ -101,23 +106,26 @@ class AdaptedModel:
             keep: Where the run that chose it has kept its training.
             source: Another task, for tuners that align with one.
         """
-        pool = tuple(examples)
+        pool, known, judge = tuple(examples), {}, judge or asker  # also where the model that answers is trained
         if recipe.tuner:
             how: Any = {"seed": seed, "judge": judge, "keep": keep, "source": source}
             if recipe.alternatives:
                 race = tuned_learner(recipe, asker, **how)
                 race.predict([Query(e, pool[:i]) for i, e in enumerate(pool)])
                 recipe = race.winner
-            learner = TunedLearner(recipe, asker, judge or asker, seed, keep=keep, source=source)
+            learner = TunedLearner(recipe, asker, judge, seed, keep=keep, source=source)
             learner.learn(pool)
             choice = {**choice, "forgetting": forgetting(asker.model, learner.model)}
             asker = replace(asker, model=learner.model)
         if recipe.selector is None and recipe.baseline is None:
             pool = ()
         elif recipe.selector and not recipe.selector.per_query:
-            selector = fitted(recipe.selector, pool, judge=judge or asker, seed=seed)
-            pool = shown(recipe, [pool[i] for i in chosen(selector, pool, recipe.k, None, seed=seed)], None, seed=seed)
-        return cls(asker.task, recipe, pool, asker, seed=seed, choice=choice, temperature=temperature)
+            selector = fitted(recipe.selector, pool, judge=judge, seed=seed)
+            picked = [pool[i] for i in chosen(selector, pool, recipe.k, None, seed=seed)]
+            pool = shown(recipe, picked, None, seed=seed, bits=ZeroShotBits(judge))
+        elif recipe.order == MOST_CONFIDENT_LAST:  # any of them may be shown to a query
+            known = dict(zip((e.id for e in pool), ZeroShotBits(judge)(pool), strict=True))
+        return cls(asker.task, recipe, pool, asker, seed=seed, choice=choice, temperature=temperature, bits=known)
 
     @property
     def _trained(self) -> TrainableModel | None:
@@ -132,7 +140,7 @@ class AdaptedModel:
     def with_model(self, model: LanguageModel) -> "AdaptedModel":
         """Return the same adapted model on another instance of its language model."""
         asker = replace(self.asker, model=model) if self.asker else None
-        how: Any = {"seed": self.seed, "choice": self.choice, "temperature": self.temperature}
+        how: Any = {"seed": self.seed, "choice": self.choice, "temperature": self.temperature, "bits": self.bits}
         return AdaptedModel(self.task, self.recipe, self.pool, asker, **how)
 
     @property
@@ -289,7 +297,8 @@ class AdaptedModel:
             "seed": self.seed,
             "choice": self.choice,
         }
-        rows = [{k: v for k, v in asdict(e).items() if k in _ROW_FIELDS and v} for e in self.pool]
+        noted = {i: {"bits": bits} for i, bits in self.bits.items()}
+        rows = [{k: v for k, v in asdict(e).items() if k in _ROW_FIELDS and v} | noted.get(e.id, {}) for e in self.pool]
         write_folder(
             folder,
             {
@@ -385,6 +394,7 @@ def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedMo
             trained = model.trainable(recipe.training, seed=about["seed"])
             trained.load_weights(_place(folder) / ADAPTER, about["adapter"]["fingerprint"])
             asker = replace(asker, model=trained)
+    bits = {row["id"]: row.pop("bits") for row in pool if "bits" in row}
     examples = [Example(**{**row, "choices": tuple(row.get("choices", ()))}) for row in pool]
-    how: Any = {"seed": about["seed"], "choice": about["choice"], "temperature": about["temperature"]}
+    how: Any = {"seed": about["seed"], "choice": about["choice"], "temperature": about["temperature"], "bits": bits}
     return AdaptedModel(task, recipe, examples, asker, **how)

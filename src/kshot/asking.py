@@ -1,13 +1,17 @@
 """Asking a language model about one task: prompts that fit, scores of answers, generated answers."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import log, log2
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
-from kshot.core.protocols import Composer, LanguageModel
+from kshot.core.gradients import GradientSettings, GradientStore
+from kshot.core.progress import Progress, Silence
+from kshot.core.protocols import Capability, Composer, LanguageModel
 from kshot.core.training import Lesson, TrainingText
 from kshot.core.types import (
     Example,
@@ -50,14 +54,18 @@ class Asker:
 
     Attributes:
         answer_tokens: The most tokens of a generated answer; open tasks keep room for so many.
-        heartbeat: Called with 0 between parts of the work that selectors ask for.
+        progress: Told of the work that selectors ask for.
+        gradient_store: Where gradients are kept.
+        notes: Where selectors' notes go.
     """
 
     task: Task
     model: LanguageModel
     composer: Composer
     answer_tokens: int
-    heartbeat: Callable[[int], None] | None = None
+    progress: Progress = field(default_factory=Silence)
+    gradient_store: GradientStore = GradientStore()
+    notes: Callable[[Mapping[str, Any]], None] | None = None
 
     @classmethod
     def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "Asker":
@@ -131,11 +139,31 @@ class Asker:
         """
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         answers = [self.answers(query) for query in queries]
-        tell = self.heartbeat
-        scores = self.score(prompts, answers, progress=(lambda _: tell(0)) if tell else None)
+        self.progress.begin("asking for the selector", len(prompts))
+        scores = self.score(prompts, answers, progress=self.progress.advance)
         bits = []
         for query, candidates, row in zip(queries, answers, scores, strict=True):
             at = candidates.index(query.output)
             log_prob = row[at] if self.task.is_open else np.log(normalised(row)[at])
             bits.append(-log_prob / np.log(2))
         return np.array(bits)
+
+    def gradients(self, examples: Sequence[Example], how: GradientSettings, *, seed: int) -> NDArray[np.float32]:
+        """Return each example's gradients without demonstrations; implements `kshot.core.protocols.Judge`.
+
+        Raises:
+            UserError: The model has no gradients.
+        """
+        if Capability.GRADIENTS not in self.model.capabilities:
+            raise UserError(
+                f"Gradients need a model with weights; '{self.model.name}' has none. Name one with --selector-model "
+                "(`kshot select`: --model)."
+            )
+        texts = [self.training_text(Lesson((), example)) for example in examples]
+        self.progress.begin("gradients", how.n_runs(len(texts)))
+        return self.model.gradients(texts, how, seed=seed, store=self.gradient_store, progress=self.progress.advance)
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Hand over what a selector wants to be known; implements `kshot.core.protocols.Judge`."""
+        if self.notes:
+            self.notes(values)

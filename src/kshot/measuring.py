@@ -1,14 +1,14 @@
 """Measure recipes over one stream: predictions from the store or computed, what was fitted beside them, sample rows."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kshot import __version__
 from kshot.asking import Asker
-from kshot.core.progress import Progress
+from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.training import DivergedError
 from kshot.core.types import Prediction, Task
@@ -22,6 +22,17 @@ from kshot.runs.store import SqliteStore
 
 class BudgetSpentError(Exception):
     """The time is over; raised between packs, when what was scored is stored."""
+
+
+@dataclass(frozen=True)
+class _Aside(Silence):
+    """Work for a selector: it counts as no prediction, but the time is looked at."""
+
+    tell: Callable[[int], None]
+
+    def advance(self, n: int) -> None:
+        """Tell that the run goes on."""
+        self.tell(0)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class Measuring:
     temperatures: dict[str, float] = field(default_factory=dict)
     settled: dict[str, Recipe] = field(default_factory=dict)  # what has won in the race of a recipe's settings
     configurations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    selections: list[Mapping[str, Any]] = field(default_factory=list)  # what selectors have noted
 
     def rows(self, recipe: Recipe) -> "list[dict[str, Any]] | str":
         """Return a recipe's sample rows over the stream, or why there are none: its status on the leaderboard."""
@@ -48,7 +60,7 @@ class Measuring:
             return "not-applicable"
         if recipe.missing_package:
             return "not-installed"
-        if lacking(recipe, self.task, self.asker):
+        if lacking(recipe, self.task, self.asker, self.judge):
             return "not-supported"
         try:
             predictions = self._tuned(recipe) if recipe.tuner else self._predictions(recipe)
@@ -98,7 +110,7 @@ class Measuring:
         return predictions
 
     def _judge(self) -> Asker:
-        return replace(self.judge or self.asker, heartbeat=self._advance)
+        return replace(self.judge or self.asker, progress=_Aside(self._advance), notes=self.selections.append)
 
     def _tuned(self, recipe: Recipe) -> Sequence[Prediction]:
         """Return the predictions of a recipe that trains: its settings race along the stream."""

@@ -5,11 +5,13 @@ from dataclasses import replace
 from typing import Any, Self, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kshot.adaptation import DEFAULT_LIMIT, check_model, prepare
 from kshot.asking import Asker
+from kshot.core.gradients import GradientSettings, GradientStore
 from kshot.core.protocols import LanguageModel, TrainableModel
-from kshot.core.training import Batch, StepLog, Training
+from kshot.core.training import Batch, StepLog, Training, TrainingText
 from kshot.core.types import FloatArray, GenerateRequest, Generation, ScoreRequest, Task, Work
 from kshot.learning.make import lacking, make_learner
 from kshot.learning.tuned import Source
@@ -42,6 +44,19 @@ class Counting:
         self.tokens += n_tokens
         self.steps += 1
         return StepLog(0.0, n_tokens, 0, 0.0)
+
+    def gradients(
+        self,
+        texts: Sequence[TrainingText],
+        how: GradientSettings,
+        *,
+        seed: int,
+        store: GradientStore | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Count the tokens that are run forward (and as many backward), and return equal gradients."""
+        self.tokens += sum(prompt_tokens(text.prompt, self) for text in texts) * how.n_runs(len(texts)) // len(texts)
+        return np.zeros((len(texts), how.n_snapshots), dtype=np.float32)
 
     def with_store(self, store: object) -> Self:
         """Return itself; nothing is stored."""
@@ -85,17 +100,19 @@ def plan(
         task, recipes=recipes, shots=shots, seed=seed, limit=limit, with_source=source is not None
     )
     asker = Asker.for_task(task, model, layout)
-    check_model(task, stream, chosen_recipes, asker, is_named="all" not in recipes)
+    judge_asker = Asker.for_task(task, selector_model) if selector_model else None
+    check_model(task, stream, chosen_recipes, asker, judge_asker, is_named="all" not in recipes)
     rows = []
     for recipe in chosen_recipes:
         counting, judging = Counting(model), Counting(selector_model) if selector_model else None
-        if recipe.needs and not (recipe.missing_package or lacking(recipe, task, asker)) and recipe.suits(task):
+        can_run = recipe.suits(task) and not lacking(recipe, task, asker, judge_asker)
+        if can_run and recipe.needs and not recipe.missing_package:
             judge = Asker.for_task(task, judging) if judging else None
             aligned = Source(Asker.for_task(source, counting, layout), source.train) if source else None
             learner = make_learner(recipe, task, replace(asker, model=counting), seed=seed, judge=judge, source=aligned)
             learner.predict(stream.queries())
         tokens = counting.tokens + (judging.tokens if judging else 0)
-        n = len(stream.examples) if recipe.suits(task) and not lacking(recipe, task, asker) else 0
+        n = len(stream.examples) if can_run else 0
         rows.append(
             {"recipe": recipe.name, "predictions": n, "forward_tokens": tokens, "training_steps": counting.steps}
         )

@@ -83,6 +83,11 @@ class Recipe:
             return frozenset()
         return frozenset({Capability.SCORE, *([Capability.GRADIENTS] if self.tuner else [])})
 
+    @property
+    def selector_needs(self) -> frozenset[Capability]:
+        """What the model that its selector asks must be able to do."""
+        return getattr(self.selector, "needs", frozenset())
+
     def aligned(self) -> "Recipe":
         """Return the recipe, and its alternatives, aligned with a source task, where they train and do not say how."""
         training = self.training
@@ -105,7 +110,7 @@ def known_recipes() -> dict[str, str | None]:
 def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
     """Read recipes as written on the command line: "all", or "bm25,random:k=8,balanced=true,zero-shot".
 
-    "all" are those that are cheap; `best-of-n` has to be named, as in "all,best-of-n".
+    "all" are those that are cheap; others (`ON_REQUEST`) have to be named, as in "all,best-of-n".
 
     Args:
         text: Names, separated by commas; settings follow a colon.

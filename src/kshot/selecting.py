@@ -1,16 +1,23 @@
 """Choose demonstrations: for a prompt of one's own, or for another model's API."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from kshot.asking import Asker
 from kshot.core.errors import UserError
-from kshot.core.protocols import Judge, LanguageModel
-from kshot.core.types import Example, FloatArray, Task
+from kshot.core.gradients import GradientStore
+from kshot.core.progress import Progress, Silence
+from kshot.core.protocols import Judge, LanguageModel, Messages
+from kshot.core.types import Example, FloatArray, Prompt, Task
 from kshot.engine.load import load_model
 from kshot.evaluation.prequential import make_stream
 from kshot.learning.prompted import chosen, fitted, shown
+from kshot.prompts.chat import Chat
+from kshot.prompts.template import Template
 from kshot.recipe import parse_recipe
+from kshot.selection.order import ZeroShotBits
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,17 @@ class _NoJudge:
     selector: str
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
-        raise UserError(f"The selector '{self.selector}' asks a language model; give --model.")
+        raise self._error
+
+    def gradients(self, examples: Sequence[Example], how: Any, *, seed: int) -> Any:
+        raise self._error
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Keep nothing."""
+
+    @property
+    def _error(self) -> UserError:
+        return UserError(f"The selector '{self.selector}' asks a language model; give --model.")
 
 
 def select(
@@ -32,6 +49,9 @@ def select(
     layout: str = "auto",
     query: Example | str | None = None,
     seed: int = 0,
+    gradient_store: GradientStore | None = None,
+    progress: Progress | None = None,
+    notes: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> list[Example]:
     """Choose demonstrations from the training examples.
 
@@ -43,6 +63,9 @@ def select(
         layout: How that model is prompted, as for `adapt`.
         query: The input to choose for, where the selector chooses for each query.
         seed: As for `adapt`: the same seed gives the demonstrations of the adapted model.
+        gradient_store: Where gradients are kept, for selectors that take them.
+        progress: Told of the work that the selector asks for.
+        notes: Called with what the selector says of its choice.
 
     Returns:
         The demonstrations in the order of the prompt; the last one stands next to the query.
@@ -65,12 +88,15 @@ def select(
         raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
     if recipe.k != k:
         raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
-    judge: Judge = Asker.for_task(task, model, layout) if model else _NoJudge(selector)
+    judge: Judge = _NoJudge(selector)
+    if model:
+        told = {"progress": progress or Silence(), "gradient_store": gradient_store or GradientStore(), "notes": notes}
+        judge = replace(Asker.for_task(task, model, layout), **told)
     selector_at_work = fitted(recipe.selector, pool, judge=judge, seed=seed)
     indices = chosen(selector_at_work, pool, k, query if recipe.selector.per_query else None, seed=seed)
     if len(indices) > k:
         raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(indices)} whatever -k is.")
-    return list(shown(recipe, [pool[i] for i in indices], query, seed=seed))
+    return list(shown(recipe, [pool[i] for i in indices], query, seed=seed, bits=ZeroShotBits(judge)))
 
 
 def check_fits(task: Task, chosen: Sequence[Example], model: LanguageModel, *, layout: str = "auto") -> int:
@@ -87,3 +113,72 @@ def check_fits(task: Task, chosen: Sequence[Example], model: LanguageModel, *, l
             f"{len(chosen)} are too many. Use a smaller -k."
         )
     return sum(model.count_tokens(s.text) for s in prompt.segments[:-1])
+
+
+def as_jsonl(task: Task, demonstrations: Sequence[Example]) -> str:
+    """Return a line of JSON for each demonstration, as a task's file has them."""
+    names = ("context", "choices", "references")
+    rows = [
+        {"id": e.id, "input": e.input, "output": e.output} | {k: v for k in names if (v := getattr(e, k))}
+        for e in demonstrations
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def as_prompt(task: Task, demonstrations: Sequence[Example]) -> str:
+    r"""Return the plain prompt; "{input}" stands where the query goes, and the answer begins where it ends.
+
+    Where demonstrations have contexts, "{context}" stands for the query's. Replace the last ones, do not format: all
+    other braces are those of the examples.
+
+    Example:
+        >>> task = Task("t", "classification", (), labels=("a", "b"), instruction="Say a or b.")
+        >>> as_prompt(task, [Example("1", "a", "x")])
+        'Say a or b.\n\nText: 1\nLabel: a\n\nText: {input}\nLabel:'
+    """
+    return Template().compose(task, demonstrations, _placeholder(demonstrations)).text
+
+
+def as_messages(task: Task, demonstrations: Sequence[Example]) -> list[dict[str, str]]:
+    """Return the conversation for a chat API: the instruction as system, demonstrations as turns, then "{input}"."""
+    return Chat(_AnyApi(), "any API").messages(task, demonstrations, _placeholder(demonstrations))
+
+
+def formatter(name: str) -> Callable[[Task, Sequence[Example]], str]:
+    """Return the function that writes demonstrations in a format of `FORMATS`.
+
+    Raises:
+        UserError: An unknown format.
+    """
+    if name not in FORMATS:
+        raise UserError(f"--format must be one of {', '.join(FORMATS)}; got '{name}'.")
+    return FORMATS[name]
+
+
+def _messages_line(task: Task, demonstrations: Sequence[Example]) -> str:
+    return json.dumps(as_messages(task, demonstrations), ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Task, Sequence[Example]], str]] = {
+    "jsonl": as_jsonl,
+    "prompt": as_prompt,
+    "messages": _messages_line,
+}
+
+
+def _placeholder(demonstrations: Sequence[Example]) -> Example:
+    """Return a query that stands for any."""
+    return Example("{input}", "", "query", context="{context}" if any(e.context for e in demonstrations) else None)
+
+
+class _AnyApi:
+    """The chat format of an API, which takes every role; its messages are sent, never its text."""
+
+    fingerprint = "any"
+
+    def render(self, messages: Messages, *, open_answer: bool) -> str:
+        text = "".join(f"<{m['role']}>{m['content']}</{m['role']}>" for m in messages)
+        return text + "<assistant>" * open_answer
+
+    def agrees(self, prompt: Prompt, messages: Messages) -> bool:
+        return True

@@ -15,7 +15,8 @@ from kshot.core.training import Training
 from kshot.core.types import Prompt, Segment
 from kshot.engine.guidance import norm
 from kshot.engine.language_model import Engine
-from kshot.engine.training import Trainer, TrainingRow
+from kshot.engine.rows import TrainingRow
+from kshot.engine.training import Trainer
 from kshot.models.hf import Backbone
 from kshot.models.load import load_white_box
 from kshot.models.weights import TrainedWeights

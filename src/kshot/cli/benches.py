@@ -7,7 +7,7 @@ from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, did_you_mean, missing_extra
 from kshot.core.plugins import find, resolve
 
-SPEED, QUALITY = ("scoring", "step"), ("weights", "guidance")
+SPEED, QUALITY = ("scoring", "step", "gradients", "large-pool"), ("weights", "guidance", "selection")
 
 
 def speed_benchmark(name: str, model: str) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def speed_benchmark(name: str, model: str) -> dict[str, Any]:
     if name not in SPEED:
         raise UserError(f"there is no benchmark '{name}'.{did_you_mean(name, (*SPEED, *QUALITY))}")
     try:
-        run = resolve(f"kshot.bench.{name}:run")
+        run = resolve(f"kshot.bench.{name.replace('-', '_')}:run")
     except ImportError as error:
         raise missing_extra(error.name or "torch", "hf", f"The benchmark '{name}'") from error
     return run(model)

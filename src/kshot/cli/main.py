@@ -10,7 +10,19 @@ import typer
 from kshot import __version__
 from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import parse_columns, read_config, recipe_names
+from kshot.cli.options import (
+    ColumnsOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    LayoutOption,
+    ModelOption,
+    RevisionOption,
+    TaskArgument,
+    load_task,
+)
 from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
+from kshot.cli.select import select
 from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError
 
@@ -21,29 +33,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-TaskArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="TASK", help="Folder; .jsonl, .csv or .parquet file; hf://NAME[:CONFIG][@TRAIN[,TEST]]; builtin:NAME."
-    ),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", help="Hub id or folder, demo, gguf:FILE, tiny, scripted."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one line of JSON on stdout.")]
-ColumnsOption = Annotated[
-    str | None,
-    typer.Option("--columns", help="Column names of the file, as input=question,output=answer."),
-]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, …")]
-DtypeOption = Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
-LayoutOption = Annotated[
-    str | None,
-    typer.Option("--layout", help="plain; turns or block of the model's chat template; auto (the default)."),
-]
-RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag on the hub.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -160,58 +149,7 @@ def _print_run(run: Any, metric: str) -> None:
     stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})", markup=False)
 
 
-@app.command()
-@guarded
-def select(
-    task: TaskArgument,
-    selector: Annotated[str, typer.Option(help="A selector, as random or random:balanced=true.")],
-    k: Annotated[int, typer.Option("-k", help="How many demonstrations.")],
-    model: ModelOption = None,
-    layout: LayoutOption = None,
-    query: Annotated[str | None, typer.Option(help="The input to choose for (bm25, dense).")] = None,
-    seed: Annotated[int, typer.Option(help="As for adapt.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write JSONL here instead of to stdout.")] = None,
-    columns: ColumnsOption = None,
-) -> None:
-    """Choose demonstrations and print them as JSONL, in the order of the prompt."""
-    import json
-
-    from kshot.core.types import Example
-    from kshot.engine.load import load_model
-    from kshot.runs.record import write_text
-    from kshot.selecting import check_fits
-    from kshot.selecting import select as run_select
-
-    loaded = _loaded(task, columns)
-    asked = Example(query, "", "query") if query else None
-    language_model = load_model(model) if model is not None else None
-    chosen = run_select(loaded, selector, k, model=language_model, layout=layout or "auto", query=asked, seed=seed)
-    if language_model is not None:
-        n_tokens = check_fits(loaded, chosen, language_model, layout=layout or "auto")
-        stderr.print(f"{n_tokens} tokens for '{model}'", markup=False)
-    lines = "".join(
-        json.dumps({"id": e.id, "input": e.input, "output": e.output} | _optional(e), ensure_ascii=False) + "\n"
-        for e in chosen
-    )
-    if out:
-        write_text(out, lines)
-    else:
-        sys.stdout.write(lines)
-
-
-def _loaded(task: str, columns: str | None, *, kind_matters: bool = True) -> Any:
-    """Load a task and tell what was guessed."""
-    from kshot.core.types import Task
-
-    loaded = Task.load(task, columns=parse_columns(columns))
-    for note in loaded.notes:
-        if kind_matters or not note.startswith("kind is guessed"):
-            stderr.print(f"note: {note}", markup=False)
-    return loaded
-
-
-def _optional(example: Any) -> dict[str, Any]:
-    return {k: v for k in ("context", "choices", "references") if (v := getattr(example, k))}
+app.command()(select)
 
 
 @app.command()
@@ -263,7 +201,7 @@ def evaluate(
     from kshot.adapted import load
 
     is_file = Path(task).is_file()
-    loaded = _loaded(task, columns, kind_matters=not is_file)
+    loaded = load_task(task, columns, kind_matters=not is_file)
     with TerminalProgress() as progress:
         adapted = load(folder)
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them

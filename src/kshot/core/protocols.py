@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kshot.core.training import Batch, Lesson, StepLog, Training
+from kshot.core.gradients import GradientSettings, GradientStore
+from kshot.core.training import Batch, Lesson, StepLog, Training, TrainingText
 from kshot.core.types import (
     Example,
     FloatArray,
@@ -158,6 +160,29 @@ class LanguageModel(Protocol):
         """
         ...
 
+    def gradients(
+        self,
+        texts: Sequence[TrainingText],
+        how: GradientSettings,
+        *,
+        seed: int,
+        store: GradientStore | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the gradient of each text's loss at each snapshot, `[n_texts, n_snapshots * dim]`.
+
+        Args:
+            texts: Each ends with its answer.
+            how: With respect to what, and where on the way of learning them.
+            seed: For every random choice.
+            store: Where they are kept.
+            progress: Called with the number of texts run since the last call, `how.n_runs(len(texts))` in all.
+
+        Raises:
+            ModelError: It lacks the capability GRADIENTS, or a gradient is not finite.
+        """
+        ...
+
 
 class TrainableModel(LanguageModel, Protocol):
     """A language model that learns; its fingerprint depends on everything learnt, in its order."""
@@ -230,12 +255,25 @@ class Judge(Protocol):
         """
         ...
 
+    def gradients(self, examples: Sequence[Example], how: GradientSettings, *, seed: int) -> NDArray[np.float32]:
+        """Return for each example the gradients of its output's loss, without demonstrations, at each snapshot.
+
+        Returns:
+            `[n_examples, n_snapshots * dim]`, perhaps memory-mapped.
+        """
+        ...
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Keep what a user may want to know of a choice."""
+        ...
+
 
 class Selector(Protocol):
     """Chooses and orders demonstrations, for a whole task or for each query.
 
     `per_query` says which: a per-query selector is fitted on all the past at every step of a stream, a
-    task-level one again whenever the past has doubled.
+    task-level one again whenever the past has doubled. One that asks the judge for more than scores says so in an
+    attribute `needs`, a set of `Capability`.
     """
 
     @property

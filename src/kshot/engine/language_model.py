@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
+from kshot.core.gradients import GradientSettings, GradientStore
 from kshot.core.protocols import Capability, ChatFormat, Store, TrainableModel
 from kshot.core.seeding import digest
-from kshot.core.training import Training
+from kshot.core.training import Training, TrainingText
 from kshot.core.types import EncodedPrompt, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
 from kshot.engine.generation import Decoding, generate_packed, generate_plain, groups_of, needed_groups
+from kshot.engine.rows import TrainingRow
 from kshot.engine.scoring import score_packed, score_plain
 from kshot.engine.trie import build_tree, cut, packs_for
 from kshot.models.hf import Backbone, NotPackableError
@@ -125,6 +128,49 @@ class Engine:
             if segment.role == "answer":
                 spans.append((start, len(ids)))
         return EncodedPrompt(tuple(ids), tuple(spans))
+
+    def training_row(self, text: TrainingText) -> TrainingRow:
+        """Turn a text to be learnt into token ids and the positions that are learnt.
+
+        Raises:
+            UserError: It is too long for the model, or has no answer.
+        """
+        encoded = self.encode(text.prompt)
+        if len(encoded.ids) > self.max_tokens:
+            raise UserError(
+                f"A text to be learnt must fit the model's {self.max_tokens} tokens; got {len(encoded.ids)}. Use fewer "
+                "demonstrations (k) or shorter examples."
+            )
+        spans = encoded.answer_spans[-1:] if text.last_only else encoded.answer_spans
+        supervised = tuple(at for start, end in spans for at in range(max(start, 1), end))
+        if not supervised:
+            raise UserError("A text to be learnt must have an answer of at least one token; got none.")
+        return TrainingRow(encoded.ids, supervised)
+
+    def gradients(
+        self,
+        texts: Sequence[TrainingText],
+        how: GradientSettings,
+        *,
+        seed: int,
+        store: GradientStore | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the gradient of each text's loss at each snapshot, `[n_texts, n_snapshots * dim]`.
+
+        Raises:
+            UserError: A text too long for the model or without an answer, or a store of something else.
+            ModelError: A gradient is not finite.
+        """
+        from kshot.engine.gradients import ExampleGradients
+
+        taken = ExampleGradients(self.backbone, how, can_pack=self.obstacle is None, seed=seed)
+        return taken.along_training(
+            [self.training_row(text) for text in texts],
+            about={"model": self.fingerprint},
+            store=store or GradientStore(),
+            progress=progress or (lambda n: None),
+        )
 
     @cached_property
     def obstacle(self) -> str | None:

@@ -5,13 +5,12 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from kshot.core.errors import UserError
 from kshot.core.protocols import Capability, Store
 from kshot.core.seeding import digest
-from kshot.core.training import Batch, StepLog, Training, TrainingText
+from kshot.core.training import Batch, StepLog, Training
 from kshot.core.types import FloatArray, GenerateRequest, Generation, ScoreRequest, Work
 from kshot.engine.language_model import Engine
-from kshot.engine.training import Trainer, TrainingRow
+from kshot.engine.training import Trainer
 from kshot.models.weights import TrainedWeights, read_adapter
 
 
@@ -76,21 +75,8 @@ class TrainedEngine(Engine):
             DivergedError: Loss or gradient is not finite.
             ModelError: Too little memory.
         """
-        rows = [[self._row(text) for text in texts] for texts in (batch.texts, batch.support, batch.source)]
+        rows = [[self.training_row(text) for text in texts] for texts in (batch.texts, batch.support, batch.source)]
         return self._trainer.step(*rows)
-
-    def _row(self, text: TrainingText) -> TrainingRow:
-        encoded = self.encode(text.prompt)
-        if len(encoded.ids) > self.max_tokens:
-            raise UserError(
-                f"A text to be learnt must fit the model's {self.max_tokens} tokens; got {len(encoded.ids)}. Use fewer "
-                "demonstrations (k) or shorter examples."
-            )
-        spans = encoded.answer_spans[-1:] if text.last_only else encoded.answer_spans
-        supervised = tuple(at for start, end in spans for at in range(max(start, 1), end))
-        if not supervised:
-            raise UserError("A text to be learnt must have an answer of at least one token; got none.")
-        return TrainingRow(encoded.ids, supervised)
 
     def save_state(self, file: Path, about: Mapping[str, Any]) -> None:
         """Write everything that training needs to go on, with `about` beside it."""

@@ -1,15 +1,13 @@
 """The one training loop: a step of gradient descent on the answers in a batch of texts.
 
-Logits are computed only where an answer's token is predicted. Texts of a batch stand one behind the other in a row, and
-each sees itself alone; where an architecture cannot be packed they are run one by one. Gradients of parts of a batch
-add up to that of the whole.
+Texts of a batch share rows (`kshot.engine.rows`); gradients of parts of a batch add up to that of the whole.
 
 Source: the loss of Bornschein et al. (2025), section 3, https://arxiv.org/abs/2512.19879. Differs: the mean over the
 supervised tokens of a step, so that a learning rate means the same for any number of demonstrations.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -19,27 +17,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from kshot.core.errors import ModelError
 from kshot.core.seeding import digest
 from kshot.core.training import DivergedError, StepLog, Training
 from kshot.engine.guidance import Gradient, Guide, cosine, norm
+from kshot.engine.rows import TrainingRow, answer_losses, parts
 from kshot.models.hf import Backbone
+from kshot.models.prefix import Prefix
 from kshot.models.weights import TrainedWeights
 
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}
 _MICRO_TOKENS = {"cpu": 1024}
 _MICRO_TOKENS_ELSEWHERE = 8192
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-
-
-@dataclass(frozen=True)
-class TrainingRow:
-    """Token ids of a text, and the positions in it whose tokens are learnt (never the first)."""
-
-    ids: tuple[int, ...]
-    supervised: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,7 @@ class Trainer:
     def __init__(
         self,
         backbone: Backbone,
-        weights: TrainedWeights,
+        weights: TrainedWeights | Prefix,
         how: Training,
         *,
         fingerprint: str,
@@ -185,7 +176,7 @@ class Trainer:
         n_supervised = sum(len(row.supervised) for row in rows)
         total: Gradient = [torch.zeros_like(p) for p in self._parameters]
         loss_nats = 0.0
-        for part in self._parts(rows):
+        for part in parts(rows, can_pack=self._can_pack, max_tokens=self._micro_tokens):
             if with_graph:  # fused attention has no second derivative
                 with sdpa_kernel(SDPBackend.MATH):
                     loss = self._loss(part) / n_supervised
@@ -197,29 +188,15 @@ class Trainer:
             loss_nats += float(loss.detach())
         return Found(total, loss_nats, sum(len(row.ids) for row in rows))
 
-    def _parts(self, rows: Sequence[TrainingRow]) -> Iterator[list[TrainingRow]]:
-        """Divide a batch into rows that are run at once."""
-        part: list[TrainingRow] = []
-        for row in rows:
-            if part and (not self._can_pack or sum(len(r.ids) for r in (*part, row)) > self._micro_tokens):
-                yield part
-                part = []
-            part.append(row)
-        yield part
-
     def _loss(self, part: Sequence[TrainingRow]) -> torch.Tensor:
         """Return the summed negative log-probabilities of the supervised tokens, in nats."""
-        device = self._backbone.device
-        ids = torch.tensor([i for row in part for i in row.ids], device=device)
-        lengths = torch.tensor([len(row.ids) for row in part], device=device)
-        starts = (torch.cumsum(lengths, 0) - lengths).tolist()
-        targets = torch.tensor(
-            [start + at for start, row in zip(starts, part, strict=True) for at in row.supervised], device=device
-        )
-        positions = torch.cat([torch.arange(len(row.ids), device=device) for row in part])
-        attend = _BlockAttention(lengths, positions) if len(part) > 1 else None
-        logits = self._backbone.row_logits(ids, positions, attend, targets - 1)
-        return cross_entropy(logits, ids[targets], reduction="sum")
+        soft = self._weights.soft
+        return answer_losses(self._backbone, part, soft if soft is None else soft.expand(len(part), -1, -1)).sum()
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return AdamW's running means of gradients and of their squares, flat, `[n_parameters]` each."""
+        states = [self._optimiser.state[master] for master in self._masters]
+        return tuple(torch.cat([s[name].flatten() for s in states]) for name in ("exp_avg", "exp_avg_sq"))  # type: ignore
 
     def save(self, file: Path, about: Mapping[str, Any]) -> None:
         """Write weights, optimiser and guidance, so that training goes on as if it had never stopped.
@@ -268,34 +245,3 @@ class Trainer:
             self._guide.load_state(named("guide."), kept["guide"])
         self.n_steps, self.fingerprint = kept["n_steps"], kept["fingerprint"]
         return kept["about"]
-
-
-class _BlockAttention:
-    """Attention of texts that stand in one row: every token sees those of its own text that are not behind it.
-
-    Args:
-        lengths: Of the texts `[n_texts]`.
-        positions: Of each token in its text `[n]`.
-    """
-
-    def __init__(self, lengths: torch.Tensor, positions: torch.Tensor):
-        text = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-        self._distance = positions[:, None] - positions  # [n, n]
-        self._seen = (text[:, None] == text) & (self._distance >= 0)
-        self._masks: dict[int | None, torch.Tensor] = {}
-
-    def __call__(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scale: float | None,
-        window: int | None,
-    ) -> torch.Tensor:
-        """Attend; the signature is `kshot.models.hf.Attend`."""
-        if window not in self._masks:
-            self._masks[window] = self._seen if window is None else self._seen & (self._distance < window)
-        groups = query.shape[0] // key.shape[0]
-        keys, values = (t.repeat_interleave(groups, dim=0)[None] for t in (key, value))
-        return scaled_dot_product_attention(query[None], keys, values, attn_mask=self._masks[window], scale=scale)[0]

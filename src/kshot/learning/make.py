@@ -2,7 +2,7 @@
 
 from kshot.asking import Asker
 from kshot.core.errors import UserError
-from kshot.core.protocols import Capability, Judge, Learner
+from kshot.core.protocols import Capability, Learner
 from kshot.core.types import Task
 from kshot.learning.baseline import BaselineLearner
 from kshot.learning.prompted import PromptLearner
@@ -11,10 +11,13 @@ from kshot.learning.tuned import Keep, Source, TunedLearner
 from kshot.recipe import Recipe
 
 
-def lacking(recipe: Recipe, task: Task, asker: Asker | None) -> frozenset[Capability]:
-    """Return what a recipe needs on this task and the model cannot do."""
+def lacking(recipe: Recipe, task: Task, asker: Asker | None, judge: Asker | None = None) -> frozenset[Capability]:
+    """Return what a recipe needs on this task and the model, or the one that its selector asks, cannot do."""
     needs = recipe.needs | ({Capability.GENERATE} if task.is_open and recipe.needs else set())
-    return needs - (asker.model.capabilities if asker else frozenset())
+    asked = judge or asker
+    return (needs - (asker.model.capabilities if asker else frozenset())) | (
+        recipe.selector_needs - (asked.model.capabilities if asked else frozenset())
+    )
 
 
 def make_learner(
@@ -23,7 +26,7 @@ def make_learner(
     asker: Asker | None,
     *,
     seed: int,
-    judge: Judge | None = None,
+    judge: Asker | None = None,
     keep: Keep | None = None,
     source: Source | None = None,
 ) -> Learner:
@@ -43,10 +46,11 @@ def make_learner(
     """
     if recipe.baseline:
         return BaselineLearner(recipe.name, recipe.baseline, task, seed)
-    missing = lacking(recipe, task, asker)
+    missing = lacking(recipe, task, asker, judge)
     if asker is None or missing:
         can = ", ".join("be trained" if m is Capability.GRADIENTS else m.value for m in sorted(missing))
-        raise UserError(f"The recipe '{recipe.name}' needs a model that can {can}; give another --model.")
+        for_selector = " or --selector-model" if missing & recipe.selector_needs else ""
+        raise UserError(f"The recipe '{recipe.name}' needs a model that can {can}; give another --model{for_selector}.")
     if recipe.tuner:
         return tuned_learner(recipe, asker, seed=seed, judge=judge, keep=keep, source=source)
     return PromptLearner(recipe, asker, judge or asker, seed)
@@ -57,7 +61,7 @@ def tuned_learner(
     asker: Asker,
     *,
     seed: int,
-    judge: Judge | None = None,
+    judge: Asker | None = None,
     keep: Keep | None = None,
     source: Source | None = None,
 ) -> RacedLearner:

@@ -14,7 +14,7 @@ from kshot.core.seeding import generator
 from kshot.core.types import Example, FloatArray, Prediction, Prompt, Query
 from kshot.prompts.fitting import prompt_tokens
 from kshot.recipe import Recipe
-from kshot.selection.order import ordered
+from kshot.selection.order import ZeroShotBits, ordered
 
 CONTENT_FREE = ("N/A", "[MASK]", "")  # inputs without content, of Zhao et al. (2021)
 
@@ -47,6 +47,9 @@ class PromptLearner:
     _for_all: list[int] | None = None  # what a task-level selector has chosen from it
     _n_pool: int = -1
     _last: Example | None = None
+
+    def __post_init__(self):
+        self.bits = ZeroShotBits(self.judge)
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict each query from its own past; all prompts go to the model at once, so that they share prefixes."""
@@ -134,7 +137,7 @@ class PromptLearner:
             indices = chosen(self._selector, pool, self.recipe.k, query.example, seed=self.seed)
         else:
             indices = self._for_all = self._for_all or chosen(self._selector, pool, self.recipe.k, None, seed=self.seed)
-        return shown(self.recipe, [pool[i] for i in indices], query.example, seed=self.seed)
+        return shown(self.recipe, [pool[i] for i in indices], query.example, seed=self.seed, bits=self.bits)
 
 
 def _without_content(query: Example) -> list[Example]:
@@ -190,11 +193,11 @@ def chosen(selector: Selector, pool: Sequence[Example], k: int, query: Example |
 
 
 def shown(
-    recipe: Recipe, demonstrations: Sequence[Example], query: Example | None, *, seed: int
+    recipe: Recipe, demonstrations: Sequence[Example], query: Example | None, *, seed: int, bits: ZeroShotBits
 ) -> tuple[Example, ...]:
     """Return the demonstrations in the recipe's order.
 
     A random order depends on what is shown alone, so that equal sets of a task-level selector share their beginning.
     """
     rng = generator(seed, "order", *(e.id for e in demonstrations))
-    return ordered(recipe.order, demonstrations, query, rng=rng)
+    return ordered(recipe.order, demonstrations, query, rng=rng, bits=bits)

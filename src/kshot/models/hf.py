@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from kshot.core.errors import UserError, did_you_mean
+from kshot.core.errors import ModelError, UserError, did_you_mean
 from kshot.core.protocols import ChatFormat
 from kshot.models.chat import HfChat
 from kshot.models.hub import only_local
@@ -154,6 +154,15 @@ class Backbone:
             return None
         return [self.config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
 
+    @cached_property
+    def blocks(self) -> Sequence[Any]:
+        """The layers of the network, from the first to the last."""
+        n = self.config.num_hidden_layers
+        lists = [m for m in self.model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n]
+        if not lists:
+            raise ModelError(f"The blocks of '{self.name}' must stand in one list of {n}; there is none in it.")
+        return list(lists[0])
+
     def why_not_packable(self) -> str | None:
         """Return why packed rows are out of the question, or None where a trial can decide."""
         kinds = set(getattr(self.config, "layer_types", None) or [])
@@ -172,8 +181,17 @@ class Backbone:
         """Run `row_logits` without keeping what a backward pass would need."""
         return self.row_logits(ids, positions, attend, keep)
 
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the vectors of token ids as the first layer gets them, `[n, width]`."""
+        return self.model.get_input_embeddings()(ids)
+
     def row_logits(
-        self, ids: torch.Tensor, positions: torch.Tensor, attend: Attend | None, keep: torch.Tensor
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        attend: Attend | None,
+        keep: torch.Tensor,
+        embedded: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run one row and return logits where they are wanted.
 
@@ -182,18 +200,21 @@ class Backbone:
             positions: Position of each token in its own sequence `[n]`, int64.
             attend: Computes attention; called once per layer. None: the row is one sequence, under the model's own.
             keep: Indices into the row `[m]` whose logits are returned.
+            embedded: Vectors that are run instead of those of `ids`, `[n, width]`.
 
         Returns:
             Logits `[m, vocab]`, float32.
         """
+        inputs: Any = {"input_ids": ids[None]} if embedded is None else {"inputs_embeds": embedded[None]}
+        inputs |= {"use_cache": False, "logits_to_keep": keep}
         if attend is None:
-            return self.model(input_ids=ids[None], use_cache=False, logits_to_keep=keep).logits[0].float()
+            return self.model(**inputs).logits[0].float()
         before = self.model.config._attn_implementation
         self.model.set_attn_implementation(PACKED)
         self._attend = attend
         _ACTIVE.append(self)
         try:
-            out = self.model(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep)
+            out = self.model(position_ids=positions[None], **inputs)
         finally:
             _ACTIVE.pop()
             self.model.set_attn_implementation(before)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kshot.core.errors import ModelError, UserError
+from kshot.core.gradients import GradientSettings, GradientStore
 from kshot.core.protocols import Capability, Store, TrainableModel
 from kshot.core.seeding import digest
-from kshot.core.training import Training
+from kshot.core.training import Training, TrainingText
 from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
 
 
@@ -64,6 +66,18 @@ class ScriptedModel:
     def trainable(self, how: Training, *, seed: int) -> TrainableModel:
         """Raise, as there are no weights."""
         raise ModelError(f"'{self.name}' has no weights that could be trained; give another --model.")
+
+    def gradients(
+        self,
+        texts: Sequence[TrainingText],
+        how: GradientSettings,
+        *,
+        seed: int,
+        store: GradientStore | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Raise, as there are no weights."""
+        raise ModelError(f"'{self.name}' has no weights to take gradients of; give another --selector-model.")
 
     def with_store(self, store: Store | None) -> "ScriptedModel":
         """Return the same model with its own counter, keeping scores in `store`."""

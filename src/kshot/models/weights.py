@@ -51,6 +51,8 @@ class TrainedWeights:
         ModelError: The architecture has no linear layers that LoRA could be put on.
     """
 
+    soft = None  # no vectors stand before a text, as in `kshot.models.prefix`
+
     def __init__(self, backbone: Backbone, kind: str, *, rank: int, seed: int):
         self.backbone = backbone
         self.kind = kind
@@ -110,6 +112,11 @@ class TrainedWeights:
     def _take_out(self) -> None:
         for swap in self._swaps:
             setattr(swap.module, swap.attribute, swap.own)
+
+    def linear_layers(self) -> list[Any]:
+        """Return the adapters' own linear layers, in the order of `parameters`."""
+        parts = [(swap.ours.lora_A[_NAME], swap.ours.lora_B[_NAME]) for swap in self._swaps]
+        return [layer for pair in parts for layer in pair]
 
     @contextmanager
     def active(self) -> Iterator[None]:

@@ -6,7 +6,11 @@ SELECTORS: dict[str, str] = {
     "best-of-n": "kshot.selection.best_of_n:BestOfN",
     "all-past": "kshot.selection.all_past:AllPast",
     "bm25": "kshot.selection.bm25:Bm25",
+    "bm25-major": "kshot.selection.bm25_major:Bm25Major",
     "dense": "kshot.selection.dense:Dense",
+    "gradient-matching": "kshot.selection.gradient_matching:GradientMatching",
+    "less": "kshot.selection.less:Less",
 }
-# These ask a language model to choose, which costs many times their predictions: they are run when they are named.
-ON_REQUEST = ("best-of-n",)
+# These are run when they are named: they ask a language model to choose, which costs many times their predictions, or
+# are there to compare other methods with (bm25-major, less).
+ON_REQUEST = ("best-of-n", "bm25-major", "gradient-matching", "less")

@@ -13,14 +13,40 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.core.protocols import Judge
 from kshot.core.types import Example
 
-AS_SELECTED = "as-selected"
+AS_SELECTED, MOST_CONFIDENT_LAST = "as-selected", "most-confident-last"
 PER_QUERY = ("nearest-last",)  # orders that depend on the query
 
 
+class ZeroShotBits:
+    """The bits of examples' own outputs without demonstrations; the judge is asked for each example once.
+
+    Attributes:
+        known: What it has said, by the examples' ids.
+    """
+
+    def __init__(self, judge: Judge):
+        self._judge = judge
+        self.known: dict[str, float] = {}
+
+    def __call__(self, examples: Sequence[Example]) -> list[float]:
+        """Return the bits of each example."""
+        new = list({e.id: e for e in examples if e.id not in self.known}.values())
+        if new:
+            found = self._judge.code_lengths([()] * len(new), new).tolist()
+            self.known |= zip([e.id for e in new], found, strict=True)
+        return [self.known[e.id] for e in examples]
+
+
 def ordered(
-    name: str, demonstrations: Sequence[Example], query: Example | None, *, rng: np.random.Generator
+    name: str,
+    demonstrations: Sequence[Example],
+    query: Example | None,
+    *,
+    rng: np.random.Generator,
+    bits: ZeroShotBits,
 ) -> tuple[Example, ...]:
     """Return the demonstrations in the order `name` of `ORDERS`.
 
@@ -29,8 +55,9 @@ def ordered(
         demonstrations: In the selector's order; the last one stands next to the query.
         query: What is to be answered, or None for a whole task.
         rng: For random orders; the others draw nothing.
+        bits: For `most-confident-last`; the others ask no model.
     """
-    return tuple(ORDERS[name](demonstrations, query, rng))
+    return tuple(ORDERS[name](demonstrations, query, rng, bits))
 
 
 def check_order(name: str, owner: str) -> None:
@@ -40,14 +67,14 @@ def check_order(name: str, owner: str) -> None:
 
 
 def _as_selected(
-    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator
+    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator, bits: ZeroShotBits
 ) -> Sequence[Example]:
     """Keep the selector's order."""
     return demonstrations
 
 
 def _nearest_last(
-    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator
+    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator, bits: ZeroShotBits
 ) -> Sequence[Example]:
     """Put demonstrations that share rare words with the query last (BM25); ties and a missing query change nothing.
 
@@ -64,7 +91,7 @@ def _nearest_last(
 
 
 def _label_interleaved(
-    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator
+    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator, bits: ZeroShotBits
 ) -> Sequence[Example]:
     """Deal the outputs in turn, so that equal ones stand as far apart as possible; each output's own order stays.
 
@@ -89,14 +116,31 @@ def _label_interleaved(
     return laid[::-1]
 
 
-def _shuffled(demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator) -> Sequence[Example]:
+def _shuffled(
+    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator, bits: ZeroShotBits
+) -> Sequence[Example]:
     """Draw an order at random."""
     return [demonstrations[i] for i in rng.permutation(len(demonstrations))]
 
 
-ORDERS: dict[str, Callable[[Sequence[Example], Example | None, np.random.Generator], Sequence[Example]]] = {
+def _most_confident_last(
+    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator, bits: ZeroShotBits
+) -> Sequence[Example]:
+    """Put those whose own output costs the model the fewest bits without demonstrations last; ties change nothing.
+
+    Costs one scoring for each example that is ever shown. A single demonstration has one order: nothing is asked.
+    """
+    if len(demonstrations) < 2:
+        return demonstrations
+    costs = bits(demonstrations)
+    return [demonstrations[i] for i in sorted(range(len(costs)), key=lambda i: -costs[i])]
+
+
+_Order = Callable[[Sequence[Example], Example | None, np.random.Generator, ZeroShotBits], Sequence[Example]]
+ORDERS: dict[str, _Order] = {
     AS_SELECTED: _as_selected,
     "nearest-last": _nearest_last,
     "label-interleaved": _label_interleaved,
     "shuffled": _shuffled,
+    MOST_CONFIDENT_LAST: _most_confident_last,
 }

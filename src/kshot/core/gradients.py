@@ -1,0 +1,103 @@
+"""What is said about gradients of single examples: with respect to what, and where on the way of learning."""
+
+from dataclasses import dataclass, fields
+from math import ceil, isfinite
+from pathlib import Path
+
+from kshot.core.errors import UserError
+
+OF, LOSSES, FIRSTS = ("prefix", "lora", "last-block"), ("sum", "mean"), ("embeddings", "normal")
+
+
+@dataclass(frozen=True)
+class GradientSettings:
+    """How gradients of single examples are taken.
+
+    First the prefix or the adapters are trained on all examples, and kept at some steps on the way; then each example's
+    gradient is taken at each of these snapshots. Of the last block nothing is trained: there is one snapshot.
+
+    Attributes:
+        of: With respect to what: "prefix", trained vectors before the text; "lora", adapters of low rank on all linear
+            layers; "last-block", the linear layers of the last block.
+        tokens: Vectors in the prefix.
+        rank: Rank of the adapters.
+        snapshots: How many, evenly from the first step to the last.
+        epochs: How often training sees each example.
+        batch: Examples in a step of training.
+        lr: Learning rate of AdamW, constant.
+        loss: "sum" over an answer's tokens, or their "mean".
+        first: How the prefix begins: "embeddings", as large as the embeddings of tokens, or "normal", with a standard
+            deviation of 0.02.
+        adam: For adapters and prefixes, take the direction of the step that AdamW would make instead of the gradient.
+        projection: Dimensions that each snapshot's gradient is projected to, at random; 0 keeps it whole.
+    """
+
+    of: str = "prefix"
+    tokens: int = 4
+    rank: int = 4
+    snapshots: int = 5
+    epochs: int = 3
+    batch: int = 8
+    lr: float = 1e-2
+    loss: str = "sum"
+    first: str = "embeddings"
+    adam: bool = False
+    projection: int = 0
+
+    def __post_init__(self):
+        for name, known in (("of", OF), ("loss", LOSSES), ("first", FIRSTS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} must be one of {', '.join(known)}; got '{getattr(self, name)}'.")
+        for name, least in (
+            ("tokens", 1),
+            ("rank", 1),
+            ("snapshots", 1),
+            ("epochs", 1),
+            ("batch", 1),
+            ("projection", 0),
+        ):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be {least} or more; got {getattr(self, name)}.")
+        if not (isfinite(self.lr) and self.lr >= 0):
+            raise UserError(f"lr must be a number, 0 or more; got {self.lr}.")
+        if self.adam and self.of == "last-block":
+            raise UserError("adam must be left out for the last block, which is not trained: there is no AdamW.")
+
+    @property
+    def settings(self) -> "GradientSettings":
+        """These settings alone, without those that a selector adds."""
+        return GradientSettings(*(getattr(self, f.name) for f in fields(GradientSettings)))
+
+    @property
+    def n_snapshots(self) -> int:
+        """How many snapshots are asked for: one where nothing is trained."""
+        return 1 if self.of == "last-block" else self.snapshots
+
+    def n_runs(self, n: int) -> int:
+        """Return how often one of `n` texts is run, forward and backward."""
+        return n * (self.epochs * (self.of != "last-block") + len(self.snapshot_steps(n)))
+
+    def n_steps(self, n: int) -> int:
+        """Return the steps of training on `n` texts."""
+        return self.epochs * ceil(n / self.batch)
+
+    def snapshot_steps(self, n: int) -> list[int]:
+        """Return after which steps of training on `n` texts the snapshots are, the first and the last among them."""
+        n_steps = self.n_steps(n)
+        most = min(self.n_snapshots, n_steps)
+        if most == 1:
+            return [n_steps]
+        return [1 + i * (n_steps - 1) // (most - 1) for i in range(most)]
+
+
+@dataclass(frozen=True)
+class GradientStore:
+    """Where gradients are kept, to be taken once.
+
+    Attributes:
+        folder: A file for each pool and settings; None keeps nothing beyond the process.
+        rebuild: Replace what belongs to another model, other data or another seed, instead of refusing it.
+    """
+
+    folder: Path | None = None
+    rebuild: bool = False

@@ -1,0 +1,102 @@
+"""Texts one behind the other in a row, each seeing itself alone, and the losses of their answers.
+
+Logits are computed only where an answer's token is predicted. Where an architecture cannot be packed, texts are run
+one by one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+
+from kshot.models.hf import Backbone
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """A text to be learnt.
+
+    Attributes:
+        ids: Its tokens.
+        supervised: The positions whose tokens are learnt (never the first).
+        soft: The positions where vectors stand instead of tokens; their ids do not count.
+    """
+
+    ids: tuple[int, ...]
+    supervised: tuple[int, ...]
+    soft: tuple[int, ...] = ()
+
+
+def parts(rows: Sequence[TrainingRow], *, can_pack: bool, max_tokens: int) -> Iterator[list[TrainingRow]]:
+    """Divide texts into those that are run at once, in their order: as many as fit, but at least one."""
+    part: list[TrainingRow] = []
+    for row in rows:
+        if part and (not can_pack or sum(len(r.ids) for r in (*part, row)) > max_tokens):
+            yield part
+            part = []
+        part.append(row)
+    yield part
+
+
+def answer_losses(
+    backbone: Backbone, rows: Sequence[TrainingRow], soft: torch.Tensor | None = None, *, from_inputs: bool = False
+) -> torch.Tensor:
+    """Return the negative log-probability in nats of each supervised token, text by text `[n_supervised]`.
+
+    Args:
+        backbone: The network.
+        rows: What is run at once.
+        soft: The vectors at the texts' soft positions `[n_rows, n_soft, width]`.
+        from_inputs: Make the result depend on the inputs' embeddings, so that it has gradients with respect to
+            whatever is computed on the way, though no weight is trained.
+    """
+    device = backbone.device
+    ids = torch.tensor([i for row in rows for i in row.ids], device=device)
+    lengths = torch.tensor([len(row.ids) for row in rows], device=device)
+    starts = (torch.cumsum(lengths, 0) - lengths).tolist()
+    targets = _places(starts, [row.supervised for row in rows], device)
+    positions = torch.cat([torch.arange(len(row.ids), device=device) for row in rows])
+    attend = _BlockAttention(lengths, positions) if len(rows) > 1 else None
+    embedded = backbone.embed(ids).requires_grad_(from_inputs) if soft is not None or from_inputs else None
+    if embedded is not None and soft is not None:
+        places = _places(starts, [row.soft for row in rows], device)
+        embedded = embedded.index_copy(0, places, soft.reshape(len(places), -1).to(embedded.dtype))
+    logits = backbone.row_logits(ids, positions, attend, targets - 1, embedded)
+    return cross_entropy(logits, ids[targets], reduction="none")
+
+
+def _places(starts: Sequence[int], inside: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """Return where positions of texts stand in the row."""
+    return torch.tensor([s + at for s, own in zip(starts, inside, strict=True) for at in own], device=device)
+
+
+class _BlockAttention:
+    """Attention of texts that stand in one row: every token sees those of its own text that are not behind it.
+
+    Args:
+        lengths: Of the texts `[n_texts]`.
+        positions: Of each token in its text `[n]`.
+    """
+
+    def __init__(self, lengths: torch.Tensor, positions: torch.Tensor):
+        text = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+        self._distance = positions[:, None] - positions  # [n, n]
+        self._seen = (text[:, None] == text) & (self._distance >= 0)
+        self._masks: dict[int | None, torch.Tensor] = {}
+
+    def __call__(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Attend; the signature is `kshot.models.hf.Attend`."""
+        if window not in self._masks:
+            self._masks[window] = self._seen if window is None else self._seen & (self._distance < window)
+        groups = query.shape[0] // key.shape[0]
+        keys, values = (t.repeat_interleave(groups, dim=0)[None] for t in (key, value))
+        return scaled_dot_product_attention(query[None], keys, values, attn_mask=self._masks[window], scale=scale)[0]
