@@ -57,7 +57,7 @@ def measure(task_name: str, shots: int, seed: int, way: str, data: str, model: s
         rng = generator(seed, "batch", step)
         drawn = [support[i] for i in rng.permutation(len(support))[:BATCH]]
         if step % EVERY == 0:  # by the gradient of rows that no way has seen
-            rows = [[engine._row(texts[e.id]) for e in part] for part in (drawn, held_out)]
+            rows = [[engine.training_row(texts[e.id]) for e in part] for part in (drawn, held_out)]
             with engine._weights.active():
                 alignment.append(cosine(*(engine._trainer.gradient(part).gradient for part in rows)))
         anchor = [texts[e.id] for e in support[:32]] if recipe.training.is_guided else []

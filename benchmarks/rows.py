@@ -1,5 +1,6 @@
 """What benchmarks of quality share: units in processes of their own, rows of tested models, paired differences."""
 
+import json
 import os
 import subprocess
 import time
@@ -12,8 +13,9 @@ import numpy as np
 
 from kshot.adapted import AdaptedModel
 from kshot.core.seeding import generator
-from kshot.core.types import Task
+from kshot.core.types import Prediction, Task
 from kshot.evaluation.prequential import sample_row, summarise
+from kshot.runs.record import write_json
 
 
 def run_units(
@@ -35,22 +37,38 @@ def run_units(
             one.result()
 
 
+def restore_units(units: Sequence[tuple[str, dict[str, Any]]], kept: Path, results: Path) -> None:
+    """Take units (name, description) that are not kept here from the results: they were done on another machine."""
+    rows = json.loads(results.read_text("utf-8"))["rows"] if results.exists() else []
+    for name, about in units:
+        mine = [row for row in rows if row["unit"] == name]
+        file = kept / f"{name}.json"
+        if mine and not file.exists():
+            write_json(file, {"unit": about, "rows": mine})
+
+
 def tested_row(adapted: AdaptedModel, task: Task, about: dict[str, Any]) -> dict[str, Any]:
     """Return the row of a model on a task's test rows: `about`, the metric with its interval, each row's score."""
-    pairs = zip(task.test, adapted.predictions(task.test), strict=True)
-    samples = [sample_row(task, adapted.recipe.name, i, *pair) for i, pair in enumerate(pairs)]
-    found = summarise(task, samples, seed=adapted.seed)
+    about = {**about, "seed": adapted.seed, "k": adapted.recipe.k}
+    return measured_row(task, adapted.predictions(task.test), about)
+
+
+def measured_row(task: Task, predictions: Sequence[Prediction], about: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of predictions of a task's test rows; in open tasks scores are of those that have a text."""
+    pairs = zip(task.test, predictions, strict=True)
+    samples = [sample_row(task, "", i, *pair) for i, pair in enumerate(pairs)]
+    found = summarise(task, samples, seed=about["seed"])
     return {
         **about,
-        "seed": adapted.seed,
-        "k": adapted.recipe.k,
         "n_test": len(task.test),
         "metric_name": task.metrics[0],
         "metric": found["metric"],
         "low": found["metric_low"],
         "high": found["metric_high"],
         "bits_per_example": found["bits_per_example"],
-        "scores": [s["score"] for s in samples],
+        "scores": [s["score"] for s in samples if s["score"] is not None],
+        "bits": [round(s["bits"], 4) for s in samples],
+        "query_tokens": found["query_tokens"],
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the two files beside
 
-from rows import run_units, tested_row
+from rows import restore_units, run_units, tested_row
 from weights_page import page, summary
 
 from kshot.adapted import AdaptedModel
@@ -167,20 +167,10 @@ def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
     """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
     kept, units = Path("kshot-runs/bench-weights"), planned()
     kept.mkdir(parents=True, exist_ok=True)
-    restore(units, kept)
+    restore_units([(u.name, asdict(u)) for u in units], kept, RESULTS / "weights.json")
     commands = [(u.file(kept), [sys.executable, __file__, u.name, data, model, str(kept)]) for u in units]
     run_units(commands, budget_s=budget_s, done=lambda: print(write(units, kept)["done"], "units", file=sys.stderr))
     return write(units, kept)
-
-
-def restore(units: list[Unit], kept: Path) -> None:
-    """Take units that are not kept here from weights.json: they were done on another machine, or before a cleaning."""
-    file = RESULTS / "weights.json"
-    rows = json.loads(file.read_text("utf-8"))["rows"] if file.exists() else []
-    for unit in units:
-        mine = [row for row in rows if row["unit"] == unit.name]
-        if mine and not unit.file(kept).exists():
-            write_json(unit.file(kept), {"unit": asdict(unit), "rows": mine})
 
 
 def write(units: list[Unit], kept: Path) -> dict[str, Any]:

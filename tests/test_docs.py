@@ -57,7 +57,9 @@ def test_the_page_of_recipes_is_current():
     assert (ROOT / "docs" / "recipes.md").read_text("utf-8") == module.recipes_page(), "run `make docs`"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/extending.md", "docs/tasks.md", "docs/design/main-job.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/extending.md", "docs/tasks.md", "docs/selection.md", "docs/design/main-job.md"]
+)
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text("utf-8")):
         assert ((ROOT / page).parent / target).exists(), target

@@ -345,6 +345,18 @@ def test_an_interrupted_computation_ends_with_the_same_rows(tmp_path, monkeypatc
     assert [f.suffixes for f in (tmp_path / "cut").iterdir()] == [[".safetensors"]]  # no snapshot is left behind
 
 
+def test_training_that_was_interrupted_on_other_examples_is_no_start(tmp_path, monkeypatch):
+    how, model = GradientSettings(epochs=2, batch=4, snapshots=3), engine()
+    other = (*EXAMPLES[:7], replace(EXAMPLES[7], input="cold"))
+    with monkeypatch.context() as patch:
+        patch.setattr(ExampleGradients, "gradients", lambda *a: pytest.fail("interrupted behind the training"))
+        with pytest.raises(pytest.fail.Exception):
+            asker(model, tmp_path).gradients(EXAMPLES, how, seed=0)
+    assert len(list(tmp_path.glob("*snapshot*"))) == 3
+    rebuilt = asker(model, tmp_path, rebuild=True).gradients(other, how, seed=0)
+    assert np.array_equal(rebuilt, asker(model).gradients(other, how, seed=0))
+
+
 def test_a_store_of_something_else_is_refused(llama, tmp_path):
     how = GradientSettings(epochs=1)
     asker(llama, tmp_path).gradients(EXAMPLES, how, seed=0)

@@ -121,7 +121,14 @@ def test_rows_are_read_ahead(monkeypatch):
     x, k = rng(1).standard_normal((1500, 100)).astype(np.float32), 32
     passes: list[int] = []
     original = matching._Pool._pass
-    monkeypatch.setattr(matching._Pool, "_pass", lambda self, which: passes.append(len(which)) or original(self, which))
+
+    def counted(self, which):
+        assert len(self._known) <= matching.CACHED
+        passes.append(len(which))
+        return original(self, which)
+
+    monkeypatch.setattr(matching, "CACHED", 24)
+    monkeypatch.setattr(matching._Pool, "_pass", counted)
     match(x, k, farthest=True, whole_gram_up_to=0)
     assert passes == [1] * k
     passes.clear()
@@ -228,6 +235,16 @@ def test_of_duplicates_the_first_is_taken_first(whole_gram_up_to):
     assert found.indices[0] == np.linalg.norm(x - mean, axis=1).round(4).argmin()
     assert all(i - 25 in found.indices for i in found.indices if i >= 25)
     assert any(i >= 25 for i in found.indices)
+
+
+@FORMS
+def test_rounding_does_not_decide_between_duplicates(whole_gram_up_to, monkeypatch):
+    monkeypatch.setattr(matching, "MOST_SWAPS", 0)
+    for seed in range(10):
+        once = low_rank(37, 301, seed)
+        found = match(np.concatenate([once, once, once]), 20, whole_gram_up_to=whole_gram_up_to)
+        for slot, i in enumerate(found.indices):
+            assert i < 37 or i - 37 in found.indices[:slot]
 
 
 @FORMS

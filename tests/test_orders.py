@@ -1,6 +1,8 @@
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import permutations
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -28,12 +30,13 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+@dataclass
 class Judge:
     """Says bits that depend on the id alone, some of them equal, and keeps what it was asked."""
 
-    def __init__(self, model: LanguageModel | None = None):
-        self.model = model
-        self.asked: list[str] = []
+    model: LanguageModel | None = None
+    asked: list[str] = field(default_factory=list)
+    notes: Any = None
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         assert not any(shown)

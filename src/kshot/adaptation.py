@@ -322,7 +322,7 @@ def _record(
             "leaderboard": list(board),
             "chosen": board[0]["recipe"],
             "configurations": dict(measuring.configurations),
-            "selections": list(measuring.selections),
+            "selections": {name: notes for name, notes in measuring.selections.items() if notes},
             "kshot_version": __version__,
             "python": platform.python_version(),
         },

@@ -20,7 +20,7 @@ from kshot.evaluation.forgetting import forgetting
 from kshot.evaluation.metrics import check_references
 from kshot.evaluation.prequential import primary_metric, sample_row, summarise
 from kshot.learning.make import make_learner, tuned_learner
-from kshot.learning.prompted import PromptLearner, chosen, fitted, shown
+from kshot.learning.prompted import PromptLearner, selected
 from kshot.learning.tuned import Keep, Source, TunedLearner
 from kshot.prompts.chat import composer_for
 from kshot.recipe import Recipe, parse_recipe
@@ -106,7 +106,8 @@ class AdaptedModel:
             keep: Where the run that chose it has kept its training.
             source: Another task, for tuners that align with one.
         """
-        pool, known, judge = tuple(examples), {}, judge or asker  # also where the model that answers is trained
+        pool, known, notes = tuple(examples), {}, []
+        judge = judge or asker  # also where the model that answers is trained
         if recipe.tuner:
             how: Any = {"seed": seed, "judge": judge, "keep": keep, "source": source}
             if recipe.alternatives:
@@ -120,9 +121,8 @@ class AdaptedModel:
         if recipe.selector is None and recipe.baseline is None:
             pool = ()
         elif recipe.selector and not recipe.selector.per_query:
-            selector = fitted(recipe.selector, pool, judge=judge, seed=seed)
-            picked = [pool[i] for i in chosen(selector, pool, recipe.k, None, seed=seed)]
-            pool = shown(recipe, picked, None, seed=seed, bits=ZeroShotBits(judge))
+            pool = selected(recipe, pool, None, judge=replace(judge, notes=notes.append), seed=seed)
+            choice = {**choice, "selection": notes[0]} if notes else choice
         elif recipe.order == MOST_CONFIDENT_LAST:  # any of them may be shown to a query
             known = dict(zip((e.id for e in pool), ZeroShotBits(judge)(pool), strict=True))
         return cls(asker.task, recipe, pool, asker, seed=seed, choice=choice, temperature=temperature, bits=known)

@@ -1,7 +1,7 @@
 """Measure recipes over one stream: predictions from the store or computed, what was fitted beside them, sample rows."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Measuring:
     temperatures: dict[str, float] = field(default_factory=dict)
     settled: dict[str, Recipe] = field(default_factory=dict)  # what has won in the race of a recipe's settings
     configurations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    selections: list[Mapping[str, Any]] = field(default_factory=list)  # what selectors have noted
+    selections: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # what selectors have noted
 
     def rows(self, recipe: Recipe) -> "list[dict[str, Any]] | str":
         """Return a recipe's sample rows over the stream, or why there are none: its status on the leaderboard."""
@@ -102,15 +102,19 @@ class Measuring:
         if stored:
             model.work.reused += n if recipe.needs else 0
             self.progress.advance(n)
+            self.selections[recipe.name] = self.store.get_predictions(digest(key, "selections"))
             return [as_prediction(row) for row in stored]
-        learner = make_learner(recipe, self.task, self.asker, seed=self.seed, judge=self._judge())
+        notes = self.selections[recipe.name] = []
+        judge = replace(self._judge(), notes=lambda values: notes.append(dict(values)))
+        learner = make_learner(recipe, self.task, self.asker, seed=self.seed, judge=judge)
         self._advance(0)
         predictions = learner.predict(self.stream.queries(), progress=self._advance)
+        self.store.put_predictions(digest(key, "selections"), notes)
         self.store.put_predictions(key, [asdict(p) for p in predictions])
         return predictions
 
     def _judge(self) -> Asker:
-        return replace(self.judge or self.asker, progress=_Aside(self._advance), notes=self.selections.append)
+        return replace(self.judge or self.asker, progress=_Aside(self._advance))
 
     def _tuned(self, recipe: Recipe) -> Sequence[Prediction]:
         """Return the predictions of a recipe that trains: its settings race along the stream."""

@@ -13,11 +13,10 @@ from kshot.core.protocols import Judge, LanguageModel, Messages
 from kshot.core.types import Example, FloatArray, Prompt, Task
 from kshot.engine.load import load_model
 from kshot.evaluation.prequential import make_stream
-from kshot.learning.prompted import chosen, fitted, shown
+from kshot.learning.prompted import selected
 from kshot.prompts.chat import Chat
 from kshot.prompts.template import Template
 from kshot.recipe import parse_recipe
-from kshot.selection.order import ZeroShotBits
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,10 @@ def select(
     if model:
         told = {"progress": progress or Silence(), "gradient_store": gradient_store or GradientStore(), "notes": notes}
         judge = replace(Asker.for_task(task, model, layout), **told)
-    selector_at_work = fitted(recipe.selector, pool, judge=judge, seed=seed)
-    indices = chosen(selector_at_work, pool, k, query if recipe.selector.per_query else None, seed=seed)
-    if len(indices) > k:
-        raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(indices)} whatever -k is.")
-    return list(shown(recipe, [pool[i] for i in indices], query, seed=seed, bits=ZeroShotBits(judge)))
+    found = selected(recipe, pool, query, judge=judge, seed=seed)
+    if len(found) > k:
+        raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(found)} whatever -k is.")
+    return list(found)
 
 
 def check_fits(task: Task, chosen: Sequence[Example], model: LanguageModel, *, layout: str = "auto") -> int:

@@ -92,7 +92,7 @@ class ExampleGradients:
             file = Path(folder) / f"{name}.safetensors"
             kept = open_rows(file, (n, len(steps) * self.dim), about, rebuild=store.rebuild)
             if np.isnan(kept).any():
-                self._fill(kept, rows, steps, file, progress)
+                self._fill(kept, rows, steps, file, digest(about)[:8], progress)
             else:
                 progress(how.n_runs(n))
         return kept
@@ -103,12 +103,13 @@ class ExampleGradients:
         rows: Sequence[TrainingRow],
         steps: Sequence[int],
         file: Path,
+        whose: str,
         progress: Callable[[int], None],
     ) -> None:
-        """Compute the rows that are not there yet."""
+        """Compute the rows that are not there yet; snapshots beside the file are told apart by `whose` they are."""
         batches = self.batches(rows)
         starts = np.cumsum([0, *map(len, batches)])
-        snapshots = [file.with_name(f"{file.stem}.snapshot{i}.safetensors") for i in range(len(steps))]
+        snapshots = [file.with_name(f"{file.stem}.{whose}.snapshot{i}.safetensors") for i in range(len(steps))]
         trainer = self._trained(rows, steps, snapshots, progress)
         for i, snapshot in enumerate(snapshots):
             columns = slice(i * self.dim, (i + 1) * self.dim)

@@ -192,6 +192,16 @@ def chosen(selector: Selector, pool: Sequence[Example], k: int, query: Example |
     return indices
 
 
+def selected(
+    recipe: Recipe, pool: Sequence[Example], query: Example | None, *, judge: Judge, seed: int
+) -> tuple[Example, ...]:
+    """Return what a recipe with a selector shows from a pool, for the whole task or for a query, in its order."""
+    assert recipe.selector is not None
+    selector = fitted(recipe.selector, pool, judge=judge, seed=seed)
+    indices = chosen(selector, pool, recipe.k, query if selector.per_query else None, seed=seed)
+    return shown(recipe, [pool[i] for i in indices], query, seed=seed, bits=ZeroShotBits(judge))
+
+
 def shown(
     recipe: Recipe, demonstrations: Sequence[Example], query: Example | None, *, seed: int, bits: ZeroShotBits
 ) -> tuple[Example, ...]:

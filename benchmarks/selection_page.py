@@ -1,0 +1,184 @@
+"""What the rows of the benchmark `selection` say: tables, differences to random draws, percentiles, and a figure."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kshot.core.seeding import generator
+
+N_BOOTSTRAP = 2000
+MATCHING = "gradient-matching"
+
+
+def against_random(ours: list[list[float]], draws: list[list[list[float]]]) -> dict[str, float]:
+    """Return the mean over tasks of the difference to the mean of random draws, with its 95 % bootstrap interval.
+
+    Test rows are resampled in pairs, and the draws too, so that the interval knows how far random sets lie apart.
+
+    Args:
+        ours: For each task the value of each test row.
+        draws: For each task and draw the value of each test row.
+    """
+    rng = generator(0, "against-random")
+    pairs = [(np.array(a), np.array(b)) for a, b in zip(ours, draws, strict=True)]
+    means = []
+    for _ in range(N_BOOTSTRAP):
+        gaps = []
+        for mine, theirs in pairs:
+            rows = rng.integers(len(mine), size=len(mine))
+            some = rng.integers(len(theirs), size=len(theirs))
+            gaps.append(mine[rows].mean() - theirs[some][:, rows].mean())
+        means.append(np.mean(gaps))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {
+        "difference": float(np.mean([a.mean() - b.mean() for a, b in pairs])),
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a table for each layer, pair of models and k."""
+    found = {}
+    groups = dict.fromkeys((_layer(r), r["chosen_by"], r["answered_by"], r["k"]) for r in rows)
+    for layer, chooser, answerer, k in sorted(groups):
+        some = [r for r in rows if (_layer(r), r["answered_by"], r["k"]) == (layer, answerer, k)]
+        draws = [r for r in some if r["recipe"].startswith("draw-")]
+        mine = [r for r in some if r["chosen_by"] == chooser and not r["recipe"].startswith("draw-")]
+        table = _table(mine, draws)
+        if table:
+            how = f"chosen by {chooser}, " if chooser != answerer else ""
+            found[f"{layer}: {how}answered by {answerer}, k = {k}"] = table
+    return found
+
+
+def _layer(row: dict[str, Any]) -> str:
+    """Return which rows stand in one table: those on training rows, or those on test rows."""
+    return "variants on training rows" if row["layer"] == "0-variants" else "test rows"
+
+
+def _table(mine: list[dict[str, Any]], draws: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return for each method its tasks, its mean, its difference to random, and its percentile among random sets."""
+    tasks = list(dict.fromkeys(r["task"] for r in draws))
+    table = {}
+    for name in dict.fromkeys(r["recipe"] for r in mine):
+        cells = {r["task"]: r for r in mine if r["recipe"] == name and r["task"] in tasks}
+        if not cells:
+            continue
+        random = {t: [r for r in draws if r["task"] == t] for t in cells}
+        table[name] = {
+            "tasks": {t: _cell(row, random[t]) for t, row in cells.items()},
+            "metric": float(np.mean([row["metric"] for row in cells.values()])),
+            "random_metric": float(np.mean([np.mean([r["metric"] for r in random[t]]) for t in cells])),
+            "bits": float(np.mean([row["bits_per_example"] for row in cells.values()])),
+            "random_bits": float(np.mean([np.mean([r["bits_per_example"] for r in random[t]]) for t in cells])),
+            "metric_gap": _gap(cells, random, "scores"),
+            "bits_gap": _gap(cells, random, "bits"),
+            "percentile_metric": float(np.mean([_cell(row, random[t])["percentile"] for t, row in cells.items()])),
+            "percentile_bits": float(np.mean([_cell(row, random[t])["percentile_bits"] for t, row in cells.items()])),
+        }
+    return table
+
+
+def _gap(cells: dict[str, dict[str, Any]], random: dict[str, list[dict[str, Any]]], key: str) -> dict[str, float]:
+    return against_random([cells[t][key] for t in cells], [[r[key] for r in random[t]] for t in cells])
+
+
+def _cell(row: dict[str, Any], random: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a method on one task, and how many percent of the random sets are worse (ties count half)."""
+    worse = [np.sign(row["metric"] - r["metric"]) for r in random]
+    dearer = [np.sign(r["bits_per_example"] - row["bits_per_example"]) for r in random]
+    return {
+        "metric": row["metric"],
+        "random": float(np.mean([r["metric"] for r in random])),
+        "gap": against_random([row["scores"]], [[r["scores"] for r in random]]),
+        "percentile": float(50 + 50 * np.mean(worse)),
+        "percentile_bits": float(50 + 50 * np.mean(dearer)),
+        **{name: row["matching"][name] for name in ("error", "random_error", "norm_percentile") if "matching" in row},
+    }
+
+
+def page(result: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    lines = [
+        "# Which demonstrations to show",
+        "",
+        "Made by `kshot bench selection --data DIR` (Gemma-3-270M as `demo`, SmolLM2-135M-Instruct as `smollm2`; CPU, "
+        f"fp32); rows are in selection.json. {result['done']} of {result['planned']} units of the plan are done.",
+        "",
+        "Pool of 200 training rows, 100 test rows a task, 8 random draws. Differences are to the mean of the random "
+        "draws; their 95 % intervals come from resampling test rows, in pairs, and draws. The percentile says how many "
+        "of the random sets are worse. Of open tasks (smcalflow, geoquery_sql) texts are generated for 20 test rows; "
+        "bits are of all. `bm25` and `dense` choose for each query, all others once for the task.",
+        "",
+        "![Matching error, and accuracy, against the number of demonstrations](selection.png)",
+    ]
+    for name, table in result["summary"].items():
+        lines += ["", f"## {name[0].upper()}{name[1:]}", "", *_means(table), "", *_per_task(table)]
+    return "\n".join(lines) + "\n"
+
+
+def _means(table: dict[str, Any]) -> list[str]:
+    lines = [
+        "| method | tasks | metric | random | difference in points | bits | random | percentile (metric, bits) |",
+        "| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
+    ]
+    for name, row in table.items():
+        gap = row["metric_gap"]
+        points = " ".join(f"{100 * gap[key]:+.1f}" for key in ("difference",))
+        between = f"({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"
+        lines.append(
+            f"| {name} | {len(row['tasks'])} | {row['metric']:.3f} | {row['random_metric']:.3f} | {points} {between} | "
+            f"{row['bits']:.2f} | {row['random_bits']:.2f} | {row['percentile_metric']:.0f}, "
+            f"{row['percentile_bits']:.0f} |"
+        )
+    return lines
+
+
+def _per_task(table: dict[str, Any]) -> list[str]:
+    tasks = list(dict.fromkeys(t for row in table.values() for t in row["tasks"]))
+    lines = [f"| metric | {' | '.join(t.rpartition('/')[2] for t in tasks)} |", "| --- |" + " ---: |" * len(tasks)]
+    random = {t: cell["random"] for row in table.values() for t, cell in row["tasks"].items()}
+    lines.append(f"| random, mean of draws | {' | '.join(f'{random[t]:.2f}' for t in tasks)} |")
+    for name, row in table.items():
+        cells = [_marked(row["tasks"].get(t)) for t in tasks]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, "", "+ and - mark differences to random whose interval lies on one side of 0."]
+
+
+def _marked(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    sign = "+" if cell["gap"]["low"] > 0 else "-" if cell["gap"]["high"] < 0 else ""
+    return f"{cell['metric']:.2f}{sign}"
+
+
+def figure(rows: list[dict[str, Any]], file: Path) -> None:
+    """Draw the matching error beside the random law, and the metric, against k, as means over tasks."""
+    from matplotlib.figure import Figure
+
+    some = [r for r in rows if _layer(r) == "test rows" and r["chosen_by"] == r["answered_by"] == "demo"]
+    matched = [r for r in some if r["recipe"] == MATCHING]
+    tasks, ks = {r["task"] for r in matched}, sorted({r["k"] for r in matched})
+    lines: dict[str, dict[int, list[float]]] = {}  # metrics by method and k
+    for r in some:
+        if r["task"] in tasks:
+            name = "random, mean of draws" if r["recipe"].startswith("draw-") else r["recipe"]
+            lines.setdefault(name, {}).setdefault(r["k"], []).append(r["metric"])
+    drawn = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = drawn.subplots(1, 2)
+    for key, label in (("error", "gradient matching"), ("random_error", "random sets (expected)")):
+        left.plot(ks, [np.mean([r["matching"][key] for r in matched if r["k"] == k]) for k in ks], "o-", label=label)
+    for name, found in lines.items():
+        if set(ks) <= set(found):
+            strong = name == MATCHING or name.startswith("random")
+            right.plot(ks, [np.mean(found[k]) for k in ks], "o-", label=name, alpha=1.0 if strong else 0.5)
+    left.set(xlabel="demonstrations", ylabel="distance to the mean gradient", xscale="log", yscale="log")
+    right.set(xlabel="demonstrations", ylabel="metric, mean over tasks", xscale="log")
+    for axes in (left, right):
+        axes.set_xticks(ks, [str(k) for k in ks], minor=False)
+        axes.minorticks_off()
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize=7)
+    drawn.savefig(file, dpi=130, metadata={"Software": None})
