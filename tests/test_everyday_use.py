@@ -101,3 +101,13 @@ def test_every_metric_of_a_task_is_recorded(run_cli, tmp_path):
     measured = run_cli("evaluate", tmp_path / "run", task, "--json").json
     assert measured["metrics"].keys() == {"macro_f1", "accuracy"}
     assert measured["metrics"]["macro_f1"] == [measured["metric"], measured["low"], measured["high"]]
+
+
+def test_labels_without_an_example_are_told(run_cli, tmp_path):
+    card = {"kind": "classification", "labels": [*"bcdefgh", "animal", "food", "tool"]}
+    few = write_task(tmp_path / "few", labelled_rows(6), card=card)
+    how = ("--model", "scripted", "--recipes", "majority", "--shots", 2)
+    told = run_cli("adapt", few, *how, "--out", tmp_path / "a").err
+    assert "7 of 10 labels have no example: b, c, d, e, f, …; recipes that train unlearn these" in told
+    whole = write_task(tmp_path / "whole", labelled_rows(6))
+    assert "labels have no example" not in run_cli("adapt", whole, *how, "--out", tmp_path / "b").err

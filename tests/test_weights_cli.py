@@ -1,6 +1,7 @@
 """Weights on the command line: racing with prompts, merging, a source task, benchmarks, and what is refused."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -175,14 +176,16 @@ def test_a_training_step_of_the_real_model_keeps_its_bars(run_cli):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # transformers warns of what peft asks
 def test_the_real_model_learns_and_plain_peft_reads_what_it_has_learnt(tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     from kshot.models.load import _converted, _demo_gguf
 
-    task = kshot.Task.load("builtin:bbc-headlines")
-    run = kshot.adapt(task, "demo", recipes="fine-tune:lr=1e-4,steps=2", limit=16, out=tmp_path / "run")
+    headlines = kshot.Task.load("builtin:bbc-headlines")
+    task = replace(headlines, train=headlines.train[:16])  # all of them are learnt in the end
+    run = kshot.adapt(task, "demo", recipes="fine-tune:lr=1e-4,steps=2", out=tmp_path / "run")
     text = "Text: Shares fall as oil price climbs\nLabel: business\n\n"
     base = AutoModelForCausalLM.from_pretrained(_converted(_demo_gguf()))
     model = PeftModel.from_pretrained(base, tmp_path / "run" / "best" / "adapter").eval()

@@ -257,6 +257,13 @@ def _say(progress: Progress, task: Task, asker: Asker, stream: Stream) -> None:
     if stream.removed:
         first = ", ".join(stream.removed[:5])
         said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")
+    unseen = [label for label in task.labels if label not in {e.output for e in (*stream.examples, *stream.rest)}]
+    if unseen:
+        first = ", ".join(unseen[:5])
+        said.append(
+            f"{len(unseen)} of {len(task.labels)} labels have no example: {first}{', …' if unseen[5:] else ''}; recipes "
+            "that train unlearn these, add examples of them"
+        )
     for text in said:
         if text:
             progress.say(text)

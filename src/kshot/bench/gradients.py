@@ -20,7 +20,7 @@ from kshot.models.hf import Backbone
 from kshot.models.load import load_white_box
 from kshot.models.prefix import Prefix
 
-N_TEXTS, N_TOKENS, N_TIMED = 24, 40, 3
+N_TEXTS, N_TOKENS, N_TIMED = 22, 40, 2
 
 
 def run(model: str = "demo") -> dict[str, float]:
