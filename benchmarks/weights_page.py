@@ -65,8 +65,8 @@ def page(result: dict[str, Any]) -> str:
         "",
         "Each method but zero-shot has three settings; the one shown was chosen by its prequential metric, then bits, "
         "over the stream of N training rows. `fine-tune` learns as many answers as `icl+ft`, in as many steps. "
-        f"{N_TEST} test rows a task. Of open tasks (country_capital, geoquery_prolog) answers are generated for the last "
-        "fifth of the stream only, so their prequential metric rests on 6 answers.",
+        f"{N_TEST} test rows a task. Of open tasks (country_capital, geoquery_prolog) answers are generated for the "
+        "last fifth of the stream only, so their prequential metric rests on 6 answers.",
     ]
     for name, found in result["summary"].items():
         lines += ["", f"## {name}", "", *_table(found)]

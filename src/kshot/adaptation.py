@@ -261,8 +261,8 @@ def _say(progress: Progress, task: Task, asker: Asker, stream: Stream) -> None:
     if unseen:
         first = ", ".join(unseen[:5])
         said.append(
-            f"{len(unseen)} of {len(task.labels)} labels have no example: {first}{', …' if unseen[5:] else ''}; recipes "
-            "that train unlearn these, add examples of them"
+            f"{len(unseen)} of {len(task.labels)} labels have no example: {first}{', …' if unseen[5:] else ''}; "
+            "recipes that train unlearn these, add examples of them"
         )
     for text in said:
         if text:
