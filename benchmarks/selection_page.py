@@ -111,9 +111,9 @@ def page(result: dict[str, Any]) -> str:
         "draws; their 95 % intervals come from resampling test rows, in pairs, and draws. The percentile says how many "
         "of the random sets are worse. Of open tasks (smcalflow, geoquery_sql) texts are generated for 20 test rows; "
         "bits are of all. `bm25` and `dense` choose for each query, all others once for the task.",
-        "",
-        "![Matching error, and accuracy, against the number of demonstrations](selection.png)",
     ]
+    if any(r["recipe"] == MATCHING and _layer(r) == "test rows" for r in result["rows"]):
+        lines += ["", "![Matching error, and accuracy, against the number of demonstrations](selection.png)"]
     for name, table in result["summary"].items():
         lines += ["", f"## {name[0].upper()}{name[1:]}", "", *_means(table), "", *_per_task(table)]
     return "\n".join(lines) + "\n"
@@ -161,6 +161,8 @@ def figure(rows: list[dict[str, Any]], file: Path) -> None:
     some = [r for r in rows if _layer(r) == "test rows" and r["chosen_by"] == r["answered_by"] == "demo"]
     matched = [r for r in some if r["recipe"] == MATCHING]
     tasks, ks = {r["task"] for r in matched}, sorted({r["k"] for r in matched})
+    if not ks:
+        return
     lines: dict[str, dict[int, list[float]]] = {}  # metrics by method and k
     for r in some:
         if r["task"] in tasks:
