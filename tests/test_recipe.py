@@ -34,13 +34,15 @@ def examples(n: int, *, seed: int = 0) -> tuple[Example, ...]:
 
 TASK = Task("nouns", "classification", examples(24), labels=tuple(NOUNS))
 TASK_LEVEL = [name for name, cls in SELECTORS.items() if resolve(cls).per_query is False or name == "random"]
+GRADIENTS = ("gradient-matching", "less")
 TINY = kshot.load_model("tiny")
 
 
 def predict(name: str, stream: tuple[Example, ...], *, seed: int = 0):
-    (recipe,) = parse_recipes(f"{name}:lr=1e-3/1e-2,steps=1" if name in TUNERS else name, shots=4)
+    settings = ":lr=1e-3/1e-2,steps=1" if name in TUNERS else ":epochs=1,snapshots=1" if name in GRADIENTS else ""
+    (recipe,) = parse_recipes(name + settings, shots=4)
     model = TINY if name in TUNERS else ScriptedModel()
-    judge = Asker.for_task(TASK, TINY) if Capability.GRADIENTS in recipe.selector_needs else None
+    judge = Asker.for_task(TASK, TINY) if name in GRADIENTS else None
     learner = make_learner(recipe, TASK, Asker.for_task(TASK, model), seed=seed, judge=judge)
     return learner.predict([Query(e, stream[:i]) for i, e in enumerate(stream)])
 
