@@ -61,7 +61,8 @@ VARIANTS = (
     f"{GM}:normalize=row,order=shuffled",
     f"{GM}:normalize=row,order=most-confident-last",
     f"{GM}:normalize=row,snapshots=1",
-    f"{GM}:normalize=row,loss=mean",
+    f"{GM}:normalize=none,snapshots=1",
+    f"{GM}:normalize=none,loss=mean",  # with rows normalised it is the same as the sum
     f"{GM}:normalize=row,of=last-block,projection=1024",
 )
 RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-selection")
