@@ -192,7 +192,8 @@ def test_in_the_shell(select, tmp_path):
     first = select("--gradients", tmp_path / "g")
     assert first.code == 0, first.err
     assert len(first.out.splitlines()) == 4
-    assert "gradient-matching: from the mean gradient of 24 examples that of the chosen is" in first.err
+    assert "selector gradient-matching, k 4, n_pool 24, error 0." in first.err
+    assert ", random_error 0." in first.err
     assert "gradients: 96/96, 0 s left" in first.err  # 24 examples, an epoch and a snapshot at each of its 3 steps
     assert select("--gradients", tmp_path / "g").out == first.out == select().out
     more = select("--gradients", tmp_path / "g", k=8)
@@ -242,3 +243,17 @@ def test_a_choice_from_a_large_pool_keeps_its_bars(run_cli):
     assert found["seconds"] < 180
     assert found["peak_rss_gb"] < 3
     assert found["growth_exponent"] < 1.2  # at most linear; three short times vary
+
+
+def test_a_selector_of_ones_own_may_note_anything(run_cli, words_task, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass, replace\n\n\n@dataclass(frozen=True)\nclass First:\n"
+        "    _judge: object = None\n    per_query = False\n\n"
+        "    def fit(self, pool, *, judge, rng):\n        return replace(self, _judge=judge)\n\n"
+        "    def select(self, query, k, *, rng):\n        self._judge.note({'why': 'first', 'half': 0.5})\n"
+        "        return list(range(k))\n"
+    )
+    told = run_cli("select", words_task, "--selector", f"{file}:First", "-k", 2, "--model", "tiny")
+    assert told.code == 0
+    assert "why first, half 0.5" in told.err

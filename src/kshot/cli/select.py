@@ -68,10 +68,6 @@ def select(
 
 
 def _tell(note: Mapping[str, Any]) -> None:
-    """Print what a selector has noted of its choice."""
-    stderr.print(
-        f"{note['selector']}: from the mean gradient of {note['n_pool']} examples that of the chosen is "
-        f"{note['error']:.3g} away, that of {note['k']} random ones {note['random_error']:.3g}; their gradients' sizes "
-        f"are at percentile {note['norm_percentile']:.0f}",
-        markup=False,
-    )
+    """Print what a selector has noted of its choice, whatever it is."""
+    told = (f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in note.items())
+    stderr.print(", ".join(told), markup=False)
