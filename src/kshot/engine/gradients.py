@@ -31,10 +31,11 @@ from kshot.engine.rows import TrainingRow, answer_losses, parts
 from kshot.engine.training import Trainer
 from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
+from kshot.models.products import fast_products
 from kshot.models.weights import TrainedWeights
 from kshot.runs.arrays import open_rows
 
-GRADIENTS_VERSION = 1
+GRADIENTS_VERSION = 2
 _MOST_TOKENS, _MOST_TOKENS_ELSEWHERE = 512, 8192
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # those of AdamW
 _PROJECTED_AT_ONCE = 4096
@@ -190,6 +191,7 @@ class ExampleGradients:
             )
         return self._projected(found) if self._how.projection else found
 
+    @fast_products()
     def gradients(self, batch: Sequence[TrainingRow]) -> torch.Tensor:
         """Return each text's own gradient with the present weights, `[n_texts, dim]` in float32."""
         if isinstance(self.weights, Prefix):

@@ -26,7 +26,7 @@ Encoded = tuple[tuple[int, ...], list[tuple[int, ...]]]  # prompt ids, ids of ea
 Row = tuple[str, FloatArray, float]  # key, log-probabilities, seconds
 Asked = tuple[tuple[int, ...], Decoding]  # prompt ids, how to answer
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 _GROUP_ROWS, _GROUP_ANSWERS = 8192, 32  # remembered tokens, and answers written at once
 _TRIAL_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 

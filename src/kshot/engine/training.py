@@ -25,6 +25,7 @@ from kshot.engine.guidance import Gradient, Guide, cosine, norm
 from kshot.engine.rows import TrainingRow, answer_losses, parts
 from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
+from kshot.models.products import fast_products
 from kshot.models.weights import TrainedWeights
 
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}
@@ -152,6 +153,7 @@ class Trainer:
                 if p is not master:
                     p.copy_(master)
 
+    @fast_products()
     def gradient(self, rows: Sequence[TrainingRow], *, with_graph: bool = False) -> Found:
         """Return gradient and loss of the mean over supervised tokens, while the weights are active.
 

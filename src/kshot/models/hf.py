@@ -22,6 +22,7 @@ from kshot.core.errors import ModelError, UserError, did_you_mean
 from kshot.core.protocols import ChatFormat
 from kshot.models.chat import HfChat
 from kshot.models.hub import only_local
+from kshot.models.products import fast_products
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -185,6 +186,7 @@ class Backbone:
         """Return the vectors of token ids as the first layer gets them, `[n, width]`."""
         return self.model.get_input_embeddings()(ids)
 
+    @fast_products()
     def row_logits(
         self,
         ids: torch.Tensor,
@@ -221,6 +223,7 @@ class Backbone:
         return out.logits[0].float()
 
     @torch.inference_mode()
+    @fast_products()
     def plain_logits(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Run rows as one batch, padded on the right (which a causal model cannot see), and return all logits.
 
