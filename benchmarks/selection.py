@@ -55,16 +55,24 @@ METHODS = {
     "paper": (f"{GM}:paper=true",),
     "less": ("less",),
 }
-VARIANTS = (
-    *(f"{GM}:normalize={how}" for how in ("row", "none", "snapshot")),
-    f"{GM}:normalize=row,balanced=true",
-    f"{GM}:normalize=row,order=shuffled",
-    f"{GM}:normalize=row,order=most-confident-last",
-    f"{GM}:normalize=row,snapshots=1",
-    f"{GM}:normalize=none,snapshots=1",
-    f"{GM}:normalize=none,loss=mean",  # with rows normalised it is the same as the sum
-    f"{GM}:normalize=row,of=last-block,projection=1024",
-)
+LAST = f"{GM}:of=last-block,projection=1024"
+VARIANTS = {
+    "prefix": (
+        *(f"{GM}:normalize={how}" for how in ("row", "none", "snapshot")),
+        f"{GM}:normalize=row,balanced=true",
+        f"{GM}:normalize=row,order=shuffled",
+        f"{GM}:normalize=row,order=most-confident-last",
+        f"{GM}:normalize=row,candidates=8",
+        f"{GM}:normalize=row,snapshots=1",
+    ),
+    "last-block": (
+        *(f"{LAST},normalize={how}" for how in ("row", "none")),
+        f"{LAST},normalize=row,balanced=true",
+        f"{LAST},normalize=row,order=shuffled",
+        f"{LAST},normalize=row,candidates=8",
+        "best-of-n:n=8,queries=32",  # as many sets and scorings as the variants with candidates
+    ),
+}
 RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-selection")
 
 
@@ -88,8 +96,8 @@ class Unit:
 
 def planned() -> list[Unit]:
     """Return all units, in the order in which they are done."""
-    variants = [Unit("0-variants", t, "variants", VARIANTS) for t in VARIED]
-    variants += [Unit("0-variants", t, "random", METHODS["random"]) for t in VARIED]
+    varied = {"random": METHODS["random"], **VARIANTS}
+    variants = [Unit("0-variants", t, m, names) for m, names in varied.items() for t in VARIED]
     main_methods = ("random", "matching", "others", "bm25", "dense")
     first = [Unit("1-first", t, m, METHODS[m]) for t in TASKS for m in main_methods]
     carried = [

@@ -8,7 +8,7 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.core.protocols import Judge
-from kshot.core.types import Example
+from kshot.core.types import Example, FloatArray
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,16 @@ class BestOfN:
             return order[:k]
         held_out, others = order[:n_held_out], order[n_held_out:]
         sets = [rng.permutation(others)[:k].tolist() for _ in range(self.n)]
-        shown = [tuple(self._pool[i] for i in chosen) for chosen in sets]
-        asked = [self._pool[i] for i in held_out]
         assert self._judge is not None, "fit comes before select"
-        # Queries of a set stand together: its demonstrations are read once.
-        bits = self._judge.code_lengths([s for s in shown for _ in asked], asked * self.n)
-        return sets[int(bits.reshape(self.n, n_held_out).sum(axis=1).argmin())]
+        return sets[int(total_bits(sets, held_out, self._pool, self._judge).argmin())]
+
+
+def total_bits(
+    sets: Sequence[Sequence[int]], held_out: Sequence[int], pool: Sequence[Example], judge: Judge
+) -> FloatArray:
+    """Return the bits that the outputs of the held-out examples cost behind each set, `[n_sets]`."""
+    shown = [tuple(pool[i] for i in chosen) for chosen in sets]
+    asked = [pool[i] for i in held_out]
+    # Queries of a set stand together: its demonstrations are read once.
+    bits = judge.code_lengths([s for s in shown for _ in asked], asked * len(sets))
+    return bits.reshape(len(sets), len(asked)).sum(axis=1)

@@ -10,7 +10,8 @@ from kshot.core.errors import UserError
 from kshot.core.gradients import GradientSettings
 from kshot.core.protocols import Capability, Judge
 from kshot.core.types import Example
-from kshot.selection.matching import NORMALIZATIONS, match
+from kshot.selection.best_of_n import total_bits
+from kshot.selection.matching import NORMALIZATIONS, match, searches
 
 PAPER: dict[str, Any] = {"snapshots": 11, "epochs": 10, "batch": 64, "lr": 1e-3, "first": "normal", "normalize": "none"}
 
@@ -31,6 +32,10 @@ class GradientMatching(GradientSettings):
         normalize: "row" gives every example the same weight, "snapshot" every snapshot, "none" neither: then examples
             with small gradients are preferred, those that are easy already.
         restarts: More searches from random sets; the best counts.
+        candidates: Of so many searches' sets the model itself takes the one behind which the outputs of `queries`
+            held-out examples cost the fewest bits; 1 takes the set nearest to the mean. Costs candidates x queries
+            scorings.
+        queries: The most held-out examples for that, but at most half of what the demonstrations leave.
         balanced: As equal numbers of each output as the pool allows.
         paper: The paper's own settings: 10 epochs, batches of 64, lr 1e-3, vectors that begin at a standard deviation
             of 0.02, 11 snapshots, no normalisation.
@@ -42,6 +47,8 @@ class GradientMatching(GradientSettings):
 
     normalize: str = "row"
     restarts: int = 0
+    candidates: int = 1
+    queries: int = 32
     balanced: bool = False
     paper: bool = False
     _pool: tuple[Example, ...] = field(default=(), repr=False, compare=False)
@@ -61,8 +68,11 @@ class GradientMatching(GradientSettings):
         if self.normalize not in NORMALIZATIONS:
             known = ", ".join(NORMALIZATIONS)
             raise UserError(f"gradient-matching:normalize must be one of {known}; got '{self.normalize}'.")
-        if self.restarts < 0:
-            raise UserError(f"gradient-matching:restarts must be 0 or more; got {self.restarts}.")
+        for name, least in (("restarts", 0), ("candidates", 1), ("queries", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"gradient-matching:{name} must be {least} or more; got {getattr(self, name)}.")
+        if self.restarts and self.candidates > 1:
+            raise UserError("gradient-matching: restarts must be left out beside candidates, which are restarts too.")
 
     def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Remember pool and judge: where all examples are shown, no gradient is needed."""
@@ -74,16 +84,24 @@ class GradientMatching(GradientSettings):
             return list(range(len(self._pool)))[:k]
         assert self._judge is not None, "fit comes before select"
         rows = self._judge.gradients(self._pool, self.settings, seed=self._seed)
-        n_blocks = len(self.snapshot_steps(len(self._pool)))
-        found = match(
-            rows,
-            k,
-            normalize=self.normalize,
-            n_blocks=n_blocks,
-            restarts=self.restarts,
-            groups=[e.output for e in self._pool] if self.balanced else None,
-            rng=rng,
-        )
-        noted = {name: value for name, value in asdict(found).items() if name != "indices"}
+        n_held_out = min(self.queries, (len(rows) - k + 1) // 2) if self.candidates > 1 else 0
+        order = rng.permutation(len(rows)).tolist() if n_held_out else list(range(len(rows)))
+        held_out, others = order[:n_held_out], sorted(order[n_held_out:])
+        how: dict[str, Any] = {
+            "normalize": self.normalize,
+            "n_blocks": len(self.snapshot_steps(len(rows))),
+            "groups": [self._pool[i].output for i in others] if self.balanced else None,
+            "rng": rng,
+        }
+        if held_out:
+            found = searches(rows[others], k, restarts=self.candidates - 1, **how)
+            sets = [[others[i] for i in one.indices] for one in found]
+            bits = total_bits(sets, held_out, self._pool, self._judge)
+            best, indices = found[int(bits.argmin())], sets[int(bits.argmin())]
+            noted = {"bits": (bits / n_held_out).tolist()}
+        else:
+            best, noted = match(rows, k, restarts=self.restarts, **how), {}
+            indices = list(best.indices)
+        noted |= {name: value for name, value in asdict(best).items() if name != "indices"}
         self._judge.note({"selector": "gradient-matching", "k": k, "n_pool": len(self._pool), **noted})
-        return list(found.indices)
+        return indices

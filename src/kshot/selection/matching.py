@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,7 +38,20 @@ class Matched:
     norm_percentile: float
 
 
-def match(
+def match(rows: NDArray[np.float32], k: int, *, restarts: int = 0, **settings: Any) -> Matched:
+    """Return the set of `searches` with the least error, the greedy one of equals; arguments as there.
+
+    Example:
+        >>> match(np.array([[0], [1], [5], [6]], dtype=np.float32), 2).indices
+        (1, 2)
+    """
+    best, *others = searches(rows, k, restarts=restarts, **settings)
+    for found in others:
+        best = found if found.error < best.error - TOLERANCE * best.random_error else best
+    return best
+
+
+def searches(
     rows: NDArray[np.float32],
     k: int,
     *,
@@ -48,13 +62,13 @@ def match(
     farthest: bool = False,
     rng: np.random.Generator | None = None,
     whole_gram_up_to: int = 4096,
-) -> Matched:
-    """Choose the `k` rows S that make |1/k sum over S of x_i - mean of all x| small.
+) -> list[Matched]:
+    """Search for the `k` rows S that make |1/k sum over S of x_i - mean of all x| small; return each search's set.
 
     With x centred, s the sum over S and K = x x', a greedy pick adds the j with the least 2 s.x_j + K_jj; a swap takes
     the a in S and the c outside with the least K_aa + K_cc - 2 K_ac - 2 s.x_a + 2 s.x_c, by which |s|^2 changes, until
-    none lowers the error by more than 1e-6 of `random_error`, or 1000 are done. Ties go to the lowest index; in a
-    pool that is read in passes what differs by float32 rounding is a tie.
+    none lowers the error by more than 1e-6 of a row's size (root mean square), or 1000 are done. Ties go to the lowest
+    index; what differs by the rounding of float32 is a tie.
 
     A pick costs n_pool operations and a swap k x n_pool. K costs n_pool^2 x dim once, in float64; above
     `whole_gram_up_to` rows only its rows of what is chosen are made, by a pass over the pool for each pick and for
@@ -66,7 +80,7 @@ def match(
         normalize: "none"; "row" divides each row by its norm; "snapshot" divides each block of columns by the root
             of its rows' mean squared norm. What is zero stays zero.
         n_blocks: How many equal blocks of columns a row has.
-        restarts: How many more searches by swaps start at a random set; the best set counts, the greedy one of equals.
+        restarts: How many more searches by swaps start at a random set; the first one starts at the greedy set.
         groups: The class of each row, `[n_pool]`: equal numbers of each as far as they reach; lots decide the rest.
         farthest: Pick what is farthest instead, without swaps: the paper's ablation.
         rng: What `restarts` and `groups` draw from.
@@ -76,12 +90,8 @@ def match(
         UserError: `k` is out of range, `normalize` unknown, `rng` missing, or a row not finite.
 
     Source: Zhang et al. (2025), https://arxiv.org/abs/2506.04579, and its official code.
-    Differs: the least gain of a swap is relative to `random_error`, as gradients have no scale of their own (theirs:
+    Differs: the least gain of a swap is relative to the size of rows, as gradients have no scale of their own (theirs:
     1e-6); K instead of sums over the dimensions; `normalize` (theirs: none), `restarts` and `groups` are ours.
-
-    Example:
-        >>> match(np.array([[0], [1], [5], [6]], dtype=np.float32), 2).indices
-        (1, 2)
     """
     if not 1 <= k <= len(rows):
         raise UserError(f"k must be in 1..{len(rows)}, the size of the pool; got {k}.")
@@ -94,18 +104,19 @@ def match(
     n_pool = len(rows)
     pool = _Pool(np.asarray(rows), normalize, n_blocks, whole_gram=n_pool <= whole_gram_up_to)
     random_error = float(np.sqrt(pool.squares.mean() * (n_pool - k) / (k * max(n_pool - 1, 1))))
-    least_gain = TOLERANCE * random_error
+    least_gain = TOLERANCE * pool.size  # less is rounding
     kinds = np.unique(np.zeros(n_pool) if groups is None else np.asarray(groups), return_inverse=True)[1]
     quotas = _quotas(np.bincount(kinds), k, rng)
     chosen = _greedy(pool, kinds, quotas, farthest)
     greedy_error = pool.error(chosen)
-    best = (chosen, greedy_error, 0) if farthest else _swap(pool, kinds, chosen, least_gain)
-    for _ in range(restarts):
-        found = _swap(pool, kinds, _draw(kinds, quotas, rng), least_gain)
-        best = found if found[1] < best[1] - least_gain else best
-    chosen, error, n_swaps = best
-    ranks = [np.searchsorted(np.sort(pool.norms), pool.norms[chosen], side) for side in ("left", "right")]
-    return Matched(tuple(chosen), error, greedy_error, random_error, n_swaps, float(np.mean(ranks)) * 100 / n_pool)
+    found = [(chosen, greedy_error, 0) if farthest else _swap(pool, kinds, chosen, least_gain)]
+    found += [_swap(pool, kinds, _draw(kinds, quotas, rng), least_gain) for _ in range(restarts)]
+    ranks = sum(np.searchsorted(np.sort(pool.norms), pool.norms, side) for side in ("left", "right")) / 2
+    percentiles = ranks * 100 / n_pool
+    return [
+        Matched(tuple(chosen), error, greedy_error, random_error, n_swaps, float(np.mean(percentiles[chosen])))
+        for chosen, error, n_swaps in found
+    ]
 
 
 class _Pool:
@@ -130,9 +141,11 @@ class _Pool:
         self._mean = np.zeros(dim)  # for `take` on the next line
         self._mean = sum((self.take(part).sum(axis=0) for part in _parts(n_pool, dim)), np.zeros(dim)) / n_pool
         self.squares = np.concatenate([np.square(self.take(part)).sum(axis=1) for part in _parts(n_pool, dim)])
-        # What is a tie: entries of K are rounded in proportion to a row with the mean times one without.
+        # What is a tie: equal texts' gradients differ by float32 rounding, and entries of a K made in passes are
+        # rounded in proportion to a row with the mean times one without.
         spread = float(self.squares.mean())
-        self.slack = (1e-12 if whole_gram else 1e-7) * float(np.sqrt(spread * (spread + self._mean @ self._mean)))
+        self.size = float(np.sqrt(spread + self._mean @ self._mean))  # of a row as it is compared, but with the mean
+        self.slack = 1e-11 * self.size**2 + (0 if whole_gram else 1e-7 * self.size * spread**0.5)
         self._whole = None
         if whole_gram:
             cuts = (self.take(slice(None), columns) for columns in _parts(dim, n_pool))
