@@ -70,6 +70,51 @@ def test_restarts_never_choose_worse(tiny):
     assert errors[1] <= errors[0]
 
 
+class Preferring:
+    """A judge with given gradients, behind which fewer bits are paid the more of `liked` is shown."""
+
+    def __init__(self, liked: set[str]):
+        self.liked, self.asked, self.notes = liked, [], []
+
+    def gradients(self, examples, how, *, seed):
+        return rng(7).normal(size=(len(examples), 5 * 3)).astype(np.float32)
+
+    def code_lengths(self, shown, queries):
+        self.asked += zip(shown, queries, strict=True)
+        return np.array([10.0 - sum(e.id in self.liked for e in demos) for demos in shown])
+
+    def note(self, values):
+        self.notes.append(values)
+
+
+def test_of_several_candidates_the_model_takes_the_one_it_reads_best():
+    judge = Preferring({"e1", "e4", "e7"})
+    selector = GradientMatching(candidates=6, queries=4).fit(POOL, judge=judge, rng=rng())  # type: ignore[arg-type]
+    indices = selector.select(None, 3, rng=rng())
+    assert len(judge.asked) == 6 * 4
+    sets, held_out = {demos for demos, _ in judge.asked}, {query.id for _, query in judge.asked}
+    assert len(held_out) == 4
+    assert not held_out & {e.id for demos in sets for e in demos}
+    best = max(sum(e.id in judge.liked for e in demos) for demos in sets)
+    assert sum(POOL[i].id in judge.liked for i in indices) == best
+    assert tuple(POOL[i] for i in indices) in sets
+    (note,) = judge.notes
+    assert len(note["bits"]) == 6
+    assert min(note["bits"]) == pytest.approx(10 - best)
+    again = GradientMatching(candidates=6, queries=4).fit(POOL, judge=judge, rng=rng())  # type: ignore[arg-type]
+    assert again.select(None, 3, rng=rng()) == indices
+
+
+def test_where_nothing_can_be_held_out_the_nearest_set_is_taken():
+    judge = Preferring(set())
+    for candidates in (1, 5):
+        selector = GradientMatching(candidates=candidates).fit(POOL, judge=judge, rng=rng())  # type: ignore[arg-type]
+        found = selector.select(None, 12, rng=rng()), selector.select(None, 11, rng=rng())
+        assert sorted(found[0]) == list(range(12))
+        assert len(set(found[1])) == 11
+    assert len(judge.asked) == 5  # one held-out example for five sets of 11
+
+
 def test_all_of_a_small_pool_is_shown_without_a_gradient():
     class NoJudge:
         """Cannot be asked."""
@@ -105,6 +150,9 @@ def test_the_papers_settings():
     [
         ("normalize=rows", "gradient-matching:normalize must be one of none, row, snapshot; got 'rows'"),
         ("restarts=-1", "gradient-matching:restarts must be 0 or more; got -1"),
+        ("candidates=0", "gradient-matching:candidates must be 1 or more; got 0"),
+        ("queries=0", "gradient-matching:queries must be 1 or more; got 0"),
+        ("candidates=2,restarts=2", "gradient-matching: restarts must be left out beside candidates"),
         ("of=weights", "of must be one of prefix, lora, last-block; got 'weights'"),
         ("normalise=row", "'gradient-matching' has no setting 'normalise'. Did you mean 'normalize'"),
         ("epochs=x", "gradient-matching:epochs must be int; got 'x'"),
