@@ -111,8 +111,8 @@ def searches(
     greedy_error = pool.error(chosen)
     found = [(chosen, greedy_error, 0) if farthest else _swap(pool, kinds, chosen, least_gain)]
     found += [_swap(pool, kinds, _draw(kinds, quotas, rng), least_gain) for _ in range(restarts)]
-    ranks = sum(np.searchsorted(np.sort(pool.norms), pool.norms, side) for side in ("left", "right")) / 2
-    percentiles = ranks * 100 / n_pool
+    ranks = [np.searchsorted(np.sort(pool.norms), pool.norms, side) for side in ("left", "right")]
+    percentiles = np.mean(ranks, axis=0) * 100 / n_pool
     return [
         Matched(tuple(chosen), error, greedy_error, random_error, n_swaps, float(np.mean(percentiles[chosen])))
         for chosen, error, n_swaps in found
