@@ -72,7 +72,18 @@ VARIANTS = {
         f"{LAST},normalize=row,candidates=8",
         "best-of-n:n=8,queries=32",  # as many sets and scorings as the variants with candidates
     ),
+    "combined": (
+        f"{LAST},normalize=none,candidates=8",
+        f"{LAST},normalize=none,balanced=true",
+        f"{LAST},normalize=none,order=shuffled",
+        f"{GM}:normalize=none,candidates=8",
+    ),
 }
+LONG_ANSWERS = (  # of one token, a sum and a mean are the same choice
+    *(f"{LAST},normalize={how}" for how in ("row", "none")),
+    f"{LAST},normalize=none,loss=mean",
+    f"{LAST},normalize=none,candidates=8",
+)
 RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-selection")
 
 
@@ -98,6 +109,8 @@ def planned() -> list[Unit]:
     """Return all units, in the order in which they are done."""
     varied = {"random": METHODS["random"], **VARIANTS}
     variants = [Unit("0-variants", t, m, names) for m, names in varied.items() for t in VARIED]
+    for m, names in (("random", METHODS["random"]), ("long-answers", LONG_ANSWERS)):
+        variants.append(Unit("0-variants", "parsing/geoquery_sql", m, names))
     main_methods = ("random", "matching", "others", "bm25", "dense")
     first = [Unit("1-first", t, m, METHODS[m]) for t in TASKS for m in main_methods]
     carried = [
