@@ -18,6 +18,7 @@ LAYERS = [
     {"evaluation"},
     {"reports"},
     {"adapted", "selecting", "measuring"},
+    {"recording"},
     {"adaptation"},
     {"planning"},
     {"bench"},

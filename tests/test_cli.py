@@ -113,7 +113,7 @@ def test_without_json_people_can_read_it(run_cli, scripted_run, words_task):
     folder, printed = scripted_run
     again = run_cli(*adapt_args(words_task, folder))
     assert again.code == 0
-    assert f"chosen: {printed['chosen']}, accuracy " in again.out
+    assert f"{printed['chosen']} was chosen: accuracy " in again.out
     assert f"kshot predict {folder}" in again.out
     assert run_cli("evaluate", folder, words_task).out.startswith("accuracy ")
     checked = run_cli("validate", words_task, "--model", "scripted").out

@@ -190,9 +190,10 @@ def test_without_json_people_can_read_it(finished, run_cli):
     best = printed["leaderboard"][0]
     told = " ".join(again.out.split())
     assert (
-        f"by its {best['bits_per_example']:.2f} bits over {N} predictions; {METRIC[kind]} {best['metric']:.3f}" in told
+        f"by its {best['bits_per_example']:.2f} bits an example over {N} predictions; {METRIC[kind]} "
+        f"{best['metric']:.3f}" in told
     )
-    assert f"as measured over {len(WITH_TEXT)} answers" in told
+    assert f"over {len(WITH_TEXT)} written answers" in told
     assert "not-applicable" in again.out
 
 

@@ -3,7 +3,6 @@
 The only place that knows all the rooms.
 """
 
-import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kshot import __version__
 from kshot.adapted import AdaptedModel
 from kshot.asking import Asker
 from kshot.core.duration import parse_seconds
@@ -36,7 +34,9 @@ from kshot.learning.tuned import Source
 from kshot.measuring import Measuring
 from kshot.prompts.chat import Chat
 from kshot.recipe import Recipe, parse_recipes
-from kshot.runs.record import open_run, write_json, write_jsonl
+from kshot.recording import Recorder
+from kshot.reports.html import write_report
+from kshot.runs.record import open_run
 from kshot.runs.store import SqliteStore
 
 DEFAULT_SHOTS, DEFAULT_LIMIT = 16, 300
@@ -52,6 +52,7 @@ class Run:
         chosen: The name of the chosen recipe.
         best: The chosen recipe, fitted on every example.
         work: What the language model was made to do for it.
+        in_words: What was chosen, how sure that is, what it costs, and what would change it.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class Run:
     chosen: str
     best: AdaptedModel
     work: Work
+    in_words: str
 
     def to_json(self) -> dict[str, Any]:
         """Return what `kshot adapt --json` prints."""
@@ -147,9 +149,19 @@ def adapt(
         judge = replace(judge, model=judge.model.with_store(store), gradient_store=kept) if judge else None
         _say(progress, task, asker, stream)
         measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, deadline)
-        scored = {recipe.name: measuring.rows(recipe) for recipe in chosen_recipes}
-        summaries = {name: r if isinstance(r, str) else summarise(task, r, seed=seed) for name, r in scored.items()}
-        board = _leaderboard(task, summaries)
+        repeat = _command(task, language_model, chosen_recipes, seed, limit)
+        recorder = Recorder(folder, task, asker, stream, identity, repeat)
+        scored: dict[str, Any] = {}
+        summaries: dict[str, Any] = {}
+        board, metrics = [], {}
+        for recipe in chosen_recipes:
+            rows = scored[recipe.name] = measuring.rows(recipe)
+            summaries[recipe.name] = rows if isinstance(rows, str) else summarise(task, rows, seed=seed)
+            metrics = {name: found["metrics"] for name, found in summaries.items() if not isinstance(found, str)}
+            board = _leaderboard(task, summaries)
+            recorder.write(board, scored, metrics, measuring)
+        check_finished(board)
+        choosing = recorder.choice(board, scored)
         winner = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
         chosen = measuring.settled.get(winner.name, winner)
         by = "bits" if task.is_open else f"{task.metrics[0]}, then bits,"
@@ -173,8 +185,9 @@ def adapt(
     finally:
         store.close()
     best.save(folder / "best")
-    _record(folder, task, language_model, board, scored, summaries, stream, identity, measuring)
-    return Run(folder, tuple(board), winner.name, best, work)
+    recorder.write(board, scored, metrics, measuring, choice=choosing)
+    write_report(folder)
+    return Run(folder, tuple(board), winner.name, best, work, choosing["in_words"])
 
 
 def prepare(
@@ -286,51 +299,22 @@ def _leaderboard(task: Task, summaries: Mapping[str, dict[str, Any] | str]) -> l
         else:
             board.append({"recipe": name, **{key: summary[key] for key in SUMMARY}, "status": "done"})
     done = [row for row in board if row["status"] == "done"]
-    if not done:
-        remedies = {"out-of-budget": "a larger --budget with the same --out, ", "diverged": "a smaller lr, "}
-        remedy = "".join(text for status, text in remedies.items() if any(r["status"] == status for r in board))
-        why = ", ".join(f"{row['recipe']} is {row['status']}" for row in board)
-        raise UserError(f"At least one recipe must be finished to choose from: {why}. Give {remedy}or other --recipes.")
     first, second = ("bits_per_example", "metric") if task.is_open else ("metric", "bits_per_example")
     sign = {"metric": -1, "bits_per_example": 1}
     done.sort(key=lambda r: (sign[first] * r[first], sign[second] * r[second], r["query_tokens"]))
     return done + [row for row in board if row["status"] != "done"]
 
 
-def _record(
-    folder: Path,
-    task: Task,
-    model: LanguageModel,
-    board: Sequence[dict[str, Any]],
-    scored: Mapping[str, "list[dict[str, Any]] | str"],
-    summaries: Mapping[str, dict[str, Any] | str],
-    stream: Stream,
-    identity: dict[str, Any],
-    measuring: Measuring,
-) -> None:
-    """Write samples.jsonl and results.json, in the shape of lm-eval, with the leaderboard beside it."""
-    write_jsonl(folder / "samples.jsonl", (r for rows in scored.values() if not isinstance(rows, str) for r in rows))
-    results = {}
-    for row in board:
-        summary = summaries[row["recipe"]]
-        if not isinstance(summary, str):
-            found = {"alias": f"{task.name} {row['recipe']}", "bits_per_example,none": row["bits_per_example"]}
-            for name, values in summary["metrics"].items():
-                found |= {f"{name}{end},none": v for end, v in zip(("", "_low", "_high"), values, strict=True)}
-            results[f"{task.name}|{row['recipe']}"] = found
-    samples = {name: {"original": len(task.train), "effective": len(stream.examples)} for name in results}
-    write_json(
-        folder / "results.json",
-        {
-            "results": results,
-            "n-samples": samples,
-            "config": {"model": model.name, **identity},
-            "removed": list(stream.removed),
-            "leaderboard": list(board),
-            "chosen": board[0]["recipe"],
-            "configurations": dict(measuring.configurations),
-            "selections": {name: notes for name, notes in measuring.selections.items() if notes},
-            "kshot_version": __version__,
-            "python": platform.python_version(),
-        },
-    )
+def check_finished(board: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UserError unless there is a recipe to choose."""
+    if not any(row["status"] == "done" for row in board):
+        remedies = {"out-of-budget": "a larger --budget with the same --out, ", "diverged": "a smaller lr, "}
+        remedy = "".join(text for status, text in remedies.items() if any(r["status"] == status for r in board))
+        why = ", ".join(f"{row['recipe']} is {row['status']}" for row in board)
+        raise UserError(f"At least one recipe must be finished to choose from: {why}. Give {remedy}or other --recipes.")
+
+
+def _command(task: Task, model: LanguageModel, recipes: Sequence[Recipe], seed: int, limit: int) -> str:
+    """Return how to make the run again in the shell."""
+    names = ",".join(recipe.name for recipe in recipes)
+    return f"kshot adapt {task.name} --model {model.name} --recipes '{names}' --seed {seed} --limit {limit}"

@@ -22,6 +22,7 @@ from kshot.cli.options import (
     load_task,
 )
 from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
+from kshot.cli.report import report
 from kshot.cli.select import select
 from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError
@@ -139,17 +140,13 @@ def _print_run(run: Any, metric: str) -> None:
     from kshot.reports.leaderboard import leaderboard_table
 
     stdout.print(leaderboard_table(run.leaderboard, metric=metric, chosen=run.chosen))
-    first = run.leaderboard[0]
-    by_bits = f"by its {first['bits_per_example']:.2f} bits over {first['n']} predictions; "
-    stdout.print(
-        f"\nchosen: {run.chosen}, {by_bits if first['metric_n'] < first['n'] else ''}{metric} {first['metric']:.3f} "
-        f"({first['metric_low']:.3f} - {first['metric_high']:.3f}) as measured over {first['metric_n']} answers, "
-        "each given before its label was seen"
-    )
+    stdout.print(f"\n{run.in_words}", markup=False)
     stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})", markup=False)
+    stdout.print(f"report: {run.folder / 'report.html'}", markup=False)
 
 
 app.command()(select)
+app.command()(report)
 
 
 @app.command()

@@ -1,0 +1,39 @@
+"""`kshot report`: the page of a run, or two runs compared."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kshot.cli.options import JsonOption
+from kshot.cli.output import guarded, print_json, stdout
+
+
+@guarded
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; it may be unfinished.")],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="RUN2", help="Another one, to compare the two on the same examples.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write report.html of a run; with two runs, compare what they chose on the examples that both predicted."""
+    from kshot.reports.html import compare_runs, write_report
+
+    if other is None:
+        file = write_report(run)
+        if as_json:
+            print_json({"report": str(file)})
+        else:
+            stdout.print(f"report: {file}", markup=False)
+        return
+    found = compare_runs(run, other)
+    if as_json:
+        print_json(found)
+        return
+    stdout.print(f"{found['first']} of {run} against {found['second']} of {other}, on {found['n']} examples:")
+    for key, name, factor in (("score", f"{found['metric_name']}, points", 100), ("bits", "bits an example", 1)):
+        gap = found[key]
+        said = "clear" if gap["clear"] else "no difference found"
+        low, high = factor * gap["low"], factor * gap["high"]
+        stdout.print(f"  {name}: {factor * gap['difference']:+.2f} ({low:+.2f} to {high:+.2f}, paired; {said})")

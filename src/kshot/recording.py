@@ -1,0 +1,161 @@
+"""What a run leaves behind for readers: results, sample rows, the examples and the prompts as they were sent."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kshot import __version__
+from kshot.asking import Asker
+from kshot.core.types import Task
+from kshot.evaluation.choice import compare_all, deployed, in_words
+from kshot.evaluation.prequential import Stream
+from kshot.measuring import Measuring
+from kshot.runs.record import write_json, write_jsonl
+
+Scored = Mapping[str, "list[dict[str, Any]] | str"]  # each recipe's sample rows, or why there are none
+RESULTS, UNFINISHED = "results.json", "unfinished.json"
+_PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "numpy", "scikit-learn")
+
+
+@dataclass
+class PromptBook:
+    """Prompts as they were sent, each segment once.
+
+    A row is the number of segments that it shares with the beginning of the recipe's row before, then the numbers of
+    the others: behind demonstrations that stay, a prompt takes a few bytes.
+    """
+
+    asker: Asker
+    stream: Stream
+    segments: dict[tuple[str, str], int] = field(default_factory=dict)
+    rows: dict[str, list[list[int]]] = field(default_factory=dict)
+
+    def add(self, recipe: str, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Compose a recipe's prompts again from what its rows say was shown."""
+        by_id = {e.id: e for e in (*self.stream.examples, *self.stream.rest)}
+        before: list[int] = []
+        self.rows[recipe] = rows = []
+        for sample in samples:
+            shown = [by_id[i] for i in sample["demonstrations"]]
+            prompt = self.asker.composer.compose(self.asker.task, shown, by_id[sample["example_id"]])
+            ids = [self.segments.setdefault((s.role, s.text), len(self.segments)) for s in prompt.segments]
+            same = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), None)
+            same = min(len(ids), len(before)) if same is None else same
+            rows.append([same, *ids[same:]])
+            before = ids
+
+
+@dataclass
+class Recorder:
+    """Writes the record of a run, also while it goes on.
+
+    Attributes:
+        repeat: The command that makes the run again.
+    """
+
+    folder: Path
+    task: Task
+    asker: Asker
+    stream: Stream
+    identity: Mapping[str, Any]
+    repeat: str
+    _prompts: PromptBook = field(init=False)
+
+    def __post_init__(self):
+        self._prompts = PromptBook(self.asker, self.stream)
+
+    def choice(self, board: Sequence[dict[str, Any]], scored: Scored) -> dict[str, Any]:
+        """Return how the first of the leaderboard compares with the others, in numbers and in words."""
+        rows = {name: found for name, found in scored.items() if not isinstance(found, str)}
+        comparisons = compare_all(board[0]["recipe"], rows)
+        return {"comparisons": comparisons, "in_words": in_words(self.task, board, rows, comparisons)}
+
+    def write(
+        self,
+        board: Sequence[dict[str, Any]],
+        scored: Scored,
+        metrics: Mapping[str, Mapping[str, tuple[float, float, float]]],
+        measuring: Measuring,
+        *,
+        choice: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write samples.jsonl, examples.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
+
+        While recipes are still to come it is unfinished.json, unless the run was finished before.
+
+        Args:
+            board: The leaderboard.
+            scored: Of each recipe so far.
+            metrics: (value, low, high) of every metric of each finished recipe.
+            measuring: What was fitted beside the predictions.
+            choice: What `choice` returns; None while recipes are still to come.
+        """
+        if choice is None and (self.folder / RESULTS).exists():
+            return
+        done = {name: rows for name, rows in scored.items() if not isinstance(rows, str)}
+        for name, rows in done.items():
+            if name not in self._prompts.rows and any(r["prompt_tokens"] for r in rows):
+                self._prompts.add(name, rows)
+        write_jsonl(self.folder / "samples.jsonl", (row for rows in done.values() for row in rows))
+        write_jsonl(self.folder / "examples.jsonl", ({"id": e.id, "input": e.input, "context": e.context,
+            "output": e.output, "choices": e.choices} for e in self.stream.examples))  # fmt: skip
+        write_json(
+            self.folder / "prompts.json",
+            {"segments": [list(key) for key in self._prompts.segments], "rows": self._prompts.rows},
+        )
+        results = {}
+        for row in board:
+            if row["recipe"] in metrics:
+                found = {
+                    "alias": f"{self.task.name} {row['recipe']}",
+                    "bits_per_example,none": row["bits_per_example"],
+                }
+                for name, values in metrics[row["recipe"]].items():
+                    found |= {f"{name}{end},none": v for end, v in zip(("", "_low", "_high"), values, strict=True)}
+                results[f"{self.task.name}|{row['recipe']}"] = found
+        samples = {name: {"original": len(self.task.train), "effective": len(self.stream.examples)} for name in results}
+        ends = {name: {key: deployed(rows, key) for key in ("score", "bits")} for name, rows in done.items()}
+        write_json(
+            self.folder / (RESULTS if choice else UNFINISHED),
+            {
+                "results": results,
+                "n-samples": samples,
+                "config": {**self.identity, "model_name": self.asker.model.name},
+                "task": {
+                    "name": self.task.name,
+                    "kind": self.task.kind,
+                    "labels": self.task.labels,
+                    "metrics": self.task.metrics,
+                    "n_train": len(self.task.train),
+                },
+                "removed": list(self.stream.removed),
+                "leaderboard": list(board),
+                "expected_when_deployed": ends,
+                "chosen": board[0]["recipe"] if choice and board else None,
+                "choice": choice,
+                "configurations": dict(measuring.configurations),
+                "selections": {name: notes for name, notes in measuring.selections.items() if notes},
+                "repeat": self.repeat,
+                "environment": environment(),
+                "kshot_version": __version__,
+                "python": platform.python_version(),
+            },
+        )
+        if choice:
+            (self.folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def environment() -> dict[str, str]:
+    """Return what the numbers were made with."""
+    found = {"kshot": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    found["cpu cores"] = str(os.cpu_count())
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

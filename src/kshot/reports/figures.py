@@ -1,0 +1,97 @@
+"""The report's figures as SVG that takes the page's own colours."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+INK = "#010203"  # stands for the page's text colour
+COLOURS = ("#3b82f6", "#ea580c", "#16a34a", "#9333ea", "#db2777", "#0891b2")  # readable on white and on black
+N_BLOCKS = 8
+
+
+def learning_curve(rows: Mapping[str, Sequence[Mapping[str, Any]]], shown: Sequence[str], key: str, title: str) -> str:
+    """Return `key` against the number of examples known, as means of blocks of the stream.
+
+    Args:
+        rows: Sample rows of each finished recipe.
+        shown: The recipes that get a colour, the first one also the band of its 95 % intervals; the others are grey.
+        key: "score" or "bits".
+        title: What it is called.
+    """
+    figure, ax = _figure()
+    for name in (*(n for n in rows if n not in shown), *reversed(shown)):
+        at, middle, reach = _blocks(rows[name], key)
+        if name not in shown:
+            ax.plot(at, middle, color=INK, alpha=0.2, linewidth=0.8)
+            continue
+        place = shown.index(name)
+        width = 1.2 if place else 2
+        ax.plot(at, middle, "o-", color=COLOURS[place], markersize=3, linewidth=width, label=name)
+        if not place:
+            low, high = (middle - reach).clip(0), (middle + reach).clip(max=1.0 if key == "score" else np.inf)
+            ax.fill_between(at, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
+    ax.set_xlabel("examples known", color=INK)
+    ax.set_ylabel(title, color=INK)
+    handles, names = ax.get_legend_handles_labels()
+    where: Any = {"loc": "outside lower center", "ncols": 3}
+    figure.legend(handles[::-1], names[::-1], fontsize=8, frameon=False, labelcolor=INK, **where)
+    return _svg(figure, f"{title} against the number of examples known")
+
+
+def _blocks(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where blocks of rows lie in the stream, their means, and the reach of their 95 % intervals."""
+    known = [(r["position"], float(r[key])) for r in rows if r[key] is not None]
+    blocks = np.array_split(np.array(known).reshape(-1, 2), max(1, min(N_BLOCKS, len(known) // 4)))
+    at, middle = (np.array([b[:, i].mean() for b in blocks if len(b)]) for i in (0, 1))
+    reach = np.array([1.96 * b[:, 1].std() / np.sqrt(len(b)) for b in blocks if len(b)])
+    return at, middle, reach
+
+
+def pareto(board: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """Return quality against prompt tokens a query; the recipes that nothing cheaper equals are joined."""
+    figure, ax = _figure()
+    points = sorted((max(row["query_tokens"], 1.0), -row["metric"], row["recipe"]) for row in board)
+    best, front = -np.inf, []
+    for tokens, minus, name in points:
+        if (value := -minus) > best:
+            best = value
+            front.append((tokens, value, name))
+    ax.plot([p[0] for p in front], [p[1] for p in front], "-", color=COLOURS[0], linewidth=1.5, drawstyle="steps-post")
+    names = {name for *_, name in front}
+    for tokens, minus, name in points:
+        on, value = name in names, -minus
+        ax.plot(tokens, value, "o", color=COLOURS[0] if on else INK, alpha=1.0 if on else 0.35, markersize=5)
+        if on:
+            ax.annotate(name, (tokens, value), xytext=(4, 4), textcoords="offset points", fontsize=8, color=INK)
+    ax.set_xscale("log")
+    ax.margins(x=0.2, y=0.15)
+    ax.set_xlabel("prompt tokens a query", color=INK)
+    ax.set_ylabel(metric, color=INK)
+    return _svg(figure, f"{metric} against prompt tokens a query")
+
+
+def _figure() -> tuple[Figure, Any]:
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    ax = figure.subplots()
+    ax.patch.set_visible(False)
+    ax.tick_params(which="both", colors=INK, labelsize=8)
+    for side, spine in ax.spines.items():
+        spine.set_edgecolor(INK)
+        spine.set_visible(side in ("left", "bottom"))
+    figure.patch.set_visible(False)
+    return figure, ax
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """Return the figure as an element for a page: its text as text, its ink in the page's colour."""
+    from matplotlib import rc_context
+
+    held = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "kshot", "font.family": "sans-serif"}):
+        figure.savefig(held, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+    text = held.getvalue()
+    start = text.index("<svg")
+    return text[start:].replace(INK, "currentColor").replace("<svg", '<svg role="img"', 1)

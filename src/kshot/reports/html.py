@@ -1,0 +1,216 @@
+"""`report.html`: one file without any other, made from a run's saved record alone."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kshot.core.errors import UserError
+from kshot.evaluation.comparison import compared
+from kshot.runs.record import FORMAT, read_manifest, write_text
+
+MOST_PROBS = 8  # labels of a row whose probabilities are kept
+COLOURED = 5
+OUTLIER_REACH = 3.0  # interquartile ranges above the upper quartile
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Return what a run has left: `results`, `rows` by recipe, `examples`, `prompts`.
+
+    Raises:
+        UserError: No run, one of another version, or one that has nothing to show yet.
+    """
+    manifest = read_manifest(run)
+    if manifest.get("format") != FORMAT:
+        raise UserError(
+            f"{run} must be a run of this version of kshot (format {FORMAT}); its format is {manifest.get('format')}. "
+            "Make the run again, or use the version of kshot that made it."
+        )
+    found = [run / name for name in ("results.json", "unfinished.json") if (run / name).exists()]
+    if not found:
+        raise UserError(f"{run} has no finished recipe yet, so there is nothing to report. Resume it with kshot adapt.")
+    results = json.loads(found[0].read_text("utf-8"))
+    if "task" not in results:
+        raise UserError(f"{run} was made by an older kshot, without what a report needs. Repeat the command to add it.")
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in _jsonl(run / "samples.jsonl"):
+        rows.setdefault(row["recipe"], []).append(row)
+    prompts = json.loads((run / "prompts.json").read_text("utf-8"))
+    return {"results": results, "rows": rows, "examples": _jsonl(run / "examples.jsonl"), "prompts": prompts}
+
+
+def _jsonl(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]  # not splitlines: U+2028 is text
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run folder from its record; return the file.
+
+    Raises:
+        UserError: As `read_record`.
+        StorageError: The file cannot be written.
+    """
+    file = run / "report.html"
+    write_text(file, page(read_record(run)))
+    return file
+
+
+def page(record: Mapping[str, Any]) -> str:
+    """Return the report of a record (`read_record`) as HTML."""
+    from jinja2 import Environment
+
+    from kshot.reports.figures import learning_curve, pareto
+
+    results, rows = record["results"], record["rows"]
+    board = [row for row in results["leaderboard"] if row["status"] == "done"]
+    metric = results["task"]["metrics"][0]
+    shown = [row["recipe"] for row in board[:COLOURED]]
+    here = files("kshot.reports")
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        here.joinpath("report.html.jinja").read_text("utf-8")
+    )
+    comparisons = {c["recipe"]: c for c in (results["choice"] or {}).get("comparisons", ())}
+    return template.render(
+        results=results,
+        board=results["leaderboard"],
+        metric=metric,
+        first=shown[0] if shown else None,
+        comparisons=comparisons,
+        ends=results["expected_when_deployed"],
+        curves=[
+            learning_curve(rows, shown, *what) for what in (("score", metric), ("bits", "bits an example")) if board
+        ],
+        front=pareto(board, metric) if board else "",
+        problems=problems(record),
+        shown_last=demonstrations_of_last(record, shown[0]) if shown else [],
+        notes=results["selections"].get(shown[0], [])[-1:] if shown else [],
+        totals=_totals(results["leaderboard"], rows),
+        style=here.joinpath("report.css").read_text("utf-8"),
+        script=here.joinpath("report.js").read_text("utf-8"),
+        data=embedded(data(record)),
+    )
+
+
+def embedded(value: Any) -> str:
+    """Return JSON that is safe inside a script element: no text of a user can end it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def data(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page's script shows: examples, and of each recipe and example what was asked and answered."""
+    results = record["results"]
+    names = [row["recipe"] for row in results["leaderboard"] if row["recipe"] in record["rows"]]
+    place = {e["id"]: i for i, e in enumerate(record["examples"])}
+    suspicious = set(suspicious_examples(record))
+    return {
+        "labels": results["task"]["labels"],
+        "metric": results["task"]["metrics"][0],
+        "recipes": names,
+        "examples": [
+            [e["input"], e["output"], e["context"] or "", int(e["id"] in suspicious)] for e in record["examples"]
+        ],
+        "rows": [[_row(place, r) for r in record["rows"][name]] for name in names],
+        "prompts": [record["prompts"]["rows"].get(name) for name in names],
+        "segments": record["prompts"]["segments"],
+    }
+
+
+def _row(place: Mapping[str, int], row: Mapping[str, Any]) -> list[Any]:
+    """Return [example, answer, score, bits, [candidate, probability, …]], the most probable first."""
+    pairs = sorted(zip(row["candidates"], row["probs"], strict=True), key=lambda pair: -pair[1])
+    kept = pairs[:MOST_PROBS] + [pair for pair in pairs[MOST_PROBS:] if pair[0] == row["gold"]]
+    flat = [value for text, p in kept for value in (text, float(f"{p:.3g}"))]
+    score = None if row["score"] is None else round(row["score"], 3)
+    return [place[row["example_id"]], row["answer"], score, round(row["bits"], 2), flat]
+
+
+def suspicious_examples(record: Mapping[str, Any]) -> list[str]:
+    """Return ids of examples whose output surprises nearly every recipe: perhaps their label is wrong.
+
+    The median over recipes of an example's bits lies more than three interquartile ranges above the upper quartile,
+    and more than half of the recipes agree on another answer.
+    """
+    bits: dict[str, list[float]] = {}
+    answers: dict[str, list[str]] = {}
+    gold: dict[str, str] = {}
+    for rows in record["rows"].values():
+        for row in rows:
+            bits.setdefault(row["example_id"], []).append(row["bits"])
+            gold[row["example_id"]] = row["gold"]
+            if row["answer"] is not None:
+                answers.setdefault(row["example_id"], []).append(row["answer"])
+    middle = {name: float(np.median(values)) for name, values in bits.items()}
+    if not middle:
+        return []
+    low, high = np.quantile(list(middle.values()), [0.25, 0.75])
+    limit = high + OUTLIER_REACH * (high - low)
+    found = []
+    for name in sorted(middle, key=lambda i: -middle[i]):
+        (most, n), *_ = Counter(answers.get(name, [""])).most_common(1)
+        if middle[name] > limit and most not in ("", gold[name]) and 2 * n > len(answers[name]):
+            found.append(name)
+    return found
+
+
+def problems(record: Mapping[str, Any]) -> list[str]:
+    """Return what seems wrong with the data, a sentence each."""
+    results, found = record["results"], []
+    if results["removed"]:
+        found.append(f"{len(results['removed'])} rows repeat the input of an earlier row and were left out: "
+                     f"{', '.join(results['removed'][:8])}")  # fmt: skip
+    unseen = [label for label in results["task"]["labels"] if label not in {e["output"] for e in record["examples"]}]
+    if unseen:
+        found.append(f"{len(unseen)} labels have no example in the stream: {', '.join(unseen[:8])}")
+    texts = {e["id"]: e for e in record["examples"]}
+    for name in suspicious_examples(record)[:10]:
+        found.append(
+            f"{name}: nearly every recipe is surprised by its output '{texts[name]['output']}'; look at its label: "
+            f"{texts[name]['input'][:160]}"
+        )
+    return found
+
+
+def demonstrations_of_last(record: Mapping[str, Any], recipe: str) -> list[dict[str, Any]]:
+    """Return the examples that stood in the recipe's last prompt, in their order."""
+    by_id = {e["id"]: e for e in record["examples"]}
+    return [by_id[i] for i in record["rows"][recipe][-1]["demonstrations"] if i in by_id]
+
+
+def _totals(board: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    seconds = sum(r["seconds"] + r["fit_seconds"] for found in rows.values() for r in found)
+    tokens = sum(r["prompt_tokens"] for found in rows.values() for r in found)
+    return {"seconds": seconds, "tokens": tokens, "predictions": sum(map(len, rows.values())), "recipes": len(board)}
+
+
+def compare_runs(first: Path, second: Path) -> dict[str, Any]:
+    """Return how the chosen recipes of two runs compare on the examples that both have predicted.
+
+    Raises:
+        UserError: As `read_record`, or the runs share no example.
+    """
+    records = [read_record(run) for run in (first, second)]
+    chosen = [r["results"]["leaderboard"][0]["recipe"] for r in records]
+    sides = [r["rows"].get(name, []) for r, name in zip(records, chosen, strict=True)]
+    texts = [{e["id"]: (e["input"], e["output"]) for e in r["examples"]} for r in records]
+    same = {i for i in texts[0] if texts[1].get(i) == texts[0][i]}
+    rows = [[r for r in side if r["example_id"] in same] for side in sides]
+    gaps = compared(*rows)
+    if not gaps["bits"].n:
+        raise UserError(f"{first} and {second} must have predicted some of the same examples; they share none.")
+    return {
+        "first": chosen[0],
+        "second": chosen[1],
+        "metric_name": records[0]["results"]["task"]["metrics"][0],
+        "n": gaps["bits"].n,
+        **{
+            key: {"difference": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n, "clear": gap.is_clear}
+            for key, gap in gaps.items()
+        },
+    }

@@ -1,0 +1,166 @@
+"use strict";
+const record = JSON.parse(document.getElementById("record").textContent);
+const at = id => document.getElementById(id);
+const PER_PAGE = 40;
+
+// Text only ever enters the page as text nodes: nothing of a user's data is read as HTML.
+function make(tag, text, kind) {
+  const one = document.createElement(tag);
+  if (text !== undefined) one.textContent = text;
+  if (kind) one.className = kind;
+  return one;
+}
+
+const isWrong = row => row && row[2] !== null && row[2] < 1;
+const byExample = record.rows.map(rows => new Map(rows.map((row, i) => [row[0], i])));
+const rowOf = (recipe, example) => record.rows[recipe][byExample[recipe].get(example)];
+const opened = record.prompts.map(rows => {
+  if (!rows) return null;
+  let before = [];
+  return rows.map(([same, ...more]) => (before = before.slice(0, same).concat(more)));
+});
+
+function confusion(recipe) {
+  const rows = record.rows[recipe].filter(row => row[1] !== null);
+  const gold = row => record.examples[row[0]][1];
+  const labels = record.labels.length ? record.labels : [...new Set(rows.flatMap(row => [gold(row), row[1]]))].sort();
+  const place = at("confusion");
+  place.replaceChildren();
+  if (!rows.length || labels.length > 40) {
+    place.append(make("p", rows.length ? `${labels.length} different answers are too many for a table.` : "No answers were written.", "quiet"));
+    return;
+  }
+  const counts = new Map();
+  for (const row of rows) counts.set(gold(row) + "\0" + row[1], (counts.get(gold(row) + "\0" + row[1]) || 0) + 1);
+  const most = Math.max(...counts.values());
+  const table = make("table"), head = make("tr");
+  head.append(make("th", "right \\ given"));
+  for (const label of labels) head.append(make("th", label));
+  const top = make("thead"), body = make("tbody");
+  top.append(head);
+  for (const right of labels) {
+    const line = make("tr"), name = make("th", right);
+    name.scope = "row";
+    line.append(name);
+    for (const given of labels) {
+      const n = counts.get(right + "\0" + given) || 0, cell = make("td", n || "", "cell");
+      if (n) cell.style.background = `color-mix(in srgb, var(${right === given ? "--good" : "--bad"}) ${Math.round(10 + 50 * n / most)}%, var(--paper))`;
+      line.append(cell);
+    }
+    body.append(line);
+  }
+  table.append(top, body);
+  place.append(table);
+}
+
+function calibration(recipe) {
+  const bins = Array.from({length: 10}, () => [0, 0, 0]), place = at("calibration");
+  place.replaceChildren();
+  for (const row of record.rows[recipe]) {
+    if (row[2] === null || row[4].length < 4) continue;
+    const sure = row[4][1], bin = bins[Math.min(9, Math.floor(10 * sure))];
+    bin[0]++; bin[1] += sure; bin[2] += row[2];
+  }
+  const n = bins.reduce((sum, bin) => sum + bin[0], 0);
+  if (!n) { place.append(make("p", "Only answers out of a closed set have probabilities to compare.", "quiet")); return; }
+  const off = bins.reduce((sum, [m, p, s]) => sum + (m ? Math.abs(p - s) : 0), 0) / n;
+  place.append(make("p", `Expected calibration error ${off.toFixed(3)} over ${n} answers.`));
+  const table = make("table"), head = make("tr"), body = make("tbody"), top = make("thead");
+  for (const text of ["said", "was right", "", "n"]) head.append(make("th", text));
+  top.append(head);
+  for (const [m, p, s] of bins) {
+    if (!m) continue;
+    const line = make("tr"), cell = make("td"), bar = make("span", undefined, "bar");
+    bar.style.width = `${8 * s / m}rem`;
+    cell.append(bar);
+    cell.style.textAlign = "left";
+    line.append(make("td", (p / m).toFixed(2)), make("td", (s / m).toFixed(2)), cell, make("td", m));
+    body.append(line);
+  }
+  table.append(top, body);
+  place.append(table);
+}
+
+function promptOf(recipe, example) {
+  const box = make("pre"), ids = opened[recipe] && opened[recipe][byExample[recipe].get(example)];
+  if (!ids || !ids.length) return make("p", "This recipe sends no prompt.", "quiet");
+  for (const id of ids) {
+    const [role, text] = record.segments[id];
+    box.append(role === "answer" ? make("mark", text) : document.createTextNode(text));
+  }
+  return box;
+}
+
+function detail(example) {
+  const [input, right, context, odd] = record.examples[example], box = make("div");
+  if (context) box.append(make("h3", "Context"), make("pre", context));
+  if (odd) box.append(make("p", "Nearly every recipe is surprised by this label.", "wrong"));
+  const table = make("table"), head = make("tr"), body = make("tbody"), top = make("thead"), shown = make("div");
+  for (const text of ["recipe", "answer", "bits", "probabilities", ""]) head.append(make("th", text));
+  top.append(head);
+  record.recipes.forEach((name, recipe) => {
+    const row = rowOf(recipe, example);
+    if (!row) return;
+    const line = make("tr"), see = make("button", "prompt"), cell = make("td");
+    see.type = "button";
+    see.setAttribute("aria-label", `Prompt of ${name}`);
+    see.onclick = () => shown.replaceChildren(make("h3", `Prompt of ${name}, as sent; what stands after it is the answer`), promptOf(recipe, example));
+    const pairs = [];
+    for (let i = 0; i < row[4].length; i += 2) pairs.push(`${row[4][i]} ${row[4][i + 1]}`);
+    cell.append(see);
+    const answer = make("td", row[1] === null ? "not written" : row[1], row[2] === null ? "quiet" : isWrong(row) ? "wrong" : "right");
+    line.append(make("td", name), answer, make("td", row[3].toFixed(2)), make("td", pairs.join(" · ")), cell);
+    body.append(line);
+  });
+  table.append(top, body);
+  const wide = make("div", undefined, "wide");
+  wide.append(table);
+  box.append(make("h3", "Input"), make("pre", input), wide, shown);
+  return box;
+}
+
+let first = 0;
+function matching() {
+  const which = at("which").value, find = at("find").value.toLowerCase(), recipe = at("recipe").selectedIndex;
+  return record.examples.map((_, i) => i).filter(i => {
+    const [input, right, , odd] = record.examples[i];
+    if (find && !`${input}\n${right}`.toLowerCase().includes(find)) return false;
+    if (which === "all") return true;
+    if (which === "odd") return odd;
+    if (which === "wrong") return isWrong(rowOf(recipe, i));
+    const rows = record.recipes.map((_, r) => rowOf(r, i)).filter(row => row && row[1] !== null);
+    if (which === "all-wrong") return rows.length && rows.every(isWrong);
+    return new Set(rows.map(row => row[1])).size > 1;
+  });
+}
+
+function list() {
+  const found = matching(), place = at("list"), recipe = at("recipe").selectedIndex;
+  first = Math.max(0, Math.min(first, found.length - 1));
+  first -= first % PER_PAGE;
+  at("count").textContent = found.length ? `${first + 1} to ${Math.min(first + PER_PAGE, found.length)} of ${found.length}` : "none";
+  at("back").disabled = !first;
+  at("on").disabled = first + PER_PAGE >= found.length;
+  place.replaceChildren(...found.slice(first, first + PER_PAGE).map(i => {
+    const one = make("details"), line = make("summary"), row = rowOf(recipe, i), [input, right] = record.examples[i];
+    line.append(document.createTextNode(input.length > 160 ? `${input.slice(0, 160)}…` : input), make("b", right));
+    if (row && row[1] !== null) line.append(make("span", isWrong(row) ? `✗ ${row[1]}` : "✓", isWrong(row) ? "wrong" : "right"));
+    one.append(line);
+    one.ontoggle = () => { if (one.open && one.childElementCount === 1) one.append(detail(i)); };
+    return one;
+  }));
+}
+
+for (const name of record.recipes) at("recipe").append(make("option", name));
+function choose() {
+  if (!record.recipes.length) return;
+  confusion(at("recipe").selectedIndex);
+  calibration(at("recipe").selectedIndex);
+  list();
+}
+at("recipe").onchange = choose;
+for (const id of ["which", "find"]) at(id).oninput = () => { first = 0; list(); };
+at("back").onclick = () => { first -= PER_PAGE; list(); };
+at("on").onclick = () => { first += PER_PAGE; list(); };
+at("filter").onsubmit = event => event.preventDefault();
+choose();

@@ -1,0 +1,158 @@
+"""Intervals of paired differences hold what they promise, and the choice is put in words."""
+
+import numpy as np
+import pytest
+
+from kshot.core.types import Task
+from kshot.evaluation.choice import compare_all, deployed, in_words
+from kshot.evaluation.comparison import at_the_end, bits_difference, compared, score_difference
+
+N_SIMULATIONS = 2000
+TASK = Task("t", "classification", (), labels=("a", "b"))
+
+
+def coverage(simulate, truth: float) -> float:
+    """The share of simulated intervals that contain the truth."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(N_SIMULATIONS):
+        low, high = simulate(rng)
+        held += low <= truth <= high
+    return held / N_SIMULATIONS
+
+
+def paired_answers(rng, n: int, ours: float, theirs: float, same: float):
+    """Two recipes that agree more often than chance: with probability `same` one draw decides for both."""
+    first = rng.random(n)
+    second = np.where(rng.random(n) < same, first, rng.random(n))
+    return (first < ours).astype(float), (second < theirs).astype(float)
+
+
+@pytest.mark.parametrize("n", [50, 100, 300])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"), [(0.6, 0.6, 0.7), (0.7, 0.6, 0.5), (0.9, 0.85, 0.8), (0.5, 0.3, 0.2)]
+)
+def test_intervals_of_score_differences_cover(n, ours, theirs, same):
+    def simulate(rng):
+        gap = score_difference(*paired_answers(rng, n, ours, theirs, same))
+        return gap.low, gap.high
+
+    assert 0.93 <= coverage(simulate, ours - theirs) <= 0.97
+
+
+@pytest.mark.parametrize("n", [20, 100, 300])
+def test_intervals_of_bit_differences_cover(n):
+    def simulate(rng):
+        shared = rng.exponential(1.0, n)  # what makes a row hard for both
+        gap = bits_difference(shared + rng.exponential(1.0, n), shared + rng.exponential(1.2, n))
+        return gap.low, gap.high
+
+    assert 0.93 <= coverage(simulate, -0.2) <= 0.97
+
+
+@pytest.mark.parametrize("n", [50, 100, 300])
+@pytest.mark.parametrize("kind", ["scores", "bits"])
+def test_intervals_of_what_is_expected_at_the_end_cover(n, kind):
+    known = np.log(np.arange(1, n + 1))
+
+    def simulate(rng):
+        if kind == "scores":
+            _, low, high = at_the_end((rng.random(n) < 0.35 + 0.07 * known).astype(float))
+        else:
+            _, low, high = at_the_end(rng.exponential(2 - 0.2 * known))
+        return low, high
+
+    truth = {"scores": 0.35 + 0.07 * np.log(n + 1), "bits": 2 - 0.2 * np.log(n + 1)}[kind]
+    assert 0.93 <= coverage(simulate, truth) <= 0.97
+
+
+def test_recipes_that_agree_on_every_row_are_not_certainly_equal():
+    gap = score_difference([1.0, 0.0, 1.0], [1.0, 0.0, 1.0])
+    assert gap.mean == 0
+    assert gap.low < -0.3 < 0.3 < gap.high
+    assert not gap.is_clear
+
+
+def test_few_rows_give_no_interval_of_bits():
+    assert bits_difference([], []).n == 0
+    one = bits_difference([1.0], [3.0])
+    assert (one.mean, one.low, one.high) == (-2.0, -np.inf, np.inf)
+
+
+def test_the_end_of_a_line_is_found():
+    values = 3 - 0.5 * np.log(np.arange(1, 41))
+    value, low, high = at_the_end(values.tolist())
+    assert value == pytest.approx(3 - 0.5 * np.log(41))
+    assert low == pytest.approx(value)
+    assert high == pytest.approx(value)
+
+
+def rows(scores, bits, ids=None):
+    ids = ids or [f"e{i}" for i in range(len(bits))]
+    return [{"example_id": i, "score": s, "bits": b} for i, s, b in zip(ids, scores, bits, strict=True)]
+
+
+def test_only_rows_that_both_have_are_compared():
+    ours = rows([1, 0, None], [1.0, 2.0, 3.0], ["a", "b", "c"])
+    theirs = rows([0, 1, 1], [5.0, 4.0, 9.0], ["c", "b", "a"])
+    gaps = compared(ours, theirs)
+    assert gaps["score"].n == 2
+    assert gaps["score"].mean == pytest.approx(((1 - 1) + (0 - 1)) / 2)
+    assert gaps["bits"].mean == pytest.approx(((1 - 9) + (2 - 4) + (3 - 5)) / 3)
+
+
+def board(**found):
+    return [
+        {"recipe": name, "metric": m, "metric_low": m - 0.1, "metric_high": m + 0.1, "metric_n": 40, "n": 40,
+         "bits_per_example": b, "query_tokens": t, "query_ms": 5.0}
+        for name, (m, b, t) in found.items()
+    ]  # fmt: skip
+
+
+def test_the_words_say_how_sure_the_choice_is_and_what_it_costs():
+    rng = np.random.default_rng(0)
+    good = (rng.random(40) < 0.8).astype(float)
+    near = np.where(np.arange(40) < 2, 1 - good, good)
+    bits = np.linspace(3, 0.2, 40)
+    scored = {"bm25": rows(good, bits), "random": rows(near, bits), "majority": rows(np.zeros(40), bits + 2)}
+    found = compare_all("bm25", scored)
+    assert [c["verdict"] for c in found] == ["no difference found", "worse than the chosen one"]
+    assert found[1]["bits_saved"]["mean"] == pytest.approx(2)
+    table = board(bm25=(0.8, 1.6, 300), random=(0.78, 1.6, 100), majority=(0.0, 3.6, 0))
+    said = in_words(TASK, table, scored, found)
+    assert said.startswith(
+        "bm25 was chosen: accuracy 0.800 (0.700 to 0.900) and 1.60 bits an example over 40 predictions."
+    )
+    assert "It is better than majority; no difference was found to random" in said
+    assert (
+        "A query costs 300 prompt tokens and 5 ms here; random, which is not clearly worse, takes 100 tokens." in said
+    )
+    assert "It was still learning (2.32 bits in the first half of the stream, 0.88 in the second)" in said
+
+
+def test_one_recipe_has_nothing_to_be_compared_with():
+    flat = rows([1.0] * 30, [0.5, 0.6] * 15)
+    said = in_words(TASK, board(random=(1.0, 0.55, 50)), {"random": flat}, [])
+    assert "There was nothing to compare it with." in said
+    assert "Its learning curve is flat" in said
+    short = in_words(TASK, board(random=(1.0, 0.55, 50)), {"random": flat[:5]}, [])
+    assert "The stream is too short to say what more examples would bring." in short
+    assert deployed(flat[:5], "bits") is None
+
+
+def test_many_comparisons_have_wider_intervals():
+    rng = np.random.default_rng(1)
+    scored = {f"r{i}": rows((rng.random(60) < 0.5).astype(float), rng.random(60)) for i in range(9)}
+    few = compare_all("r0", {name: scored[name] for name in ("r0", "r1")})[0]["score"]
+    many = compare_all("r0", scored)[0]["score"]
+    assert many["low"] < few["low"] < few["high"] < many["high"]
+
+
+def test_with_many_equal_recipes_a_difference_is_rarely_found():
+    """Nine recipes alike: in at most 5 % of races anything is called different."""
+    rng = np.random.default_rng(2)
+    alarms = 0
+    for _ in range(400):
+        scored = {f"r{i}": rows((rng.random(100) < 0.6).astype(float), rng.random(100)) for i in range(9)}
+        alarms += any(c["verdict"] != "no difference found" for c in compare_all("r0", scored))
+    assert alarms / 400 <= 0.07  # 5 % and what 400 races leave open

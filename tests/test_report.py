@@ -1,0 +1,253 @@
+"""The report of a run: whole, safe against what users write, and made from the record alone."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+import kshot
+from conftest import labelled_rows, write_task
+from kshot.core.errors import UserError
+from kshot.core.types import Task
+from kshot.reports.html import compare_runs, page, problems, read_record, suspicious_examples, write_report
+
+EVIL = "<script>alert('x')</script><b>&\u2028</b>"
+RECIPES = "zero-shot,random,bm25,majority"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on a task whose inputs, labels and name are hostile."""
+    folder = tmp_path_factory.mktemp("report")
+    rows = labelled_rows(24)
+    for row in rows[::3]:
+        row["output"] = EVIL
+    rows[1]["input"] = f"{EVIL} the apple"
+    rows.append(dict(rows[4]))
+    task = write_task(folder / "task", rows, card={"name": EVIL, "kind": "classification"})
+    return kshot.adapt(Task.load(task), "tiny", recipes=RECIPES, shots=4, out=folder / "run")
+
+
+class Elements(HTMLParser):
+    """Counts elements, and keeps what stands outside of scripts."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.text, self._inside = [], "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self._inside = tag
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside not in ("script", "style"):
+            self.text += data
+
+
+def test_the_report_is_one_file_with_everything(run):
+    text = (run.folder / "report.html").read_text("utf-8")
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", text)  # nothing is fetched
+    assert not re.search(r"url\((?!#|['\"]?#)", text)
+    found = Elements(text)
+    for title in (
+        "Leaderboard",
+        "Learning curves",
+        "Quality and cost",
+        "Answers",
+        "Demonstrations",
+        "Examples",
+        "Data",
+    ):
+        assert title in found.text
+    for name in RECIPES.split(","):
+        assert name in found.text
+    assert " ".join(run.in_words.split()) in " ".join(found.text.split())
+    assert "1 rows repeat the input of an earlier row" in found.text
+    assert "kshot adapt" in found.text
+    assert found.tags.count("svg") == 3
+
+
+def test_nothing_of_a_user_becomes_html(run):
+    text = (run.folder / "report.html").read_text("utf-8")
+    assert EVIL not in text
+    assert "alert('x')" not in text.replace("alert(&#39;x&#39;)", "").replace("\\u003cscript\\u003ealert('x')", "")
+    found = Elements(text)
+    assert found.tags.count("script") == 2
+    assert "<script>alert('x')</script>" in found.text  # as text
+
+
+def test_the_prompts_of_the_report_are_those_that_were_sent(run):
+    record = read_record(run.folder)
+    segments, by_id = record["prompts"]["segments"], {e.id: e for e in run.best.task.train}
+    assert set(record["prompts"]["rows"]) == {"zero-shot", "random", "bm25"}
+    asker = run.best.asker
+    for name, kept in record["prompts"]["rows"].items():
+        before = []
+        for (same, *more), row in zip(kept, record["rows"][name], strict=True):
+            before = [*before[:same], *more]
+            shown = [by_id[i] for i in row["demonstrations"]]
+            sent = asker.prompt(shown, by_id[row["example_id"]])[0]
+            assert [tuple(segments[i]) for i in before] == [(s.role, s.text) for s in sent.segments]
+
+
+def test_a_report_can_be_made_again_and_compared(run, run_cli, tmp_path):
+    made = (run.folder / "report.html").read_text("utf-8")
+    (run.folder / "report.html").unlink()
+    assert run_cli("report", str(run.folder), "--json").json == {"report": str(run.folder / "report.html")}
+    assert (run.folder / "report.html").read_text("utf-8") == made
+    found = run_cli("report", str(run.folder), str(run.folder), "--json").json
+    assert found["score"]["difference"] == found["bits"]["difference"] == 0
+    assert found["n"] == 24
+    said = run_cli("report", str(run.folder), str(run.folder)).out
+    assert "points: +0.00" in said
+    assert "no difference found" in said
+
+
+def test_runs_without_a_common_example_cannot_be_compared(run, tmp_path):
+    other = write_task(tmp_path / "other", labelled_rows(12, start=100))
+    second = kshot.adapt(Task.load(other), "tiny", recipes="majority", shots=4, out=tmp_path / "run")
+    with pytest.raises(UserError, match=r"must have predicted some of the same examples; they share none\."):
+        compare_runs(run.folder, second.folder)
+
+
+def test_an_unfinished_run_has_a_report_that_says_so(run, tmp_path):
+    folder = tmp_path / "unfinished"
+    shutil.copytree(run.folder, folder)
+    results = json.loads((folder / "results.json").read_text("utf-8"))
+    (folder / "results.json").unlink()
+    (folder / "unfinished.json").write_text(json.dumps(results | {"choice": None, "chosen": None}))
+    text = Elements(write_report(folder).read_text("utf-8")).text
+    assert "Unfinished. Some recipes are still to come; nothing is chosen yet." in text
+    assert "majority" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: (f / "manifest.json").unlink(), "must be an empty folder or a run of kshot"),
+        (
+            lambda f: (f / "manifest.json").write_text('{"format": 99}'),
+            r"must be a run of this version of kshot \(format 1\); its format is 99\. Make the run again",
+        ),
+        (lambda f: (f / "results.json").unlink(), "has no finished recipe yet, so there is nothing to report"),
+        (
+            lambda f: (f / "results.json").write_text('{"leaderboard": []}'),
+            "was made by an older kshot, without what a report needs",
+        ),
+    ],
+)
+def test_folders_without_a_record_are_refused(run, run_cli, tmp_path, change, message):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    change(folder)
+    outcome = run_cli("report", str(folder))
+    assert outcome.code == 2
+    assert re.search(message, " ".join(outcome.err.split()))
+
+
+def small_record(bits: list[float], answers: list[str]):
+    row = {"gold": "a", "candidates": ["a", "b"], "probs": [0.5, 0.5], "score": 0.0, "demonstrations": []}
+    rows = [
+        row | {"example_id": f"e{i}", "bits": b, "answer": x}
+        for i, (b, x) in enumerate(zip(bits, answers, strict=True))
+    ]
+    examples = [{"id": f"e{i}", "input": f"text {i}", "output": "a", "context": None} for i in range(len(bits))]
+    return {
+        "rows": {"one": rows, "two": rows, "three": rows},
+        "examples": examples,
+        "results": {"removed": [], "task": {"labels": ["a", "b"]}},
+    }
+
+
+def test_an_example_that_surprises_every_recipe_is_suspicious():
+    record = small_record([0.4, 0.5, 0.6, 0.5, 0.4, 7.0], ["a"] * 5 + ["b"])
+    assert suspicious_examples(record) == ["e5"]
+    found = problems(record)
+    assert found[0] == "1 labels have no example in the stream: b"
+    assert found[1].startswith("e5: nearly every recipe is surprised by its output 'a'; look at its label: text 5")
+    assert suspicious_examples(small_record([0.4, 0.5, 0.6, 0.5, 0.4, 7.0], ["a"] * 6)) == []
+    assert suspicious_examples(small_record([0.4, 0.5, 0.6, 0.5, 0.4, 0.7], ["a"] * 5 + ["b"])) == []
+
+
+def big_record(n: int, n_recipes: int):
+    """1,000 examples and 20 recipes with 16 demonstrations each, as a run would leave them."""
+    segments = [["instruction", "Say which.\n\n"]]
+    examples, labels = [], [f"label {i}" for i in range(6)]
+    for i in range(n):
+        words = f"text number {i} with some words that make it as long as a sentence in a news ticker"
+        examples.append({"id": f"e{i}", "input": words, "context": None, "output": labels[i % 6], "choices": []})
+        segments += [["demonstration", f"Text: {words}\nLabel:"], ["answer", f" {labels[i % 6]}\n\n"]]
+        segments.append(["query", f"Text: {words}\nLabel:"])
+    rows, prompts, board = {}, {}, []
+    for r in range(n_recipes):
+        name = f"recipe-{r}"
+        rows[name] = [
+            {"recipe": name, "position": i, "example_id": e["id"], "gold": e["output"], "candidates": labels,
+             "probs": [0.2, 0.3, 0.1, 0.1, 0.1, 0.2], "answer": labels[(i + r) % 6], "score": float(r % 6 == 0),
+             "bits": 1 + (i % 7) / 3, "demonstrations": [], "seconds": 0.1, "fit_seconds": 0.0, "prompt_tokens": 300}
+            for i, e in enumerate(examples)
+        ]  # fmt: skip
+        prompts[name] = [
+            [0, 0, *[x for d in range(16) for x in (1 + 3 * ((i * 7 + d) % n), 2 + 3 * ((i * 7 + d) % n))], 3 + 3 * i]
+            for i in range(n)
+        ]
+        board.append({"recipe": name, "status": "done", "metric": 0.5, "metric_low": 0.4, "metric_high": 0.6,
+                      "metric_n": n, "n": n, "bits_per_example": 1.0, "query_tokens": 300 + r, "query_ms": 5.0,
+                      "fit_seconds": 0.0})  # fmt: skip
+    results = {
+        "leaderboard": board, "choice": None, "removed": [], "selections": {}, "repeat": "again", "environment": {},
+        "expected_when_deployed": {name: {"score": None, "bits": None} for name in rows}, "kshot_version": "0",
+        "task": {"name": "big", "kind": "classification", "labels": labels, "metrics": ["accuracy"], "n_train": n},
+        "config": {"model_name": "m", "seed": 0},
+    }  # fmt: skip
+    return {"results": results, "rows": rows, "examples": examples, "prompts": {"segments": segments, "rows": prompts}}
+
+
+def test_a_large_report_stays_small():
+    assert len(page(big_record(1000, 20)).encode()) < 15e6
+
+
+@pytest.mark.slow
+def test_the_report_in_a_browser(run, tmp_path):
+    """Chromium opens it, also a large one within 2 s, without an error in its console, and every control works."""
+    chromium = shutil.which("chromium")
+    assert chromium, "this check needs Chromium: apt-get install chromium"
+    big = tmp_path / "big.html"
+    big.write_text(page(big_record(1000, 20)), "utf-8")
+    act = """<script>
+    at("recipe").selectedIndex = 1; choose();
+    for (const which of ["wrong", "disagree", "all-wrong", "odd", "all"]) {
+      at("which").value = which; at("which").oninput();
+    }
+    const one = document.querySelector("#list details");
+    one.open = true; one.ontoggle(); for (const see of one.querySelectorAll("button")) see.click();
+    if (!at("on").disabled) at("on").onclick();
+    const marks = document.querySelectorAll("pre mark").length;
+    document.title = `ready in ${Math.round(performance.now())} ms, ${marks}`;
+    </script></body>"""
+    for source in (run.folder / "report.html", big):
+        file = tmp_path / f"{source.stem}-tried.html"
+        file.write_text(source.read_text("utf-8").replace("</body>", act), "utf-8")
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+                 "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
+                 f"--user-data-dir={tmp_path / source.stem}", "--dump-dom"]  # fmt: skip
+        done = subprocess.run(
+            [chromium, *flags, f"file://{file}"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            env=dict(os.environ),
+        )
+        assert "CONSOLE" not in done.stderr, done.stderr
+        ready = re.search(r"<title>ready in (\d+) ms, (\d+)</title>", done.stdout)
+        assert ready, done.stdout[:500]
+        assert int(ready[1]) < 2000
