@@ -203,7 +203,8 @@ def big_record(n: int, n_recipes: int):
                       "metric_n": n, "n": n, "bits_per_example": 1.0, "query_tokens": 300 + r, "query_ms": 5.0,
                       "fit_seconds": 0.0})  # fmt: skip
     results = {
-        "leaderboard": board, "choice": None, "removed": [], "selections": {}, "repeat": "again", "environment": {},
+        "leaderboard": board, "choice": None, "removed": [], "selections": {}, "failures": {}, "repeat": "again",
+        "environment": {},
         "expected_when_deployed": {name: {"score": None, "bits": None} for name in rows}, "kshot_version": "0",
         "task": {"name": "big", "kind": "classification", "labels": labels, "metrics": ["accuracy"], "n_train": n},
         "config": {"model_name": "m", "seed": 0},
@@ -213,6 +214,43 @@ def big_record(n: int, n_recipes: int):
 
 def test_a_large_report_stays_small():
     assert len(page(big_record(1000, 20)).encode()) < 15e6
+
+
+BREAKS = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Breaks:
+    per_query = True
+
+    def fit(self, pool, *, judge, rng):
+        if len(pool) > 5:
+            raise RuntimeError("<i>no more</i>")
+        return self
+
+    def select(self, query, k, *, rng):
+        return [0]
+"""
+
+
+def test_a_recipe_that_fails_is_shown_and_the_others_go_on(tmp_path, run_cli):
+    (tmp_path / "breaks.py").write_text(BREAKS)
+    task, name = write_task(tmp_path / "task", labelled_rows(12)), f"{tmp_path / 'breaks.py'}:Breaks"
+    run = run_cli(
+        "adapt", task, "--model", "tiny", "--recipes", f"{name},majority", "--shots", 2, "--out", tmp_path / "a"
+    )
+    assert run.code == 0
+    assert "failed: RuntimeError: <i>no more</i>; the others go on" in " ".join(run.err.split())
+    results = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert results["chosen"] == "majority"
+    assert results["leaderboard"][1]["status"] == "failed"
+    text = (tmp_path / "a" / "report.html").read_text()
+    assert "RuntimeError: &lt;i&gt;no more" in text
+    alone = run_cli("adapt", task, "--model", "tiny", "--recipes", name, "--shots", 2, "--out", tmp_path / "b")
+    assert alone.code == 3
+    assert "At least one recipe must be finished to choose from" in alone.err
+    assert "RuntimeError: <i>no more</i>. Give other --recipes." in " ".join(alone.err.split())
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 from kshot.adapted import AdaptedModel
 from kshot.asking import Asker
 from kshot.core.duration import parse_seconds
-from kshot.core.errors import UserError, missing_extra
+from kshot.core.errors import ModelError, UserError, missing_extra
 from kshot.core.gradients import GradientStore
 from kshot.core.progress import Progress, Silence
 from kshot.core.protocols import LanguageModel
@@ -160,7 +160,7 @@ def adapt(
             metrics = {name: found["metrics"] for name, found in summaries.items() if not isinstance(found, str)}
             board = _leaderboard(task, summaries)
             recorder.write(board, scored, metrics, measuring)
-        check_finished(board)
+        check_finished(board, measuring.failures)
         choosing = recorder.choice(board, scored)
         winner = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
         chosen = measuring.settled.get(winner.name, winner)
@@ -305,13 +305,20 @@ def _leaderboard(task: Task, summaries: Mapping[str, dict[str, Any] | str]) -> l
     return done + [row for row in board if row["status"] != "done"]
 
 
-def check_finished(board: Sequence[Mapping[str, Any]]) -> None:
-    """Raise UserError unless there is a recipe to choose."""
-    if not any(row["status"] == "done" for row in board):
-        remedies = {"out-of-budget": "a larger --budget with the same --out, ", "diverged": "a smaller lr, "}
-        remedy = "".join(text for status, text in remedies.items() if any(r["status"] == status for r in board))
-        why = ", ".join(f"{row['recipe']} is {row['status']}" for row in board)
-        raise UserError(f"At least one recipe must be finished to choose from: {why}. Give {remedy}or other --recipes.")
+def check_finished(board: Sequence[Mapping[str, Any]], failures: Mapping[str, str]) -> None:
+    """Raise an error unless there is a recipe to choose: ModelError if any has failed, else UserError."""
+    if any(row["status"] == "done" for row in board):
+        return
+    remedies = {
+        "out-of-budget": "a larger --budget with the same --out, ",
+        "diverged": "a smaller lr, ",
+    }
+    remedy = "".join(text for status, text in remedies.items() if any(r["status"] == status for r in board))
+    why = ", ".join(f"{row['recipe']} is {row['status']}" for row in board)
+    reasons = "".join(f" {name}: {text.strip().splitlines()[-1]}." for name, text in failures.items())
+    give = f"Give {remedy}or other --recipes." if remedy else "Give other --recipes."
+    said = f"At least one recipe must be finished to choose from: {why}.{reasons} {give}"
+    raise ModelError(said) if failures else UserError(said)
 
 
 def _command(task: Task, model: LanguageModel, recipes: Sequence[Recipe], seed: int, limit: int) -> str:

@@ -1,6 +1,7 @@
 """Measure recipes over one stream: predictions from the store or computed, what was fitted beside them, sample rows."""
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from kshot import __version__
 from kshot.asking import Asker
+from kshot.core.errors import StorageError, UserError
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.training import DivergedError
@@ -53,6 +55,7 @@ class Measuring:
     settled: dict[str, Recipe] = field(default_factory=dict)  # what has won in the race of a recipe's settings
     configurations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     selections: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # what selectors have noted
+    failures: dict[str, str] = field(default_factory=dict)  # where a recipe failed, as Python tells it
 
     def rows(self, recipe: Recipe) -> "list[dict[str, Any]] | str":
         """Return a recipe's sample rows over the stream, or why there are none: its status on the leaderboard."""
@@ -69,6 +72,12 @@ class Measuring:
         except DivergedError as error:
             self.progress.say(f"{recipe.name}: {error}")
             return "diverged"
+        except (StorageError, UserError):
+            raise
+        except Exception as error:  # a model's or a selector's own mistake: the other recipes go on
+            self.failures[recipe.name] = traceback.format_exc()
+            self.progress.say(f"{recipe.name} failed: {type(error).__name__}: {error}; the others go on")
+            return "failed"
         examples = self.stream.examples
         self.temperatures.setdefault(recipe.name, 1.0)
         if recipe.calibration == "temperature" and not self.task.is_open:

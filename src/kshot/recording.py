@@ -139,6 +139,7 @@ class Recorder:
                 "choice": choice,
                 "configurations": dict(measuring.configurations),
                 "selections": {name: notes for name, notes in measuring.selections.items() if notes},
+                "failures": dict(measuring.failures),
                 "repeat": self.repeat,
                 "environment": environment(),
                 "kshot_version": __version__,
