@@ -22,7 +22,7 @@ class TreeAttention:
         self._rows = torch.empty(0, dtype=torch.int64, device=device)
         self._depths = torch.empty(0, dtype=torch.int64, device=device)
         self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # layer -> keys, values [kv_heads, room, dim]
-        self._masks: dict[int | None, tuple[int, torch.Tensor]] = {}
+        self._masks: dict[tuple[int | None, int], tuple[int, torch.Tensor]] = {}
         self._n_new = 0
 
     def open(self, start: int, stop: int) -> None:
@@ -66,13 +66,13 @@ class TreeAttention:
         n, total = self._n_new, len(self._rows)
         keys, values = self._room(layer, key, total)
         keys[:, total - n : total], values[:, total - n : total] = key, value
-        first, mask = self._mask(window)
         groups = query.shape[0] // key.shape[0]
+        first, mask = self._mask(window, groups, query)
         # Heads that share keys stand below each other: [heads, n, dim] -> [1, kv_heads, groups * n, dim]
         rows = query.reshape(1, key.shape[0], groups * n, -1)
         seen = slice(first, total)
         out = scaled_dot_product_attention(
-            rows, keys[None, :, seen], values[None, :, seen], attn_mask=mask.repeat(groups, 1), scale=scale
+            rows, keys[None, :, seen], values[None, :, seen], attn_mask=mask, scale=scale
         )
         return out.reshape(query.shape[0], n, -1)
 
@@ -95,12 +95,13 @@ class TreeAttention:
             self._kept[layer] = held = fresh
         return held
 
-    def _mask(self, window: int | None) -> tuple[int, torch.Tensor]:
-        """Return the first row that anyone sees, and who sees whom from there: bool [n, rows]."""
-        if window not in self._masks:
+    def _mask(self, window: int | None, groups: int, like: torch.Tensor) -> tuple[int, torch.Tensor]:
+        """Return the first row that anyone sees, and 0 or -inf from there `[groups * n, rows]`: once for all layers."""
+        if (window, groups) not in self._masks:
             mask = self._seen
             if window is not None:
                 mask = mask & (self._depths[-self._n_new :, None] - self._depths < window)
             first = int(mask.any(0).nonzero()[0])
-            self._masks[window] = first, mask[:, first:].contiguous()
-        return self._masks[window]
+            added = torch.zeros_like(mask[:, first:], dtype=like.dtype).masked_fill_(~mask[:, first:], -torch.inf)
+            self._masks[window, groups] = first, added.repeat(groups, 1)
+        return self._masks[window, groups]
