@@ -48,41 +48,46 @@ KS, MORE_KS = (8, 32), (4, 16, 64, 128)
 GM = "gradient-matching"
 METHODS = {
     "random": tuple(f"draw-{i}" for i in range(N_DRAWS)),
-    "matching": (GM, f"{GM}:normalize=none", f"{GM}:normalize=snapshot"),
+    "matching": (GM, *(f"{GM}:candidates=1,normalize={how}" for how in ("row", "none"))),
     "others": ("diverse", "best-of-n", "bm25-major"),
+    "prefix": tuple(f"{GM}:of=prefix,candidates=1,normalize={how}" for how in ("row", "none")),
     "bm25": ("bm25",),
     "dense": ("dense",),
+    "as-many": ("best-of-n:n=8,queries=32",),  # scorings as gradient matching with its default of 8 candidates
     "paper": (f"{GM}:paper=true",),
     "less": ("less",),
 }
-LAST = f"{GM}:of=last-block,projection=1024"
+# Said in full, whatever the defaults are
+PREFIX, LAST = (f"{GM}:of={of},candidates=1" for of in ("prefix", "last-block,projection=1024"))
+PREFIX_8, LAST_8 = (name.replace("candidates=1", "candidates=8") for name in (PREFIX, LAST))
 VARIANTS = {
     "prefix": (
-        *(f"{GM}:normalize={how}" for how in ("row", "none", "snapshot")),
-        f"{GM}:normalize=row,balanced=true",
-        f"{GM}:normalize=row,order=shuffled",
-        f"{GM}:normalize=row,order=most-confident-last",
-        f"{GM}:normalize=row,candidates=8",
-        f"{GM}:normalize=row,snapshots=1",
+        *(f"{PREFIX},normalize={how}" for how in ("row", "none", "snapshot")),
+        f"{PREFIX},normalize=row,balanced=true",
+        f"{PREFIX},normalize=row,order=shuffled",
+        f"{PREFIX},normalize=row,order=most-confident-last",
+        f"{PREFIX_8},normalize=row",
+        f"{PREFIX},normalize=row,snapshots=1",
     ),
     "last-block": (
         *(f"{LAST},normalize={how}" for how in ("row", "none")),
         f"{LAST},normalize=row,balanced=true",
         f"{LAST},normalize=row,order=shuffled",
-        f"{LAST},normalize=row,candidates=8",
+        f"{LAST_8},normalize=row",
         "best-of-n:n=8,queries=32",  # as many sets and scorings as the variants with candidates
     ),
     "combined": (
-        f"{LAST},normalize=none,candidates=8",
+        f"{LAST_8},normalize=none",
         f"{LAST},normalize=none,balanced=true",
         f"{LAST},normalize=none,order=shuffled",
-        f"{GM}:normalize=none,candidates=8",
+        f"{PREFIX_8},normalize=none",
     ),
+    "wide": (f"{LAST_8},normalize=row,queries=64".replace("candidates=8", "candidates=16"),),
 }
 LONG_ANSWERS = (  # of one token, a sum and a mean are the same choice
     *(f"{LAST},normalize={how}" for how in ("row", "none")),
     f"{LAST},normalize=none,loss=mean",
-    f"{LAST},normalize=none,candidates=8",
+    f"{LAST_8},normalize=none",
 )
 RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-selection")
 
@@ -111,8 +116,10 @@ def planned() -> list[Unit]:
     variants = [Unit("0-variants", t, m, names) for m, names in varied.items() for t in VARIED]
     for m, names in (("random", METHODS["random"]), ("long-answers", LONG_ANSWERS)):
         variants.append(Unit("0-variants", "parsing/geoquery_sql", m, names))
-    main_methods = ("random", "matching", "others", "bm25", "dense")
-    first = [Unit("1-first", t, m, METHODS[m]) for t in TASKS for m in main_methods]
+    once = ("random", "matching", "others", "prefix")
+    first = [Unit("1-first", t, m, METHODS[m]) for m in once for t in TASKS]
+    # A prompt of its own for each query costs most: small prompts first
+    first += [Unit(f"1-first-k{k}", t, m, METHODS[m], (k,)) for k in KS for m in ("bm25", "dense") for t in TASKS]
     carried = [
         Unit("2-carried", t, m, METHODS[m], chooser=by, answerer=to)
         for t in TASKS
@@ -122,7 +129,7 @@ def planned() -> list[Unit]:
         )
         for m in methods
     ]
-    more = [Unit("3-paper", t, m, METHODS[m]) for t in TASKS for m in ("paper", "less")]
+    more = [Unit("3-more", t, m, METHODS[m]) for m in ("as-many", "paper", "less") for t in TASKS]
     sizes = [Unit("4-sizes", t, m, METHODS[m], MORE_KS) for t in TASKS for m in ("random", "matching")]
     return [*variants, *first, *carried, *more, *sizes]
 

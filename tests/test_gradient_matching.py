@@ -40,7 +40,7 @@ def chosen(selector, model, k: int = 4, pool=POOL) -> tuple[list[int], list]:
 
 
 def test_the_choice_is_that_of_the_search_over_the_models_gradients(tiny):
-    selector = GradientMatching(epochs=1, snapshots=2)
+    selector = GradientMatching(of="prefix", epochs=1, snapshots=2, candidates=1)
     indices, (note,) = chosen(selector, tiny)
     seed = int(rng().integers(2**32))
     how = GradientSettings(epochs=1, snapshots=2)
@@ -55,7 +55,14 @@ def test_the_choice_is_that_of_the_search_over_the_models_gradients(tiny):
 
 def test_settings_change_the_choice_and_quotas_hold(tiny):
     found = {}
-    for text in ("normalize=none", "normalize=row", "normalize=snapshot", "of=lora", "of=last-block", "balanced=true"):
+    for text in (
+        "normalize=none,candidates=1",
+        "normalize=row,candidates=1",
+        "of=prefix,normalize=snapshot",
+        "of=prefix",
+        "of=lora",
+        "balanced=true",
+    ):
         recipe = parse_recipe(f"gradient-matching:epochs=1,snapshots=2,{text}", shots=4)
         indices, _ = chosen(recipe.selector, tiny)
         assert len(set(indices)) == 4
@@ -66,7 +73,7 @@ def test_settings_change_the_choice_and_quotas_hold(tiny):
 
 
 def test_restarts_never_choose_worse(tiny):
-    errors = [chosen(GradientMatching(epochs=1, restarts=n), tiny, 5)[1][0]["error"] for n in (0, 10)]
+    errors = [chosen(GradientMatching(candidates=1, restarts=n), tiny, 5)[1][0]["error"] for n in (0, 10)]
     assert errors[1] <= errors[0]
 
 
@@ -99,8 +106,8 @@ def test_of_several_candidates_the_model_takes_the_one_it_reads_best():
     assert sum(POOL[i].id in judge.liked for i in indices) == best
     assert tuple(POOL[i] for i in indices) in sets
     (note,) = judge.notes
-    assert len(note["bits"]) == 6
-    assert min(note["bits"]) == pytest.approx(10 - best)
+    assert len(note["candidate_bits"]) == 6
+    assert min(note["candidate_bits"]) == pytest.approx(10 - best)
     again = GradientMatching(candidates=6, queries=4).fit(POOL, judge=judge, rng=rng())  # type: ignore[arg-type]
     assert again.select(None, 3, rng=rng()) == indices
 
@@ -129,7 +136,7 @@ def test_all_of_a_small_pool_is_shown_without_a_gradient():
 
 def test_examples_that_are_all_alike(tiny):
     pool = tuple(Example("the cat", "animal", f"e{i}") for i in range(6))
-    indices, (note,) = chosen(GradientMatching(epochs=1), tiny, 3, pool)
+    indices, (note,) = chosen(GradientMatching(candidates=1), tiny, 3, pool)
     assert sorted(indices) == indices == [0, 1, 2]
     assert note["error"] < 1e-3
     assert sorted(chosen(Less(epochs=1), tiny, 3, pool)[0]) == [0, 1, 2]
@@ -140,7 +147,8 @@ def test_the_papers_settings():
     assert {name: getattr(paper, name) for name in PAPER} == PAPER
     assert (paper.tokens, paper.of, paper.loss) == (4, "prefix", "sum")
     assert GradientMatching(paper=True, epochs=10).epochs == 10
-    assert paper.settings == GradientSettings(**{k: v for k, v in PAPER.items() if k != "normalize"})
+    own = ("normalize", "candidates")
+    assert paper.settings == GradientSettings(**{k: v for k, v in PAPER.items() if k not in own})
     with pytest.raises(UserError, match="gradient-matching: paper=true sets epochs to 10; leave epochs out"):
         GradientMatching(paper=True, epochs=5)
 
@@ -242,7 +250,7 @@ def test_in_the_shell(select, tmp_path):
     assert len(first.out.splitlines()) == 4
     assert "selector gradient-matching, k 4, n_pool 24, error 0." in first.err
     assert ", random_error 0." in first.err
-    assert "gradients: 96/96, 0 s left" in first.err  # 24 examples, an epoch and a snapshot at each of its 3 steps
+    assert "gradients: 24/24, 0 s left" in first.err
     assert select("--gradients", tmp_path / "g").out == first.out == select().out
     more = select("--gradients", tmp_path / "g", k=8)
     assert len(more.out.splitlines()) == 8

@@ -292,6 +292,9 @@ def test_a_projection_keeps_angles(llama):
     assert np.abs((ours - gram) / np.outer(sizes, sizes)).max() < 0.15  # about 1 / sqrt(1024) = 0.03 each
     other = asker(llama).gradients(EXAMPLES, GradientSettings(of="last-block", projection=1024), seed=1)
     assert not np.allclose(projected, other)
+    small = GradientSettings(epochs=1, snapshots=1)
+    whole = asker(llama).gradients(EXAMPLES, small, seed=0)
+    assert np.array_equal(asker(llama).gradients(EXAMPLES, replace(small, projection=100_000), seed=0), whole)
 
 
 def test_progress_counts_every_run(llama, tmp_path):

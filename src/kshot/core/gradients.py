@@ -29,7 +29,8 @@ class GradientSettings:
         first: How the prefix begins: "embeddings", as large as the embeddings of tokens, or "normal", with a standard
             deviation of 0.02.
         adam: For adapters and prefixes, take the direction of the step that AdamW would make instead of the gradient.
-        projection: Dimensions that each snapshot's gradient is projected to, at random; 0 keeps it whole.
+        projection: Most dimensions of a snapshot's gradient: larger ones are projected to so many, at random; 0 keeps
+            all whole.
     """
 
     of: str = "prefix"

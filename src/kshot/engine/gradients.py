@@ -165,7 +165,11 @@ class ExampleGradients:
     @property
     def dim(self) -> int:
         """Numbers in a gradient at one snapshot."""
-        return self._how.projection or self._n_numbers
+        return self._how.projection if self._is_projected else self._n_numbers
+
+    @property
+    def _is_projected(self) -> bool:
+        return 0 < self._how.projection < self._n_numbers
 
     @property
     def _n_numbers(self) -> int:
@@ -193,7 +197,7 @@ class ExampleGradients:
             found = (_BETA_1 * first + (1 - _BETA_1) * found) / torch.sqrt(
                 _BETA_2 * second + (1 - _BETA_2) * found.square() + _EPSILON
             )
-        return self._projected(found) if self._how.projection else found
+        return self._projected(found) if self._is_projected else found
 
     @fast_products()
     def gradients(self, batch: Sequence[TrainingRow]) -> torch.Tensor:
