@@ -50,7 +50,7 @@ METHODS = {
     "random": tuple(f"draw-{i}" for i in range(N_DRAWS)),
     "matching": (GM, *(f"{GM}:candidates=1,normalize={how}" for how in ("row", "none"))),
     "others": ("diverse", "best-of-n", "bm25-major"),
-    "prefix": tuple(f"{GM}:of=prefix,candidates=1,normalize={how}" for how in ("row", "none")),
+    "prefix": tuple(f"{GM}:of=prefix,projection=0,candidates=1,normalize={how}" for how in ("row", "none")),
     "bm25": ("bm25",),
     "dense": ("dense",),
     "as-many": ("best-of-n:n=8,queries=32",),  # scorings as gradient matching with its default of 8 candidates
@@ -58,7 +58,7 @@ METHODS = {
     "less": ("less",),
 }
 # Said in full, whatever the defaults are
-PREFIX, LAST = (f"{GM}:of={of},candidates=1" for of in ("prefix", "last-block,projection=1024"))
+PREFIX, LAST = (f"{GM}:of={of},candidates=1" for of in ("prefix,projection=0", "last-block,projection=1024"))
 PREFIX_8, LAST_8 = (name.replace("candidates=1", "candidates=8") for name in (PREFIX, LAST))
 VARIANTS = {
     "prefix": (
