@@ -88,7 +88,10 @@ class GradientMatching(GradientSettings):
             if getattr(self, name) < least:
                 raise UserError(f"gradient-matching:{name} must be {least} or more; got {getattr(self, name)}.")
         if self.restarts and self.candidates > 1:
-            raise UserError("gradient-matching: restarts must be left out beside candidates, which are restarts too.")
+            raise UserError(
+                f"gradient-matching:restarts must be 0 unless candidates=1, as each candidate is a restart; got "
+                f"{self.restarts} and candidates={self.candidates}. Add candidates=1."
+            )
 
     def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Remember pool and judge: where all examples are shown, no gradient is needed."""
