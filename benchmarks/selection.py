@@ -43,7 +43,7 @@ TASKS = (
     "parsing/geoquery_sql",
 )
 VARIED = ("classification/trec", "classification/mr", "classification/agnews")
-POOL, N_TEST, N_WRITTEN, N_DRAWS = 200, 100, 20, 8
+POOL, N_TEST, N_TEST_ALONE, N_WRITTEN, N_DRAWS = 200, 100, 50, 20, 8
 KS, MORE_KS = (8, 32), (4, 16, 64, 128)
 GM = "gradient-matching"
 METHODS = {
@@ -103,6 +103,7 @@ class Unit:
     ks: tuple[int, ...] = KS
     chooser: str = "demo"
     answerer: str = "demo"
+    n_test: int = N_TEST
 
     @property
     def name(self) -> str:
@@ -118,8 +119,11 @@ def planned() -> list[Unit]:
         variants.append(Unit("0-variants", "parsing/geoquery_sql", m, names))
     once = ("random", "matching", "others", "prefix")
     first = [Unit("1-first", t, m, METHODS[m]) for m in once for t in TASKS]
-    # A prompt of its own for each query costs most: small prompts first
-    first += [Unit(f"1-first-k{k}", t, m, METHODS[m], (k,)) for k in KS for m in ("bm25", "dense") for t in TASKS]
+    # A prompt of its own for each query costs most: small prompts first, and large ones for fewer test rows
+    for k, n_test in zip(KS, (N_TEST, N_TEST_ALONE), strict=True):
+        first += [
+            Unit(f"1-first-k{k}", t, m, METHODS[m], (k,), n_test=n_test) for t in TASKS for m in ("bm25", "dense")
+        ]
     carried = [
         Unit("2-carried", t, m, METHODS[m], chooser=by, answerer=to)
         for t in TASKS
@@ -154,7 +158,7 @@ def measure(unit: Unit, data: str) -> list[dict[str, Any]]:
     whole = Task.load(f"{data}/{unit.task}")
     stream = make_stream(whole, limit=len(whole.train), seed=0)
     pool, rest = stream.examples[:POOL], stream.examples[POOL:]
-    queries = rest[:N_TEST] if unit.layer == "0-variants" else whole.test[:N_TEST]
+    queries = (rest if unit.layer == "0-variants" else whole.test)[: unit.n_test]
     task = replace(whole, train=pool, test=queries)
     asker = Asker.for_task(task, loaded(unit.answerer))
     judge = asker if unit.chooser == unit.answerer else Asker.for_task(task, loaded(unit.chooser))

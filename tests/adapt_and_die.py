@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from io import StringIO
 from types import FrameType
 from typing import Any
 
@@ -33,7 +34,7 @@ class Events(Silence):
     def profile(self, frame: FrameType, what: str, function: Any) -> None:
         if what not in ("c_call", "c_return") or function.__name__ not in CHANGES:
             return
-        if not isinstance(function.__self__, str):  # str.replace
+        if not isinstance(function.__self__, str | StringIO):  # str.replace, and what is written in memory
             self.advance(1)
 
 

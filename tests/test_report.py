@@ -123,7 +123,9 @@ def test_an_unfinished_run_has_a_report_that_says_so(run, tmp_path):
     shutil.copytree(run.folder, folder)
     results = json.loads((folder / "results.json").read_text("utf-8"))
     (folder / "results.json").unlink()
-    (folder / "unfinished.json").write_text(json.dumps(results | {"choice": None, "chosen": None}))
+    record = read_record(run.folder)
+    kept = {"results": results | {"choice": None}, "samples": record["rows"], "prompts": record["prompts"]}
+    (folder / "unfinished.json").write_text(json.dumps(kept))
     text = Elements(write_report(folder).read_text("utf-8")).text
     assert "Unfinished. Some recipes are still to come; nothing is chosen yet." in text
     assert "majority" in text
@@ -162,7 +164,7 @@ def small_record(bits: list[float], answers: list[str]):
     examples = [{"id": f"e{i}", "input": f"text {i}", "output": "a", "context": None} for i in range(len(bits))]
     return {
         "rows": {"one": rows, "two": rows, "three": rows},
-        "examples": examples,
+        "prompts": {"examples": examples},
         "results": {"removed": [], "task": {"labels": ["a", "b"]}},
     }
 
@@ -209,7 +211,7 @@ def big_record(n: int, n_recipes: int):
         "task": {"name": "big", "kind": "classification", "labels": labels, "metrics": ["accuracy"], "n_train": n},
         "config": {"model_name": "m", "seed": 0},
     }  # fmt: skip
-    return {"results": results, "rows": rows, "examples": examples, "prompts": {"segments": segments, "rows": prompts}}
+    return {"results": results, "rows": rows, "prompts": {"examples": examples, "segments": segments, "rows": prompts}}
 
 
 def test_a_large_report_stays_small():

@@ -83,9 +83,9 @@ class Recorder:
         *,
         choice: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write samples.jsonl, examples.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
+        """Write samples.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
 
-        While recipes are still to come it is unfinished.json, unless the run was finished before.
+        While recipes are still to come all of it stands in unfinished.json, unless the run was finished before.
 
         Args:
             board: The leaderboard.
@@ -100,54 +100,64 @@ class Recorder:
         for name, rows in done.items():
             if name not in self._prompts.rows and any(r["prompt_tokens"] for r in rows):
                 self._prompts.add(name, rows)
+        results = self._results(board, done, metrics, measuring, choice)
+        examples = [
+            {"id": e.id, "input": e.input, "context": e.context, "output": e.output} for e in self.stream.examples
+        ]
+        sent = {
+            "examples": examples,
+            "segments": [list(key) for key in self._prompts.segments],
+            "rows": self._prompts.rows,
+        }
+        if choice is None:
+            write_json(self.folder / UNFINISHED, {"results": results, "samples": done, "prompts": sent})
+            return
         write_jsonl(self.folder / "samples.jsonl", (row for rows in done.values() for row in rows))
-        write_jsonl(self.folder / "examples.jsonl", ({"id": e.id, "input": e.input, "context": e.context,
-            "output": e.output, "choices": e.choices} for e in self.stream.examples))  # fmt: skip
-        write_json(
-            self.folder / "prompts.json",
-            {"segments": [list(key) for key in self._prompts.segments], "rows": self._prompts.rows},
-        )
-        results = {}
+        write_json(self.folder / "prompts.json", sent)
+        write_json(self.folder / RESULTS, results)
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
+
+    def _results(
+        self,
+        board: Sequence[dict[str, Any]],
+        done: Mapping[str, list[dict[str, Any]]],
+        metrics: Mapping[str, Mapping[str, tuple[float, float, float]]],
+        measuring: Measuring,
+        choice: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        task, found = self.task, {}
         for row in board:
             if row["recipe"] in metrics:
-                found = {
-                    "alias": f"{self.task.name} {row['recipe']}",
-                    "bits_per_example,none": row["bits_per_example"],
-                }
-                for name, values in metrics[row["recipe"]].items():
-                    found |= {f"{name}{end},none": v for end, v in zip(("", "_low", "_high"), values, strict=True)}
-                results[f"{self.task.name}|{row['recipe']}"] = found
-        samples = {name: {"original": len(self.task.train), "effective": len(self.stream.examples)} for name in results}
+                values = {"alias": f"{task.name} {row['recipe']}", "bits_per_example,none": row["bits_per_example"]}
+                for name, three in metrics[row["recipe"]].items():
+                    values |= {f"{name}{end},none": v for end, v in zip(("", "_low", "_high"), three, strict=True)}
+                found[f"{task.name}|{row['recipe']}"] = values
+        n = {"original": len(task.train), "effective": len(self.stream.examples)}
         ends = {name: {key: deployed(rows, key) for key in ("score", "bits")} for name, rows in done.items()}
-        write_json(
-            self.folder / (RESULTS if choice else UNFINISHED),
-            {
-                "results": results,
-                "n-samples": samples,
-                "config": {**self.identity, "model_name": self.asker.model.name},
-                "task": {
-                    "name": self.task.name,
-                    "kind": self.task.kind,
-                    "labels": self.task.labels,
-                    "metrics": self.task.metrics,
-                    "n_train": len(self.task.train),
-                },
-                "removed": list(self.stream.removed),
-                "leaderboard": list(board),
-                "expected_when_deployed": ends,
-                "chosen": board[0]["recipe"] if choice and board else None,
-                "choice": choice,
-                "configurations": dict(measuring.configurations),
-                "selections": {name: notes for name, notes in measuring.selections.items() if notes},
-                "failures": dict(measuring.failures),
-                "repeat": self.repeat,
-                "environment": environment(),
-                "kshot_version": __version__,
-                "python": platform.python_version(),
+        return {
+            "results": found,
+            "n-samples": dict.fromkeys(found, n),
+            "config": {**self.identity, "model_name": self.asker.model.name},
+            "task": {
+                "name": task.name,
+                "kind": task.kind,
+                "labels": task.labels,
+                "metrics": task.metrics,
+                "n_train": len(task.train),
             },
-        )
-        if choice:
-            (self.folder / UNFINISHED).unlink(missing_ok=True)
+            "removed": list(self.stream.removed),
+            "leaderboard": list(board),
+            "expected_when_deployed": ends,
+            "chosen": board[0]["recipe"] if choice else None,
+            "choice": choice,
+            "configurations": dict(measuring.configurations),
+            "selections": {name: notes for name, notes in measuring.selections.items() if notes},
+            "failures": dict(measuring.failures),
+            "repeat": self.repeat,
+            "environment": environment(),
+            "kshot_version": __version__,
+            "python": platform.python_version(),
+        }
 
 
 def environment() -> dict[str, str]:

@@ -99,7 +99,7 @@ def _names(some: Sequence[dict[str, Any]], most: int = 4) -> str:
 
 def _cost(name: str, board: Sequence[Mapping[str, Any]], comparisons: Sequence[dict[str, Any]]) -> str:
     row = board[0]
-    said = f"A query costs {row['query_tokens']:.0f} prompt tokens and {row['query_ms']:.0f} ms here"
+    said = f"A query costs {row['query_tokens']:.0f} prompt tokens"  # no milliseconds: the same run says the same
     alike = {c["recipe"] for c in comparisons if c["verdict"].startswith("no")}
     cheaper = [r for r in board[1:] if r["recipe"] in alike and r["query_tokens"] < 0.5 * row["query_tokens"]]
     if cheaper:

@@ -19,7 +19,7 @@ OUTLIER_REACH = 3.0  # interquartile ranges above the upper quartile
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """Return what a run has left: `results`, `rows` by recipe, `examples`, `prompts`.
+    """Return what a run has left: `results`, `rows` by recipe, and `prompts` with their examples.
 
     Raises:
         UserError: No run, one of another version, or one that has nothing to show yet.
@@ -30,17 +30,19 @@ def read_record(run: Path) -> dict[str, Any]:
             f"{run} must be a run of this version of kshot (format {FORMAT}); its format is {manifest.get('format')}. "
             "Make the run again, or use the version of kshot that made it."
         )
-    found = [run / name for name in ("results.json", "unfinished.json") if (run / name).exists()]
-    if not found:
+    whole, unfinished = run / "results.json", run / "unfinished.json"
+    if not whole.exists() and not unfinished.exists():
         raise UserError(f"{run} has no finished recipe yet, so there is nothing to report. Resume it with kshot adapt.")
-    results = json.loads(found[0].read_text("utf-8"))
+    if not whole.exists():
+        kept = json.loads(unfinished.read_text("utf-8"))
+        return {"results": kept["results"], "rows": kept["samples"], "prompts": kept["prompts"]}
+    results = json.loads(whole.read_text("utf-8"))
     if "task" not in results:
         raise UserError(f"{run} was made by an older kshot, without what a report needs. Repeat the command to add it.")
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in _jsonl(run / "samples.jsonl"):
         rows.setdefault(row["recipe"], []).append(row)
-    prompts = json.loads((run / "prompts.json").read_text("utf-8"))
-    return {"results": results, "rows": rows, "examples": _jsonl(run / "examples.jsonl"), "prompts": prompts}
+    return {"results": results, "rows": rows, "prompts": json.loads((run / "prompts.json").read_text("utf-8"))}
 
 
 def _jsonl(file: Path) -> list[dict[str, Any]]:
@@ -107,14 +109,15 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the page's script shows: examples, and of each recipe and example what was asked and answered."""
     results = record["results"]
     names = [row["recipe"] for row in results["leaderboard"] if row["recipe"] in record["rows"]]
-    place = {e["id"]: i for i, e in enumerate(record["examples"])}
+    place = {e["id"]: i for i, e in enumerate(record["prompts"]["examples"])}
     suspicious = set(suspicious_examples(record))
     return {
         "labels": results["task"]["labels"],
         "metric": results["task"]["metrics"][0],
         "recipes": names,
         "examples": [
-            [e["input"], e["output"], e["context"] or "", int(e["id"] in suspicious)] for e in record["examples"]
+            [e["input"], e["output"], e["context"] or "", int(e["id"] in suspicious)]
+            for e in record["prompts"]["examples"]
         ],
         "rows": [[_row(place, r) for r in record["rows"][name]] for name in names],
         "prompts": [record["prompts"]["rows"].get(name) for name in names],
@@ -165,10 +168,14 @@ def problems(record: Mapping[str, Any]) -> list[str]:
     if results["removed"]:
         found.append(f"{len(results['removed'])} rows repeat the input of an earlier row and were left out: "
                      f"{', '.join(results['removed'][:8])}")  # fmt: skip
-    unseen = [label for label in results["task"]["labels"] if label not in {e["output"] for e in record["examples"]}]
+    unseen = [
+        label
+        for label in results["task"]["labels"]
+        if label not in {e["output"] for e in record["prompts"]["examples"]}
+    ]
     if unseen:
         found.append(f"{len(unseen)} labels have no example in the stream: {', '.join(unseen[:8])}")
-    texts = {e["id"]: e for e in record["examples"]}
+    texts = {e["id"]: e for e in record["prompts"]["examples"]}
     for name in suspicious_examples(record)[:10]:
         found.append(
             f"{name}: nearly every recipe is surprised by its output '{texts[name]['output']}'; look at its label: "
@@ -179,7 +186,7 @@ def problems(record: Mapping[str, Any]) -> list[str]:
 
 def demonstrations_of_last(record: Mapping[str, Any], recipe: str) -> list[dict[str, Any]]:
     """Return the examples that stood in the recipe's last prompt, in their order."""
-    by_id = {e["id"]: e for e in record["examples"]}
+    by_id = {e["id"]: e for e in record["prompts"]["examples"]}
     return [by_id[i] for i in record["rows"][recipe][-1]["demonstrations"] if i in by_id]
 
 
@@ -198,7 +205,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     records = [read_record(run) for run in (first, second)]
     chosen = [r["results"]["leaderboard"][0]["recipe"] for r in records]
     sides = [r["rows"].get(name, []) for r, name in zip(records, chosen, strict=True)]
-    texts = [{e["id"]: (e["input"], e["output"]) for e in r["examples"]} for r in records]
+    texts = [{e["id"]: (e["input"], e["output"]) for e in r["prompts"]["examples"]} for r in records]
     same = {i for i in texts[0] if texts[1].get(i) == texts[0][i]}
     rows = [[r for r in side if r["example_id"] in same] for side in sides]
     gaps = compared(*rows)
