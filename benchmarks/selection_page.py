@@ -119,7 +119,7 @@ def page(result: dict[str, Any]) -> str:
         "Pool of 200 training rows, 100 test rows a task, 8 random draws. Differences are to the mean of the random "
         "draws; their 95 % intervals come from resampling test rows, in pairs, and draws. The percentile says how many "
         "of the random sets are worse. Of open tasks (smcalflow, geoquery_sql) texts are generated for 20 test rows; "
-        "bits are of all. `bm25` and `dense` choose for each query, all others once for the task; as no two prompts share "
+        "bits are of all. `bm25` and `dense` choose for each query, all others once for the task; as no prompts share "
         "anything, they are measured on the first 50 test rows at k = 32, and compared with random sets on these.",
     ]
     if any(r["recipe"] == MATCHING and _layer(r) == "test rows" for r in result["rows"]):
