@@ -48,7 +48,8 @@ KS, MORE_KS = (8, 32), (4, 16, 64, 128)
 GM = "gradient-matching"
 METHODS = {
     "random": tuple(f"draw-{i}" for i in range(N_DRAWS)),
-    "matching": (GM, *(f"{GM}:candidates=1,normalize={how}" for how in ("row", "none"))),
+    "default": (GM,),
+    "matching": tuple(f"{GM}:candidates=1,normalize={how}" for how in ("row", "none")),
     "others": ("diverse", "best-of-n", "bm25-major"),
     "prefix": tuple(f"{GM}:of=prefix,projection=0,candidates=1,normalize={how}" for how in ("row", "none")),
     "bm25": ("bm25",),
@@ -117,7 +118,7 @@ def planned() -> list[Unit]:
     variants = [Unit("0-variants", t, m, names) for m, names in varied.items() for t in VARIED]
     for m, names in (("random", METHODS["random"]), ("long-answers", LONG_ANSWERS)):
         variants.append(Unit("0-variants", "parsing/geoquery_sql", m, names))
-    once = ("random", "matching", "others", "prefix")
+    once = ("random", "default", "others", "matching", "prefix")
     first = [Unit("1-first", t, m, METHODS[m]) for m in once for t in TASKS]
     # A prompt of its own for each query costs most: small prompts first, and large ones for fewer test rows
     for k, n_test in zip(KS, (N_TEST, N_TEST_ALONE), strict=True):
@@ -128,13 +129,13 @@ def planned() -> list[Unit]:
         Unit("2-carried", t, m, METHODS[m], chooser=by, answerer=to)
         for t in TASKS
         for by, to, methods in (
-            ("demo", "smollm2", ("random", "matching", "others")),
-            ("smollm2", "demo", ("matching",)),
+            ("demo", "smollm2", ("random", "default", "others")),
+            ("smollm2", "demo", ("default",)),
         )
         for m in methods
     ]
     more = [Unit("3-more", t, m, METHODS[m]) for m in ("as-many", "paper", "less") for t in TASKS]
-    sizes = [Unit("4-sizes", t, m, METHODS[m], MORE_KS) for t in TASKS for m in ("random", "matching")]
+    sizes = [Unit("4-sizes", t, m, METHODS[m], MORE_KS) for t in TASKS for m in ("random", "default")]
     return [*variants, *first, *carried, *more, *sizes]
 
 

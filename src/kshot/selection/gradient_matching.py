@@ -61,7 +61,7 @@ class GradientMatching(GradientSettings):
 
     of: str = "last-block"
     projection: int = 4096
-    normalize: str = "row"
+    normalize: str = "none"
     restarts: int = 0
     candidates: int = 8
     queries: int = 32
