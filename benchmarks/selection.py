@@ -50,13 +50,14 @@ METHODS = {
     "random": tuple(f"draw-{i}" for i in range(N_DRAWS)),
     "default": (GM,),
     "matching": tuple(f"{GM}:candidates=1,normalize={how}" for how in ("row", "none")),
-    "others": ("diverse", "best-of-n", "bm25-major"),
+    "others": ("diverse", "best-of-n"),
     "prefix": tuple(f"{GM}:of=prefix,projection=0,candidates=1,normalize={how}" for how in ("row", "none")),
     "bm25": ("bm25",),
     "dense": ("dense",),
     "as-many": ("best-of-n:n=8,queries=32",),  # scorings as gradient matching with its default of 8 candidates
     "paper": (f"{GM}:paper=true",),
     "less": ("less",),
+    "bm25-major": ("bm25-major",),
 }
 # Said in full, whatever the defaults are
 PREFIX, LAST = (f"{GM}:of={of},candidates=1" for of in ("prefix,projection=0", "last-block,projection=1024"))
@@ -134,7 +135,7 @@ def planned() -> list[Unit]:
         )
         for m in methods
     ]
-    more = [Unit("3-more", t, m, METHODS[m]) for m in ("as-many", "paper", "less") for t in TASKS]
+    more = [Unit("3-more", t, m, METHODS[m]) for m in ("as-many", "paper", "less", "bm25-major") for t in TASKS]
     sizes = [Unit("4-sizes", t, m, METHODS[m], MORE_KS) for t in TASKS for m in ("random", "default")]
     return [*variants, *first, *carried, *more, *sizes]
 

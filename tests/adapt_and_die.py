@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import kshot
+import kshot.reports.html
 from kshot.core.progress import Silence
 from kshot.core.types import Task
 
@@ -41,6 +42,7 @@ class Events(Silence):
 def main() -> None:
     task, settings = Task.load(sys.argv[1]), json.loads(sys.argv[2])
     model = kshot.load_model("tiny")
+    kshot.reports.html.page = lambda record: "the page"  # drawing it makes a million calls and changes no file
     for line in sys.stdin:
         folder, n = json.loads(line)
         process = os.fork()
