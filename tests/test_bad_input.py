@@ -568,7 +568,9 @@ def test_a_full_disk_at_the_very_end(run_cli, words_task, tmp_path, recorded, mo
     with file_size_limit(40_000, monkeypatch):
         stopped = run_cli(*args, "--out", tmp_path)
     assert (stopped.code, stopped.out) == (3, "")
-    assert stopped.err.splitlines()[-1].startswith(f"error: {tmp_path}/samples.jsonl must be writable; the system says")
+    assert stopped.err.splitlines()[-1].startswith(
+        f"error: {tmp_path}/unfinished.json must be writable; the system says"
+    )
     assert not (tmp_path / "results.json").exists()
     check_nothing_is_half_written(tmp_path)
     assert run_cli(*args, "--out", tmp_path).code == 0

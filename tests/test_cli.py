@@ -331,7 +331,8 @@ def test_a_model_that_fails_while_running_is_code_3(run_cli, words_task, tmp_pat
     monkeypatch.setattr("kshot.engine.load.load_model", lambda *_, **__: FailingModel(RuntimeError("out of memory")))
     failed = run_cli(*adapt_args(words_task, tmp_path, "--json"))
     assert (failed.code, failed.out) == (3, "")
-    assert "error: failed while running: out of memory." in failed.err
+    assert "error: At least one recipe that asks the model must be finished to choose from" in failed.err
+    assert "RuntimeError: out of memory." in failed.err
     assert not (tmp_path / "results.json").exists()
 
 

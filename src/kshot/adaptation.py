@@ -5,7 +5,7 @@ The only place that knows all the rooms.
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def adapt(
             metrics = {name: found["metrics"] for name, found in summaries.items() if not isinstance(found, str)}
             board = _leaderboard(task, summaries)
             recorder.write(board, scored, metrics, measuring)
-        check_finished(board, measuring.failures)
+        check_finished(board, measuring.failures, {r.name for r in chosen_recipes if r.needs})
         choosing = recorder.choice(board, scored)
         winner = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
         chosen = measuring.settled.get(winner.name, winner)
@@ -305,20 +305,32 @@ def _leaderboard(task: Task, summaries: Mapping[str, dict[str, Any] | str]) -> l
     return done + [row for row in board if row["status"] != "done"]
 
 
-def check_finished(board: Sequence[Mapping[str, Any]], failures: Mapping[str, str]) -> None:
-    """Raise an error unless there is a recipe to choose: ModelError if any has failed, else UserError."""
-    if any(row["status"] == "done" for row in board):
+def check_finished(board: Sequence[Mapping[str, Any]], failures: Mapping[str, str], asking: Set[str]) -> None:
+    """Raise an error unless there is a recipe to choose.
+
+    Args:
+        board: The leaderboard.
+        failures: Where recipes failed.
+        asking: The recipes that ask the model. If some failed and none is done, the model is what fails.
+
+    Raises:
+        ModelError: No recipe is done, or none that asks the model, because of a failure.
+        UserError: No recipe is done, for other reasons.
+    """
+    done = {row["recipe"] for row in board if row["status"] == "done"}
+    if done and (done & asking or not failures.keys() & asking):
         return
-    remedies = {
-        "out-of-budget": "a larger --budget with the same --out, ",
-        "diverged": "a smaller lr, ",
-    }
+    why = ", ".join(f"{row['recipe']} is {row['status']}" for row in board if row["status"] != "done")
+    if failures:
+        reasons = " ".join(f"{name}: {text.strip().splitlines()[-1]}." for name, text in failures.items())
+        raise ModelError(
+            f"At least one recipe that asks the model must be finished to choose from: {why}. {reasons} What is done "
+            "is kept; mend what failed and run the same command again, or give other --recipes."
+        )
+    remedies = {"out-of-budget": "a larger --budget with the same --out, ", "diverged": "a smaller lr, "}
     remedy = "".join(text for status, text in remedies.items() if any(r["status"] == status for r in board))
-    why = ", ".join(f"{row['recipe']} is {row['status']}" for row in board)
-    reasons = "".join(f" {name}: {text.strip().splitlines()[-1]}." for name, text in failures.items())
     give = f"Give {remedy}or other --recipes." if remedy else "Give other --recipes."
-    said = f"At least one recipe must be finished to choose from: {why}.{reasons} {give}"
-    raise ModelError(said) if failures else UserError(said)
+    raise UserError(f"At least one recipe must be finished to choose from: {why}. {give}")
 
 
 def _command(task: Task, model: LanguageModel, recipes: Sequence[Recipe], seed: int, limit: int) -> str:
