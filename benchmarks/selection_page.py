@@ -67,16 +67,17 @@ def _table(mine: list[dict[str, Any]], draws: list[dict[str, Any]]) -> dict[str,
         if not cells:
             continue
         random = {t: [_first_rows(r, row) for r in draws if r["task"] == t] for t, row in cells.items()}
+        found = {t: _cell(row, random[t]) for t, row in cells.items()}
         table[name] = {
-            "tasks": {t: _cell(row, random[t]) for t, row in cells.items()},
+            "tasks": found,
             "metric": float(np.mean([row["metric"] for row in cells.values()])),
             "random_metric": float(np.mean([np.mean([r["metric"] for r in random[t]]) for t in cells])),
             "bits": float(np.mean([row["bits_per_example"] for row in cells.values()])),
             "random_bits": float(np.mean([np.mean([r["bits_per_example"] for r in random[t]]) for t in cells])),
             "metric_gap": _gap(cells, random, "scores"),
             "bits_gap": _gap(cells, random, "bits"),
-            "percentile_metric": float(np.mean([_cell(row, random[t])["percentile"] for t, row in cells.items()])),
-            "percentile_bits": float(np.mean([_cell(row, random[t])["percentile_bits"] for t, row in cells.items()])),
+            "percentile_metric": float(np.mean([cell["percentile"] for cell in found.values()])),
+            "percentile_bits": float(np.mean([cell["percentile_bits"] for cell in found.values()])),
         }
     return table
 
@@ -102,6 +103,9 @@ def _cell(row: dict[str, Any], random: list[dict[str, Any]]) -> dict[str, Any]:
         "metric": row["metric"],
         "random": float(np.mean([r["metric"] for r in random])),
         "gap": against_random([row["scores"]], [[r["scores"] for r in random]]),
+        "bits": row["bits_per_example"],
+        "random_bits": float(np.mean([r["bits_per_example"] for r in random])),
+        "bits_gap": against_random([row["bits"]], [[r["bits"] for r in random]]),
         "percentile": float(50 + 50 * np.mean(worse)),
         "percentile_bits": float(50 + 50 * np.mean(dearer)),
         **{name: row["matching"][name] for name in ("error", "random_error", "norm_percentile") if "matching" in row},
@@ -125,43 +129,56 @@ def page(result: dict[str, Any]) -> str:
     if any(r["recipe"] == MATCHING and _layer(r) == "test rows" for r in result["rows"]):
         lines += ["", "![Matching error, and accuracy, against the number of demonstrations](selection.png)"]
     for name, table in result["summary"].items():
-        lines += ["", f"## {name[0].upper()}{name[1:]}", "", *_means(table), "", *_per_task(table)]
+        lines += ["", f"## {name[0].upper()}{name[1:]}", "", *_means(table), ""]
+        lines += [
+            *_per_task(table, "metric", "random", "gap"),
+            "",
+            *_per_task(table, "bits", "random_bits", "bits_gap"),
+        ]
+        lines += [
+            "",
+            "+ and - mark values above and below random whose interval of the difference lies on one side of 0.",
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _means(table: dict[str, Any]) -> list[str]:
     lines = [
-        "| method | tasks | metric | random | difference in points | bits | random | percentile (metric, bits) |",
-        "| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
+        "| method | tasks | metric | random | difference in points | bits | random | difference | "
+        "percentile (metric, bits) |",
+        "| --- | ---: | ---: | ---: | --- | ---: | ---: | --- | --- |",
     ]
     for name, row in table.items():
-        gap = row["metric_gap"]
-        points = " ".join(f"{100 * gap[key]:+.1f}" for key in ("difference",))
-        between = f"({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"
+        points, bits = _between(row["metric_gap"], 100, 1), _between(row["bits_gap"], 1, 2)
         lines.append(
-            f"| {name} | {len(row['tasks'])} | {row['metric']:.3f} | {row['random_metric']:.3f} | {points} {between} | "
-            f"{row['bits']:.2f} | {row['random_bits']:.2f} | {row['percentile_metric']:.0f}, "
+            f"| {name} | {len(row['tasks'])} | {row['metric']:.3f} | {row['random_metric']:.3f} | {points} | "
+            f"{row['bits']:.2f} | {row['random_bits']:.2f} | {bits} | {row['percentile_metric']:.0f}, "
             f"{row['percentile_bits']:.0f} |"
         )
     return lines
 
 
-def _per_task(table: dict[str, Any]) -> list[str]:
+def _between(gap: dict[str, float], factor: float, digits: int) -> str:
+    middle, low, high = (f"{factor * gap[key]:+.{digits}f}" for key in ("difference", "low", "high"))
+    return f"{middle} ({low} to {high})"
+
+
+def _per_task(table: dict[str, Any], key: str, random_key: str, gap_key: str) -> list[str]:
     tasks = list(dict.fromkeys(t for row in table.values() for t in row["tasks"]))
-    lines = [f"| metric | {' | '.join(t.rpartition('/')[2] for t in tasks)} |", "| --- |" + " ---: |" * len(tasks)]
-    random = {t: cell["random"] for row in table.values() for t, cell in row["tasks"].items()}
+    lines = [f"| {key} | {' | '.join(t.rpartition('/')[2] for t in tasks)} |", "| --- |" + " ---: |" * len(tasks)]
+    # Of all test rows: the methods measured on fewer stand behind the others
+    random = {t: cell[random_key] for row in reversed(table.values()) for t, cell in row["tasks"].items()}
     lines.append(f"| random, mean of draws | {' | '.join(f'{random[t]:.2f}' for t in tasks)} |")
     for name, row in table.items():
-        cells = [_marked(row["tasks"].get(t)) for t in tasks]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, "", "+ and - mark differences to random whose interval lies on one side of 0."]
+        lines.append(f"| {name} | {' | '.join(_marked(row['tasks'].get(t), key, gap_key) for t in tasks)} |")
+    return lines
 
 
-def _marked(cell: dict[str, Any] | None) -> str:
+def _marked(cell: dict[str, Any] | None, key: str, gap_key: str) -> str:
     if cell is None:
         return ""
-    sign = "+" if cell["gap"]["low"] > 0 else "-" if cell["gap"]["high"] < 0 else ""
-    return f"{cell['metric']:.2f}{sign}"
+    sign = "+" if cell[gap_key]["low"] > 0 else "-" if cell[gap_key]["high"] < 0 else ""
+    return f"{cell[key]:.2f}{sign}"
 
 
 def figure(rows: list[dict[str, Any]], file: Path) -> None:
