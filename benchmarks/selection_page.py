@@ -182,32 +182,36 @@ def _marked(cell: dict[str, Any] | None, key: str, gap_key: str) -> str:
 
 
 def figure(rows: list[dict[str, Any]], file: Path) -> None:
-    """Draw the matching error beside the random law, and the metric, against k, as means over tasks."""
+    """Draw the matching error beside the random law, and the metric, against k, as means over the same tasks.
+
+    Gradients have no scale of their own: errors are divided by what random sets of the smallest k have on a task.
+    """
     from matplotlib.figure import Figure
 
     some = [r for r in rows if _layer(r) == "test rows" and r["chosen_by"] == r["answered_by"] == "demo"]
-    matched = [r for r in some if r["recipe"] == MATCHING]
-    tasks, ks = {r["task"] for r in matched}, sorted({r["k"] for r in matched})
-    if not ks:
+    matched = {(r["task"], r["k"]): r["matching"] for r in some if r["recipe"] == MATCHING}
+    tasks, ks = {t for t, _ in matched}, sorted({k for _, k in matched})
+    if not ks or len(matched) < len(tasks) * len(ks):
         return
-    lines: dict[str, dict[int, list[float]]] = {}  # metrics by method and k
+    found: dict[str, dict[tuple[str, int], list[float]]] = {}  # metrics by method, task and k
     for r in some:
-        if r["task"] in tasks:
-            name = "random, mean of draws" if r["recipe"].startswith("draw-") else r["recipe"]
-            lines.setdefault(name, {}).setdefault(r["k"], []).append(r["metric"])
+        name = "random, mean of draws" if r["recipe"].startswith("draw-") else r["recipe"]
+        found.setdefault(name, {}).setdefault((r["task"], r["k"]), []).append(r["metric"])
     drawn = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = drawn.subplots(1, 2)
     for key, label in (("error", "gradient matching"), ("random_error", "random sets (expected)")):
-        left.plot(ks, [np.mean([r["matching"][key] for r in matched if r["k"] == k]) for k in ks], "o-", label=label)
-    for name, found in lines.items():
-        if set(ks) <= set(found):
+        means = [np.mean([matched[t, k][key] / matched[t, ks[0]]["random_error"] for t in tasks]) for k in ks]
+        left.plot(ks, means, "o-", label=label)
+    for name, cells in found.items():
+        if matched.keys() <= cells.keys():  # else its mean would be one over other tasks
             strong = name == MATCHING or name.startswith("random")
-            right.plot(ks, [np.mean(found[k]) for k in ks], "o-", label=name, alpha=1.0 if strong else 0.5)
-    left.set(xlabel="demonstrations", ylabel="distance to the mean gradient", xscale="log", yscale="log")
-    right.set(xlabel="demonstrations", ylabel="metric, mean over tasks", xscale="log")
+            means = [np.mean([np.mean(cells[t, k]) for t in tasks]) for k in ks]
+            right.plot(ks, means, "o-", label=name, alpha=1.0 if strong else 0.5)
+    left.set(xlabel="demonstrations", ylabel=f"distance to the mean gradient (random, k = {ks[0]}: 1)", xscale="log")
+    left.set_ylim(0)
+    right.set(xlabel="demonstrations", ylabel=f"metric, mean over {len(tasks)} tasks", xscale="log")
     for axes in (left, right):
         axes.set_xticks(ks, [str(k) for k in ks], minor=False)
         axes.minorticks_off()
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(fontsize=7)
+        axes.legend(fontsize=7)
     drawn.savefig(file, dpi=130, metadata={"Software": None})
