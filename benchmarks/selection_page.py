@@ -207,7 +207,7 @@ def figure(rows: list[dict[str, Any]], file: Path) -> None:
             strong = name == MATCHING or name.startswith("random")
             means = [np.mean([np.mean(cells[t, k]) for t in tasks]) for k in ks]
             right.plot(ks, means, "o-", label=name, alpha=1.0 if strong else 0.5)
-    left.set(xlabel="demonstrations", ylabel=f"distance to the mean gradient (random, k = {ks[0]}: 1)", xscale="log")
+    left.set(xlabel="demonstrations", ylabel=f"matching error (random, k = {ks[0]}: 1)", xscale="log")
     left.set_ylim(0)
     right.set(xlabel="demonstrations", ylabel=f"metric, mean over {len(tasks)} tasks", xscale="log")
     for axes in (left, right):
