@@ -71,7 +71,9 @@ def test_the_report_is_one_file_with_everything(run):
         assert name in found.text
     assert " ".join(run.in_words.split()) in " ".join(found.text.split())
     assert "1 rows repeat the input of an earlier row" in found.text
-    assert "kshot adapt" in found.text
+    repeat = read_record(run.folder)["results"]["repeat"]
+    assert repeat.endswith(f" --model tiny --recipes {RECIPES} --shots 4 --seed 0 --limit 300 --layout auto")
+    assert repeat in found.text
     assert found.tags.count("svg") == 3
 
 

@@ -4,6 +4,7 @@ The only place that knows all the rooms.
 """
 
 import re
+import shlex
 import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -149,7 +150,11 @@ def adapt(
         judge = replace(judge, model=judge.model.with_store(store), gradient_store=kept) if judge else None
         _say(progress, task, asker, stream)
         measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, deadline)
-        repeat = _command(task, language_model, chosen_recipes, seed, limit)
+        named = ",".join(recipe.name for recipe in chosen_recipes)
+        repeat = _command(
+            task.name, model=language_model.name, recipes=named, shots=shots, seed=seed, limit=limit, layout=layout,
+            selector_model=judge_model and judge_model.name, source=source and source.name,
+        )  # fmt: skip
         recorder = Recorder(folder, task, asker, stream, identity, repeat)
         scored: dict[str, Any] = {}
         summaries: dict[str, Any] = {}
@@ -333,7 +338,8 @@ def check_finished(board: Sequence[Mapping[str, Any]], failures: Mapping[str, st
     raise UserError(f"At least one recipe must be finished to choose from: {why}. {give}")
 
 
-def _command(task: Task, model: LanguageModel, recipes: Sequence[Recipe], seed: int, limit: int) -> str:
-    """Return how to make the run again in the shell."""
-    names = ",".join(recipe.name for recipe in recipes)
-    return f"kshot adapt {task.name} --model {model.name} --recipes '{names}' --seed {seed} --limit {limit}"
+def _command(task: str, **settings: object) -> str:
+    """Return how to make the run again in the shell: the settings that were given."""
+    given = {name.replace("_", "-"): str(value) for name, value in settings.items() if value is not None}
+    flags = [word for name, value in given.items() for word in (f"--{name}", value)]
+    return shlex.join(["kshot", "adapt", task, *flags])

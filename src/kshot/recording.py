@@ -14,10 +14,9 @@ from kshot.core.types import Task
 from kshot.evaluation.choice import compare_all, deployed, in_words
 from kshot.evaluation.prequential import Stream
 from kshot.measuring import Measuring
-from kshot.runs.record import write_json, write_jsonl
+from kshot.runs.record import RESULTS, UNFINISHED, write_json, write_jsonl
 
 Scored = Mapping[str, "list[dict[str, Any]] | str"]  # each recipe's sample rows, or why there are none
-RESULTS, UNFINISHED = "results.json", "unfinished.json"
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "numpy", "scikit-learn")
 
 

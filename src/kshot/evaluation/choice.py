@@ -62,8 +62,8 @@ def in_words(task: Task, board: Sequence[Mapping[str, Any]], rows: Rows, compari
         else f"{name} was chosen: {measured} and {bits}."
     ]
     said.append(_certainty(comparisons))
-    said.append(_cost(name, board, comparisons))
-    said.append(_more_examples(rows[name], metric))
+    said.append(_cost(board, comparisons))
+    said.append(_more_examples(rows[name]))
     return " ".join(text for text in said if text)
 
 
@@ -97,7 +97,7 @@ def _names(some: Sequence[dict[str, Any]], most: int = 4) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _cost(name: str, board: Sequence[Mapping[str, Any]], comparisons: Sequence[dict[str, Any]]) -> str:
+def _cost(board: Sequence[Mapping[str, Any]], comparisons: Sequence[dict[str, Any]]) -> str:
     row = board[0]
     said = f"A query costs {row['query_tokens']:.0f} prompt tokens"  # no milliseconds: the same run says the same
     alike = {c["recipe"] for c in comparisons if c["verdict"].startswith("no")}
@@ -108,7 +108,7 @@ def _cost(name: str, board: Sequence[Mapping[str, Any]], comparisons: Sequence[d
     return f"{said}."
 
 
-def _more_examples(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+def _more_examples(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what the learning curve says of more examples."""
     bits = [float(r["bits"]) for r in rows]
     if len(bits) < 2 * LEAST_FOR_A_CURVE:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.evaluation.comparison import compared
-from kshot.runs.record import FORMAT, read_manifest, write_text
+from kshot.runs.record import FORMAT, RESULTS, UNFINISHED, read_manifest, write_text
 
 MOST_PROBS = 8  # labels of a row whose probabilities are kept
 COLOURED = 5
@@ -30,7 +30,7 @@ def read_record(run: Path) -> dict[str, Any]:
             f"{run} must be a run of this version of kshot (format {FORMAT}); its format is {manifest.get('format')}. "
             "Make the run again, or use the version of kshot that made it."
         )
-    whole, unfinished = run / "results.json", run / "unfinished.json"
+    whole, unfinished = run / RESULTS, run / UNFINISHED
     if not whole.exists() and not unfinished.exists():
         raise UserError(f"{run} has no finished recipe yet, so there is nothing to report. Resume it with kshot adapt.")
     if not whole.exists():
@@ -113,7 +113,6 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
     suspicious = set(suspicious_examples(record))
     return {
         "labels": results["task"]["labels"],
-        "metric": results["task"]["metrics"][0],
         "recipes": names,
         "examples": [
             [e["input"], e["output"], e["context"] or "", int(e["id"] in suspicious)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from kshot.core.errors import StorageError, UserError
 
-MANIFEST = "manifest.json"
+MANIFEST, RESULTS, UNFINISHED = "manifest.json", "results.json", "unfinished.json"
 FORMAT = 1
 
 
