@@ -5,7 +5,7 @@ import pytest
 
 from kshot.core.types import Task
 from kshot.evaluation.choice import compare_all, deployed, in_words
-from kshot.evaluation.comparison import at_the_end, bits_difference, compared, score_difference
+from kshot.evaluation.comparison import at_the_end, bits_difference, compared, score_difference, trend
 
 N_SIMULATIONS = 2000
 TASK = Task("t", "classification", (), labels=("a", "b"))
@@ -64,6 +64,15 @@ def test_intervals_of_what_is_expected_at_the_end_cover(n, kind):
 
     truth = {"scores": 0.35 + 0.07 * np.log(n + 1), "bits": 2 - 0.2 * np.log(n + 1)}[kind]
     assert 0.93 <= coverage(simulate, truth) <= 0.97
+
+
+@pytest.mark.parametrize("n", [40, 100])
+def test_what_does_not_learn_is_rarely_said_to(n):
+    """The words ask whether the interval's upper end is below 0: 2.5 % of flat streams."""
+    rng = np.random.default_rng(3)
+    assert np.mean([trend(rng.exponential(1.0, n))[2] < 0 for _ in range(N_SIMULATIONS)]) < 0.05
+    values = 3 - 0.5 * np.log(np.arange(1, n + 1))
+    assert trend(values.tolist()) == pytest.approx((-0.5, -0.5, -0.5))
 
 
 def test_recipes_that_agree_on_every_row_are_not_certainly_equal():
@@ -132,7 +141,7 @@ def test_one_recipe_has_nothing_to_be_compared_with():
     flat = rows([1.0] * 30, [0.5, 0.6] * 15)
     said = in_words(TASK, board(random=(1.0, 0.55, 50)), {"random": flat}, [])
     assert "There was nothing to compare it with." in said
-    assert "Its learning curve is flat" in said
+    assert "Its learning curve has no clear trend (0.55 bits in the first half" in said
     short = in_words(TASK, board(random=(1.0, 0.55, 50)), {"random": flat[:5]}, [])
     assert "The stream is too short to say what more examples would bring." in short
     assert deployed(flat[:5], "bits") is None

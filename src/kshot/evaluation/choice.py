@@ -5,7 +5,7 @@ from math import inf
 from typing import Any
 
 from kshot.core.types import Task
-from kshot.evaluation.comparison import LEVEL, Difference, at_the_end, compared
+from kshot.evaluation.comparison import LEVEL, Difference, at_the_end, compared, trend
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # each finished recipe's sample rows
 LEAST_FOR_A_CURVE = 12
@@ -115,14 +115,7 @@ def _more_examples(rows: Sequence[Mapping[str, Any]]) -> str:
         return "The stream is too short to say what more examples would bring."
     half = len(bits) // 2
     early, late = sum(bits[:half]) / half, sum(bits[half:]) / (len(bits) - half)
-    end = at_the_end(bits)
-    start = sum(bits[: max(1, len(bits) // 4)]) / max(1, len(bits) // 4)
-    if late < early and start > end[2]:
-        return (
-            f"It was still learning ({early:.2f} bits in the first half of the stream, {late:.2f} in the second): more "
-            "examples should help, and may change the choice."
-        )
-    return (
-        f"Its learning curve is flat ({early:.2f} bits in the first half of the stream, {late:.2f} in the second): "
-        "more examples of the same kind are not likely to change much."
-    )
+    halves = f"({early:.2f} bits in the first half of the stream, {late:.2f} in the second)"
+    if trend(bits)[2] < 0:
+        return f"It was still learning {halves}: more examples should help, and may change the choice."
+    return f"Its learning curve has no clear trend {halves}: more examples of the same kind may not change much."

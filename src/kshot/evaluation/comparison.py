@@ -73,6 +73,16 @@ def at_the_end(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
     Source: MacKinnon and White (1985), https://doi.org/10.1016/0304-4076(85)90158-7, for the spread. A logarithmic
     learning curve is the simplest one that flattens. Differs: nothing.
     """
+    return _on_the_line(values, np.array([1.0, np.log(len(values) + 1)]), level)
+
+
+def trend(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
+    """Return the slope of the line of `at_the_end`, per factor of e in examples, with its interval."""
+    return _on_the_line(values, np.array([0.0, 1.0]), level)
+
+
+def _on_the_line(values: Sequence[float], at: FloatArray, level: float) -> tuple[float, float, float]:
+    """Return `at` times (intercept, slope) of the line through the values, with the interval of that."""
     y = np.asarray(values, dtype=np.float64)
     n = len(y)
     x = np.column_stack([np.ones(n), np.log(np.arange(1, n + 1))])  # one more than is known: log 0 is none
@@ -80,7 +90,6 @@ def at_the_end(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
     beta = inverse @ x.T @ y
     leverage = np.einsum("ij,jk,ik->i", x, inverse, x)
     residuals = (y - x @ beta) / np.maximum(1 - leverage, 1e-9)
-    at = np.array([1.0, np.log(n + 1)])
     weights: FloatArray = at @ inverse @ x.T
     reach = float(student.ppf((1 + level) / 2, n - 2)) * sqrt(float(np.sum((weights * residuals) ** 2)))
     value = float(at @ beta)
