@@ -1,5 +1,7 @@
 """Intervals of paired differences hold what they promise, and the choice is put in words."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -113,7 +115,7 @@ def test_only_rows_that_both_have_are_compared():
 def board(**found):
     return [
         {"recipe": name, "metric": m, "metric_low": m - 0.1, "metric_high": m + 0.1, "metric_n": 40, "n": 40,
-         "bits_per_example": b, "query_tokens": t, "query_ms": 5.0}
+         "bits_per_example": b, "query_tokens": t, "query_ms": 5.0, "status": "done"}
         for name, (m, b, t) in found.items()
     ]  # fmt: skip
 
@@ -163,3 +165,19 @@ def test_with_many_equal_recipes_a_difference_is_rarely_found():
         scored = {f"r{i}": rows((rng.random(100) < 0.6).astype(float), rng.random(100)) for i in range(9)}
         alarms += any(c["verdict"] != "no difference found" for c in compare_all("r0", scored))
     assert alarms / 400 <= 0.07  # 5 % and what 400 races leave open
+
+
+def test_the_words_say_why_the_highest_was_not_chosen():
+    scored = {name: rows([1.0, 0.0] * 20, [0.5, 0.6] * 20) for name in ("random", "bm25")}
+    table = board(random=(0.5, 0.55, 50), bm25=(0.6, 0.55, 300))
+    found = compare_all("random", scored)
+    said = in_words(TASK, table, scored, found, expected={"random": 0.58, "bm25": 0.55})
+    assert (
+        "bm25 has 0.600 over the stream, but 0.550 is expected of it once all examples are known, and 0.580 of " in said
+    )
+    assert "the nearest, bm25, is 0.0 points behind" in said
+    said = in_words(TASK, table, scored, found, prefer="cheap-queries")
+    assert "but less than a standard error more, and random is the one with cheap-queries." in said
+    scored["bm25"] = rows([1.0, 1.0, 1.0, 1.0] + [1.0, 0.0] * 18, [0.5, 0.6] * 20)
+    ahead = in_words(TASK, table, scored, compare_all("random", scored), expected={"random": 0.58, "bm25": 0.55})
+    assert re.search(r"bm25, is 5\.0 points ahead along the stream \(-\d+\.\d to \+\d+\.\d\)", ahead)

@@ -17,6 +17,7 @@ from kshot.core.progress import Silence
 from kshot.core.types import Example, GenerateRequest, Query, ScoreRequest, Task
 from kshot.engine.language_model import Engine
 from kshot.evaluation.prequential import make_stream, sample_row
+from kshot.evaluation.race import slices
 from kshot.learning.make import make_learner
 from kshot.models.hf import Backbone
 from kshot.models.scripted import ScriptedModel
@@ -256,7 +257,7 @@ def test_open_tasks_are_chosen_by_bits(tmp_path):
     assert [(row["recipe"], row["metric"]) for row in run.leaderboard] == [("zero-shot", 0), ("random", 1)]
     assert run.chosen == "zero-shot"
     choice = json.loads((tmp_path / "best" / "kshot.json").read_text())["choice"]
-    assert choice["by"] == "bits over the stream"
+    assert choice["by"] == "bits as expected once all examples are known"
 
 
 def checkpoints(n):
@@ -419,6 +420,7 @@ def no_network(monkeypatch):
         raise AssertionError("a dry run must not run the model")
 
     monkeypatch.setattr(Engine, "obstacle", None)
+    monkeypatch.setattr("kshot.planning.tokens_per_second", lambda *_: 100.0)
     for name in ("packed_logits", "plain_logits"):
         monkeypatch.setattr(Backbone, name, refuse)
 
@@ -431,12 +433,14 @@ def test_a_dry_run_counts_scores_and_texts(no_network, run_cli, tmp_path):
     loaded, tiny = Task.load(task), kshot.load_model("tiny")
     stream = make_stream(loaded, limit=300, seed=0).examples
     prompts = [Template().compose(loaded, (), e) for e in stream]
-    n_scored = tiny.forward_tokens(
-        [ScoreRequest(p, (f" {e.output}\n\n",)) for p, e in zip(prompts, stream, strict=True)]
-    )
-    n_read = tiny.forward_tokens([ScoreRequest(prompts[i], ("\n",)) for i in WITH_TEXT])
+    requests = [ScoreRequest(p, (f" {e.output}\n\n",)) for p, e in zip(prompts, stream, strict=True)]
+    texts = [ScoreRequest(prompts[i], ("\n",)) if i in WITH_TEXT else None for i in range(N)]
+    n_scored = sum(tiny.forward_tokens(requests[i:j]) for i, j in slices(N))
+    n_read = sum(tiny.forward_tokens([t for t in texts[i:j] if t]) for i, j in slices(N))
     n_written = len(WITH_TEXT) * Asker.for_task(loaded, tiny).answer_tokens
     n_tokens = n_scored + n_read + n_written
+    assert zero["minutes"] == pytest.approx(n_tokens / 100 / 60)
+    del zero["minutes"]
     assert zero == {"recipe": "zero-shot", "predictions": N, "forward_tokens": n_tokens, "training_steps": 0}
     assert random["forward_tokens"] > zero["forward_tokens"] > majority["forward_tokens"] == 0
     assert not (tmp_path / "run").exists()

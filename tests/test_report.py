@@ -72,9 +72,10 @@ def test_the_report_is_one_file_with_everything(run):
     assert " ".join(run.in_words.split()) in " ".join(found.text.split())
     assert "1 rows repeat the input of an earlier row" in found.text
     repeat = read_record(run.folder)["results"]["repeat"]
-    assert repeat.endswith(f" --model tiny --recipes {RECIPES} --shots 4 --seed 0 --limit 300 --layout auto")
+    settings = "--shots 4 --seed 0 --limit 300 --layout auto --choose-by metric"
+    assert repeat.endswith(f" --model tiny --recipes {RECIPES} {settings}")
     assert repeat in found.text
-    assert found.tags.count("svg") == 3
+    assert found.tags.count("svg") == 4
 
 
 def test_nothing_of_a_user_becomes_html(run):
@@ -196,7 +197,8 @@ def big_record(n: int, n_recipes: int):
         rows[name] = [
             {"recipe": name, "position": i, "example_id": e["id"], "gold": e["output"], "candidates": labels,
              "probs": [0.2, 0.3, 0.1, 0.1, 0.1, 0.2], "answer": labels[(i + r) % 6], "score": float(r % 6 == 0),
-             "bits": 1 + (i % 7) / 3, "demonstrations": [], "seconds": 0.1, "fit_seconds": 0.0, "prompt_tokens": 300}
+             "bits": 1 + (i % 7) / 3, "demonstrations": [], "seconds": 0.1, "fit_seconds": 0.0, "prompt_tokens": 300,
+             "tokens": 30.0, "fit_tokens": 0.0}
             for i, e in enumerate(examples)
         ]  # fmt: skip
         prompts[name] = [

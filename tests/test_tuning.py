@@ -182,8 +182,10 @@ def test_without_a_learning_rate_it_is_prompting(asker, weights):
     (recipe,) = parse_recipes("random:fresh=true,k=3", shots=3)
     prompting = make_learner(recipe, TASK, asker, seed=0)
     expected = [replace(prompting.predict([q])[0], seconds=0, fit_seconds=0) for q in QUERIES]
-    assert run(f"icl+ft:lr=0,steps=1,k=3,weights={weights}", asker)[1] == expected
-    assert run(f"icl+ft:lr=1e-3,steps=1,k=3,weights={weights}", asker)[1] != expected
+    for lr, is_same in (("0", True), ("1e-3", False)):
+        one, found = run(f"icl+ft:lr={lr},steps=1,k=3,weights={weights}", asker)
+        assert sum(p.fit_tokens for p in found) == 3 * sum(row["tokens"] for row in one.log) > 0
+        assert ([replace(p, fit_tokens=0) for p in found] == expected) is is_same
 
 
 def test_configurations_see_the_same_prompts_and_the_same_lessons(asker, lessons):
@@ -256,6 +258,7 @@ def test_the_better_half_goes_on_and_the_best_so_far_predicts():
             alive = [s for s in alive if s in best]
     assert [p.answer for p in found] == [s.recipe.name for s in expected]
     assert len(set(expected)) > 2
+    race.finish()
     best, other = sorted(alive, key=lambda s: s.bits(25))
     assert race.winner is best.recipe
     assert [p.answer for p in race.winner_predictions] == [best.recipe.name] * 25

@@ -144,7 +144,10 @@ def test_perplexity_is_that_of_the_scored_tokens():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("steps",), "there is no benchmark 'steps'. Did you mean 'step'? Known: gradients, guidance, large-pool"),
+        (
+            ("steps",),
+            "there is no benchmark 'steps'. Did you mean 'step'? Known: choice, gradients, guidance, ",
+        ),
         (("weights",), "--data must be a folder with tasks; got None."),
         (("weights", "--data", "nowhere"), "--data must be a folder with tasks; got nowhere."),
         (

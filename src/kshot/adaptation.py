@@ -6,15 +6,15 @@ The only place that knows all the rooms.
 import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kshot.adapted import AdaptedModel
 from kshot.asking import Asker
-from kshot.core.duration import parse_seconds
-from kshot.core.errors import ModelError, UserError, missing_extra
+from kshot.core.budget import parse_budget
+from kshot.core.errors import StorageError, UserError, missing_extra
 from kshot.core.gradients import GradientStore
 from kshot.core.progress import Progress, Silence
 from kshot.core.protocols import LanguageModel
@@ -22,18 +22,13 @@ from kshot.core.seeding import digest, generator
 from kshot.core.types import Task, Work
 from kshot.engine.load import load_model
 from kshot.evaluation.metrics import check_references
-from kshot.evaluation.prequential import (
-    SUMMARY,
-    Stream,
-    check_metrics,
-    make_stream,
-    primary_metric,
-    summarise,
-)
+from kshot.evaluation.prequential import Stream, check_metrics, make_stream, primary_metric
+from kshot.evaluation.ranking import CHOOSE_BY, PREFER, ChooseBy, Prefer
 from kshot.learning.make import lacking, make_learner
 from kshot.learning.tuned import Source
 from kshot.measuring import Measuring
 from kshot.prompts.chat import Chat
+from kshot.racing import Race
 from kshot.recipe import Recipe, parse_recipes
 from kshot.recording import Recorder
 from kshot.reports.html import write_report
@@ -41,6 +36,7 @@ from kshot.runs.record import open_run
 from kshot.runs.store import SqliteStore
 
 DEFAULT_SHOTS, DEFAULT_LIMIT = 16, 300
+Tracker = Callable[[Path], None]  # called with the folder of a finished run
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,11 @@ def adapt(
     layout: str = "auto",
     selector_model: LanguageModel | str | None = None,
     source: Task | str | Path | None = None,
+    race: bool = True,
+    choose_by: ChooseBy = "metric",
+    prefer: Prefer | None = None,
     progress: Progress | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> Run:
     """Measure recipes prequentially on a shuffled stream of the training examples and choose the best.
 
@@ -102,22 +102,30 @@ def adapt(
         seed: For the order of the stream and every random choice.
         limit: The most examples that are predicted; the others are learnt at the end.
         out: The run folder; by default a name made of task, model and settings, under `kshot-runs`.
-        budget: A time such as "10m"; after it no further pack is started. Recipes that are not finished then are
-            out of the choice, and the same `out` with a larger budget goes on with them.
+        budget: A time such as "10m", or tokens as "500k-tokens" (a token that is learnt counts as three). What the last
+            fit of a recipe may take is kept. Once it is spent the choice is made by the examples that all recipes in
+            it have predicted; the same `out` with a larger budget goes on.
         layout: "plain", "turns" or "block" of the model's chat template, or "auto": turns for chat models, else plain.
         selector_model: The language model that selectors ask, as `best-of-n`; by default the one that answers.
         source: Another task, or where to load it from, whose gradients are aligned with those of this one while
             recipes train (`align`: gate unless they say pcgrad).
+        race: Whether recipes that fall clearly behind are dropped (`kshot.evaluation.race`); otherwise all of them
+            predict the whole stream.
+        choose_by: "metric", the task's primary one, or "bits"; both as expected once all examples are known
+            (`kshot.evaluation.ranking`). Open tasks are always chosen by bits.
+        prefer: "cheap-queries" or "cheap-fit": the cheapest of the recipes less than a standard error behind the best.
         progress: Told what is going on.
+        trackers: Told the finished run's record, as `kshot.tracking`.
 
     Returns:
         The run, its chosen recipe fitted on all training examples.
 
     Raises:
         UserError: Anything wrong with the input, before any work starts.
-        StorageError: The run folder could not be written; what was committed is kept.
+        StorageError: The run folder could not be written, or a tracker failed; what was committed is kept.
     """
-    deadline = time.monotonic() + (parse_seconds(budget) or float("inf"))
+    began, limits = time.monotonic(), parse_budget(budget)
+    check_choice(choose_by, prefer)
     progress = progress or Silence()
     if not isinstance(task, Task):
         task = Task.load(task)
@@ -149,35 +157,29 @@ def adapt(
         asker = replace(asker, model=language_model.with_store(store), gradient_store=kept)
         judge = replace(judge, model=judge.model.with_store(store), gradient_store=kept) if judge else None
         _say(progress, task, asker, stream)
-        measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, deadline)
+        measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, limits, began)
         named = ",".join(recipe.name for recipe in chosen_recipes)
         repeat = _command(
             task.name, model=language_model.name, recipes=named, shots=shots, seed=seed, limit=limit, layout=layout,
-            selector_model=judge_model and judge_model.name, source=source and source.name,
+            selector_model=judge_model and judge_model.name, source=source and source.name, budget=budget,
+            choose_by=choose_by, prefer=prefer, race=race,
         )  # fmt: skip
         recorder = Recorder(folder, task, asker, stream, identity, repeat)
-        scored: dict[str, Any] = {}
-        summaries: dict[str, Any] = {}
-        board, metrics = [], {}
-        for recipe in chosen_recipes:
-            rows = scored[recipe.name] = measuring.rows(recipe)
-            summaries[recipe.name] = rows if isinstance(rows, str) else summarise(task, rows, seed=seed)
-            metrics = {name: found["metrics"] for name, found in summaries.items() if not isinstance(found, str)}
-            board = _leaderboard(task, summaries)
-            recorder.write(board, scored, metrics, measuring)
-        check_finished(board, measuring.failures, {r.name for r in chosen_recipes if r.needs})
-        choosing = recorder.choice(board, scored)
-        winner = next(r for r in chosen_recipes if r.name == board[0]["recipe"])
-        chosen = measuring.settled.get(winner.name, winner)
-        by = "bits" if task.is_open else f"{task.metrics[0]}, then bits,"
-        choice = {"by": f"{by} over the stream", "run": str(folder.resolve())} | board[0]
+        contest = Race(measuring, chosen_recipes, drop=race, by=choose_by, prefer=prefer)
+        contest.run(recorder.write)
+        contest.check_finished()
+        board = contest.board()
+        choosing = recorder.choice(contest)
+        winner = next(e for e in contest.entrants if e.recipe.name == board[0]["recipe"])
+        chosen = winner.settled or winner.recipe
+        choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
         best = AdaptedModel.fit(
             asker,
             chosen,
             stream.examples + stream.rest,
             seed=seed,
             choice=choice,
-            temperature=measuring.temperatures[winner.name],
+            temperature=winner.temperature,
             judge=judge,
             keep=measuring.keep,
             source=aligned,
@@ -186,13 +188,21 @@ def adapt(
             best = best.with_model(best.model.with_store(None) if chosen.tuner else language_model)
         work = asker.model.work
         if judge:
-            work = Work(*(getattr(work, f) + getattr(judge.model.work, f) for f in ("scored", "reused", "seconds")))
+            work = work + judge.model.work
     finally:
         store.close()
     best.save(folder / "best")
-    recorder.write(board, scored, metrics, measuring, choice=choosing)
+    recorder.write(contest, choice=choosing)
     write_report(folder)
-    return Run(folder, tuple(board), winner.name, best, work, choosing["in_words"])
+    for tracker in trackers:
+        try:
+            tracker(folder)
+        except Exception as error:
+            raise StorageError(
+                f"The run is finished in {folder}, but a tracker could not log it: {type(error).__name__}: {error}. "
+                "The same command logs it again and computes nothing."
+            ) from error
+    return Run(folder, tuple(board), winner.recipe.name, best, work, choosing["in_words"])
 
 
 def prepare(
@@ -232,6 +242,13 @@ def prepare(
     for example in stream.examples:
         check_references(primary_metric(task), example.id, example.accepted)
     return stream, chosen
+
+
+def check_choice(choose_by: str, prefer: str | None) -> None:
+    """Raise UserError unless it is known how to choose."""
+    for flag, value, known in (("--choose-by", choose_by, CHOOSE_BY), ("--prefer", prefer, (None, *PREFER))):
+        if value not in known:
+            raise UserError(f"{flag} must be {' or '.join(k for k in known if k)}; got '{value}'.")
 
 
 def check_source(recipes: Sequence[Recipe], *, with_source: bool) -> None:
@@ -292,54 +309,13 @@ def _default_folder(task: Task, model: LanguageModel, identity: dict[str, Any]) 
     return Path("kshot-runs") / re.sub(r"[^\w.-]+", "-", name)  # a task may be called "a/b"
 
 
-def _leaderboard(task: Task, summaries: Mapping[str, dict[str, Any] | str]) -> list[dict[str, Any]]:
-    """Return the rows, best first, those without a result last.
-
-    By metric, then bits, then prompt tokens; of open tasks by bits first, which all predictions have.
-    """
-    board: list[dict[str, Any]] = []
-    for name, summary in summaries.items():
-        if isinstance(summary, str):
-            board.append({"recipe": name, **dict.fromkeys(SUMMARY), "n": 0, "status": summary})
-        else:
-            board.append({"recipe": name, **{key: summary[key] for key in SUMMARY}, "status": "done"})
-    done = [row for row in board if row["status"] == "done"]
-    first, second = ("bits_per_example", "metric") if task.is_open else ("metric", "bits_per_example")
-    sign = {"metric": -1, "bits_per_example": 1}
-    done.sort(key=lambda r: (sign[first] * r[first], sign[second] * r[second], r["query_tokens"]))
-    return done + [row for row in board if row["status"] != "done"]
-
-
-def check_finished(board: Sequence[Mapping[str, Any]], failures: Mapping[str, str], asking: Set[str]) -> None:
-    """Raise an error unless there is a recipe to choose.
-
-    Args:
-        board: The leaderboard.
-        failures: Where recipes failed.
-        asking: The recipes that ask the model. If some failed and none is done, the model is what fails.
-
-    Raises:
-        ModelError: No recipe is done, or none that asks the model, because of a failure.
-        UserError: No recipe is done, for other reasons.
-    """
-    done = {row["recipe"] for row in board if row["status"] == "done"}
-    if done and (done & asking or not failures.keys() & asking):
-        return
-    why = ", ".join(f"{row['recipe']} is {row['status']}" for row in board if row["status"] != "done")
-    if failures:
-        reasons = " ".join(f"{name}: {text.strip().splitlines()[-1]}." for name, text in failures.items())
-        raise ModelError(
-            f"At least one recipe that asks the model must be finished to choose from: {why}. {reasons} What is done "
-            "is kept; mend what failed and run the same command again, or give other --recipes."
-        )
-    remedies = {"out-of-budget": "a larger --budget with the same --out, ", "diverged": "a smaller lr, "}
-    remedy = "".join(text for status, text in remedies.items() if any(r["status"] == status for r in board))
-    give = f"Give {remedy}or other --recipes." if remedy else "Give other --recipes."
-    raise UserError(f"At least one recipe must be finished to choose from: {why}. {give}")
-
-
 def _command(task: str, **settings: object) -> str:
     """Return how to make the run again in the shell: the settings that were given."""
-    given = {name.replace("_", "-"): str(value) for name, value in settings.items() if value is not None}
-    flags = [word for name, value in given.items() for word in (f"--{name}", value)]
+    flags: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if value is False:
+            flags.append(f"--no-{flag}")
+        elif value is not None and value is not True:
+            flags += [f"--{flag}", str(value)]
     return shlex.join(["kshot", "adapt", task, *flags])

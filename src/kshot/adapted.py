@@ -21,12 +21,12 @@ from kshot.evaluation.metrics import check_references
 from kshot.evaluation.prequential import primary_metric, sample_row, summarise
 from kshot.learning.make import make_learner, tuned_learner
 from kshot.learning.prompted import PromptLearner, selected
+from kshot.learning.second_look import showing_all
 from kshot.learning.tuned import Keep, Source, TunedLearner
 from kshot.prompts.chat import composer_for
 from kshot.recipe import Recipe, parse_recipe
 from kshot.runs.record import write_folder
-from kshot.selection.all_past import AllPast
-from kshot.selection.order import AS_SELECTED, MOST_CONFIDENT_LAST, PER_QUERY, ZeroShotBits
+from kshot.selection.order import MOST_CONFIDENT_LAST, ZeroShotBits
 from kshot.tasks.inputs import under_own_names
 from kshot.tasks.validate import duplicate_key
 
@@ -72,9 +72,7 @@ class AdaptedModel:
         self.bits = dict(bits or {})
         learning = replace(recipe, tuner=None)  # what was to be learnt is in the asker's model
         if recipe.selector and not recipe.selector.per_query:
-            # The pool is what is shown, in its order, unless the order depends on the query
-            order = recipe.order if recipe.order in PER_QUERY else AS_SELECTED
-            learning = replace(learning, selector=AllPast(limit=max(1, len(self.pool))), order=order)
+            learning = showing_all(learning, len(self.pool))
         self._learner = make_learner(learning, task, self.asker, seed=seed)
         if isinstance(self._learner, PromptLearner):
             self._learner.bits.known |= self.bits

@@ -84,6 +84,16 @@ class Recipe:
         return frozenset({Capability.SCORE, *([Capability.GRADIENTS] if self.tuner else [])})
 
     @property
+    def learns(self) -> bool:
+        """Whether its answers depend on examples."""
+        return any((self.selector, self.baseline, self.tuner))
+
+    @property
+    def per_query(self) -> bool:
+        """Whether demonstrations are chosen for each query."""
+        return self.selector is not None and self.selector.per_query
+
+    @property
     def selector_needs(self) -> frozenset[Capability]:
         """What the model that its selector asks must be able to do."""
         return getattr(self.selector, "needs", frozenset())

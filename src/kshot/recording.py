@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from typing import Any
 from kshot import __version__
 from kshot.asking import Asker
 from kshot.core.types import Task
-from kshot.evaluation.choice import compare_all, deployed, in_words
+from kshot.evaluation.choice import compare_all, in_words
 from kshot.evaluation.prequential import Stream
-from kshot.measuring import Measuring
+from kshot.racing import Race
 from kshot.runs.record import RESULTS, UNFINISHED, write_json, write_jsonl
 
-Scored = Mapping[str, "list[dict[str, Any]] | str"]  # each recipe's sample rows, or why there are none
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "numpy", "scikit-learn")
 
 
@@ -32,20 +31,24 @@ class PromptBook:
     stream: Stream
     segments: dict[tuple[str, str], int] = field(default_factory=dict)
     rows: dict[str, list[list[int]]] = field(default_factory=dict)
+    _last: dict[str, list[int]] = field(default_factory=dict)  # each recipe's last prompt
+
+    def __post_init__(self):
+        self._by_id = {e.id: e for e in (*self.stream.examples, *self.stream.rest)}
 
     def add(self, recipe: str, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Compose a recipe's prompts again from what its rows say was shown."""
-        by_id = {e.id: e for e in (*self.stream.examples, *self.stream.rest)}
-        before: list[int] = []
-        self.rows[recipe] = rows = []
-        for sample in samples:
-            shown = [by_id[i] for i in sample["demonstrations"]]
-            prompt = self.asker.composer.compose(self.asker.task, shown, by_id[sample["example_id"]])
+        """Compose a recipe's prompts again from what its rows say was shown; those that are here stay."""
+        rows = self.rows.setdefault(recipe, [])
+        before = self._last.get(recipe, [])
+        for sample in samples[len(rows) :]:
+            shown = [self._by_id[i] for i in sample["demonstrations"]]
+            prompt = self.asker.composer.compose(self.asker.task, shown, self._by_id[sample["example_id"]])
             ids = [self.segments.setdefault((s.role, s.text), len(self.segments)) for s in prompt.segments]
             same = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), None)
             same = min(len(ids), len(before)) if same is None else same
             rows.append([same, *ids[same:]])
             before = ids
+        self._last[recipe] = before
 
 
 @dataclass
@@ -67,39 +70,38 @@ class Recorder:
     def __post_init__(self):
         self._prompts = PromptBook(self.asker, self.stream)
 
-    def choice(self, board: Sequence[dict[str, Any]], scored: Scored) -> dict[str, Any]:
+    def choice(self, race: Race) -> dict[str, Any]:
         """Return how the first of the leaderboard compares with the others, in numbers and in words."""
-        rows = {name: found for name, found in scored.items() if not isinstance(found, str)}
+        spread = race.spread()
+        board, rows = race.board(), {e.recipe.name: e.rows for e in race.entrants if e.rows}
         comparisons = compare_all(board[0]["recipe"], rows)
-        return {"comparisons": comparisons, "in_words": in_words(self.task, board, rows, comparisons)}
+        words = in_words(
+            self.task, board, rows, comparisons, prefer=race.prefer, spread=spread, expected=race.expected()
+        )
+        return {
+            "how": race.how,
+            "expected": race.expected(),
+            "spread": spread and asdict(spread),
+            "comparisons": comparisons,
+            "in_words": words,
+        }
 
-    def write(
-        self,
-        board: Sequence[dict[str, Any]],
-        scored: Scored,
-        metrics: Mapping[str, Mapping[str, tuple[float, float, float]]],
-        measuring: Measuring,
-        *,
-        choice: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write samples.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
+    def write(self, race: Race, *, choice: Mapping[str, Any] | None = None) -> None:
+        """Write samples.jsonl, second_look.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
 
-        While recipes are still to come all of it stands in unfinished.json, unless the run was finished before.
+        While the race goes on all of it stands in unfinished.json, unless the run was finished before.
 
         Args:
-            board: The leaderboard.
-            scored: Of each recipe so far.
-            metrics: (value, low, high) of every metric of each finished recipe.
-            measuring: What was fitted beside the predictions.
-            choice: What `choice` returns; None while recipes are still to come.
+            race: As it stands.
+            choice: What `choice` returns; None while the race goes on.
         """
         if choice is None and (self.folder / RESULTS).exists():
             return
-        done = {name: rows for name, rows in scored.items() if not isinstance(rows, str)}
+        done = {e.recipe.name: e.rows for e in race.entrants if e.rows}
         for name, rows in done.items():
-            if name not in self._prompts.rows and any(r["prompt_tokens"] for r in rows):
+            if any(r["prompt_tokens"] for r in rows):
                 self._prompts.add(name, rows)
-        results = self._results(board, done, metrics, measuring, choice)
+        results = self._results(race, done, choice)
         examples = [
             {"id": e.id, "input": e.input, "context": e.context, "output": e.output} for e in self.stream.examples
         ]
@@ -112,18 +114,16 @@ class Recorder:
             write_json(self.folder / UNFINISHED, {"results": results, "samples": done, "prompts": sent})
             return
         write_jsonl(self.folder / "samples.jsonl", (row for rows in done.values() for row in rows))
+        again = (row for e in race.entrants for row in e.again)
+        write_jsonl(self.folder / "second_look.jsonl", again)
         write_json(self.folder / "prompts.json", sent)
         write_json(self.folder / RESULTS, results)
         (self.folder / UNFINISHED).unlink(missing_ok=True)
 
     def _results(
-        self,
-        board: Sequence[dict[str, Any]],
-        done: Mapping[str, list[dict[str, Any]]],
-        metrics: Mapping[str, Mapping[str, tuple[float, float, float]]],
-        measuring: Measuring,
-        choice: Mapping[str, Any] | None,
+        self, race: Race, done: Mapping[str, list[dict[str, Any]]], choice: Mapping[str, Any] | None
     ) -> dict[str, Any]:
+        board, metrics = race.board(), race.metrics()
         task, found = self.task, {}
         for row in board:
             if row["recipe"] in metrics:
@@ -132,7 +132,6 @@ class Recorder:
                     values |= {f"{name}{end},none": v for end, v in zip(("", "_low", "_high"), three, strict=True)}
                 found[f"{task.name}|{row['recipe']}"] = values
         n = {"original": len(task.train), "effective": len(self.stream.examples)}
-        ends = {name: {key: deployed(rows, key) for key in ("score", "bits")} for name, rows in done.items()}
         return {
             "results": found,
             "n-samples": dict.fromkeys(found, n),
@@ -146,17 +145,29 @@ class Recorder:
             },
             "removed": list(self.stream.removed),
             "leaderboard": list(board),
-            "expected_when_deployed": ends,
+            "expected_when_deployed": race.deployed(),
             "chosen": board[0]["recipe"] if choice else None,
             "choice": choice,
-            "configurations": dict(measuring.configurations),
-            "selections": {name: notes for name, notes in measuring.selections.items() if notes},
-            "failures": dict(measuring.failures),
+            "configurations": {e.recipe.name: e.configurations for e in race.entrants if e.configurations},
+            "selections": {e.recipe.name: e.notes for e in race.entrants if e.notes},
+            "failures": {e.recipe.name: e.failure for e in race.entrants if e.failure},
+            "again": {e.recipe.name: _mean_of(e.again) for e in race.entrants if e.again},
+            "tokens": {e.recipe.name: e.tokens for e in race.entrants if e.rows},
             "repeat": self.repeat,
             "environment": environment(),
             "kshot_version": __version__,
             "python": platform.python_version(),
         }
+
+
+def _mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean score and bits of a second look, with how many rows had them."""
+    scores = [r["score"] for r in rows if r["score"] is not None]
+    return {
+        "n": len(rows),
+        "score": sum(scores) / len(scores) if scores else None,
+        "bits": sum(r["bits"] for r in rows) / len(rows),
+    }
 
 
 def environment() -> dict[str, str]:

@@ -7,7 +7,10 @@ from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, did_you_mean, missing_extra
 from kshot.core.plugins import find, resolve
 
-SPEED, QUALITY = ("scoring", "step", "gradients", "large-pool"), ("weights", "guidance", "selection")
+SPEED, QUALITY = (
+    ("scoring", "step", "gradients", "large-pool", "race", "overhead"),
+    ("weights", "guidance", "selection", "choice"),
+)
 
 
 def speed_benchmark(name: str, model: str) -> dict[str, Any]:

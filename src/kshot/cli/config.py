@@ -25,6 +25,10 @@ class AdaptConfig(BaseModel):
     layout: str = "auto"
     selector_model: str | None = None
     source: str | None = None
+    race: bool = True
+    choose_by: str = "metric"
+    prefer: str | None = None
+    track: str | None = None
     device: str | None = None
     dtype: str = "auto"
     revision: str | None = None

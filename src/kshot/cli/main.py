@@ -24,7 +24,7 @@ from kshot.cli.options import (
 from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
 from kshot.cli.report import report
 from kshot.cli.select import select
-from kshot.core.duration import parse_seconds
+from kshot.core.budget import parse_budget
 from kshot.core.errors import UserError
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ def adapt(
         str | None, typer.Option(help="Names with settings; all (the default) are those that are cheap.")
     ] = None,
     shots: Annotated[int | None, typer.Option(help="Most demonstrations in a prompt (16, or all if fewer).")] = None,
-    budget: Annotated[str | None, typer.Option(help="Stop starting work after 90s, 10m, 2h.")] = None,
+    budget: Annotated[str | None, typer.Option(help="What the run may take: 90s, 10m, 2h or 500k-tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="For the order and every random choice (0).")] = None,
     limit: Annotated[int | None, typer.Option(help="Most examples that are predicted (300).")] = None,
     out: Annotated[str | None, typer.Option(help="Run folder; the same one again resumes.")] = None,
@@ -66,6 +66,16 @@ def adapt(
     source: Annotated[
         str | None, typer.Option("--source", help="Another task, whose gradients guide recipes that train.")
     ] = None,
+    race: Annotated[
+        bool | None, typer.Option("--race/--no-race", help="Drop recipes that fall clearly behind (the default).")
+    ] = None,
+    choose_by: Annotated[
+        str | None, typer.Option("--choose-by", help="metric (the default) or bits, as expected at the end.")
+    ] = None,
+    prefer: Annotated[
+        str | None, typer.Option(help="cheap-queries or cheap-fit, among those that are nearly as good.")
+    ] = None,
+    track: Annotated[str | None, typer.Option(help="Also log the finished run to: mlflow.")] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
@@ -81,17 +91,22 @@ def adapt(
         "limit": limit,
     }
     flags |= {"out": out, "columns": columns, "device": device, "dtype": dtype, "revision": revision}
-    flags |= {"layout": layout, "selector_model": selector_model, "source": source}
+    flags |= {"layout": layout, "selector_model": selector_model, "source": source, "track": track}
+    flags |= {"race": race, "choose_by": choose_by, "prefer": prefer}
     settings = read_config(config, flags)
     if settings.model is None:
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
-    parse_seconds(settings.budget)  # here too, before a model is loaded
+    parse_budget(settings.budget)  # here too, before a model is loaded
     from kshot.adaptation import adapt as run_adapt
-    from kshot.adaptation import prepare
+    from kshot.adaptation import check_choice, prepare
+    from kshot.cli.live import RaceProgress
     from kshot.core.types import Task
     from kshot.engine.load import load_model
     from kshot.planning import plan
+    from kshot.tracking import tracker
 
+    check_choice(settings.choose_by, settings.prefer)
+    trackers = [tracker(settings.track)] if settings.track else []
     loaded = Task.load(task, columns=parse_columns(settings.columns))
     shared: Any = {
         "recipes": recipe_names(settings.recipes),
@@ -109,16 +124,19 @@ def adapt(
     if dry_run:
         _print_plan(plan(loaded, language_model, **shared, selector_model=judge, source=other), as_json)
         return
-    with TerminalProgress() as progress:
+    choosing: Any = {"race": settings.race, "choose_by": settings.choose_by, "prefer": settings.prefer}
+    with RaceProgress(loaded.metrics[0]) as progress:
         run = run_adapt(
             loaded,
             language_model,
             **shared,
+            **choosing,
             out=settings.out,
             budget=settings.budget,
             selector_model=judge,
             source=other,
             progress=progress,
+            trackers=trackers,
         )
     if as_json:
         print_json(run.to_json())
@@ -133,7 +151,10 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
     for row in rows:
         cost = f"{row['predictions']} predictions, {row['forward_tokens']} forward tokens"
         cost += f", {row['training_steps']} steps of training" if row["training_steps"] else ""
+        cost += f", about {row['minutes']:.1f} min"
         stdout.print(f"{row['recipe']}: {cost if row['predictions'] else 'not applicable to this task and model'}")
+    tokens, minutes = (sum(row[key] for row in rows) for key in ("forward_tokens", "minutes"))
+    stdout.print(f"all: {tokens} forward tokens, about {minutes:.1f} min here if no recipe is dropped")
 
 
 def _print_run(run: Any, metric: str) -> None:
@@ -276,11 +297,12 @@ def recipes(as_json: JsonOption = False) -> None:
 def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/demo") -> None:
     """Adapt the packaged Gemma-3-270M to real BBC headlines and predict unseen ones."""
     from kshot.adaptation import adapt as run_adapt
+    from kshot.cli.live import RaceProgress
     from kshot.core.types import Task
     from kshot.engine.load import load_model
 
     task = Task.load("builtin:bbc-headlines")
-    with TerminalProgress() as progress:
+    with RaceProgress(task.metrics[0]) as progress:
         run = run_adapt(task, load_model("demo"), limit=40, out=out, progress=progress)
     _print_run(run, task.metrics[0])
     unseen = task.test[:6]

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kshot.core.errors import KshotError, RunInterruptedError
+from kshot.core.progress import Board
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,6 +57,8 @@ def print_json(value: Any) -> None:
 class TerminalProgress:
     """A bar for each recipe with the time left; plain lines where stderr is no terminal."""
 
+    tells_end = True  # that a recipe is done, as a line
+
     def __init__(self) -> None:
         self._bars = None
         if stderr.is_terminal:
@@ -74,7 +77,7 @@ class TerminalProgress:
     def begin(self, recipe: str, total: int) -> None:
         """Start the bar of a recipe."""
         self._recipe, self._total, self._done = recipe, total, 0
-        self._began = self._told = time.monotonic()
+        self._began = self._told_at = time.monotonic()
         if self._bars:
             self._task = self._bars.add_task(recipe, total=total)
 
@@ -85,10 +88,13 @@ class TerminalProgress:
             self._bars.advance(self._task, n)
             return
         now = time.monotonic()
-        if n and (self._done == self._total or now - self._told >= 5):
-            self._told = now
+        if n and ((self._done == self._total and self.tells_end) or now - self._told_at >= 5):
+            self._told_at = now
             left = (now - self._began) / self._done * (self._total - self._done)
             stderr.print(f"{self._recipe}: {self._done}/{self._total}, {left:.0f} s left", markup=False)
+
+    def standing(self, board: Board, left: str) -> None:
+        """Print nothing: only races have a standing, and `kshot.cli.live` shows them."""
 
     def say(self, text: str) -> None:
         """Print a sentence above the bars."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kshot.core.errors import UserError
 
+FORWARD_AND_BACKWARD = 3  # how much a token that is learnt counts, in tokens that are read
 OF, LOSSES, FIRSTS = ("prefix", "lora", "last-block"), ("sum", "mean"), ("embeddings", "normal")
 
 
@@ -77,6 +78,13 @@ class GradientSettings:
     def n_runs(self, n: int) -> int:
         """Return how often one of `n` texts is run, forward and backward."""
         return n * (self.epochs * (self.of != "last-block") + len(self.snapshot_steps(n)))
+
+    def cost(self, n_tokens: int, n: int) -> int:
+        """Return the tokens run for `n` texts of `n_tokens` together, as `Work` counts them.
+
+        What is trained runs forward and backward; behind the last block the way back is short.
+        """
+        return n_tokens * self.n_runs(n) // max(1, n) * (1 if self.of == "last-block" else FORWARD_AND_BACKWARD)
 
     def n_steps(self, n: int) -> int:
         """Return the steps of training on `n` texts."""

@@ -1,6 +1,9 @@
 """Who is told what a run is doing."""
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Board = Sequence[Mapping[str, Any]]  # rows of a leaderboard
 
 
 class Progress(Protocol):
@@ -18,6 +21,10 @@ class Progress(Protocol):
         """Something that the user should know, once."""
         ...
 
+    def standing(self, board: Board, left: str) -> None:
+        """The race so far, best first, and what is left of the budget, in words ("" without one)."""
+        ...
+
 
 class Silence:
     """Progress that nobody watches."""
@@ -29,4 +36,7 @@ class Silence:
         """Say nothing."""
 
     def say(self, text: str) -> None:
+        """Say nothing."""
+
+    def standing(self, board: Board, left: str) -> None:
         """Say nothing."""

@@ -2,9 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from kshot.core.types import EncodedPrompt, FloatArray, GenerateRequest, Generat
 from kshot.engine.generation import Decoding, generate_packed, generate_plain, groups_of, needed_groups
 from kshot.engine.rows import TrainingRow
 from kshot.engine.scoring import score_packed, score_plain
-from kshot.engine.trie import build_tree, cut, packs_for
+from kshot.engine.trie import Tree, build_tree, cut, packs_for
 from kshot.models.hf import Backbone, NotPackableError
 
+T = TypeVar("T")
 Encoded = tuple[tuple[int, ...], list[tuple[int, ...]]]  # prompt ids, ids of each continuation
 Row = tuple[str, FloatArray, float]  # key, log-probabilities, seconds
 Asked = tuple[tuple[int, ...], Decoding]  # prompt ids, how to answer
@@ -98,7 +99,7 @@ class Engine:
         """Return how many tokens have to be run to score `requests`, without running any."""
         encoded = {(prompt, tuple(answers)) for prompt, answers in map(self._encode_request, requests)}
         if self.obstacle is not None:
-            return sum(len(a) * len(p) + sum(map(len, a)) - len(a) for p, a in encoded)
+            return _plain_tokens(encoded)
         return len(build_tree([p for p, _ in encoded], [a for _, a in encoded]).tokens)
 
     def with_store(self, store: Store | None) -> "Engine":
@@ -165,8 +166,10 @@ class Engine:
         from kshot.engine.gradients import ExampleGradients
 
         taken = ExampleGradients(self.backbone, how, can_pack=self.obstacle is None, seed=seed)
+        rows = [self.training_row(text) for text in texts]
+        self.work.tokens += how.cost(sum(len(row.ids) for row in rows), len(rows))
         return taken.along_training(
-            [self.training_row(text) for text in texts],
+            rows,
             about={"model": self.fingerprint},
             store=store or GradientStore(),
             progress=progress or (lambda n: None),
@@ -207,7 +210,7 @@ class Engine:
         keys = [self._key("score", *e) for e in encoded]
         run = self._packed if self.obstacle is None else self._plain
         get, put = (self._store.get, self._store.put) if self._store else (None, None)
-        return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, progress)
+        return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, lambda _: 0, progress)
 
     def generate(
         self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
@@ -224,7 +227,11 @@ class Engine:
         keys = [self._key("generate", prompt, *vars(how).values()) for prompt, how in encoded]
         run = self._generate_packed if self.obstacle is None else self._generate_plain
         get, put = (self._store.get_texts, self._store.put_texts) if self._store else (None, None)
-        return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, progress)
+
+        def written(answer: Generation) -> int:
+            return self.count_tokens(answer.text) + 1
+
+        return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, written, progress)
 
     def _key(self, *request: object) -> str:
         return digest(self.fingerprint, *request, ENGINE_VERSION, self._pack_tokens, self.backbone.device.type)
@@ -235,23 +242,37 @@ class Engine:
         keys: Sequence[str],
         get: Callable[[Sequence[str]], dict[str, tuple[Any, float]]] | None,
         put: Callable[[Sequence[tuple[str, Any, float]]], None] | None,
-        run: Callable[[Mapping[str, Any], Sequence[str]], Iterator[list[tuple[str, Any, float]]]],
+        run: Callable[[Mapping[str, Any], Sequence[str]], tuple[int, Iterator[list[tuple[str, Any, float]]]]],
+        written: Callable[[Any], int],
         progress: Callable[[int], None] | None,
     ) -> list[Any]:
-        """Return a result for each of `keys`: from the store, or else run and committed part by part."""
-        results = get(list(unique)) if get else {}
-        self.work.reused += len(results)
+        """Return a result for each of `keys`: from the store, or else run and committed part by part.
+
+        `run` returns the tokens of all requests beside the parts of those that are missing; `written` those that a
+        result has more. What is stored counts too, so that an interrupted run counts what an undisturbed one does.
+        """
         times = Counter(keys)  # equal requests are run once, and all count as finished
         tell = progress or (lambda n: None)
-        tell(sum(times[key] for key in results))
-        missing = [key for key in unique if key not in results]
-        for rows in run(unique, missing) if missing else ():
+        results: dict[str, tuple[Any, float]] = {}
+        before, n_written = self.work.tokens, 0
+
+        def take(rows: Sequence[tuple[str, Any, float]]) -> None:
+            nonlocal n_written
+            results.update((key, (value, seconds)) for key, value, seconds in rows)
+            n_written += sum(written(value) for _, value, _ in rows)
+            self.work.tokens = before + n_tokens * len(results) // max(1, len(unique)) + n_written
+            tell(sum(times[key] for key, *_ in rows))
+
+        known = get(list(unique)) if get else {}
+        n_tokens, parts = run(unique, [key for key in unique if key not in known])
+        self.work.reused += len(known)
+        take([(key, *row) for key, row in known.items()])
+        for rows in parts:
             fresh = [row for row in rows if row[0] not in results]
             if put:
                 put(fresh)
-            results.update((key, (value, seconds)) for key, value, seconds in fresh)
             self.work.scored += len(fresh)
-            tell(sum(times[key] for key, *_ in fresh))
+            take(fresh)
         self.work.seconds += sum(results[key][1] for key in unique)
         return [results[key][0] for key in keys]
 
@@ -278,11 +299,16 @@ class Engine:
 
     def _generate_packed(
         self, requests: Mapping[str, Asked], missing: Sequence[str]
+    ) -> tuple[int, Iterator[list[tuple[str, Generation, float]]]]:
+        """Return the tokens of all prompts, and the answers of each group that `missing` needs as it is run."""
+        tree = build_tree([p for p, _ in requests.values()], [[(0,)]] * len(requests))
+        return len(tree.tokens), self._run_groups(tree, requests, missing) if missing else iter(())
+
+    def _run_groups(
+        self, tree: Tree, requests: Mapping[str, Asked], missing: Sequence[str]
     ) -> Iterator[list[tuple[str, Generation, float]]]:
-        """Run the groups that `missing` needs; yield the answers of each."""
         keys = list(requests)
         prompts, decodings = [p for p, _ in requests.values()], [how for _, how in requests.values()]
-        tree = build_tree(prompts, [[(0,)]] * len(prompts))
         packs = cut(tree, max_tokens=self._pack_tokens, max_scored=self._pack_scored)
         groups = groups_of(tree, packs, max_rows=_GROUP_ROWS, max_answers=_GROUP_ANSWERS)
         wanted = set(missing)
@@ -295,12 +321,10 @@ class Engine:
 
     def _generate_plain(
         self, requests: Mapping[str, Asked], missing: Sequence[str]
-    ) -> Iterator[list[tuple[str, Generation, float]]]:
-        """Answer the missing requests one by one."""
-        for key in missing:
-            began = time.perf_counter()
-            answer = generate_plain(self.backbone, *requests[key])
-            yield [(key, answer, time.perf_counter() - began)]
+    ) -> tuple[int, Iterator[list[tuple[str, Generation, float]]]]:
+        """Return the tokens of all prompts, and the missing answers one by one."""
+        n_tokens = sum(len(prompt) for prompt, _ in requests.values())
+        return n_tokens, _one_by_one(lambda key: generate_plain(self.backbone, *requests[key]), missing)
 
     def _encode_request(self, request: ScoreRequest) -> Encoded:
         prompt = self.encode(request.prompt).ids
@@ -315,10 +339,13 @@ class Engine:
             )
         return prompt, answers
 
-    def _packed(self, requests: Mapping[str, Encoded], missing: Sequence[str]) -> Iterator[list[Row]]:
-        """Run the packs that `missing` needs; yield after each pack the requests that it completed."""
-        keys = list(requests)
+    def _packed(self, requests: Mapping[str, Encoded], missing: Sequence[str]) -> tuple[int, Iterator[list[Row]]]:
+        """Return the tokens of all requests, and after each pack that `missing` needs the requests it completed."""
         tree = build_tree([p for p, _ in requests.values()], [a for _, a in requests.values()])
+        return len(tree.tokens), self._run_packs(tree, requests, missing) if missing else iter(())
+
+    def _run_packs(self, tree: Tree, requests: Mapping[str, Encoded], missing: Sequence[str]) -> Iterator[list[Row]]:
+        keys = list(requests)
         owner = np.repeat(np.arange(len(keys)), [len(a) for _, a in requests.values()])  # [slots]
         first_slot = np.searchsorted(owner, np.arange(len(keys)))
         open_targets = np.bincount(owner[tree.slots], minlength=len(keys))
@@ -338,9 +365,20 @@ class Engine:
                 stops = [first_slot[i] + len(requests[keys[i]][1]) for i in complete]
                 yield [(keys[i], sums[first_slot[i] : stop], share) for i, stop in zip(complete, stops, strict=True)]
 
-    def _plain(self, requests: Mapping[str, Encoded], missing: Sequence[str]) -> Iterator[list[Row]]:
-        """Score the missing requests one by one."""
-        for key in missing:
-            began = time.perf_counter()
-            values = score_plain(self.backbone, *requests[key])
-            yield [(key, values, time.perf_counter() - began)]
+    def _plain(self, requests: Mapping[str, Encoded], missing: Sequence[str]) -> tuple[int, Iterator[list[Row]]]:
+        """Return the tokens of all requests, and the missing scores one by one."""
+        return _plain_tokens(requests.values()), _one_by_one(
+            lambda key: score_plain(self.backbone, *requests[key]), missing
+        )
+
+
+def _plain_tokens(requests: Iterable[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> int:
+    """Return the tokens of requests that share nothing: a sequence for each continuation."""
+    return sum(len(a) * len(p) + sum(map(len, a)) - len(a) for p, a in requests)
+
+
+def _one_by_one(run: Callable[[str], T], keys: Sequence[str]) -> Iterator[list[tuple[str, T, float]]]:
+    for key in keys:
+        began = time.perf_counter()
+        value = run(key)
+        yield [(key, value, time.perf_counter() - began)]

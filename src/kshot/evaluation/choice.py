@@ -5,7 +5,8 @@ from math import inf
 from typing import Any
 
 from kshot.core.types import Task
-from kshot.evaluation.comparison import LEVEL, Difference, at_the_end, compared, trend
+from kshot.evaluation.comparison import LEVEL, Difference, at_the_end, compared, mean_interval, trend
+from kshot.evaluation.variance import Spread
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # each finished recipe's sample rows
 LEAST_FOR_A_CURVE = 12
@@ -40,18 +41,47 @@ def _verdict(gap: Difference) -> str:
     return "worse than the chosen one" if gap.low > 0 else "better than the chosen one"
 
 
-def deployed(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float, float] | None:
-    """Return what a recipe's `key` is expected to be once it knows the whole stream, or None with too few rows."""
+def deployed(
+    rows: Sequence[Mapping[str, Any]], key: str, *, are_final: bool = False
+) -> tuple[float, float, float] | None:
+    """Return what a recipe's `key` is expected to be when it is handed over, or None with too few rows.
+
+    Args:
+        rows: Sample rows.
+        key: "score" or "bits".
+        are_final: The rows are those of the recipe as it is handed over; otherwise they are those of the stream, and
+            the end of its learning curve is returned.
+    """
     values = [float(r[key]) for r in rows if r[key] is not None]
     if len(values) < LEAST_FOR_A_CURVE:
         return None
     most = 1.0 if key == "score" else inf
-    value, low, high = (min(max(x, 0.0), most) for x in at_the_end(values))
+    found = mean_interval(values) if are_final else at_the_end(values)
+    value, low, high = (min(max(x, 0.0), most) for x in found)
     return value, low, high
 
 
-def in_words(task: Task, board: Sequence[Mapping[str, Any]], rows: Rows, comparisons: Sequence[dict[str, Any]]) -> str:
-    """Return a paragraph on the choice: the first row of the leaderboard."""
+def in_words(
+    task: Task,
+    board: Sequence[Mapping[str, Any]],
+    rows: Rows,
+    comparisons: Sequence[dict[str, Any]],
+    *,
+    prefer: str | None = None,
+    spread: Spread | None = None,
+    expected: Mapping[str, float] | None = None,
+) -> str:
+    """Return a paragraph on the choice.
+
+    Args:
+        task: What is learnt.
+        board: The leaderboard; its first row is what was chosen.
+        rows: Of each recipe.
+        comparisons: What `compare_all` returns.
+        prefer: What was preferred among those nearly as good.
+        spread: How much the draw of demonstrations matters to what was chosen.
+        expected: What the choice compared.
+    """
     first, metric = board[0], task.metrics[0]
     name = first["recipe"]
     measured = f"{metric} {first['metric']:.3f} ({first['metric_low']:.3f} to {first['metric_high']:.3f})"
@@ -61,10 +91,49 @@ def in_words(task: Task, board: Sequence[Mapping[str, Any]], rows: Rows, compari
         if task.is_open
         else f"{name} was chosen: {measured} and {bits}."
     ]
+    said.append(_why_not_the_highest(task, board, prefer, expected or {}))
     said.append(_certainty(comparisons))
+    said.append(_dropped(board))
+    said.append(_of_draws(task, spread))
     said.append(_cost(board, comparisons))
     said.append(_more_examples(rows[name]))
     return " ".join(text for text in said if text)
+
+
+def _why_not_the_highest(
+    task: Task, board: Sequence[Mapping[str, Any]], prefer: str | None, expected: Mapping[str, float]
+) -> str:
+    """Return why a recipe with more over the stream was not chosen, where there is one."""
+    key, sign = ("bits_per_example", -1) if task.is_open else ("metric", 1)
+    able = [r for r in board if r["status"] in ("done", "stopped") and r[key] is not None]
+    highest = max(able, key=lambda r: sign * r[key])
+    if highest["n"] != board[0]["n"] or sign * (highest[key] - board[0][key]) <= 0:
+        return ""
+    value = f"{highest['recipe']} has {highest[key]:.3f} over the stream"
+    if prefer:
+        return f"{value}, but less than a standard error more, and {board[0]['recipe']} is the one with {prefer}."
+    ours, theirs = (abs(expected[row["recipe"]]) for row in (board[0], highest))  # bits are negative there
+    return f"{value}, but {theirs:.3f} is expected of it once all examples are known, and {ours:.3f} of the chosen one."
+
+
+def _of_draws(task: Task, spread: Spread | None) -> str:
+    """Return how much the draw of demonstrations matters, and how much the examples that were asked."""
+    if spread is None:
+        return ""
+    unit, by = ("bits", 1) if task.is_open else ("points", 100)
+    draw, order, examples = (f"{by * value:.1f}" for value in (spread.draw, spread.order, spread.examples))
+    return (
+        f"Another draw of its demonstrations would move it by {draw} {unit}, another order by {order}, other test "
+        f"examples (as many as the {spread.n} asked for this) by {examples} (standard deviations)."
+    )
+
+
+def _dropped(board: Sequence[Mapping[str, Any]]) -> str:
+    """Return what did not come to the end."""
+    names = [r["recipe"] for r in board if r["status"] == "dropped"]
+    if not names:
+        return ""
+    return f"{len(names)} fell behind and {'was' if len(names) == 1 else 'were'} dropped on the way."
 
 
 def _certainty(comparisons: Sequence[dict[str, Any]]) -> str:
@@ -77,12 +146,19 @@ def _certainty(comparisons: Sequence[dict[str, Any]]) -> str:
     if worse:
         said.append(f"It is better than {_names(worse)}")
     if alike:
-        nearest = max(alike, key=lambda c: -c["score"]["mean"])
+        nearest = max(alike, key=lambda c: (c["score"]["n"], -c["score"]["mean"]))  # not one that was dropped early
         gap = nearest["score"]
-        between = f" ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})" if gap["low"] is not None else ""
+        is_ahead = gap["mean"] < 0
+        mean, sign, where = (
+            abs(gap["mean"]),
+            -100 if is_ahead else 100,
+            "ahead along the stream" if is_ahead else "behind",
+        )
+        ends = sorted(sign * gap[key] for key in ("low", "high") if gap[key] is not None)
+        between = " ({:+.1f} to {:+.1f})".format(*ends) if ends else ""
         said.append(
             f"no difference was found to {_names(alike)}; the nearest, {nearest['recipe']}, is "
-            f"{100 * gap['mean']:+.1f} points behind{between}"
+            f"{100 * mean:.1f} points {where}{between}"
         )
     if better:
         said.append(f"by the metric alone {_names(better)} would be better")
@@ -101,7 +177,8 @@ def _cost(board: Sequence[Mapping[str, Any]], comparisons: Sequence[dict[str, An
     row = board[0]
     said = f"A query costs {row['query_tokens']:.0f} prompt tokens"  # no milliseconds: the same run says the same
     alike = {c["recipe"] for c in comparisons if c["verdict"].startswith("no")}
-    cheaper = [r for r in board[1:] if r["recipe"] in alike and r["query_tokens"] < 0.5 * row["query_tokens"]]
+    able = [r for r in board[1:] if r["recipe"] in alike and r["status"] in ("done", "stopped")]
+    cheaper = [r for r in able if r["query_tokens"] < 0.5 * row["query_tokens"]]
     if cheaper:
         least = min(cheaper, key=lambda r: r["query_tokens"])
         said += f"; {least['recipe']}, which is not clearly worse, takes {least['query_tokens']:.0f} tokens"

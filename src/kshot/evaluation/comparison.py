@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from kshot.core.types import FloatArray
+from kshot.evaluation.statistics import wilson
 
 LEVEL = 0.95
 
@@ -57,6 +58,16 @@ def bits_difference(ours: Sequence[float], theirs: Sequence[float], level: float
         return Difference(float(d.mean()) if n else 0.0, -np.inf, np.inf, n)
     reach = float(student.ppf((1 + level) / 2, n - 1)) * float(d.std(ddof=1)) / sqrt(n)
     return Difference(float(d.mean()), float(d.mean()) - reach, float(d.mean()) + reach, n)
+
+
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
+    """Return a mean with its interval: (value, low, high); Wilson's of zeros and ones, Student's of other values."""
+    y = np.asarray(values, dtype=np.float64)
+    n, mean = len(y), float(y.mean())
+    if set(values) <= {0.0, 1.0}:
+        return mean, *wilson(round(mean * n), n, level=level)
+    reach = float(student.ppf((1 + level) / 2, n - 1)) * float(y.std(ddof=1)) / sqrt(n)
+    return mean, mean - reach, mean + reach
 
 
 def at_the_end(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:

@@ -4,9 +4,11 @@ Source: Dawid (1984), "Present position and potential developments: the prequent
 https://doi.org/10.2307/2981683; for choosing recipes: Bornschein et al. (2025), https://arxiv.org/abs/2512.19879.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from kshot.asking import code_length_bits
 from kshot.core.seeding import digest, generator
@@ -106,7 +108,7 @@ def measured(task: Task, rows: Sequence[dict[str, Any]], *, seed: int) -> dict[s
     """
     answered = [r for r in rows if r["answer"] is not None]
     references, answers = [r["references"] for r in answered], [r["answer"] for r in answered]
-    labels = task.labels or tuple(sorted({*(r["gold"] for r in answered), *answers}))
+    labels = _labels(task, answered)
     found = {}
     for name in task.metrics:
         metric = metric_for(name, task.kind)
@@ -115,6 +117,20 @@ def measured(task: Task, rows: Sequence[dict[str, Any]], *, seed: int) -> dict[s
             positive = task.positive_label
             found[name] = interval(metric, references, answers, labels=labels, positive_label=positive, rng=rng)
     return found
+
+
+def metric_of(task: Task, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return the primary metric over rows that all have an answer."""
+    references, answers = [r["references"] for r in rows], [r["answer"] for r in rows]
+    value = statistic(
+        primary_metric(task), references, answers, labels=_labels(task, rows), positive_label=task.positive_label
+    )
+    return value(np.arange(len(rows)))
+
+
+def _labels(task: Task, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the task's labels, or those that occur."""
+    return task.labels or tuple(sorted({text for r in rows for text in (r["gold"], r["answer"])}))
 
 
 def summarise(task: Task, rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:

@@ -26,13 +26,14 @@ def refit_point(n_past: int) -> int:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked of the model for a query; `fit_seconds` is what choosing the demonstrations took."""
+    """What is asked of the model for a query; `fit_seconds` and `fit_tokens` are what choosing demonstrations took."""
 
     query: Query
     prompt: Prompt
     shown: tuple[Example, ...]
     n_dropped: int
     fit_seconds: float
+    fit_tokens: int
 
 
 @dataclass
@@ -41,7 +42,7 @@ class PromptLearner:
 
     recipe: Recipe
     asker: Asker
-    judge: Judge
+    judge: Asker
     seed: int
     _selector: Any = None  # fitted on a pool of `_n_pool` examples that ends with `_last`
     _for_all: list[int] | None = None  # what a task-level selector has chosen from it
@@ -56,7 +57,7 @@ class PromptLearner:
         asked = [self._ask(query) for query in queries]
         tell = _up_to(len(asked), progress)
         work = self.asker.model.work
-        before = work.seconds
+        before, n_tokens = work.seconds, work.tokens
         scores = self._scores(asked, tell)
         seconds = (work.seconds - before) / max(1, len(asked))
         before = work.seconds
@@ -64,10 +65,12 @@ class PromptLearner:
         generated = self.asker.generate([asked[i].prompt for i in writing], progress=tell)
         texts = dict(zip(writing, generated, strict=True))
         text_seconds = (work.seconds - before) / max(1, len(writing))
+        tokens = (work.tokens - n_tokens) / max(1, len(asked))
         predictions = []
         for i, (a, row) in enumerate(zip(asked, scores, strict=True)):
             prediction = self._prediction(a, row)
-            prediction = replace(prediction, seconds=seconds + (text_seconds if i in texts else 0.0))
+            took = seconds + (text_seconds if i in texts else 0.0)
+            prediction = replace(prediction, seconds=took, tokens=tokens)
             if i in texts:
                 prediction = replace(prediction, answer=texts[i].text.strip(), cut_off=not texts[i].finished)
             predictions.append(prediction)
@@ -87,6 +90,7 @@ class PromptLearner:
             answer=None if is_open else candidates[int(np.argmax(probabilities))],
             prompt_tokens=prompt_tokens(asked.prompt, self.asker.model),
             fit_seconds=asked.fit_seconds,
+            fit_tokens=asked.fit_tokens,
             demonstrations=tuple(e.id for e in asked.shown),
             dropped=asked.n_dropped,
         )
@@ -115,14 +119,14 @@ class PromptLearner:
         return corrected
 
     def _ask(self, query: Query) -> _Asked:
-        began = time.perf_counter()
+        began, n_tokens = time.perf_counter(), self.judge.model.work.tokens
         chosen = self.demonstrations(query)
-        seconds = time.perf_counter() - began
+        seconds, n_tokens = time.perf_counter() - began, self.judge.model.work.tokens - n_tokens
         prompt, n_dropped = self.asker.prompt(chosen, query.example)
         if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
             n_dropped = max(n_dropped, *(self.asker.prompt(chosen, e)[1] for e in _without_content(query.example)))
             prompt = self.asker.composer.compose(self.asker.task, chosen[n_dropped:], query.example)
-        return _Asked(query, prompt, chosen[n_dropped:], n_dropped, seconds)
+        return _Asked(query, prompt, chosen[n_dropped:], n_dropped, seconds, n_tokens)
 
     def demonstrations(self, query: Query) -> tuple[Example, ...]:
         """Return what is shown to a query, before anything is left out to fit the model."""

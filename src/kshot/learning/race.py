@@ -44,10 +44,16 @@ class RacedLearner:
     def __init__(self, task: Task, learners: Sequence[TunedLearner]):
         self._task = task
         self._runners = [_Runner(learner) for learner in learners]
+        self._n = 0  # examples predicted
 
     @property
     def _alive(self) -> list[_Runner]:
         return [r for r in self._runners if r.reason is None]
+
+    @property
+    def n_alive(self) -> int:
+        """How many configurations are still in the race."""
+        return len(self._alive)
 
     @property
     def winner(self) -> Recipe:
@@ -80,7 +86,7 @@ class RacedLearner:
         return rows
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Predict the examples of a stream, each from those before it.
+        """Predict the next examples of a stream, each from those before it; `finish` ends the stream.
 
         Raises:
             DivergedError: No configuration is left.
@@ -88,25 +94,31 @@ class RacedLearner:
         tell = progress or (lambda n: None)
         predictions = []
         try:
-            for n, query in enumerate(queries, 1):
+            for query in queries:
                 for runner in self._alive:
                     self._advance(runner, query, tell)
                 leader = self._leader  # by the bits before this example
-                seconds = sum(r.predictions[-1].fit_seconds + r.predictions[-1].seconds for r in self._alive)
+                latest = [r.predictions[-1] for r in self._alive]
                 shown = leader.predictions[-1]
-                predictions.append(replace(shown, fit_seconds=seconds - shown.seconds))
+                seconds = sum(p.fit_seconds + p.seconds for p in latest) - shown.seconds
+                tokens = sum(p.fit_tokens + p.tokens for p in latest) - shown.tokens
+                predictions.append(replace(shown, fit_seconds=seconds, fit_tokens=tokens))
                 for runner in self._alive:
                     runner.bits += code_length_bits(self._task, query.example.output, runner.predictions[-1])
-                if n >= FIRST_RUNG and n & (n - 1) == 0:
-                    self._halve(n)
+                self._n += 1
+                if self._n >= FIRST_RUNG and self._n & (self._n - 1) == 0:
+                    self._halve(self._n)
                 tell(1)
         finally:
             for runner in self._alive:
                 runner.learner.save_state()
-        for runner in self._alive:
-            if runner is not self._leader:
-                runner.learner.forget()
         return predictions
+
+    def finish(self, *, forget: bool = False) -> None:
+        """Give up the weights of all configurations but the winner's, or of all."""
+        for runner in self._alive:
+            if forget or runner is not self._leader:
+                runner.learner.forget()
 
     def _advance(self, runner: _Runner, query: Query, tell: Callable[[int], None]) -> None:
         try:

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from kshot.asking import Asker
-from kshot.core.protocols import Judge, TrainableModel
+from kshot.core.gradients import FORWARD_AND_BACKWARD
+from kshot.core.protocols import TrainableModel
 from kshot.core.seeding import digest, generator
 from kshot.core.training import Batch, DivergedError, Lesson, TrainingText
 from kshot.core.types import Example, Prediction, Query
@@ -84,7 +85,7 @@ class TunedLearner:
         self,
         recipe: Recipe,
         asker: Asker,
-        judge: Judge,
+        judge: Asker,
         seed: int,
         *,
         keep: Keep | None = None,
@@ -99,6 +100,7 @@ class TunedLearner:
         self._key = digest(keep.key if keep else None, recipe.fingerprint, other)
         self._learnt: list[str] = []  # ids, in their order
         self._n_saved, self._saved_at = 0, time.monotonic()
+        self._n_past = 0  # of the query before
         self._is_between = True  # two examples: within the steps of one there is no state to go on from
         self.log: list[dict[str, Any]] = []
 
@@ -136,8 +138,11 @@ class TunedLearner:
         if known and "diverged" in known[0]:
             raise DivergedError(known[0]["diverged"])
         if known:
-            self._asker.model.work.reused += 1
-            return as_prediction(known[0])
+            prediction, work = as_prediction(known[0]), self._asker.model.work
+            work.reused += 1
+            work.tokens += int(prediction.tokens + prediction.fit_tokens)
+            self._n_past = len(query.past)
+            return prediction
         try:
             prediction = self._predict(query, progress)
         except DivergedError as error:
@@ -150,11 +155,20 @@ class TunedLearner:
         began = time.perf_counter()
         self.learn(query.past, progress=progress)
         seconds = time.perf_counter() - began
+        # By the log: what was learnt before an interruption counts as well
+        n_tokens = sum(row["tokens"] for row in self.log if self._n_past < row["n"] <= len(query.past))
+        n_tokens *= FORWARD_AND_BACKWARD
+        self._asker.model.work.tokens += n_tokens
+        self._n_past = len(query.past)
         with np.errstate(invalid="ignore"):  # what is not a number is found below
             (prediction,) = self._prompted.predict([query])
         if any(math.isnan(value) for value in prediction.log_probs):
             raise DivergedError(f"the answers' log-probabilities are not numbers: lr={self._how.lr:g} is too large")
-        return replace(prediction, fit_seconds=prediction.fit_seconds + seconds)
+        return replace(
+            prediction,
+            fit_seconds=prediction.fit_seconds + seconds,
+            fit_tokens=prediction.fit_tokens + n_tokens,
+        )
 
     def _remember(self, key: str, row: dict[str, Any]) -> None:
         if self._keep:

@@ -51,28 +51,35 @@ def _blocks(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np
     return at, middle, reach
 
 
-def pareto(board: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """Return quality against prompt tokens a query; the recipes that nothing cheaper equals are joined."""
+def pareto(board: Sequence[Mapping[str, Any]], metric: str, cost: str, title: str) -> str:
+    """Return quality against what a query costs; the recipes that nothing cheaper equals are joined.
+
+    Args:
+        board: Rows of the leaderboard.
+        metric: What `metric` is.
+        cost: The key of the cost.
+        title: What the cost is called.
+    """
     figure, ax = _figure()
-    points = sorted((max(row["query_tokens"], 1.0), -row["metric"], row["recipe"]) for row in board)
+    points = sorted((max(row[cost], 1.0), -row["metric"], row["recipe"]) for row in board)
     best, front = -np.inf, []
-    for tokens, minus, name in points:
+    for price, minus, name in points:
         if (value := -minus) > best:
             best = value
-            front.append((tokens, value, name))
+            front.append((price, value, name))
     ax.plot([p[0] for p in front], [p[1] for p in front], "-", color=COLOURS[0], linewidth=1.5, drawstyle="steps-post")
     names = {name for *_, name in front}
-    for tokens, minus, name in points:
+    for price, minus, name in points:
         on, value = name in names, -minus
-        ax.plot(tokens, value, "o", color=COLOURS[0] if on else INK, alpha=1.0 if on else 0.35, markersize=5)
+        ax.plot(price, value, "o", color=COLOURS[0] if on else INK, alpha=1.0 if on else 0.35, markersize=5)
         if on:
-            ax.annotate(name, (tokens, value), xytext=(4, 4), textcoords="offset points", fontsize=8, color=INK)
+            ax.annotate(name, (price, value), xytext=(4, 4), textcoords="offset points", fontsize=8, color=INK)
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(x=0.2, y=0.15)
-    ax.set_xlabel("prompt tokens a query", color=INK)
+    ax.set_xlabel(title, color=INK)
     ax.set_ylabel(metric, color=INK)
-    return _svg(figure, f"{metric} against prompt tokens a query")
+    return _svg(figure, f"{metric} against {title}")
 
 
 def _figure() -> tuple[Figure, Any]:

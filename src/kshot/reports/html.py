@@ -11,10 +11,12 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.evaluation.comparison import compared
+from kshot.reports.leaderboard import IN_THE_CHOICE
 from kshot.runs.record import FORMAT, RESULTS, UNFINISHED, read_manifest, write_text
 
 MOST_PROBS = 8  # labels of a row whose probabilities are kept
 COLOURED = 5
+COSTS = (("query_tokens", "prompt tokens a query"), ("query_ms", "milliseconds a query"))
 OUTLIER_REACH = 3.0  # interquartile ranges above the upper quartile
 
 
@@ -68,9 +70,10 @@ def page(record: Mapping[str, Any]) -> str:
     from kshot.reports.figures import learning_curve, pareto
 
     results, rows = record["results"], record["rows"]
-    board = [row for row in results["leaderboard"] if row["status"] == "done"]
+    board = [row for row in results["leaderboard"] if row["n"]]
+    able = [row for row in board if row["status"] in IN_THE_CHOICE]
     metric = results["task"]["metrics"][0]
-    shown = [row["recipe"] for row in board[:COLOURED]]
+    shown = [row["recipe"] for row in able[:COLOURED]]
     here = files("kshot.reports")
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         here.joinpath("report.html.jinja").read_text("utf-8")
@@ -79,6 +82,7 @@ def page(record: Mapping[str, Any]) -> str:
     return template.render(
         results=results,
         board=results["leaderboard"],
+        in_the_choice=IN_THE_CHOICE,
         metric=metric,
         first=shown[0] if shown else None,
         comparisons=comparisons,
@@ -86,7 +90,7 @@ def page(record: Mapping[str, Any]) -> str:
         curves=[
             learning_curve(rows, shown, *what) for what in (("score", metric), ("bits", "bits an example")) if board
         ],
-        front=pareto(board, metric) if board else "",
+        fronts=[pareto(able, metric, *cost) for cost in COSTS if able],
         problems=problems(record),
         shown_last=demonstrations_of_last(record, shown[0]) if shown else [],
         notes=results["selections"].get(shown[0], [])[-1:] if shown else [],
@@ -191,7 +195,7 @@ def demonstrations_of_last(record: Mapping[str, Any], recipe: str) -> list[dict[
 
 def _totals(board: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
     seconds = sum(r["seconds"] + r["fit_seconds"] for found in rows.values() for r in found)
-    tokens = sum(r["prompt_tokens"] for found in rows.values() for r in found)
+    tokens = sum(r["tokens"] + r["fit_tokens"] for found in rows.values() for r in found)
     return {"seconds": seconds, "tokens": tokens, "predictions": sum(map(len, rows.values())), "recipes": len(board)}
 
 

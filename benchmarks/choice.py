@@ -1,0 +1,249 @@
+"""How good is the choice? Every recipe on the stream, in folds and on test rows; rules of choice compared by regret.
+
+Run by `kshot bench choice --data DIR` in the repository. A unit of work (a task, some recipes, a seed) is done in a
+process of its own and kept under kshot-runs/bench-choice, so the same command goes on where it stopped; all that is
+there goes into docs/results/choice.json and docs/results/choice.md. No choice sees a test row.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
+
+from choice_page import page, summary
+from rows import restore_units, run_units
+
+from kshot.adapted import AdaptedModel
+from kshot.asking import Asker
+from kshot.core.types import Example, Prediction, Query, Task
+from kshot.engine.load import load_model
+from kshot.evaluation.calibration import calibrated, with_temperature
+from kshot.evaluation.prequential import Stream, make_stream, sample_row
+from kshot.evaluation.race import slices
+from kshot.evaluation.ranking import margin
+from kshot.learning.make import make_learner
+from kshot.learning.second_look import second_look
+from kshot.learning.tuned import TunedLearner
+from kshot.recipe import Recipe, parse_recipe
+from kshot.runs.record import write_json, write_text
+
+TASKS = (
+    "classification/trec",
+    "functions/english_spanish",
+    "grounding/memotrap_proverb_ending",
+    "natural_instructions/evalution_relation",
+    "classification/sst2",
+    "functions/person_sport",
+    "intent/snips",
+    "qa/nq_open",
+    "bbh/sports_understanding",
+    "math/addsub",
+)
+N, SHOTS, N_TEST, N_TEST_OPEN, N_REST, FOLDS = 100, 16, 140, 80, 40, 5
+RECIPES: dict[str, tuple[str, ...]] = {
+    "cheap": (
+        "majority", "tfidf-lr", "embedding-lr", "zero-shot", "zero-shot:calibration=contextual", "random",
+        "random:calibration=contextual", "diverse", "all-past",
+    ),
+    "per-query": ("bm25", "dense"),
+    "trained": ("fine-tune:batch=4,lr=1e-4,steps=3", "icl+ft:lr=1e-4,steps=3"),
+    "gradients": ("gradient-matching",),
+}  # fmt: skip
+LAYERS = (
+    ("1-first", 0, ("cheap", "per-query")),
+    ("2-trained", 0, ("trained",)),
+    ("3-gradients", 0, ("gradients",)),
+    ("4-seed", 1, ("cheap", "per-query", "trained", "gradients")),
+)
+RESULTS = Path("docs/results")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is done at once: a group of recipes on one task."""
+
+    layer: str
+    task: str
+    group: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        return f"{self.layer}-{self.task.replace('/', '-')}-{self.group}-s{self.seed}"
+
+    def file(self, kept: Path) -> Path:
+        """Return where its rows are kept."""
+        return kept / f"{self.name}.json"
+
+
+def planned() -> list[Unit]:
+    """Return all units, in the order in which they are done."""
+    return [
+        Unit(layer, task, group, seed)
+        for layer, seed, groups in LAYERS
+        for group, task in product(groups, TASKS)
+    ]  # fmt: skip
+
+
+def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
+    """Run a unit and return a row for each recipe that suits the task."""
+    whole = Task.load(f"{data}/{unit.task}")
+    stream = make_stream(whole, limit=N, seed=unit.seed)
+    test = whole.test[: N_TEST_OPEN if whole.is_open else N_TEST]
+    task = replace(whole, train=stream.examples, test=test)
+    asker = Asker.for_task(task, load_model(model))
+    recipes = [parse_recipe(name, shots=SHOTS) for name in RECIPES[unit.group]]
+    return [_Measured(unit, task, stream, asker, recipe).row() for recipe in recipes if recipe.suits(task)]
+
+
+@dataclass
+class _Measured:
+    """A recipe on a task."""
+
+    unit: Unit
+    task: Task
+    stream: Stream
+    asker: Asker
+    recipe: Recipe
+
+    def row(self) -> dict[str, Any]:
+        """Predict the stream slice by slice, the folds, test rows and other training rows."""
+        examples, queries = self.stream.examples, [replace(q, wants_text=False) for q in self.stream.queries()]
+        at = _parts(len(examples))[-1][0]
+        seed = self.unit.seed
+        if self.recipe.tuner:
+            learner = TunedLearner(self.recipe, self.asker, self.asker, seed)
+            predictions, split = [], []
+            for i, query in enumerate(queries):
+                predictions.append(learner.predict(query))
+                if i == at:
+                    split = [learner.predict(Query(e, examples[:at])) for e in examples[at:]]
+            folds = [split]
+            learner.learn(examples)
+            asker, pool = replace(self.asker, model=learner.model), examples
+        else:
+            learner = make_learner(self.recipe, self.task, self.asker, seed=seed)
+            predictions = [p for start, stop in slices(len(queries)) for p in learner.predict(queries[start:stop])]
+            folds = [self._fold(part) for part in _parts(len(examples))]
+            asker, pool = self.asker, None
+        temperature = 1.0
+        if self.recipe.calibration == "temperature" and not self.task.is_open:
+            predictions, temperature = calibrated(predictions, examples)
+        if pool is None:
+            final = AdaptedModel.fit(asker, self.recipe, examples, seed=seed, choice={}, temperature=temperature)
+        else:
+            final = AdaptedModel(
+                self.task, self.recipe, pool, asker, seed=seed, choice={}, temperature=temperature
+            )  # fmt: skip
+        rest = self.stream.rest[:N_REST]
+        look = None
+        if not any(p.fit_tokens for p in predictions):
+            look = second_look(self.recipe, self.asker, examples, (), seed=seed)
+        if look:
+            again = look[0].predict(look[1])
+            again = [with_temperature(p, temperature) for p in again] if temperature != 1 else again
+            place = {e.id: i for i, e in enumerate(examples)}
+            look = {
+                "positions": [place[q.example.id] for q in look[1]],
+                "tokens": round(sum(p.tokens + p.fit_tokens for p in again)),
+                **self._scored([q.example for q in look[1]], again),
+            }
+        return {
+            "task": self.unit.task,
+            "kind": self.task.kind,
+            "recipe": self.recipe.name,
+            "seed": seed,
+            "n": len(examples),
+            "k": self.recipe.k,
+            "n_test": len(self.task.test),
+            "metric_name": self.task.metrics[0],
+            "stream": self._scored(examples, predictions),
+            "tokens": [round(p.tokens + p.fit_tokens) for p in predictions],
+            "folds": [self._fold_row(*pair) for pair in zip(_parts(len(examples))[-len(folds) :], folds, strict=True)],
+            "test": self._scored(self.task.test, final.predictions(self.task.test)),
+            "again": look,
+            "rest": self._scored(rest, final.predictions(rest)) if rest else None,
+        }  # fmt: skip
+
+    def _fold(self, part: tuple[int, int]) -> list[Prediction]:
+        """Predict a part of the stream from all of the rest of it."""
+        start, stop = part
+        examples = self.stream.examples
+        before = self.asker.model.work.tokens
+        fitted = AdaptedModel.fit(
+            self.asker, self.recipe, examples[:start] + examples[stop:], seed=self.unit.seed, choice={}
+        )
+        queries = [Query(e, fitted.pool) for e in examples[start:stop]]
+        predictions = fitted._learner.predict(queries)
+        tokens = (self.asker.model.work.tokens - before) / len(queries)
+        return [replace(p, tokens=tokens, fit_tokens=0.0) for p in predictions]
+
+    def _fold_row(self, part: tuple[int, int], predictions: Sequence[Prediction]) -> dict[str, Any]:
+        """Return a fold; its temperature is fitted on itself: an advantage that is small and the same for all."""
+        start, stop = part
+        examples = self.stream.examples[start:stop]
+        if self.recipe.calibration == "temperature" and not self.task.is_open:
+            temperature = calibrated(predictions, examples)[1]
+            predictions = [with_temperature(p, temperature) for p in predictions]
+        tokens = round(sum(p.tokens + p.fit_tokens for p in predictions))
+        return {"start": start, "stop": stop, "tokens": tokens, **self._scored(examples, predictions)}
+
+    def _scored(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
+        samples = [
+            sample_row(self.task, "", i, e, p) for i, (e, p) in enumerate(zip(examples, predictions, strict=True))
+        ]
+        return {
+            "scores": [None if s["score"] is None else round(s["score"], 4) for s in samples],
+            "bits": [round(s["bits"], 3) for s in samples],
+            "margins": None if self.task.is_open else [round(margin(s), 3) for s in samples],
+        }  # fmt: skip
+
+
+def _parts(n: int) -> list[tuple[int, int]]:
+    return [(i * n // FOLDS, (i + 1) * n // FOLDS) for i in range(FOLDS)]
+
+
+def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
+    """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
+    kept, units = Path("kshot-runs/bench-choice"), planned()
+    kept.mkdir(parents=True, exist_ok=True)
+    restore_units([(u.name, asdict(u)) for u in units], kept, RESULTS / "choice.json")
+    commands = [(u.file(kept), [sys.executable, __file__, u.name, data, model, str(kept)]) for u in units]
+    run_units(commands, budget_s=budget_s, done=lambda: print(write(units, kept)["done"], "units", file=sys.stderr))
+    return write(units, kept)
+
+
+def write(units: list[Unit], kept: Path) -> dict[str, Any]:
+    """Write choice.json and choice.md of everything that is kept."""
+    rows, done = [], 0
+    for unit in units:
+        if unit.file(kept).exists():
+            done += 1
+            kept_rows = json.loads(unit.file(kept).read_text("utf-8"))["rows"]
+            rows += [{"layer": unit.layer, "unit": unit.name, **row} for row in kept_rows]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    result = {"planned": len(units), "done": done, "summary": summary(rows), "rows": rows}
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)  # not a line for each number
+    head = json.dumps({**result, "rows": []}, ensure_ascii=False, indent=1)
+    write_text(RESULTS / "choice.json", head.replace('"rows": []', f'"rows": [\n{lines}\n]') + "\n")
+    write_text(RESULTS / "choice.md", page(result))
+    return {key: value for key, value in result.items() if key != "rows"}
+
+
+def main() -> None:
+    """Measure one unit."""
+    name, data, model, kept = sys.argv[1:]
+    (unit,) = (u for u in planned() if u.name == name)
+    rows = measure(unit, data, model)
+    write_json(unit.file(Path(kept)), {"unit": asdict(unit), "rows": rows})
+    print(f"{name}: done", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The race in the terminal: recipes as rows with their running scores, the bar of the one at work, the budget left."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from kshot.cli.output import TerminalProgress, stderr
+from kshot.core.progress import Board
+from kshot.reports.leaderboard import IN_THE_CHOICE, leaderboard_table
+
+
+class RaceProgress(TerminalProgress):
+    """A live table; where stderr is no terminal a line for each recipe and slice, and for each recipe that is dropped.
+
+    Args:
+        metric: The task's primary metric.
+    """
+
+    tells_end = False  # its score is told instead
+
+    def __init__(self, metric: str):
+        super().__init__()
+        self._metric, self._board, self._left = metric, (), ""
+        self._told: dict[str, tuple[int, str]] = {}  # how each recipe stood when that was told
+        self._live = (
+            Live(get_renderable=self._render, console=stderr, refresh_per_second=4, transient=True)
+            if self._bars
+            else None
+        )
+
+    def __enter__(self) -> "RaceProgress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def begin(self, recipe: str, total: int) -> None:
+        """Show one bar, for the recipe at work."""
+        if self._bars:
+            for task in self._bars.task_ids:
+                self._bars.remove_task(task)
+        super().begin(recipe, total)
+
+    def standing(self, board: Board, left: str) -> None:
+        """Show the race so far."""
+        self._board, self._left = board, left
+        if self._live:
+            return
+        for row in board:
+            name, is_in = row["recipe"], row["status"] in IN_THE_CHOICE
+            stands = row["n"], "" if is_in else row["status"]
+            if row["n"] and self._told.get(name) != stands:
+                self._told[name] = stands
+                budget = f"; {left} of the budget left" if left else ""
+                said = f"{row['n']} examples, {self._score(row)}{budget}" if is_in else row["reason"] or row["status"]
+                stderr.print(f"{name}: {said}", markup=False)
+
+    def _score(self, row: Mapping[str, Any]) -> str:
+        bits = f"{row['bits_per_example']:.2f} bits"
+        if not row["metric_n"]:
+            return bits
+        return f"{self._metric} {row['metric']:.3f} ({row['metric_low']:.3f} - {row['metric_high']:.3f}), {bits}"
+
+    def _render(self) -> Group:
+        first = self._board[0]["recipe"] if self._board else None
+        table = leaderboard_table(self._board, metric=self._metric, chosen=first, with_reasons=True)
+        left = [Text(f"{self._left} of the budget left", style="dim")] if self._left else []
+        return Group(table, *([self._bars] if self._bars else []), *left)

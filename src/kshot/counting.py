@@ -1,0 +1,100 @@
+"""What work would cost: a stand-in for the language model that counts and runs nothing, and this machine's speed."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.asking import Asker
+from kshot.core.gradients import GradientSettings, GradientStore
+from kshot.core.protocols import LanguageModel, TrainableModel
+from kshot.core.seeding import generator
+from kshot.core.training import Batch, StepLog, Training, TrainingText
+from kshot.core.types import Example, FloatArray, GenerateRequest, Generation, ScoreRequest, Work
+from kshot.prompts.fitting import prompt_tokens
+
+
+class Counting:
+    """Answer like no model at all, counting in `work.tokens` what would be run.
+
+    Args:
+        model: Whose tokens are counted.
+    """
+
+    def __init__(self, model: LanguageModel):
+        self.steps = 0
+        self.work = Work()
+        self.name, self.fingerprint, self.origin = model.name, model.fingerprint, model.origin
+        self.capabilities, self.max_tokens = model.capabilities, model.max_tokens
+        self.remark, self.chat = model.remark, model.chat
+        self.count_tokens, self.forward_tokens = model.count_tokens, model.forward_tokens
+
+    def trainable(self, how: Training, *, seed: int) -> TrainableModel:
+        """Return itself: what is trained counts too."""
+        return cast(TrainableModel, self)
+
+    def learn(self, batch: Batch) -> StepLog:
+        """Count a step; its tokens are in the log, from which the learner counts them."""
+        texts = (*batch.texts, *batch.support, *batch.source)
+        self.steps += 1
+        return StepLog(0.0, sum(prompt_tokens(text.prompt, self) for text in texts), 0, 0.0)
+
+    def gradients(
+        self,
+        texts: Sequence[TrainingText],
+        how: GradientSettings,
+        *,
+        seed: int,
+        store: GradientStore | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Count the tokens that would be run, and return equal gradients."""
+        self.work.tokens += how.cost(sum(prompt_tokens(text.prompt, self) for text in texts), len(texts))
+        return np.zeros((len(texts), how.n_snapshots), dtype=np.float32)
+
+    def with_store(self, store: object) -> Self:
+        """Return itself; nothing is stored."""
+        return self
+
+    def score(
+        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[FloatArray]:
+        """Count, and return equal scores."""
+        self.work.tokens += self.forward_tokens(requests)
+        return [np.zeros(len(r.continuations)) for r in requests]
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[Generation]:
+        """Count prompts and the longest answers that may be given, and return empty ones."""
+        self.work.tokens += self.forward_tokens([ScoreRequest(r.prompt, ("\n",)) for r in requests])
+        self.work.tokens += sum(r.max_tokens for r in requests)
+        return [Generation("", True)] * len(requests)
+
+
+def tokens_per_second(asker: Asker, examples: Sequence[Example], shots: int, *, seconds: float = 3.0) -> float:
+    """Measure how fast this machine reads prompts of a task, for about so many seconds.
+
+    Args:
+        asker: The language model, which keeps nothing of it, and the wording.
+        examples: 2 or more of the task.
+        shots: Demonstrations in the prompts, drawn at random.
+        seconds: Nothing is started after this time.
+    """
+    model, tokens = asker.model.with_store(None), 0
+    asker = replace(asker, model=model)
+    began = time.perf_counter()
+    for i in count():
+        order = generator(0, "speed", i).permutation(len(examples))
+        shown, asked = [examples[j] for j in order[1 : 1 + shots]], examples[order[0]]
+        requests = [(asker.prompt(shown, asked)[0], asker.answers(asked))]
+        tokens += model.forward_tokens([ScoreRequest(p, tuple(map(asker.composer.answer, a))) for p, a in requests])
+        asker.score(*zip(*requests, strict=True))
+        took = time.perf_counter() - began
+        if took >= seconds:
+            return tokens / took
+    raise AssertionError

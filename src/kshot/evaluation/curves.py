@@ -1,0 +1,45 @@
+"""Learning curves of several recipes on the same rows: who will be ahead at the end, and how sure that is."""
+
+import numpy as np
+
+from kshot.core.types import FloatArray
+
+
+def projected(values: FloatArray, n_end: int, shrink: float) -> FloatArray:
+    """Return each recipe's value behind `n_end` examples, relative to the mean of all recipes, `[n_recipes]`.
+
+    A straight line in the logarithm of the number of examples known is fitted to the differences from the rows' means
+    (what makes a row hard for all drops out) and read off at `n_end + 1`. Its slope is shrunk towards 0 (ridge), as
+    slopes of short streams are mostly noise: S_xy / (S_xx + shrink).
+
+    Args:
+        values: `[n_recipes, n]`, in the order of the stream.
+        n_end: Examples known at the end.
+        shrink: 0 trusts the slopes; infinity gives plain means.
+    """
+    gaps = values - values.mean(axis=0)
+    x, reach = _centred(values.shape[1], n_end)
+    return gaps.mean(axis=1) + gaps @ x / (x @ x + shrink) * reach
+
+
+def at_end(values: FloatArray, n_end: int, shrink: float) -> float:
+    """Return one recipe's value behind `n_end` examples: its mean, moved along its shrunk slope; `values` are `[n]`."""
+    x, reach = _centred(len(values), n_end)
+    return float(values.mean() + values @ x / (x @ x + shrink) * reach)
+
+
+def uncertainty(gaps: FloatArray, n_end: int, shrink: float) -> float:
+    """Return the standard error of a projected difference of two recipes, from its differences row by row `[n]`.
+
+    s sqrt(1/n + reach^2 / (S_xx + shrink)): with a slope drawn around 0 with the variance s^2 / shrink, this is
+    the posterior's spread, so few rows far from the end leave much open.
+    """
+    n = len(gaps)
+    x, reach = _centred(n, n_end)
+    return float(gaps.std(ddof=1) * np.sqrt(1 / n + reach**2 / (x @ x + shrink)))
+
+
+def _centred(n: int, n_end: int) -> tuple[FloatArray, float]:
+    """Return the logarithms of 1..n around their mean, and how far that of `n_end + 1` lies from it."""
+    x = np.log(np.arange(1, n + 1))
+    return x - x.mean(), float(np.log(n_end + 1) - x.mean())

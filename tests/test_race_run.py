@@ -1,0 +1,429 @@
+"""Whole runs of the race: who is dropped, what budgets stop, the second look, what is shown, what is tracked."""
+
+import json
+import re
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import kshot
+from conftest import labelled_rows, write_task
+from kshot.adaptation import prepare
+from kshot.asking import Asker
+from kshot.cli import live, output
+from kshot.core.budget import parse_budget
+from kshot.core.errors import StorageError, UserError
+from kshot.core.types import Task
+from kshot.learning.second_look import other_draws, second_look
+from kshot.recipe import parse_recipe
+from kshot.runs.record import RESULTS
+
+N = 72
+MANY = "majority,tfidf-lr,zero-shot,random,bm25,all-past,diverse"
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """72 rows whose first word says the label, which a classifier learns and `tiny` does not."""
+    return Task.load(write_task(tmp_path_factory.mktemp("race") / "task", labelled_rows(N)))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return kshot.load_model("tiny")
+
+
+@pytest.fixture(scope="module")
+def raced(task, tiny, tmp_path_factory):
+    return kshot.adapt(task, tiny, recipes=MANY, shots=6, out=tmp_path_factory.mktemp("race") / "run")
+
+
+@pytest.fixture(scope="module")
+def whole(task, tiny, tmp_path_factory):
+    return kshot.adapt(task, tiny, recipes=MANY, shots=6, race=False, out=tmp_path_factory.mktemp("race") / "whole")
+
+
+def samples(run):
+    found = {}
+    for line in (run.folder / "samples.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        found.setdefault(row["recipe"], []).append(row)
+    return found
+
+
+def results(run):
+    return json.loads((run.folder / RESULTS).read_text())
+
+
+def test_what_falls_behind_is_dropped_and_what_is_measured_is_the_same(raced, whole):
+    board = {row["recipe"]: row for row in raced.leaderboard}
+    out = {name for name, row in board.items() if row["status"] == "dropped"}
+    assert 2 <= len(out) <= 5
+    assert {row["status"] for row in whole.leaderboard} == {"done"}
+    for name in out:
+        assert board[name]["n"] in (16, 32, 64)
+        assert board[name]["reason"].startswith(f"dropped after {board[name]['n']} examples: by the curves so far it ")
+    assert {row["n"] for name, row in board.items() if name not in out} == {N}
+    assert raced.chosen == whole.chosen
+    every = samples(whole)
+    for name, rows in samples(raced).items():  # dropping others changes no prediction
+        assert len(rows) == board[name]["n"]
+        for row, other in zip(rows, every[name], strict=False):
+            times = {"seconds": 0, "fit_seconds": 0}
+            assert {**row, **times} == {**other, **times}
+    names = [row["recipe"] for row in raced.leaderboard]
+    assert set(names[-len(out) :]) == out
+    assert f"{len(out)} fell behind and were dropped on the way." in raced.in_words
+    page = (raced.folder / "report.html").read_text()
+    assert all(board[name]["reason"] in page for name in out)
+
+
+def test_free_recipes_are_not_dropped(raced):
+    board = {row["recipe"]: row for row in raced.leaderboard}
+    assert board["majority"]["status"] == board["tfidf-lr"]["status"] == "done"
+    assert board["majority"]["metric"] < board["tfidf-lr"]["metric"]
+
+
+def test_tokens_are_counted_once_and_say_what_a_run_costs(raced, whole, task, tiny, tmp_path):
+    counts = results(raced)["tokens"]
+    for name, rows in samples(raced).items():
+        assert counts[name] == pytest.approx(sum(r["tokens"] + r["fit_tokens"] for r in rows))
+    assert counts["majority"] == counts["tfidf-lr"] == 0
+    assert sum(counts.values()) < sum(results(whole)["tokens"].values())
+    again = kshot.adapt(task, tiny, recipes=MANY, shots=6, out=raced.folder)
+    assert again.work.scored == 0
+    assert results(again)["tokens"] == counts
+
+
+def test_a_budget_of_tokens_is_kept_and_resumes_to_the_same(task, tiny, tmp_path, recorded, raced):
+    full = sum(results(raced)["tokens"].values())
+    budget = f"{full / 2000:.3f}k-tokens"
+    run = kshot.adapt(task, tiny, recipes=MANY, shots=6, budget=budget, out=tmp_path / "run")
+    assert {"stopped"} <= {row["status"] for row in run.leaderboard} <= {"done", "stopped", "dropped"}
+    used = run.work.tokens
+    assert 0.5 * full / 2 < used <= 1.1 * full / 2
+    stopped = next(row for row in run.leaderboard if row["status"] == "stopped")
+    assert stopped["reason"] == f"the budget was spent after {stopped['n']} examples"
+    once = recorded(run.folder)
+    kshot.adapt(task, tiny, recipes=MANY, shots=6, budget=budget, out=tmp_path / "run")
+    assert recorded(run.folder) == once
+    more = kshot.adapt(task, tiny, recipes=MANY, shots=6, out=tmp_path / "run")
+    got, expected = recorded(more.folder), recorded(raced.folder)
+    assert got["samples.jsonl"] == expected["samples.jsonl"]
+
+
+def test_a_budget_of_time_is_kept(task, tiny, tmp_path, monkeypatch):
+    """With a clock that each pack moves on, so that no machine is too slow for the test."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    score = type(tiny).score
+
+    def slow(self, requests, *, progress=None):
+        def tell(n):
+            now[0] += n  # a second a prediction
+            progress(n)
+
+        return score(self, requests, progress=progress and tell)
+
+    monkeypatch.setattr(type(tiny), "score", slow)
+    run = kshot.adapt(task, tiny, recipes="zero-shot,random,bm25", shots=6, race=False, budget="100s", out=tmp_path)
+    assert [row["status"] for row in run.leaderboard] == ["stopped"] * 3
+    assert sorted(row["n"] for row in run.leaderboard) == [32, 32, 32]
+    assert 96 <= now[0] <= 110
+
+
+def test_a_budget_too_small_says_what_works(run_cli, words_task, tmp_path):
+    args = ["adapt", words_task, "--model", "tiny", "--recipes", "zero-shot,random", "--shots", 4, "--out", tmp_path]
+    refused = run_cli(*args, "--budget", "10-tokens")
+    assert refused.code == 2
+    said = " ".join(refused.err.split())
+    assert "--budget must be enough for the first 16 predictions of at least one recipe: zero-shot is out-of-" in said
+    smallest = re.search(r"The smallest that works is about ([\d.]+k-tokens), here about \d+s, for zero-shot\.", said)
+    assert smallest
+    done = run_cli(*args, "--budget", smallest.group(1), "--json").json
+    assert done["chosen"] == "zero-shot"
+    assert done["leaderboard"][0]["n"] >= 16
+
+
+@pytest.mark.parametrize(
+    ("recipes", "budget", "n", "reason"),
+    [
+        ("zero-shot", 14, 0, "its first 16 predictions and its last fit would take about 27,514 tokens"),
+        ("zero-shot,random,bm25", 28, 16, "to learn all examples at the end would take more than is left"),
+    ],
+)
+def test_a_recipe_whose_last_fit_is_too_dear_is_out(task, tiny, tmp_path, recipes, budget, n, reason):
+    """Before it has begun if it could never be paid, otherwise once the others have taken too much."""
+    recipes += ",fine-tune:lr=1e-3,steps=1,batch=2"
+    run = kshot.adapt(task, tiny, recipes=recipes, limit=16, budget=f"{budget}k-tokens", out=tmp_path)
+    row = run.leaderboard[-1]
+    assert (row["recipe"].split(":")[0], row["status"]) == ("fine-tune", "out-of-budget")
+    assert (row["n"], row["reason"]) == (n, reason)
+    assert run.chosen in recipes.split(",")[:-1]
+    assert run.work.tokens <= 1.1 * 1000 * budget
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "tokens"),
+    [("90s", 90, None), ("10m", 600, None), ("2h", 7200, None), ("500k-tokens", None, 5e5), ("9-tokens", None, 9),
+     ("1.5m-tokens", None, 1.5e6)],
+)  # fmt: skip
+def test_budgets_are_times_or_tokens(text, seconds, tokens):
+    found = parse_budget(text)
+    assert (found.seconds, found.tokens) == (seconds or np.inf, tokens or np.inf)
+
+
+@pytest.mark.parametrize("text", ["", "k-tokens", "5h-tokens", "0-tokens", "5k-tokens!", "tokens", "infs", "1e999m"])
+def test_other_budgets_are_refused(text):
+    with pytest.raises(UserError, match=r"--budget must be a time such as 90s, 10m or 2h, or tokens as 500k-tokens; "):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--choose-by", "luck", "--choose-by must be metric or bits; got 'luck'."),
+        ("--prefer", "cheap", "--prefer must be cheap-queries or cheap-fit; got 'cheap'."),
+        ("--track", "mflow", "--track must name a tracker; got 'mflow'. Did you mean 'mlflow'? Known: mlflow."),
+    ],
+)
+def test_unknown_ways_to_choose_are_refused(run_cli, words_task, tmp_path, flag, value, said):
+    refused = run_cli("adapt", words_task, "--model", "no-such-model", "--out", tmp_path / "run", flag, value)
+    assert refused.code == 2
+    assert said in " ".join(refused.err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_how_to_choose_can_be_said(whole, task, tiny, run_cli, tmp_path):
+    """Of a finished run nothing is computed again for it."""
+    ends = results(whole)["choice"]["expected"]
+    assert whole.chosen == max(ends, key=ends.get)
+    by_bits = kshot.adapt(task, tiny, recipes=MANY, shots=6, race=False, choose_by="bits", out=whole.folder)
+    assert by_bits.work.scored == 0
+    ends = results(by_bits)["choice"]["expected"]
+    assert all(value < 0 for value in ends.values())
+    assert by_bits.chosen == max(ends, key=ends.get)
+    assert "--choose-by bits" in results(by_bits)["repeat"]
+    cheap = kshot.adapt(
+        task, tiny, recipes="bm25,random", shots=6, race=False, prefer="cheap-queries", out=whole.folder
+    )
+    about = json.loads((whole.folder / "best" / "kshot.json").read_text())["choice"]
+    assert "less than a standard error behind, the one with cheap-queries" in about["by"]
+    assert cheap.chosen in ("bm25", "random")
+
+
+def test_settings_of_the_choice_come_from_a_file_too(run_cli, words_task, tmp_path):
+    config = tmp_path / "kshot.yaml"
+    config.write_text("model: scripted\nrecipes: majority,zero-shot\nchoose_by: bits\nrace: false\nprefer: cheap-fit\n")
+    assert run_cli("adapt", words_task, "--config", config, "--out", tmp_path / "run").code == 0
+    repeat = json.loads((tmp_path / "run" / RESULTS).read_text())["repeat"]
+    assert repeat.endswith("--choose-by bits --prefer cheap-fit --no-race")
+
+
+# The second look
+
+
+@pytest.fixture(scope="module")
+def parts(task, tiny):
+    stream, _ = prepare(task, recipes="random", shots=6, limit=48)
+    return Asker.for_task(task, tiny), stream.examples, stream.rest
+
+
+@pytest.mark.parametrize("name", ["random", "diverse", "bm25", "majority", "tfidf-lr", "random:order=shuffled"])
+def test_nothing_that_is_asked_again_is_known(parts, name):
+    asker, stream, rest = parts
+    learner, queries = second_look(parse_recipe(name, shots=6), asker, stream, rest, seed=0)
+    for query in queries:
+        assert query.example.id not in {e.id for e in query.past}
+    predictions = learner.predict(queries)
+    assert all(p.example_id not in p.demonstrations for p in predictions)
+    asked = [q.example.id for q in queries]
+    assert len(set(asked)) == len(asked)
+    assert set(asked) <= {e.id for e in stream}
+    if name == "bm25":  # the second half was predicted from nearly as many
+        assert asked == [e.id for e in stream[:24]]
+        assert {len(q.past) for q in queries} == {N - 2, N - 3}
+    elif name in ("majority", "tfidf-lr"):
+        assert asked == [e.id for e in stream]
+        assert all(len(q.past) >= N - 5 for q in queries)
+    else:
+        assert len({q.past for q in queries}) == 1
+        assert len(asked) >= 48 - 6
+
+
+def test_a_second_look_asks_the_prompt_that_is_handed_over(task, tiny, parts, tmp_path):
+    run = kshot.adapt(task, tiny, recipes="random", shots=6, limit=48, out=tmp_path)
+    asker, stream, rest = parts
+    learner, queries = second_look(parse_recipe("random", shots=6), asker, stream, rest, seed=0)
+    before = [p.log_probs for p in learner.predict(queries)]
+    after = [p.log_probs for p in run.best.predictions([q.example.input for q in queries])]
+    assert np.array(before) == pytest.approx(np.array(after), abs=1e-5)
+    found = results(run)
+    rows = [json.loads(line) for line in (run.folder / "second_look.jsonl").read_text().splitlines()]
+    assert [r["example_id"] for r in rows] == [q.example.id for q in queries]
+    assert found["again"]["random"]["n"] == len(queries)
+    value, low, high = found["expected_when_deployed"]["random"]["score"]
+    assert value == pytest.approx(found["again"]["random"]["score"])
+    assert low < value < high
+
+
+@pytest.mark.parametrize("name", ["zero-shot", "all-past", "fine-tune", "icl+ft", "random:k=40"])
+def test_where_nothing_new_can_be_asked_honestly_there_is_no_second_look(parts, name):
+    asker, stream, rest = parts
+    assert second_look(parse_recipe(name, shots=6), asker, stream[:48], rest[:0], seed=0) is None
+
+
+def test_selectors_that_asked_the_model_about_the_examples_are_not_asked_again(task, tiny, tmp_path):
+    run = kshot.adapt(task, tiny, recipes="best-of-n:n=2,queries=4", shots=4, limit=24, out=tmp_path)
+    assert results(run)["again"] == {}
+    assert any(row["fit_tokens"] for row in samples(run)["best-of-n:n=2,queries=4"])
+
+
+def test_draws_and_orders_are_told_from_examples(task, parts, tiny, tmp_path):
+    asker, stream, rest = parts
+    prompts = other_draws(parse_recipe("random", shots=6), asker, stream, rest, seed=0)
+    assert len(prompts) == 8
+    asked = {tuple(q.example.id for q in queries) for _, queries in prompts}
+    assert len(asked) == 1
+    shown = [queries[0].past for _, queries in prompts]
+    assert not {e.id for past in shown for e in past} & set(next(iter(asked)))
+    assert len(set(shown)) == 8
+    assert [one[::-1] for one in shown[::2]] == shown[1::2]
+    assert other_draws(parse_recipe("bm25", shots=6), asker, stream, rest, seed=0) == []
+    assert other_draws(parse_recipe("random", shots=20), asker, stream, (), seed=0) == []  # too few are left to ask
+    run = kshot.adapt(task, tiny, recipes="random", shots=6, limit=48, out=tmp_path)
+    spread = results(run)["choice"]["spread"]
+    assert spread["n"] == len(next(iter(asked)))
+    said = "Another draw of its demonstrations would move it by "
+    assert f"{said}{100 * spread['draw']:.1f} points, another order by {100 * spread['order']:.1f}," in run.in_words
+
+
+# What is shown
+
+
+def board():
+    common = {"metric_n": 16, "fit_seconds": 0.0, "query_tokens": 9.0, "query_ms": 1.0, "reason": None}
+    first = {"recipe": "random", "metric": 0.7, "metric_low": 0.6, "metric_high": 0.8, "n": 16, "status": "racing"}
+    second = {**first, "recipe": "bm25", "status": "dropped"}
+    rows = [first | common | {"bits_per_example": 1.0}, second | common | {"bits_per_example": 2.0}]
+    rows[1]["reason"] = "dropped after 16 examples"
+    return rows
+
+
+def test_a_terminal_shows_the_race(monkeypatch):
+    screen = Console(file=StringIO(), force_terminal=True, width=150, color_system="standard", highlight=False)
+    monkeypatch.setattr(output, "stderr", screen)
+    monkeypatch.setattr(live, "stderr", screen)
+    with live.RaceProgress("accuracy") as progress:
+        progress.begin("random", 16)
+        progress.advance(16)
+        progress.standing(board(), "8 min")
+        progress.say("something [to] know")
+        progress.begin("bm25", 16)
+        progress.standing(board(), "7 min")
+    shown = screen.file.getvalue()
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
+    assert re.search(r"> random +0\.700  0\.600 - 0\.800  1\.00 +16", plain)
+    assert re.search(r"bm25 .*dropped after 16 examples", plain)
+    assert "\x1b[2m" in shown  # what is dropped is grey
+    assert "7 min of the budget left" in plain
+    assert "something [to] know" in plain
+
+
+def test_without_a_terminal_there_are_lines(monkeypatch):
+    file = Console(file=StringIO(), width=200, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(output, "stderr", file)
+    monkeypatch.setattr(live, "stderr", file)
+    with live.RaceProgress("accuracy") as progress:
+        for _ in range(2):  # what was told is not told again
+            progress.begin("random", 16)
+            progress.advance(16)
+            progress.standing(board(), "8 min")
+    assert file.file.getvalue().splitlines() == [
+        "random: 16 examples, accuracy 0.700 (0.600 - 0.800), 1.00 bits; 8 min of the budget left",
+        "bm25: dropped after 16 examples",
+    ]
+
+
+# Tracking
+
+
+def test_a_run_is_tracked_in_mlflow(run_cli, words_task, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    args = ["adapt", words_task, "--model", "scripted", "--recipes", "random:k=2,majority", "--out", tmp_path / "run"]
+    printed = run_cli(*args, "--track", "mlflow", "--json").json
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    (tracked,) = client.search_runs(["0"])
+    rows = {row["recipe"]: row for row in printed["leaderboard"]}
+    assert tracked.data.tags["chosen"] == printed["chosen"]
+    assert tracked.data.params["seed"] == "0"
+    assert tracked.data.params["model_name"] == "scripted"
+    assert tracked.data.metrics["accuracy/random:k_2"] == rows["random:k=2"]["metric"]
+    assert tracked.data.metrics["bits_per_example/majority"] == rows["majority"]["bits_per_example"]
+    files = {f.path for f in client.list_artifacts(tracked.info.run_id)}
+    assert files == {"results.json", "samples.jsonl", "report.html"}
+    assert tracked.info.status == "FINISHED"
+
+
+def test_a_tracker_that_fails_loses_nothing(task, tiny, tmp_path):
+    def broken(folder):
+        raise OSError("the server is away")
+
+    with pytest.raises(
+        StorageError, match=r"finished in .*run, but a tracker could not log it: OSError: the server is"
+    ):
+        kshot.adapt(task, tiny, recipes="zero-shot", limit=20, out=tmp_path / "run", trackers=[broken])
+    told = []
+    again = kshot.adapt(task, tiny, recipes="zero-shot", limit=20, out=tmp_path / "run", trackers=[told.append])
+    assert (again.work.scored, told) == (0, [tmp_path / "run"])
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_any_work(run_cli, words_task, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused = run_cli("adapt", words_task, "--model", "no-such-model", "--out", tmp_path / "run", "--track", "mlflow")
+    assert refused.code == 2
+    assert "--track mlflow needs the package 'mlflow'; install it with: pip install 'kshot[track]'" in refused.err
+
+
+def test_a_measured_speed_tells_the_minutes(run_cli, words_task, tmp_path):
+    args = ["adapt", words_task, "--model", "tiny", "--recipes", "zero-shot,random,majority", "--dry-run"]
+    plan = run_cli(*args, "--json").json["plan"]
+    speeds = {row["forward_tokens"] / row["minutes"] for row in plan if row["forward_tokens"]}
+    assert max(speeds) == pytest.approx(min(speeds))
+    assert [row["minutes"] > 0 for row in plan] == [True, True, False]
+    text = run_cli(*args).out
+    assert re.search(r"all: \d+ forward tokens, about \d+\.\d min here if no recipe is dropped", text)
+
+
+FAILS_LATE = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FailsLate:
+    per_query = False
+
+    def fit(self, pool, *, judge, rng):
+        if len(pool) > 16:
+            raise RuntimeError("the pool is too large")
+        return self
+
+    def select(self, query, k, *, rng):
+        return [0]
+"""
+
+
+def test_a_recipe_that_fails_in_its_second_look_leaves_the_choice_to_the_others(task, tiny, tmp_path):
+    (tmp_path / "late.py").write_text(FAILS_LATE)
+    name = f"{tmp_path / 'late.py'}:FailsLate"
+    run = kshot.adapt(task, tiny, recipes=f"{name},majority,zero-shot", shots=2, limit=24, out=tmp_path / "run")
+    (row,) = (row for row in run.leaderboard if row["recipe"] == name)
+    assert (row["status"], row["n"]) == ("failed", 24)
+    assert row["reason"] == "RuntimeError: the pool is too large"
+    assert run.chosen != name
+    assert "the pool is too large" in results(run)["failures"][name]
