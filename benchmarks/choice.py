@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
 from choice_page import page, summary
-from rows import restore_units, run_units
+from rows import kept_rows, measure_one, restore_units, run_units
 
 from kshot.adapted import AdaptedModel
 from kshot.asking import Asker
@@ -30,7 +30,7 @@ from kshot.learning.make import make_learner
 from kshot.learning.second_look import second_look
 from kshot.learning.tuned import TunedLearner
 from kshot.recipe import Recipe, parse_recipe
-from kshot.runs.record import write_json, write_text
+from kshot.runs.record import write_text
 
 TASKS = (
     "classification/trec",
@@ -221,12 +221,7 @@ def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
 
 def write(units: list[Unit], kept: Path) -> dict[str, Any]:
     """Write choice.json and choice.md of everything that is kept."""
-    rows, done = [], 0
-    for unit in units:
-        if unit.file(kept).exists():
-            done += 1
-            kept_rows = json.loads(unit.file(kept).read_text("utf-8"))["rows"]
-            rows += [{"layer": unit.layer, "unit": unit.name, **row} for row in kept_rows]
+    rows, done = kept_rows(units, kept)
     RESULTS.mkdir(parents=True, exist_ok=True)
     result = {"planned": len(units), "done": done, "summary": summary(rows), "rows": rows}
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)  # not a line for each number
@@ -236,14 +231,5 @@ def write(units: list[Unit], kept: Path) -> dict[str, Any]:
     return {key: value for key, value in result.items() if key != "rows"}
 
 
-def main() -> None:
-    """Measure one unit."""
-    name, data, model, kept = sys.argv[1:]
-    (unit,) = (u for u in planned() if u.name == name)
-    rows = measure(unit, data, model)
-    write_json(unit.file(Path(kept)), {"unit": asdict(unit), "rows": rows})
-    print(f"{name}: done", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    measure_one(planned, measure)

@@ -3,9 +3,11 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,25 @@ def restore_units(units: Sequence[tuple[str, dict[str, Any]]], kept: Path, resul
         file = kept / f"{name}.json"
         if mine and not file.exists():
             write_json(file, {"unit": about, "rows": mine})
+
+
+def kept_rows(units: Sequence[Any], kept: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of all units that are done, with layer and unit, and how many these are."""
+    done = [unit for unit in units if unit.file(kept).exists()]
+    return [
+        {"layer": unit.layer, "unit": unit.name, **row}
+        for unit in done
+        for row in json.loads(unit.file(kept).read_text("utf-8"))["rows"]
+    ], len(done)
+
+
+def measure_one(planned: Callable[[], Sequence[Any]], measure: Callable[[Any, str, str], list[dict[str, Any]]]) -> None:
+    """Measure the unit that the command line names, and keep its rows."""
+    name, data, model, kept = sys.argv[1:]
+    (unit,) = (u for u in planned() if u.name == name)
+    rows = measure(unit, data, model)
+    write_json(unit.file(Path(kept)), {"unit": asdict(unit), "rows": rows})
+    print(f"{name}: done", file=sys.stderr, flush=True)
 
 
 def tested_row(adapted: AdaptedModel, task: Task, about: dict[str, Any]) -> dict[str, Any]:

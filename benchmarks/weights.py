@@ -6,7 +6,6 @@ is there goes into docs/results/weights.json and docs/results/weights.md. Settin
 rows alone; the test rows are only measured.
 """
 
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the two files beside
 
-from rows import restore_units, run_units, tested_row
+from rows import kept_rows, measure_one, restore_units, run_units, tested_row
 from weights_page import page, summary
 
 from kshot.adapted import AdaptedModel
@@ -175,12 +174,7 @@ def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
 
 def write(units: list[Unit], kept: Path) -> dict[str, Any]:
     """Write weights.json and weights.md of everything that is kept."""
-    rows, done, out = [], 0, RESULTS
-    for unit in units:
-        if unit.file(kept).exists():
-            done += 1
-            kept_rows = json.loads(unit.file(kept).read_text("utf-8"))["rows"]
-            rows += [{"layer": unit.layer, "unit": unit.name, **row} for row in kept_rows]
+    (rows, done), out = kept_rows(units, kept), RESULTS
     out.mkdir(parents=True, exist_ok=True)
     result = {"planned": len(units), "done": done, "summary": summary(rows), "rows": rows}
     write_json(out / "weights.json", result)
@@ -188,14 +182,5 @@ def write(units: list[Unit], kept: Path) -> dict[str, Any]:
     return {key: value for key, value in result.items() if key != "rows"}
 
 
-def main() -> None:
-    """Measure one unit."""
-    name, data, model, kept = sys.argv[1:]
-    (unit,) = (u for u in planned() if u.name == name)
-    rows = measure(unit, data, model)
-    write_json(unit.file(Path(kept)), {"unit": asdict(unit), "rows": rows})
-    print(f"{name}: done", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    measure_one(planned, measure)
