@@ -12,6 +12,7 @@ LAYERS = [
     {"tasks", "prompts", "models", "runs"},
     {"engine"},
     {"asking"},
+    {"retrieval"},
     {"selection", "tuning", "baselines"},
     {"recipe"},
     {"learning"},

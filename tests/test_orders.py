@@ -19,7 +19,7 @@ from kshot.core.types import Example, FloatArray, Query, Task
 from kshot.learning.make import make_learner
 from kshot.recipe import parse_recipe
 from kshot.selection import order
-from kshot.selection.bm25 import Bm25
+from kshot.retrieval.lexical import LexicalIndex
 from kshot.selection.order import AS_SELECTED, ORDERS, ZeroShotBits, check_order
 
 WORDS = ("who", "painted", "the", "moon", "far", "")
@@ -102,7 +102,7 @@ def test_as_selected_changes_nothing(shown):
 
 @given(examples)
 def test_nearest_last_goes_by_bm25_and_keeps_ties(shown):
-    scores = dict(zip(shown, Bm25().indexed(shown).scores(QUERY.text), strict=True))
+    scores = dict(zip(shown, LexicalIndex([e.text for e in shown]).scores(QUERY.text), strict=True))
     assert ordered("nearest-last", shown, QUERY, rng=rng()) == tuple(sorted(shown, key=lambda e: scores[e]))
     assert ordered("nearest-last", shown, None, rng=rng()) == tuple(shown)
 

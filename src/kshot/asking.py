@@ -148,6 +148,18 @@ class Asker:
             bits.append(-log_prob / np.log(2))
         return np.array(bits)
 
+    def answer_log_probs(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        """Return the log-probability in nats of each query's output, a token on average, `[n_queries]`.
+
+        Implements `kshot.core.protocols.Judge`. The tokens are those of the answer with its terminator, as they are
+        scored; a demonstration that does not fit is left out, whole, and the answer is always there.
+        """
+        prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
+        self.progress.begin("asking for the retriever", len(prompts))
+        scores = self.score(prompts, [(query.output,) for query in queries], progress=self.progress.advance)
+        lengths = [self.model.count_tokens(self.composer.answer(query.output)) for query in queries]
+        return np.array([row[0] for row in scores]) / np.array(lengths)
+
     def gradients(self, examples: Sequence[Example], how: GradientSettings, *, seed: int) -> NDArray[np.float32]:
         """Return each example's gradients without demonstrations; implements `kshot.core.protocols.Judge`.
 

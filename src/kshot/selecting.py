@@ -28,6 +28,9 @@ class _NoJudge:
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         raise self._error
 
+    def answer_log_probs(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        raise self._error
+
     def gradients(self, examples: Sequence[Example], how: Any, *, seed: int) -> Any:
         raise self._error
 

@@ -255,6 +255,13 @@ class Judge(Protocol):
         """
         ...
 
+    def answer_log_probs(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        """Return the log-probability in nats of each query's output, a token on average, `[n_queries]`.
+
+        Arguments as `code_lengths`; of equal first demonstrations the model reads them once.
+        """
+        ...
+
     def gradients(self, examples: Sequence[Example], how: GradientSettings, *, seed: int) -> NDArray[np.float32]:
         """Return for each example the gradients of its output's loss, without demonstrations, at each snapshot.
 

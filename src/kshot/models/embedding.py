@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,18 @@ from kshot.models.hub import only_local
 class Encoder:
     """A sentence-transformers model and the embeddings that it has computed so far."""
 
-    def __init__(self, model: Any, dim: int):
-        self.dim = dim
+    def __init__(self, model: Any):
+        self.dim = int(model.get_embedding_dimension())
         self._model = model
         self._known: dict[str, NDArray[np.float32]] = {}
+
+    def n_cut(self, texts: Sequence[str]) -> int:
+        """Return how many of `texts` are longer than what the model reads, and are cut off."""
+        return n_cut(self._model, texts)
+
+    def save(self, folder: Path) -> None:
+        """Write the model as sentence-transformers loads it: JSON and safetensors."""
+        self._model.save_pretrained(str(folder), create_model_card=False)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one unit vector per text; text beyond the model's own limit (MiniLM: 256 tokens) is cut off.
@@ -65,9 +75,31 @@ def missing_package(name: str) -> str | None:
 
 @cache  # of a function without default: a cache takes load_encoder() and load_encoder("minilm") for two calls
 def _load(name: str) -> Encoder:
+    return Encoder(fresh_model(name))
+
+
+def fresh_model(name: str) -> Any:
+    """Return a sentence-transformers model of its own, which may be trained; as `load_encoder`."""
+    return _loaded("SentenceTransformer", name)
+
+
+def fresh_cross_encoder(name: str) -> Any:
+    """Return a sentence-transformers cross-encoder with one score, whose head is drawn at random; as `load_encoder`."""
+    return _loaded("CrossEncoder", name, num_labels=1)
+
+
+def n_cut(model: Any, texts: Sequence[Any]) -> int:
+    """Return how many texts, or pairs of texts, are longer than what a sentence-transformers model reads."""
+    most, tokenize = model.max_seq_length or inf, model.tokenizer
+    with quiet():  # a tokenizer warns of the first text that is too long
+        lengths = [len(tokenize(*([text] if isinstance(text, str) else text))["input_ids"]) for text in texts]
+    return sum(length > most for length in lengths)
+
+
+def _loaded(kind: str, name: str, **how: Any) -> Any:
     if package := missing_package(name):
         raise missing_extra(package, "retrieval", f"the encoder '{name}'")
-    from sentence_transformers import SentenceTransformer
+    import sentence_transformers
 
     path = name
     if name == "minilm":
@@ -75,16 +107,15 @@ def _load(name: str) -> Encoder:
 
         path = str(get_model_path())
     try:
-        with _no_progress_bars():
-            model = SentenceTransformer(path, device="cpu", local_files_only=only_local(path))
+        make = getattr(sentence_transformers, kind)
+        with quiet():
+            return make(path, device="cpu", local_files_only=only_local(path), **how)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"the encoder '{name}' must be 'minilm', a sentence-transformers hub id or a folder; "
             f"it cannot be loaded: {reason}"
         ) from None
-    dim = model.encode([""], show_progress_bar=False).shape[1]
-    return Encoder(model, dim)
 
 
 @contextmanager
@@ -100,13 +131,16 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Keep transformers from printing bars and reports."""
     from transformers.utils import logging
 
-    enabled = logging.is_progress_bar_enabled()
+    enabled, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if enabled:
             logging.enable_progress_bar()

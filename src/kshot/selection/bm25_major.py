@@ -8,7 +8,7 @@ import numpy as np
 
 from kshot.core.protocols import Judge
 from kshot.core.types import Example, FloatArray
-from kshot.selection.bm25 import Bm25
+from kshot.retrieval.lexical import LexicalIndex
 from kshot.selection.nearest import nearest_last
 
 
@@ -31,7 +31,7 @@ class Bm25Major:
 
     def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Index the pool and search it for each of its own inputs, [n_pool]."""
-        search = Bm25().indexed(pool)
+        search = LexicalIndex([e.text for e in pool])
         total = sum((search.scores(e.text) for e in pool), np.zeros(len(pool)))
         return replace(self, _means=total / max(1, len(pool)))
 

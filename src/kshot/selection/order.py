@@ -82,11 +82,11 @@ def _nearest_last(
 
     Source: Liu et al. (2022), KATE, https://arxiv.org/abs/2101.06804. Differs: BM25 instead of embeddings.
     """
-    from kshot.selection.bm25 import Bm25  # here and not above: bm25s takes 0.2 s to import
+    from kshot.retrieval.lexical import LexicalIndex  # here and not above: bm25s takes 0.2 s to import
 
     if query is None:
         return demonstrations
-    scores = Bm25().indexed(demonstrations).scores(query.text)
+    scores = LexicalIndex([d.text for d in demonstrations]).scores(query.text)
     return [demonstrations[i] for i in np.argsort(scores, kind="stable")]
 
 

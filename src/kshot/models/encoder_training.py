@@ -1,0 +1,177 @@
+"""Training encoders on groups of documents, with sentence-transformers' own trainers."""
+
+import logging
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kshot.models.embedding import Encoder, fresh_cross_encoder, fresh_model, n_cut, quiet
+from kshot.models.encoder_losses import RetrieverLoss, RewardLoss
+
+Columns = Mapping[str, Sequence[Any]]  # query, document_0 (the positive), …; scores where there is a teacher
+WARM_UP = 0.1  # of the steps; then the learning rate falls to 0, evenly
+_SCORED_AT_ONCE = 32
+
+
+class RewardModel:
+    """A cross-encoder that says how much a document helps."""
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    def n_cut(self, pairs: Sequence[tuple[str, str]]) -> int:
+        """Return how many pairs are longer than what the model reads, and are cut off."""
+        return n_cut(self._model, pairs)
+
+    def scores(
+        self, pairs: Sequence[tuple[str, str]], *, progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the raw score of each (query, document), `[n_pairs]`."""
+        found = [np.zeros(0)]
+        for start in range(0, len(pairs), _SCORED_AT_ONCE):
+            part = list(pairs[start : start + _SCORED_AT_ONCE])
+            how: Any = {"activation_fn": nn.Identity(), "show_progress_bar": False}
+            found.append(np.asarray(self._model.predict(part, **how), dtype=np.float64))
+            if progress:
+                progress(len(part))
+        return np.concatenate(found)
+
+
+def train_reward_model(
+    name: str, columns: Columns, *, lr: float, batch: int, seed: int, progress: Callable[[int], None] | None = None
+) -> RewardModel:
+    """Train a cross-encoder to tell the first document of a group from the others, one pass in the order given.
+
+    Args:
+        name: The encoder it begins as, with a new head.
+        columns: Texts by name, a row for each group.
+        lr: Highest learning rate of AdamW, after a tenth of the steps.
+        batch: Groups in a step.
+        seed: For the head and dropout.
+        progress: Called with the number of groups learnt since the last call.
+    """
+    from sentence_transformers import CrossEncoderTrainer, CrossEncoderTrainingArguments
+
+    with _own_randomness(seed), quiet():
+        model = fresh_cross_encoder(name)
+        how = _arguments(CrossEncoderTrainingArguments, lr=lr, batch=batch, seed=seed)
+        _train(CrossEncoderTrainer, model, RewardLoss(model), columns, how, progress)
+    return RewardModel(model)
+
+
+def train_retriever(
+    name: str,
+    columns: Columns,
+    *,
+    lr: float,
+    batch: int,
+    alpha: float,
+    temperature: float,
+    distil: bool,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> Encoder:
+    """Train a bi-encoder as `RetrieverLoss` says, one pass in the order given; embeddings of positions stay.
+
+    Arguments as `train_reward_model` and `RetrieverLoss`; the column `scores` holds a teacher's.
+    """
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+    with _own_randomness(seed), quiet():
+        model = fresh_model(name)
+        for weight, values in model.named_parameters():
+            if "position_embeddings" in weight:
+                values.requires_grad = False
+        loss = RetrieverLoss(model, alpha, temperature, distil=distil)
+        how = _arguments(SentenceTransformerTrainingArguments, lr=lr, batch=batch, seed=seed)
+        _train(SentenceTransformerTrainer, model, loss, columns, how, progress)
+    return Encoder(model)
+
+
+def _arguments(cls: Any, *, lr: float, batch: int, seed: int) -> dict[str, Any]:
+    return {
+        "cls": cls,
+        "per_device_train_batch_size": batch,
+        "num_train_epochs": 1,
+        "learning_rate": lr,
+        "warmup_steps": WARM_UP,
+        "weight_decay": 0.0,
+        "seed": seed,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "batch_sampler": _in_order,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:
+    from sentence_transformers.base.sampler import DefaultBatchSampler
+    from torch.utils.data import SequentialSampler
+
+    return DefaultBatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
+
+
+def _train(
+    trainer: Any,
+    model: Any,
+    loss: nn.Module,
+    columns: Columns,
+    how: dict[str, Any],
+    progress: Callable[[int], None] | None,
+) -> None:
+    from datasets import Dataset
+
+    batch, cls = how["per_device_train_batch_size"], how.pop("cls")
+    with tempfile.TemporaryDirectory() as folder, _quiet_root():
+        training = trainer(
+            model=model, args=cls(output_dir=folder, **how), train_dataset=Dataset.from_dict(dict(columns)), loss=loss,
+            callbacks=[_telling(progress, batch)] if progress else None,
+        )  # fmt: skip
+        training.train()
+    model.eval()
+
+
+def _telling(progress: Callable[[int], None], batch: int) -> Any:
+    from transformers import TrainerCallback
+
+    class Telling(TrainerCallback):
+        """Tells of each step."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            progress(batch)
+
+    return Telling()
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Let the trainers seed what is global, and put it back."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def _quiet_root() -> Iterator[None]:
+    """Keep what the trainers log at the level of information from the terminal."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)

@@ -1,0 +1,1 @@
+"""Retrievers that learn from the language model which examples help: candidates, scores, reward, distillation."""
