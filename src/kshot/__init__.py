@@ -6,10 +6,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from kshot.adaptation import Run, adapt
-    from kshot.adapted import AdaptedModel, load
+    from kshot.adapted import AdaptedModel
     from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Segment, Task
     from kshot.engine.load import load_model
     from kshot.estimator import FewShotClassifier
+    from kshot.loading import load
     from kshot.selecting import select
 
 _WHERE = {
@@ -17,7 +18,7 @@ _WHERE = {
     "select": "kshot.selecting",
     "Run": "kshot.adaptation",
     "AdaptedModel": "kshot.adapted",
-    "load": "kshot.adapted",
+    "load": "kshot.loading",
     "Example": "kshot.core.types",
     "FewShotClassifier": "kshot.estimator",
     "GenerateRequest": "kshot.core.types",

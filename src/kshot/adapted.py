@@ -1,4 +1,4 @@
-"""The adapted model: a recipe that has seen everything, and the folder it lives in."""
+"""The adapted model: a recipe that has seen everything, and the folder that it is written to."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,26 +12,25 @@ from kshot import __version__
 from kshot.asking import Asker
 from kshot.core.errors import UserError
 from kshot.core.progress import Progress, Silence
-from kshot.core.protocols import LanguageModel, TrainableModel
+from kshot.core.protocols import LanguageModel, LearningSelector, TrainableModel
 from kshot.core.types import Example, FloatArray, Prediction, Query, Task
-from kshot.engine.load import load_model, portable_name
+from kshot.engine.load import portable_name
 from kshot.evaluation.calibration import with_temperature
 from kshot.evaluation.forgetting import forgetting
 from kshot.evaluation.metrics import check_references
 from kshot.evaluation.prequential import primary_metric, sample_row, summarise
 from kshot.learning.make import make_learner, tuned_learner
-from kshot.learning.prompted import PromptLearner, selected
+from kshot.learning.prompted import PromptLearner, fitted, selected
 from kshot.learning.second_look import showing_all
 from kshot.learning.tuned import Keep, Source, TunedLearner
-from kshot.prompts.chat import composer_for
-from kshot.recipe import Recipe, parse_recipe
+from kshot.recipe import Recipe
 from kshot.runs.record import write_folder
 from kshot.selection.order import MOST_CONFIDENT_LAST, ZeroShotBits
 from kshot.tasks.inputs import under_own_names
 from kshot.tasks.validate import duplicate_key
 
 FORMAT = 2
-ABOUT, POOL, ADAPTER = "kshot.json", "demonstrations.jsonl", "adapter"
+ABOUT, POOL, ADAPTER, RETRIEVER = "kshot.json", "demonstrations.jsonl", "adapter", "retriever"
 _TASK_FIELDS = ("name", "kind", "labels", "metrics", "instruction", "choices_in_input", "positive_label", "columns")
 _ROW_FIELDS = ("id", "input", "output", "context", "choices")
 
@@ -121,6 +120,8 @@ class AdaptedModel:
         elif recipe.selector and not recipe.selector.per_query:
             pool = selected(recipe, pool, None, judge=replace(judge, notes=notes.append), seed=seed)
             choice = {**choice, "selection": notes[0]} if notes else choice
+        elif isinstance(recipe.selector, LearningSelector):  # trained once, not anew for each prediction
+            recipe = replace(recipe, selector=fitted(recipe.selector, pool, judge=judge, seed=seed))
         elif recipe.order == MOST_CONFIDENT_LAST:  # any of them may be shown to a query
             known = dict(zip((e.id for e in pool), ZeroShotBits(judge)(pool), strict=True))
         return cls(asker.task, recipe, pool, asker, seed=seed, choice=choice, temperature=temperature, bits=known)
@@ -260,7 +261,7 @@ class AdaptedModel:
         return value
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder: `kshot.json`, `demonstrations.jsonl`, and `adapter/` with weights that were trained.
+        """Write the folder: `kshot.json`, `demonstrations.jsonl`, and what was trained: `adapter/`, `retriever/`.
 
         The language model itself stays outside. A LoRA adapter is in peft's own format.
 
@@ -303,8 +304,14 @@ class AdaptedModel:
                 ABOUT: json.dumps(about, ensure_ascii=False, indent=1) + "\n",
                 POOL: "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows),
             },
-            more=(lambda partial: trained.save_weights(partial / ADAPTER)) if (trained := self._trained) else None,
+            more=self._save_trained,
         )
+
+    def _save_trained(self, folder: Path) -> None:
+        if self._trained:
+            self._trained.save_weights(folder / ADAPTER)
+        if isinstance(self.recipe.selector, LearningSelector):
+            self.recipe.selector.save(folder / RETRIEVER)
 
     def save_merged(self, folder: str | Path) -> None:
         """Write the language model with the trained weights worked in, as transformers loads it, with its tokenizer.
@@ -318,81 +325,3 @@ class AdaptedModel:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} must be new or empty, for the merged model; it holds something.")
         self._trained.save_merged(folder)
-
-
-def _place(folder: str | Path) -> Path:
-    """Return the folder of an adapted model: itself, or that of a run."""
-    folder = Path(folder)
-    return folder / "best" if not (folder / ABOUT).exists() and (folder / "best" / ABOUT).exists() else folder
-
-
-def _read_saved(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    try:
-        about = json.loads((folder / ABOUT).read_text("utf-8"))
-        pool = [json.loads(line) for line in (folder / POOL).read_text("utf-8").split("\n") if line]
-    except (OSError, ValueError):
-        about, pool = None, []
-    if not isinstance(about, dict):
-        raise UserError(
-            f"{folder} must be an adapted model or a finished run: it has no readable {ABOUT} and {POOL} "
-            "(a run that was interrupted is finished by the same `kshot adapt` command)."
-        )
-    if about.get("format") != FORMAT:
-        raise UserError(
-            f"{folder} must have format {FORMAT}, which this kshot {__version__} reads; got {about.get('format')}, "
-            f"written by kshot {about.get('kshot')}."
-        )
-    return about, pool
-
-
-def _saved_task(about: Mapping[str, Any]) -> Task:
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["task"].items()}
-    return Task(train=(), **fields)
-
-
-def saved_task(folder: str | Path) -> Task:
-    """Return the task that an adapted model answers, without examples; no language model is loaded.
-
-    Raises:
-        UserError: No adapted model there, or one of another version.
-    """
-    return _saved_task(_read_saved(_place(folder))[0])
-
-
-def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedModel:
-    """Load an adapted model, and the language model it needs.
-
-    Args:
-        folder: What `AdaptedModel.save` wrote, or a run folder (its chosen model).
-        model: The language model, if it is loaded already.
-
-    Raises:
-        UserError: No adapted model there, one of another version, or a language model that is not the one it was
-            adapted with.
-    """
-    about, pool = _read_saved(_place(folder))
-    task = _saved_task(about)
-    recipe = parse_recipe(about["recipe"]["name"], shots=max(1, about["recipe"]["k"]))
-    asker = None
-    if about["model"] is not None:
-        model = model or load_model(about["model"]["name"], **about["model"]["origin"])
-        if model.fingerprint != about["model"]["fingerprint"]:
-            raise UserError(
-                f"{folder} was adapted with other weights than those of '{model.name}' (fingerprint "
-                f"{about['model']['fingerprint'][:12]}, now {model.fingerprint[:12]}); adapt again."
-            )
-        prompt = dict(about["prompt"])
-        answer_tokens = prompt.pop("answer_tokens")
-        asker = Asker(task, model, composer_for(model, prompt["layout"]), answer_tokens)
-        if dict(asker.composer.record) != prompt:
-            raise UserError(
-                f"{folder} was adapted with another chat template than '{model.name}' has now; adapt again."
-            )
-        if recipe.training:
-            trained = model.trainable(recipe.training, seed=about["seed"])
-            trained.load_weights(_place(folder) / ADAPTER, about["adapter"]["fingerprint"])
-            asker = replace(asker, model=trained)
-    bits = {row["id"]: row.pop("bits") for row in pool if "bits" in row}
-    examples = [Example(**{**row, "choices": tuple(row.get("choices", ()))}) for row in pool]
-    how: Any = {"seed": about["seed"], "choice": about["choice"], "temperature": about["temperature"], "bits": bits}
-    return AdaptedModel(task, recipe, examples, asker, **how)

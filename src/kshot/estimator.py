@@ -14,12 +14,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from kshot.adaptation import Run, adapt
-from kshot.adapted import AdaptedModel, load
+from kshot.adapted import AdaptedModel
 from kshot.core.errors import UserError
 from kshot.core.protocols import LanguageModel
 from kshot.core.seeding import digest
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load import load_model
+from kshot.loading import load
 from kshot.recipe import parse_recipes
 from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import without_duplicates

@@ -1,6 +1,7 @@
 """Recipes: one way of adapting each, read from names with settings."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
@@ -146,13 +147,14 @@ def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
     return tuple(recipes)
 
 
-def parse_recipe(name: str, *, shots: int) -> Recipe:
-    """Read one recipe; see `parse_recipes`."""
+def parse_recipe(name: str, *, shots: int, moved: Mapping[str, str] | None = None) -> Recipe:
+    """Read one recipe; see `parse_recipes`. Settings that name a file which has `moved` are read with its new place."""
     base, settings = _split(name)
     pieces = [piece.partition("=") for piece in settings.split(",")] if settings else []
     values = {key.strip(): value.strip() for key, _, value in pieces}
     if len(values) < len(pieces):
         raise UserError(f"{name}: each setting must be there once; got '{settings}'.")
+    values |= {key: place for key, place in (moved or {}).items() if key in values}
     if base in TUNERS:
         return _tuned(name, base, values, shots=shots)
     if base in BASELINES:

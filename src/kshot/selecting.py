@@ -24,6 +24,8 @@ class _NoJudge:
     """Stands where a language model would have to be asked, but none was given."""
 
     selector: str
+    task: Task
+    progress: Progress
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         raise self._error
@@ -90,7 +92,7 @@ def select(
         raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
     if recipe.k != k:
         raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
-    judge: Judge = _NoJudge(selector)
+    judge: Judge = _NoJudge(selector, task, progress or Silence())
     if model:
         told = {"progress": progress or Silence(), "gradient_store": gradient_store or GradientStore(), "notes": notes}
         judge = replace(Asker.for_task(task, model, layout), **told)

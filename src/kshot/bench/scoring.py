@@ -39,7 +39,7 @@ def run(model: str = "demo") -> dict[str, float]:
     took, gaps = [], []
     for i, j in [sample[0], *sample]:  # the first one warms up
         prompt, answers = encoded[i]
-        one, value = _timed(lambda p=prompt, a=answers[j]: _naive(backbone, p, a))
+        one, value = _timed(lambda p=prompt, a=answers[j]: naive_log_prob(backbone, p, a))
         took.append(one)
         gaps.append(abs(value - scores[i][j]))
     naive = float(np.mean(took[1:])) * len(rows)
@@ -99,7 +99,8 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 @torch.inference_mode()
-def _naive(backbone: Backbone, prompt: tuple[int, ...], answer: tuple[int, ...]) -> float:
+def naive_log_prob(backbone: Backbone, prompt: tuple[int, ...], answer: tuple[int, ...]) -> float:
+    """Return the log-probability in nats of an answer by a forward pass of its own, with all logits."""
     ids = torch.tensor([[*prompt, *answer[:-1]]], device=backbone.device)
     logits = backbone.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].float()
     target = torch.tensor(answer, device=backbone.device)

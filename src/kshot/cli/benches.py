@@ -8,8 +8,8 @@ from kshot.core.errors import UserError, did_you_mean, missing_extra
 from kshot.core.plugins import find, resolve
 
 SPEED, QUALITY = (
-    ("scoring", "step", "gradients", "large-pool", "race", "overhead"),
-    ("weights", "guidance", "selection", "choice"),
+    ("scoring", "step", "gradients", "large-pool", "race", "overhead", "llm-feedback"),
+    ("weights", "guidance", "selection", "retrieval", "choice"),
 )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kshot import __version__
+from kshot.cli import retriever
 from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import parse_columns, read_config, recipe_names
 from kshot.cli.options import (
@@ -168,6 +169,7 @@ def _print_run(run: Any, metric: str) -> None:
 
 app.command()(select)
 app.command()(report)
+app.add_typer(retriever.app, name="retriever")
 
 
 @app.command()
@@ -182,7 +184,7 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
-    from kshot.adapted import load, saved_task
+    from kshot.loading import load, saved_task
     from kshot.tasks.inputs import read_inputs
 
     mapping = parse_columns(columns)
@@ -216,7 +218,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
-    from kshot.adapted import load
+    from kshot.loading import load
 
     is_file = Path(task).is_file()
     loaded = load_task(task, columns, kind_matters=not is_file)
@@ -321,7 +323,7 @@ def merge(
     out: Annotated[str, typer.Option(help="A new folder for the whole model.")],
 ) -> None:
     """Work trained weights into the language model, and write it as transformers loads it."""
-    from kshot.adapted import load
+    from kshot.loading import load
 
     load(folder).save_merged(out)
     stdout.print(f"model: {out}", markup=False)

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.gradients import GradientSettings, GradientStore
+from kshot.core.progress import Progress
 from kshot.core.training import Batch, Lesson, StepLog, Training, TrainingText
 from kshot.core.types import (
     Example,
@@ -246,6 +247,16 @@ class Composer(Protocol):
 class Judge(Protocol):
     """What selectors that need a language model may ask of it: how well demonstrations do on labelled examples."""
 
+    @property
+    def task(self) -> Task:
+        """Whose examples these are."""
+        ...
+
+    @property
+    def progress(self) -> Progress:
+        """Whom to tell of long work."""
+        ...
+
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         """Return the bits of each query's output behind its demonstrations, `[n_queries]`.
 
@@ -303,6 +314,28 @@ class Selector(Protocol):
 
         `query` is None where the choice is for the whole task.
         """
+        ...
+
+
+@runtime_checkable
+class LearningSelector(Selector, Protocol):
+    """A per-query selector with a model to train: again whenever the past has doubled; it chooses from all of it."""
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether `fit` has nothing to train."""
+        ...
+
+    def learnt(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
+        """Return a selector that has learnt from `pool`; arguments as `fit`."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what it has learnt."""
+        ...
+
+    def loaded(self, folder: Path) -> Self:
+        """Return the selector with what `save` wrote."""
         ...
 
 

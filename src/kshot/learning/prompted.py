@@ -9,7 +9,7 @@ import numpy as np
 
 from kshot.asking import Asker, normalised
 from kshot.core.errors import UserError
-from kshot.core.protocols import Judge, Selector
+from kshot.core.protocols import Judge, LearningSelector, Selector
 from kshot.core.seeding import generator
 from kshot.core.types import Example, FloatArray, Prediction, Prompt, Query
 from kshot.prompts.fitting import prompt_tokens
@@ -44,10 +44,11 @@ class PromptLearner:
     asker: Asker
     judge: Asker
     seed: int
-    _selector: Any = None  # fitted on a pool of `_n_pool` examples that ends with `_last`
+    _selector: Any = None  # fitted on `_pool`
     _for_all: list[int] | None = None  # what a task-level selector has chosen from it
-    _n_pool: int = -1
-    _last: Example | None = None
+    _pool: tuple[Example, ...] = ()
+    _learnt: LearningSelector | None = None  # from `_lesson`
+    _lesson: tuple[Example, ...] = ()
 
     def __post_init__(self):
         self.bits = ZeroShotBits(self.judge)
@@ -134,14 +135,24 @@ class PromptLearner:
         if selector is None or not query.past:
             return ()
         pool = query.past if selector.per_query else query.past[: refit_point(len(query.past))]
-        if len(pool) != self._n_pool or pool[-1] is not self._last:
-            self._selector = fitted(selector, pool, judge=self.judge, seed=self.seed)
-            self._n_pool, self._last, self._for_all = len(pool), pool[-1], None
+        if (pool := tuple(pool)) != self._pool:
+            self._selector = fitted(self._trained(selector, pool), pool, judge=self.judge, seed=self.seed)
+            self._pool, self._for_all = pool, None
         if selector.per_query:
             indices = chosen(self._selector, pool, self.recipe.k, query.example, seed=self.seed)
         else:
             indices = self._for_all = self._for_all or chosen(self._selector, pool, self.recipe.k, None, seed=self.seed)
         return shown(self.recipe, [pool[i] for i in indices], query.example, seed=self.seed, bits=self.bits)
+
+    def _trained(self, selector: Selector, pool: tuple[Example, ...]) -> Selector:
+        """Return a selector that learns, having learnt from the pool's first examples; others as they are."""
+        if not isinstance(selector, LearningSelector) or selector.has_learnt:
+            return selector
+        lesson = pool[: refit_point(len(pool))]
+        if self._learnt is None or lesson != self._lesson:
+            rng = generator(self.seed, "learn", len(lesson))
+            self._learnt, self._lesson = selector.learnt(lesson, judge=self.judge, rng=rng), lesson
+        return self._learnt
 
 
 def _without_content(query: Example) -> list[Example]:

@@ -14,6 +14,7 @@ from torch import nn
 
 from kshot.models.embedding import Encoder, fresh_cross_encoder, fresh_model, n_cut, quiet
 from kshot.models.encoder_losses import RetrieverLoss, RewardLoss
+from kshot.models.products import fast_products
 
 Columns = Mapping[str, Sequence[Any]]  # query, document_0 (the positive), …; scores where there is a teacher
 WARM_UP = 0.1  # of the steps; then the learning rate falls to 0, evenly
@@ -38,7 +39,8 @@ class RewardModel:
         for start in range(0, len(pairs), _SCORED_AT_ONCE):
             part = list(pairs[start : start + _SCORED_AT_ONCE])
             how: Any = {"activation_fn": nn.Identity(), "show_progress_bar": False}
-            found.append(np.asarray(self._model.predict(part, **how), dtype=np.float64))
+            with fast_products():
+                found.append(np.asarray(self._model.predict(part, **how), dtype=np.float64))
             if progress:
                 progress(len(part))
         return np.concatenate(found)
@@ -118,7 +120,8 @@ def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:
     from sentence_transformers.base.sampler import DefaultBatchSampler
     from torch.utils.data import SequentialSampler
 
-    return DefaultBatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
+    in_order: Any = SequentialSampler(dataset)
+    return DefaultBatchSampler(in_order, batch_size=batch_size, drop_last=drop_last)
 
 
 def _train(
@@ -132,7 +135,7 @@ def _train(
     from datasets import Dataset
 
     batch, cls = how["per_device_train_batch_size"], how.pop("cls")
-    with tempfile.TemporaryDirectory() as folder, _quiet_root():
+    with tempfile.TemporaryDirectory() as folder, _quiet_root(), fast_products():
         training = trainer(
             model=model, args=cls(output_dir=folder, **how), train_dataset=Dataset.from_dict(dict(columns)), loss=loss,
             callbacks=[_telling(progress, batch)] if progress else None,

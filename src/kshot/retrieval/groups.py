@@ -29,9 +29,7 @@ class Group:
 
 def usable(found: Sequence[Candidates]) -> list[Candidates]:
     """Return the queries that can be learnt from: with more than three candidates, of which three break no rule."""
-    return [
-        row for row in found if len(row.documents) > 3 and sorted(row.scores, reverse=True)[2] > -PENALTY
-    ]
+    return [row for row in found if len(row.documents) > 3 and sorted(row.scores, reverse=True)[2] > -PENALTY]
 
 
 def groups(
@@ -46,8 +44,8 @@ def groups(
 ) -> list[Group]:
     """Return a group for each query, in an order of its own for each epoch.
 
-    In epoch e the positive is number (e + seed) of the best `settings.positives`, round and round; the negatives are the
-    next `n_negatives` of the worst `settings.negatives`, whose order is drawn once. A positive is never a negative.
+    In epoch e the positive is number (e + seed) of the best `settings.positives`, round and round; the negatives are
+    the next `n_negatives` of the worst `settings.negatives`, whose order is drawn once. A positive is never a negative.
     Where there are too few, documents of the pool drawn at random fill the group.
 
     Args:

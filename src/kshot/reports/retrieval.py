@@ -1,0 +1,32 @@
+"""How retrievers compare, in lines of text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_FORM = "{:<34} {:<28} {:>10} {:>8} {:>10}"
+
+
+def by_category(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each task and selector, then the means of tasks of one kind and metric.
+
+    There is no mean of different metrics; held-out tasks are a kind of their own.
+
+    Args:
+        rows: With task, kind, held_out, selector, one_shot_nats, recall, metric, metric_name.
+    """
+    lines = [_FORM.format("task", "selector", "one alone", "recall", "metric")]
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        lines.append(_line(f"{row['task']} ({row['metric_name']})", row["selector"], [row]))
+        kind = f"{'held out: ' if row['held_out'] else ''}{row['kind']} ({row['metric_name']})"
+        groups.setdefault((kind, row["selector"]), []).append(row)
+    if any(len(some) > 1 for some in groups.values()):
+        lines += [_line(f"mean of {kind}", selector, some) for (kind, selector), some in groups.items()]
+    return lines
+
+
+def _line(name: str, selector: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    means = [float(np.mean([row[key] for row in rows])) for key in ("one_shot_nats", "recall", "metric")]
+    return _FORM.format(name, selector, *(f"{value:.3f}" for value in means))
