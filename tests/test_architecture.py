@@ -62,7 +62,10 @@ def test_imports_flow_one_way():
 
 
 def test_transformers_and_torch_stay_in_their_rooms():
-    users = {"transformers": {"models/hf.py", "models/embedding.py", "models/encoder_training.py"}, "peft": {"models/weights.py"}}
+    users = {
+        "transformers": {"models/hf.py", "models/embedding.py", "models/encoder_training.py"},
+        "peft": {"models/weights.py"},
+    }
     for package, allowed in users.items():
         found = {str(f.relative_to(SOURCE)) for f in files() if any(n.split(".")[0] == package for n in imports(f))}
         assert found == allowed

@@ -18,8 +18,8 @@ from kshot.core.protocols import LanguageModel
 from kshot.core.types import Example, FloatArray, Query, Task
 from kshot.learning.make import make_learner
 from kshot.recipe import parse_recipe
-from kshot.selection import order
 from kshot.retrieval.lexical import LexicalIndex
+from kshot.selection import order
 from kshot.selection.order import AS_SELECTED, ORDERS, ZeroShotBits, check_order
 
 WORDS = ("who", "painted", "the", "moon", "far", "")

@@ -17,10 +17,10 @@ from kshot.core.protocols import Selector
 from kshot.core.seeding import generator
 from kshot.core.types import Example, FloatArray
 from kshot.models.embedding import _load, load_encoder
+from kshot.retrieval.lexical import LexicalIndex, words
 from kshot.selection import SELECTORS
 from kshot.selection.all_past import AllPast
 from kshot.selection.best_of_n import BestOfN
-from kshot.retrieval.lexical import LexicalIndex, words
 from kshot.selection.bm25 import Bm25
 from kshot.selection.dense import Dense
 from kshot.selection.diverse import Diverse

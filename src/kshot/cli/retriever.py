@@ -51,8 +51,7 @@ def score(
     language_model = _model(model)
     with TerminalProgress() as progress:
         found = _opened(run, progress).score(language_model, iteration, layout=layout or "auto")
-    work = language_model.work
-    stdout.print(f"{sum(len(row.scores) for row in found)} scores, {work.scored} of them new", markup=False)
+    stdout.print(f"{sum(len(row.scores) for row in found)} scores", markup=False)
 
 
 @app.command()

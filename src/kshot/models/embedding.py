@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
+from logging import ERROR, getLogger
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -132,15 +133,19 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from printing bars and reports."""
+    """Keep transformers and sentence-transformers from printing bars and reports."""
     from transformers.utils import logging
 
     enabled, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    ours = getLogger("sentence_transformers")
+    its_level = ours.level
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    ours.setLevel(ERROR)
     try:
         yield
     finally:
+        ours.setLevel(its_level)
         logging.set_verbosity(level)
         if enabled:
             logging.enable_progress_bar()

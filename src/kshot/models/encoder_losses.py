@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
+_AT_ONCE = 32  # pairs that are padded to one length
+
 
 def reward_loss(scores: Tensor) -> Tensor:
     """Return -log softmax of the first column of `[n_groups, n_documents]`, the mean over groups, in nats."""
@@ -60,9 +62,15 @@ class RewardLoss(nn.Module):
         """Return the loss of a batch of groups."""
         queries, *documents = inputs
         pairs = [(query, text) for column in documents for query, text in zip(queries, column, strict=True)]
-        features = {name: value.to(self.model.device) for name, value in self.model.preprocess(pairs).items()
-                    if isinstance(value, Tensor)}  # fmt: skip
-        scores = self.model(features)["scores"].view(len(documents), len(queries))
+        order = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i])))  # little is padded among equals
+        found = torch.zeros(len(pairs), device=self.model.device)
+        parts = []
+        for start in range(0, len(order), _AT_ONCE):
+            features = self.model.preprocess([pairs[i] for i in order[start : start + _AT_ONCE]])
+            on_device = {k: v.to(self.model.device) for k, v in features.items() if isinstance(v, Tensor)}
+            parts.append(self.model(on_device)["scores"].flatten())
+        found = found.index_put((torch.tensor(order, device=self.model.device),), torch.cat(parts))
+        scores = found.view(len(documents), len(queries))
         return reward_loss(scores.T)
 
 

@@ -1,6 +1,5 @@
 """Training encoders on groups of documents, with sentence-transformers' own trainers."""
 
-import logging
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from kshot.models.embedding import Encoder, fresh_cross_encoder, fresh_model, n_
 from kshot.models.encoder_losses import RetrieverLoss, RewardLoss
 from kshot.models.products import fast_products
 
+Batches = Sequence[list[int]]  # the rows of each step
 Columns = Mapping[str, Sequence[Any]]  # query, document_0 (the positive), …; scores where there is a teacher
 WARM_UP = 0.1  # of the steps; then the learning rate falls to 0, evenly
 _SCORED_AT_ONCE = 32
@@ -47,15 +47,21 @@ class RewardModel:
 
 
 def train_reward_model(
-    name: str, columns: Columns, *, lr: float, batch: int, seed: int, progress: Callable[[int], None] | None = None
+    name: str,
+    columns: Columns,
+    batches: Batches,
+    *,
+    lr: float,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
 ) -> RewardModel:
-    """Train a cross-encoder to tell the first document of a group from the others, one pass in the order given.
+    """Train a cross-encoder to tell the first document of a group from the others.
 
     Args:
         name: The encoder it begins as, with a new head.
         columns: Texts by name, a row for each group.
+        batches: The rows of each step.
         lr: Highest learning rate of AdamW, after a tenth of the steps.
-        batch: Groups in a step.
         seed: For the head and dropout.
         progress: Called with the number of groups learnt since the last call.
     """
@@ -63,7 +69,7 @@ def train_reward_model(
 
     with _own_randomness(seed), quiet():
         model = fresh_cross_encoder(name)
-        how = _arguments(CrossEncoderTrainingArguments, lr=lr, batch=batch, seed=seed)
+        how = _arguments(CrossEncoderTrainingArguments, lr=lr, batches=batches, seed=seed)
         _train(CrossEncoderTrainer, model, RewardLoss(model), columns, how, progress)
     return RewardModel(model)
 
@@ -71,16 +77,16 @@ def train_reward_model(
 def train_retriever(
     name: str,
     columns: Columns,
+    batches: Batches,
     *,
     lr: float,
-    batch: int,
     alpha: float,
     temperature: float,
     distil: bool,
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> Encoder:
-    """Train a bi-encoder as `RetrieverLoss` says, one pass in the order given; embeddings of positions stay.
+    """Train a bi-encoder as `RetrieverLoss` says; embeddings of positions stay.
 
     Arguments as `train_reward_model` and `RetrieverLoss`; the column `scores` holds a teacher's.
     """
@@ -92,15 +98,16 @@ def train_retriever(
             if "position_embeddings" in weight:
                 values.requires_grad = False
         loss = RetrieverLoss(model, alpha, temperature, distil=distil)
-        how = _arguments(SentenceTransformerTrainingArguments, lr=lr, batch=batch, seed=seed)
+        how = _arguments(SentenceTransformerTrainingArguments, lr=lr, batches=batches, seed=seed)
         _train(SentenceTransformerTrainer, model, loss, columns, how, progress)
     return Encoder(model)
 
 
-def _arguments(cls: Any, *, lr: float, batch: int, seed: int) -> dict[str, Any]:
+def _arguments(cls: Any, *, lr: float, batches: Batches, seed: int) -> dict[str, Any]:
     return {
         "cls": cls,
-        "per_device_train_batch_size": batch,
+        "batches": batches,
+        "per_device_train_batch_size": max(map(len, batches)),
         "num_train_epochs": 1,
         "learning_rate": lr,
         "warmup_steps": WARM_UP,
@@ -108,7 +115,7 @@ def _arguments(cls: Any, *, lr: float, batch: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "use_cpu": True,
         "dataloader_pin_memory": False,
-        "batch_sampler": _in_order,
+        "batch_sampler": lambda dataset, **_: _sampler(dataset, batches),
         "save_strategy": "no",
         "logging_strategy": "no",
         "report_to": "none",
@@ -116,12 +123,19 @@ def _arguments(cls: Any, *, lr: float, batch: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:
+def _sampler(dataset: Any, batches: Batches) -> Any:
     from sentence_transformers.base.sampler import DefaultBatchSampler
-    from torch.utils.data import SequentialSampler
 
-    in_order: Any = SequentialSampler(dataset)
-    return DefaultBatchSampler(in_order, batch_size=batch_size, drop_last=drop_last)
+    class Planned(DefaultBatchSampler):
+        """Batches in the order given."""
+
+        def __iter__(self) -> Iterator[list[int]]:
+            return iter(batches)
+
+        def __len__(self) -> int:
+            return len(batches)
+
+    return Planned(dataset, batch_size=1, drop_last=False)
 
 
 def _train(
@@ -133,25 +147,28 @@ def _train(
     progress: Callable[[int], None] | None,
 ) -> None:
     from datasets import Dataset
+    from transformers import PrinterCallback
 
-    batch, cls = how["per_device_train_batch_size"], how.pop("cls")
-    with tempfile.TemporaryDirectory() as folder, _quiet_root(), fast_products():
+    model.model_card_data.widget = [{}]  # or it makes some, which takes a while, and prints
+    batches, cls = how.pop("batches"), how.pop("cls")
+    with tempfile.TemporaryDirectory() as folder, fast_products():
         training = trainer(
             model=model, args=cls(output_dir=folder, **how), train_dataset=Dataset.from_dict(dict(columns)), loss=loss,
-            callbacks=[_telling(progress, batch)] if progress else None,
+            callbacks=[_telling(progress, batches)] if progress else None,
         )  # fmt: skip
+        training.remove_callback(PrinterCallback)
         training.train()
     model.eval()
 
 
-def _telling(progress: Callable[[int], None], batch: int) -> Any:
+def _telling(progress: Callable[[int], None], batches: Batches) -> Any:
     from transformers import TrainerCallback
 
     class Telling(TrainerCallback):
         """Tells of each step."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            progress(batch)
+            progress(len(batches[state.global_step - 1]))
 
     return Telling()
 
@@ -167,14 +184,3 @@ def _own_randomness(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
-
-
-@contextmanager
-def _quiet_root() -> Iterator[None]:
-    """Keep what the trainers log at the level of information from the terminal."""
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.root.setLevel(level)

@@ -11,6 +11,7 @@ from itertools import chain
 
 from kshot.core.progress import Progress
 from kshot.core.protocols import Judge
+from kshot.core.seeding import generator
 from kshot.models.embedding import Encoder
 from kshot.retrieval.candidates import Candidates, by_meaning, by_words, draw
 from kshot.retrieval.corpus import Item, training_queries
@@ -60,12 +61,12 @@ def reward_scores(
     from kshot.models.encoder_training import train_reward_model
 
     ranked = usable(with_rules(scored, settings))
-    rows = _epochs(ranked, pools, settings, REWARD_NEGATIVES, settings.reward_epochs, seed=seed)
+    rows, batches = _epochs(ranked, pools, settings, REWARD_NEGATIVES, settings.reward_epochs, seed=seed)
     columns = {"query": [_asked(g.query, settings) for g in rows]} | _documents(rows)
     pairs = [(_asked(row.query, settings), d.document) for row in ranked for d in row.documents]
     progress.begin("learning the reward", len(rows))
-    how = {"lr": settings.reward_lr, "batch": settings.batch, "seed": seed}
-    model = train_reward_model(settings.reward_encoder, columns, progress=progress.advance, **how)
+    how = {"lr": settings.reward_lr, "seed": seed}
+    model = train_reward_model(settings.reward_encoder, columns, batches, progress=progress.advance, **how)
     if n := model.n_cut(pairs):
         progress.say(f"{n} of {len(pairs)} pairs are longer than what '{settings.reward_encoder}' reads, and are cut")
     progress.begin("rewarding candidates", len(pairs))
@@ -82,14 +83,15 @@ def distil(
     """
     from kshot.models.encoder_training import train_retriever
 
-    rows = _epochs(ranked, pools, settings, RETRIEVER_NEGATIVES, settings.epochs, seed=seed, same_label=False)
+    how = {"seed": seed, "same_label": False}
+    rows, batches = _epochs(ranked, pools, settings, RETRIEVER_NEGATIVES, settings.epochs, **how)
     columns = {"query": [g.query.query for g in rows]} | _documents(rows) | {"scores": [list(g.scores) for g in rows]}
     progress.begin("learning the retriever", len(rows))
     encoder = train_retriever(
         settings.encoder,
         columns,
+        batches,
         lr=settings.lr,
-        batch=settings.batch,
         alpha=settings.alpha,
         temperature=settings.temperature,
         distil=settings.target != "none",
@@ -141,13 +143,23 @@ def _epochs(
     *,
     seed: int,
     same_label: bool = True,
-) -> list[Group]:
+) -> tuple[list[Group], list[list[int]]]:
+    """Return the groups of all epochs, and the rows of each step, which are of one task.
+
+    Texts of another task are no test for a retriever that searches within one, and texts of one task are about as long.
+    """
     everything = list(chain.from_iterable(pools.values()))
     rows: list[Group] = []
+    batches: list[list[int]] = []
     for epoch in range(n_epochs):
         how = {"n_negatives": n_negatives, "epoch": epoch, "seed": seed, "same_label": same_label}
-        rows += groups(ranked, settings, everything, **how)
-    return rows
+        by_task: dict[str, list[int]] = {}
+        for group in groups(ranked, settings, everything, **how):
+            by_task.setdefault(group.query.task.name, []).append(len(rows))
+            rows.append(group)
+        cut = [some[i : i + settings.batch] for some in by_task.values() for i in range(0, len(some), settings.batch)]
+        batches += [cut[i] for i in generator(seed, "batches", epoch).permutation(len(cut))]
+    return rows, batches
 
 
 def _asked(query: Item, settings: RetrieverSettings) -> str:

@@ -1,0 +1,200 @@
+"""`kshot retriever`: stages that go on, and the trained retriever at work in another process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kshot
+from conftest import labelled_rows, write_task
+from encoders import make_tiny_encoder
+from kshot.core.errors import UserError
+from kshot.core.types import Task
+from kshot.models.embedding import load_encoder
+from kshot.retrieving import RetrieverRun, parse_settings
+from kshot.selection.llm_r import LlmR
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return make_tiny_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def quick(encoder):
+    """Settings that learn little, at once."""
+    return f"encoder={encoder},reward_encoder={encoder},queries=12,candidates=6,depth=12,epochs=1,reward_epochs=1"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, words_task, quick):
+    """A run of two iterations on one task."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    run = RetrieverRun.start(folder, [str(words_task)], settings=parse_settings(quick))
+    run.train(kshot.load_model("tiny"), iterations=2)
+    return folder
+
+
+def test_stages_one_by_one_make_what_train_makes(trained, words_task, quick, run_cli, tmp_path):
+    out = tmp_path / "run"
+    first = run_cli("retriever", "candidates", words_task, "--out", out, "--settings", quick)
+    assert "12 queries with 6 candidates each" in first.out
+    assert "72 scores" in run_cli("retriever", "score", out, "--model", "tiny").out
+    assert "queries to learn from" in run_cli("retriever", "reward", out).out
+    assert f"retriever: {out}" in run_cli("retriever", "distill", out).out.replace("\n", "")
+    for stage in ("candidates", "scores", "targets"):
+        name = f"iteration-1/{stage}.jsonl"
+        assert (out / name).read_text() == (trained / name).read_text()
+    ours, theirs = ((f / "iteration-1/retriever/model.safetensors").read_bytes() for f in (out, trained))
+    assert ours == theirs
+    names = {f.suffix for f in trained.rglob("*") if f.is_file()}
+    assert names <= {".json", ".jsonl", ".txt", ".safetensors", ".sqlite", ".sqlite-wal", ".sqlite-shm"}
+
+
+def test_scores_go_on_where_they_were_stopped(words_task, quick, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    run = RetrieverRun.start(tmp_path / "run", [str(words_task)], settings=parse_settings(quick))
+    run.candidates()
+    model, stored = kshot.load_model("tiny"), []
+
+    def stop(n: int) -> None:
+        stored.append(n)
+        if sum(stored) >= 20:
+            raise Stopped
+
+    run.progress.advance = stop
+    with pytest.raises(Stopped):
+        run.score(model)
+    run = RetrieverRun.open(tmp_path / "run")
+    again = kshot.load_model("tiny")
+    asked = []
+    with_store = again.with_store
+    again.with_store = lambda store: asked.append(with_store(store)) or asked[0]
+    found = run.score(again)
+    assert asked[0].work.reused >= 20
+    assert asked[0].work.scored == 72 - asked[0].work.reused
+    whole = RetrieverRun.start(tmp_path / "whole", [str(words_task)], settings=parse_settings(quick))
+    whole.candidates()
+    assert whole.score(kshot.load_model("tiny")) == found
+
+
+def test_evaluate_compares_with_others(trained, run_cli):
+    rows = run_cli("retriever", "evaluate", trained, "--model", "tiny", "-k", "3", "--limit", "4", "--json").json
+    assert [row["selector"] for row in rows] == ["random:fresh=true", "bm25", "dense", "llm-r"]
+    for row in rows:
+        assert row["n"] == 4
+        assert row["one_shot_nats"] < 0
+        assert 0 <= row["recall"] <= 1
+        assert row["metric_name"] == "accuracy"
+        assert row["low"] <= row["metric"] <= row["high"]
+    text = run_cli("retriever", "evaluate", trained, "--model", "tiny", "-k", "3", "--limit", "4", "--against", "").out
+    assert "words (accuracy)" in text
+    assert "mean of" not in text  # of one task there is none
+
+
+def test_held_out_tasks_are_measured_and_not_learnt_from(words_task, quick, tmp_path, run_cli):
+    other = write_task(tmp_path / "other", labelled_rows(20, start=40), labelled_rows(4, start=70))
+    run = RetrieverRun.start(
+        tmp_path / "run", [str(words_task), str(other)], held_out=["other"], settings=parse_settings(quick)
+    )
+    run.train(kshot.load_model("tiny"), iterations=1)
+    assert {row.query.task.name for row in run.candidates()} == {"words"}
+    rows = run_cli("retriever", "evaluate", run.folder, "--model", "tiny", "-k", "3", "--against", "", "--json").json
+    assert [(row["task"], row["held_out"]) for row in rows] == [("words", False), ("other", True)]
+
+
+def test_a_trained_retriever_answers_in_another_process(trained, words_task, tmp_path):
+    recipe = f"llm-r:retriever={trained},k=3"
+    run = kshot.adapt(str(words_task), "tiny", recipes=recipe, out=tmp_path / "run", limit=6)
+    best = tmp_path / "run" / "best"
+    assert (best / "retriever" / "model.safetensors").exists()
+    inputs = ["the cat and the saw", "a cake"]
+    code = f"import kshot; print(kshot.load({str(best)!r}).predict_proba({inputs!r}).tolist())"
+    moved = trained.with_name("elsewhere")
+    trained.rename(moved)  # the folder that it was trained in is not needed any more
+    try:
+        there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    finally:
+        moved.rename(trained)
+    assert json.loads(there) == run.best.predict_proba(inputs).tolist()
+
+
+def test_one_that_learns_in_the_run_is_saved_too(quick, tmp_path):
+    task = write_task(tmp_path / "task", labelled_rows(40))
+    run = kshot.adapt(str(task), "tiny", recipes=f"llm-r:k=2,{quick}", out=tmp_path / "run", limit=36)
+    rows = run.predictions["llm-r:k=2," + quick] if hasattr(run, "predictions") else None
+    assert rows is None or len(rows) == 36
+    probabilities = run.best.predict_proba(["a cat"]).tolist()
+    assert kshot.load(tmp_path / "run").predict_proba(["a cat"]).tolist() == probabilities
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("score", "RUN"), "--model must be given"),
+        (("candidates", "TASK", "--out", "NEW", "--settings", "candidates=30"), "'words' has 24 different ones"),
+        (("candidates", "TASK", "--out", "NEW", "--settings", "candidate=3"), "has no setting 'candidate'"),
+        (("candidates", "TASK", "--out", "NEW", "--hold-out", "x"), "--hold-out must name given tasks (words); got x"),
+        (("candidates", "TASK", "--out", "NEW", "--hold-out", "words"), "all are held out"),
+        (("candidates", "TASK", "--out", "RUN"), "holds a run with another"),
+        (("reward", "RUN", "--iteration", "5"), "run `kshot retriever score` first"),
+        (("distill", "RUN", "--iteration", "5"), "run `kshot retriever reward` first"),
+        (("candidates", "TASK", "--out", "RUN", "--settings", "QUICK", "--iteration", "5"), "retriever distill` first"),
+        (("train", "TASK", "--out", "NEW", "--iterations", "0", "--model", "tiny"), "--iterations must be 1 or more"),
+        (("score", "RUN", "--model", "scripted"), "All scores of a run must be of one model"),
+        (("evaluate", "RUN", "--model", "tiny", "--against", "diverse"), "must choose for each query; 'diverse' does"),
+        (("score", "EMPTY", "--model", "tiny"), "it has no readable manifest.json"),
+    ],
+)
+def test_what_is_refused(args, message, trained, words_task, quick, run_cli, tmp_path):
+    places = {"RUN": trained, "TASK": words_task, "NEW": tmp_path / "new", "QUICK": quick, "EMPTY": tmp_path / "none"}
+    found = run_cli("retriever", *(places.get(arg, arg) for arg in args))
+    assert found.code == 2, found.err
+    assert message in found.err.replace("\n", " ")
+
+
+def test_selectors_refuse_what_is_no_retriever_or_of_another_encoder(trained, tmp_path):
+    with pytest.raises(UserError, match=r"must be a retriever that kshot trained .* no readable retriever.json"):
+        LlmR(retriever=str(tmp_path))
+    with pytest.raises(UserError, match=r"encoder must be that of the retriever; .* got 'other/encoder'"):
+        LlmR(retriever=str(trained), encoder="other/encoder")
+    with pytest.raises(UserError, match=r"llm-r:mmr must be in 0..1; got 2"):
+        LlmR(mmr=2)
+    with pytest.raises(UserError, match="llm-r:iterations must be 1 or more; got 0"):
+        LlmR(iterations=0)
+    about = trained / "iteration-2" / "retriever" / "retriever.json"
+    text = about.read_text()
+    about.write_text(text.replace('"format": 1', '"format": 9'))
+    try:
+        with pytest.raises(UserError, match="must have format 1, which this kshot reads; got 9"):
+            LlmR(retriever=str(trained))
+    finally:
+        about.write_text(text)
+
+
+def test_runs_of_adapt_are_none_of_retriever(words_task, tmp_path, run_cli):
+    kshot.adapt(str(words_task), "tiny", recipes="zero-shot", out=tmp_path / "run", limit=3)
+    found = run_cli("retriever", "reward", tmp_path / "run")
+    assert found.code == 2
+    assert "must be a run of `kshot retriever`" in found.err
+
+
+def test_selection_equals_brute_force_and_near_copies_give_way(trained, words_task):
+    task = Task.load(str(words_task))
+    pool, query = list(task.train[:12]), task.test[0]
+    model = load_encoder(str(trained / "iteration-2" / "retriever"))
+    documents = model.embed([f"{e.input}\n{e.output}" for e in pool])
+    nearest = (documents @ model.embed([query.input])[0]).argsort()[::-1][:4].tolist()
+    chosen = kshot.select(
+        Task("t", task.kind, tuple(pool), labels=task.labels), f"llm-r:retriever={trained}", 4, query=query
+    )
+    assert [e.id for e in chosen] == [pool[i].id for i in nearest[::-1]]  # the best stands next to the query
+    doubled = tuple(pool) + tuple(type(e)(f"{e.input} ", e.output, f"{e.id}-again") for e in pool)
+    copies = Task("t", task.kind, doubled, labels=task.labels)
+    assert Path(trained).exists()
+    plain = kshot.select(copies, f"llm-r:retriever={trained}", 4, query=query)
+    assert [e.id for e in plain] == [e.id for e in chosen]  # rows that ask the same are left out
