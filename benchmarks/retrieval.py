@@ -27,17 +27,17 @@ from kshot.evaluation.retrieval import RetrievalScores, evaluate_retrieval
 from kshot.recipe import parse_recipe
 from kshot.retrieval.corpus import read_pools
 from kshot.retrieval.learn import distil, targets
-from kshot.retrieval.saved import save_retriever
+from kshot.retrieval.saved import fingerprint, save_retriever
 from kshot.runs.record import write_json, write_text
 from kshot.runs.store import SqliteStore
 
 K = 8
 BASELINES = ("random:fresh=true", "bm25", "dense")
 VARIANTS = {  # how a retriever is trained, beside the default
-    "no-reward": {"target": "llm"},
-    "reward-without-answer": {"reward_sees_answer": False},
+    "reward": {"target": "reward"},
+    "reward-without-answer": {"target": "reward", "reward_sees_answer": False},
     "contrastive-only": {"target": "none"},
-    "no-label-rule": {"label_rule": False},
+    "label-rule": {"label_rule": True},
 }
 RESULTS = Path("docs/results")
 
@@ -116,7 +116,9 @@ def train(unit: Unit, data: str, model: str, folder: Path) -> dict[str, Any]:
             found = [row for file, pool in zip(files, pools.values(), strict=True) for row in kept(file, pool)]
             ranked += targets(found, pools, settings, seed=SEED, progress=progress)
         encoder = distil(ranked, pools, settings, seed=SEED, progress=progress)
-    save_retriever(encoder, folder_of(unit.what, folder), {"encoder": settings.encoder})
+    save_retriever(
+        encoder, folder_of(unit.what, folder), {"encoder": settings.encoder}, [fingerprint(row.query) for row in ranked]
+    )
     return {"queries": len(ranked)}
 
 

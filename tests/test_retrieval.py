@@ -18,12 +18,12 @@ from kshot.engine.load import load_model
 from kshot.models.encoder_losses import RetrieverLoss, contrastive_loss, distillation_loss, reward_loss
 from kshot.retrieval.candidates import Candidates, by_words, draw
 from kshot.retrieval.corpus import Item, option_texts, read_pool, read_pools, training_queries
-from kshot.retrieval.feedback import PENALTY, one_shot, with_rules
+from kshot.retrieval.feedback import PENALTY, one_shot, standardised, with_rules
 from kshot.retrieval.groups import groups, usable
 from kshot.retrieval.learn import find_candidates, learn, reward_scores
 from kshot.retrieval.settings import RetrieverSettings
 
-SMALL = RetrieverSettings(queries=100, candidates=8, depth=20, batch=16)
+SMALL = RetrieverSettings(queries=100, candidates=8, depth=20, label_rule=True)
 
 
 def task(n: int = 24, name: str = "t", kind: str = "classification") -> Task:
@@ -150,6 +150,19 @@ def test_rules_mark_down_other_labels_and_other_tasks(settings, expected):
     row = replace(row, documents=(*row.documents, stranger), scores=(-1.0, -1.0, -1.0))
     (found,) = with_rules([row], settings)
     assert [score + 1 for score in found.scores] == expected
+
+
+def test_standardised_scores_have_the_same_spread_for_all_queries():
+    row = replace(ranked(4), scores=(-1.0, -2.0, -6.0, -PENALTY - 2))
+    found = standardised(row, 2.0).scores
+    assert np.mean(found[:3]) == pytest.approx(0)
+    assert np.std(found[:3]) == pytest.approx(2)
+    assert found[3] == row.scores[3]
+    wider = replace(row, scores=(-10.0, -20.0, -60.0, -PENALTY - 2))
+    assert standardised(wider, 2.0).scores == pytest.approx(found)
+    equal = replace(row, scores=(-3.0,) * 4)
+    assert standardised(equal, 2.0).scores == (0, 0, 0, 0)
+    assert standardised(nothing := replace(row, scores=(-PENALTY,) * 4), 2.0) == nothing
 
 
 def test_documents_of_other_tasks_never_outrank_those_of_the_own():
@@ -351,7 +364,7 @@ def test_a_reward_model_ranks_what_it_has_not_seen(tiny_encoder):
     rewarded = reward_scores(scored, pools, settings, seed=0, progress=Told())
     assert [row.query for row in rewarded] == [row.query for row in scored]
     firsts = [row.documents[int(np.argmax(row.scores))] for row in rewarded]
-    assert np.mean(["rose" in d.query for d in firsts]) > 0.9  # of 16, two are
+    assert np.mean(["rose" in d.query for d in firsts]) > 0.8  # of 16, two are
     again = reward_scores(scored, pools, settings, seed=0, progress=Silence())
     assert again == rewarded
     assert not told

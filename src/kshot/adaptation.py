@@ -17,7 +17,7 @@ from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, UserError, missing_extra
 from kshot.core.gradients import GradientStore
 from kshot.core.progress import Progress, Silence
-from kshot.core.protocols import LanguageModel
+from kshot.core.protocols import LanguageModel, LearningSelector
 from kshot.core.seeding import digest, generator
 from kshot.core.types import Task, Work
 from kshot.engine.load import load_model
@@ -156,7 +156,7 @@ def adapt(
         kept = GradientStore(folder / "gradients")
         asker = replace(asker, model=language_model.with_store(store), gradient_store=kept)
         judge = replace(judge, model=judge.model.with_store(store), gradient_store=kept) if judge else None
-        _say(progress, task, asker, stream)
+        _say(progress, task, asker, stream, chosen_recipes)
         measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, limits, began)
         named = ",".join(recipe.name for recipe in chosen_recipes)
         repeat = _command(
@@ -283,7 +283,7 @@ def check_model(
             asker.composer.compose(task, (example,), example)
 
 
-def _say(progress: Progress, task: Task, asker: Asker, stream: Stream) -> None:
+def _say(progress: Progress, task: Task, asker: Asker, stream: Stream, recipes: Sequence[Recipe]) -> None:
     """Tell what a user should know before the run."""
     said = [*task.notes, asker.model.remark]
     if isinstance(asker.composer, Chat):
@@ -299,6 +299,12 @@ def _say(progress: Progress, task: Task, asker: Asker, stream: Stream) -> None:
             f"{len(unseen)} of {len(task.labels)} labels have no example: {first}{', …' if unseen[5:] else ''}; "
             "recipes that train unlearn these, add examples of them"
         )
+    for recipe in recipes:
+        if isinstance(recipe.selector, LearningSelector) and (n := recipe.selector.n_known(task)):
+            said.append(
+                f"{recipe.name}: its retriever has learnt from {n} of the {len(task.train)} examples; what is measured "
+                "on these is too good. Hold the task out (`kshot retriever --hold-out`), or let llm-r learn in the run"
+            )
     for text in said:
         if text:
             progress.say(text)

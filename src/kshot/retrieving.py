@@ -26,7 +26,7 @@ from kshot.retrieval.candidates import Candidates
 from kshot.retrieval.corpus import Item, option_texts, read_pools
 from kshot.retrieval.feedback import one_shot
 from kshot.retrieval.learn import distil, find_candidates, targets
-from kshot.retrieval.saved import save_retriever
+from kshot.retrieval.saved import fingerprint, save_retriever
 from kshot.retrieval.settings import RetrieverSettings
 from kshot.runs.record import open_run, read_manifest, write_json, write_jsonl
 from kshot.runs.store import SqliteStore
@@ -172,7 +172,8 @@ class RetrieverRun:
             rows = list(chain.from_iterable(ranked))
             encoder = distil(rows, self.pools, self.settings, seed=self.seed, progress=self.progress)
             about = {"encoder": self.settings.encoder, "tasks": [t.name for t in self.tasks], "iteration": iteration}
-            save_retriever(encoder, folder, {**about, "settings": asdict(self.settings), "seed": self.seed})
+            about |= {"settings": asdict(self.settings), "seed": self.seed}
+            save_retriever(encoder, folder, about, [fingerprint(row.query) for row in rows])
         return folder
 
     def train(self, model: LanguageModel, *, iterations: int = 2, layout: str = "auto") -> Path:

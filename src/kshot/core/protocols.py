@@ -267,10 +267,7 @@ class Judge(Protocol):
         ...
 
     def answer_log_probs(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
-        """Return the log-probability in nats of each query's output, a token on average, `[n_queries]`.
-
-        Arguments as `code_lengths`; of equal first demonstrations the model reads them once.
-        """
+        """Return the mean log-probability in nats of the tokens of each query's output; as `code_lengths`."""
         ...
 
     def gradients(self, examples: Sequence[Example], how: GradientSettings, *, seed: int) -> NDArray[np.float32]:
@@ -289,9 +286,8 @@ class Judge(Protocol):
 class Selector(Protocol):
     """Chooses and orders demonstrations, for a whole task or for each query.
 
-    `per_query` says which: a per-query selector is fitted on all the past at every step of a stream, a
-    task-level one again whenever the past has doubled. One that asks the judge for more than scores says so in an
-    attribute `needs`, a set of `Capability`.
+    `per_query` says which: a per-query selector is fitted on all the past at every step of a stream, a task-level one
+    again whenever the past has doubled. One that asks the judge for more than scores says so in an attribute `needs`.
     """
 
     @property
@@ -324,6 +320,10 @@ class LearningSelector(Selector, Protocol):
     @property
     def has_learnt(self) -> bool:
         """Whether `fit` has nothing to train."""
+        ...
+
+    def n_known(self, task: Task) -> int:
+        """Return how many of a task's training examples it has learnt from before."""
         ...
 
     def learnt(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:

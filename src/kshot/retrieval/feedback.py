@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+import numpy as np
+
 from kshot.core.protocols import Judge
 from kshot.retrieval.candidates import Candidates
 from kshot.retrieval.corpus import Item
@@ -48,6 +50,20 @@ def with_rules(found: Sequence[Candidates], settings: RetrieverSettings) -> list
         )
         for row in found
     ]
+
+
+def standardised(row: Candidates, sharpness: float) -> Candidates:
+    """Return a query's candidates with scores of mean 0 and standard deviation `sharpness` over those within the rules.
+
+    Those that break a rule keep their distance.
+    """
+    scores = np.array(row.scores)
+    within = scores > -PENALTY
+    some = scores[within]
+    if not len(some):
+        return row
+    scaled = (scores - some.mean()) / max(float(some.std()), 1e-6) * sharpness
+    return replace(row, scores=tuple(np.where(within, scaled, scores).tolist()))
 
 
 def n_broken(query: Item, document: Item, settings: RetrieverSettings) -> int:

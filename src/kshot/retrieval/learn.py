@@ -15,7 +15,7 @@ from kshot.core.seeding import generator
 from kshot.models.embedding import Encoder
 from kshot.retrieval.candidates import Candidates, by_meaning, by_words, draw
 from kshot.retrieval.corpus import Item, training_queries
-from kshot.retrieval.feedback import one_shot, with_rules
+from kshot.retrieval.feedback import one_shot, standardised, with_rules
 from kshot.retrieval.groups import RETRIEVER_NEGATIVES, REWARD_NEGATIVES, Group, groups, usable
 from kshot.retrieval.settings import RetrieverSettings
 
@@ -110,7 +110,8 @@ def targets(
     """Return candidates with the scores that the retriever learns from, as `settings.target` says."""
     if settings.target == "reward":
         return reward_scores(scored, pools, settings, seed=seed, progress=progress)
-    return usable(with_rules(scored, settings))
+    ranked = usable(with_rules(scored, settings))
+    return [standardised(row, settings.sharpness) for row in ranked] if settings.target == "llm" else ranked
 
 
 def learn(

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
+from kshot.core.seeding import digest
+from kshot.core.types import Task
 from kshot.models.embedding import Encoder
+from kshot.retrieval.corpus import Item, option_texts
 from kshot.runs.record import write_folder
 
 ABOUT, FORMAT = "retriever.json", 1
@@ -22,22 +25,36 @@ class SavedRetriever:
         folder: Where it is.
         encoder: What it was before training, by name.
         weights: The sha256 of its weights.
+        queries: The fingerprints of what it has learnt from.
     """
 
     folder: Path
     encoder: str
     weights: str
+    queries: frozenset[str]
+
+    def n_known(self, task: Task) -> int:
+        """Return how many of a task's training examples it has learnt from."""
+        plain = option_texts(task)
+        return len(self.queries & {fingerprint(Item(plain, e)) for e in plain.train})
 
 
-def save_retriever(encoder: Encoder, folder: Path, about: Mapping[str, Any]) -> None:
+def fingerprint(query: Item) -> str:
+    """Return what tells one query from others, short; the text itself is not kept."""
+    return digest(query.query)[:16]
+
+
+def save_retriever(encoder: Encoder, folder: Path, about: Mapping[str, Any], queries: Iterable[str]) -> None:
     """Write a retriever: safetensors and JSON, whole or not at all.
 
     Args:
         encoder: The trained encoder.
         folder: Where; what is there is replaced.
         about: How it was learnt, with the name of its `encoder` before training.
+        queries: Fingerprints of what it has learnt from.
     """
-    text = json.dumps({"format": FORMAT, **about}, ensure_ascii=False, indent=1) + "\n"
+    known = sorted(set(queries))
+    text = json.dumps({"format": FORMAT, **about, "queries": known}, ensure_ascii=False, indent=1) + "\n"
     write_folder(folder, {ABOUT: text}, more=encoder.save)
 
 
@@ -65,4 +82,4 @@ def read_retriever(folder: str | Path) -> SavedRetriever:
         ) from None
     if about.get("format") != FORMAT:
         raise UserError(f"{folder} must have format {FORMAT}, which this kshot reads; got {about.get('format')}.")
-    return SavedRetriever(folder, about["encoder"], identity)
+    return SavedRetriever(folder, about["encoder"], identity, frozenset(about["queries"]))

@@ -21,8 +21,10 @@ class RetrieverSettings:
         mixed: Candidates come from the pool of all tasks, not from the query's own alone.
         label_rule: In classification a candidate with another label than the query's is marked down by 100.
         other_task_rule: A candidate of another task is marked down by 100.
-        target: What the retriever's scores are drawn to: "reward", the reward model's; "llm", the language model's own;
-            "none", nothing: only its best candidate is to be found.
+        target: What the retriever's scores are drawn to: "llm", the language model's own; "reward", those of a reward
+            model that has learnt from them; "none", nothing: only the best candidate is to be found.
+        sharpness: With the target "llm" scores are divided by their standard deviation over a query's candidates, times
+            this: log-probabilities are narrow for some queries and wide for others.
         reward_sees_answer: The reward model reads the query's answer too.
         positives: A positive is one of so many best.
         negatives: Negatives are among so many worst.
@@ -43,16 +45,17 @@ class RetrieverSettings:
     candidates: int = 16
     depth: int = 100
     mixed: bool = False
-    label_rule: bool = True
+    label_rule: bool = False
     other_task_rule: bool = True
-    target: str = "reward"
+    target: str = "llm"
+    sharpness: float = 2.0
     reward_sees_answer: bool = True
     positives: int = 3
     negatives: int = 16
     reward_epochs: int = 3
     reward_lr: float = 5e-5
-    epochs: int = 6
-    lr: float = 5e-5
+    epochs: int = 3
+    lr: float = 1e-4
     batch: int = 16
     alpha: float = 0.2
     temperature: float = 0.01
@@ -70,7 +73,7 @@ class RetrieverSettings:
         ):
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be {least} or more; got {getattr(self, name)}.")
-        for name in ("reward_lr", "lr", "alpha", "temperature"):
+        for name in ("reward_lr", "lr", "alpha", "sharpness", "temperature"):
             value = getattr(self, name)
             if not isfinite(value) or value < 0 or (value == 0 and name == "temperature"):
                 raise UserError(f"{name} must be a number, 0 or more (temperature above 0); got {value}.")

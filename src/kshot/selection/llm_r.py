@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
 from kshot.core.protocols import Capability, Judge
-from kshot.core.types import Example
+from kshot.core.types import Example, Task
 from kshot.models.embedding import Encoder, fresh_model, load_encoder
 from kshot.retrieval.corpus import Item
 from kshot.retrieval.learn import learn
-from kshot.retrieval.saved import read_retriever, save_retriever
+from kshot.retrieval.saved import fingerprint, read_retriever, save_retriever
 from kshot.retrieval.settings import RetrieverSettings
 from kshot.selection.nearest import nearest_last, query_text
 
@@ -51,6 +51,8 @@ class LlmR(RetrieverSettings):
     _encoder: Encoder | None = field(default=None, repr=False, compare=False)
     _embeddings: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
+    _lesson: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
     per_query = True
 
     def __post_init__(self):
@@ -78,6 +80,10 @@ class LlmR(RetrieverSettings):
         """Whether there is a retriever, so that `fit` trains none."""
         return bool(self.retriever) or self._encoder is not None
 
+    def n_known(self, task: Task) -> int:
+        """Return how many of a task's training examples the retriever has learnt from."""
+        return read_retriever(self.retriever).n_known(task) if self.retriever else 0
+
     def learnt(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Return a selector with a retriever that has learnt from `pool`; with few examples, the encoder as it is."""
         seed = int(rng.integers(2**31))
@@ -88,13 +94,14 @@ class LlmR(RetrieverSettings):
         settings, task = replace(settings, candidates=most), judge.task
         pools = {task.name: [Item(task, e) for e in pool]}
         how = {"iterations": self.iterations, "seed": seed, "progress": judge.progress}
-        return replace(self, _encoder=learn(pools, {task.name: judge}, settings, **how))
+        encoder = learn(pools, {task.name: judge}, settings, **how)
+        return replace(self, _encoder=encoder, _lesson=tuple(map(fingerprint, pools[task.name])))
 
     def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Embed the pool, `[n_pool, dim]`, behind training if there is no retriever yet."""
         if not self.has_learnt:
             return self.learnt(pool, judge=judge, rng=rng).fit(pool, judge=judge, rng=rng)
-        encoder = self._encoder or _retriever(str(read_retriever(self.retriever).folder), self._weights)
+        encoder = self._ready
         embeddings = encoder.embed([Item(judge.task, e).document for e in pool])
         return replace(self, _encoder=encoder, _embeddings=embeddings.astype(np.float64))
 
@@ -122,13 +129,18 @@ class LlmR(RetrieverSettings):
 
     def save(self, folder: Path) -> None:
         """Write the retriever."""
-        assert self._encoder is not None
         saved = read_retriever(self.retriever) if self.retriever else None
-        save_retriever(self._encoder, folder, {"encoder": saved.encoder if saved else self.encoder})
+        name, queries = (saved.encoder, saved.queries) if saved else (self.encoder, self._lesson)
+        save_retriever(self._ready, folder, {"encoder": name}, queries)
 
     def loaded(self, folder: Path) -> Self:
         """Return the selector with the retriever that `save` wrote."""
-        return replace(self, retriever="", _encoder=_retriever(str(folder), read_retriever(folder).weights))
+        return replace(self, retriever=str(folder), encoder=read_retriever(folder).encoder)
+
+    @property
+    def _ready(self) -> Encoder:
+        assert self.has_learnt, "learnt or fit comes before"
+        return self._encoder or _retriever(str(read_retriever(self.retriever).folder), self._weights)
 
 
 @lru_cache(maxsize=4)
