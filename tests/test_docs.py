@@ -58,7 +58,15 @@ def test_the_page_of_recipes_is_current():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/extending.md", "docs/tasks.md", "docs/selection.md", "docs/design/main-job.md"]
+    "page",
+    [
+        "README.md",
+        "docs/extending.md",
+        "docs/tasks.md",
+        "docs/selection.md",
+        "docs/retrieval.md",
+        "docs/design/main-job.md",
+    ],
 )
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text("utf-8")):

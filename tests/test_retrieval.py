@@ -402,7 +402,7 @@ def test_texts_that_an_encoder_cuts_are_counted(tiny_encoder):
         ),
         (
             lambda: find_candidates(read_pools([task(6)]), SMALL, seed=0),
-            "more examples than candidates; query t/. has 5 other examples, and candidates=8",
+            "more examples than candidates; 't' has 6 different ones, and candidates=8. Use candidates=5",
         ),
     ],
 )

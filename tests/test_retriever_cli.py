@@ -176,6 +176,22 @@ def test_selectors_refuse_what_is_no_retriever_or_of_another_encoder(trained, tm
         about.write_text(text)
 
 
+def test_where_the_rules_leave_nothing_it_is_said(quick, tmp_path):
+    rows = [{"input": f"text {i}", "output": str(i)} for i in range(20)]
+    task = write_task(tmp_path / "task", rows, card={"kind": "classification"})
+    run = RetrieverRun.start(tmp_path / "run", [str(task)], settings=parse_settings(f"{quick},label_rule=true"))
+    run.candidates()
+    run.score(kshot.load_model("tiny"))
+    with pytest.raises(UserError, match="three candidates within the rules; there is none. .* label_rule=false"):
+        run.reward()
+
+
+def test_adapt_says_what_a_retriever_knows_already(trained, words_task, tmp_path, run_cli):
+    args = ("--model", "tiny", "--recipes", f"llm-r:retriever={trained},k=2", "--limit", "3", "--out", tmp_path / "r")
+    said = run_cli("adapt", words_task, *args).err.replace("\n", " ")
+    assert "its retriever has learnt from 12 of the 24 examples; what is measured on these is too good" in said
+
+
 def test_runs_of_adapt_are_none_of_retriever(words_task, tmp_path, run_cli):
     kshot.adapt(str(words_task), "tiny", recipes="zero-shot", out=tmp_path / "run", limit=3)
     found = run_cli("retriever", "reward", tmp_path / "run")

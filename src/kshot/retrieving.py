@@ -22,7 +22,7 @@ from kshot.core.types import Task
 from kshot.evaluation.retrieval import RetrievalScores, evaluate_retrieval
 from kshot.models.embedding import Encoder, fresh_model
 from kshot.recipe import parse_recipe
-from kshot.retrieval.candidates import Candidates
+from kshot.retrieval.candidates import Candidates, check_enough
 from kshot.retrieval.corpus import Item, option_texts, read_pools
 from kshot.retrieval.feedback import one_shot
 from kshot.retrieval.learn import distil, find_candidates, targets
@@ -91,7 +91,8 @@ class RetrieverRun:
         for task, pool in zip(tasks, run.pools.values(), strict=True):
             if n := len(task.train) - len(pool):
                 progress.say(f"{task.name}: {n} repeated examples are left out")
-            run._check_size(task.name, len(pool))
+            if task.name not in held_out:
+                check_enough(task.name, len(pool), settings)
         places = [source if ":" in source else str(Path(source).resolve()) for source in sources]
         fingerprints = {task.name: task.fingerprint for task in tasks}
         about = {"tasks": fingerprints, "held_out": sorted(held_out), "seed": seed, **asdict(settings)}
@@ -124,7 +125,7 @@ class RetrieverRun:
             encoder = None if iteration == 1 else self._retriever(iteration - 1)
             learnt = {name: pool for name, pool in self.pools.items() if name not in self.held_out}
             searched = self.pools if self.settings.mixed else learnt
-            found = find_candidates(searched, self.settings, seed=self.seed + iteration - 1, encoder=encoder)
+            found = find_candidates(searched, self.settings, seed=self.seed, iteration=iteration, encoder=encoder)
             return [row for row in found if row.query.task.name in learnt]
 
         return self._once(self._file(iteration, "candidates"), find)
@@ -227,11 +228,6 @@ class RetrieverRun:
         if file.exists():
             return self._kept(file, file.stem)
         found = make()
-        if not found:
-            raise UserError(
-                "A retriever must have queries to learn from; of none are three candidates within the rules. Use more "
-                "candidates, or label_rule=false."
-            )
         file.parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(file, map(_row, found))
         return found
@@ -262,13 +258,6 @@ class RetrieverRun:
             raise UserError(
                 f"All scores of a run must be of one model; {self.folder} has those of '{kept['name']}', now "
                 f"'{model.name}'. Give another --out."
-            )
-
-    def _check_size(self, name: str, n: int) -> None:
-        if name not in self.held_out and n <= self.settings.candidates:
-            raise UserError(
-                f"A task must have more examples than candidates; '{name}' has {n} different ones, and candidates="
-                f"{self.settings.candidates}. Use --settings candidates={max(4, n - 1)}, or more examples."
             )
 
 

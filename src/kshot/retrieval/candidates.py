@@ -43,6 +43,15 @@ def by_meaning(pool: Sequence[Item], encoder: Encoder) -> Search:
     return lambda query: np.round(embeddings @ encoder.embed([query.query])[0], 9)
 
 
+def check_enough(name: str, n: int, settings: RetrieverSettings) -> None:
+    """Raise a UserError unless a task's `n` examples are more than candidates."""
+    if n <= settings.candidates:
+        raise UserError(
+            f"A task must have more examples than candidates; '{name}' has {n} different ones, and candidates="
+            f"{settings.candidates}. Use candidates={max(4, n - 1)}, or more examples."
+        )
+
+
 def draw(
     pool: Sequence[Item], queries: Sequence[Item], search: Search, settings: RetrieverSettings, *, seed: int
 ) -> list[Candidates]:
@@ -58,19 +67,12 @@ def draw(
         settings: How many.
         seed: For the draws; each query's depend on the seed and itself alone.
 
-    Raises:
-        UserError: A query has fewer other documents than it must have.
     """
     found = []
     for query in queries:
         begins = query.query
         order = np.argsort(-search(query), kind="stable")
         others = [pool[i] for i in order if pool[i].key != query.key and not pool[i].query.startswith(begins)]
-        if len(others) < settings.candidates:
-            raise UserError(
-                f"A task must have more examples than candidates; query {query.key} has {len(others)} other examples, "
-                f"and candidates={settings.candidates}. Use fewer candidates, or more examples."
-            )
         best = others[: settings.depth]
         drawn = generator(seed, "candidates", query.key).permutation(len(best))[: settings.candidates]
         found.append(Candidates(query, tuple(best[i] for i in drawn)))

@@ -23,8 +23,8 @@ class Item:
 
     @property
     def query(self) -> str:
-        """What an encoder reads of a query: the input with its context."""
-        return self.example.text
+        """What an encoder reads of a query: the input with its context, without choices that it lists."""
+        return replace(self.example, input=_unlisted(self.task, self.example)).text
 
     @property
     def answer(self) -> str:
@@ -49,15 +49,19 @@ def option_texts(task: Task) -> Task:
     if task.kind != "multiple_choice" or not task.choices_in_input:
         return task
 
-    def unlisted(e: Example) -> Example:
-        letters = task.candidates(e)
-        lines = [f"{letter} {choice}" for letter, choice in zip(letters, e.choices, strict=True)]
-        text = e.input.rstrip().removesuffix("\n".join(lines)).rstrip().removesuffix("Options:").rstrip()
-        output = e.choices[letters.index(e.output)] if e.output else ""
-        return replace(e, input=text, output=output, references=())
+    def plain(e: Example) -> Example:
+        return replace(e, input=_unlisted(task, e), output=Item(task, e).answer, references=())
 
-    train, test = (tuple(map(unlisted, split)) for split in (task.train, task.test))
+    train, test = (tuple(map(plain, split)) for split in (task.train, task.test))
     return replace(task, train=train, test=test, choices_in_input=False)
+
+
+def _unlisted(task: Task, e: Example) -> str:
+    """Return the input without the choices that stand at its end."""
+    if task.kind != "multiple_choice" or not task.choices_in_input:
+        return e.input
+    lines = [f"{letter} {choice}" for letter, choice in zip(task.candidates(e), e.choices, strict=True)]
+    return e.input.rstrip().removesuffix("\n".join(lines)).rstrip().removesuffix("Options:").rstrip()
 
 
 def read_pool(task: Task) -> list[Item]:

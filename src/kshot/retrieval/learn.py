@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from kshot.core.errors import UserError
 from kshot.core.progress import Progress
 from kshot.core.protocols import Judge
 from kshot.core.seeding import generator
 from kshot.models.embedding import Encoder
-from kshot.retrieval.candidates import Candidates, by_meaning, by_words, draw
+from kshot.retrieval.candidates import Candidates, by_meaning, by_words, check_enough, draw
 from kshot.retrieval.corpus import Item, training_queries
 from kshot.retrieval.feedback import one_shot, standardised, with_rules
 from kshot.retrieval.groups import RETRIEVER_NEGATIVES, REWARD_NEGATIVES, Group, groups, usable
@@ -23,26 +24,28 @@ Pools = Mapping[str, Sequence[Item]]  # each task's documents, by its name
 
 
 def find_candidates(
-    pools: Pools, settings: RetrieverSettings, *, seed: int, encoder: Encoder | None = None
+    pools: Pools, settings: RetrieverSettings, *, seed: int, iteration: int = 1, encoder: Encoder | None = None
 ) -> list[Candidates]:
     """Draw candidates for the training queries of all tasks.
 
     Args:
         pools: Each task's documents, of which the queries are drawn.
         settings: How many of what.
-        seed: For the draws.
+        seed: For the queries, which are the same in each iteration, and the draws.
+        iteration: Which one.
         encoder: The current retriever; None, in the first iteration, searches by words.
 
     Raises:
-        UserError: As `draw`.
+        UserError: A task has fewer examples than candidates.
     """
     everything = list(chain.from_iterable(pools.values()))
     found = []
-    for pool in pools.values():
+    for name, pool in pools.items():
+        check_enough(name, len(pool), settings)
         searched = everything if settings.mixed else pool
         search = by_words(searched) if encoder is None else by_meaning(searched, encoder)
         queries = training_queries(pool, settings.queries, seed=seed)
-        found += draw(searched, queries, search, settings, seed=seed)
+        found += draw(searched, queries, search, settings, seed=seed + iteration - 1)
     return found
 
 
@@ -107,7 +110,16 @@ def distil(
 def targets(
     scored: Sequence[Candidates], pools: Pools, settings: RetrieverSettings, *, seed: int, progress: Progress
 ) -> list[Candidates]:
-    """Return candidates with the scores that the retriever learns from, as `settings.target` says."""
+    """Return candidates with the scores that the retriever learns from, as `settings.target` says.
+
+    Raises:
+        UserError: There is no query that can be learnt from.
+    """
+    if not usable(with_rules(scored, settings)):
+        raise UserError(
+            "A retriever must have queries to learn from, with three candidates within the rules; there is none. Use "
+            "more candidates, or label_rule=false."
+        )
     if settings.target == "reward":
         return reward_scores(scored, pools, settings, seed=seed, progress=progress)
     ranked = usable(with_rules(scored, settings))
@@ -126,8 +138,8 @@ def learn(
     """Run all stages, `iterations` times; each begins with the untrained encoder and learns from all scores so far."""
     encoder: Encoder | None = None
     ranked: list[Candidates] = []
-    for number in range(iterations):
-        found = find_candidates(pools, settings, seed=seed + number, encoder=encoder)
+    for number in range(1, iterations + 1):
+        found = find_candidates(pools, settings, seed=seed, iteration=number, encoder=encoder)
         scored = one_shot(found, judges)
         ranked += targets(scored, pools, settings, seed=seed, progress=progress)
         encoder = distil(ranked, pools, settings, seed=seed, progress=progress)

@@ -11,7 +11,7 @@ from kshot.core.errors import UserError
 from kshot.core.seeding import digest
 from kshot.core.types import Task
 from kshot.models.embedding import Encoder
-from kshot.retrieval.corpus import Item, option_texts
+from kshot.retrieval.corpus import Item
 from kshot.runs.record import write_folder
 
 ABOUT, FORMAT = "retriever.json", 1
@@ -35,8 +35,7 @@ class SavedRetriever:
 
     def n_known(self, task: Task) -> int:
         """Return how many of a task's training examples it has learnt from."""
-        plain = option_texts(task)
-        return len(self.queries & {fingerprint(Item(plain, e)) for e in plain.train})
+        return len(self.queries & {fingerprint(Item(task, e)) for e in task.train})
 
 
 def fingerprint(query: Item) -> str:

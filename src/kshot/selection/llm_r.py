@@ -37,6 +37,7 @@ class LlmR(RetrieverSettings):
         iterations: Rounds of training; from the second on the retriever of the last one draws the candidates.
         mmr: How much likeness to those already taken counts against an example, 0 (not at all) to 1: near copies of one
             text tell no more than it does.
+        weights: What is in `retriever`, for the recipe's fingerprint; no setting.
 
     Source: Wang, Yang and Wei (2024), LLM-R, https://arxiv.org/abs/2307.07164; `mmr`: Carbonell and Goldstein (1998),
     https://doi.org/10.1145/290941.291025.
@@ -47,7 +48,7 @@ class LlmR(RetrieverSettings):
     retriever: str = ""
     iterations: int = 1
     mmr: float = 0.0
-    _weights: str = ""  # those of `retriever`, for the recipe's fingerprint
+    weights: str = field(default="", init=False)
     _encoder: Encoder | None = field(default=None, repr=False, compare=False)
     _embeddings: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
@@ -68,7 +69,7 @@ class LlmR(RetrieverSettings):
                     f"llm-r:encoder must be that of the retriever; {self.retriever} was trained from "
                     f"'{saved.encoder}', got '{self.encoder}'. Leave encoder out, or train another retriever."
                 )
-            object.__setattr__(self, "_weights", saved.weights)
+            object.__setattr__(self, "weights", saved.weights)
 
     @property
     def needs(self) -> frozenset[Capability]:
@@ -140,7 +141,7 @@ class LlmR(RetrieverSettings):
     @property
     def _ready(self) -> Encoder:
         assert self.has_learnt, "learnt or fit comes before"
-        return self._encoder or _retriever(str(read_retriever(self.retriever).folder), self._weights)
+        return self._encoder or _retriever(str(read_retriever(self.retriever).folder), self.weights)
 
 
 @lru_cache(maxsize=4)
