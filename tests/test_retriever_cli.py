@@ -3,16 +3,23 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
 from encoders import make_tiny_encoder
+from kshot.asking import Asker
 from kshot.core.errors import UserError
-from kshot.core.types import Task
+from kshot.core.progress import Silence
+from kshot.core.seeding import generator
+from kshot.core.types import Example, Query, Task
+from kshot.learning.make import make_learner
 from kshot.models.embedding import load_encoder
+from kshot.models.scripted import ScriptedModel
+from kshot.recipe import parse_recipe
 from kshot.retrieving import RetrieverRun, parse_settings
 from kshot.selection.llm_r import LlmR
 
@@ -199,18 +206,65 @@ def test_runs_of_adapt_are_none_of_retriever(words_task, tmp_path, run_cli):
     assert "must be a run of `kshot retriever`" in found.err
 
 
-def test_selection_equals_brute_force_and_near_copies_give_way(trained, words_task):
+def test_selection_equals_brute_force(trained, words_task):
     task = Task.load(str(words_task))
-    pool, query = list(task.train[:12]), task.test[0]
+    pool, query = task.train[:12], task.test[0]
     model = load_encoder(str(trained / "iteration-2" / "retriever"))
     documents = model.embed([f"{e.input}\n{e.output}" for e in pool])
     nearest = (documents @ model.embed([query.input])[0]).argsort()[::-1][:4].tolist()
-    chosen = kshot.select(
-        Task("t", task.kind, tuple(pool), labels=task.labels), f"llm-r:retriever={trained}", 4, query=query
-    )
+    small = Task("t", task.kind, pool, labels=task.labels)
+    chosen = kshot.select(small, f"llm-r:retriever={trained}", 4, query=query)
     assert [e.id for e in chosen] == [pool[i].id for i in nearest[::-1]]  # the best stands next to the query
-    doubled = tuple(pool) + tuple(type(e)(f"{e.input} ", e.output, f"{e.id}-again") for e in pool)
-    copies = Task("t", task.kind, doubled, labels=task.labels)
-    assert Path(trained).exists()
-    plain = kshot.select(copies, f"llm-r:retriever={trained}", 4, query=query)
-    assert [e.id for e in plain] == [e.id for e in chosen]  # rows that ask the same are left out
+
+
+class Known:
+    """An encoder that knows what its texts mean."""
+
+    def __init__(self, **vectors: tuple[float, ...]):
+        self.vectors = vectors
+
+    def embed(self, texts):
+        return np.array([self.vectors[text.split()[0]] for text in texts])
+
+
+class Nobody:
+    """A judge that is not asked."""
+
+    task = Task("t", "generation", ())
+    progress = Silence()
+
+
+def test_near_copies_give_way_with_mmr():
+    encoder = Known(query=(1, 0, 0), best=(0.9, 0.4, 0), copy=(0.89, 0.41, 0), other=(0.7, 0, 0.7), far=(0, 0, 1))
+    pool = [Example(text, "answer", text) for text in ("far", "copy", "other", "best")]
+
+    def chosen(**settings: float) -> list[str]:
+        selector = LlmR(**settings, _encoder=encoder).fit(pool, judge=Nobody(), rng=generator(0))
+        found = selector.select(Example("query", "", "q"), 3, rng=generator(0))
+        return [pool[i].id for i in found]
+
+    assert chosen() == ["other", "copy", "best"]
+    assert chosen(mmr=0.5) == ["copy", "other", "best"]
+    assert chosen(mmr=0.9) == ["other", "far", "best"]
+
+
+def test_along_a_stream_it_learns_from_the_past_alone_whenever_that_has_doubled():
+    lessons: list[int] = []
+
+    @dataclass(frozen=True)
+    class Learning(LlmR):
+        def learnt(self, pool, *, judge, rng):
+            lessons.append(len(pool))
+            return replace(self, _encoder=Known(text=(1, 0), **{"": (0, 1)}))
+
+        def fit(self, pool, *, judge, rng):
+            assert self.has_learnt
+            lessons.append(-len(pool))
+            return super().fit(pool, judge=judge, rng=rng)
+
+    examples = tuple(Example(f"text {i}", "ab"[i % 2], str(i)) for i in range(9))
+    task = Task("t", "classification", examples, labels=("a", "b"))
+    recipe = replace(parse_recipe("llm-r:k=2", shots=2), selector=Learning())
+    learner = make_learner(recipe, task, Asker.for_task(task, ScriptedModel()), seed=0)
+    learner.predict([Query(e, examples[:i]) for i, e in enumerate(examples)])
+    assert lessons == [1, -1, 2, -2, -3, 4, -4, -5, -6, -7, 8, -8]
