@@ -63,14 +63,13 @@ class RewardLoss(nn.Module):
         queries, *documents = inputs
         pairs = [(query, text) for column in documents for query, text in zip(queries, column, strict=True)]
         order = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i])))  # little is padded among equals
-        found = torch.zeros(len(pairs), device=self.model.device)
         parts = []
         for start in range(0, len(order), _AT_ONCE):
             features = self.model.preprocess([pairs[i] for i in order[start : start + _AT_ONCE]])
             on_device = {k: v.to(self.model.device) for k, v in features.items() if isinstance(v, Tensor)}
             parts.append(self.model(on_device)["scores"].flatten())
-        found = found.index_put((torch.tensor(order, device=self.model.device),), torch.cat(parts))
-        scores = found.view(len(documents), len(queries))
+        places = torch.argsort(torch.tensor(order, device=self.model.device))
+        scores = torch.cat(parts)[places].view(len(documents), len(queries))
         return reward_loss(scores.T)
 
 

@@ -4,6 +4,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,13 @@ def train_reward_model(
         seed: For the head and dropout.
         progress: Called with the number of groups learnt since the last call.
     """
-    from sentence_transformers import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers import CrossEncoderTrainer as Trainer
+    from sentence_transformers import CrossEncoderTrainingArguments as Arguments
 
     with _own_randomness(seed), quiet():
         model = fresh_cross_encoder(name)
-        how = _arguments(CrossEncoderTrainingArguments, lr=lr, batches=batches, seed=seed)
-        _train(CrossEncoderTrainer, model, RewardLoss(model), columns, how, progress)
+        plan = _Plan(columns, batches, lr, seed, progress)
+        plan.run(Trainer, Arguments, model, RewardLoss(model))
     return RewardModel(model)
 
 
@@ -90,7 +92,8 @@ def train_retriever(
 
     Arguments as `train_reward_model` and `RetrieverLoss`; the column `scores` holds a teacher's.
     """
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import SentenceTransformerTrainer as Trainer
+    from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
 
     with _own_randomness(seed), quiet():
         model = fresh_model(name)
@@ -98,29 +101,49 @@ def train_retriever(
             if "position_embeddings" in weight:
                 values.requires_grad = False
         loss = RetrieverLoss(model, alpha, temperature, distil=distil)
-        how = _arguments(SentenceTransformerTrainingArguments, lr=lr, batches=batches, seed=seed)
-        _train(SentenceTransformerTrainer, model, loss, columns, how, progress)
+        plan = _Plan(columns, batches, lr, seed, progress)
+        plan.run(Trainer, Arguments, model, loss)
     return Encoder(model)
 
 
-def _arguments(cls: Any, *, lr: float, batches: Batches, seed: int) -> dict[str, Any]:
-    return {
-        "cls": cls,
-        "batches": batches,
-        "per_device_train_batch_size": max(map(len, batches)),
-        "num_train_epochs": 1,
-        "learning_rate": lr,
-        "warmup_steps": WARM_UP,
-        "weight_decay": 0.0,
-        "seed": seed,
-        "use_cpu": True,
-        "dataloader_pin_memory": False,
-        "batch_sampler": lambda dataset, **_: _sampler(dataset, batches),
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
+@dataclass(frozen=True)
+class _Plan:
+    """What is learnt in which order; see `train_reward_model`."""
+
+    columns: Columns
+    batches: Batches
+    lr: float
+    seed: int
+    progress: Callable[[int], None] | None
+
+    def run(self, trainer: Any, arguments: Any, model: Any, loss: nn.Module) -> None:
+        """Train a model with a trainer of sentence-transformers, once over all batches."""
+        from datasets import Dataset
+        from transformers import PrinterCallback
+
+        model.model_card_data.widget = [{}]  # or it makes some, which takes a while, and prints
+        with tempfile.TemporaryDirectory() as folder, fast_products():
+            how = arguments(
+                output_dir=folder,
+                per_device_train_batch_size=max(map(len, self.batches)),
+                num_train_epochs=1,
+                learning_rate=self.lr,
+                warmup_steps=WARM_UP,
+                seed=self.seed,
+                use_cpu=True,
+                dataloader_pin_memory=False,
+                batch_sampler=lambda dataset, **_: _sampler(dataset, self.batches),
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            )
+            data = Dataset.from_dict(dict(self.columns))
+            callbacks = [_telling(self.progress, self.batches)] if self.progress else None
+            training = trainer(model=model, args=how, train_dataset=data, loss=loss, callbacks=callbacks)
+            training.remove_callback(PrinterCallback)
+            training.train()
+        model.eval()
 
 
 def _sampler(dataset: Any, batches: Batches) -> Any:
@@ -136,29 +159,6 @@ def _sampler(dataset: Any, batches: Batches) -> Any:
             return len(batches)
 
     return Planned(dataset, batch_size=1, drop_last=False)
-
-
-def _train(
-    trainer: Any,
-    model: Any,
-    loss: nn.Module,
-    columns: Columns,
-    how: dict[str, Any],
-    progress: Callable[[int], None] | None,
-) -> None:
-    from datasets import Dataset
-    from transformers import PrinterCallback
-
-    model.model_card_data.widget = [{}]  # or it makes some, which takes a while, and prints
-    batches, cls = how.pop("batches"), how.pop("cls")
-    with tempfile.TemporaryDirectory() as folder, fast_products():
-        training = trainer(
-            model=model, args=cls(output_dir=folder, **how), train_dataset=Dataset.from_dict(dict(columns)), loss=loss,
-            callbacks=[_telling(progress, batches)] if progress else None,
-        )  # fmt: skip
-        training.remove_callback(PrinterCallback)
-        training.train()
-    model.eval()
 
 
 def _telling(progress: Callable[[int], None], batches: Batches) -> Any:
