@@ -352,7 +352,9 @@ class RoseJudge(RuleJudge):
 
 def test_a_reward_model_ranks_what_it_has_not_seen(tiny_encoder):
     t = planted(120)
-    settings = RetrieverSettings(reward_encoder=tiny_encoder, candidates=16, depth=80, reward_lr=5e-3, reward_epochs=3)
+    settings = RetrieverSettings(
+        reward_encoder=tiny_encoder, queries=60, candidates=12, depth=80, reward_lr=1e-2, reward_epochs=4
+    )
     pools, judges = read_pools([t]), {"planted": RoseJudge(t)}
     scored = one_shot(find_candidates(pools, settings, seed=0), judges)
     told: list[str] = []
@@ -363,8 +365,10 @@ def test_a_reward_model_ranks_what_it_has_not_seen(tiny_encoder):
 
     rewarded = reward_scores(scored, pools, settings, seed=0, progress=Told())
     assert [row.query for row in rewarded] == [row.query for row in scored]
-    firsts = [row.documents[int(np.argmax(row.scores))] for row in rewarded]
-    assert np.mean(["rose" in d.query for d in firsts]) > 0.8  # of 16, two are
+    can = [row for row in rewarded if any("rose" in d.query for d in row.documents)]
+    assert 20 < len(can) < 60
+    firsts = [row.documents[int(np.argmax(row.scores))] for row in can]
+    assert np.mean(["rose" in d.query for d in firsts]) > 0.9
     again = reward_scores(scored, pools, settings, seed=0, progress=Silence())
     assert again == rewarded
     assert not told
