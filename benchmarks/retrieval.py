@@ -40,6 +40,7 @@ VARIANTS = {  # how a retriever is trained, beside the default
     "label-rule": {"label_rule": True},
 }
 RESULTS = Path("docs/results")
+FEEDBACK = RESULTS / "retrieval-feedback.jsonl"  # a unit's scores a line: what costs most, for other machines
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,10 @@ def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
     units = [unit for phase in phases for unit in phase]
     measured = [u for u in units if u.kind == "measure"]
     restore_units([(u.name, asdict(u)) for u in measured], folder / "units", RESULTS / "retrieval.json")
+    for line in FEEDBACK.read_text("utf-8").splitlines() if FEEDBACK.exists() else ():
+        file = Unit(**(found := json.loads(line))["unit"]).file(folder)
+        if not file.exists():
+            write_json(file, found)
     for phase in phases:
         files = [unit.file(folder) for unit in phase]
         commands = [(f, [sys.executable, __file__, u.name, data, model, str(folder)])
@@ -187,6 +192,9 @@ def write(units: Sequence[Unit], folder: Path) -> dict[str, Any]:
     head = json.dumps(found, indent=1, sort_keys=True).removesuffix("\n}")
     write_text(RESULTS / "retrieval.json", f'{head},\n "rows": [\n{lines}\n]\n}}\n')
     write_text(RESULTS / "retrieval.md", page(found, rows))
+    scored = [unit.file(folder) for phase in planned() for unit in phase if unit.kind == "feedback"]
+    kept = [json.loads(file.read_text("utf-8")) for file in scored if file.exists()]
+    write_text(FEEDBACK, "".join(json.dumps(unit, separators=(",", ":")) + "\n" for unit in kept))
     return found
 
 
