@@ -20,6 +20,7 @@ from kshot.learning.make import make_learner
 from kshot.models.embedding import load_encoder
 from kshot.models.scripted import ScriptedModel
 from kshot.recipe import parse_recipe
+from kshot.reports.retrieval import by_category
 from kshot.retrieving import RetrieverRun, parse_settings
 from kshot.selection.llm_r import LlmR
 
@@ -268,3 +269,42 @@ def test_along_a_stream_it_learns_from_the_past_alone_whenever_that_has_doubled(
     learner = make_learner(recipe, task, Asker.for_task(task, ScriptedModel()), seed=0)
     learner.predict([Query(e, examples[:i]) for i, e in enumerate(examples)])
     assert lessons == [1, -1, 2, -2, -3, 4, -4, -5, -6, -7, 8, -8]
+
+
+def test_the_benchmark_of_feedback_compares_equal_things(run_cli, monkeypatch):
+    for name, few in {"N_POOL": 12, "N_QUERIES": 10, "N_CANDIDATES": 4, "N_NAIVE": 4}.items():
+        monkeypatch.setattr(f"kshot.bench.llm_feedback.{name}", few)
+    found = run_cli("bench", "llm-feedback", "--model", "tiny", "--json").json
+    assert found["max_abs_diff_nats"] < 1e-4
+    assert found["pairs_per_second"] > 0
+    assert found["speedup_vs_naive"] > 0
+
+
+@pytest.mark.slow
+def test_feedback_is_fast_and_exact_on_the_real_model(run_cli):
+    found = run_cli("bench", "llm-feedback", "--json").json
+    assert found["speedup_vs_naive"] >= 4
+    assert found["max_abs_diff_nats"] <= 1e-3
+
+
+def test_the_table_never_mixes_metrics_nor_held_out_tasks():
+    def row(task: str, kind: str, metric: str, value: float, *, held_out: bool = False) -> dict[str, object]:
+        measured = {"one_shot_nats": -value, "recall": 0.5, "metric": value, "metric_name": metric}
+        return {"task": task, "kind": kind, "held_out": held_out, "selector": "bm25", **measured}
+
+    rows = [
+        row("a", "classification", "accuracy", 0.25),
+        row("b", "classification", "accuracy", 0.75),
+        row("c", "classification", "macro_f1", 0.1),
+        row("d", "classification", "accuracy", 0.9, held_out=True),
+    ]
+    lines = [" ".join(line.split()) for line in by_category(rows)]
+    assert lines[1:] == [
+        "a (accuracy) bm25 -0.250 0.500 0.250",
+        "b (accuracy) bm25 -0.750 0.500 0.750",
+        "c (macro_f1) bm25 -0.100 0.500 0.100",
+        "held out: d (accuracy) bm25 -0.900 0.500 0.900",
+        "mean of classification (accuracy) bm25 -0.500 0.500 0.500",
+        "mean of classification (macro_f1) bm25 -0.100 0.500 0.100",
+        "mean of held out: classification (accuracy) bm25 -0.900 0.500 0.900",
+    ]

@@ -212,6 +212,7 @@ class RetrieverRun:
         for task in tested:
             asker = replace(Asker.for_task(task, model.with_store(store)), progress=self.progress)
             for name, recipe in recipes.items():
+                self.progress.say(f"{task.name}: {name}")
                 rows = evaluate_retrieval(asker, recipe, task.train, task.test[:limit], seed=self.seed)
                 found.append((task, name, rows))
         store.close()

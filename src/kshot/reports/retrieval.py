@@ -19,8 +19,9 @@ def by_category(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [_FORM.format("task", "selector", "one alone", "recall", "metric")]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
-        lines.append(_line(f"{row['task']} ({row['metric_name']})", row["selector"], [row]))
-        kind = f"{'held out: ' if row['held_out'] else ''}{row['kind']} ({row['metric_name']})"
+        mark = "held out: " if row["held_out"] else ""
+        lines.append(_line(f"{mark}{row['task']} ({row['metric_name']})", row["selector"], [row]))
+        kind = f"{mark}{row['kind']} ({row['metric_name']})"
         groups.setdefault((kind, row["selector"]), []).append(row)
     if any(len(some) > 1 for some in groups.values()):
         lines += [_line(f"mean of {kind}", selector, some) for (kind, selector), some in groups.items()]
