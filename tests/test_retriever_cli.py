@@ -272,7 +272,7 @@ def test_along_a_stream_it_learns_from_the_past_alone_whenever_that_has_doubled(
 
 
 def test_the_benchmark_of_feedback_compares_equal_things(run_cli, monkeypatch):
-    for name, few in {"N_POOL": 12, "N_QUERIES": 10, "N_CANDIDATES": 4, "N_NAIVE": 4}.items():
+    for name, few in {"N_POOL": 6, "N_QUERIES": 5, "N_CANDIDATES": 4, "N_TOKENS": 20, "N_NAIVE": 4}.items():
         monkeypatch.setattr(f"kshot.bench.llm_feedback.{name}", few)
     found = run_cli("bench", "llm-feedback", "--model", "tiny", "--json").json
     assert found["max_abs_diff_nats"] < 1e-4
