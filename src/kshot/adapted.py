@@ -120,10 +120,10 @@ class AdaptedModel:
         elif recipe.selector and not recipe.selector.per_query:
             pool = selected(recipe, pool, None, judge=replace(judge, notes=notes.append), seed=seed)
             choice = {**choice, "selection": notes[0]} if notes else choice
-        elif isinstance(recipe.selector, LearningSelector):  # trained once, not anew for each prediction
-            recipe = replace(recipe, selector=fitted(recipe.selector, pool, judge=judge, seed=seed))
         elif recipe.order == MOST_CONFIDENT_LAST:  # any of them may be shown to a query
             known = dict(zip((e.id for e in pool), ZeroShotBits(judge)(pool), strict=True))
+        if isinstance(recipe.selector, LearningSelector):  # trained once, not anew for each prediction
+            recipe = replace(recipe, selector=fitted(recipe.selector, pool, judge=judge, seed=seed))
         return cls(asker.task, recipe, pool, asker, seed=seed, choice=choice, temperature=temperature, bits=known)
 
     @property
