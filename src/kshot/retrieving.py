@@ -152,7 +152,7 @@ class RetrieverRun:
         return self._once(file, ask)
 
     def reward(self, iteration: int = 1) -> list[Candidates]:
-        """Return the candidates with the scores that the retriever learns from, those of a reward model in the main.
+        """Return the candidates with the scores that the retriever learns from, as `settings.target` says.
 
         Raises:
             UserError: There are no scores yet, or none can be learnt from.

@@ -57,7 +57,7 @@ def score(
 @app.command()
 @guarded
 def reward(run: RunArgument, iteration: IterationOption = 1) -> None:
-    """Train the reward model on the scores, and score all candidates with it."""
+    """Make of the scores what the retriever learns from; with target=reward a reward model learns them first."""
     with TerminalProgress() as progress:
         found = _opened(run, progress).reward(iteration)
     stdout.print(f"{len(found)} queries to learn from", markup=False)
@@ -66,7 +66,7 @@ def reward(run: RunArgument, iteration: IterationOption = 1) -> None:
 @app.command()
 @guarded
 def distill(run: RunArgument, iteration: IterationOption = 1) -> None:
-    """Train the retriever on the rewards."""
+    """Train the retriever on what `reward` has made."""
     with TerminalProgress() as progress:
         folder = _opened(run, progress).distill(iteration)
     stdout.print(f"retriever: {folder}", markup=False)

@@ -1,8 +1,8 @@
 """The stages of learning a retriever, in memory: candidates, scores, reward, distillation, and again.
 
 Source: Wang, Yang and Wei (2024), LLM-R, https://arxiv.org/abs/2307.07164, and its official code.
-Differs: candidates are searched within the query's own task unless `mixed`; smaller encoders, and steps by the number
-of queries instead of fixed ones.
+Differs: candidates are searched within the query's own task unless `mixed`; the retriever learns from the scores
+themselves unless `target=reward`; smaller encoders, and steps by the number of queries instead of fixed ones.
 """
 
 from collections.abc import Mapping, Sequence

@@ -52,8 +52,8 @@ class RetrieverSettings:
     reward_sees_answer: bool = True
     positives: int = 3
     negatives: int = 16
-    reward_epochs: int = 3
-    reward_lr: float = 5e-5
+    reward_epochs: int = 2
+    reward_lr: float = 1e-4
     epochs: int = 3
     lr: float = 1e-4
     batch: int = 16

@@ -26,9 +26,8 @@ LEAST = 32  # examples to learn from; with fewer the encoder searches as it is
 class LlmR(RetrieverSettings):
     """Take the `k` examples that a trained retriever finds nearest to the query, the nearest last.
 
-    The retriever learns from the language model's own scores: it asks how probable the right answer is behind each of
-    some candidates, a reward model learns to tell the best from the worst, and an encoder learns from the reward. An
-    example is searched by its input with its answer. With a `retriever` nothing is trained; without one it is trained
+    The retriever learns from the language model's own scores: how probable it finds the right answer behind each of some
+    candidates alone. An example is searched by its input with its answer. With a `retriever` nothing is trained; without one it is trained
     on the examples themselves, along a stream at 32, 64, 128, … of them: queries x candidates scorings of one
     demonstration each, and minutes of training on a CPU.
 
@@ -41,8 +40,9 @@ class LlmR(RetrieverSettings):
 
     Source: Wang, Yang and Wei (2024), LLM-R, https://arxiv.org/abs/2307.07164; `mmr`: Carbonell and Goldstein (1998),
     https://doi.org/10.1145/290941.291025.
-    Differs: MiniLM instead of E5-base and ELECTRA-base; trained on the task's own examples unless a retriever of many
-    tasks is named; `mmr` is not in the paper.
+    Differs: MiniLM instead of E5-base and ELECTRA-base; learns from the scores, standardised for each query, as they
+    were the better teacher here than a reward model (`target=reward`); no label rule; trained on the task's own
+    examples unless a retriever of many tasks is named; `mmr` is not in the paper.
     """
 
     retriever: str = ""
@@ -51,7 +51,6 @@ class LlmR(RetrieverSettings):
     weights: str = field(default="", init=False)
     _encoder: Encoder | None = field(default=None, repr=False, compare=False)
     _embeddings: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
-
     _lesson: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     per_query = True
