@@ -26,10 +26,10 @@ LEAST = 32  # examples to learn from; with fewer the encoder searches as it is
 class LlmR(RetrieverSettings):
     """Take the `k` examples that a trained retriever finds nearest to the query, the nearest last.
 
-    The retriever learns from the language model's own scores: how probable it finds the right answer behind each of some
-    candidates alone. An example is searched by its input with its answer. With a `retriever` nothing is trained; without one it is trained
-    on the examples themselves, along a stream at 32, 64, 128, … of them: queries x candidates scorings of one
-    demonstration each, and minutes of training on a CPU.
+    The retriever learns from the language model's own scores: how probable it finds the right answer behind each of
+    some candidates alone. An example is searched by its input with its answer. With a `retriever` nothing is trained;
+    without one it is trained on the examples themselves, along a stream at 32, 64, 128, … of them: queries x candidates
+    scorings of one demonstration each, and minutes of training on a CPU.
 
     Attributes:
         retriever: A folder of `kshot retriever train`; empty trains one.
