@@ -111,6 +111,7 @@ def test_held_out_tasks_are_measured_and_not_learnt_from(words_task, quick, tmp_
     )
     run.train(kshot.load_model("tiny"), iterations=1)
     assert {row.query.task.name for row in run.candidates()} == {"words"}
+    assert set(run.pools) == {"words"}  # nor are its texts negatives
     rows = run_cli("retriever", "evaluate", run.folder, "--model", "tiny", "-k", "3", "--against", "", "--json").json
     assert [(row["task"], row["held_out"]) for row in rows] == [("words", False), ("other", True)]
 

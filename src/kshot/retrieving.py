@@ -88,11 +88,11 @@ class RetrieverRun:
         if set(held_out) == set(names):
             raise UserError("A retriever must have a task to learn from; all are held out.")
         run = cls(Path(folder), tasks, frozenset(held_out), settings, seed, progress)
-        for task, pool in zip(tasks, run.pools.values(), strict=True):
-            if n := len(task.train) - len(pool):
-                progress.say(f"{task.name}: {n} repeated examples are left out")
-            if task.name not in held_out:
+        for task in tasks:
+            if pool := run.pools.get(task.name):
                 check_enough(task.name, len(pool), settings)
+                if n := len(task.train) - len(pool):
+                    progress.say(f"{task.name}: {n} repeated examples are left out")
         places = [source if ":" in source else str(Path(source).resolve()) for source in sources]
         fingerprints = {task.name: task.fingerprint for task in tasks}
         about = {"tasks": fingerprints, "held_out": sorted(held_out), "seed": seed, **asdict(settings)}
@@ -115,18 +115,15 @@ class RetrieverRun:
 
     @cached_property
     def pools(self) -> dict[str, list[Item]]:
-        """Each task's documents, by its name."""
-        return read_pools(self.tasks)
+        """The documents of each task that is learnt from, by its name."""
+        return read_pools([task for task in self.tasks if task.name not in self.held_out])
 
     def candidates(self, iteration: int = 1) -> list[Candidates]:
         """Return the candidates of an iteration: of the first by words, of later ones by the retriever before it."""
 
         def find() -> list[Candidates]:
             encoder = None if iteration == 1 else self._retriever(iteration - 1)
-            learnt = {name: pool for name, pool in self.pools.items() if name not in self.held_out}
-            searched = self.pools if self.settings.mixed else learnt
-            found = find_candidates(searched, self.settings, seed=self.seed, iteration=iteration, encoder=encoder)
-            return [row for row in found if row.query.task.name in learnt]
+            return find_candidates(self.pools, self.settings, seed=self.seed, iteration=iteration, encoder=encoder)
 
         return self._once(self._file(iteration, "candidates"), find)
 

@@ -50,12 +50,12 @@ def find_candidates(
 
 
 def reward_scores(
-    scored: Sequence[Candidates], pools: Pools, settings: RetrieverSettings, *, seed: int, progress: Progress
+    ranked: Sequence[Candidates], pools: Pools, settings: RetrieverSettings, *, seed: int, progress: Progress
 ) -> list[Candidates]:
     """Train a reward model on the language model's scores, and score all candidates with it.
 
     Args:
-        scored: Candidates with the language model's scores.
+        ranked: Candidates with the language model's scores, as the rules leave them.
         pools: What fills short groups.
         settings: How it is trained.
         seed: For its head, orders and dropout.
@@ -63,7 +63,6 @@ def reward_scores(
     """
     from kshot.models.encoder_training import train_reward_model
 
-    ranked = usable(with_rules(scored, settings))
     rows, batches = _epochs(ranked, pools, settings, REWARD_NEGATIVES, settings.reward_epochs, seed=seed)
     columns = {"query": [_asked(g.query, settings) for g in rows]} | _documents(rows)
     pairs = [(_asked(row.query, settings), d.document) for row in ranked for d in row.documents]
@@ -115,14 +114,14 @@ def targets(
     Raises:
         UserError: There is no query that can be learnt from.
     """
-    if not usable(with_rules(scored, settings)):
+    ranked = usable(with_rules(scored, settings))
+    if not ranked:
         raise UserError(
             "A retriever must have queries to learn from, with three candidates within the rules; there is none. Use "
             "more candidates, or label_rule=false."
         )
     if settings.target == "reward":
-        return reward_scores(scored, pools, settings, seed=seed, progress=progress)
-    ranked = usable(with_rules(scored, settings))
+        return reward_scores(ranked, pools, settings, seed=seed, progress=progress)
     return [standardised(row, settings.sharpness) for row in ranked] if settings.target == "llm" else ranked
 
 
