@@ -33,7 +33,7 @@ def run(model: str = "demo") -> dict[str, float]:
     assert engine.obstacle is None
     engine.score(requests[:2])  # warm up
     seconds, scores = _timed(lambda: engine.score(requests))
-    encoded = [engine._encode_request(r) for r in requests]
+    encoded = [engine._encoder.score(r) for r in requests]
     rows = [(i, j) for i in range(N_QUERIES) for j in range(len(LABELS))]
     sample = rows[:: len(rows) // N_NAIVE][:N_NAIVE]
     took, gaps = [], []
@@ -115,7 +115,7 @@ def _stream_cost_ratio(backbone: Backbone, engine: Engine, text: RandomText) -> 
         query = text.question(38)
         requests.append(ScoreRequest(Prompt((*before, Segment("query", query))), LABELS))
         before.append(Segment("demonstration", query + text.answer()))
-    encoded = [engine._encode_request(r) for r in requests]
+    encoded = [engine._encoder.score(r) for r in requests]
     tree = build_tree([p for p, _ in encoded], [a for _, a in encoded])
     packed, _ = _timed(lambda: engine.score(requests))
     trunk = encoded[-1][0]

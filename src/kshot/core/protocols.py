@@ -31,6 +31,7 @@ class Capability(StrEnum):
     SCORE = "score"
     GENERATE = "generate"
     GRADIENTS = "gradients"
+    ACTIVATIONS = "activations"
 
 
 class Store(Protocol):

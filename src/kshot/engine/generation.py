@@ -18,7 +18,7 @@ import torch
 from kshot.core.seeding import generator
 from kshot.core.types import Generation
 from kshot.engine.attention import TreeAttention
-from kshot.engine.scoring import run_pack
+from kshot.engine.scoring import placed, run_pack
 from kshot.engine.trie import IntArray, Tree
 from kshot.models.hf import Backbone
 
@@ -194,13 +194,14 @@ def _write_all(
         attend.open_generated(seen, depths)
         tokens = torch.tensor([answers[i].ids[-1] for i in going], device=device)
         everywhere = torch.arange(len(going), device=device)
-        for i, row in zip(going, backbone.packed_logits(tokens, depths, attend, everywhere), strict=True):
+        for i, row in zip(going, backbone.packed_logits(tokens, depths, attend, everywhere, {}), strict=True):
             answers[i].write(row, backbone)
 
 
 def generate_plain(backbone: Backbone, prompt: tuple[int, ...], decoding: Decoding) -> Generation:
     """Write one answer with a whole forward pass for each token: for architectures that cannot be packed."""
     answer = Answer(0, prompt, decoding)
+    places = {1: placed(backbone, [len(prompt) - 1])}
     while answer.result is None:
-        answer.write(backbone.plain_logits([[*prompt, *answer.ids]])[0][-1], backbone)
+        answer.write(backbone.plain_logits([[*prompt, *answer.ids]], places)[0][-1], backbone)
     return answer.result

@@ -3,29 +3,34 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kshot.core.errors import UserError
+from kshot.core.errors import ModelError
 from kshot.core.gradients import GradientSettings, GradientStore
 from kshot.core.protocols import Capability, ChatFormat, Store, TrainableModel
 from kshot.core.seeding import digest
+from kshot.core.steering import Steering
 from kshot.core.training import Training, TrainingText
 from kshot.core.types import EncodedPrompt, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
-from kshot.engine.generation import Decoding, generate_packed, generate_plain, groups_of, needed_groups
+from kshot.engine.encoding import Asked, Encoded, Encoder
+from kshot.engine.generation import generate_packed, generate_plain, groups_of, needed_groups
 from kshot.engine.rows import TrainingRow
 from kshot.engine.scoring import score_packed, score_plain
 from kshot.engine.trie import Tree, build_tree, cut, packs_for
 from kshot.models.hf import Backbone, NotPackableError
 
+if TYPE_CHECKING:
+    from kshot.engine.activations import Activations
+
 T = TypeVar("T")
-Encoded = tuple[tuple[int, ...], list[tuple[int, ...]]]  # prompt ids, ids of each continuation
 Row = tuple[str, FloatArray, float]  # key, log-probabilities, seconds
-Asked = tuple[tuple[int, ...], Decoding]  # prompt ids, how to answer
 
 ENGINE_VERSION = 3
 _GROUP_ROWS, _GROUP_ANSWERS = 8192, 32  # remembered tokens, and answers written at once
@@ -42,7 +47,9 @@ class Engine:
         memory_limit_bytes: What the logits of a pack may take.
     """
 
-    capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.GRADIENTS})
+    capabilities = frozenset(
+        {Capability.SCORE, Capability.GENERATE, Capability.GRADIENTS, Capability.ACTIVATIONS}
+    )
 
     def __init__(
         self,
@@ -54,6 +61,8 @@ class Engine:
     ):
         self.backbone = backbone
         self.work = Work()
+        self.steering: Steering | None = None
+        self._encoder = Encoder(backbone)
         self._store = store
         self._pack_tokens = pack_tokens or (512 if backbone.device.type == "cpu" else 8192)
         # Logits and their exponentials, in float32
@@ -71,7 +80,12 @@ class Engine:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies weights, precision and tokenizer."""
+        """Identifies weights, precision, tokenizer and steering."""
+        return digest(self.unsteered, self.steering.fingerprint) if self.steering else self.unsteered
+
+    @property
+    def unsteered(self) -> str:
+        """The fingerprint of the same weights without a steering."""
         return self.backbone.fingerprint
 
     @property
@@ -97,17 +111,57 @@ class Engine:
 
     def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
         """Return how many tokens have to be run to score `requests`, without running any."""
-        encoded = {(prompt, tuple(answers)) for prompt, answers in map(self._encode_request, requests)}
+        encoded = {(prompt, tuple(answers)) for prompt, answers in map(self._encoder.score, requests)}
         if self.obstacle is not None:
             return _plain_tokens(encoded)
-        return len(build_tree([p for p, _ in encoded], [a for _, a in encoded]).tokens)
+        return len(self._tree([p for p, _ in encoded], [a for _, a in encoded]).tokens)
 
-    def with_store(self, store: Store | None) -> "Engine":
-        """Return an engine on the same backbone that keeps its scores in `store`, if there is one."""
-        other = Engine(self.backbone, store=store, pack_tokens=self._pack_tokens)
-        other._pack_scored = self._pack_scored
+    def with_store(self, store: Store | None) -> Self:
+        """Return the same model, with another store, if there is one, and a work counter of its own."""
+        other = copy(self)
+        other._store, other.work = store, Work()
         other.__dict__["obstacle"] = self.obstacle
         return other
+
+    def steered(self, steering: Steering) -> Self:
+        """Return the same model with changed activations, behind those that it has; it shares store and work.
+
+        Raises:
+            ModelError: The steering is another model's, or the architecture has none of its sites.
+        """
+        from kshot.models.activations import check
+
+        check(self.backbone, steering)
+        if steering.model not in ("", self.unsteered):
+            raise ModelError(
+                f"A steering must be used on the model it was fitted on ({steering.model[:12]}); '{self.name}' is "
+                f"another one ({self.unsteered[:12]}). Fit it on this model."
+            )
+        other = copy(self)
+        other.steering = self.steering.then(steering) if self.steering else steering
+        return other
+
+    @cached_property
+    def activations(self) -> "Activations":
+        """Reading activations, and asking under many steerings at once."""
+        from kshot.engine.activations import Activations
+
+        return Activations(self)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let the backbone compute as this model does."""
+        if self.steering is None:
+            yield
+            return
+        from kshot.models.activations import steered
+
+        with steered(self.backbone, [self.steering]):
+            yield
+
+    def _tree(self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]]) -> Tree:
+        is_marked = self.steering is not None and any(e.last_only for e in self.steering.edits)
+        return build_tree(prompts, continuations, [1] * len(prompts) if is_marked else None)
 
     def trainable(self, how: Training, *, seed: int) -> TrainableModel:
         """Return the same model with weights of its own that can be trained."""
@@ -116,37 +170,12 @@ class Engine:
         return TrainedEngine(self, how, seed=seed)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
-        """Turn a prompt into token ids with the spans of its answers, segment by segment."""
-        if not isinstance(prompt, Prompt):
-            raise UserError(
-                f"A request's prompt must be a Prompt, as Prompt((Segment('query', text),)); got {prompt!r}."
-            )
-        ids = [] if prompt.spells_first_token else list(self.backbone.first_ids)
-        spans = []
-        for segment in prompt.segments:
-            start = len(ids)
-            ids.extend(self.backbone.tokenise(segment.text))
-            if segment.role == "answer":
-                spans.append((start, len(ids)))
-        return EncodedPrompt(tuple(ids), tuple(spans))
+        """Turn a prompt into token ids with the spans of its answers."""
+        return self._encoder.prompt(prompt)
 
-    def training_row(self, text: TrainingText) -> TrainingRow:
-        """Turn a text to be learnt into token ids and the positions that are learnt.
-
-        Raises:
-            UserError: It is too long for the model, or has no answer.
-        """
-        encoded = self.encode(text.prompt)
-        if len(encoded.ids) > self.max_tokens:
-            raise UserError(
-                f"A text to be learnt must fit the model's {self.max_tokens} tokens; got {len(encoded.ids)}. Use fewer "
-                "demonstrations (k) or shorter examples."
-            )
-        spans = encoded.answer_spans[-1:] if text.last_only else encoded.answer_spans
-        supervised = tuple(at for start, end in spans for at in range(max(start, 1), end))
-        if not supervised:
-            raise UserError("A text to be learnt must have an answer of at least one token; got none.")
-        return TrainingRow(encoded.ids, supervised)
+    def training_row(self, text: TrainingText, *, marked: bool = False, first_token: bool = False) -> TrainingRow:
+        """Turn a text to be learnt into token ids and the positions that are learnt."""
+        return self._encoder.training_row(text, marked=marked, first_token=first_token)
 
     def gradients(
         self,
@@ -206,11 +235,12 @@ class Engine:
         Raises:
             UserError: An empty text, or a prompt too long for the model.
         """
-        encoded = [self._encode_request(r) for r in requests]
+        encoded = [self._encoder.score(r) for r in requests]
         keys = [self._key("score", *e) for e in encoded]
         run = self._packed if self.obstacle is None else self._plain
         get, put = (self._store.get, self._store.put) if self._store else (None, None)
-        return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, lambda _: 0, progress)
+        with self.active():
+            return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, lambda _: 0, progress)
 
     def generate(
         self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
@@ -223,7 +253,7 @@ class Engine:
         Raises:
             UserError: A prompt too long for the model, or an empty text among `allowed`.
         """
-        encoded = [self._encode_generation(r) for r in requests]
+        encoded = [self._encoder.generation(r) for r in requests]
         keys = [self._key("generate", prompt, *vars(how).values()) for prompt, how in encoded]
         run = self._generate_packed if self.obstacle is None else self._generate_plain
         get, put = (self._store.get_texts, self._store.put_texts) if self._store else (None, None)
@@ -231,7 +261,8 @@ class Engine:
         def written(answer: Generation) -> int:
             return self.count_tokens(answer.text) + 1
 
-        return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, written, progress)
+        with self.active():
+            return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, written, progress)
 
     def _key(self, *request: object) -> str:
         return digest(self.fingerprint, *request, ENGINE_VERSION, self._pack_tokens, self.backbone.device.type)
@@ -276,32 +307,11 @@ class Engine:
         self.work.seconds += sum(results[key][1] for key in unique)
         return [results[key][0] for key in keys]
 
-    def _encode_generation(self, request: GenerateRequest) -> Asked:
-        if request.temperature < 0 or isinstance(request.stop, str) or not all(request.stop):
-            raise UserError(
-                f"An answer's temperature must be 0 or more, and its stops a tuple of texts that are not empty; got "
-                f"{request.temperature} and {request.stop!r}."
-            )
-        prompt = self.encode(request.prompt).ids
-        allowed = tuple(self.backbone.tokenise(text) for text in request.allowed)
-        if not all(allowed):
-            raise UserError("Each allowed answer must have at least one token; got an empty text.")
-        room = self.max_tokens - len(prompt)
-        longest = max(map(len, allowed), default=1)
-        if not prompt or room < longest or request.max_tokens < 1:
-            raise UserError(
-                f"A prompt must have between 1 and {self.max_tokens - longest} tokens, so that an answer fits behind "
-                f"it, and an answer at least 1; got {len(prompt)} and {request.max_tokens}. Use fewer demonstrations "
-                "(--shots) or shorter inputs."
-            )
-        most = longest if allowed else min(request.max_tokens, room)
-        return prompt, Decoding(most, request.stop, request.temperature, request.seed, allowed)
-
     def _generate_packed(
         self, requests: Mapping[str, Asked], missing: Sequence[str]
     ) -> tuple[int, Iterator[list[tuple[str, Generation, float]]]]:
         """Return the tokens of all prompts, and the answers of each group that `missing` needs as it is run."""
-        tree = build_tree([p for p, _ in requests.values()], [[(0,)]] * len(requests))
+        tree = self._tree([p for p, _ in requests.values()], [[(0,)]] * len(requests))
         return len(tree.tokens), self._run_groups(tree, requests, missing) if missing else iter(())
 
     def _run_groups(
@@ -326,22 +336,9 @@ class Engine:
         n_tokens = sum(len(prompt) for prompt, _ in requests.values())
         return n_tokens, _one_by_one(lambda key: generate_plain(self.backbone, *requests[key]), missing)
 
-    def _encode_request(self, request: ScoreRequest) -> Encoded:
-        prompt = self.encode(request.prompt).ids
-        answers = [self.backbone.tokenise(text) for text in request.continuations]
-        if not prompt or not all(answers):
-            raise UserError("A prompt and each of its continuations must have at least one token; got an empty text.")
-        longest = len(prompt) + max(map(len, answers))
-        if longest > self.max_tokens:
-            raise UserError(
-                f"A prompt with its answer must fit the model's {self.max_tokens} tokens; got {longest}. "
-                "Use fewer demonstrations (--shots) or shorter inputs."
-            )
-        return prompt, answers
-
     def _packed(self, requests: Mapping[str, Encoded], missing: Sequence[str]) -> tuple[int, Iterator[list[Row]]]:
         """Return the tokens of all requests, and after each pack that `missing` needs the requests it completed."""
-        tree = build_tree([p for p, _ in requests.values()], [a for _, a in requests.values()])
+        tree = self._tree([p for p, _ in requests.values()], [a for _, a in requests.values()])
         return len(tree.tokens), self._run_packs(tree, requests, missing) if missing else iter(())
 
     def _run_packs(self, tree: Tree, requests: Mapping[str, Encoded], missing: Sequence[str]) -> Iterator[list[Row]]:

@@ -21,11 +21,13 @@ class TrainingRow:
         ids: Its tokens.
         supervised: The positions whose tokens are learnt (never the first).
         soft: The positions where vectors stand instead of tokens; their ids do not count.
+        marked: The positions where activations are changed, with the mark 1.
     """
 
     ids: tuple[int, ...]
     supervised: tuple[int, ...]
     soft: tuple[int, ...] = ()
+    marked: tuple[int, ...] = ()
 
 
 def parts(rows: Sequence[TrainingRow], *, can_pack: bool, max_tokens: int) -> Iterator[list[TrainingRow]]:
@@ -62,13 +64,16 @@ def answer_losses(
     if embedded is not None and soft is not None:
         places = _places(starts, [row.soft for row in rows], device)
         embedded = embedded.index_copy(0, places, soft.reshape(len(places), -1).to(embedded.dtype))
-    logits = backbone.row_logits(ids, positions, attend, targets - 1, embedded)
+    marked = _places(starts, [row.marked for row in rows], device)
+    places = {1: (torch.zeros_like(marked), marked)} if len(marked) else {}
+    logits = backbone.row_logits(ids, positions, attend, targets - 1, embedded, places)
     return cross_entropy(logits, ids[targets], reduction="none")
 
 
 def _places(starts: Sequence[int], inside: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     """Return where positions of texts stand in the row."""
-    return torch.tensor([s + at for s, own in zip(starts, inside, strict=True) for at in own], device=device)
+    at = [s + at for s, own in zip(starts, inside, strict=True) for at in own]
+    return torch.tensor(at, dtype=torch.int64, device=device)
 
 
 class _BlockAttention:

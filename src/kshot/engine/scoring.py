@@ -54,9 +54,20 @@ def run_pack(
         return torch.from_numpy(np.array(values)).to(backbone.device)
 
     attend.open(start, stop)
+    marks = tree.marks[start:stop]
+    places = {mark: placed(backbone, np.flatnonzero(marks == mark)) for mark in np.unique(marks[marks > 0]).tolist()}
     return backbone.packed_logits(
-        tensor(tree.tokens[start:stop]), tensor(tree.depths[start:stop]), attend, tensor(keep)
+        tensor(tree.tokens[start:stop]), tensor(tree.depths[start:stop]), attend, tensor(keep), places
     )
+
+
+def placed(
+    backbone: Backbone, at: Sequence[int] | NDArray[np.int64], rows: Sequence[int] = (0,)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return indices into a row, or one index into each of several rows, as `Places` has them."""
+    both = np.broadcast_arrays(np.array(rows, dtype=np.int64), np.array(at, dtype=np.int64))
+    row, index = (torch.from_numpy(values.copy()).to(backbone.device) for values in both)
+    return row, index
 
 
 def _pick(logits: torch.Tensor, rows: NDArray[np.int64], targets: NDArray[np.int64]) -> FloatArray:
@@ -74,8 +85,9 @@ def score_plain(backbone: Backbone, prompt: Sequence[int], continuations: Sequen
         Log-probabilities in nats `[n_continuations]`.
     """
     rows = [[*prompt, *ids[:-1]] for ids in continuations]
+    places = {1: placed(backbone, [len(prompt) - 1], range(len(rows)))}
     result = []
-    for logits, ids in zip(backbone.plain_logits(rows), continuations, strict=True):
+    for logits, ids in zip(backbone.plain_logits(rows, places), continuations, strict=True):
         last = np.arange(len(prompt) - 1, len(prompt) - 1 + len(ids))
         result.append(_pick(logits, last, np.array(ids)).sum())
     return np.array(result)

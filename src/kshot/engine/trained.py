@@ -1,14 +1,13 @@
 """An engine whose weights are trained: it scores and generates with what it has learnt so far."""
 
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kshot.core.protocols import Capability, Store
+from kshot.core.protocols import Capability
 from kshot.core.seeding import digest
 from kshot.core.training import Batch, StepLog, Training
-from kshot.core.types import FloatArray, GenerateRequest, Generation, ScoreRequest, Work
 from kshot.engine.language_model import Engine
 from kshot.engine.training import Trainer
 from kshot.models.weights import TrainedWeights, read_adapter
@@ -23,7 +22,7 @@ class TrainedEngine(Engine):
         seed: For the first weights of adapters.
     """
 
-    capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
+    capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.ACTIVATIONS})
 
     def __init__(self, base: Engine, how: Training, *, seed: int):
         super().__init__(base.backbone, store=base._store, pack_tokens=base._pack_tokens)
@@ -37,35 +36,21 @@ class TrainedEngine(Engine):
             base.backbone, self._weights, how, fingerprint=fingerprint, can_pack=base.obstacle is None
         )
 
-    def with_store(self, store: Store | None) -> "TrainedEngine":
-        """Return the same weights, which either can train on, with another store and its own work counter."""
-        other = copy(self)
-        other._store, other.work = store, Work()
-        return other
-
     @property
     def base_fingerprint(self) -> str:
         """The fingerprint of the model before training."""
         return self.backbone.fingerprint
 
     @property
-    def fingerprint(self) -> str:
+    def unsteered(self) -> str:
         """Identifies the base model, the settings and everything learnt, in its order."""
         return self._trainer.fingerprint
 
-    def score(
-        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
-    ) -> list[FloatArray]:
-        """Return what `Engine.score` returns, with the trained weights."""
-        with self._weights.active():
-            return super().score(requests, progress=progress)
-
-    def generate(
-        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
-    ) -> list[Generation]:
-        """Return what `Engine.generate` returns, with the trained weights."""
-        with self._weights.active():
-            return super().generate(requests, progress=progress)
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let the backbone compute with the trained weights, and then with what is steered."""
+        with self._weights.active(), super().active():
+            yield
 
     def learn(self, batch: Batch) -> StepLog:
         """Take one step.

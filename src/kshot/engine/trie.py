@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
-_WIDTH = 4  # bytes of a token id in a node's label
+_WIDTH = 8  # bytes of a token in a node's label: its id, and above that its mark
+_MARK_BITS = 32
 
 
 @dataclass(eq=False)
@@ -32,6 +33,7 @@ class Tree:
 
     Attributes:
         tokens: Token ids `[n]`.
+        marks: Of tokens that end a prompt, where prompts are marked; 0 elsewhere `[n]`.
         depths: Number of ancestors, which is the token's position in its sequence `[n]`.
         ends: First index behind the token's subtree `[n]`.
         positions: Index into `tokens` after which something is predicted `[t]`, ascending.
@@ -43,6 +45,7 @@ class Tree:
     """
 
     tokens: IntArray
+    marks: IntArray
     depths: IntArray
     ends: IntArray
     positions: IntArray
@@ -53,25 +56,33 @@ class Tree:
     scored: IntArray
 
 
-def build_tree(prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]]) -> Tree:
+def build_tree(
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Sequence[int]]],
+    marks: Sequence[int] | None = None,
+) -> Tree:
     """Merge prompts with their continuations into one tree.
 
     The last token of a continuation is predicted but not run. Slots count continuations through in order.
+    A token with a mark is another one than the same token without, so what is done to it stays in its own branch.
 
     Args:
         prompts: Token ids of each request's prompt, at least one token each.
         continuations: For each request its continuations' token ids, at least one token each.
+        marks: For each request the mark of its prompt's last token, 1 or more.
     """
     root = _Node()
     slot = 0
-    for prompt, alternatives in zip(prompts, continuations, strict=True):
-        end = _insert(root, np.asarray(prompt, dtype=np.uint32).tobytes())
+    for i, (prompt, alternatives) in enumerate(zip(prompts, continuations, strict=True)):
+        ids = np.array(prompt, dtype=np.uint64)
+        ids[-1] += (marks[i] if marks else 0) << _MARK_BITS
+        end = _insert(root, ids.tobytes())
         for ids in alternatives:
             node = end
             for position, token in enumerate(ids):
                 node.targets.append((token, slot))
                 if position + 1 < len(ids):
-                    node = _insert(node, np.uint32(token).tobytes())
+                    node = _insert(node, np.uint64(token).tobytes())
             slot += 1
     return _lay_out(root)
 
@@ -93,7 +104,7 @@ def _insert(node: _Node, rest: bytes) -> _Node:
 def _common(a: bytes, b: bytes) -> int:
     """Return the length in bytes of the common prefix, in whole tokens."""
     n = min(len(a), len(b)) // _WIDTH
-    x, y = (np.frombuffer(s, dtype=np.uint32, count=n) for s in (a, b))
+    x, y = (np.frombuffer(s, dtype=np.uint64, count=n) for s in (a, b))
     differ = np.flatnonzero(x != y)
     return int(differ[0] if len(differ) else n) * _WIDTH
 
@@ -136,8 +147,10 @@ def _lay_out(root: _Node) -> Tree:
     offsets = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
     marks = [(starts[i] + lengths[i] - 1, *t) for i, n in enumerate(nodes) for t in n.targets]
     positions, targets, slots = np.array(marks, dtype=np.int64).reshape(-1, 3).T
+    marked = np.frombuffer(b"".join(n.label for n in nodes), dtype=np.int64)
     return Tree(
-        tokens=np.frombuffer(b"".join(n.label for n in nodes), dtype=np.uint32).astype(np.int64),
+        tokens=marked & (2**_MARK_BITS - 1),
+        marks=marked >> _MARK_BITS,
         depths=np.repeat(bases, lengths) + offsets,
         ends=np.repeat(starts + sizes, lengths),
         positions=positions,

@@ -34,6 +34,9 @@ _PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float | None, int | None], torch.Tensor]
 """(layer, query [heads, n, dim], key [kv_heads, n, dim], value, scale, window) -> output [heads, n, dim]."""
 
+Places = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+"""Where tokens with a mark stand in a forward pass: mark -> (row of the batch, index in it) [n] each."""
+
 
 class Tokenizer(Protocol):
     """What a backbone needs of a tokenizer; those of transformers are one."""
@@ -79,6 +82,7 @@ class Backbone:
         self.origin = dict(origin or {})
         self._tokenizer = tokenizer
         self._attend: Attend | None = None
+        self.places: Places = {}
         with_special = tokenizer.encode("a", add_special_tokens=True)
         self.first_ids = tuple(with_special[:1]) if with_special[0] == tokenizer.bos_token_id else ()
         # SentencePiece tokenizers as Llama-2's put a space before every text they are given, which would stand at the
@@ -177,10 +181,10 @@ class Backbone:
 
     @torch.inference_mode()
     def packed_logits(
-        self, ids: torch.Tensor, positions: torch.Tensor, attend: Attend, keep: torch.Tensor
+        self, ids: torch.Tensor, positions: torch.Tensor, attend: Attend, keep: torch.Tensor, places: Places
     ) -> torch.Tensor:
         """Run `row_logits` without keeping what a backward pass would need."""
-        return self.row_logits(ids, positions, attend, keep)
+        return self.row_logits(ids, positions, attend, keep, places=places)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the vectors of token ids as the first layer gets them, `[n, width]`."""
@@ -194,6 +198,7 @@ class Backbone:
         attend: Attend | None,
         keep: torch.Tensor,
         embedded: torch.Tensor | None = None,
+        places: Places | None = None,
     ) -> torch.Tensor:
         """Run one row and return logits where they are wanted.
 
@@ -203,12 +208,14 @@ class Backbone:
             attend: Computes attention; called once per layer. None: the row is one sequence, under the model's own.
             keep: Indices into the row `[m]` whose logits are returned.
             embedded: Vectors that are run instead of those of `ids`, `[n, width]`.
+            places: Of tokens with marks, for whoever changes activations.
 
         Returns:
             Logits `[m, vocab]`, float32.
         """
         inputs: Any = {"input_ids": ids[None]} if embedded is None else {"inputs_embeds": embedded[None]}
         inputs |= {"use_cache": False, "logits_to_keep": keep}
+        self.places = places or {}
         if attend is None:
             return self.model(**inputs).logits[0].float()
         before = self.model.config._attn_implementation
@@ -224,14 +231,19 @@ class Backbone:
 
     @torch.inference_mode()
     @fast_products()
-    def plain_logits(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    def plain_logits(self, rows: Sequence[Sequence[int]], places: Places | None = None) -> list[torch.Tensor]:
         """Run rows as one batch, padded on the right (which a causal model cannot see), and return all logits.
+
+        Args:
+            rows: Token ids.
+            places: As for `row_logits`.
 
         Returns:
             For each row its logits `[len(row), vocab]`, float32.
         """
         width = max(len(row) for row in rows)
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
+        self.places = places or {}
         logits = self.model(input_ids=ids, use_cache=False).logits
         return [logits[i, : len(row)].float() for i, row in enumerate(rows)]
 

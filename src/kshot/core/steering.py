@@ -1,0 +1,197 @@
+"""What is changed in a language model's activations, as plain numbers, and how it is written down."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.core.errors import UserError
+from kshot.core.seeding import digest
+
+SITES = ("mlp", "heads", "block")
+WEIGHTS_FILE, ABOUT_FILE = "steering.safetensors", "steering.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model's activations."""
+
+    n_layers: int
+    width: int
+    n_heads: int
+    head_dim: int
+
+    def at(self, site: str) -> tuple[int, ...]:
+        """Return the shape of one token's activation at a site of one layer."""
+        return (self.n_heads, self.head_dim) if site == "heads" else (self.width,)
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """One change at one place, where x is the activation of a token.
+
+    Attributes:
+        layer: From 0.
+        site: "mlp", the output of the layer's MLP `[width]`; "block", the residual stream behind the layer `[width]`;
+            "heads", what the heads hand to the attention's output projection `[n_heads, head_dim]`.
+        operation: "turn" keeps the norm: |x| n(n(x) + mean_i w_i g_i n(v_i)) with n(x) = x / |x| and
+            g_i = 1 + max(0, cos(x, -v_i)); "add" is x + mean_i w_i v_i; "mix", for heads, is (1 - w_h) x_h + w_h v_h.
+        last_only: Only the last token of a prompt is changed; otherwise every token is, generated ones too.
+        vectors: v, float32 `[n, width]`; `[n_heads, head_dim]` for "mix".
+        weights: w, float32 `[n]`; `[n_heads]` for "mix".
+    """
+
+    layer: int
+    site: str
+    operation: str
+    last_only: bool
+    vectors: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """Changes of activations that are made one after the other.
+
+    Attributes:
+        edits: In their order; at one place the first is made first.
+        model: Fingerprint of the model that it was fitted on.
+        about: How it was made, as JSON.
+    """
+
+    edits: tuple[Edit, ...]
+    model: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify the changes."""
+        return digest(
+            [(e.layer, e.site, e.operation, e.last_only, e.weights.tolist(), _hex(e.vectors)) for e in self.edits]
+        )
+
+    @property
+    def last_only(self) -> bool:
+        """Whether nothing is changed but the last tokens of prompts."""
+        return all(e.last_only for e in self.edits)
+
+    def then(self, other: "Steering") -> "Steering":
+        """Return both stacked: what this one leaves, the other one changes."""
+        return replace(self, edits=self.edits + other.edits, about={"stacked": [dict(self.about), dict(other.about)]})
+
+    def scaled(self, factor: float) -> "Steering":
+        """Return it with every weight multiplied by `factor`; 0 changes nothing."""
+        return replace(self, edits=tuple(replace(e, weights=e.weights * np.float32(factor)) for e in self.edits))
+
+    def __neg__(self) -> "Steering":
+        """Return the opposite direction.
+
+        Raises:
+            UserError: It replaces activations, which has no opposite.
+        """
+        self._check_directions("negated")
+        return replace(self, edits=tuple(replace(e, vectors=-e.vectors) for e in self.edits))
+
+    def __add__(self, other: "Steering") -> "Steering":
+        """Return the direction that is the sum of both, with this one's weights.
+
+        Raises:
+            UserError: They act at different places, or replace activations.
+        """
+        pairs = self._beside(other, "added")
+        return replace(self, edits=tuple(replace(a, vectors=a.vectors + b.vectors) for a, b in pairs))
+
+    def _check_directions(self, what: str) -> None:
+        if any(e.operation == "mix" for e in self.edits):
+            raise UserError(f"Only directions can be {what}; this steering replaces the outputs of heads.")
+
+    def _beside(self, other: "Steering", what: str) -> list[tuple[Edit, Edit]]:
+        """Return the edits of both that act at the same places, in pairs."""
+        self._check_directions(what)
+        ours, theirs = (
+            [(e.layer, e.site, e.operation, e.last_only, e.vectors.shape[-1]) for e in s.edits] for s in (self, other)
+        )
+        if ours != theirs:
+            raise UserError(f"Steerings that are {what} must act at the same layers and sites; these do not.")
+        return list(zip(self.edits, other.edits, strict=True))
+
+    def save(self, folder: str | Path) -> None:
+        """Write `steering.safetensors` (the vectors) and `steering.json` (layer, site, scale of each edit)."""
+        from safetensors.numpy import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"edit.{i}": np.ascontiguousarray(e.vectors) for i, e in enumerate(self.edits)}
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"kshot": self.fingerprint})
+        rows = [
+            {
+                "layer": e.layer,
+                "site": e.site,
+                "operation": e.operation,
+                "last_only": e.last_only,
+                "scale": e.weights.tolist(),
+            }
+            for e in self.edits
+        ]
+        about = {"format": _FORMAT, "fingerprint": self.fingerprint, "model": self.model, "about": dict(self.about)}
+        text = json.dumps({**about, "edits": rows}, indent=1, ensure_ascii=False) + "\n"
+        (folder / ABOUT_FILE).write_text(text, "utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Steering":
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: The files are not there, cannot be read, or do not belong together.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        folder = Path(folder)
+        try:
+            kept = json.loads((folder / ABOUT_FILE).read_text("utf-8"))
+            tensors = load_file(folder / WEIGHTS_FILE)
+            edits = tuple(
+                Edit(r["layer"], r["site"], r["operation"], r["last_only"], tensors[f"edit.{i}"],
+                     np.array(r["scale"], dtype=np.float32))
+                for i, r in enumerate(kept["edits"])
+            )  # fmt: skip
+            found = cls(edits, kept["model"], kept["about"])
+            if kept["format"] != _FORMAT or found.fingerprint != kept["fingerprint"]:
+                raise ValueError("they do not belong together, or are of another version")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise UserError(
+                f"{folder} must hold a steering, {WEIGHTS_FILE} and {ABOUT_FILE}; {error}. Copy the whole folder, or "
+                "fit it again."
+            ) from error
+        return found
+
+
+def _hex(values: NDArray[np.float32]) -> str:
+    return np.ascontiguousarray(values, dtype="<f4").tobytes().hex()
+
+
+def averaged(steerings: Sequence[Steering]) -> Steering:
+    """Return the steering whose shift at each place is the average of theirs.
+
+    Raises:
+        UserError: None given, they act at different places, or replace activations.
+    """
+    if not steerings:
+        raise UserError("An average needs at least one steering; got none.")
+    first, *others = steerings
+    edits = list(first.edits)
+    for other in others:
+        pairs = first._beside(other, "averaged")
+        edits = [
+            replace(
+                e, vectors=np.concatenate([e.vectors, b.vectors]), weights=np.concatenate([e.weights, b.weights])
+            )
+            for e, (_, b) in zip(edits, pairs, strict=True)
+        ]
+    return replace(first, edits=tuple(edits), about={"averaged": [dict(s.about) for s in steerings]})

@@ -1,0 +1,101 @@
+"""From requests to token ids, segment by segment, with what must hold for the model to take them."""
+
+from kshot.core.errors import UserError
+from kshot.core.training import TrainingText
+from kshot.core.types import EncodedPrompt, GenerateRequest, Prompt, ScoreRequest
+from kshot.engine.generation import Decoding
+from kshot.engine.rows import TrainingRow
+from kshot.models.hf import Backbone
+
+Encoded = tuple[tuple[int, ...], list[tuple[int, ...]]]  # prompt ids, ids of each continuation
+Asked = tuple[tuple[int, ...], Decoding]  # prompt ids, how to answer
+
+
+class Encoder:
+    """Encodes for a backbone."""
+
+    def __init__(self, backbone: Backbone):
+        self._backbone = backbone
+
+    def prompt(self, prompt: Prompt) -> EncodedPrompt:
+        """Turn a prompt into token ids with the spans of its answers, segment by segment."""
+        if not isinstance(prompt, Prompt):
+            raise UserError(
+                f"A request's prompt must be a Prompt, as Prompt((Segment('query', text),)); got {prompt!r}."
+            )
+        ids = [] if prompt.spells_first_token else list(self._backbone.first_ids)
+        spans = []
+        for segment in prompt.segments:
+            start = len(ids)
+            ids.extend(self._backbone.tokenise(segment.text))
+            if segment.role == "answer":
+                spans.append((start, len(ids)))
+        return EncodedPrompt(tuple(ids), tuple(spans))
+
+    def training_row(self, text: TrainingText, *, marked: bool = False, first_token: bool = False) -> TrainingRow:
+        """Turn a text to be learnt into token ids and the positions that are learnt.
+
+        Args:
+            text: The text.
+            marked: Mark the token before the last answer.
+            first_token: Only the first token of each answer is learnt.
+
+        Raises:
+            UserError: It is too long for the model, or has no answer.
+        """
+        encoded = self.prompt(text.prompt)
+        if len(encoded.ids) > self._backbone.max_tokens:
+            raise UserError(
+                f"A text to be learnt must fit the model's {self._backbone.max_tokens} tokens; got "
+                f"{len(encoded.ids)}. Use fewer demonstrations (k) or shorter examples."
+            )
+        spans = encoded.answer_spans[-1:] if text.last_only else encoded.answer_spans
+        starts = [(max(start, 1), end) for start, end in spans]
+        supervised = tuple(at for start, end in starts for at in range(start, start + 1 if first_token else end))
+        if not supervised:
+            raise UserError("A text to be learnt must have an answer of at least one token; got none.")
+        return TrainingRow(encoded.ids, supervised, marked=(starts[-1][0] - 1,) if marked else ())
+
+    def score(self, request: ScoreRequest) -> Encoded:
+        """Turn a request for scores into token ids.
+
+        Raises:
+            UserError: An empty text, or a prompt too long for the model.
+        """
+        prompt = self.prompt(request.prompt).ids
+        answers = [self._backbone.tokenise(text) for text in request.continuations]
+        if not prompt or not all(answers):
+            raise UserError("A prompt and each of its continuations must have at least one token; got an empty text.")
+        longest = len(prompt) + max(map(len, answers))
+        if longest > self._backbone.max_tokens:
+            raise UserError(
+                f"A prompt with its answer must fit the model's {self._backbone.max_tokens} tokens; got {longest}. "
+                "Use fewer demonstrations (--shots) or shorter inputs."
+            )
+        return prompt, answers
+
+    def generation(self, request: GenerateRequest) -> Asked:
+        """Turn a request for an answer into token ids.
+
+        Raises:
+            UserError: A prompt too long for the model, or settings that make no sense.
+        """
+        if request.temperature < 0 or isinstance(request.stop, str) or not all(request.stop):
+            raise UserError(
+                f"An answer's temperature must be 0 or more, and its stops a tuple of texts that are not empty; got "
+                f"{request.temperature} and {request.stop!r}."
+            )
+        prompt = self.prompt(request.prompt).ids
+        allowed = tuple(self._backbone.tokenise(text) for text in request.allowed)
+        if not all(allowed):
+            raise UserError("Each allowed answer must have at least one token; got an empty text.")
+        room = self._backbone.max_tokens - len(prompt)
+        longest = max(map(len, allowed), default=1)
+        if not prompt or room < longest or request.max_tokens < 1:
+            raise UserError(
+                f"A prompt must have between 1 and {self._backbone.max_tokens - longest} tokens, so that an answer fits behind "
+                f"it, and an answer at least 1; got {len(prompt)} and {request.max_tokens}. Use fewer demonstrations "
+                "(--shots) or shorter inputs."
+            )
+        most = longest if allowed else min(request.max_tokens, room)
+        return prompt, Decoding(most, request.stop, request.temperature, request.seed, allowed)

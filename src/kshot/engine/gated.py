@@ -1,0 +1,50 @@
+"""Gates between a model's own heads and given vectors, trained by the one training loop."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.core.steering import Steering
+from kshot.core.training import StepLog, Training, TrainingText
+from kshot.engine.language_model import Engine
+from kshot.engine.training import Trainer
+from kshot.models.gates import Gates
+
+
+class GatedEngine:
+    """An engine's model with gates, which are all that is trained; the engine stays as it is.
+
+    Args:
+        engine: Whose model it is.
+        vectors: What is mixed in, `[n_layers, n_heads, head_dim]`.
+        how: Optimiser, lr and clip.
+    """
+
+    def __init__(self, engine: Engine, vectors: NDArray[np.float32], how: Training):
+        self._engine = engine
+        self._gates = Gates(engine.backbone, vectors)
+        self._trainer = Trainer(
+            engine.backbone, self._gates, how, fingerprint=engine.fingerprint, can_pack=engine.obstacle is None
+        )
+
+    def learn(self, texts: Sequence[TrainingText], *, first_token: bool) -> StepLog:
+        """Take one step on the answers that end the texts.
+
+        Args:
+            texts: Each a prompt and its answer; the prompt's last token is changed.
+            first_token: Only the first token of an answer is learnt.
+
+        Raises:
+            UserError: A text too long for the model, or without an answer.
+            DivergedError: Loss or gradient is not finite.
+        """
+        rows = [self._engine.training_row(text, marked=True, first_token=first_token) for text in texts]
+        with self._engine.active():
+            log = self._trainer.step(rows)
+        self._engine.work.tokens += 3 * log.tokens
+        return log
+
+    def steering(self) -> Steering:
+        """Return what the gates do now."""
+        return self._gates.steering(self._engine.unsteered)
