@@ -13,7 +13,7 @@ LAYERS = [
     {"engine"},
     {"asking"},
     {"retrieval"},
-    {"selection", "tuning", "baselines"},
+    {"selection", "tuning", "steering", "baselines"},
     {"recipe"},
     {"learning"},
     {"evaluation"},

@@ -13,6 +13,7 @@ from kshot.asking import Asker
 from kshot.core.errors import UserError
 from kshot.core.progress import Progress, Silence
 from kshot.core.protocols import LanguageModel, LearningSelector, TrainableModel
+from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Query, Task
 from kshot.engine.load import portable_name
 from kshot.evaluation.calibration import with_temperature
@@ -22,6 +23,7 @@ from kshot.evaluation.prequential import primary_metric, sample_row, summarise
 from kshot.learning.make import make_learner, tuned_learner
 from kshot.learning.prompted import PromptLearner, fitted, selected
 from kshot.learning.second_look import showing_all
+from kshot.learning.steered import fitted_steering
 from kshot.learning.tuned import Keep, Source, TunedLearner
 from kshot.recipe import Recipe
 from kshot.runs.record import write_folder
@@ -47,6 +49,7 @@ class AdaptedModel:
         choice: How it was chosen, for the record.
         temperature: Of the probabilities over candidates, as fitted on the stream.
         bits: What the selector's model has said of the pool, by id, where the order for each query goes by it.
+        steering: What the recipe's steerer has found.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class AdaptedModel:
         choice: Mapping[str, Any],
         temperature: float = 1.0,
         bits: Mapping[str, float] | None = None,
+        steering: Steering | None = None,
     ):
         self.task = task
         self.recipe = recipe
@@ -69,10 +73,12 @@ class AdaptedModel:
         self.choice = dict(choice)
         self.temperature = temperature
         self.bits = dict(bits or {})
-        learning = replace(recipe, tuner=None)  # what was to be learnt is in the asker's model
+        self.steering = steering
+        learning = replace(recipe, tuner=None, steerer=None)  # what was to be learnt is in the asker's model
         if recipe.selector and not recipe.selector.per_query:
             learning = showing_all(learning, len(self.pool))
-        self._learner = make_learner(learning, task, self.asker, seed=seed)
+        asked = self.asker.steered(steering) if self.asker and steering else self.asker
+        self._learner = make_learner(learning, task, asked, seed=seed)
         if isinstance(self._learner, PromptLearner):
             self._learner.bits.known |= self.bits
 
@@ -115,6 +121,9 @@ class AdaptedModel:
             learner.learn(pool)
             choice = {**choice, "forgetting": forgetting(asker.model, learner.model)}
             asker = replace(asker, model=learner.model)
+        steering = fitted_steering(recipe, pool, replace(asker, progress=judge.progress), seed=seed)
+        if steering:
+            choice = {**choice, "steering": dict(steering.about)}
         if recipe.selector is None and recipe.baseline is None:
             pool = ()
         elif recipe.selector and not recipe.selector.per_query:
@@ -124,7 +133,8 @@ class AdaptedModel:
             known = dict(zip((e.id for e in pool), ZeroShotBits(judge)(pool), strict=True))
         if isinstance(recipe.selector, LearningSelector):  # trained once, not anew for each prediction
             recipe = replace(recipe, selector=fitted(recipe.selector, pool, judge=judge, seed=seed))
-        return cls(asker.task, recipe, pool, asker, seed=seed, choice=choice, temperature=temperature, bits=known)
+        how = {"seed": seed, "choice": choice, "temperature": temperature, "bits": known, "steering": steering}
+        return cls(asker.task, recipe, pool, asker, **how)
 
     @property
     def _trained(self) -> TrainableModel | None:
@@ -140,7 +150,7 @@ class AdaptedModel:
         """Return the same adapted model on another instance of its language model."""
         asker = replace(self.asker, model=model) if self.asker else None
         how: Any = {"seed": self.seed, "choice": self.choice, "temperature": self.temperature, "bits": self.bits}
-        return AdaptedModel(self.task, self.recipe, self.pool, asker, **how)
+        return AdaptedModel(self.task, self.recipe, self.pool, asker, steering=self.steering, **how)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -261,9 +271,10 @@ class AdaptedModel:
         return value
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder: `kshot.json`, `demonstrations.jsonl`, and what was trained: `adapter/`, `retriever/`.
+        """Write the folder: `kshot.json`, `demonstrations.jsonl`, and what was learnt.
 
-        The language model itself stays outside. A LoRA adapter is in peft's own format.
+        That is `adapter/`, `retriever/`, or `steering.safetensors` with `steering.json`. The language model itself
+        stays outside. A LoRA adapter is in peft's own format.
 
         Raises:
             UserError: The folder holds something else, which would be lost.
@@ -293,6 +304,7 @@ class AdaptedModel:
             "task": {name: getattr(self.task, name) for name in _TASK_FIELDS},
             "recipe": {"name": self.recipe.name, "k": self.recipe.k},
             "adapter": {"fingerprint": self._trained.fingerprint} if self._trained else None,
+            "steering": self.steering and self.steering.fingerprint,
             "seed": self.seed,
             "choice": self.choice,
         }
@@ -312,6 +324,8 @@ class AdaptedModel:
             self._trained.save_weights(folder / ADAPTER)
         if isinstance(self.recipe.selector, LearningSelector):
             self.recipe.selector.save(folder / RETRIEVER)
+        if self.steering:
+            self.steering.save(folder)
 
     def save_merged(self, folder: str | Path) -> None:
         """Write the language model with the trained weights worked in, as transformers loads it, with its tokenizer.

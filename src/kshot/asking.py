@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log, log2
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,9 @@ from kshot.core.errors import UserError
 from kshot.core.gradients import GradientSettings, GradientStore
 from kshot.core.progress import Progress, Silence
 from kshot.core.protocols import Capability, Composer, LanguageModel
-from kshot.core.training import Lesson, TrainingText
+from kshot.core.steerers import Activations, Gated, SteerableModel
+from kshot.core.steering import Steering
+from kshot.core.training import Lesson, StepLog, TrainingText
 from kshot.core.types import (
     Example,
     FloatArray,
@@ -137,16 +139,21 @@ class Asker:
 
         Implements `kshot.core.protocols.Judge`.
         """
-        prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
-        answers = [self.answers(query) for query in queries]
-        self.progress.begin("asking for the selector", len(prompts))
-        scores = self.score(prompts, answers, progress=self.progress.advance)
-        bits = []
-        for query, candidates, row in zip(queries, answers, scores, strict=True):
-            at = candidates.index(query.output)
-            log_prob = row[at] if self.task.is_open else np.log(normalised(row)[at])
-            bits.append(-log_prob / np.log(2))
-        return np.array(bits)
+        requests = self._requests(shown, queries)
+        self.progress.begin("asking for the selector", len(requests))
+        scores = self.model.score(requests, progress=self.progress.advance)
+        return np.array([self._bits(query, row) for query, row in zip(queries, scores, strict=True)])
+
+    def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
+        return [
+            ScoreRequest(self.prompt(demos, query)[0], tuple(map(self.composer.answer, self.answers(query))))
+            for demos, query in zip(shown, queries, strict=True)
+        ]
+
+    def _bits(self, query: Example, row: FloatArray) -> float:
+        """Return the bits of a query's output, given the log-probabilities of its answers."""
+        at = self.answers(query).index(query.output)
+        return -(row[at] if self.task.is_open else log(normalised(row)[at])) / log(2)
 
     def answer_log_probs(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         """Return the log-probability in nats of each query's output, a token on average, `[n_queries]`.
@@ -174,6 +181,56 @@ class Asker:
         texts = [self.training_text(Lesson((), example)) for example in examples]
         self.progress.begin("gradients", how.n_runs(len(texts)))
         return self.model.gradients(texts, how, seed=seed, store=self.gradient_store, progress=self.progress.advance)
+
+    @property
+    def _steerable(self) -> SteerableModel:
+        if Capability.ACTIVATIONS not in self.model.capabilities:
+            raise UserError(f"Steering needs a model with weights; '{self.model.name}' has none. Give another --model.")
+        return cast(SteerableModel, self.model)
+
+    @property
+    def activations(self) -> Activations:
+        """The model's activations; this and what follows implements `kshot.core.steerers.Subject`."""
+        return self._steerable.activations
+
+    @property
+    def unsteered(self) -> str:
+        """The fingerprint of the model without a steering."""
+        return self._steerable.unsteered
+
+    def steered(self, steering: Steering) -> "Asker":
+        """Return the asker of the same model with changed activations."""
+        return replace(self, model=self._steerable.steered(steering))
+
+    def texts_at_end(self, texts: Sequence[str], site: str) -> NDArray[np.float32]:
+        """Return the activations at the last token of each bare text, `[n_texts, n_layers, …]`."""
+        self.progress.begin("reading activations", len(texts))
+        prompts = [Prompt((Segment("query", text),)) for text in texts]
+        return self.activations.read(prompts, site, progress=self.progress.advance)
+
+    def prompts_at_end(
+        self, shown: Sequence[Sequence[Example]], queries: Sequence[Example], site: str
+    ) -> NDArray[np.float32]:
+        """Return the activations where each query's answer begins, `[n_queries, n_layers, …]`."""
+        self.progress.begin("reading activations", len(queries))
+        prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
+        return self.activations.read(prompts, site, progress=self.progress.advance)
+
+    def bits_under(
+        self, steerings: Sequence[Steering], queries: Sequence[Example], shown: Sequence[Sequence[Example]] = ()
+    ) -> FloatArray:
+        """Return the bits of each query's output under each steering, `[n_steerings, n_queries]`."""
+        requests = self._requests(shown or [()] * len(queries), queries)
+        self.progress.begin("trying steerings", len(requests))
+        scores = self.activations.score_under(requests, steerings, progress=self.progress.advance)
+        by_query = [[self._bits(q, row) for row in rows] for q, rows in zip(queries, scores, strict=True)]
+        return np.array(by_query).T
+
+    def learn(self, gated: Gated, examples: Sequence[Example], *, first_token: bool) -> StepLog:
+        """Take one step of training gates on the examples' answers, without demonstrations."""
+        texts = [self.training_text(Lesson((), example, last_only=True)) for example in examples]
+        self.progress.advance(0)
+        return gated.learn(texts, first_token=first_token)
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Hand over what a selector wants to be known; implements `kshot.core.protocols.Judge`."""

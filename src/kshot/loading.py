@@ -11,6 +11,7 @@ from kshot.adapted import ABOUT, ADAPTER, FORMAT, POOL, RETRIEVER, AdaptedModel
 from kshot.asking import Asker
 from kshot.core.errors import UserError
 from kshot.core.protocols import LanguageModel, LearningSelector
+from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
 from kshot.engine.load import load_model
 from kshot.prompts.chat import composer_for
@@ -96,4 +97,9 @@ def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedMo
     bits = {row["id"]: row.pop("bits") for row in pool if "bits" in row}
     examples = [Example(**{**row, "choices": tuple(row.get("choices", ()))}) for row in pool]
     how: Any = {"seed": about["seed"], "choice": about["choice"], "temperature": about["temperature"], "bits": bits}
-    return AdaptedModel(task, recipe, examples, asker, **how)
+    steering = None
+    if about.get("steering"):
+        steering = Steering.load(_place(folder))
+        if steering.fingerprint != about["steering"]:
+            raise UserError(f"{folder} must hold the steering that {ABOUT} tells of; it holds another. Adapt again.")
+    return AdaptedModel(task, recipe, examples, asker, steering=steering, **how)

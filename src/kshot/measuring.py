@@ -311,7 +311,7 @@ class Measuring:
         if recipe.tuner and isinstance(entrant.learner, RacedLearner):
             recent = entrant.predictions[n // 2 :]
             times = (n_all - n) / len(recent) / max(1, entrant.learner.n_alive)
-        elif recipe.selector and not recipe.selector.per_query:
+        elif recipe.steerer or (recipe.selector and not recipe.selector.per_query):
             recent = [p for i, p in enumerate(entrant.predictions) if i == refit_point(i)][-1:]
             times = n_all / max(1, refit_point(n - 1))
         else:

@@ -11,6 +11,7 @@ from kshot.core.errors import UserError
 from kshot.core.plugins import configure, find, resolve
 from kshot.core.protocols import Baseline, Capability, Selector, Tuner
 from kshot.core.seeding import digest
+from kshot.core.steerers import Steerer
 from kshot.core.training import Training
 from kshot.core.types import Task
 from kshot.models.embedding import missing_package
@@ -18,6 +19,8 @@ from kshot.selection import ON_REQUEST, SELECTORS
 from kshot.selection.all_past import AllPast
 from kshot.selection.order import AS_SELECTED, check_order
 from kshot.selection.random import Random
+from kshot.steering import ON_REQUEST as STEERERS_ON_REQUEST
+from kshot.steering import STEERERS
 from kshot.tuning import TUNERS
 
 ZERO_SHOT = "zero-shot"
@@ -42,6 +45,7 @@ class Recipe:
         order: How the chosen ones are put in order (`kshot.selection.order`).
         tuner: What is learnt when an example arrives; None leaves the weights.
         training: How weights are trained, where there is a tuner.
+        steerer: Finds what is changed in the activations, with whatever else the recipe does; None changes nothing.
         alternatives: The configurations that are raced, each with one value for every setting; empty where the
             settings leave no choice.
         calibration: "temperature" divides log-probabilities by a temperature fitted on the past; "contextual" divides
@@ -57,6 +61,7 @@ class Recipe:
     calibration: str = "none"
     tuner: Tuner | None = None
     training: Training | None = None
+    steerer: Steerer | None = None
     alternatives: "tuple[Recipe, ...]" = ()
 
     @property
@@ -64,7 +69,8 @@ class Recipe:
         """Identify method and settings."""
         parts = repr(self.selector), repr(self.baseline), self.order, self.calibration
         trained = [repr(self.tuner), repr(self.training), *(a.fingerprint for a in self.alternatives)]
-        return digest(self.name.split(":")[0], self.k, *parts, *(trained if self.tuner else ()))
+        trained = trained if self.tuner else []
+        return digest(self.name.split(":")[0], self.k, *parts, *trained, *([repr(self.steerer)] * bool(self.steerer)))
 
     @property
     def variants(self) -> "tuple[Recipe, ...]":
@@ -82,12 +88,18 @@ class Recipe:
         """What a model must be able to do."""
         if self.baseline:
             return frozenset()
-        return frozenset({Capability.SCORE, *([Capability.GRADIENTS] if self.tuner else [])})
+        more = {Capability.GRADIENTS: self.tuner, Capability.ACTIVATIONS: self.steerer}
+        return frozenset({Capability.SCORE, *(need for need, part in more.items() if part)})
 
     @property
     def learns(self) -> bool:
         """Whether its answers depend on examples."""
-        return any((self.selector, self.baseline, self.tuner))
+        return any((self.selector, self.baseline, self.tuner, self.steerer))
+
+    @property
+    def changes_model(self) -> bool:
+        """Whether weights or activations are changed."""
+        return bool(self.tuner or self.steerer)
 
     @property
     def per_query(self) -> bool:
@@ -115,7 +127,7 @@ class Recipe:
 
 def known_recipes() -> dict[str, str | None]:
     """Return the recipes' names with the class behind each; they are run in this order."""
-    return {**BASELINES, ZERO_SHOT: None, **SELECTORS, **TUNERS}
+    return {**BASELINES, ZERO_SHOT: None, **SELECTORS, **STEERERS, **TUNERS}
 
 
 def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
@@ -139,7 +151,8 @@ def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
             names.append(piece.strip())
     if "all" in names:
         at = names.index("all")
-        names[at : at + 1] = [name for name in known_recipes() if name not in (*ON_REQUEST, *names)]
+        left_out = (*ON_REQUEST, *STEERERS_ON_REQUEST, *names)
+        names[at : at + 1] = [name for name in known_recipes() if name not in left_out]
     recipes = [parse_recipe(name, shots=shots) for name in names]
     for name in names:
         if names.count(name) > 1:
@@ -166,6 +179,13 @@ def parse_recipe(name: str, *, shots: int, moved: Mapping[str, str] | None = Non
         return Recipe(name, calibration=calibration)
     order = values.pop("order", AS_SELECTED)
     check_order(order, base)
+    if base in STEERERS:
+        shown = values.pop("selector", None)
+        k = _count(name, values.pop("k", str(shots if shown else 0)), least=0)
+        also = ("k", "order", "calibration", "selector")
+        steerer = configure(resolve(STEERERS[base]), values, owner=base, also=also)
+        selector = _selector(shown or "random") if k else None
+        return Recipe(name, k=k, selector=selector, order=order, calibration=calibration, steerer=steerer)
     k = _count(name, values.pop("k", str(shots)))
     table = {k: v for k, v in known_recipes().items() if v}
     cls = find(base, {**table, ZERO_SHOT: ""}, group="kshot.selectors", what="recipe")
@@ -210,10 +230,10 @@ def _one_tuned(name: str, base: str, settings: dict[str, str], *, shots: int) ->
     values = dict(settings)
     calibration, order = _calibration(values, base), values.pop("order", AS_SELECTED)
     check_order(order, base)
-    how = {f.name: values.pop(f.name) for f in fields(Training) if f.name in values}
-    training = configure(Training, how, owner=base)
-    cls, shown = resolve(TUNERS[base]), values.pop("selector", None)
-    also = ("order", "calibration", "selector", *(f.name for f in fields(Training)))
+    trained = {f.name: values.pop(f.name) for f in fields(Training) if f.name in values}
+    training = configure(Training, trained, owner=base)
+    cls, shown, steered = resolve(TUNERS[base]), values.pop("selector", None), values.pop("steerer", None)
+    also = ("order", "calibration", "selector", "steerer", *(f.name for f in fields(Training)))
     k = None  # that of the training texts, unless these have no demonstrations
     if "k" not in {f.name for f in fields(cls)}:
         also, k = (*also, "k"), _count(name, values.pop("k", str(shots if shown else 0)), least=0)
@@ -221,10 +241,19 @@ def _one_tuned(name: str, base: str, settings: dict[str, str], *, shots: int) ->
     k = tuner.k if k is None else k
     selector: Selector | None = None
     if k and shown:
-        selector = configure(find(shown, SELECTORS, group="kshot.selectors", what="selector"), {}, owner=shown)
+        selector = _selector(shown)
     elif k:
         selector = AllPast(limit=k) if tuner.fixed else Random(fresh=True)
-    return Recipe(name, k, selector, order=order, calibration=calibration, tuner=tuner, training=training)
+    steerer = None
+    if steered:
+        steerer = configure(find(steered, STEERERS, group="kshot.steerers", what="steerer"), {}, owner=steered)
+    how: Any = {"order": order, "calibration": calibration, "tuner": tuner, "training": training, "steerer": steerer}
+    return Recipe(name, k, selector, **how)
+
+
+def _selector(name: str) -> Selector:
+    """Return a selector with its default settings."""
+    return configure(find(name, SELECTORS, group="kshot.selectors", what="selector"), {}, owner=name)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -248,7 +277,7 @@ def describe_recipes() -> list[dict[str, Any]]:
                 "summary": (doc or "").partition("\n")[0],
                 "selector": name if name in SELECTORS else None,
                 "tuner": name if name in TUNERS else None,
-                "steerer": None,
+                "steerer": name if name in STEERERS else None,
                 "needs": sorted(need.value for need in parse_recipe(name, shots=1).needs),
                 "source": " ".join(source.split()) or None,
             }

@@ -9,7 +9,7 @@ from kshot.core.plugins import find, resolve
 
 SPEED, QUALITY = (
     ("scoring", "step", "gradients", "large-pool", "race", "overhead", "llm-feedback"),
-    ("weights", "guidance", "selection", "retrieval", "choice"),
+    ("weights", "guidance", "selection", "retrieval", "choice", "steering"),
 )
 
 

@@ -189,9 +189,7 @@ def averaged(steerings: Sequence[Steering]) -> Steering:
     for other in others:
         pairs = first._beside(other, "averaged")
         edits = [
-            replace(
-                e, vectors=np.concatenate([e.vectors, b.vectors]), weights=np.concatenate([e.weights, b.weights])
-            )
+            replace(e, vectors=np.concatenate([e.vectors, b.vectors]), weights=np.concatenate([e.weights, b.weights]))
             for e, (_, b) in zip(edits, pairs, strict=True)
         ]
     return replace(first, edits=tuple(edits), about={"averaged": [dict(s.about) for s in steerings]})

@@ -72,7 +72,7 @@ class Activations:
                 with reading(self._backbone, site, places) as layers:
                     run_pack(self._backbone, tree, attend, start, stop, nothing)
                 slots = tree.slots[inside]
-                found[slots] = torch.stack(layers, 1).reshape(len(slots), -1, *sizes).cpu().numpy()
+                found[slots] = torch.stack(layers, 1).reshape(len(slots), *found.shape[1:]).cpu().numpy()
                 if number + 1 < len(packs):
                     attend.close(packs[number + 1][0])
                 tell(len(slots))

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -47,9 +48,7 @@ class Engine:
         memory_limit_bytes: What the logits of a pack may take.
     """
 
-    capabilities = frozenset(
-        {Capability.SCORE, Capability.GENERATE, Capability.GRADIENTS, Capability.ACTIVATIONS}
-    )
+    capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.GRADIENTS, Capability.ACTIVATIONS})
 
     def __init__(
         self,
@@ -138,10 +137,13 @@ class Engine:
                 f"another one ({self.unsteered[:12]}). Fit it on this model."
             )
         other = copy(self)
-        other.steering = self.steering.then(steering) if self.steering else steering
+        edits = tuple(e for e in steering.edits if e.weights.any())  # the others are the identity, to the bit
+        if edits:
+            steering = replace(steering, edits=edits)
+            other.steering = self.steering.then(steering) if self.steering else steering
         return other
 
-    @cached_property
+    @property
     def activations(self) -> "Activations":
         """Reading activations, and asking under many steerings at once."""
         from kshot.engine.activations import Activations

@@ -23,6 +23,7 @@ from kshot.core.seeding import digest
 from kshot.core.training import DivergedError, StepLog, Training
 from kshot.engine.guidance import Gradient, Guide, cosine, norm
 from kshot.engine.rows import TrainingRow, answer_losses, parts
+from kshot.models.gates import Gates
 from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
 from kshot.models.products import fast_products
@@ -59,7 +60,7 @@ class Trainer:
     def __init__(
         self,
         backbone: Backbone,
-        weights: TrainedWeights | Prefix,
+        weights: TrainedWeights | Prefix | Gates,
         how: Training,
         *,
         fingerprint: str,

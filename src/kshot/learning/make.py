@@ -7,6 +7,7 @@ from kshot.core.types import Task
 from kshot.learning.baseline import BaselineLearner
 from kshot.learning.prompted import PromptLearner
 from kshot.learning.race import RacedLearner
+from kshot.learning.steered import SteeredLearner
 from kshot.learning.tuned import Keep, Source, TunedLearner
 from kshot.recipe import Recipe
 
@@ -48,12 +49,14 @@ def make_learner(
         return BaselineLearner(recipe.name, recipe.baseline, task, seed)
     missing = lacking(recipe, task, asker, judge)
     if asker is None or missing:
-        can = ", ".join("be trained" if m is Capability.GRADIENTS else m.value for m in sorted(missing))
+        words = {Capability.GRADIENTS: "be trained", Capability.ACTIVATIONS: "be steered"}
+        can = ", ".join(words.get(m, m.value) for m in sorted(missing))
         for_selector = " or --selector-model" if missing & recipe.selector_needs else ""
         raise UserError(f"The recipe '{recipe.name}' needs a model that can {can}; give another --model{for_selector}.")
     if recipe.tuner:
         return tuned_learner(recipe, asker, seed=seed, judge=judge, keep=keep, source=source)
-    return PromptLearner(recipe, asker, judge or asker, seed)
+    made = SteeredLearner if recipe.steerer else PromptLearner
+    return made(recipe, asker, judge or asker, seed)
 
 
 def tuned_learner(

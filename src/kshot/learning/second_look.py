@@ -36,7 +36,7 @@ def second_look(
         rest: Further examples to learn from.
         seed: That of the run.
     """
-    if recipe.tuner or isinstance(recipe.selector, AllPast) or not (recipe.selector or recipe.baseline):
+    if recipe.changes_model or isinstance(recipe.selector, AllPast) or not (recipe.selector or recipe.baseline):
         return None
     pool = (*stream, *rest)
     if recipe.selector and not recipe.selector.per_query:
@@ -67,7 +67,7 @@ def other_draws(
     Returns:
         `N_DRAWS` pairs of prompts.
     """
-    if recipe.tuner or recipe.per_query or not recipe.selector:
+    if recipe.changes_model or recipe.per_query or not recipe.selector:
         return []
     pool = (*stream, *rest)
     drawn = [selected(recipe, pool, None, judge=asker, seed=seed + i) for i in range(N_DRAWS)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,9 +20,11 @@ from kshot.asking import Asker
 from kshot.core.gradients import FORWARD_AND_BACKWARD
 from kshot.core.protocols import TrainableModel
 from kshot.core.seeding import digest, generator
+from kshot.core.steering import Steering
 from kshot.core.training import Batch, DivergedError, Lesson, TrainingText
 from kshot.core.types import Example, Prediction, Query
-from kshot.learning.prompted import PromptLearner
+from kshot.learning.prompted import PromptLearner, refit_point
+from kshot.learning.steered import fitted_steering
 from kshot.recipe import Recipe
 from kshot.runs.record import write_jsonl
 
@@ -101,6 +104,7 @@ class TunedLearner:
         self._learnt: list[str] = []  # ids, in their order
         self._n_saved, self._saved_at = 0, time.monotonic()
         self._n_past = 0  # of the query before
+        self._steering: Steering | None = None
         self._is_between = True  # two examples: within the steps of one there is no state to go on from
         self.log: list[dict[str, Any]] = []
 
@@ -112,11 +116,16 @@ class TunedLearner:
             about = model.load_state(self._state_file)
             self._learnt, self.log = about["learnt"], about["log"]
             self._n_saved = len(self._learnt)
+            self._steering = Steering.load(self._steering_folder) if about["steered"] else None
         return model
 
     @cached_property
     def _prompted(self) -> PromptLearner:
         return PromptLearner(self.recipe, replace(self._asker, model=self.model), self._judge, self._seed)
+
+    @property
+    def _steering_folder(self) -> Path:
+        return self._state_file.with_suffix(".steering")
 
     @property
     def _state_file(self) -> Path:
@@ -160,6 +169,8 @@ class TunedLearner:
         n_tokens *= FORWARD_AND_BACKWARD
         self._asker.model.work.tokens += n_tokens
         self._n_past = len(query.past)
+        asker = replace(self._asker, model=self.model)
+        self._prompted.asker = asker.steered(self._steering) if self._steering else asker
         with np.errstate(invalid="ignore"):  # what is not a number is found below
             (prediction,) = self._prompted.predict([query])
         if any(math.isnan(value) for value in prediction.log_probs):
@@ -183,11 +194,19 @@ class TunedLearner:
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
             self.log += [{"n": n + 1, "example": past[n].id, "step": i} | row for i, row in enumerate(rows)]
             self._learnt.append(past[n].id)
+            if refit_point(n + 1) == n + 1:
+                self._steer(past[: n + 1])
             self._is_between = True
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_STATES:
                 self.save_state()
             if progress:
                 progress(0)
+
+    def _steer(self, past: Sequence[Example]) -> None:
+        """Fit the steering, where there is one, on the weights as they are now; later weights are steered by it too."""
+        subject = replace(self._asker, model=self.model, progress=self._judge.progress)
+        found = fitted_steering(self.recipe, past, subject, seed=self._seed)
+        self._steering = found and replace(found, model="")
 
     def _batch(self, seen: Sequence[Example], step: int) -> Batch:
         """Return what one step learns; its choices depend on the seed, the new example and the step alone."""
@@ -214,7 +233,10 @@ class TunedLearner:
         """Write the state of training, so that another process goes on from here, and the log of its steps."""
         if not self._keep or self._n_saved == len(self._learnt) or not self._is_between:
             return
-        self.model.save_state(self._state_file, {"learnt": self._learnt, "log": self.log})
+        if self._steering:
+            self._steering.save(self._steering_folder)
+        about = {"learnt": self._learnt, "log": self.log, "steered": self._steering is not None}
+        self.model.save_state(self._state_file, about)
         self._write_log()
         self._n_saved, self._saved_at = len(self._learnt), time.monotonic()
 
@@ -232,6 +254,7 @@ class TunedLearner:
         self.__dict__.pop("model", None)
         if self._keep:
             self._state_file.unlink(missing_ok=True)
+            rmtree(self._steering_folder, ignore_errors=True)
 
 
 def covering(seen: Sequence[Example], k: int, *, seed: int, names: tuple[str | int, ...]) -> list[Lesson]:

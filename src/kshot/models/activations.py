@@ -85,9 +85,8 @@ def steered(backbone: Backbone, steerings: Sequence[Steering]) -> Iterator[None]
     changes: dict[tuple[int, str], list[Change]] = {}
     for mark, steering in enumerate(steerings, start=1):
         for edit in steering.edits:
-            if edit.weights.any():  # nothing else is the identity to the bit
-                change = _change(backbone, edit, mark if edit.last_only else 0)
-                changes.setdefault((edit.layer, edit.site), []).append(change)
+            change = _change(backbone, edit, mark if edit.last_only else 0)
+            changes.setdefault((edit.layer, edit.site), []).append(change)
     with changing(backbone, changes):
         yield
 

@@ -1,0 +1,85 @@
+"""Soft injection: learned gates mix a task's mean head outputs into the last token of a prompt without examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kshot.core.errors import UserError
+from kshot.core.steerers import Subject
+from kshot.core.steering import Steering
+from kshot.core.training import Training
+from kshot.core.types import Example
+from kshot.steering.embedding import task_embedding
+
+LOSSES = ("first", "all")
+MOST_VALIDATED = 100
+
+
+@dataclass(frozen=True)
+class SoftInjection:
+    """Mix the heads' mean outputs on few-shot prompts into theirs at the end of a prompt, each as much as is learnt.
+
+    A third of the examples (at most 100) is held out, from embedding and gates alike; the gates that give it the
+    fewest bits are kept.
+
+    Attributes:
+        prompts: Few-shot prompts that the embedding is the mean of.
+        shots: Demonstrations in each of them.
+        steps: Steps of training the gates.
+        batch: Examples in a step.
+        lr: Learning rate, of Adam.
+        every: Steps between two looks at what is held out.
+        loss: "first" learns the first token of each answer, "all" the whole answer.
+
+    Source: Park et al. (2025), Soft Injection of Task Embeddings, section 3, https://arxiv.org/abs/2507.20906.
+    Differs: the training examples are those held back from the stream; gates before training count as well.
+    """
+
+    prompts: int = 50
+    shots: int = 10
+    steps: int = 400
+    batch: int = 1
+    lr: float = 0.2
+    every: int = 50
+    loss: str = "first"
+
+    least = 4
+
+    def __post_init__(self):
+        for name in ("prompts", "shots", "steps", "batch", "every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}.")
+        if self.loss not in LOSSES:
+            raise UserError(f"loss must be one of {', '.join(LOSSES)}; got '{self.loss}'.")
+        self._training  # noqa: B018 - checks the learning rate
+
+    @property
+    def _training(self) -> Training:
+        return Training(lr=self.lr, clip=0.0)
+
+    def fit(self, examples: Sequence[Example], *, subject: Subject, rng: np.random.Generator) -> Steering:
+        """Return the steering; see `kshot.core.steerers.Steerer`.
+
+        Raises:
+            UserError: Fewer than four examples.
+            DivergedError: Training has left the finite numbers.
+        """
+        if len(examples) < self.least:
+            raise UserError(f"soft-injection needs at least {self.least} examples; got {len(examples)}.")
+        order = [examples[i] for i in rng.permutation(len(examples))]
+        n_held = min(MOST_VALIDATED, len(order) // 3)
+        held, known = order[:n_held], order[n_held:]
+        vectors = task_embedding(known, n_prompts=self.prompts, shots=self.shots, subject=subject, rng=rng)
+        gated = subject.activations.gated(vectors, self._training)
+        subject.progress.begin("training gates", self.steps)
+        kept, looks = [gated.steering()], []
+        for step in range(1, self.steps + 1):
+            drawn = [known[i] for i in rng.integers(len(known), size=self.batch)]
+            subject.learn(gated, drawn, first_token=self.loss == "first")
+            if step % self.every == 0 or step == self.steps:
+                kept.append(gated.steering())
+        bits = subject.bits_under(kept, held).mean(axis=1)
+        best = int(np.argmin(np.nan_to_num(bits, nan=np.inf)))
+        looks = [round(float(b), 4) for b in bits]
+        return replace(kept[best], about={"steerer": "soft-injection", "held_out_bits": looks, "kept": best})
