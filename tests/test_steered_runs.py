@@ -1,0 +1,156 @@
+"""Steerers at work: along a stream, beside selectors and tuners, in the adapted model, and in another process."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kshot
+from conftest import labelled_rows, write_task
+from kshot.asking import Asker
+from kshot.core.errors import UserError
+from kshot.core.steering import Steering
+from kshot.core.types import Example, Query, Task
+from kshot.engine.language_model import Engine
+from kshot.learning.make import make_learner
+from kshot.learning.tuned import Keep, TunedLearner
+from kshot.models.tiny import tiny_backbone
+from kshot.recipe import describe_recipes, parse_recipe, parse_recipes
+from kshot.runs.store import SqliteStore
+
+SMALL = "soft-injection:prompts=2,shots=2,steps=4,every=2"
+INPUTS = ["the cat and the axe", "rice"]
+
+
+def words(n: int = 12) -> Task:
+    rows = tuple(Example(r["input"], r["output"], str(i)) for i, r in enumerate(labelled_rows(n)))
+    return Task("words", "classification", rows, labels=("animal", "food", "tool"))
+
+
+def asker(seed: int = 0) -> Asker:
+    return Asker.for_task(words(), Engine(tiny_backbone(seed=seed)))
+
+
+def stream(examples) -> list[Query]:
+    return [Query(e, tuple(examples[:i])) for i, e in enumerate(examples)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_task(tmp_path_factory.mktemp("tasks") / "words", labelled_rows(9), labelled_rows(3, start=9))
+
+
+# Along a stream
+
+
+@pytest.mark.parametrize("name", ["icv", SMALL, "icv:selector=bm25,k=2,strength=0.1"])
+def test_a_prediction_knows_nothing_of_what_comes_later(name):
+    examples = words().train
+    recipe = parse_recipe(name, shots=2)
+    found = make_learner(recipe, words(), asker(), seed=0).predict(stream(examples))
+    other = [*examples[:6], *[replace(e, output="tool") for e in examples[6:]]]
+    again = make_learner(recipe, words(), asker(), seed=0).predict(stream(other))
+    assert [p.log_probs for p in again[:7]] == [p.log_probs for p in found[:7]]
+    assert [p.log_probs for p in again[9:]] != [p.log_probs for p in found[9:]]
+    alone = make_learner(recipe, words(), asker(), seed=0).predict([stream(examples)[10]])[0]
+    np.testing.assert_allclose(alone.log_probs, found[10].log_probs, atol=1e-4)
+
+
+def test_before_there_are_enough_examples_nothing_is_steered_and_fits_are_counted():
+    examples = words().train
+    found = make_learner(parse_recipe(SMALL, shots=1), words(), asker(), seed=0).predict(stream(examples))
+    bare = make_learner(parse_recipe("zero-shot", shots=1), words(), asker(), seed=0).predict(stream(examples))
+    np.testing.assert_allclose([p.log_probs for p in found[:4]], [p.log_probs for p in bare[:4]], atol=1e-4)
+    assert all(p.log_probs != q.log_probs for p, q in zip(found[4:], bare[4:], strict=True))
+    assert [i for i, p in enumerate(found) if p.fit_tokens] == [4, 8]
+    assert [p.prompt_tokens for p in found] == [p.prompt_tokens for p in bare]
+
+
+def test_beside_a_selector_the_prompts_are_the_selectors():
+    examples = words().train
+    steered, plain = (
+        make_learner(parse_recipe(name, shots=2), words(), asker(), seed=0).predict(stream(examples))
+        for name in ("icv:selector=bm25,k=2,strength=0.1", "bm25:k=2")
+    )
+    assert [p.demonstrations for p in steered] == [p.demonstrations for p in plain]
+    assert all(p.log_probs != q.log_probs for p, q in zip(steered[2:], plain[2:], strict=True))
+
+
+def test_beside_a_tuner_an_interrupted_stream_goes_on_to_the_same(tmp_path):
+    examples = words(10).train
+    recipe = parse_recipe("fine-tune:steerer=icv,lr=1e-3,steps=1", shots=1)
+    assert recipe.steerer
+
+    def learner(place: Path) -> TunedLearner:
+        keep = Keep(SqliteStore(place / "store.sqlite"), place / "training", "key")
+        return TunedLearner(recipe, asker(), asker(), 0, keep=keep)
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole = [learner(tmp_path / "whole").predict(q) for q in stream(examples)]
+    first = learner(tmp_path / "cut")
+    for query in stream(examples)[:7]:
+        first.predict(query)
+    first.save_state()
+    second = learner(tmp_path / "cut")
+    resumed = [second.predict(q) for q in stream(examples)]
+    assert [p.log_probs for p in resumed] == [p.log_probs for p in whole]
+    plain = TunedLearner(parse_recipe("fine-tune:lr=1e-3,steps=1", shots=1), asker(), asker(), 0)
+    bare = [plain.predict(q) for q in stream(examples)]
+    assert [i for i, (p, q) in enumerate(zip(whole, bare, strict=True)) if p.log_probs != q.log_probs] == [
+        *range(2, 10)
+    ]
+    assert list((tmp_path / "cut" / "training").glob("*.steering"))
+    second.forget()
+    assert not list((tmp_path / "cut" / "training").glob("*.steering"))
+
+
+# The adapted model
+
+
+@pytest.mark.parametrize("recipe", ["icv:selector=random,k=2", "fine-tune:steerer=icv,lr=1e-3,steps=1"])
+def test_an_adapted_model_is_saved_with_its_steering(folder, recipe, tmp_path):
+    model = Engine(tiny_backbone())
+    run = kshot.adapt(folder, model, recipes=recipe, out=tmp_path / "run", limit=6)
+    best = tmp_path / "run" / "best"
+    about = json.loads((best / "steering.json").read_text())
+    assert {(e["layer"], e["site"], len(e["scale"])) for e in about["edits"]} == {(0, "mlp", 1), (1, "mlp", 1)}
+    assert json.loads((best / "kshot.json").read_text())["choice"]["steering"]["steerer"] == "icv"
+    expected = run.best.predict_proba(INPUTS)
+    loaded = kshot.load(best, model=model)
+    assert loaded.predict_proba(INPUTS).tobytes() == expected.tobytes()
+    again = kshot.adapt(folder, model, recipes=recipe, out=tmp_path / "run", limit=6)
+    assert again.best.predict_proba(INPUTS).tobytes() == expected.tobytes()
+    bare = replace(loaded.recipe, steerer=None)
+    plain = kshot.AdaptedModel(loaded.task, bare, loaded.pool, loaded.asker, seed=0, choice={})
+    assert plain.predict_proba(INPUTS).tobytes() != expected.tobytes()
+    (-Steering.load(best)).save(best)
+    with pytest.raises(UserError, match=r"must hold the steering that kshot\.json tells of; it holds another\. Adapt"):
+        kshot.load(best, model=model)
+
+
+def test_a_steered_model_answers_in_another_process(folder, tmp_path):
+    run = kshot.adapt(folder, "tiny", recipes=SMALL, out=tmp_path / "run", limit=6)
+    best = tmp_path / "run" / "best"
+    code = f"import kshot; print(kshot.load({str(best)!r}).predict_proba({INPUTS!r}).tolist())"
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(there) == run.best.predict_proba(INPUTS).tolist()
+
+
+def test_the_table_of_recipes_names_the_steerers():
+    rows = {row["name"]: row for row in describe_recipes()}
+    assert rows["icv"]["steerer"] == "icv"
+    assert rows["icv"]["needs"] == ["activations", "score"]
+    assert rows["bm25"]["steerer"] is None
+    names = [r.name for r in parse_recipes("all", shots=2)]
+    assert "icv" in names
+    assert not {"soft-injection", "function-vector", "random-direction"} & set(names)
+
+
+def test_a_model_without_activations_is_refused_before_any_work(folder, tmp_path):
+    with pytest.raises(UserError, match=r"The recipe 'icv' needs a model that can be steered; give another --model\."):
+        kshot.adapt(folder, "scripted", recipes="icv", out=tmp_path / "run")
