@@ -103,7 +103,7 @@ def test_a_network_that_disagrees_with_its_packs_is_not_packed(monkeypatch, llam
     backbone = tiny_backbone()
     plain = backbone.plain_logits
     monkeypatch.setattr(
-        backbone, "plain_logits", lambda rows: [x + torch.arange(x.shape[1]) * 0.1 for x in plain(rows)]
+        backbone, "plain_logits", lambda rows, _: [x + torch.arange(x.shape[1]) * 0.1 for x in plain(rows)]
     )
     assert "differ from a plain pass" in str(Engine(backbone).obstacle)
 
@@ -130,7 +130,9 @@ def test_logits_are_computed_only_where_something_is_predicted(llama, monkeypatc
     kept = []
     forward = llama.packed_logits
     monkeypatch.setattr(
-        llama, "packed_logits", lambda ids, at, attend, keep: kept.append(len(keep)) or forward(ids, at, attend, keep)
+        llama,
+        "packed_logits",
+        lambda ids, at, attend, keep, _: kept.append(len(keep)) or forward(ids, at, attend, keep),
     )
     engine = Engine(llama)
     assert engine.obstacle is None
@@ -144,7 +146,9 @@ def test_few_positions_with_logits_fit_a_small_memory_limit(llama, monkeypatch):
     kept = []
     forward = llama.packed_logits
     monkeypatch.setattr(
-        llama, "packed_logits", lambda ids, at, attend, keep: kept.append(len(keep)) or forward(ids, at, attend, keep)
+        llama,
+        "packed_logits",
+        lambda ids, at, attend, keep, _: kept.append(len(keep)) or forward(ids, at, attend, keep),
     )
     wide = Engine(llama).score(requests())
     engine = Engine(llama, memory_limit_bytes=8 * llama.vocab_size * 12)

@@ -23,6 +23,7 @@ from kshot.models.hf import Backbone
 from kshot.models.scripted import ScriptedModel
 from kshot.prompts.template import Template
 from kshot.recipe import known_recipes, parse_recipe
+from kshot.steering import STEERERS
 from kshot.tuning import TUNERS
 
 KINDS = ("generation", "qa", "math", "parsing")
@@ -284,7 +285,7 @@ def predictions(name, stream, task, model, *, seed=0):
 
 
 GRADIENTS = ("gradient-matching", "less")
-LEARNERS = [name for name in known_recipes() if name not in BASELINES]
+LEARNERS = [name for name in known_recipes() if name not in (*BASELINES, *STEERERS)]  # these: test_steered_runs.py
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.asking import Asker
-from kshot.core.gradients import GradientSettings, GradientStore
+from kshot.core.gradients import FORWARD_AND_BACKWARD, GradientSettings, GradientStore
 from kshot.core.protocols import LanguageModel, TrainableModel
 from kshot.core.seeding import generator
+from kshot.core.steerers import SteerableModel
+from kshot.core.steering import Shape, Steering
 from kshot.core.training import Batch, StepLog, Training, TrainingText
-from kshot.core.types import Example, FloatArray, GenerateRequest, Generation, ScoreRequest, Work
+from kshot.core.types import Example, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
 from kshot.prompts.fitting import prompt_tokens
 
 
@@ -32,6 +34,7 @@ class Counting:
         self.capabilities, self.max_tokens = model.capabilities, model.max_tokens
         self.remark, self.chat = model.remark, model.chat
         self.count_tokens, self.forward_tokens = model.count_tokens, model.forward_tokens
+        self.unsteered, self.model = model.fingerprint, model
 
     def trainable(self, how: Training, *, seed: int) -> TrainableModel:
         """Return itself: what is trained counts too."""
@@ -60,6 +63,15 @@ class Counting:
         """Return itself; nothing is stored."""
         return self
 
+    @property
+    def activations(self) -> "CountingActivations":
+        """What counts what is asked of activations."""
+        return CountingActivations(self)
+
+    def steered(self, steering: Steering) -> Self:
+        """Return itself: what is steered runs as many tokens."""
+        return self
+
     def score(
         self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
     ) -> list[FloatArray]:
@@ -74,6 +86,60 @@ class Counting:
         self.work.tokens += self.forward_tokens([ScoreRequest(r.prompt, ("\n",)) for r in requests])
         self.work.tokens += sum(r.max_tokens for r in requests)
         return [Generation("", True)] * len(requests)
+
+
+class CountingActivations:
+    """Activations that are all 0, counted in the work of a model that runs nothing."""
+
+    def __init__(self, counting: Counting):
+        self._counting = counting
+        self._own = cast(SteerableModel, counting.model).activations
+
+    @property
+    def shape(self) -> Shape:
+        """The model's own."""
+        return self._own.shape
+
+    def read(
+        self, prompts: Sequence[Prompt], site: str, *, progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Count the prompts."""
+        self._counting.work.tokens += self._counting.forward_tokens([ScoreRequest(p, ("\n",)) for p in prompts])
+        return np.zeros((len(prompts), self.shape.n_layers, *self.shape.at(site)), dtype=np.float32)
+
+    def tokens_under(self, requests: Sequence[ScoreRequest], steerings: Sequence[Steering]) -> int:
+        """Return the model's own count."""
+        return self._own.tokens_under(requests, steerings)
+
+    def score_under(
+        self,
+        requests: Sequence[ScoreRequest],
+        steerings: Sequence[Steering],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[FloatArray]:
+        """Count, and return equal scores."""
+        self._counting.work.tokens += self.tokens_under(requests, steerings)
+        return [np.zeros((len(steerings), len(r.continuations))) for r in requests]
+
+    def write_heads(self, heads: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what costs nothing to compute, all 0."""
+        return np.zeros((*heads.shape[:2], self.shape.width), dtype=np.float32)
+
+    def gated(self, vectors: NDArray[np.float32], how: Training) -> "CountingActivations":
+        """Return itself: steps of gates count too."""
+        return self
+
+    def learn(self, texts: Sequence[TrainingText], *, first_token: bool) -> StepLog:
+        """Count a step."""
+        self._counting.steps += 1
+        n_tokens = sum(prompt_tokens(text.prompt, self._counting) for text in texts)
+        self._counting.work.tokens += FORWARD_AND_BACKWARD * n_tokens
+        return StepLog(0.0, n_tokens, 0, 0.0)
+
+    def steering(self) -> Steering:
+        """Return gates that do nothing, but only to last tokens."""
+        return Steering(())
 
 
 def tokens_per_second(asker: Asker, examples: Sequence[Example], shots: int, *, seconds: float = 3.0) -> float:

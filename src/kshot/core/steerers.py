@@ -48,6 +48,10 @@ class Activations(Protocol):
         """Return for each request log-probabilities under each steering, `[n_steerings, n_continuations]`."""
         ...
 
+    def tokens_under(self, requests: Sequence[ScoreRequest], steerings: Sequence[Steering]) -> int:
+        """Return how many tokens `score_under` would run, without running any."""
+        ...
+
     def write_heads(self, heads: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what outputs of heads `[n_layers, n_heads, head_dim]` add, `[n_layers, n_heads, width]`."""
         ...

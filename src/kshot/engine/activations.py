@@ -15,7 +15,7 @@ from kshot.engine.attention import TreeAttention
 from kshot.engine.gated import GatedEngine
 from kshot.engine.language_model import Engine
 from kshot.engine.scoring import placed, run_pack, score_packed
-from kshot.engine.trie import build_tree, cut
+from kshot.engine.trie import Tree, build_tree, cut
 from kshot.models.activations import check, reading, shape_of, steered, write_heads
 
 
@@ -112,11 +112,8 @@ class Activations:
         if engine.obstacle is not None or not all(s.last_only for s in steerings):
             rows = [engine.steered(steering).score(requests) for steering in steerings]
             return [np.stack(of_request) for of_request in zip(*rows, strict=True)]
-        encoded = [engine._encoder.score(request) for request in requests]
-        n_marks = len(steerings)
-        marks = [mark for _ in requests for mark in range(1, n_marks + 1)]
-        tree = build_tree([p for p, _ in encoded for _ in steerings], [a for _, a in encoded for _ in steerings], marks)
-        sizes = [len(a) for _, a in encoded for _ in steerings]
+        tree = self._tree_under(requests, len(steerings))
+        sizes = [len(request.continuations) for request in requests for _ in steerings]
         sums = np.zeros(sum(sizes))
         packs = cut(tree, max_tokens=engine._pack_tokens, max_scored=engine._pack_scored)
         told = 0
@@ -128,8 +125,20 @@ class Activations:
                     progress(done - told)
                     told = done
         engine.work.tokens += len(tree.tokens)
-        stops = np.cumsum([0, *sizes])[::n_marks]
-        return [sums[a:b].reshape(n_marks, -1) for a, b in zip(stops, stops[1:], strict=False)]
+        stops = np.cumsum([0, *sizes])[:: len(steerings)]
+        return [sums[a:b].reshape(len(steerings), -1) for a, b in zip(stops, stops[1:], strict=False)]
+
+    def tokens_under(self, requests: Sequence[ScoreRequest], steerings: Sequence[Steering]) -> int:
+        """Return how many tokens have to be run to score requests under steerings, without running any."""
+        if self._engine.obstacle is not None or not all(s.last_only for s in steerings):
+            return len(steerings) * self._engine.forward_tokens(requests)
+        return len(self._tree_under(requests, len(steerings)).tokens)
+
+    def _tree_under(self, requests: Sequence[ScoreRequest], n_steerings: int) -> Tree:
+        """Return the tree in which each prompt ends once for each steering, with its mark."""
+        encoded = [self._engine._encoder.score(request) for request in requests for _ in range(n_steerings)]
+        marks = [1 + i % n_steerings for i in range(len(encoded))]
+        return build_tree([p for p, _ in encoded], [a for _, a in encoded], marks)
 
     def write_heads(self, heads: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what outputs of heads `[n_layers, n_heads, head_dim]` add to their attention, each alone.

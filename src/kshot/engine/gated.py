@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.core.gradients import FORWARD_AND_BACKWARD
 from kshot.core.steering import Steering
 from kshot.core.training import StepLog, Training, TrainingText
 from kshot.engine.language_model import Engine
@@ -42,7 +43,7 @@ class GatedEngine:
         rows = [self._engine.training_row(text, marked=True, first_token=first_token) for text in texts]
         with self._engine.active():
             log = self._trainer.step(rows)
-        self._engine.work.tokens += 3 * log.tokens
+        self._engine.work.tokens += FORWARD_AND_BACKWARD * log.tokens
         return log
 
     def steering(self) -> Steering:

@@ -194,7 +194,7 @@ def _write_all(
         attend.open_generated(seen, depths)
         tokens = torch.tensor([answers[i].ids[-1] for i in going], device=device)
         everywhere = torch.arange(len(going), device=device)
-        for i, row in zip(going, backbone.packed_logits(tokens, depths, attend, everywhere, {}), strict=True):
+        for i, row in zip(going, backbone.packed_logits(tokens, depths, attend, everywhere), strict=True):
             answers[i].write(row, backbone)
 
 

@@ -181,7 +181,12 @@ class Backbone:
 
     @torch.inference_mode()
     def packed_logits(
-        self, ids: torch.Tensor, positions: torch.Tensor, attend: Attend, keep: torch.Tensor, places: Places
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        attend: Attend,
+        keep: torch.Tensor,
+        places: Places | None = None,
     ) -> torch.Tensor:
         """Run `row_logits` without keeping what a backward pass would need."""
         return self.row_logits(ids, positions, attend, keep, places=places)
