@@ -510,6 +510,7 @@ def test_whatever_is_saved_answers_the_same_in_a_new_process(words_task, run_pro
     settings = ("calibration=none", "calibration=contextual", "calibration=temperature,k=5")
     names = [f"{name}:order={order},{settings[i % 3]}" for name in ("random", "bm25") for i, order in enumerate(orders)]
     names += ["best-of-n:order=nearest-last", "random:balanced=true", "zero-shot:calibration=contextual"]
+    names += ["icv:selector=random,k=2", "soft-injection:prompts=2,shots=2,steps=4"]
     inputs = [e.input for e in task.test[:3]]
     folders, before = [], []
     for learnt in (task, written):

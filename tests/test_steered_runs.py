@@ -1,8 +1,6 @@
-"""Steerers at work: along a stream, beside selectors and tuners, in the adapted model, and in another process."""
+"""Steerers at work: along a stream, beside selectors and tuners, in the adapted model, and what is refused."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,14 +129,6 @@ def test_an_adapted_model_is_saved_with_its_steering(folder, recipe, tmp_path):
     (-Steering.load(best)).save(best)
     with pytest.raises(UserError, match=r"must hold the steering that kshot\.json tells of; it holds another\. Adapt"):
         kshot.load(best, model=model)
-
-
-def test_a_steered_model_answers_in_another_process(folder, tmp_path):
-    run = kshot.adapt(folder, "tiny", recipes=SMALL, out=tmp_path / "run", limit=6)
-    best = tmp_path / "run" / "best"
-    code = f"import kshot; print(kshot.load({str(best)!r}).predict_proba({INPUTS!r}).tolist())"
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert json.loads(there) == run.best.predict_proba(INPUTS).tolist()
 
 
 def test_the_table_of_recipes_names_the_steerers():
