@@ -19,7 +19,7 @@ LAYERS = [
     {"evaluation"},
     {"reports"},
     {"counting", "tracking"},
-    {"adapted", "selecting", "measuring", "retrieving"},
+    {"adapted", "selecting", "measuring", "retrieving", "steered"},
     {"loading"},
     {"racing"},
     {"recording"},

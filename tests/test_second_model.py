@@ -9,7 +9,8 @@ pytestmark = pytest.mark.slow
 WORDS = ("red", "blue", "green", "one", "two", "six", "cat", "dog")
 RECIPES = (
     "zero-shot,random,diverse,best-of-n:n=2,queries=4,bm25:calibration=contextual,dense,"
-    "gradient-matching:epochs=1,snapshots=2,random:order=most-confident-last"
+    "gradient-matching:epochs=1,snapshots=2,random:order=most-confident-last,icv,"
+    "soft-injection:prompts=4,steps=8,every=4"
 )
 
 
@@ -21,7 +22,7 @@ def model(smollm2):
 @pytest.mark.parametrize("layout", ["turns", "block", "plain"])
 def test_a_classification_in_every_layout(model, words_task, tmp_path, layout):
     run = kshot.adapt(words_task, model, recipes=RECIPES, shots=4, limit=12, layout=layout, out=tmp_path / "run")
-    assert [row["status"] for row in run.leaderboard] == ["done"] * 8
+    assert [row["status"] for row in run.leaderboard] == ["done"] * 10
     best = kshot.load(tmp_path / "run")
     test = kshot.Task.load(words_task).test
     assert best.predict([e.input for e in test]) == run.best.predict([e.input for e in test])

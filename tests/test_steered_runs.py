@@ -10,13 +10,16 @@ import pytest
 import kshot
 from conftest import labelled_rows, write_task
 from kshot.asking import Asker
+from kshot.bench import steered
 from kshot.core.errors import UserError
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Query, Task
 from kshot.engine.language_model import Engine
+from kshot.evaluation.prequential import make_stream
 from kshot.learning.make import make_learner
 from kshot.learning.tuned import Keep, TunedLearner
 from kshot.models.tiny import tiny_backbone
+from kshot.planning import plan
 from kshot.recipe import describe_recipes, parse_recipe, parse_recipes
 from kshot.runs.store import SqliteStore
 
@@ -144,3 +147,40 @@ def test_the_table_of_recipes_names_the_steerers():
 def test_a_model_without_activations_is_refused_before_any_work(folder, tmp_path):
     with pytest.raises(UserError, match=r"The recipe 'icv' needs a model that can be steered; give another --model\."):
         kshot.adapt(folder, "scripted", recipes="icv", out=tmp_path / "run")
+
+
+# On its own
+
+
+def test_a_steering_on_its_own_is_that_of_the_adapted_model(folder, tmp_path):
+    model = Engine(tiny_backbone())
+    found = kshot.steer(str(folder), "icv", model=model, seed=3)
+    run = kshot.adapt(folder, model, recipes="icv", out=tmp_path / "run", limit=4, seed=3)
+    assert found.fingerprint == run.best.steering.fingerprint
+    for name in ("bm25", "fine-tune:steerer=icv", "icv:selector=bm25,k=2"):
+        with pytest.raises(UserError, match="steer needs a steerer alone, as 'icv' or 'soft-injection'; got"):
+            kshot.steer(str(folder), name, model=model)
+    few = Task("few", "classification", words().train[:3], labels=("animal", "food", "tool"))
+    with pytest.raises(UserError, match="'soft-injection' needs at least 4 different examples; got 3"):
+        kshot.steer(few, "soft-injection", model=model)
+    with pytest.raises(UserError, match="Steering needs a model with weights; 'scripted' has none. Give another"):
+        kshot.steer(words(), "icv", model="scripted")
+
+
+def test_a_dry_run_counts_what_a_run_runs(folder, tmp_path):
+    task, model = Task.load(folder), Engine(tiny_backbone())
+    names = ("icv", SMALL, "function-vector:prompts=2,shots=2,heads=2", "icv:selector=random,k=2")
+    for row, name in zip(plan(task, model, recipes=",".join(names), shots=2), names, strict=True):
+        before = model.work.tokens
+        make_learner(parse_recipe(name, shots=2), task, Asker.for_task(task, model), seed=0).predict(
+            make_stream(task, limit=300, seed=0).queries()
+        )
+        assert row["forward_tokens"] == pytest.approx(model.work.tokens - before, rel=0.25)
+    assert row["recipe"] == names[-1]
+
+
+@pytest.mark.slow
+def test_a_steered_query_costs_at_most_a_tenth_more():
+    found = steered.run("demo")
+    assert max(found[f"{name}_ratio"] for name in ("icv", "function_vector", "soft_injection")) <= 1.1
+    assert found["max_abs_diff_nats"] <= 1e-3

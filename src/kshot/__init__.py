@@ -7,15 +7,20 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kshot.adaptation import Run, adapt
     from kshot.adapted import AdaptedModel
+    from kshot.core.steering import Steering, averaged
     from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Segment, Task
     from kshot.engine.load import load_model
     from kshot.estimator import FewShotClassifier
     from kshot.loading import load
     from kshot.selecting import select
+    from kshot.steered import steer
 
 _WHERE = {
     "adapt": "kshot.adaptation",
     "select": "kshot.selecting",
+    "Steering": "kshot.core.steering",
+    "averaged": "kshot.core.steering",
+    "steer": "kshot.steered",
     "Run": "kshot.adaptation",
     "AdaptedModel": "kshot.adapted",
     "load": "kshot.loading",
@@ -38,11 +43,14 @@ __all__ = [
     "Run",
     "ScoreRequest",
     "Segment",
+    "Steering",
     "Task",
     "adapt",
+    "averaged",
     "load",
     "load_model",
     "select",
+    "steer",
 ]
 
 

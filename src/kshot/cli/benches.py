@@ -8,7 +8,7 @@ from kshot.core.errors import UserError, did_you_mean, missing_extra
 from kshot.core.plugins import find, resolve
 
 SPEED, QUALITY = (
-    ("scoring", "step", "gradients", "large-pool", "race", "overhead", "llm-feedback"),
+    ("scoring", "step", "gradients", "large-pool", "race", "overhead", "llm-feedback", "steered"),
     ("weights", "guidance", "selection", "retrieval", "choice", "steering"),
 )
 

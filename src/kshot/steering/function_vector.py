@@ -72,7 +72,7 @@ class FunctionVector:
         taken[np.argsort(-effects, axis=None, kind="stable")[: self.heads]] = True
         written = subject.activations.write_heads(means) * taken.reshape(*effects.shape, 1)
         vector = written.sum(axis=(0, 1), dtype=np.float64)
-        vector = (vector / np.linalg.norm(vector)).astype(np.float32)[None]
+        vector = (vector / max(np.linalg.norm(vector), 1e-12)).astype(np.float32)[None]
         stream = np.linalg.norm(subject.prompts_at_end([()] * len(held), held, "block"), axis=-1).mean(axis=0)
         layers = range(len(effects)) if self.layer < 0 else [self.layer]
         scales = (self.scale,) if self.scale else SCALES
