@@ -14,17 +14,32 @@ def python_blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), flags=re.S)
 
 
-def test_the_readme_snippet_runs(tmp_path, monkeypatch):
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A folder to work in, with the task that the docs speak of."""
     (tmp_path / "data" / "trec").mkdir(parents=True)
     rows = [{"input": f"Who is number {i} ?", "output": "human"} for i in range(6)]
     rows += [{"input": f"Where is number {i} ?", "output": "location"} for i in range(6)]
     (tmp_path / "data" / "trec" / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_readme_snippet_runs(data):
     (block,) = python_blocks("README.md")
     names = {}
     exec(block, names)
     assert len(names["run"].leaderboard) == 4
-    assert (tmp_path / "model" / "kshot.json").exists()
+    assert (data / "model" / "kshot.json").exists()
+
+
+def test_the_snippet_of_the_page_on_steering_runs(data):
+    (block,) = python_blocks("docs/steering.md")
+    names = {}
+    exec(block, names)
+    fingerprints = {names[n].fingerprint for n in ("model", "steered", "stacked")}
+    assert len(fingerprints) == 3
+    assert (data / "steering" / "steering.safetensors").exists()
 
 
 def test_the_selector_of_the_docs_works(tmp_path):
@@ -65,6 +80,7 @@ def test_the_page_of_recipes_is_current():
         "docs/tasks.md",
         "docs/selection.md",
         "docs/retrieval.md",
+        "docs/steering.md",
         "docs/design/main-job.md",
     ],
 )
