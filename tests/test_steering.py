@@ -18,9 +18,10 @@ from kshot.core.protocols import Capability
 from kshot.core.seeding import generator
 from kshot.core.steerers import Steerer
 from kshot.core.steering import Edit, Steering, averaged
-from kshot.core.training import Training
+from kshot.core.training import Training, TrainingText
 from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Segment, Task
 from kshot.engine.language_model import Engine
+from kshot.engine.rows import answer_losses
 from kshot.learning.steered import check_outputs, repeats_itself
 from kshot.models.activations import steered, turned
 from kshot.models.tiny import tiny_backbone
@@ -366,7 +367,7 @@ def test_gates_are_all_that_is_trained(architecture):
     assert sum(p.numel() for p in parameters) == shape.n_layers * shape.n_heads
     first = gated.steering()
     assert all((e.weights == 0.5).all() for e in first.edits)
-    losses = [subject.learn(gated, subject.task.train[:4], first_token=False).loss_nats for _ in range(8)]
+    losses = [subject.learn(gated, subject.task.train[:4], loss="all").loss_nats for _ in range(8)]
     assert losses[-1] < losses[0]
     # The loss of training is the loss that the engine's steering gives: the same formula in both
     close([np.array(losses[0])], [_mean_loss(subject, first)])
@@ -392,9 +393,23 @@ def test_gates_where_texts_cannot_be_packed_learn_the_same():
         subject.model.__dict__["obstacle"] = obstacle
         gated = subject.model.activations.gated(vectors, Training(lr=0.2, clip=0.0))
         for _ in range(3):
-            subject.learn(gated, subject.task.train[:3], first_token=True)
+            subject.learn(gated, subject.task.train[:3], loss="choice")
         found.append(gated.steering())
     close(*[[e.weights for e in s.edits] for s in found])
+
+
+def test_a_choice_is_learnt_where_the_answers_differ_and_among_theirs():
+    model = engine()
+    labels = ("(A)\n", "(B)\n", "(Bb)\n")
+    text = TrainingText(Prompt((Segment("query", "which ?"), Segment("answer", labels[1]))))
+    row = model._encoder.training_row(text, marked=True, first_token=True, among=labels)
+    n = len(model.backbone.first_ids) + len("which ?")
+    assert (row.marked, row.supervised, row.among) == ((n - 1,), (n + 1,), (ord("A"), ord("B")))
+    with torch.inference_mode():
+        logits = model.backbone.model(torch.tensor([row.ids])).logits[0, n]
+        wanted = -logits[list(row.among)].log_softmax(-1)[1]
+        found = answer_losses(model.backbone, [row, replace(row, among=())])
+    close(found, [wanted, -logits.log_softmax(-1)[ord("B")]])
 
 
 # Steerers
@@ -478,7 +493,7 @@ def test_soft_injection_keeps_the_gates_with_the_fewest_held_out_bits():
     found = how.fit(subject.task.train, subject=subject, rng=generator(0, "x"))
     looks = found.about["held_out_bits"]
     assert len(looks) == 4
-    assert found.about["kept"] == int(np.argmin(looks))
+    assert looks[found.about["kept"]] == min(looks)
     held = [subject.task.train[i] for i in generator(0, "x").permutation(12)][:4]
     close([subject.bits_under([found], held).mean()], [min(looks)], 1e-3)
 
@@ -580,7 +595,7 @@ def test_outputs_that_are_no_numbers_or_repeat_are_said():
         ("function-vector:scale=nan", "scale must be a number, 0 or more; got nan"),
         ("soft-injection:steps=0", "steps must be 1 or more; got 0"),
         ("soft-injection:lr=-1", "lr must be a number, 0 or more; got -1.0"),
-        ("soft-injection:loss=mean", "loss must be one of first, all; got 'mean'"),
+        ("soft-injection:loss=mean", "loss must be one of auto, choice, first, all; got 'mean'"),
         ("random-direction:of=ivc", "there is no steerer 'ivc'. Did you mean 'icv'?"),
         ("icv:lambda=1", "'icv' has no setting 'lambda'."),
         ("fine-tune:steerer=ivc", "there is no steerer 'ivc'. Did you mean 'icv'?"),

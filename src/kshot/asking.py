@@ -226,11 +226,12 @@ class Asker:
         by_query = [[self._bits(q, row) for row in rows] for q, rows in zip(queries, scores, strict=True)]
         return np.array(by_query).T
 
-    def learn(self, gated: Gated, examples: Sequence[Example], *, first_token: bool) -> StepLog:
-        """Take one step of training gates on the examples' answers, without demonstrations."""
+    def learn(self, gated: Gated, examples: Sequence[Example], *, loss: str) -> StepLog:
+        """Take one step of training gates on "all" tokens of the answers, the "first", or the "choice" of an answer."""
         texts = [self.training_text(Lesson((), example, last_only=True)) for example in examples]
         self.progress.advance(0)
-        return gated.learn(texts, first_token=first_token)
+        answers = [tuple(map(self.composer.answer, self.answers(e))) for e in examples] if loss == "choice" else ()
+        return gated.learn(texts, first_token=loss != "all", among=answers)
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Hand over what a selector wants to be known; implements `kshot.core.protocols.Judge`."""

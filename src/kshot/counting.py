@@ -130,7 +130,9 @@ class CountingActivations:
         """Return itself: steps of gates count too."""
         return self
 
-    def learn(self, texts: Sequence[TrainingText], *, first_token: bool) -> StepLog:
+    def learn(
+        self, texts: Sequence[TrainingText], *, first_token: bool, among: Sequence[Sequence[str]] = ()
+    ) -> StepLog:
         """Count a step."""
         self._counting.steps += 1
         n_tokens = sum(prompt_tokens(text.prompt, self._counting) for text in texts)

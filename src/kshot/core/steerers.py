@@ -15,8 +15,10 @@ from kshot.core.types import Example, FloatArray, Prompt, ScoreRequest
 class Gated(Protocol):
     """A model whose heads are mixed with vectors by gates, which are trained."""
 
-    def learn(self, texts: Sequence[TrainingText], *, first_token: bool) -> StepLog:
-        """Take one step on the answers that end the texts, or on their first tokens."""
+    def learn(
+        self, texts: Sequence[TrainingText], *, first_token: bool, among: Sequence[Sequence[str]] = ()
+    ) -> StepLog:
+        """Take one step on the answers that end the texts, on their first tokens, or on the choice among answers."""
         ...
 
     def steering(self) -> Steering:
@@ -113,8 +115,11 @@ class Subject(Judge, Protocol):
         """
         ...
 
-    def learn(self, gated: Gated, examples: Sequence[Example], *, first_token: bool) -> StepLog:
-        """Take one step of training gates on the examples' answers, without demonstrations."""
+    def learn(self, gated: Gated, examples: Sequence[Example], *, loss: str) -> StepLog:
+        """Take one step of training gates on the examples' answers, without demonstrations.
+
+        `loss` says on what: "all" tokens, the "first" of each, or the "choice" among the answers that can be given.
+        """
         ...
 
     @property

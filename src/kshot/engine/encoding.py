@@ -1,5 +1,7 @@
 """From requests to token ids, segment by segment, with what must hold for the model to take them."""
 
+from collections.abc import Sequence
+
 from kshot.core.errors import UserError
 from kshot.core.training import TrainingText
 from kshot.core.types import EncodedPrompt, GenerateRequest, Prompt, ScoreRequest
@@ -32,13 +34,17 @@ class Encoder:
                 spans.append((start, len(ids)))
         return EncodedPrompt(tuple(ids), tuple(spans))
 
-    def training_row(self, text: TrainingText, *, marked: bool = False, first_token: bool = False) -> TrainingRow:
+    def training_row(
+        self, text: TrainingText, *, marked: bool = False, first_token: bool = False, among: Sequence[str] = ()
+    ) -> TrainingRow:
         """Turn a text to be learnt into token ids and the positions that are learnt.
 
         Args:
             text: The text.
             marked: Mark the token before the last answer.
             first_token: Only the first token of each answer is learnt.
+            among: Answers that there are to choose from: only the first token by which they differ is learnt, among
+                theirs.
 
         Raises:
             UserError: It is too long for the model, or has no answer.
@@ -50,11 +56,18 @@ class Encoder:
                 f"{len(encoded.ids)}. Use fewer demonstrations (k) or shorter examples."
             )
         spans = encoded.answer_spans[-1:] if text.last_only else encoded.answer_spans
+        options = [self._backbone.tokenise(answer) for answer in among]
+        skip = next((i for i, column in enumerate(zip(*options, strict=False)) if len(set(column)) > 1), 0)
         starts = [(max(start, 1), end) for start, end in spans]
-        supervised = tuple(at for start, end in starts for at in range(start, start + 1 if first_token else end))
+        supervised = tuple(
+            at
+            for start, end in starts
+            for at in (range(start, end)[skip : skip + 1] if first_token else range(start, end))
+        )
         if not supervised:
             raise UserError("A text to be learnt must have an answer of at least one token; got none.")
-        return TrainingRow(encoded.ids, supervised, marked=(starts[-1][0] - 1,) if marked else ())
+        choice = tuple(sorted({ids[skip] for ids in options}))
+        return TrainingRow(encoded.ids, supervised, marked=(starts[-1][0] - 1,) if marked else (), among=choice)
 
     def score(self, request: ScoreRequest) -> Encoded:
         """Turn a request for scores into token ids.

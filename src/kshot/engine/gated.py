@@ -29,18 +29,24 @@ class GatedEngine:
             engine.backbone, self._gates, how, fingerprint=engine.fingerprint, can_pack=engine.obstacle is None
         )
 
-    def learn(self, texts: Sequence[TrainingText], *, first_token: bool) -> StepLog:
+    def learn(
+        self, texts: Sequence[TrainingText], *, first_token: bool, among: Sequence[Sequence[str]] = ()
+    ) -> StepLog:
         """Take one step on the answers that end the texts.
 
         Args:
             texts: Each a prompt and its answer; the prompt's last token is changed.
             first_token: Only the first token of an answer is learnt.
+            among: For each text the answers to choose from: learnt is the first token by which they differ.
 
         Raises:
             UserError: A text too long for the model, or without an answer.
             DivergedError: Loss or gradient is not finite.
         """
-        rows = [self._engine.training_row(text, marked=True, first_token=first_token) for text in texts]
+        rows = [
+            self._engine._encoder.training_row(text, marked=True, first_token=first_token, among=own)
+            for text, own in zip(texts, among or [()] * len(texts), strict=True)
+        ]
         with self._engine.active():
             log = self._trainer.step(rows)
         self._engine.work.tokens += FORWARD_AND_BACKWARD * log.tokens

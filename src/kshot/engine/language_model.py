@@ -175,9 +175,9 @@ class Engine:
         """Turn a prompt into token ids with the spans of its answers."""
         return self._encoder.prompt(prompt)
 
-    def training_row(self, text: TrainingText, *, marked: bool = False, first_token: bool = False) -> TrainingRow:
+    def training_row(self, text: TrainingText) -> TrainingRow:
         """Turn a text to be learnt into token ids and the positions that are learnt."""
-        return self._encoder.training_row(text, marked=marked, first_token=first_token)
+        return self._encoder.training_row(text)
 
     def gradients(
         self,

@@ -22,12 +22,14 @@ class TrainingRow:
         supervised: The positions whose tokens are learnt (never the first).
         soft: The positions where vectors stand instead of tokens; their ids do not count.
         marked: The positions where activations are changed, with the mark 1.
+        among: The tokens that there are to choose from at supervised positions; empty: all of the vocabulary.
     """
 
     ids: tuple[int, ...]
     supervised: tuple[int, ...]
     soft: tuple[int, ...] = ()
     marked: tuple[int, ...] = ()
+    among: tuple[int, ...] = ()
 
 
 def parts(rows: Sequence[TrainingRow], *, can_pack: bool, max_tokens: int) -> Iterator[list[TrainingRow]]:
@@ -45,6 +47,8 @@ def answer_losses(
     backbone: Backbone, rows: Sequence[TrainingRow], soft: torch.Tensor | None = None, *, from_inputs: bool = False
 ) -> torch.Tensor:
     """Return the negative log-probability in nats of each supervised token, text by text `[n_supervised]`.
+
+    Where a text has `among`, it is that among these tokens.
 
     Args:
         backbone: The network.
@@ -67,6 +71,13 @@ def answer_losses(
     marked = _places(starts, [row.marked for row in rows], device)
     places = {1: (torch.zeros_like(marked), marked)} if len(marked) else {}
     logits = backbone.row_logits(ids, positions, attend, targets - 1, embedded, places)
+    among = [row.among for row in rows for _ in row.supervised]
+    if any(among):
+        some = torch.full_like(logits, -torch.inf)
+        for i, choice in enumerate(among):
+            allowed = list(choice) or slice(None)
+            some[i, allowed] = logits[i, allowed]
+        logits = some
     return cross_entropy(logits, ids[targets], reduction="none")
 
 

@@ -12,7 +12,7 @@ from kshot.core.training import Training
 from kshot.core.types import Example
 from kshot.steering.embedding import task_embedding
 
-LOSSES = ("first", "all")
+LOSSES = ("auto", "choice", "first", "all")
 MOST_VALIDATED = 100
 
 
@@ -30,11 +30,12 @@ class SoftInjection:
         batch: Examples in a step.
         lr: Learning rate, of Adam.
         every: Steps between two looks at what is held out.
-        loss: "first" learns the first token of each answer, "all" the whole answer.
+        loss: "all" learns every token of an answer, "first" its first token, "choice" the first token by which the
+            answers that can be given differ, among theirs; "auto" is "all" in open tasks and "choice" in others.
 
     Source: Park et al. (2025), Soft Injection of Task Embeddings, section 3, https://arxiv.org/abs/2507.20906.
     Differs: theirs is steps=400,batch=1,every=50,loss=first, which takes twice as long for as many examples and leaves
-    more bits (JOURNAL.md, 2026-11-26); gates before training can be kept as well.
+    more bits (JOURNAL.md, 2026-11-26); the gates before training can be kept as well.
     """
 
     prompts: int = 50
@@ -43,7 +44,7 @@ class SoftInjection:
     batch: int = 4
     lr: float = 0.2
     every: int = 25
-    loss: str = "all"
+    loss: str = "auto"
 
     least = 4
 
@@ -73,11 +74,12 @@ class SoftInjection:
         held, known = order[:n_held], order[n_held:]
         vectors = task_embedding(known, n_prompts=self.prompts, shots=self.shots, subject=subject, rng=rng)
         gated = subject.activations.gated(vectors, self._training)
+        loss = self.loss if self.loss != "auto" else "all" if subject.task.is_open else "choice"
         subject.progress.begin("training gates", self.steps)
         kept, looks = [gated.steering()], []
         for step in range(1, self.steps + 1):
             drawn = [known[i] for i in rng.integers(len(known), size=self.batch)]
-            subject.learn(gated, drawn, first_token=self.loss == "first")
+            subject.learn(gated, drawn, loss=loss)
             if step % self.every == 0 or step == self.steps:
                 kept.append(gated.steering())
         bits = subject.bits_under(kept, held).mean(axis=1)
