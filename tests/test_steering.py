@@ -557,6 +557,15 @@ def test_a_steering_of_another_model_is_refused():
         engine().steered(deep)
 
 
+def test_a_steered_model_is_not_trained():
+    changed = engine().steered(shift(engine()))
+    assert Capability.GRADIENTS not in changed.capabilities
+    for call in (lambda: changed.trainable(Training(), seed=0), lambda: changed.gradients([], None, seed=0)):
+        with pytest.raises(ModelError, match="'tiny' is steered, and training would not know of it; train first, then"):
+            call()
+    assert Capability.GRADIENTS in engine().capabilities
+
+
 def test_files_that_are_no_steering_are_refused(tmp_path):
     with pytest.raises(UserError, match="must hold a steering, steering.safetensors and steering.json; .*No such file"):
         Steering.load(tmp_path)

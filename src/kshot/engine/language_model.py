@@ -141,6 +141,7 @@ class Engine:
         if edits:
             steering = replace(steering, edits=edits)
             other.steering = self.steering.then(steering) if self.steering else steering
+            other.capabilities = self.capabilities - {Capability.GRADIENTS}
         return other
 
     @property
@@ -166,10 +167,20 @@ class Engine:
         return build_tree(prompts, continuations, [1] * len(prompts) if is_marked else None)
 
     def trainable(self, how: Training, *, seed: int) -> TrainableModel:
-        """Return the same model with weights of its own that can be trained."""
+        """Return the same model with weights of its own that can be trained.
+
+        Raises:
+            ModelError: It is steered.
+        """
         from kshot.engine.trained import TrainedEngine
 
+        self._check_bare()
+
         return TrainedEngine(self, how, seed=seed)
+
+    def _check_bare(self) -> None:
+        if self.steering:
+            raise ModelError(f"'{self.name}' is steered, and training would not know of it; train first, then steer.")
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Turn a prompt into token ids with the spans of its answers."""
@@ -192,10 +203,11 @@ class Engine:
 
         Raises:
             UserError: A text too long for the model or without an answer, or a store of something else.
-            ModelError: A gradient is not finite.
+            ModelError: A gradient is not finite, or the model is steered.
         """
         from kshot.engine.gradients import ExampleGradients
 
+        self._check_bare()
         taken = ExampleGradients(self.backbone, how, can_pack=self.obstacle is None, seed=seed)
         rows = [self.training_row(text) for text in texts]
         self.work.tokens += how.cost(sum(len(row.ids) for row in rows), len(rows))
