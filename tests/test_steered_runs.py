@@ -124,6 +124,9 @@ def test_an_adapted_model_is_saved_with_its_steering(folder, recipe, tmp_path):
     expected = run.best.predict_proba(INPUTS)
     loaded = kshot.load(best, model=model)
     assert loaded.predict_proba(INPUTS).tobytes() == expected.tobytes()
+    if loaded.recipe.tuner:
+        with pytest.raises(UserError, match="steers the model too, which cannot be worked into weights"):
+            loaded.save_merged(tmp_path / "merged")
     again = kshot.adapt(folder, model, recipes=recipe, out=tmp_path / "run", limit=6)
     assert again.best.predict_proba(INPUTS).tobytes() == expected.tobytes()
     bare = replace(loaded.recipe, steerer=None)

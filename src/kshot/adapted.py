@@ -331,11 +331,13 @@ class AdaptedModel:
         """Write the language model with the trained weights worked in, as transformers loads it, with its tokenizer.
 
         Raises:
-            UserError: No weights were trained, or the folder is not empty.
+            UserError: No weights were trained, the model is steered beside them, or the folder is not empty.
         """
         folder = Path(folder)
         if self._trained is None:
             raise UserError(f"Only a model whose weights were trained can be merged; '{self.recipe.name}' trains none.")
+        if self.steering:
+            raise UserError(f"'{self.recipe.name}' steers the model too, which cannot be worked into weights.")
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} must be new or empty, for the merged model; it holds something.")
         self._trained.save_merged(folder)

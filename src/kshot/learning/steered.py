@@ -32,7 +32,7 @@ def fitted_steering(recipe: Recipe, known: Sequence[Example], subject: Asker, *,
 
 
 def check_outputs(name: str, steering: Steering, examples: Sequence[Example], subject: Asker) -> None:
-    """Look at what a steered model says, and tell where it only repeats itself.
+    """Look at what a steered model says, and tell where the texts that it writes only repeat themselves.
 
     Raises:
         ModelError: Its outputs are not numbers.
@@ -41,6 +41,8 @@ def check_outputs(name: str, steering: Steering, examples: Sequence[Example], su
     bits = subject.bits_under([steering], examples)
     if not np.isfinite(bits).all():
         raise ModelError(f"{name}: under this steering the model's outputs are not numbers; {weaker}.")
+    if not subject.task.is_open:
+        return
     prompts = [subject.prompt((), e)[0] for e in examples]
     steered, bare = (a.generate(prompts) for a in (subject.steered(steering), subject))
     n, n_bare = (sum(repeats_itself(g.text) for g in some) for some in (steered, bare))
