@@ -158,7 +158,9 @@ def figure(rows: list[dict[str, Any]], file: Path) -> None:
     transfer = matrices(rows)
     drawn = Figure(figsize=(15, 7.6), layout="constrained")
     left, right = drawn.subplots(1, 2)
-    panels = [(left, list(embedded), cosines(embedded), "cosine of task embeddings (mean taken off)", 1.0)]
+    panels = [
+        (left, list(embedded), cosines(embedded), "cosine of task embeddings (mean taken off; 256 projections)", 1.0)
+    ]
     if transfer:
         gains = np.clip(transfer["gain"], -6, 6)
         panels.append(

@@ -12,8 +12,8 @@ from conftest import labelled_rows, write_task
 from kshot.asking import Asker
 from kshot.bench import steered
 from kshot.core.errors import UserError
-from kshot.core.steering import Steering
-from kshot.core.types import Example, Query, Task
+from kshot.core.steering import Edit, Steering
+from kshot.core.types import Example, Prompt, Query, ScoreRequest, Segment, Task
 from kshot.engine.language_model import Engine
 from kshot.evaluation.prequential import make_stream
 from kshot.learning.make import make_learner
@@ -22,6 +22,7 @@ from kshot.models.tiny import tiny_backbone
 from kshot.planning import plan
 from kshot.recipe import describe_recipes, parse_recipe, parse_recipes
 from kshot.runs.store import SqliteStore
+from kshot.steering.icv import direction
 
 SMALL = "soft-injection:prompts=2,shots=2,steps=4,every=2"
 INPUTS = ["the cat and the axe", "rice"]
@@ -82,7 +83,7 @@ def test_beside_a_selector_the_prompts_are_the_selectors():
 
 
 def test_beside_a_tuner_an_interrupted_stream_goes_on_to_the_same(tmp_path):
-    examples = words(10).train
+    examples = words(6).train
     recipe = parse_recipe("fine-tune:steerer=icv,lr=1e-3,steps=1", shots=1)
     assert recipe.steerer
 
@@ -94,7 +95,7 @@ def test_beside_a_tuner_an_interrupted_stream_goes_on_to_the_same(tmp_path):
     (tmp_path / "cut").mkdir()
     whole = [learner(tmp_path / "whole").predict(q) for q in stream(examples)]
     first = learner(tmp_path / "cut")
-    for query in stream(examples)[:7]:
+    for query in stream(examples)[:5]:
         first.predict(query)
     first.save_state()
     second = learner(tmp_path / "cut")
@@ -102,9 +103,7 @@ def test_beside_a_tuner_an_interrupted_stream_goes_on_to_the_same(tmp_path):
     assert [p.log_probs for p in resumed] == [p.log_probs for p in whole]
     plain = TunedLearner(parse_recipe("fine-tune:lr=1e-3,steps=1", shots=1), asker(), asker(), 0)
     bare = [plain.predict(q) for q in stream(examples)]
-    assert [i for i, (p, q) in enumerate(zip(whole, bare, strict=True)) if p.log_probs != q.log_probs] == [
-        *range(2, 10)
-    ]
+    assert [i for i, (p, q) in enumerate(zip(whole, bare, strict=True)) if p.log_probs != q.log_probs] == [*range(2, 6)]
     assert list((tmp_path / "cut" / "training").glob("*.steering"))
     second.forget()
     assert not list((tmp_path / "cut" / "training").glob("*.steering"))
@@ -187,3 +186,31 @@ def test_a_steered_query_costs_at_most_a_tenth_more():
     found = steered.run("demo")
     assert max(found[f"{name}_ratio"] for name in ("icv", "function_vector", "soft_injection")) <= 1.1
     assert found["max_abs_diff_nats"] <= 1e-3
+
+
+@pytest.mark.slow
+def test_an_in_context_vector_turns_words_to_capitals_with_its_strength():
+    """The paper's experiment: the odds of the target style rise with lambda, in the end at the price of the text."""
+    model = kshot.load_model("demo")
+    words = ["apple", "river", "window", "horse", "garden", "teacher", "summer", "bread", "mountain", "paper"]
+
+    def at_end(texts):
+        return model.activations.read([Prompt((Segment("query", t),)) for t in texts], "block")
+
+    found = direction(at_end([w.upper() for w in words]) - at_end(words))
+
+    def steered_by(strength):
+        weights = np.array([strength], dtype=np.float32)
+        return model.steered(Steering(tuple(Edit(i, "mlp", "turn", False, v[None], weights)
+                                            for i, v in enumerate(found))))  # fmt: skip
+
+    request = ScoreRequest(Prompt((Segment("query", "I have seen"),)), (" CAT", " DOG", " cat", " dog"))
+    text = ScoreRequest(Prompt((Segment("query", "She opened the door and"),)), (" saw that the garden was green.",))
+    odds, fluency = [], []
+    for strength in (-0.05, 0.0, 0.05, 0.1):
+        scores, texts = steered_by(strength).score([request, text])
+        odds.append(np.logaddexp(*scores[:2]) - np.logaddexp(*scores[2:]))
+        fluency.append(texts[0])
+    assert odds == sorted(odds)
+    assert odds[-1] - odds[1] > 5
+    assert fluency[-1] < fluency[1]
