@@ -385,17 +385,23 @@ def _mean_loss(subject: Asker, steering: Steering) -> np.ndarray:
     return -np.array(sum(s[0] for s in scores)) / sum(subject.model.count_tokens(a) for a in answers)
 
 
-def test_gates_where_texts_cannot_be_packed_learn_the_same():
-    subject = asker()
-    vectors = np.random.default_rng(0).normal(size=(2, 4, 8)).astype("f4")
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_gates_learn_the_same_whether_prompts_are_run_once_or_again(architecture):
+    subject = asker(architecture)
+    shape = subject.model.activations.shape
+    vectors = np.random.default_rng(0).normal(size=(2, shape.n_heads, shape.head_dim)).astype("f4")
     found = []
-    for obstacle in (None, "for the test"):
+    for obstacle, most_bytes in ((None, 2**30), (None, 0), ("for the test", 0)):
         subject.model.__dict__["obstacle"] = obstacle
         gated = subject.model.activations.gated(vectors, Training(lr=0.2, clip=0.0))
-        for _ in range(3):
-            subject.learn(gated, subject.task.train[:3], loss="choice")
+        gated.most_bytes = most_bytes
+        for i in range(3):
+            subject.learn(gated, subject.task.train[i : i + 3], loss="choice")
+        assert len(gated._pasts) == (0 if obstacle else 5 if most_bytes else 3)
         found.append(gated.steering())
-    close(*[[e.weights for e in s.edits] for s in found])
+    once, again, plain = ([e.weights for e in s.edits] for s in found)
+    close(once, plain)
+    close(again, plain)
 
 
 def test_a_choice_is_learnt_where_the_answers_differ_and_among_theirs():

@@ -1,6 +1,7 @@
 """Gates between a model's own heads and given vectors, trained by the one training loop."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from kshot.core.gradients import FORWARD_AND_BACKWARD
 from kshot.core.steering import Steering
 from kshot.core.training import StepLog, Training, TrainingText
 from kshot.engine.language_model import Engine
+from kshot.engine.rows import Past, TrainingRow, remember
 from kshot.engine.training import Trainer
 from kshot.models.gates import Gates
 
@@ -22,12 +24,15 @@ class GatedEngine:
         how: Optimiser, lr and clip.
     """
 
+    most_bytes = 2**30  # of remembered prompts
+
     def __init__(self, engine: Engine, vectors: NDArray[np.float32], how: Training):
         self._engine = engine
         self._gates = Gates(engine.backbone, vectors)
         self._trainer = Trainer(
             engine.backbone, self._gates, how, fingerprint=engine.fingerprint, can_pack=engine.obstacle is None
         )
+        self._pasts: dict[tuple[int, ...], Past] = {}
 
     def learn(
         self, texts: Sequence[TrainingText], *, first_token: bool, among: Sequence[Sequence[str]] = ()
@@ -48,9 +53,32 @@ class GatedEngine:
             for text, own in zip(texts, among or [()] * len(texts), strict=True)
         ]
         with self._engine.active():
+            if self._engine.obstacle is None:
+                rows = self._behind_prompts(rows)
             log = self._trainer.step(rows)
         self._engine.work.tokens += FORWARD_AND_BACKWARD * log.tokens
         return log
+
+    def _behind_prompts(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+        """Return what is behind the prompts, which no gate changes but in their last token: they are run once."""
+        before = [row.ids[: row.marked[0]] for row in rows]
+        new = list(dict.fromkeys(ids for ids in before if ids and ids not in self._pasts))
+        if new:
+            found = dict(zip(new, remember(self._engine.backbone, new), strict=True))
+            self._engine.work.tokens += sum(map(len, new))
+            if sum(past.n_bytes for past in (*self._pasts.values(), *found.values())) > self.most_bytes:
+                self._pasts = {ids: self._pasts[ids] for ids in before if ids in self._pasts}
+            self._pasts |= found
+        return [
+            replace(
+                row,
+                ids=row.ids[len(ids) :],
+                supervised=tuple(at - len(ids) for at in row.supervised),
+                marked=(0,),
+                past=self._pasts.get(ids, row.past),
+            )
+            for row, ids in zip(rows, before, strict=True)
+        ]
 
     def steering(self) -> Steering:
         """Return what the gates do now."""

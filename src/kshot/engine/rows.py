@@ -5,12 +5,34 @@ one by one.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from kshot.models.hf import Backbone
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """Keys and values of tokens that stand before a text and are not run again, by layer `[kv_heads, n, dim]`."""
+
+    keys: list[torch.Tensor] = field(default_factory=list)
+    values: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def n(self) -> int:
+        """How many tokens."""
+        return self.keys[0].shape[1] if self.keys else 0
+
+    @property
+    def n_bytes(self) -> int:
+        """What it takes."""
+        return sum(t.nbytes for t in (*self.keys, *self.values))
+
+
+_NOTHING = Past()
 
 
 @dataclass(frozen=True)
@@ -23,6 +45,7 @@ class TrainingRow:
         soft: The positions where vectors stand instead of tokens; their ids do not count.
         marked: The positions where activations are changed, with the mark 1.
         among: The tokens that there are to choose from at supervised positions; empty: all of the vocabulary.
+        past: What stands before `ids`; positions are counted from the first of these.
     """
 
     ids: tuple[int, ...]
@@ -30,6 +53,7 @@ class TrainingRow:
     soft: tuple[int, ...] = ()
     marked: tuple[int, ...] = ()
     among: tuple[int, ...] = ()
+    past: Past = _NOTHING
 
 
 def parts(rows: Sequence[TrainingRow], *, can_pack: bool, max_tokens: int) -> Iterator[list[TrainingRow]]:
@@ -62,8 +86,9 @@ def answer_losses(
     lengths = torch.tensor([len(row.ids) for row in rows], device=device)
     starts = (torch.cumsum(lengths, 0) - lengths).tolist()
     targets = _places(starts, [row.supervised for row in rows], device)
-    positions = torch.cat([torch.arange(len(row.ids), device=device) for row in rows])
-    attend = _BlockAttention(lengths, positions) if len(rows) > 1 else None
+    positions = torch.cat([torch.arange(len(row.ids), device=device) + row.past.n for row in rows])
+    pasts = [row.past for row in rows]
+    attend = _BlockAttention(lengths, positions, pasts) if len(rows) > 1 or pasts[0].n else None
     embedded = backbone.embed(ids).requires_grad_(from_inputs) if soft is not None or from_inputs else None
     if embedded is not None and soft is not None:
         places = _places(starts, [row.soft for row in rows], device)
@@ -87,18 +112,46 @@ def _places(starts: Sequence[int], inside: Sequence[Sequence[int]], device: torc
     return torch.tensor(at, dtype=torch.int64, device=device)
 
 
+def _counts(pasts: Sequence[Past], device: torch.device) -> torch.Tensor:
+    return torch.tensor([past.n for past in pasts], device=device)
+
+
+@torch.no_grad()
+def remember(backbone: Backbone, texts: Sequence[Sequence[int]]) -> list[Past]:
+    """Run texts side by side in one row, and return the keys and values of each."""
+    device = backbone.device
+    ids = torch.tensor([i for text in texts for i in text], device=device)
+    lengths = torch.tensor([len(text) for text in texts], device=device)
+    positions = torch.cat([torch.arange(len(text), device=device) for text in texts])
+    attend, pasts = _BlockAttention(lengths, positions, [_NOTHING] * len(texts)), [Past() for _ in texts]
+
+    def kept(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *how: Any) -> torch.Tensor:
+        for past, k, v in zip(pasts, *(t.split(lengths.tolist(), dim=1) for t in (key, value)), strict=True):
+            past.keys.append(k.clone())
+            past.values.append(v.clone())
+        return attend(layer, query, key, value, *how)
+
+    backbone.row_logits(ids, positions, kept, ids[:0])
+    return pasts
+
+
 class _BlockAttention:
     """Attention of texts that stand in one row: every token sees those of its own text that are not behind it.
 
     Args:
         lengths: Of the texts `[n_texts]`.
         positions: Of each token in its text `[n]`.
+        pasts: What stands before each text.
     """
 
-    def __init__(self, lengths: torch.Tensor, positions: torch.Tensor):
-        text = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-        self._distance = positions[:, None] - positions  # [n, n]
-        self._seen = (text[:, None] == text) & (self._distance >= 0)
+    def __init__(self, lengths: torch.Tensor, positions: torch.Tensor, pasts: Sequence[Past]):
+        device = lengths.device
+        number = torch.arange(len(lengths), device=device)
+        text, before = (torch.repeat_interleave(number, n) for n in (lengths, _counts(pasts, device)))
+        places = torch.cat([*(torch.arange(past.n, device=device) for past in pasts), positions])
+        self._pasts = [past for past in pasts if past.n]
+        self._distance = positions[:, None] - places  # [n, n_before + n]
+        self._seen = (text[:, None] == torch.cat([before, text])) & (self._distance >= 0)
         self._masks: dict[int | None, torch.Tensor] = {}
 
     def __call__(
@@ -114,5 +167,7 @@ class _BlockAttention:
         if window not in self._masks:
             self._masks[window] = self._seen if window is None else self._seen & (self._distance < window)
         groups = query.shape[0] // key.shape[0]
+        key = torch.cat([*(past.keys[layer] for past in self._pasts), key], dim=1)
+        value = torch.cat([*(past.values[layer] for past in self._pasts), value], dim=1)
         keys, values = (t.repeat_interleave(groups, dim=0)[None] for t in (key, value))
         return scaled_dot_product_attention(query[None], keys, values, attn_mask=self._masks[window], scale=scale)[0]
