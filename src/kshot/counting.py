@@ -94,6 +94,7 @@ class CountingActivations:
     def __init__(self, counting: Counting):
         self._counting = counting
         self._own = cast(SteerableModel, counting.model).activations
+        self._learnt: set[Prompt] = set()
 
     @property
     def shape(self) -> Shape:
@@ -133,10 +134,13 @@ class CountingActivations:
     def learn(
         self, texts: Sequence[TrainingText], *, first_token: bool, among: Sequence[Sequence[str]] = ()
     ) -> StepLog:
-        """Count a step."""
+        """Count a step: prompts once, and in each step their last tokens and the answers."""
         self._counting.steps += 1
-        n_tokens = sum(prompt_tokens(text.prompt, self._counting) for text in texts)
+        n_tokens = sum(1 + self._counting.count_tokens(text.prompt.segments[-1].text) for text in texts)
+        before = {replace(text.prompt, segments=text.prompt.segments[:-1]) for text in texts} - self._learnt
+        self._learnt |= before
         self._counting.work.tokens += FORWARD_AND_BACKWARD * n_tokens
+        self._counting.work.tokens += sum(prompt_tokens(prompt, self._counting) - 1 for prompt in before)
         return StepLog(0.0, n_tokens, 0, 0.0)
 
     def steering(self) -> Steering:

@@ -26,7 +26,7 @@ from kshot.core.types import Example, Prediction, Query
 from kshot.learning.prompted import PromptLearner, refit_point
 from kshot.learning.steered import fitted_steering
 from kshot.recipe import Recipe
-from kshot.runs.record import write_jsonl
+from kshot.runs.record import write_folder, write_jsonl
 
 SECONDS_BETWEEN_STATES = 20.0
 MOST_SUPPORT = 32  # examples in the anchor of guidance
@@ -116,7 +116,7 @@ class TunedLearner:
             about = model.load_state(self._state_file)
             self._learnt, self.log = about["learnt"], about["log"]
             self._n_saved = len(self._learnt)
-            self._steering = Steering.load(self._steering_folder) if about["steered"] else None
+            self._steering = Steering.load(self._steering_folder) if about.get("steered") else None
         return model
 
     @cached_property
@@ -125,7 +125,13 @@ class TunedLearner:
 
     @property
     def _steering_folder(self) -> Path:
-        return self._state_file.with_suffix(".steering")
+        """Where the steering of so many examples is kept; what is there is whole and stays as it is."""
+        return self._state_file.with_suffix(f".steering-{refit_point(len(self._learnt))}")
+
+    def _forget_steerings(self, but: Path | None = None) -> None:
+        for other in self._state_file.parent.glob(f"{self._state_file.stem}.steering-*"):
+            if other != but:
+                rmtree(other, ignore_errors=True)
 
     @property
     def _state_file(self) -> Path:
@@ -233,10 +239,11 @@ class TunedLearner:
         """Write the state of training, so that another process goes on from here, and the log of its steps."""
         if not self._keep or self._n_saved == len(self._learnt) or not self._is_between:
             return
-        if self._steering:
-            self._steering.save(self._steering_folder)
+        if self._steering and not self._steering_folder.exists():
+            write_folder(self._steering_folder, {}, more=self._steering.save)
         about = {"learnt": self._learnt, "log": self.log, "steered": self._steering is not None}
         self.model.save_state(self._state_file, about)
+        self._forget_steerings(but=self._steering_folder)
         self._write_log()
         self._n_saved, self._saved_at = len(self._learnt), time.monotonic()
 
@@ -254,7 +261,7 @@ class TunedLearner:
         self.__dict__.pop("model", None)
         if self._keep:
             self._state_file.unlink(missing_ok=True)
-            rmtree(self._steering_folder, ignore_errors=True)
+            self._forget_steerings()
 
 
 def covering(seen: Sequence[Example], k: int, *, seed: int, names: tuple[str | int, ...]) -> list[Lesson]:
