@@ -535,7 +535,7 @@ def test_whatever_is_saved_answers_the_same_in_a_new_process(words_task, run_pro
                     assert recipe.order == "nearest-last" or [*again.demonstrations] == pool
             if name == "random:order=as-selected,calibration=none":
                 plain = predictions
-    assert len(before) == 11 + 8
+    assert len(before) == 13 + 10
     assert len({json.dumps(found) for found in before}) == len(before)
     assert all(p.answer is not None and not p.probs for p in plain)
     after = run_process("-c", AS_SAVED, input=json.dumps([inputs, folders])).json

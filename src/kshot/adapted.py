@@ -121,7 +121,9 @@ class AdaptedModel:
             learner.learn(pool)
             choice = {**choice, "forgetting": forgetting(asker.model, learner.model)}
             asker = replace(asker, model=learner.model)
-        steering = fitted_steering(recipe, pool, replace(asker, progress=judge.progress), seed=seed)
+        steering = None
+        if recipe.steerer:
+            steering = fitted_steering(recipe, pool, replace(asker, progress=judge.progress), seed=seed)
         if steering:
             choice = {**choice, "steering": dict(steering.about)}
         if recipe.selector is None and recipe.baseline is None:

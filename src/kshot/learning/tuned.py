@@ -200,7 +200,7 @@ class TunedLearner:
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
             self.log += [{"n": n + 1, "example": past[n].id, "step": i} | row for i, row in enumerate(rows)]
             self._learnt.append(past[n].id)
-            if refit_point(n + 1) == n + 1:
+            if self.recipe.steerer and refit_point(n + 1) == n + 1:
                 self._steer(past[: n + 1])
             self._is_between = True
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_STATES:
@@ -209,7 +209,7 @@ class TunedLearner:
                 progress(0)
 
     def _steer(self, past: Sequence[Example]) -> None:
-        """Fit the steering, where there is one, on the weights as they are now; later weights are steered by it too."""
+        """Fit the steering on the weights as they are now; until the next one it is used on later weights too."""
         subject = replace(self._asker, model=self.model, progress=self._judge.progress)
         found = fitted_steering(self.recipe, past, subject, seed=self._seed)
         self._steering = found and replace(found, model="")
