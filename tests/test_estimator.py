@@ -251,7 +251,7 @@ def test_a_race_can_be_kept_and_resumed(tmp_path):
 
 def test_cross_validation_loads_a_model_once(loads):
     grid = {"recipe": ["bm25", "random"], "shots": [2, 4]}
-    search = GridSearchCV(FewShotClassifier("tiny"), grid, cv=5, error_score="raise").fit(X, Y)
+    search = GridSearchCV(FewShotClassifier("tiny"), grid, cv=3, error_score="raise").fit(X, Y)
     assert loads == ["tiny"]
     assert search.best_params_.keys() == grid.keys()
     assert search.predict_proba(X[:2]).shape == (2, 3)

@@ -234,7 +234,7 @@ def test_killed_again_and_again(killed, tiny, whole, tmp_path, recorded):
     """Kill at seeded random events, resuming in between; later and later, so that it ends."""
     rng, folder, stored, latest = random.Random(0), tmp_path / "run", [0], 4
     while killed(folder, rng.randint(1, latest)):
-        latest += 12
+        latest += 20
         if rng.random() < 0.5:  # otherwise the next run itself is the first to open what was left
             stored.append(committed(folder))
         check_nothing_is_half_written(folder, tiny)
@@ -245,14 +245,14 @@ def test_killed_again_and_again(killed, tiny, whole, tmp_path, recorded):
 
 
 def test_killed_while_the_results_are_written(killed, task, tiny, whole, tmp_path, recorded):
-    """Kill a finished run that is adapted again at a fifth of its events: what is replaced is there, old or new."""
+    """Kill a finished run that is adapted again at a seventh of its events: what is replaced is there, old or new."""
     folder = tmp_path / "run"
     kshot.adapt(Task.load(task), tiny, out=folder, **SETTINGS)
     n = 1
     while killed(folder, n):
         check_nothing_is_half_written(folder, tiny)
         assert (folder / "results.json").exists()
-        n += 5  # an odd step meets both starts and ends of calls
+        n += 7  # an odd step meets both starts and ends of calls
     assert n > 10
     assert recorded(folder) == whole[0]
 

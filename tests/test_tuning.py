@@ -352,7 +352,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")"""
             print(json.dumps([str(out), rng.randint(1, latest)]), file=forks.stdin, flush=True)
             status = int(forks.stdout.readline())
             assert status in (0, signal.SIGKILL)
-            latest += 240
+            latest += 360
             n_states.append(len(list(out.glob("training/*.safetensors"))))
     assert len(n_states) > 3
     assert max(n_states) >= 2
