@@ -72,5 +72,12 @@ def _measure(file: Path, n_pool: int) -> tuple[float, float]:
     began = time.perf_counter()
     match(rows, K)
     elapsed_s = time.perf_counter() - began
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return elapsed_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return elapsed_s, _peak_bytes() / 1e9
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process has had; Linux's `ru_maxrss` begins with that of the parent."""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
