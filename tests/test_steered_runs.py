@@ -12,6 +12,7 @@ from conftest import labelled_rows, write_task
 from kshot.asking import Asker
 from kshot.bench import steered
 from kshot.core.errors import UserError
+from kshot.core.progress import Silence
 from kshot.core.steering import Edit, Steering
 from kshot.core.types import Example, Prompt, Query, ScoreRequest, Segment, Task
 from kshot.engine.language_model import Engine
@@ -215,3 +216,15 @@ def test_an_in_context_vector_turns_words_to_capitals_with_its_strength():
     assert odds == sorted(odds)
     assert odds[-1] - odds[1] > 5
     assert fluency[-1] < fluency[1]
+
+
+def test_a_run_says_that_a_steered_model_repeats_itself(tmp_path):
+    rows = [{"input": f"say {w} now", "output": f"{w} {w}"} for w in ("hat", "cat", "rat", "bat", "mat", "sat")]
+    task = write_task(tmp_path / "task", rows, card={"kind": "generation"})
+    said = Silence()
+    heard: list[str] = []
+    said.say = heard.append
+    name = "icv:strength=50,site=block"
+    kshot.adapt(task, Engine(tiny_backbone()), recipes=name, out=tmp_path / "run", progress=said)
+    lines = [line for line in heard if "the model repeats itself on" in line]
+    assert [line.split(" inputs")[0].split(" of ")[1] for line in lines] == ["2", "4", "6"]

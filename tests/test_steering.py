@@ -597,7 +597,7 @@ def test_outputs_that_are_no_numbers_or_repeat_are_said():
     strong = shift(subject.model, 50.0, seed=2, site="block")
     check_outputs("icv", strong, subject.task.train[:4], subject)
     assert len(said) == 1
-    assert said[0].startswith("icv: steered with 4 inputs, the model repeats itself on ")
+    assert said[0].startswith("icv: under this steering the model repeats itself on ")
     assert said[0].endswith("use a smaller strength, or let it be chosen")
 
 

@@ -26,7 +26,7 @@ from kshot.evaluation.prequential import Stream, check_metrics, make_stream, pri
 from kshot.evaluation.ranking import CHOOSE_BY, PREFER, ChooseBy, Prefer
 from kshot.learning.make import lacking, make_learner
 from kshot.learning.tuned import Source
-from kshot.measuring import Measuring
+from kshot.measuring import Aside, Measuring
 from kshot.prompts.chat import Chat
 from kshot.racing import Race
 from kshot.recipe import Recipe, parse_recipes
@@ -174,7 +174,7 @@ def adapt(
         chosen = winner.settled or winner.recipe
         choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
         best = AdaptedModel.fit(
-            asker,
+            replace(asker, progress=Aside(progress)),
             chosen,
             stream.examples + stream.rest,
             seed=seed,

@@ -38,14 +38,19 @@ class BudgetSpentError(Exception):
 
 
 @dataclass(frozen=True)
-class _Aside(Silence):
-    """Work for a selector: it counts as no prediction, but the budget is looked at."""
+class Aside(Silence):
+    """Work for a selector or steerer: no prediction, but the budget is looked at, and what is said is heard."""
 
-    tell: Callable[[int], None]
+    heard: Progress
+    tell: Callable[[int], None] = lambda n: None
 
     def advance(self, n: int) -> None:
         """Tell that the run goes on."""
         self.tell(0)
+
+    def say(self, text: str) -> None:
+        """Say what the user should know."""
+        self.heard.say(text)
 
 
 @dataclass
@@ -276,7 +281,7 @@ class Measuring:
         return predictions
 
     def _judge(self) -> Asker:
-        return replace(self.judge or self.asker, progress=_Aside(self._advance))
+        return replace(self.judge or self.asker, progress=Aside(self.progress, self._advance))
 
     def _tuned(self, entrant: Entrant, start: int, stop: int) -> Sequence[Prediction]:
         """Return the predictions of a recipe that trains: its settings race along the stream."""

@@ -49,8 +49,8 @@ def check_outputs(name: str, steering: Steering, examples: Sequence[Example], su
     if n > max(n_bare, len(examples) // 2):
         sample = next(g.text for g in steered if repeats_itself(g.text)).strip()[:40]
         subject.progress.say(
-            f"{name}: steered with {len(examples)} inputs, the model repeats itself on {n} ({sample!r}; without "
-            f"steering on {n_bare}); {weaker}"
+            f"{name}: under this steering the model repeats itself on {n} of {len(examples)} inputs ({sample!r}; "
+            f"without it on {n_bare}); {weaker}"
         )
 
 
