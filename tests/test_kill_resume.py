@@ -202,7 +202,7 @@ def test_what_is_committed_is_not_run_again(tiny, tmp_path, monkeypatch):
         passes.clear()
         with monkeypatch.context() as patch, suppress(Stopped):
             patch.setattr(SqliteStore, "put", put)
-            kshot.adapt(loaded, tiny, out=tmp_path / folder, recipes="zero-shot", limit=90)
+            kshot.adapt(loaded, tiny, out=tmp_path / folder, recipes="zero-shot", limit=70)
         return len(passes)
 
     n_passes("warm-up")  # the trial of packing has passes of its own

@@ -69,7 +69,7 @@ def test_predictions_rest_on_the_past_alone(name):
     """Neither the query's own label nor anything behind it changes a prediction."""
     stream, turn = TASK.train, {"sport": "tech", "tech": "food", "food": "sport"}
     before = untimed(predicted(name))
-    for cut in (1, 16) if name in (*TUNERS, *STEERERS) else (0, 1, 5, 16):
+    for cut in (1, 16) if name in (*TUNERS, *STEERERS, *GRADIENTS, *BASELINES) else (0, 1, 5, 16):
         future = [replace(e, output=turn[e.output], input=e.input if e is stream[cut] else "x" + e.input)
                   for e in stream[cut:]]  # fmt: skip
         after = untimed(predict(name, (*stream[:cut], *future)))[: cut + 1]
