@@ -280,6 +280,8 @@ def test_directions_are_added_negated_and_scaled():
         -injection(model)
     with pytest.raises(UserError, match="that are added must act at the same layers and sites"):
         one + shift(model, site="block")
+    with pytest.raises(UserError, match="that are added must have as many vectors each; an average has several"):
+        averaged([one, two]) + one
     with pytest.raises(UserError, match="An average needs at least one steering; got none"):
         averaged([])
 

@@ -104,6 +104,10 @@ class Steering:
             UserError: They act at different places, or replace activations.
         """
         pairs = self._beside(other, "added")
+        if any(a.vectors.shape != b.vectors.shape for a, b in pairs):
+            raise UserError(
+                "Steerings that are added must have as many vectors each; an average has several. Stack them."
+            )
         return replace(self, edits=tuple(replace(a, vectors=a.vectors + b.vectors) for a, b in pairs))
 
     def _check_directions(self, what: str) -> None:

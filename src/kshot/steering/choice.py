@@ -22,6 +22,15 @@ def halves(n: int, *, least: int, rng: np.random.Generator) -> Iterator[tuple[li
         yield known, asked[:MOST_ASKED]
 
 
+def held_out(
+    examples: Sequence[Example], *, most: int, rng: np.random.Generator
+) -> tuple[list[Example], list[Example]]:
+    """Divide examples, in random order, into a third, of at most `most`, that is held out, and those that are known."""
+    order = [examples[i] for i in rng.permutation(len(examples))]
+    n_held = min(most, len(order) // 3)
+    return order[:n_held], order[n_held:]
+
+
 def held_out_best(folds: Sequence[tuple[Sequence[Steering], Sequence[Example]]], subject: Subject) -> int:
     """Return which of the alternatives has the fewest bits over all folds; the first where they are equal."""
     totals = sum(subject.bits_under(steerings, asked).sum(axis=1) for steerings, asked in folds)

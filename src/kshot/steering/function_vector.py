@@ -10,7 +10,7 @@ from kshot.core.errors import UserError
 from kshot.core.steerers import Subject
 from kshot.core.steering import Edit, Steering
 from kshot.core.types import Example
-from kshot.steering.choice import MOST_ASKED
+from kshot.steering.choice import MOST_ASKED, held_out, held_out_best
 from kshot.steering.embedding import few_shot_prompts, task_embedding
 from kshot.steering.icv import check_layer
 
@@ -62,9 +62,7 @@ class FunctionVector:
         check_layer(self.layer, subject)
         if len(examples) < self.least:
             raise UserError(f"function-vector needs at least {self.least} examples; got {len(examples)}.")
-        order = [examples[i] for i in rng.permutation(len(examples))]
-        n_held = min(MOST_ASKED, max(1, len(order) // 3))
-        held, known = order[:n_held], order[n_held:]
+        held, known = held_out(examples, most=MOST_ASKED, rng=rng)
         how = {"n_prompts": self.prompts, "shots": self.shots, "rng": rng}
         means = task_embedding(known, subject=subject, **how)
         effects = causal_effects(means, *few_shot_prompts(known, **how), subject=subject, rng=rng)
@@ -85,11 +83,7 @@ class FunctionVector:
             for layer in layers
             for scale in scales
         ]
-        if len(tried) == 1:
-            best = tried[0]
-        else:
-            bits = subject.bits_under(tried, held).mean(axis=1)
-            best = tried[int(np.argmin(np.nan_to_num(bits, nan=np.inf)))]
+        best = tried[0] if len(tried) == 1 else tried[held_out_best([(tried, held)], subject)]
         named = [[int(at // effects.shape[1]), int(at % effects.shape[1])] for at in np.flatnonzero(taken)]
         return replace(best, about={**best.about, "heads": named})
 

@@ -59,21 +59,20 @@ class Icv:
         )
         gaps = outputs - inputs  # [n, layers, width]
 
-        def made(gaps: NDArray[np.float32], strength: float) -> Steering:
-            found = direction(gaps)
+        def made(found: NDArray[np.float32], strength: float) -> Steering:
             layers = range(len(found)) if self.layer < 0 else [self.layer]
             weights = np.array([strength], dtype=np.float32)
             edits = tuple(Edit(i, self.site, "turn", False, found[i][None], weights) for i in layers)
             return Steering(edits, subject.unsteered, {"steerer": "icv", "strength": strength})
 
         if self.strength:
-            return made(gaps, self.strength)
+            return made(direction(gaps), self.strength)
         folds = [
-            ([made(gaps[known], s) for s in STRENGTHS], [examples[i] for i in asked])
+            ([made(found, s) for s in STRENGTHS], [examples[i] for i in asked])
             for known, asked in halves(len(examples), least=self.least, rng=rng)
+            for found in [direction(gaps[known])]  # once for all strengths
         ]
-        at = held_out_best(folds, subject)
-        return made(gaps, STRENGTHS[at])
+        return made(direction(gaps), STRENGTHS[held_out_best(folds, subject)])
 
 
 def direction(gaps: NDArray[np.float32]) -> NDArray[np.float32]:

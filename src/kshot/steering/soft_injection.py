@@ -10,6 +10,7 @@ from kshot.core.steerers import Subject
 from kshot.core.steering import Steering
 from kshot.core.training import Training
 from kshot.core.types import Example
+from kshot.steering.choice import held_out
 from kshot.steering.embedding import task_embedding
 
 LOSSES = ("auto", "choice", "first", "all")
@@ -69,14 +70,12 @@ class SoftInjection:
         """
         if len(examples) < self.least:
             raise UserError(f"soft-injection needs at least {self.least} examples; got {len(examples)}.")
-        order = [examples[i] for i in rng.permutation(len(examples))]
-        n_held = min(MOST_VALIDATED, len(order) // 3)
-        held, known = order[:n_held], order[n_held:]
+        held, known = held_out(examples, most=MOST_VALIDATED, rng=rng)
         vectors = task_embedding(known, n_prompts=self.prompts, shots=self.shots, subject=subject, rng=rng)
         gated = subject.activations.gated(vectors, self._training)
         loss = self.loss if self.loss != "auto" else "all" if subject.task.is_open else "choice"
         subject.progress.begin("training gates", self.steps)
-        kept, looks = [gated.steering()], []
+        kept = [gated.steering()]
         for step in range(1, self.steps + 1):
             drawn = [known[i] for i in rng.integers(len(known), size=self.batch)]
             subject.learn(gated, drawn, loss=loss)
