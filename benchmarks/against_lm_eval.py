@@ -39,8 +39,8 @@ import torch
 from kshot.core.seeding import generator
 from kshot.core.types import Example, GenerateRequest, ScoreRequest, Task
 from kshot.engine.language_model import Engine
-from kshot.models.load import load_white_box
-from kshot.prompts.template import Template
+from kshot.models.white_box import load_white_box
+from kshot.prompts.plain import Template
 
 try:
     from lm_eval.api.instance import Instance

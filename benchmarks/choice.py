@@ -18,19 +18,20 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 from choice_page import page, summary
 from rows import kept_rows, measure_one, restore_units, run_units
 
-from kshot.adapted import AdaptedModel
-from kshot.asking import Asker
+from kshot.adapted.model import AdaptedModel
 from kshot.core.types import Example, Prediction, Query, Task
-from kshot.engine.load import load_model
-from kshot.evaluation.calibration import calibrated, with_temperature
-from kshot.evaluation.prequential import Stream, make_stream, sample_row
-from kshot.evaluation.race import slices
-from kshot.evaluation.ranking import margin
-from kshot.learning.make import make_learner
-from kshot.learning.second_look import second_look
-from kshot.learning.tuned import TunedLearner
-from kshot.recipe import Recipe, parse_recipe
-from kshot.runs.record import write_text
+from kshot.engine.load_model import load_model
+from kshot.learners.build import make_learner
+from kshot.learners.trained import TunedLearner
+from kshot.measures.calibration import calibrated, with_temperature
+from kshot.measures.samples import sample_row
+from kshot.race.halving import slices
+from kshot.race.ranking import margin
+from kshot.race.second_look import second_look
+from kshot.race.stream import Stream, make_stream
+from kshot.recipes.recipe import Recipe, parse_recipe
+from kshot.store.files import write_text
+from kshot.taskmodel.taskmodel import Asker
 
 TASKS = (
     "classification/trec",

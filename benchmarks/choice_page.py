@@ -7,9 +7,9 @@ import numpy as np
 
 from kshot.core.seeding import generator
 from kshot.core.types import FloatArray
-from kshot.evaluation.race import dropped, slices
-from kshot.evaluation.ranking import SHARPNESS, Evidence, smoothed
-from kshot.recipe import Recipe, parse_recipe
+from kshot.race.halving import dropped, slices
+from kshot.race.ranking import SHARPNESS, Evidence, smoothed
+from kshot.recipes.recipe import Recipe, parse_recipe
 
 SPLITS = 20
 Rows = Mapping[str, Mapping[str, Any]]  # of one task and seed, by recipe
@@ -35,7 +35,7 @@ def _is_open(row: Mapping[str, Any]) -> bool:
 
 
 def _worth(row: Mapping[str, Any], some: Mapping[str, Any], *, sharpness: float = SHARPNESS) -> FloatArray:
-    """Return what rows are worth to the choice, as `kshot.evaluation.ranking.evidence` does."""
+    """Return what rows are worth to the choice, as `kshot.race.ranking.evidence` does."""
     if _is_open(row):
         return -np.array(some["bits"])
     if sharpness == np.inf:

@@ -19,17 +19,17 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the file beside
 
 from rows import difference_line, paired, run_units, tested_row
 
-from kshot.adapted import AdaptedModel
-from kshot.asking import Asker
+from kshot.adapted.model import AdaptedModel
+from kshot.core.lessons import Batch, Lesson
 from kshot.core.seeding import generator
-from kshot.core.training import Batch, Lesson
 from kshot.core.types import Example, Task
 from kshot.engine.guidance import cosine
 from kshot.engine.language_model import Engine
-from kshot.engine.load import load_model
+from kshot.engine.load_model import load_model
 from kshot.engine.trained import TrainedEngine
-from kshot.recipe import parse_recipe
-from kshot.runs.record import write_json, write_text
+from kshot.recipes.recipe import parse_recipe
+from kshot.store.files import write_json, write_text
+from kshot.taskmodel.taskmodel import Asker
 
 TASKS, SHOTS, SEEDS = ("classification/sst2", "classification/trec"), (4, 16), (0,)
 STEPS, BATCH, N_TEST, N_HELD_OUT, EVERY = 16, 8, 50, 12, 8

@@ -20,16 +20,16 @@ from retrieval_feedback import HELD_OUT, SEED, SETTINGS, TASKS, kept, score, tas
 from retrieval_page import page, summary
 from rows import kept_rows, restore_units, run_units
 
-from kshot.asking import Asker
 from kshot.cli.output import TerminalProgress
-from kshot.engine.load import load_model
-from kshot.evaluation.retrieval import RetrievalScores, evaluate_retrieval
-from kshot.recipe import parse_recipe
+from kshot.engine.load_model import load_model
+from kshot.evaluators.retrieval import RetrievalScores, evaluate_retrieval
+from kshot.recipes.recipe import parse_recipe
 from kshot.retrieval.corpus import read_pools
 from kshot.retrieval.learn import distil, targets
 from kshot.retrieval.saved import fingerprint, save_retriever
-from kshot.runs.record import write_json, write_text
-from kshot.runs.store import SqliteStore
+from kshot.store.files import write_json, write_text
+from kshot.store.scores import SqliteStore
+from kshot.taskmodel.taskmodel import Asker
 
 K = 8
 BASELINES = ("random:fresh=true", "bm25", "dense")

@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kshot.asking import Asker
-from kshot.core.protocols import LanguageModel
+from kshot.core.models import LanguageModel
 from kshot.core.types import Task
-from kshot.evaluation.prequential import make_stream
-from kshot.models.embedding import load_encoder
+from kshot.encoders.encoder import load_encoder
+from kshot.race.stream import make_stream
 from kshot.retrieval.candidates import Candidates
 from kshot.retrieval.corpus import Item, option_texts, read_pools
 from kshot.retrieval.feedback import one_shot
 from kshot.retrieval.learn import find_candidates
-from kshot.retrieval.settings import RetrieverSettings
+from kshot.retrieval.retriever_settings import RetrieverSettings
+from kshot.taskmodel.taskmodel import Asker
 
 TASKS = {  # by the paper's categories, and one that it lacks
     "qa/nq_open": "close QA",

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from kshot.adapted import AdaptedModel
+from kshot.adapted.model import AdaptedModel
 from kshot.core.seeding import generator
 from kshot.core.types import Prediction, Task
-from kshot.evaluation.prequential import sample_row, summarise
-from kshot.runs.record import write_json
+from kshot.measures.samples import sample_row, summarise
+from kshot.store.files import write_json
 
 
 def run_units(

@@ -19,17 +19,17 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 from rows import measured_row, restore_units, run_units
 from selection_page import figure, page, summary
 
-from kshot.asking import Asker
 from kshot.core.errors import UserError
-from kshot.core.gradients import GradientStore
+from kshot.core.gradient_settings import GradientStore
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Query, Task
-from kshot.engine.load import load_model
-from kshot.evaluation.prequential import make_stream
-from kshot.learning.make import make_learner
-from kshot.learning.prompted import chosen, fitted
-from kshot.recipe import parse_recipe
-from kshot.runs.record import write_json, write_text
+from kshot.engine.load_model import load_model
+from kshot.learners.build import make_learner
+from kshot.learners.demonstrations import chosen, fitted
+from kshot.race.stream import make_stream
+from kshot.recipes.recipe import parse_recipe
+from kshot.store.files import write_json, write_text
+from kshot.taskmodel.taskmodel import Asker
 
 TASKS = (
     "classification/trec",

@@ -19,17 +19,17 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the two files beside
 from rows import kept_rows, measure_one, restore_units, run_units, tested_row
 from steering_page import figure, page, summary
 
-from kshot.adapted import AdaptedModel
-from kshot.asking import Asker
+from kshot.adapted.model import AdaptedModel
 from kshot.core.seeding import generator
 from kshot.core.steering import Steering
 from kshot.core.types import Task
-from kshot.engine.load import load_model
-from kshot.evaluation.prequential import make_stream
-from kshot.recipe import parse_recipe
-from kshot.runs.record import write_json, write_text
-from kshot.steering.embedding import task_embedding
-from kshot.steering.random_direction import randomised
+from kshot.engine.load_model import load_model
+from kshot.methods.steerers.random_direction import randomised
+from kshot.methods.steerers.task_embedding import task_embedding
+from kshot.race.stream import make_stream
+from kshot.recipes.recipe import parse_recipe
+from kshot.store.files import write_json, write_text
+from kshot.taskmodel.taskmodel import Asker
 
 FUNCTIONS = (
     "antonym", "country_capital", "choose_middle_of_5", "english_french", "person_sport", "ii_sum", "singular_plural",

@@ -18,18 +18,19 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the two files beside
 from rows import kept_rows, measure_one, restore_units, run_units, tested_row
 from weights_page import page, summary
 
-from kshot.adapted import AdaptedModel
-from kshot.asking import Asker
-from kshot.core.training import DivergedError
+from kshot.adapted.model import AdaptedModel
+from kshot.core.lessons import DivergedError
 from kshot.core.types import Query, Task
-from kshot.engine.load import load_model
-from kshot.evaluation.calibration import calibrated
-from kshot.evaluation.forgetting import perplexity
-from kshot.evaluation.prequential import Stream, make_stream, sample_row, summarise
-from kshot.learning.make import make_learner
-from kshot.learning.tuned import TunedLearner
-from kshot.recipe import parse_recipe
-from kshot.runs.record import write_json, write_text
+from kshot.engine.load_model import load_model
+from kshot.evaluators.forgetting import perplexity
+from kshot.learners.build import make_learner
+from kshot.learners.trained import TunedLearner
+from kshot.measures.calibration import calibrated
+from kshot.measures.samples import sample_row, summarise
+from kshot.race.stream import Stream, make_stream
+from kshot.recipes.recipe import parse_recipe
+from kshot.store.files import write_json, write_text
+from kshot.taskmodel.taskmodel import Asker
 
 TASKS = (
     "classification/trec",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kshot.recipe import describe_recipes
+from kshot.recipes.recipe import describe_recipes
 
 HEAD = """# Recipes
 

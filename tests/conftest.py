@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import kshot
 from kshot.cli.main import app
-from kshot.counting import tokens_per_second
+from kshot.race.speed import tokens_per_second
 
 assert tokens_per_second.__kwdefaults__
 tokens_per_second.__kwdefaults__["seconds"] = 0.1  # of measuring this machine for a dry run

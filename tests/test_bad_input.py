@@ -13,9 +13,9 @@ import pytest
 import kshot
 from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
-from kshot.core.protocols import Capability
+from kshot.core.models import Capability
 from kshot.models.scripted import ScriptedModel
-from kshot.runs.record import write_folder
+from kshot.store.files import write_folder
 
 ROWS = labelled_rows(6)
 GOOD = b'{"input": "a", "output": "b"}\n'

@@ -3,14 +3,14 @@ import warnings
 import numpy as np
 import pytest
 
-from kshot.baselines import BASELINES
-from kshot.baselines.embedding import EmbeddingLogistic
-from kshot.baselines.majority import Majority
-from kshot.baselines.tfidf import TfidfLogistic
 from kshot.core.errors import UserError
+from kshot.core.methods import Baseline
 from kshot.core.plugins import resolve
-from kshot.core.protocols import Baseline
 from kshot.core.types import Example, Task
+from kshot.methods.classifiers import BASELINES
+from kshot.methods.classifiers.embedding import EmbeddingLogistic
+from kshot.methods.classifiers.majority import Majority
+from kshot.methods.classifiers.tfidf import TfidfLogistic
 
 ROWS = [
     ("Who painted the ceiling ?", "human"),

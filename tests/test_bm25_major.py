@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kshot.core.types import Example, Task
-from kshot.recipe import parse_recipe, parse_recipes
-from kshot.selecting import select
-from kshot.selection.bm25_major import Bm25Major
+from kshot.methods.selectors.bm25_major import Bm25Major
+from kshot.recipes.recipe import parse_recipe, parse_recipes
+from kshot.verbs.select import select
 
 WORDS = ("who", "painted", "the", "moon", "far", "rivers", "")
 

@@ -8,16 +8,17 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.adapted import AdaptedModel
-from kshot.asking import UNIFORM_SHARE, Asker
+from kshot.adapted.model import AdaptedModel
 from kshot.core.progress import Silence
 from kshot.core.types import Example, Prediction, Prompt, Query, ScoreRequest, Segment, Task
-from kshot.evaluation import calibration
-from kshot.evaluation.calibration import TEMPERATURES, with_temperature
-from kshot.evaluation.prequential import make_stream
-from kshot.learning.make import make_learner
+from kshot.learners.build import make_learner
+from kshot.measures import calibration
+from kshot.measures.calibration import TEMPERATURES, with_temperature
+from kshot.measures.probabilities import UNIFORM_SHARE
 from kshot.models.scripted import ScriptedModel
-from kshot.recipe import CALIBRATIONS, parse_recipe
+from kshot.race.stream import make_stream
+from kshot.recipes.recipe import CALIBRATIONS, parse_recipe
+from kshot.taskmodel.taskmodel import Asker
 
 LABELS = ("animal", "food", "tool")
 EXAMPLES = tuple(Example(row["input"], row["output"], f"e{i}") for i, row in enumerate(labelled_rows(30)))

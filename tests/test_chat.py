@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from kshot.asking import Asker
 from kshot.core.errors import UserError
 from kshot.core.types import Example, GenerateRequest, ScoreRequest, Task
 from kshot.engine.language_model import Engine
@@ -19,7 +18,8 @@ from kshot.models.hf import Backbone
 from kshot.models.tiny import tiny_backbone
 from kshot.prompts.chat import Chat, composer_for
 from kshot.prompts.fitting import prompt_tokens
-from kshot.prompts.template import Template
+from kshot.prompts.plain import Template
+from kshot.taskmodel.taskmodel import Asker
 
 # Templates in the shape of the originals
 LLAMA3 = """{{- bos_token }}

@@ -8,12 +8,12 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.adapted import AdaptedModel
-from kshot.asking import Asker
+from kshot.adapted.model import AdaptedModel
 from kshot.core.types import Task
 from kshot.models.scripted import ScriptedModel
-from kshot.recipe import known_recipes, parse_recipe
-from kshot.runs.store import SqliteStore
+from kshot.recipes.recipe import known_recipes, parse_recipe
+from kshot.store.scores import SqliteStore
+from kshot.taskmodel.taskmodel import Asker
 
 BOARD = {
     "recipe",
@@ -338,7 +338,9 @@ class FailingModel(ScriptedModel):
 
 
 def test_a_model_that_fails_while_running_is_code_3(run_cli, words_task, tmp_path, monkeypatch):
-    monkeypatch.setattr("kshot.engine.load.load_model", lambda *_, **__: FailingModel(RuntimeError("out of memory")))
+    monkeypatch.setattr(
+        "kshot.engine.load_model.load_model", lambda *_, **__: FailingModel(RuntimeError("out of memory"))
+    )
     failed = run_cli(*adapt_args(words_task, tmp_path, "--json"))
     assert (failed.code, failed.out) == (3, "")
     assert "error: At least one recipe that asks the model must be finished to choose from" in failed.err

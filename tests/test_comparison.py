@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kshot.core.types import Task
-from kshot.evaluation.choice import compare_all, deployed, in_words
-from kshot.evaluation.comparison import at_the_end, bits_difference, compared, score_difference, trend
+from kshot.measures.comparison import at_the_end, bits_difference, compared, score_difference, trend
+from kshot.race.words import compare_all, deployed, in_words
 
 N_SIMULATIONS = 2000
 TASK = Task("t", "classification", (), labels=("a", "b"))

@@ -43,11 +43,11 @@ def test_the_snippet_of_the_page_on_steering_runs(data):
 
 
 def test_the_selector_of_the_docs_works(tmp_path):
-    from kshot.asking import Asker
     from kshot.core.types import Example, Query, Task
-    from kshot.learning.make import make_learner
+    from kshot.learners.build import make_learner
     from kshot.models.scripted import ScriptedModel
-    from kshot.recipe import parse_recipes
+    from kshot.recipes.recipe import parse_recipes
+    from kshot.taskmodel.taskmodel import Asker
 
     file = tmp_path / "mine.py"
     file.write_text(python_blocks("docs/extending.md")[0])

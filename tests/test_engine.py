@@ -14,7 +14,7 @@ from kshot.engine.language_model import Engine
 from kshot.engine.trie import build_tree, cut, packs_for
 from kshot.models.hf import Backbone
 from kshot.models.tiny import tiny_backbone
-from kshot.runs.store import SqliteStore
+from kshot.store.scores import SqliteStore
 
 GEMMA3 = {
     "layer_types": ["sliding_attention", "full_attention"],
@@ -260,7 +260,7 @@ def test_equal_weights_have_equal_fingerprints_and_others_not():
 
 @pytest.mark.slow
 def test_the_real_model_agrees_with_a_plain_pass_and_costs_little():
-    from kshot.bench.scoring import run
+    from kshot.bench.packed_scoring import run
 
     found = run("demo")
     print(json.dumps(found))

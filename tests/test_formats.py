@@ -527,7 +527,7 @@ def test_predict_reads_the_file_that_adapt_read(run_cli, write, tmp_path):
 def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(run_cli, write, tmp_path, monkeypatch):
     path = write("a.jsonl", [{"text": f"t{i}", "label": str(i % 2)} for i in range(8)])
     assert run_cli("adapt", path, "--model", "scripted", "--recipes", "random", "--out", tmp_path / "run").code == 0
-    monkeypatch.setattr("kshot.loading.load_model", None)
+    monkeypatch.setattr("kshot.adapted.folder.load_model", None)
     done = run_cli("predict", tmp_path / "run", write("b.jsonl", [{"asked": "t"}]))
     assert (done.code, "the column 'input' is missing" in done.err) == (2, True)
 

@@ -14,11 +14,11 @@ from kshot.core.types import GenerateRequest, Generation, Prompt, Segment
 from kshot.engine import language_model
 from kshot.engine.generation import Answer, groups_of, needed_groups
 from kshot.engine.language_model import Engine
-from kshot.engine.load import load_model
+from kshot.engine.load_model import load_model
 from kshot.engine.trie import build_tree, cut
 from kshot.models.hf import Backbone
 from kshot.models.tiny import ByteTokenizer, tiny_backbone
-from kshot.runs.store import SqliteStore
+from kshot.store.scores import SqliteStore
 
 GEMMA3 = {
     "layer_types": ["sliding_attention", "full_attention"],

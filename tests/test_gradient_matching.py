@@ -8,15 +8,15 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.asking import Asker
 from kshot.core.errors import UserError
-from kshot.core.gradients import GradientSettings
-from kshot.core.protocols import Capability
+from kshot.core.gradient_settings import GradientSettings
+from kshot.core.models import Capability
 from kshot.core.types import Example, Task
-from kshot.recipe import parse_recipe
-from kshot.selection.gradient_matching import PAPER, GradientMatching
-from kshot.selection.less import Less, influences
-from kshot.selection.matching import match
+from kshot.methods.selectors.gradient_matching import PAPER, GradientMatching
+from kshot.methods.selectors.less import Less, influences
+from kshot.methods.selectors.matching import match
+from kshot.recipes.recipe import parse_recipe
+from kshot.taskmodel.taskmodel import Asker
 
 POOL = tuple(Example(f"the {w} number {i}", label, f"e{i}") for i, (w, label) in enumerate(
     (w, label) for w, label in zip(["cat", "axe", "dog", "saw", "cow", "file"] * 2, ["animal", "tool"] * 6, strict=True)

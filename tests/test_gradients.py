@@ -9,20 +9,20 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from kshot.asking import Asker
 from kshot.core.errors import ModelError, UserError
-from kshot.core.gradients import GradientSettings, GradientStore
-from kshot.core.training import Lesson, Training, TrainingText
+from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.lessons import Lesson, Training, TrainingText
 from kshot.core.types import Example, Prompt, Segment, Task
 from kshot.engine import gradients as engine_gradients
 from kshot.engine.gradients import ExampleGradients
 from kshot.engine.language_model import Engine
-from kshot.engine.rows import TrainingRow
 from kshot.engine.training import Trainer
+from kshot.engine.training_rows import TrainingRow
 from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
 from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
+from kshot.taskmodel.taskmodel import Asker
 
 GEMMA3 = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16, "query_pre_attn_scalar": 8}
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kshot.core.errors import UserError
-from kshot.core.training import Training
+from kshot.core.lessons import Training
 from kshot.engine.guidance import (
     EPSILON,
     Again,

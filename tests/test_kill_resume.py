@@ -17,11 +17,11 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.core.protocols import LanguageModel
+from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Task
 from kshot.engine.generation import generate_packed
 from kshot.models.hf import Backbone
-from kshot.runs.store import SqliteStore
+from kshot.store.scores import SqliteStore
 
 SETTINGS = {"recipes": "zero-shot,random,bm25,all-past,majority", "shots": 6, "limit": 30}
 ARGS = [text for name, value in SETTINGS.items() for text in (f"--{name}", str(value))]

@@ -6,9 +6,9 @@ import pytest
 
 from kshot.core.errors import UserError
 from kshot.core.types import Example
-from kshot.selection import matching
-from kshot.selection.matching import match
-from kshot.selection.random import Random
+from kshot.methods.selectors import matching
+from kshot.methods.selectors.matching import match
+from kshot.methods.selectors.random import Random
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from kshot.core.errors import UserError
-from kshot.evaluation.metrics import METRICS, check_references, compute, get_metric, metric_for, row_score, statistic
-from kshot.evaluation.statistics import bootstrap, interval, wilson
+from kshot.measures.intervals import bootstrap, interval, wilson
+from kshot.measures.metrics import METRICS, check_references, compute, get_metric, metric_for, row_score, statistic
 
 LABELS = ("no", "perhaps", "yes")
 REFERENCES = {

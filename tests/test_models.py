@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import kshot
 from kshot.core.errors import UserError
 from kshot.core.types import Prompt, ScoreRequest, Segment
-from kshot.engine.load import load_model, portable_name
+from kshot.engine.load_model import load_model, portable_name
 from kshot.models.hf import Backbone, load_backbone
 from kshot.models.tiny import tiny_backbone
 

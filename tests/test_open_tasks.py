@@ -10,21 +10,22 @@ import pytest
 
 import kshot
 from conftest import write_task
-from kshot.asking import Asker
-from kshot.baselines import BASELINES
 from kshot.core.errors import UserError
 from kshot.core.progress import Silence
 from kshot.core.types import Example, GenerateRequest, Query, ScoreRequest, Task
 from kshot.engine.language_model import Engine
-from kshot.evaluation.prequential import make_stream, sample_row
-from kshot.evaluation.race import slices
-from kshot.learning.make import make_learner
+from kshot.learners.build import make_learner
+from kshot.measures.samples import sample_row
+from kshot.methods.classifiers import BASELINES
+from kshot.methods.steerers import STEERERS
+from kshot.methods.tuners import TUNERS
 from kshot.models.hf import Backbone
 from kshot.models.scripted import ScriptedModel
-from kshot.prompts.template import Template
-from kshot.recipe import known_recipes, parse_recipe
-from kshot.steering import STEERERS
-from kshot.tuning import TUNERS
+from kshot.prompts.plain import Template
+from kshot.race.halving import slices
+from kshot.race.stream import make_stream
+from kshot.recipes.recipe import known_recipes, parse_recipe
+from kshot.taskmodel.taskmodel import Asker
 
 KINDS = ("generation", "qa", "math", "parsing")
 METRIC = {"generation": "exact_match", "qa": "exact_match", "math": "exact_match_number", "parsing": "exact_match"}
@@ -421,7 +422,7 @@ def no_network(monkeypatch):
         raise AssertionError("a dry run must not run the model")
 
     monkeypatch.setattr(Engine, "obstacle", None)
-    monkeypatch.setattr("kshot.planning.tokens_per_second", lambda *_: 100.0)
+    monkeypatch.setattr("kshot.verbs.plan.tokens_per_second", lambda *_: 100.0)
     for name in ("packed_logits", "plain_logits"):
         monkeypatch.setattr(Backbone, name, refuse)
 

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kshot
-from kshot.adapted import AdaptedModel
-from kshot.asking import Asker
+from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
-from kshot.core.protocols import LanguageModel
+from kshot.core.models import LanguageModel
 from kshot.core.types import Example, FloatArray, Query, Task
-from kshot.learning.make import make_learner
-from kshot.recipe import parse_recipe
+from kshot.learners.build import make_learner
+from kshot.methods import orders as order
+from kshot.methods.orders import AS_SELECTED, ORDERS, ZeroShotBits, check_order
+from kshot.recipes.recipe import parse_recipe
 from kshot.retrieval.lexical import LexicalIndex
-from kshot.selection import order
-from kshot.selection.order import AS_SELECTED, ORDERS, ZeroShotBits, check_order
+from kshot.taskmodel.taskmodel import Asker
 
 WORDS = ("who", "painted", "the", "moon", "far", "")
 QUERY = Example("who painted the moon", "", id="q")

@@ -6,7 +6,7 @@ from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
 from kshot.models.scripted import ScriptedModel
 from kshot.prompts.fitting import compose_to_fit
-from kshot.prompts.template import Template
+from kshot.prompts.plain import Template
 
 TOPICS = Task("topics", "classification", (), labels=("tech", "sport"), instruction="Say the topic.")
 DEMOS = [Example(f"word{i} word word", "tech", f"d{i}") for i in range(40)]

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from kshot.bench.race import measure, simulated, values
+from kshot.bench.simulated_races import measure, simulated, values
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
-from kshot.evaluation.curves import at_end, projected, uncertainty
-from kshot.evaluation.race import BEHIND, clipped, dropped, slices
-from kshot.evaluation.ranking import Evidence, evidence, margin, ranked, smoothed
-from kshot.evaluation.variance import components
+from kshot.measures.curves import at_end, projected, uncertainty
+from kshot.measures.variance import components
+from kshot.race.halving import BEHIND, clipped, dropped, slices
+from kshot.race.ranking import Evidence, evidence, margin, ranked, smoothed
 
 LABELS = ("yes", "no", "maybe")
 TASK = Task("t", "classification", (Example("x", "yes", "e0"),), labels=LABELS)

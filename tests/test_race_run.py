@@ -10,15 +10,15 @@ from rich.console import Console
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.adaptation import prepare
-from kshot.asking import Asker
 from kshot.cli import live, output
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, UserError
 from kshot.core.types import Task
-from kshot.learning.second_look import other_draws, second_look
-from kshot.recipe import parse_recipe
-from kshot.runs.record import RESULTS
+from kshot.race.second_look import other_draws, second_look
+from kshot.recipes.recipe import parse_recipe
+from kshot.store.run_folder import RESULTS
+from kshot.taskmodel.taskmodel import Asker
+from kshot.verbs.prepare import prepare
 
 N = 72
 MANY = "majority,tfidf-lr,zero-shot,random,bm25,all-past,diverse"

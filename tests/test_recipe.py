@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 
 import kshot
-from kshot.asking import UNIFORM_SHARE, Asker
-from kshot.baselines import BASELINES
 from kshot.core.errors import UserError
+from kshot.core.models import Capability
 from kshot.core.plugins import resolve
-from kshot.core.protocols import Capability
+from kshot.core.schedule import refit_point
 from kshot.core.types import Example, Query, Task
-from kshot.evaluation.prequential import make_stream
-from kshot.learning.make import make_learner
-from kshot.learning.prompted import refit_point
+from kshot.learners.build import make_learner
+from kshot.measures.probabilities import UNIFORM_SHARE
+from kshot.methods.classifiers import BASELINES
+from kshot.methods.selectors import ON_REQUEST, SELECTORS
+from kshot.methods.steerers import STEERERS
+from kshot.methods.tuners import TUNERS
 from kshot.models.scripted import ScriptedModel
-from kshot.recipe import known_recipes, parse_recipes
-from kshot.selection import ON_REQUEST, SELECTORS
-from kshot.steering import STEERERS
-from kshot.tuning import TUNERS
+from kshot.race.stream import make_stream
+from kshot.recipes.recipe import known_recipes, parse_recipes
+from kshot.taskmodel.taskmodel import Asker
 
 NOUNS = {"sport": ["goal", "match", "team", "cup"], "tech": ["chip", "phone", "code", "web"], "food": ["bread", "soup"]}
 

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from encoders import make_tiny_encoder
-from kshot.asking import Asker
 from kshot.core.errors import UserError
 from kshot.core.progress import Silence
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
-from kshot.engine.load import load_model
-from kshot.models.encoder_losses import RetrieverLoss, contrastive_loss, distillation_loss, reward_loss
+from kshot.encoders.losses import RetrieverLoss, contrastive_loss, distillation_loss, reward_loss
+from kshot.engine.load_model import load_model
 from kshot.retrieval.candidates import Candidates, by_words, draw
 from kshot.retrieval.corpus import Item, option_texts, read_pool, read_pools, training_queries
 from kshot.retrieval.feedback import PENALTY, one_shot, standardised, with_rules
 from kshot.retrieval.groups import groups, usable
 from kshot.retrieval.learn import find_candidates, learn, reward_scores
-from kshot.retrieval.settings import RetrieverSettings
+from kshot.retrieval.retriever_settings import RetrieverSettings
+from kshot.taskmodel.taskmodel import Asker
 
 SMALL = RetrieverSettings(queries=100, candidates=8, depth=20, label_rule=True)
 

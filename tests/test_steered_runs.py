@@ -9,21 +9,22 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.asking import Asker
 from kshot.bench import steered
 from kshot.core.errors import UserError
 from kshot.core.progress import Silence
 from kshot.core.steering import Edit, Steering
 from kshot.core.types import Example, Prompt, Query, ScoreRequest, Segment, Task
 from kshot.engine.language_model import Engine
-from kshot.evaluation.prequential import make_stream
-from kshot.learning.make import make_learner
-from kshot.learning.tuned import Keep, TunedLearner
+from kshot.learners.build import make_learner
+from kshot.learners.kept import Keep
+from kshot.learners.trained import TunedLearner
+from kshot.methods.steerers.icv import direction
 from kshot.models.tiny import tiny_backbone
-from kshot.planning import plan
-from kshot.recipe import describe_recipes, parse_recipe, parse_recipes
-from kshot.runs.store import SqliteStore
-from kshot.steering.icv import direction
+from kshot.race.stream import make_stream
+from kshot.recipes.recipe import describe_recipes, parse_recipe, parse_recipes
+from kshot.store.scores import SqliteStore
+from kshot.taskmodel.taskmodel import Asker
+from kshot.verbs.plan import plan
 
 SMALL = "soft-injection:prompts=2,shots=2,steps=4,every=2"
 INPUTS = ["the cat and the axe", "rice"]

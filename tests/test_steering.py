@@ -12,26 +12,26 @@ from hypothesis.extra.numpy import arrays
 from sklearn.decomposition import PCA
 from torch import nn
 
-from kshot.asking import Asker
 from kshot.core.errors import ModelError, UserError
-from kshot.core.protocols import Capability
+from kshot.core.lessons import Training, TrainingText
+from kshot.core.methods import Steerer
+from kshot.core.models import Capability
 from kshot.core.seeding import generator
-from kshot.core.steerers import Steerer
 from kshot.core.steering import Edit, Steering, averaged
-from kshot.core.training import Training, TrainingText
 from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Segment, Task
 from kshot.engine.language_model import Engine
-from kshot.engine.rows import answer_losses
-from kshot.learning.steered import check_outputs, repeats_itself
-from kshot.models.activations import steered, turned
+from kshot.engine.training_rows import answer_losses
+from kshot.learners.steered import check_outputs, repeats_itself
+from kshot.methods.steerers import STEERERS
+from kshot.methods.steerers.function_vector import causal_effects
+from kshot.methods.steerers.held_out import halves
+from kshot.methods.steerers.icv import Icv, direction
+from kshot.methods.steerers.random_direction import randomised
+from kshot.methods.steerers.soft_injection import SoftInjection
+from kshot.models.hooks import steered, turned
 from kshot.models.tiny import tiny_backbone
-from kshot.recipe import parse_recipe
-from kshot.steering import STEERERS
-from kshot.steering.choice import halves
-from kshot.steering.function_vector import causal_effects
-from kshot.steering.icv import Icv, direction
-from kshot.steering.random_direction import randomised
-from kshot.steering.soft_injection import SoftInjection
+from kshot.recipes.recipe import parse_recipe
+from kshot.taskmodel.taskmodel import Asker
 
 # Grouped queries everywhere but in GPT-2; in Gemma's shape a head is wider than width / heads
 SHAPES = {

@@ -16,8 +16,8 @@ from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from kshot.core.errors import UserError
-from kshot.evaluation.metrics import METRICS, check_references, compute, row_score, statistic
-from kshot.evaluation.text_metrics import ENTITY, SLOT, last_number, pieces
+from kshot.measures.metrics import METRICS, check_references, compute, row_score, statistic
+from kshot.measures.text_metrics import ENTITY, SLOT, last_number, pieces
 
 WORDS = ("the", "a", "cat", "Cat.", "sat", "on", "mat,", "3.5", "naïve", "猫が", "Ünder-way", "&amp;", "don't", "\n")
 sentences = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
@@ -291,5 +291,5 @@ def test_rows_that_can_be_scored_pass():
 
 
 def test_sacrebleu_is_imported_late():
-    code = "import sys; import kshot.evaluation.statistics; print('sacrebleu' in sys.modules)"
+    code = "import sys; import kshot.measures.intervals; print('sacrebleu' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -9,18 +9,18 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from kshot.asking import Asker
 from kshot.core.errors import ModelError, UserError
-from kshot.core.training import Batch, DivergedError, Lesson, Training, TrainingText
+from kshot.core.lessons import Batch, DivergedError, Lesson, Training, TrainingText
 from kshot.core.types import Example, Prompt, ScoreRequest, Segment, Task
 from kshot.engine.guidance import norm
 from kshot.engine.language_model import Engine
-from kshot.engine.rows import TrainingRow
 from kshot.engine.trained import TrainedEngine
 from kshot.engine.training import Trainer
+from kshot.engine.training_rows import TrainingRow
 from kshot.models.hf import Backbone
 from kshot.models.tiny import ByteTokenizer, tiny_backbone
-from kshot.runs.store import SqliteStore
+from kshot.store.scores import SqliteStore
+from kshot.taskmodel.taskmodel import Asker
 
 GEMMA3 = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16, "query_pre_attn_scalar": 8}
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}

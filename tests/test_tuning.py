@@ -14,21 +14,22 @@ import numpy as np
 import pytest
 
 import kshot
-import kshot.learning.tuned
+import kshot.learners.trained
 from conftest import labelled_rows, write_task
-from kshot.asking import Asker
 from kshot.core.errors import UserError
-from kshot.core.training import DivergedError
+from kshot.core.lessons import DivergedError
 from kshot.core.types import Example, Prediction, Query, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.trained import TrainedEngine
-from kshot.learning.make import make_learner
-from kshot.learning.race import RacedLearner
-from kshot.learning.tuned import Keep, TunedLearner
+from kshot.learners.build import make_learner
+from kshot.learners.kept import Keep
+from kshot.learners.settings_race import RacedLearner
+from kshot.learners.trained import TunedLearner
 from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
-from kshot.recipe import parse_recipes
-from kshot.runs.store import SqliteStore
+from kshot.recipes.recipe import parse_recipes
+from kshot.store.scores import SqliteStore
+from kshot.taskmodel.taskmodel import Asker
 from test_chat import SHAPES, chat_engine, chat_tokenizer
 
 STREAM = tuple(Example(row["input"], row["output"], f"e{i}") for i, row in enumerate(labelled_rows(8)))
@@ -147,7 +148,7 @@ def test_a_prediction_is_made_before_its_example_is_learnt(asker, name):
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_a_new_process_goes_on_to_the_bit(asker, name, seconds, tmp_path, monkeypatch):
     """Also where there are predictions but no state."""
-    monkeypatch.setattr(kshot.learning.tuned, "SECONDS_BETWEEN_STATES", seconds)
+    monkeypatch.setattr(kshot.learners.trained, "SECONDS_BETWEEN_STATES", seconds)
     whole, expected = run(name, asker)
     whole.learn(STREAM)
     n_learnt = []
@@ -340,8 +341,8 @@ def test_the_tuned_model_is_saved_and_loaded_to_the_bit(folder, asker, recipe, t
 def test_killed_again_and_again(folder, asker, whole, tmp_path, recorded):
     """As in test_kill_resume.py, with a state written after every example."""
     script = str(Path(__file__).with_name("adapt_and_die.py"))
-    code = f"""import runpy, sys, kshot.learning.tuned
-kshot.learning.tuned.SECONDS_BETWEEN_STATES = 0
+    code = f"""import runpy, sys, kshot.learners.trained
+kshot.learners.trained.SECONDS_BETWEEN_STATES = 0
 sys.argv = {[script, str(folder), json.dumps(SETTINGS)]}
 runpy.run_path(sys.argv[0], run_name="__main__")"""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -426,7 +427,7 @@ def test_answers_inside_of_one_message_cannot_be_learnt(tmp_path):
 def test_an_interrupt_in_the_middle_of_an_example_leaves_no_state(asker, tmp_path, monkeypatch):
     """What is kept is a state between two examples; a run that goes on from it ends with the same bits."""
     name = "icl+ft:k=2,lr=1e-2,steps=3"
-    monkeypatch.setattr(kshot.learning.tuned, "SECONDS_BETWEEN_STATES", 0.0)
+    monkeypatch.setattr(kshot.learners.trained, "SECONDS_BETWEEN_STATES", 0.0)
     whole, expected = run(name, asker)
     keep = Keep(SqliteStore(tmp_path / "store.sqlite"), tmp_path / "training", "key")
     calls, learn = [], TrainedEngine.learn

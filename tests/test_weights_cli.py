@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.evaluation.forgetting import forgetting, perplexity
+from kshot.evaluators.forgetting import forgetting, perplexity
 from kshot.models.tiny import tiny_backbone
 
 RECIPES = "zero-shot,icl+ft:k=2,lr=1e-3,steps=1,direction=0.1,reference=ema"
@@ -130,7 +130,7 @@ def test_perplexity_is_that_of_the_scored_tokens():
     """Against the cross-entropy of a plain pass over each passage, of which the first sentence is given."""
     model = kshot.load_model("tiny")
     nats, n = 0.0, 0
-    for passage in files("kshot.evaluation").joinpath("general.txt").read_text("utf-8").strip().split("\n\n"):
+    for passage in files("kshot.measures").joinpath("general.txt").read_text("utf-8").strip().split("\n\n"):
         given = len(passage.split(". ")[0].encode()) + 2  # its full stop, and the first token
         ids = torch.tensor([[256, *passage.encode()]])
         with torch.inference_mode():
@@ -184,7 +184,7 @@ def test_the_real_model_learns_and_plain_peft_reads_what_it_has_learnt(tmp_path)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from kshot.models.load import _converted, _demo_gguf
+    from kshot.models.white_box import _converted, _demo_gguf
 
     headlines = kshot.Task.load("builtin:bbc-headlines")
     task = replace(headlines, train=headlines.train[:16])  # all of them are learnt in the end

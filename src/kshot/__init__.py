@@ -2,28 +2,28 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from kshot.core.version import __version__
 
 if TYPE_CHECKING:
-    from kshot.adaptation import Run, adapt
-    from kshot.adapted import AdaptedModel
+    from kshot.adapted.folder import load
+    from kshot.adapted.model import AdaptedModel
     from kshot.core.steering import Steering, averaged
     from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Segment, Task
-    from kshot.engine.load import load_model
+    from kshot.engine.load_model import load_model
     from kshot.estimator import FewShotClassifier
-    from kshot.loading import load
-    from kshot.selecting import select
-    from kshot.steered import steer
+    from kshot.verbs.adapt import Run, adapt
+    from kshot.verbs.select import select
+    from kshot.verbs.steer import steer
 
 _WHERE = {
-    "adapt": "kshot.adaptation",
-    "select": "kshot.selecting",
+    "adapt": "kshot.verbs.adapt",
+    "select": "kshot.verbs.select",
     "Steering": "kshot.core.steering",
     "averaged": "kshot.core.steering",
-    "steer": "kshot.steered",
-    "Run": "kshot.adaptation",
-    "AdaptedModel": "kshot.adapted",
-    "load": "kshot.loading",
+    "steer": "kshot.verbs.steer",
+    "Run": "kshot.verbs.adapt",
+    "AdaptedModel": "kshot.adapted.model",
+    "load": "kshot.adapted.folder",
     "Example": "kshot.core.types",
     "FewShotClassifier": "kshot.estimator",
     "GenerateRequest": "kshot.core.types",
@@ -31,10 +31,11 @@ _WHERE = {
     "ScoreRequest": "kshot.core.types",
     "Segment": "kshot.core.types",
     "Task": "kshot.core.types",
-    "load_model": "kshot.engine.load",
+    "load_model": "kshot.engine.load_model",
 }
 
 __all__ = [
+    "__version__",
     "AdaptedModel",
     "Example",
     "FewShotClassifier",

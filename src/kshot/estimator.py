@@ -13,17 +13,17 @@ from sklearn.utils import assert_all_finite, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from kshot.adaptation import Run, adapt
-from kshot.adapted import AdaptedModel
+from kshot.adapted.folder import load
+from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
-from kshot.core.protocols import LanguageModel
+from kshot.core.models import LanguageModel
 from kshot.core.seeding import digest
 from kshot.core.types import Example, FloatArray, Task
-from kshot.engine.load import load_model
-from kshot.loading import load
-from kshot.recipe import parse_recipes
+from kshot.engine.load_model import load_model
+from kshot.recipes.recipe import parse_recipes
 from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import without_duplicates
+from kshot.verbs.adapt import Run, adapt
 
 AUTO = "auto"
 

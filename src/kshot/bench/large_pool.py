@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kshot.core.errors import UserError
-from kshot.selection.matching import match
+from kshot.methods.selectors.matching import match
 
 POOLS, DIM, K = (25_000, 50_000, 100_000), 4096, 128
 RANK, BLOCK = 64, 5000

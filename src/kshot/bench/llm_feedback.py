@@ -8,12 +8,12 @@ import time
 
 import numpy as np
 
-from kshot.asking import Asker
-from kshot.bench.scoring import RandomText, naive_log_prob
+from kshot.bench.packed_scoring import RandomText, naive_log_prob
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
 from kshot.engine.language_model import Engine
-from kshot.models.load import load_white_box
+from kshot.models.white_box import load_white_box
+from kshot.taskmodel.taskmodel import Asker
 
 N_POOL, N_QUERIES, N_CANDIDATES, N_TOKENS, N_NAIVE = 200, 200, 16, 40, 24
 

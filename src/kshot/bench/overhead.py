@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from kshot.adaptation import adapt
 from kshot.core.types import Task
-from kshot.engine.load import load_model
-from kshot.runs.store import SqliteStore
+from kshot.engine.load_model import load_model
+from kshot.store.scores import SqliteStore
+from kshot.verbs.adapt import adapt
 
 LIMIT, RECIPES = 300, "majority,tfidf-lr,embedding-lr,zero-shot,random,diverse,all-past,bm25,dense"
 STORE = ("get", "put", "get_texts", "put_texts", "get_predictions", "put_predictions")

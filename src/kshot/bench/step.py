@@ -10,16 +10,16 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from kshot.bench.scoring import RandomText
-from kshot.core.training import Training
+from kshot.bench.packed_scoring import RandomText
+from kshot.core.lessons import Training
 from kshot.core.types import Prompt, Segment
 from kshot.engine.guidance import norm
 from kshot.engine.language_model import Engine
-from kshot.engine.rows import TrainingRow
 from kshot.engine.training import Trainer
+from kshot.engine.training_rows import TrainingRow
 from kshot.models.hf import Backbone
-from kshot.models.load import load_white_box
 from kshot.models.weights import TrainedWeights
+from kshot.models.white_box import load_white_box
 
 N_DEMONSTRATIONS, N_TOKENS_EACH, N_TIMED = 3, 60, 8
 

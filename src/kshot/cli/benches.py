@@ -7,14 +7,21 @@ from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, did_you_mean, missing_extra
 from kshot.core.plugins import find, resolve
 
-SPEED, QUALITY = (
-    ("scoring", "step", "gradients", "large-pool", "race", "overhead", "llm-feedback", "steered"),
-    ("weights", "guidance", "selection", "retrieval", "choice", "steering"),
-)
+SPEED = {
+    "scoring": "kshot.bench.packed_scoring:run",
+    "step": "kshot.bench.step:run",
+    "gradients": "kshot.bench.example_gradients:run",
+    "large-pool": "kshot.bench.large_pool:run",
+    "race": "kshot.bench.simulated_races:run",
+    "overhead": "kshot.bench.overhead:run",
+    "llm-feedback": "kshot.bench.llm_feedback:run",
+    "steered": "kshot.bench.steered_queries:run",
+}
+QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering")
 
 
 def speed_benchmark(name: str, model: str) -> dict[str, Any]:
-    """Run `kshot.bench.NAME` and return what it measured.
+    """Run a benchmark of `SPEED` and return what it measured.
 
     Raises:
         UserError: An unknown name, or a missing extra.
@@ -22,7 +29,7 @@ def speed_benchmark(name: str, model: str) -> dict[str, Any]:
     if name not in SPEED:
         raise UserError(f"there is no benchmark '{name}'.{did_you_mean(name, (*SPEED, *QUALITY))}")
     try:
-        run = resolve(f"kshot.bench.{name.replace('-', '_')}:run")
+        run = resolve(SPEED[name])
     except ImportError as error:
         raise missing_extra(error.name or "torch", "hf", f"The benchmark '{name}'") from error
     return run(model)

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot import __version__
-from kshot.cli import retriever
+from kshot.cli import retriever_commands
 from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import parse_columns, read_config, recipe_names
 from kshot.cli.options import (
@@ -23,10 +22,11 @@ from kshot.cli.options import (
     load_task,
 )
 from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
-from kshot.cli.report import report
-from kshot.cli.select import select
+from kshot.cli.report_command import report
+from kshot.cli.select_command import select
 from kshot.core.budget import parse_budget
 from kshot.core.errors import UserError
+from kshot.core.version import __version__
 
 app = typer.Typer(
     help="Ten to a thousand labelled examples and one language model: where should the examples go?",
@@ -98,13 +98,13 @@ def adapt(
     if settings.model is None:
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
     parse_budget(settings.budget)  # here too, before a model is loaded
-    from kshot.adaptation import adapt as run_adapt
-    from kshot.adaptation import check_choice, prepare
     from kshot.cli.live import RaceProgress
     from kshot.core.types import Task
-    from kshot.engine.load import load_model
-    from kshot.planning import plan
-    from kshot.tracking import tracker
+    from kshot.engine.load_model import load_model
+    from kshot.reports.trackers import tracker
+    from kshot.verbs.adapt import adapt as run_adapt
+    from kshot.verbs.plan import plan
+    from kshot.verbs.prepare import check_choice, prepare
 
     check_choice(settings.choose_by, settings.prefer)
     trackers = [tracker(settings.track)] if settings.track else []
@@ -169,7 +169,7 @@ def _print_run(run: Any, metric: str) -> None:
 
 app.command()(select)
 app.command()(report)
-app.add_typer(retriever.app, name="retriever")
+app.add_typer(retriever_commands.app, name="retriever")
 
 
 @app.command()
@@ -184,7 +184,7 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
-    from kshot.loading import load, saved_task
+    from kshot.adapted.folder import load, saved_task
     from kshot.tasks.inputs import read_inputs
 
     mapping = parse_columns(columns)
@@ -218,7 +218,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
-    from kshot.loading import load
+    from kshot.adapted.folder import load
 
     is_file = Path(task).is_file()
     loaded = load_task(task, columns, kind_matters=not is_file)
@@ -247,13 +247,13 @@ def validate(
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
     from kshot.core.types import Task
-    from kshot.evaluation.prequential import check_metrics
+    from kshot.measures.samples import check_metrics
     from kshot.tasks.validate import validate as run_validate
 
     loaded = Task.load(task, columns=parse_columns(columns))
     language_model = None
     if model is not None:
-        from kshot.engine.load import load_model
+        from kshot.engine.load_model import load_model
 
         language_model = load_model(model)
     check_metrics(loaded)
@@ -282,7 +282,7 @@ def validate(
 @guarded
 def recipes(as_json: JsonOption = False) -> None:
     """List the known recipes."""
-    from kshot.recipe import describe_recipes
+    from kshot.recipes.recipe import describe_recipes
 
     rows = describe_recipes()
     if as_json:
@@ -298,10 +298,10 @@ def recipes(as_json: JsonOption = False) -> None:
 @guarded
 def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/demo") -> None:
     """Adapt the packaged Gemma-3-270M to real BBC headlines and predict unseen ones."""
-    from kshot.adaptation import adapt as run_adapt
     from kshot.cli.live import RaceProgress
     from kshot.core.types import Task
-    from kshot.engine.load import load_model
+    from kshot.engine.load_model import load_model
+    from kshot.verbs.adapt import adapt as run_adapt
 
     task = Task.load("builtin:bbc-headlines")
     with RaceProgress(task.metrics[0]) as progress:
@@ -323,7 +323,7 @@ def merge(
     out: Annotated[str, typer.Option(help="A new folder for the whole model.")],
 ) -> None:
     """Work trained weights into the language model, and write it as transformers loads it."""
-    from kshot.loading import load
+    from kshot.adapted.folder import load
 
     load(folder).save_merged(out)
     stdout.print(f"model: {out}", markup=False)

@@ -1,6 +1,7 @@
 """Who is told what a run is doing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 Board = Sequence[Mapping[str, Any]]  # rows of a leaderboard
@@ -40,3 +41,19 @@ class Silence:
 
     def standing(self, board: Board, left: str) -> None:
         """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Aside(Silence):
+    """Work for a selector or steerer: no prediction, but the budget is looked at, and what is said is heard."""
+
+    heard: Progress
+    tell: Callable[[int], None] = lambda n: None
+
+    def advance(self, n: int) -> None:
+        """Tell that the run goes on."""
+        self.tell(0)
+
+    def say(self, text: str) -> None:
+        """Say what the user should know."""
+        self.heard.say(text)

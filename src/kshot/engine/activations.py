@@ -8,15 +8,15 @@ import torch
 from numpy.typing import NDArray
 
 from kshot.core.errors import ModelError
+from kshot.core.lessons import Training
 from kshot.core.steering import Shape, Steering
-from kshot.core.training import Training
 from kshot.core.types import FloatArray, Prompt, ScoreRequest
 from kshot.engine.attention import TreeAttention
 from kshot.engine.gated import GatedEngine
 from kshot.engine.language_model import Engine
 from kshot.engine.scoring import placed, run_pack, score_packed
 from kshot.engine.trie import Tree, build_tree, cut
-from kshot.models.activations import check, reading, shape_of, steered, write_heads
+from kshot.models.hooks import check, reading, shape_of, steered, write_heads
 
 
 class Activations:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from kshot.core.errors import UserError
-from kshot.core.training import TrainingText
+from kshot.core.lessons import TrainingText
 from kshot.core.types import EncodedPrompt, GenerateRequest, Prompt, ScoreRequest
 from kshot.engine.generation import Decoding
-from kshot.engine.rows import TrainingRow
+from kshot.engine.training_rows import TrainingRow
 from kshot.models.hf import Backbone
 
 Encoded = tuple[tuple[int, ...], list[tuple[int, ...]]]  # prompt ids, ids of each continuation

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.gradients import FORWARD_AND_BACKWARD
+from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
+from kshot.core.lessons import StepLog, Training, TrainingText
 from kshot.core.steering import Steering
-from kshot.core.training import StepLog, Training, TrainingText
 from kshot.engine.language_model import Engine
-from kshot.engine.rows import Past, TrainingRow, remember
 from kshot.engine.training import Trainer
+from kshot.engine.training_rows import Past, TrainingRow, remember
 from kshot.models.gates import Gates
 
 

@@ -26,16 +26,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kshot.core.errors import ModelError
-from kshot.core.gradients import GradientSettings, GradientStore
+from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.lessons import Training
 from kshot.core.seeding import digest, generator
-from kshot.core.training import Training
-from kshot.engine.rows import TrainingRow, answer_losses, parts
 from kshot.engine.training import Trainer
+from kshot.engine.training_rows import TrainingRow, answer_losses, parts
 from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
 from kshot.models.products import fast_products
 from kshot.models.weights import TrainedWeights
-from kshot.runs.arrays import open_rows
+from kshot.store.arrays import open_rows
 
 GRADIENTS_VERSION = 3
 _MOST_TOKENS, _MOST_TOKENS_ELSEWHERE = 512, 8192

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 from kshot.core.errors import UserError
-from kshot.core.training import Training
+from kshot.core.lessons import Training
 
 Gradient = list[torch.Tensor]
 Again = Callable[

@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from kshot.core.errors import ModelError
-from kshot.core.gradients import GradientSettings, GradientStore
-from kshot.core.protocols import Capability, ChatFormat, Store, TrainableModel
+from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.lessons import Training, TrainingText
+from kshot.core.models import Capability, ChatFormat, Store, TrainableModel
 from kshot.core.seeding import digest
 from kshot.core.steering import Steering
-from kshot.core.training import Training, TrainingText
 from kshot.core.types import EncodedPrompt, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
 from kshot.engine.encoding import Asked, Encoded, Encoder
 from kshot.engine.generation import generate_packed, generate_plain, groups_of, needed_groups
-from kshot.engine.rows import TrainingRow
 from kshot.engine.scoring import score_packed, score_plain
+from kshot.engine.training_rows import TrainingRow
 from kshot.engine.trie import Tree, build_tree, cut, packs_for
 from kshot.models.hf import Backbone, NotPackableError
 
@@ -128,7 +128,7 @@ class Engine:
         Raises:
             ModelError: The steering is another model's, or the architecture has none of its sites.
         """
-        from kshot.models.activations import check
+        from kshot.models.hooks import check
 
         check(self.backbone, steering)
         if steering.model not in ("", self.unsteered):
@@ -157,7 +157,7 @@ class Engine:
         if self.steering is None:
             yield
             return
-        from kshot.models.activations import steered
+        from kshot.models.hooks import steered
 
         with steered(self.backbone, [self.steering]):
             yield

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kshot.core.protocols import Capability
+from kshot.core.lessons import Batch, StepLog, Training
+from kshot.core.models import Capability
 from kshot.core.seeding import digest
-from kshot.core.training import Batch, StepLog, Training
 from kshot.engine.language_model import Engine
 from kshot.engine.training import Trainer
 from kshot.models.weights import TrainedWeights, read_adapter

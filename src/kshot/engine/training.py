@@ -1,6 +1,6 @@
 """The one training loop: a step of gradient descent on the answers in a batch of texts.
 
-Texts of a batch share rows (`kshot.engine.rows`); gradients of parts of a batch add up to that of the whole.
+Texts of a batch share rows (`kshot.engine.training_rows`); gradients of parts of a batch add up to that of the whole.
 
 Source: the loss of Bornschein et al. (2025), section 3, https://arxiv.org/abs/2512.19879. Differs: the mean over the
 supervised tokens of a step, so that a learning rate means the same for any number of demonstrations.
@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kshot.core.errors import ModelError
+from kshot.core.lessons import DivergedError, StepLog, Training
 from kshot.core.seeding import digest
-from kshot.core.training import DivergedError, StepLog, Training
 from kshot.engine.guidance import Gradient, Guide, cosine, norm
-from kshot.engine.rows import TrainingRow, answer_losses, parts
+from kshot.engine.training_rows import TrainingRow, answer_losses, parts
 from kshot.models.gates import Gates
 from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kshot.core.steering import Edit, Steering
-from kshot.models.activations import Change, at_marked, changing, mixed, shape_of
 from kshot.models.hf import Backbone
+from kshot.models.hooks import Change, at_marked, changing, mixed, shape_of
 
 
 class Gates:

@@ -19,8 +19,8 @@ import transformers
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from kshot.core.errors import ModelError, UserError, did_you_mean
-from kshot.core.protocols import ChatFormat
-from kshot.models.chat import HfChat
+from kshot.core.models import ChatFormat
+from kshot.models.chat_template import HfChat
 from kshot.models.hub import only_local
 from kshot.models.products import fast_products
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import ModelError, UserError
-from kshot.core.gradients import GradientSettings, GradientStore
-from kshot.core.protocols import Capability, Store, TrainableModel
+from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.lessons import Training, TrainingText
+from kshot.core.models import Capability, Store, TrainableModel
 from kshot.core.seeding import digest
-from kshot.core.training import Training, TrainingText
 from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
 
 

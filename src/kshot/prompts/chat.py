@@ -15,9 +15,10 @@ from os.path import commonprefix
 from typing import Any
 
 from kshot.core.errors import ModelError, UserError
-from kshot.core.protocols import ChatFormat, Composer, LanguageModel
+from kshot.core.methods import Composer
+from kshot.core.models import ChatFormat, LanguageModel
 from kshot.core.types import Example, Prompt, Segment, Task
-from kshot.prompts.template import Template
+from kshot.prompts.plain import Template
 
 LAYOUTS = ("auto", "plain", "turns", "block")
 _SYSTEM, _MARKS = "\ue000", "\ue001\ue002\ue003\ue004\ue005"  # one character for each content, as no template has

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from kshot.core.errors import UserError
-from kshot.core.protocols import Composer, LanguageModel
+from kshot.core.methods import Composer
+from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Prompt, Task
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from kshot.core.errors import UserError
-from kshot.evaluation.comparison import compared
+from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE
-from kshot.runs.record import FORMAT, RESULTS, UNFINISHED, read_manifest, write_text
+from kshot.store.files import write_text
+from kshot.store.run_folder import FORMAT, RESULTS, UNFINISHED, read_manifest
 
 MOST_PROBS = 8  # labels of a row whose probabilities are kept
 COLOURED = 5

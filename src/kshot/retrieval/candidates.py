@@ -8,10 +8,10 @@ import numpy as np
 from kshot.core.errors import UserError
 from kshot.core.seeding import generator
 from kshot.core.types import FloatArray
-from kshot.models.embedding import Encoder
+from kshot.encoders.encoder import Encoder
 from kshot.retrieval.corpus import Item
 from kshot.retrieval.lexical import LexicalIndex
-from kshot.retrieval.settings import RetrieverSettings
+from kshot.retrieval.retriever_settings import RetrieverSettings
 
 Search = Callable[[Item], FloatArray]  # from a query to a score of each document of the pool, [n_pool]
 

@@ -6,10 +6,10 @@ from itertools import groupby
 
 import numpy as np
 
-from kshot.core.protocols import Judge
+from kshot.core.methods import Judge
 from kshot.retrieval.candidates import Candidates
 from kshot.retrieval.corpus import Item
-from kshot.retrieval.settings import RetrieverSettings
+from kshot.retrieval.retriever_settings import RetrieverSettings
 
 PENALTY = 100.0  # nats; more than any mean log-probability
 

@@ -7,7 +7,7 @@ from kshot.core.seeding import generator
 from kshot.retrieval.candidates import Candidates
 from kshot.retrieval.corpus import Item
 from kshot.retrieval.feedback import PENALTY
-from kshot.retrieval.settings import RetrieverSettings
+from kshot.retrieval.retriever_settings import RetrieverSettings
 
 REWARD_NEGATIVES, RETRIEVER_NEGATIVES = 7, 3
 

@@ -10,15 +10,15 @@ from dataclasses import replace
 from itertools import chain
 
 from kshot.core.errors import UserError
+from kshot.core.methods import Judge
 from kshot.core.progress import Progress
-from kshot.core.protocols import Judge
 from kshot.core.seeding import generator
-from kshot.models.embedding import Encoder
+from kshot.encoders.encoder import Encoder
 from kshot.retrieval.candidates import Candidates, by_meaning, by_words, check_enough, draw
 from kshot.retrieval.corpus import Item, training_queries
 from kshot.retrieval.feedback import one_shot, standardised, with_rules
 from kshot.retrieval.groups import RETRIEVER_NEGATIVES, REWARD_NEGATIVES, Group, groups, usable
-from kshot.retrieval.settings import RetrieverSettings
+from kshot.retrieval.retriever_settings import RetrieverSettings
 
 Pools = Mapping[str, Sequence[Item]]  # each task's documents, by its name
 
@@ -61,7 +61,7 @@ def reward_scores(
         seed: For its head, orders and dropout.
         progress: Told of both.
     """
-    from kshot.models.encoder_training import train_reward_model
+    from kshot.encoders.encoder_training import train_reward_model
 
     rows, batches = _epochs(ranked, pools, settings, REWARD_NEGATIVES, settings.reward_epochs, seed=seed)
     columns = {"query": [_asked(g.query, settings) for g in rows]} | _documents(rows)
@@ -83,7 +83,7 @@ def distil(
 
     Arguments as `reward_scores`; `ranked` may be those of several iterations, one behind the other.
     """
-    from kshot.models.encoder_training import train_retriever
+    from kshot.encoders.encoder_training import train_retriever
 
     how = {"seed": seed, "same_label": False}
     rows, batches = _epochs(ranked, pools, settings, RETRIEVER_NEGATIVES, settings.epochs, **how)

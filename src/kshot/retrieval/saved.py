@@ -10,9 +10,9 @@ from typing import Any
 from kshot.core.errors import UserError
 from kshot.core.seeding import digest
 from kshot.core.types import Task
-from kshot.models.embedding import Encoder
+from kshot.encoders.encoder import Encoder
 from kshot.retrieval.corpus import Item
-from kshot.runs.record import write_folder
+from kshot.store.files import write_folder
 
 ABOUT, FORMAT = "retriever.json", 1
 

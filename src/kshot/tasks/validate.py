@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median, median_low
 from typing import Any
 
-from kshot.core.protocols import LanguageModel
+from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Task
 
 LONG_ROW_CHARACTERS = 2000

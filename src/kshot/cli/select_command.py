@@ -1,0 +1,73 @@
+"""The verb `select`."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kshot.cli.options import ColumnsOption, LayoutOption, ModelOption, TaskArgument, load_task
+from kshot.cli.output import TerminalProgress, guarded, stderr
+
+
+@guarded
+def select(
+    task: TaskArgument,
+    selector: Annotated[str, typer.Option(help="A selector, as random or random:balanced=true.")],
+    k: Annotated[int, typer.Option("-k", help="How many demonstrations.")],
+    model: ModelOption = None,
+    layout: LayoutOption = None,
+    query: Annotated[str | None, typer.Option(help="The input to choose for (bm25, dense).")] = None,
+    seed: Annotated[int, typer.Option(help="As for adapt.")] = 0,
+    form: Annotated[
+        str, typer.Option("--format", help="jsonl; prompt or messages, with {input} for a query.")
+    ] = "jsonl",
+    out: Annotated[Path | None, typer.Option(help="Write it here instead of to stdout.")] = None,
+    columns: ColumnsOption = None,
+    gradients: Annotated[
+        Path | None, typer.Option(help="Folder that keeps gradients, to choose again without taking them.")
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Replace kept gradients that are of another model or other data.")
+    ] = False,
+) -> None:
+    """Choose demonstrations and print them in the order of the prompt."""
+    from kshot.core.gradient_settings import GradientStore
+    from kshot.core.types import Example
+    from kshot.engine.load_model import load_model
+    from kshot.export.demonstrations import check_fits, formatter
+    from kshot.store.files import write_text
+    from kshot.verbs.select import select as run_select
+
+    write = formatter(form)  # before a model is loaded
+    loaded = load_task(task, columns)
+    asked = Example(query, "", "query") if query else None
+    language_model = load_model(model) if model is not None else None
+    with TerminalProgress() as progress:
+        chosen = run_select(
+            loaded,
+            selector,
+            k,
+            model=language_model,
+            layout=layout or "auto",
+            query=asked,
+            seed=seed,
+            gradient_store=GradientStore(gradients, rebuild),
+            progress=progress,
+            notes=_tell,
+        )
+    if language_model is not None:
+        n_tokens = check_fits(loaded, chosen, language_model, layout=layout or "auto")
+        stderr.print(f"{n_tokens} tokens for '{model}'", markup=False)
+    text = write(loaded, chosen)
+    if out:
+        write_text(out, text)
+    else:
+        sys.stdout.write(text)
+
+
+def _tell(note: Mapping[str, Any]) -> None:
+    """Print what a selector has noted of its choice, whatever it is."""
+    told = (f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in note.items())
+    stderr.print(", ".join(told), markup=False)

@@ -1,0 +1,292 @@
+"""What language models offer: one protocol a capability."""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.lessons import Batch, StepLog, Training, TrainingText
+from kshot.core.steering import Shape, Steering
+from kshot.core.types import (
+    FloatArray,
+    GenerateRequest,
+    Generation,
+    Prompt,
+    ScoreRequest,
+    Work,
+)
+
+
+class Capability(StrEnum):
+    """What a language model can be asked for."""
+
+    SCORE = "score"
+    GENERATE = "generate"
+    GRADIENTS = "gradients"
+    ACTIVATIONS = "activations"
+
+
+class Store(Protocol):
+    """Every score and every text once: what is put is on disk when `put` returns, wholly or not at all."""
+
+    def get(self, keys: Sequence[str]) -> dict[str, tuple[FloatArray, float]]:
+        """Return (values, seconds) of those keys that are stored."""
+        ...
+
+    def put(self, rows: Sequence[tuple[str, FloatArray, float]]) -> None:
+        """Store (key, values, seconds) rows in one transaction; a key that is there keeps its first value."""
+        ...
+
+    def get_texts(self, keys: Sequence[str]) -> dict[str, tuple[Generation, float]]:
+        """Return (generation, seconds) of those keys that are stored."""
+        ...
+
+    def put_texts(self, rows: Sequence[tuple[str, Generation, float]]) -> None:
+        """Store (key, generation, seconds) rows as `put`."""
+        ...
+
+
+Messages = Sequence[Mapping[str, str]]  # each with `role` (system, user, assistant) and `content`
+
+
+class ChatFormat(Protocol):
+    """A model's own way of writing a conversation."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the template."""
+        ...
+
+    def render(self, messages: Messages, *, open_answer: bool) -> str:
+        """Return the conversation as text, ending where an answer begins if `open_answer`.
+
+        Raises:
+            ModelError: The template refuses these messages; the text says why.
+        """
+        ...
+
+    def agrees(self, prompt: Prompt, messages: Messages) -> bool:
+        """Return whether the prompt's token ids are those of the rendered conversation, which awaits an answer.
+
+        Raises:
+            ModelError: As `render`.
+        """
+        ...
+
+
+class LanguageModel(Protocol):
+    """Something that scores continuations of prompts, and generates."""
+
+    @property
+    def name(self) -> str:
+        """How the user named it, e.g. "demo"."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies weights, precision and tokenizer: equal fingerprints give equal scores."""
+        ...
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """How to load it again beside its name: the arguments of `load_model` that were given."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can be asked for."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest prompt with its answer, in tokens."""
+        ...
+
+    @property
+    def remark(self) -> str | None:
+        """What a user should know before a run with it, or None."""
+        ...
+
+    @property
+    def chat(self) -> ChatFormat | None:
+        """How it writes conversations; None for a base model."""
+        ...
+
+    @property
+    def work(self) -> Work:
+        """What it has done since it was made."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens `text` has when it is encoded as a segment of its own."""
+        ...
+
+    def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
+        """Return how many tokens have to be run to score `requests`, without running any."""
+        ...
+
+    def with_store(self, store: Store | None) -> Self:
+        """Return the same model with its own work counter, keeping every score in `store`, if there is one."""
+        ...
+
+    def score(
+        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[FloatArray]:
+        """Return, for each request, one log-probability in nats per continuation, shape [n_continuations].
+
+        Args:
+            requests: Prompts with their continuations; prefixes that they share are computed once.
+            progress: Called with the number of requests finished since the last call.
+        """
+        ...
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[Generation]:
+        """Return an answer for each request; arguments as `score`."""
+        ...
+
+    def trainable(self, how: Training, *, seed: int) -> "TrainableModel":
+        """Return the same model with weights of its own that can be trained; this one stays as it is.
+
+        Raises:
+            ModelError: It cannot be trained: it lacks the capability GRADIENTS, or what `how` asks for.
+        """
+        ...
+
+    def gradients(
+        self,
+        texts: Sequence[TrainingText],
+        how: GradientSettings,
+        *,
+        seed: int,
+        store: GradientStore | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the gradient of each text's loss at each snapshot, `[n_texts, n_snapshots * dim]`.
+
+        Args:
+            texts: Each ends with its answer.
+            how: With respect to what, and where on the way of learning them.
+            seed: For every random choice.
+            store: Where they are kept.
+            progress: Called with the number of texts run since the last call, `how.n_runs(len(texts))` in all.
+
+        Raises:
+            ModelError: It lacks the capability GRADIENTS, or a gradient is not finite.
+        """
+        ...
+
+
+class TrainableModel(LanguageModel, Protocol):
+    """A language model that learns; its fingerprint depends on everything learnt, in its order."""
+
+    @property
+    def base_fingerprint(self) -> str:
+        """The fingerprint of the model before training."""
+        ...
+
+    def learn(self, batch: Batch) -> StepLog:
+        """Take one step of training.
+
+        Raises:
+            DivergedError: The loss is not finite; the weights are as they were before the step.
+        """
+        ...
+
+    def save_state(self, file: Path, about: Mapping[str, Any]) -> None:
+        """Write everything that training needs to go on, with `about` (JSON) beside it."""
+        ...
+
+    def load_state(self, file: Path) -> dict[str, Any]:
+        """Go on where `save_state` was called; return its `about`."""
+        ...
+
+    def save_weights(self, folder: Path) -> None:
+        """Write the trained weights into a folder."""
+        ...
+
+    def load_weights(self, folder: Path, fingerprint: str) -> None:
+        """Read what `save_weights` wrote; `fingerprint` is what it was then."""
+        ...
+
+    def save_merged(self, folder: Path) -> None:
+        """Write a whole model with the trained weights worked in."""
+        ...
+
+
+class Gated(Protocol):
+    """A model whose heads are mixed with vectors by gates, which are trained."""
+
+    def learn(
+        self, texts: Sequence[TrainingText], *, first_token: bool, among: Sequence[Sequence[str]] = ()
+    ) -> StepLog:
+        """Take one step on the answers that end the texts, on their first tokens, or on the choice among answers."""
+        ...
+
+    def steering(self) -> Steering:
+        """Return what the gates do now."""
+        ...
+
+
+class Activations(Protocol):
+    """A model's activations."""
+
+    @property
+    def shape(self) -> Shape:
+        """Number of layers and sizes."""
+        ...
+
+    def read(
+        self, prompts: Sequence[Prompt], site: str, *, progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Return them at the last token of each prompt, `[n_prompts, n_layers, *shape.at(site)]`."""
+        ...
+
+    def score_under(
+        self,
+        requests: Sequence[ScoreRequest],
+        steerings: Sequence[Steering],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[FloatArray]:
+        """Return for each request log-probabilities under each steering, `[n_steerings, n_continuations]`."""
+        ...
+
+    def tokens_under(self, requests: Sequence[ScoreRequest], steerings: Sequence[Steering]) -> int:
+        """Return how many tokens `score_under` would run, without running any."""
+        ...
+
+    def write_heads(self, heads: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what outputs of heads `[n_layers, n_heads, head_dim]` add, `[n_layers, n_heads, width]`."""
+        ...
+
+    def gated(self, vectors: NDArray[np.float32], how: Training) -> Gated:
+        """Return the model with a gate for each head that mixes `vectors` `[n_layers, n_heads, head_dim]` in."""
+        ...
+
+
+class SteerableModel(LanguageModel, Protocol):
+    """A language model with the capability ACTIVATIONS."""
+
+    @property
+    def unsteered(self) -> str:
+        """The fingerprint of the same weights without a steering."""
+        ...
+
+    @property
+    def activations(self) -> Activations:
+        """Its activations."""
+        ...
+
+    def steered(self, steering: Steering) -> "SteerableModel":
+        """Return the same model with changed activations, behind changes that it has already.
+
+        Raises:
+            ModelError: The steering is another model's, or the architecture has none of its sites.
+        """
+        ...

@@ -1,0 +1,186 @@
+"""Training encoders on groups of documents, with sentence-transformers' own trainers."""
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kshot.encoders.encoder import Encoder, fresh_cross_encoder, fresh_model, n_cut, quiet
+from kshot.encoders.losses import RetrieverLoss, RewardLoss
+from kshot.models.products import fast_products
+
+Batches = Sequence[list[int]]  # the rows of each step
+Columns = Mapping[str, Sequence[Any]]  # query, document_0 (the positive), …; scores where there is a teacher
+WARM_UP = 0.1  # of the steps; then the learning rate falls to 0, evenly
+_SCORED_AT_ONCE = 32
+
+
+class RewardModel:
+    """A cross-encoder that says how much a document helps."""
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    def n_cut(self, pairs: Sequence[tuple[str, str]]) -> int:
+        """Return how many pairs are longer than what the model reads, and are cut off."""
+        return n_cut(self._model, pairs)
+
+    def scores(
+        self, pairs: Sequence[tuple[str, str]], *, progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the raw score of each (query, document), `[n_pairs]`."""
+        found = [np.zeros(0)]
+        for start in range(0, len(pairs), _SCORED_AT_ONCE):
+            part = list(pairs[start : start + _SCORED_AT_ONCE])
+            how: Any = {"activation_fn": nn.Identity(), "show_progress_bar": False}
+            with fast_products():
+                found.append(np.asarray(self._model.predict(part, **how), dtype=np.float64))
+            if progress:
+                progress(len(part))
+        return np.concatenate(found)
+
+
+def train_reward_model(
+    name: str,
+    columns: Columns,
+    batches: Batches,
+    *,
+    lr: float,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> RewardModel:
+    """Train a cross-encoder to tell the first document of a group from the others.
+
+    Args:
+        name: The encoder it begins as, with a new head.
+        columns: Texts by name, a row for each group.
+        batches: The rows of each step.
+        lr: Highest learning rate of AdamW, after a tenth of the steps.
+        seed: For the head and dropout.
+        progress: Called with the number of groups learnt since the last call.
+    """
+    from sentence_transformers import CrossEncoderTrainer as Trainer
+    from sentence_transformers import CrossEncoderTrainingArguments as Arguments
+
+    with _own_randomness(seed), quiet():
+        model = fresh_cross_encoder(name)
+        plan = _Plan(columns, batches, lr, seed, progress)
+        plan.run(Trainer, Arguments, model, RewardLoss(model))
+    return RewardModel(model)
+
+
+def train_retriever(
+    name: str,
+    columns: Columns,
+    batches: Batches,
+    *,
+    lr: float,
+    alpha: float,
+    temperature: float,
+    distil: bool,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> Encoder:
+    """Train a bi-encoder as `RetrieverLoss` says; embeddings of positions stay.
+
+    Arguments as `train_reward_model` and `RetrieverLoss`; the column `scores` holds a teacher's.
+    """
+    from sentence_transformers import SentenceTransformerTrainer as Trainer
+    from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
+
+    with _own_randomness(seed), quiet():
+        model = fresh_model(name)
+        for weight, values in model.named_parameters():
+            if "position_embeddings" in weight:
+                values.requires_grad = False
+        loss = RetrieverLoss(model, alpha, temperature, distil=distil)
+        plan = _Plan(columns, batches, lr, seed, progress)
+        plan.run(Trainer, Arguments, model, loss)
+    return Encoder(model)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is learnt in which order; see `train_reward_model`."""
+
+    columns: Columns
+    batches: Batches
+    lr: float
+    seed: int
+    progress: Callable[[int], None] | None
+
+    def run(self, trainer: Any, arguments: Any, model: Any, loss: nn.Module) -> None:
+        """Train a model with a trainer of sentence-transformers, once over all batches."""
+        from datasets import Dataset
+        from transformers import PrinterCallback
+
+        model.model_card_data.widget = [{}]  # or it makes some, which takes a while, and prints
+        with tempfile.TemporaryDirectory() as folder, fast_products():
+            how = arguments(
+                output_dir=folder,
+                per_device_train_batch_size=max(map(len, self.batches)),
+                num_train_epochs=1,
+                learning_rate=self.lr,
+                warmup_steps=WARM_UP,
+                seed=self.seed,
+                use_cpu=True,
+                dataloader_pin_memory=False,
+                batch_sampler=lambda dataset, **_: _sampler(dataset, self.batches),
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            )
+            data = Dataset.from_dict(dict(self.columns))
+            callbacks = [_telling(self.progress, self.batches)] if self.progress else None
+            training = trainer(model=model, args=how, train_dataset=data, loss=loss, callbacks=callbacks)
+            training.remove_callback(PrinterCallback)
+            training.train()
+        model.eval()
+
+
+def _sampler(dataset: Any, batches: Batches) -> Any:
+    from sentence_transformers.base.sampler import DefaultBatchSampler
+
+    class Planned(DefaultBatchSampler):
+        """Batches in the order given."""
+
+        def __iter__(self) -> Iterator[list[int]]:
+            return iter(batches)
+
+        def __len__(self) -> int:
+            return len(batches)
+
+    return Planned(dataset, batch_size=1, drop_last=False)
+
+
+def _telling(progress: Callable[[int], None], batches: Batches) -> Any:
+    from transformers import TrainerCallback
+
+    class Telling(TrainerCallback):
+        """Tells of each step."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            progress(len(batches[state.global_step - 1]))
+
+    return Telling()
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Let the trainers seed what is global, and put it back."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002

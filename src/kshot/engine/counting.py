@@ -1,0 +1,143 @@
+"""What work would cost: a stand-in for the language model that counts and runs nothing, and this machine's speed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.core.gradient_settings import FORWARD_AND_BACKWARD, GradientSettings, GradientStore
+from kshot.core.lessons import Batch, StepLog, Training, TrainingText
+from kshot.core.models import LanguageModel, SteerableModel, TrainableModel
+from kshot.core.steering import Shape, Steering
+from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
+from kshot.prompts.fitting import prompt_tokens
+
+
+class Counting:
+    """Answer like no model at all, counting in `work.tokens` what would be run.
+
+    Args:
+        model: Whose tokens are counted.
+    """
+
+    def __init__(self, model: LanguageModel):
+        self.steps = 0
+        self.work = Work()
+        self.name, self.fingerprint, self.origin = model.name, model.fingerprint, model.origin
+        self.capabilities, self.max_tokens = model.capabilities, model.max_tokens
+        self.remark, self.chat = model.remark, model.chat
+        self.count_tokens, self.forward_tokens = model.count_tokens, model.forward_tokens
+        self.unsteered, self.model = model.fingerprint, model
+
+    def trainable(self, how: Training, *, seed: int) -> TrainableModel:
+        """Return itself: what is trained counts too."""
+        return cast(TrainableModel, self)
+
+    def learn(self, batch: Batch) -> StepLog:
+        """Count a step; its tokens are in the log, from which the learner counts them."""
+        texts = (*batch.texts, *batch.support, *batch.source)
+        self.steps += 1
+        return StepLog(0.0, sum(prompt_tokens(text.prompt, self) for text in texts), 0, 0.0)
+
+    def gradients(
+        self,
+        texts: Sequence[TrainingText],
+        how: GradientSettings,
+        *,
+        seed: int,
+        store: GradientStore | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Count the tokens that would be run, and return equal gradients."""
+        self.work.tokens += how.cost(sum(prompt_tokens(text.prompt, self) for text in texts), len(texts))
+        return np.zeros((len(texts), how.n_snapshots), dtype=np.float32)
+
+    def with_store(self, store: object) -> Self:
+        """Return itself; nothing is stored."""
+        return self
+
+    @property
+    def activations(self) -> "CountingActivations":
+        """What counts what is asked of activations."""
+        return CountingActivations(self)
+
+    def steered(self, steering: Steering) -> Self:
+        """Return itself: what is steered runs as many tokens."""
+        return self
+
+    def score(
+        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[FloatArray]:
+        """Count, and return equal scores."""
+        self.work.tokens += self.forward_tokens(requests)
+        return [np.zeros(len(r.continuations)) for r in requests]
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
+    ) -> list[Generation]:
+        """Count prompts and the longest answers that may be given, and return empty ones."""
+        self.work.tokens += self.forward_tokens([ScoreRequest(r.prompt, ("\n",)) for r in requests])
+        self.work.tokens += sum(r.max_tokens for r in requests)
+        return [Generation("", True)] * len(requests)
+
+
+class CountingActivations:
+    """Activations that are all 0, counted in the work of a model that runs nothing."""
+
+    def __init__(self, counting: Counting):
+        self._counting = counting
+        self._own = cast(SteerableModel, counting.model).activations
+        self._learnt: set[Prompt] = set()
+
+    @property
+    def shape(self) -> Shape:
+        """The model's own."""
+        return self._own.shape
+
+    def read(
+        self, prompts: Sequence[Prompt], site: str, *, progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Count the prompts."""
+        self._counting.work.tokens += self._counting.forward_tokens([ScoreRequest(p, ("\n",)) for p in prompts])
+        return np.zeros((len(prompts), self.shape.n_layers, *self.shape.at(site)), dtype=np.float32)
+
+    def tokens_under(self, requests: Sequence[ScoreRequest], steerings: Sequence[Steering]) -> int:
+        """Return the model's own count."""
+        return self._own.tokens_under(requests, steerings)
+
+    def score_under(
+        self,
+        requests: Sequence[ScoreRequest],
+        steerings: Sequence[Steering],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[FloatArray]:
+        """Count, and return equal scores."""
+        self._counting.work.tokens += self.tokens_under(requests, steerings)
+        return [np.zeros((len(steerings), len(r.continuations))) for r in requests]
+
+    def write_heads(self, heads: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what costs nothing to compute, all 0."""
+        return np.zeros((*heads.shape[:2], self.shape.width), dtype=np.float32)
+
+    def gated(self, vectors: NDArray[np.float32], how: Training) -> "CountingActivations":
+        """Return itself: steps of gates count too."""
+        return self
+
+    def learn(
+        self, texts: Sequence[TrainingText], *, first_token: bool, among: Sequence[Sequence[str]] = ()
+    ) -> StepLog:
+        """Count a step: prompts once, and in each step their last tokens and the answers."""
+        self._counting.steps += 1
+        n_tokens = sum(1 + self._counting.count_tokens(text.prompt.segments[-1].text) for text in texts)
+        before = {replace(text.prompt, segments=text.prompt.segments[:-1]) for text in texts} - self._learnt
+        self._learnt |= before
+        self._counting.work.tokens += FORWARD_AND_BACKWARD * n_tokens
+        self._counting.work.tokens += sum(prompt_tokens(prompt, self._counting) - 1 for prompt in before)
+        return StepLog(0.0, n_tokens, 0, 0.0)
+
+    def steering(self) -> Steering:
+        """Return gates that do nothing, but only to last tokens."""
+        return Steering(())

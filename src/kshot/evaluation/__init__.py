@@ -1,1 +1,0 @@
-"""How good a recipe is: metrics with their intervals, and the test-then-train loop that races recipes."""

@@ -1,0 +1,27 @@
+"""Does training on one task make a model worse at everything else? The perplexity of general text says."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from math import exp
+
+from kshot.core.models import LanguageModel
+from kshot.core.types import Prompt, ScoreRequest, Segment
+
+
+def perplexity(model: LanguageModel) -> float:
+    """Return exp of the mean negative log-probability per token of five passages of plain English, written for this.
+
+    The first sentence of each passage is given, the rest is scored.
+    """
+    requests, n_tokens = [], 0
+    for passage in files("kshot.evaluators").joinpath("general.txt").read_text("utf-8").strip().split("\n\n"):
+        first, rest = passage.split(". ", 1)
+        requests.append(ScoreRequest(Prompt((Segment("query", f"{first}."),)), (f" {rest}",)))
+        n_tokens += model.count_tokens(f" {rest}")
+    nats = -sum(float(values[0]) for values in model.score(requests))
+    return exp(nats / n_tokens)
+
+
+def forgetting(before: LanguageModel, after: LanguageModel) -> Mapping[str, float]:
+    """Return the perplexity of general text before and after training."""
+    return {"perplexity_before": perplexity(before), "perplexity_after": perplexity(after)}

@@ -1,0 +1,133 @@
+"""How good the demonstrations of a selector are: alone, in the model's own ranking, and together in a prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kshot.core.errors import UserError
+from kshot.core.seeding import generator
+from kshot.core.types import Example, FloatArray, GenerateRequest, Prompt
+from kshot.learners.demonstrations import chosen, fitted
+from kshot.measures.metrics import row_score
+from kshot.measures.samples import measured, primary_metric
+from kshot.recipes.recipe import Recipe
+from kshot.taskmodel.taskmodel import Asker
+from kshot.tasks.validate import without_duplicates
+
+TOP, RANKED, RECALL_QUERIES = 3, 32, 50
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """What was measured on each query.
+
+    Attributes:
+        one_shot: Log-probability in nats a token of the right answer behind one demonstration, the mean over those
+            retrieved, `[n]`.
+        recall: How many of the three of 32 examples, the same for all queries, behind which the model finds the right
+            answer most probable, are among the `k` that are retrieved from these 32: 0 to 1, `[min(n, 50)]`.
+        scores: Of the answers behind all `k` demonstrations, by the primary metric, `[n]`.
+        same_label: In classification the share of demonstrations with the query's label, else NaN, `[n]`.
+        metric: The primary metric over all queries with its 95 % interval.
+        metric_name: Its name.
+    """
+
+    one_shot: FloatArray
+    recall: FloatArray
+    scores: FloatArray
+    same_label: FloatArray
+    metric: tuple[float, float, float]
+    metric_name: str
+
+    def summary(self) -> dict[str, Any]:
+        """Return the means, as `kshot retriever evaluate --json` prints them."""
+        value, low, high = self.metric
+        return {
+            "one_shot_nats": float(self.one_shot.mean()),
+            "recall": float(self.recall.mean()),
+            "metric": value,
+            "metric_name": self.metric_name,
+            "low": low,
+            "high": high,
+            "n": len(self.scores),
+        }
+
+
+def evaluate_retrieval(
+    asker: Asker, recipe: Recipe, pool: Sequence[Example], queries: Sequence[Example], *, seed: int
+) -> RetrievalScores:
+    """Measure what a per-query selector retrieves from a pool for queries with known answers.
+
+    Answers are given as the paper's: labels by decoding that is constrained to them, choices by the mean
+    log-probability of their tokens, texts greedily.
+
+    Args:
+        asker: The language model on the task.
+        recipe: A per-query selector and `k`.
+        pool: Where demonstrations come from; repeated ones are left out.
+        queries: At least one.
+        seed: For random choices.
+
+    Raises:
+        UserError: The recipe does not choose for each query, or the pool has fewer examples than `k`.
+
+    Source: Wang, Yang and Wei (2024), section 4, https://arxiv.org/abs/2307.07164.
+    """
+    selector, k = recipe.selector, recipe.k
+    if selector is None or not selector.per_query:
+        raise UserError(f"A retriever must choose for each query; '{recipe.name}' does not (random:fresh=true does).")
+    pool, _ = without_duplicates(pool)
+    if len(pool) < k:
+        raise UserError(f"The pool must have k = {k} examples or more; got {len(pool)}.")
+    ready = fitted(selector, pool, judge=asker, seed=seed)
+    shown = [tuple(pool[i] for i in chosen(ready, pool, k, query, seed=seed)) for query in queries]
+    one_shot = _one_shot(asker, shown, queries).mean(axis=1)
+    some = [pool[i] for i in generator(seed, "ranked").permutation(len(pool))[:RANKED]]
+    asked = queries[:RECALL_QUERIES]
+    values = _one_shot(asker, [some] * len(asked), asked)  # [n_asked, n_some]
+    among = fitted(ready, some, judge=asker, seed=seed)
+    recall = []
+    for query, row in zip(asked, values, strict=True):
+        best = set(np.argsort(-row, kind="stable")[:TOP].tolist())
+        recall.append(len(best & set(chosen(among, some, k, query, seed=seed))) / len(best))
+    answers = _answers(
+        asker, [asker.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)], queries
+    )
+    pairs = list(zip(queries, answers, strict=True))
+    rows = [{"answer": text, "gold": q.output, "references": list(q.accepted)} for q, text in pairs]
+    same = [float(np.mean([d.output == q.output for d in demos])) for demos, q in zip(shown, queries, strict=True)]
+    name = asker.task.metrics[0]
+    return RetrievalScores(
+        one_shot,
+        np.array(recall),
+        np.array([row_score(primary_metric(asker.task), q.accepted, text) for q, text in pairs]),
+        np.array(same, dtype=np.float64) if asker.task.kind == "classification" else np.full(len(queries), np.nan),
+        measured(asker.task, rows, seed=seed)[name],
+        name,
+    )
+
+
+def _one_shot(asker: Asker, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+    """Return log-probabilities behind each demonstration alone, `[n_queries, n_shown]`."""
+    pairs = [(demo, query) for demos, query in zip(shown, queries, strict=True) for demo in demos]
+    values = asker.answer_log_probs([(demo,) for demo, _ in pairs], [query for _, query in pairs])
+    return values.reshape(len(queries), -1)
+
+
+def _answers(asker: Asker, prompts: Sequence[Prompt], queries: Sequence[Example]) -> list[str]:
+    asker.progress.begin("answering", len(prompts))
+    if asker.task.is_open:
+        return [g.text.strip() for g in asker.generate(prompts, progress=asker.progress.advance)]
+    if asker.task.kind == "classification":
+        allowed = tuple(map(asker.composer.answer, asker.task.labels))
+        requests = [GenerateRequest(p, asker.answer_tokens, allowed=allowed) for p in prompts]
+        return [g.text.strip() for g in asker.model.generate(requests, progress=asker.progress.advance)]
+    candidates = [asker.task.candidates(query) for query in queries]
+    found = asker.score(prompts, candidates, progress=asker.progress.advance)
+    answers = []
+    for texts, row in zip(candidates, found, strict=True):
+        lengths = [asker.model.count_tokens(asker.composer.answer(text)) for text in texts]
+        answers.append(texts[int(np.argmax(row / np.array(lengths)))])
+    return answers

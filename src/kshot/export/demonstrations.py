@@ -1,0 +1,96 @@
+"""Demonstrations for elsewhere: rows, a prompt of one's own, the messages of an API."""
+
+import json
+from collections.abc import Callable, Sequence
+
+from kshot.core.errors import UserError
+from kshot.core.models import LanguageModel, Messages
+from kshot.core.types import Example, Prompt, Task
+from kshot.prompts.chat import Chat
+from kshot.prompts.plain import Template
+from kshot.taskmodel.taskmodel import Asker
+
+
+def check_fits(task: Task, chosen: Sequence[Example], model: LanguageModel, *, layout: str = "auto") -> int:
+    """Return how many tokens the demonstrations have in a prompt.
+
+    Raises:
+        UserError: They leave no room for the task's longest input.
+    """
+    longest = max(task.train, key=lambda e: model.count_tokens(e.input) + model.count_tokens(e.context or ""))
+    prompt, dropped = Asker.for_task(task, model, layout).prompt(chosen, longest)
+    if dropped:
+        raise UserError(
+            f"The demonstrations and an input must fit the model's {model.max_tokens} tokens; {dropped} of "
+            f"{len(chosen)} are too many. Use a smaller -k."
+        )
+    return sum(model.count_tokens(s.text) for s in prompt.segments[:-1])
+
+
+def as_jsonl(task: Task, demonstrations: Sequence[Example]) -> str:
+    """Return a line of JSON for each demonstration, as a task's file has them."""
+    names = ("context", "choices", "references")
+    rows = [
+        {"id": e.id, "input": e.input, "output": e.output} | {k: v for k in names if (v := getattr(e, k))}
+        for e in demonstrations
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def as_prompt(task: Task, demonstrations: Sequence[Example]) -> str:
+    r"""Return the plain prompt; "{input}" stands where the query goes, and the answer begins where it ends.
+
+    Where demonstrations have contexts, "{context}" stands for the query's. Replace the last ones, do not format: all
+    other braces are those of the examples.
+
+    Example:
+        >>> task = Task("t", "classification", (), labels=("a", "b"), instruction="Say a or b.")
+        >>> as_prompt(task, [Example("1", "a", "x")])
+        'Say a or b.\n\nText: 1\nLabel: a\n\nText: {input}\nLabel:'
+    """
+    return Template().compose(task, demonstrations, _placeholder(demonstrations)).text
+
+
+def as_messages(task: Task, demonstrations: Sequence[Example]) -> list[dict[str, str]]:
+    """Return the conversation for a chat API: the instruction as system, demonstrations as turns, then "{input}"."""
+    return Chat(_AnyApi(), "any API").messages(task, demonstrations, _placeholder(demonstrations))
+
+
+def formatter(name: str) -> Callable[[Task, Sequence[Example]], str]:
+    """Return the function that writes demonstrations in a format of `FORMATS`.
+
+    Raises:
+        UserError: An unknown format.
+    """
+    if name not in FORMATS:
+        raise UserError(f"--format must be one of {', '.join(FORMATS)}; got '{name}'.")
+    return FORMATS[name]
+
+
+def _messages_line(task: Task, demonstrations: Sequence[Example]) -> str:
+    return json.dumps(as_messages(task, demonstrations), ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Task, Sequence[Example]], str]] = {
+    "jsonl": as_jsonl,
+    "prompt": as_prompt,
+    "messages": _messages_line,
+}
+
+
+def _placeholder(demonstrations: Sequence[Example]) -> Example:
+    """Return a query that stands for any."""
+    return Example("{input}", "", "query", context="{context}" if any(e.context for e in demonstrations) else None)
+
+
+class _AnyApi:
+    """The chat format of an API, which takes every role; its messages are sent, never its text."""
+
+    fingerprint = "any"
+
+    def render(self, messages: Messages, *, open_answer: bool) -> str:
+        text = "".join(f"<{m['role']}>{m['content']}</{m['role']}>" for m in messages)
+        return text + "<assistant>" * open_answer
+
+    def agrees(self, prompt: Prompt, messages: Messages) -> bool:
+        return True

@@ -1,0 +1,1 @@
+"""Recipes at work on a stream, predicting each query from its own past."""

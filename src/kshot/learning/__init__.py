@@ -1,1 +1,0 @@
-"""Learners: recipes at work on a stream, predicting each query from its own past."""

@@ -1,0 +1,1 @@
+"""Pure numbers from rows: metrics, intervals, comparisons, curves, calibration."""

@@ -1,0 +1,30 @@
+"""What p is: probabilities over candidates, mixed with a little of the uniform, and what an answer costs in bits."""
+
+from math import log, log2
+
+import numpy as np
+
+from kshot.core.types import (
+    FloatArray,
+    Prediction,
+    Task,
+)
+
+UNIFORM_SHARE = 0.01  # of the uniform, mixed into every recipe's probabilities
+
+
+def mixed(probabilities: FloatArray) -> FloatArray:
+    """Mix in a little of the uniform, so that no answer costs infinitely many bits."""
+    return (1 - UNIFORM_SHARE) * probabilities + UNIFORM_SHARE / len(probabilities)
+
+
+def normalised(log_probs: FloatArray, temperature: float = 1.0) -> FloatArray:
+    """Return the probabilities over candidates of log-probabilities in nats, divided by the temperature, mixed."""
+    scaled = log_probs / temperature
+    return mixed(np.exp(scaled - np.logaddexp.reduce(scaled)))
+
+
+def code_length_bits(task: Task, output: str, prediction: Prediction) -> float:
+    """Return the bits of the right answer: raw in open tasks, else as mixed among the candidates."""
+    at = prediction.candidates.index(output)
+    return -prediction.log_probs[at] / log(2) if task.is_open else -log2(prediction.probs[at])

@@ -1,0 +1,54 @@
+"""Demonstrations drawn at random: what every other choice has to beat."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+
+from kshot.core.methods import Judge
+from kshot.core.types import Example
+
+
+@dataclass(frozen=True)
+class Random:
+    """Draw `k` distinct examples in random order.
+
+    Attributes:
+        balanced: Take as equal numbers of each output as the pool allows; chance decides which get one more.
+        fresh: Draw anew for each query, instead of once for the task.
+
+    Source: Brown et al. (2020), section 2.4, https://arxiv.org/abs/2005.14165.
+    Differs: one draw serves the whole task unless `fresh`; `balanced` is ours.
+    """
+
+    balanced: bool = False
+    fresh: bool = False
+    _outputs: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def per_query(self) -> bool:
+        """Whether each query has its own draw."""
+        return self.fresh
+
+    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
+        """Remember the pool's outputs."""
+        return replace(self, _outputs=tuple(e.output for e in pool))
+
+    def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return `k` indices (all of a smaller pool) in random order; the query does not matter."""
+        order = rng.permutation(len(self._outputs)).tolist()
+        if not self.balanced:
+            return order[:k]
+        # An example's round is how many of its output come before it; earlier rounds are taken first. Within
+        # a round chance decides anew: the permutation's own order would favour frequent outputs, which turn
+        # up early in it.
+        seen: Counter[str] = Counter()
+        rounds = {}
+        for i in order:
+            rounds[i] = seen[self._outputs[i]]
+            seen[self._outputs[i]] += 1
+        lots = rng.random(len(order))
+        chosen = sorted(order, key=lambda i: (rounds[i], lots[i]))[:k]
+        return rng.permutation(np.array(chosen, dtype=int)).tolist()

@@ -1,0 +1,37 @@
+"""Choosing among steerings by the bits of examples that they were not made from."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from kshot.core.methods import Subject
+from kshot.core.steering import Steering
+from kshot.core.types import Example
+
+MOST_ASKED = 32  # examples in a half
+
+
+def halves(n: int, *, least: int, rng: np.random.Generator) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield (known, asked) for both halves of `n` examples; with too few for that, all are both known and asked."""
+    order = rng.permutation(n).tolist()
+    middle = n // 2
+    if middle < least:
+        yield order, order
+        return
+    for known, asked in ((order[:middle], order[middle:]), (order[middle:], order[:middle])):
+        yield known, asked[:MOST_ASKED]
+
+
+def held_out(
+    examples: Sequence[Example], *, most: int, rng: np.random.Generator
+) -> tuple[list[Example], list[Example]]:
+    """Divide examples, in random order, into a third, of at most `most`, that is held out, and those that are known."""
+    order = [examples[i] for i in rng.permutation(len(examples))]
+    n_held = min(most, len(order) // 3)
+    return order[:n_held], order[n_held:]
+
+
+def held_out_best(folds: Sequence[tuple[Sequence[Steering], Sequence[Example]]], subject: Subject) -> int:
+    """Return which of the alternatives has the fewest bits over all folds; the first where they are equal."""
+    totals = sum(subject.bits_under(steerings, asked).sum(axis=1) for steerings, asked in folds)
+    return int(np.argmin(np.nan_to_num(totals, nan=np.inf)))

@@ -1,0 +1,56 @@
+"""In-context fine-tuning: learn to answer behind demonstrations, drawn anew for every step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kshot.core.errors import UserError
+from kshot.core.lessons import Lesson
+from kshot.core.types import Example
+from kshot.methods.tuners.drawing import check_least, check_target, draw
+
+LOSSES = ("all", "last")
+
+
+@dataclass(frozen=True)
+class IclFt:
+    """Learn every answer of prompts with `k` demonstrations that are drawn from the past for each step.
+
+    Attributes:
+        k: Demonstrations in a training text, and in the prompt of a query.
+        steps: Steps of training for each new example.
+        target: What stands last: "any-seen" is any example so far, "current" the new one.
+        loss: "all" answers of the text are learnt, or the "last" one.
+        fixed: The demonstrations are always the first `k` of the stream, instead of drawn anew for every step.
+        reuse: The first step learns the prompt from which the new example was predicted.
+
+    Source: Bornschein et al. (2025), Algorithm 1, https://arxiv.org/abs/2512.19879.
+    Differs: i - 1 where the paper prints i examples of the past; the target is any example seen, as the paper's text
+    says, not the new one, as its algorithm says (target=current); `reuse` is off.
+    """
+
+    k: int = 3
+    steps: int = 1
+    target: str = "any-seen"
+    loss: str = "all"
+    fixed: bool = False
+    reuse: bool = False
+
+    def __post_init__(self):
+        check_least("k", self.k, 0)
+        check_least("steps", self.steps, 1)
+        check_target(self.target)
+        if self.loss not in LOSSES:
+            raise UserError(f"loss must be one of {', '.join(LOSSES)}; got '{self.loss}'.")
+
+    def lessons(
+        self, seen: Sequence[Example], shown: Callable[[], Sequence[Example]], *, step: int, rng: np.random.Generator
+    ) -> list[Lesson]:
+        """Return the lesson of one step; see `kshot.core.methods.Tuner`."""
+        if self.reuse and step == 0:
+            return [Lesson(tuple(shown()), seen[-1], last_only=self.loss == "last")]
+        target, others = draw(seen, self.k, target=self.target, rng=rng)
+        if self.fixed:
+            others = tuple(e for e in seen[: self.k] if e is not target)
+        return [Lesson(others, target, last_only=self.loss == "last")]

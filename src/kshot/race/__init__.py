@@ -1,0 +1,1 @@
+"""Recipes over one stream: measured, dropped, ranked, and written down."""

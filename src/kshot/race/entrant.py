@@ -1,0 +1,58 @@
+"""A recipe in the race."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kshot.core.methods import Learner
+from kshot.core.types import Prediction
+from kshot.learners.settings_race import RacedLearner
+from kshot.recipes.recipe import Recipe
+
+
+@dataclass
+class Entrant:
+    """A recipe in the race.
+
+    Attributes:
+        recipe: What runs.
+        status: "racing"; else why it does not: its status on the leaderboard.
+        reason: More about the status, if there is more.
+        predictions: Of the stream so far, as the learner gave them.
+        rows: Sample rows of them.
+        again: Sample rows of the second look: the recipe as it will be handed over, on examples it does not know.
+        temperature: That of the model that would be handed over.
+        settled: What has won in the race of the recipe's settings.
+        configurations: How they stand.
+        notes: What selectors have noted.
+        failure: Where it failed, as Python tells it.
+    """
+
+    recipe: Recipe
+    status: str = "racing"
+    reason: str | None = None
+    predictions: list[Prediction] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    again: list[dict[str, Any]] = field(default_factory=list)
+    temperature: float = 1.0
+    settled: Recipe | None = None
+    configurations: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    failure: str | None = None
+    learner: Learner | None = None
+
+    @property
+    def is_racing(self) -> bool:
+        """Whether it goes on."""
+        return self.status == "racing"
+
+    @property
+    def tokens(self) -> float:
+        """What its predictions have cost so far."""
+        return sum(p.tokens + p.fit_tokens for p in self.predictions)
+
+    def stop(self, status: str, reason: str | None = None) -> None:
+        """Take it out of the race."""
+        self.status, self.reason = status, reason
+        if isinstance(self.learner, RacedLearner):
+            self.learner.finish(forget=status == "dropped")
+        self.learner = None

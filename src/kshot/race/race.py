@@ -1,0 +1,244 @@
+"""The race of a run: its recipes go through the stream slice by slice, and how they stand is told after each one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, inf
+from typing import Any
+
+from kshot.core.budget import Budget
+from kshot.core.errors import ModelError, UserError
+from kshot.engine.counting import Counting
+from kshot.learners.build import make_learner
+from kshot.measures.samples import SUMMARY, metric_of, summarise
+from kshot.measures.variance import Spread
+from kshot.race.entrant import Entrant
+from kshot.race.halving import dropped, slices
+from kshot.race.measure import Measuring
+from kshot.race.ranking import ChooseBy, Evidence, Prefer, evidence, ranked
+from kshot.race.speed import tokens_per_second
+from kshot.race.words import deployed
+from kshot.recipes.recipe import Recipe
+
+
+@dataclass
+class Race:
+    """The recipes of a run over its stream.
+
+    Args:
+        measuring: What they are measured with.
+        recipes: Each once.
+        drop: Whether those that fall behind are dropped.
+        by: What the choice compares.
+        prefer: What it prefers among those that are nearly as good.
+    """
+
+    measuring: Measuring
+    recipes: Sequence[Recipe]
+    drop: bool = True
+    by: ChooseBy = "metric"
+    prefer: Prefer | None = None
+
+    def __post_init__(self):
+        self.entrants = [self.measuring.enter(recipe) for recipe in self.recipes]
+        self._summaries: dict[tuple[str, int], dict[str, Any]] = {}
+
+    @property
+    def n_end(self) -> int:
+        """How many examples the adapted model will know."""
+        return len(self.measuring.stream.examples) + len(self.measuring.stream.rest)
+
+    def run(self, told: "Callable[[Race], None]") -> None:
+        """Take the recipes through the stream; `told` is called after each slice, while some are still racing."""
+        measuring, n = self.measuring, len(self.measuring.stream.examples)
+        self._leave_out_what_cannot_be_fitted()
+        for _, stop in slices(n):
+            for entrant in self.entrants:
+                self._keep_to_budget()
+                if entrant.is_racing:
+                    measuring.advance(entrant, stop)
+                    measuring.progress.standing(self.board(), measuring.left())
+            racing = [e for e in self.entrants if e.is_racing]
+            if self.drop and stop < n and len(racing) > 1 and not measuring.is_over:
+                bits = {e.recipe.name: [r["bits"] for r in e.rows] for e in racing}
+                out = dropped(bits, self.n_end, free={e.recipe.name for e in racing if not e.tokens})
+                for entrant in racing:
+                    if entrant.recipe.name in out:
+                        entrant.stop("dropped", out[entrant.recipe.name])
+                measuring.progress.standing(self.board(), measuring.left())
+            told(self)
+        self._keep_to_budget()
+        for entrant in self.entrants:
+            if entrant.is_racing:
+                measuring.finish(entrant)
+        for entrant in self.entrants:
+            if entrant.status == "done":
+                measuring.look_again(entrant)
+        measuring.progress.standing(self.board(), measuring.left())
+
+    def _leave_out_what_cannot_be_fitted(self) -> None:
+        """Spend nothing on recipes that train whose first slice and last fit are more than the whole budget."""
+        budget, training = self.measuring.budget, [e for e in self.entrants if e.is_racing and e.recipe.tuner]
+        if not training or budget == Budget():
+            return
+        limit = budget.tokens
+        if budget.seconds < inf:
+            asker, examples = self.measuring.asker, self.measuring.stream.examples
+            limit = budget.seconds * tokens_per_second(asker, examples, 0, seconds=1.0)
+        for entrant in training:
+            tokens, fit_tokens = self._first_cost(entrant.recipe)
+            first = slices(len(self.measuring.stream.examples))[0][1]
+            last_fit = fit_tokens / len(entrant.recipe.variants) / first * self.n_end
+            if tokens + last_fit > limit:
+                entrant.stop(
+                    "out-of-budget",
+                    f"its first {first} predictions and its last fit would take about {tokens + last_fit:,.0f} tokens",
+                )
+
+    def _keep_to_budget(self) -> None:
+        """Keep what the last fit of any recipe may take; those whose own would take more than is left are out."""
+        if self.measuring.is_over:
+            return  # what was kept is for the one that will be chosen
+        budget, spent, kept = self.measuring.budget, self.measuring.spent, (0.0, 0.0)
+        left = budget.seconds - spent[0], budget.tokens - spent[1]
+        for entrant in self.entrants:
+            if entrant.is_racing:
+                fit = self.measuring.last_fit(entrant)
+                if any(needed > max(0.0, there) for needed, there in zip(fit, left, strict=True)):
+                    entrant.stop("out-of-budget", "to learn all examples at the end would take more than is left")
+                else:
+                    kept = max(kept[0], fit[0]), max(kept[1], fit[1])
+        self.measuring.reserve = kept
+
+    def eligible(self) -> list[Entrant]:
+        """Return those that can be chosen."""
+        return [e for e in self.entrants if e.rows and e.status in ("racing", "done", "stopped")]
+
+    def board(self) -> list[dict[str, Any]]:
+        """Return the rows of the leaderboard, the one to choose first, those out of the choice last.
+
+        The choice is by the rows that all of those in it have.
+        """
+        costs = {e.recipe.name: self._summary(e) for e in self.eligible()}
+        first = ranked(self.expected(), self._evidence(), costs, prefer=self.prefer)
+        by_name = {e.recipe.name: e for e in self.entrants}
+        others = [e for e in self.entrants if e.recipe.name not in first]
+        others.sort(key=lambda e: -len(e.rows))
+        return [self._row(e) for e in (*(by_name[name] for name in first), *others)]
+
+    def spread(self) -> Spread | None:
+        """Return how much the draw of demonstrations matters to the chosen recipe; None where nothing is drawn."""
+        name = self.board()[0]["recipe"]
+        (first,) = (e for e in self.entrants if e.recipe.name == name)
+        return self.measuring.spread(first) if first.status == "done" else None
+
+    @property
+    def how(self) -> str:
+        """By what the choice is made, in words."""
+        task = self.measuring.task
+        by = "bits" if self.by == "bits" or task.is_open else task.metrics[0]
+        near = f"; of those less than a standard error behind, the one with {self.prefer}" if self.prefer else ""
+        return f"{by} as expected once all examples are known{near}"
+
+    def expected(self) -> dict[str, float]:
+        """Return what is expected of each recipe in the choice once it knows all examples: its metric, or -bits.
+
+        A metric that is no mean over rows, as macro_f1, is moved as far as the mean of its rows is.
+        """
+        task, found = self.measuring.task, {}
+        for name, known in self._evidence().items():
+            found[name] = known.expected(self.n_end)
+            if self.by == "metric" and not task.is_open:
+                rows = self._rows_of(name, known)
+                found[name] += metric_of(task, rows) - sum(r["score"] for r in rows) / len(rows)
+        return found
+
+    def deployed(self) -> dict[str, dict[str, Any]]:
+        """Return what score and bits are expected of each recipe in the choice when deployed, with their intervals."""
+        found = {}
+        for name, known in self._evidence().items():
+            rows = self._rows_of(name, known)
+            found[name] = {key: deployed(rows, key, are_final=bool(known.final)) for key in ("score", "bits")}
+        return found
+
+    def _rows_of(self, name: str, known: Evidence) -> list[dict[str, Any]]:
+        """Return the sample rows that a recipe's evidence is of."""
+        (entrant,) = (e for e in self.entrants if e.recipe.name == name)
+        rows = entrant.rows[: len(known.stream)]
+        if not known.final:
+            return rows
+        return [*entrant.again, *(rows[i] for i in known.final.keys() - {r["position"] for r in entrant.again})]
+
+    def _evidence(self) -> dict[str, Evidence]:
+        """Return the evidence of each recipe in the choice, by rows of the stream that all of these have."""
+        able, found = self.eligible(), {}
+        n = min((len(e.rows) for e in able), default=0)
+        for e in able:
+            keeps = not e.recipe.learns or (e.recipe.per_query and bool(e.again))
+            found[e.recipe.name] = evidence(self.measuring.task, e.rows[:n], e.again, by=self.by, keeps_stream=keeps)
+        return found
+
+    def _row(self, entrant: Entrant) -> dict[str, Any]:
+        found = self._summary(entrant) if entrant.rows else {**dict.fromkeys(SUMMARY), "n": 0}
+        row = {"recipe": entrant.recipe.name, **{key: found[key] for key in SUMMARY}}
+        return row | {"status": entrant.status, "reason": entrant.reason}
+
+    def _summary(self, entrant: Entrant) -> dict[str, Any]:
+        key = entrant.recipe.name, len(entrant.rows)
+        if key not in self._summaries:
+            fit_tokens = sum(r["fit_tokens"] for r in entrant.rows)
+            found = summarise(self.measuring.task, entrant.rows, seed=self.measuring.seed)
+            self._summaries[key] = found | {"fit_tokens": fit_tokens}
+        return self._summaries[key]
+
+    def metrics(self) -> dict[str, dict[str, tuple[float, float, float]]]:
+        """Return (value, low, high) of every metric of each recipe that has rows."""
+        return {e.recipe.name: self._summary(e)["metrics"] for e in self.entrants if e.rows}
+
+    def check_finished(self) -> None:
+        """Raise an error unless there is a recipe to choose, and one that asks the model if some were to.
+
+        Raises:
+            ModelError: There is none because of a failure.
+            UserError: There is none for other reasons.
+        """
+        able, asking = self.eligible(), [e for e in self.entrants if e.recipe.needs]
+        failed = [e for e in self.entrants if e.status == "failed"]
+        too_small = [e for e in asking if e.status == "out-of-budget"]
+        none_asks = not any(e.rows and e.status != "failed" for e in asking)
+        if able and not (none_asks and (failed or too_small)):
+            return
+        why = ", ".join(f"{e.recipe.name} is {e.status}" for e in self.entrants if e not in able)
+        if failed:
+            reasons = " ".join(f"{e.recipe.name}: {e.reason}." for e in failed)
+            raise ModelError(
+                f"At least one recipe that asks the model must be finished to choose from: {why}. {reasons} What is "
+                "done is kept; mend what failed and run the same command again, or give other --recipes."
+            )
+        if any(e.status == "out-of-budget" for e in self.entrants):
+            first = slices(len(self.measuring.stream.examples))[0][1]
+            raise UserError(
+                f"--budget must be enough for the first {first} predictions of at least one recipe: {why}. "
+                f"{self._smallest(too_small)}What was scored is kept: the same --out goes on."
+            )
+        remedy = "a smaller lr, or " if any(e.status == "diverged" for e in self.entrants) else ""
+        raise UserError(f"At least one recipe must be finished to choose from: {why}. Give {remedy}other --recipes.")
+
+    def _smallest(self, entrants: Sequence[Entrant]) -> str:
+        """Return the smallest budget that works, as a sentence with a blank behind it; "" where nothing is known."""
+        costs = {e.recipe.name: tokens for e in entrants if (tokens := self._first_cost(e.recipe)[0])}
+        if not costs:
+            return ""
+        name, tokens = min(costs.items(), key=lambda pair: pair[1])
+        speed = tokens_per_second(self.measuring.asker, self.measuring.stream.examples, 0, seconds=1.0)
+        return (
+            f"The smallest that works is about {ceil(1.1 * tokens / 100) / 10:.1f}k-tokens, here about "
+            f"{ceil(1.5 * tokens / speed) + 2}s, for {name}. "
+        )
+
+    def _first_cost(self, recipe: Recipe) -> tuple[float, float]:
+        """Return the tokens of a recipe's first slice, and those of them that learning takes."""
+        measuring, (_, stop) = self.measuring, slices(len(self.measuring.stream.examples))[0]
+        asker, judge = (a and replace(a, model=Counting(a.model)) for a in (measuring.asker, measuring.judge))
+        learner = make_learner(recipe, measuring.task, asker, seed=measuring.seed, judge=judge, source=measuring.source)
+        found = learner.predict(measuring.stream.queries()[:stop])
+        return sum(p.tokens + p.fit_tokens for p in found), sum(p.fit_tokens for p in found)

@@ -1,0 +1,183 @@
+"""What a run leaves behind for readers: results, sample rows, the examples and the prompts as they were sent."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kshot.core.types import Task
+from kshot.core.version import __version__
+from kshot.race.race import Race
+from kshot.race.stream import Stream
+from kshot.race.words import compare_all, in_words
+from kshot.store.files import write_json, write_jsonl
+from kshot.store.run_folder import RESULTS, UNFINISHED
+from kshot.taskmodel.taskmodel import Asker
+
+_PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "numpy", "scikit-learn")
+
+
+@dataclass
+class PromptBook:
+    """Prompts as they were sent, each segment once.
+
+    A row is the number of segments that it shares with the beginning of the recipe's row before, then the numbers of
+    the others: behind demonstrations that stay, a prompt takes a few bytes.
+    """
+
+    asker: Asker
+    stream: Stream
+    segments: dict[tuple[str, str], int] = field(default_factory=dict)
+    rows: dict[str, list[list[int]]] = field(default_factory=dict)
+    _last: dict[str, list[int]] = field(default_factory=dict)  # each recipe's last prompt
+
+    def __post_init__(self):
+        self._by_id = {e.id: e for e in (*self.stream.examples, *self.stream.rest)}
+
+    def add(self, recipe: str, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Compose a recipe's prompts again from what its rows say was shown; those that are here stay."""
+        rows = self.rows.setdefault(recipe, [])
+        before = self._last.get(recipe, [])
+        for sample in samples[len(rows) :]:
+            shown = [self._by_id[i] for i in sample["demonstrations"]]
+            prompt = self.asker.composer.compose(self.asker.task, shown, self._by_id[sample["example_id"]])
+            ids = [self.segments.setdefault((s.role, s.text), len(self.segments)) for s in prompt.segments]
+            same = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), None)
+            same = min(len(ids), len(before)) if same is None else same
+            rows.append([same, *ids[same:]])
+            before = ids
+        self._last[recipe] = before
+
+
+@dataclass
+class Recorder:
+    """Writes the record of a run, also while it goes on.
+
+    Attributes:
+        repeat: The command that makes the run again.
+    """
+
+    folder: Path
+    task: Task
+    asker: Asker
+    stream: Stream
+    identity: Mapping[str, Any]
+    repeat: str
+    _prompts: PromptBook = field(init=False)
+
+    def __post_init__(self):
+        self._prompts = PromptBook(self.asker, self.stream)
+
+    def choice(self, race: Race) -> dict[str, Any]:
+        """Return how the first of the leaderboard compares with the others, in numbers and in words."""
+        spread = race.spread()
+        board, rows = race.board(), {e.recipe.name: e.rows for e in race.entrants if e.rows}
+        comparisons = compare_all(board[0]["recipe"], rows)
+        words = in_words(
+            self.task, board, rows, comparisons, prefer=race.prefer, spread=spread, expected=race.expected()
+        )
+        return {
+            "how": race.how,
+            "expected": race.expected(),
+            "spread": spread and asdict(spread),
+            "comparisons": comparisons,
+            "in_words": words,
+        }
+
+    def write(self, race: Race, *, choice: Mapping[str, Any] | None = None) -> None:
+        """Write samples.jsonl, second_look.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
+
+        While the race goes on all of it stands in unfinished.json, unless the run was finished before.
+
+        Args:
+            race: As it stands.
+            choice: What `choice` returns; None while the race goes on.
+        """
+        if choice is None and (self.folder / RESULTS).exists():
+            return
+        done = {e.recipe.name: e.rows for e in race.entrants if e.rows}
+        for name, rows in done.items():
+            if any(r["prompt_tokens"] for r in rows):
+                self._prompts.add(name, rows)
+        results = self._results(race, done, choice)
+        examples = [
+            {"id": e.id, "input": e.input, "context": e.context, "output": e.output} for e in self.stream.examples
+        ]
+        sent = {
+            "examples": examples,
+            "segments": [list(key) for key in self._prompts.segments],
+            "rows": self._prompts.rows,
+        }
+        if choice is None:
+            write_json(self.folder / UNFINISHED, {"results": results, "samples": done, "prompts": sent})
+            return
+        write_jsonl(self.folder / "samples.jsonl", (row for rows in done.values() for row in rows))
+        again = (row for e in race.entrants for row in e.again)
+        write_jsonl(self.folder / "second_look.jsonl", again)
+        write_json(self.folder / "prompts.json", sent)
+        write_json(self.folder / RESULTS, results)
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
+
+    def _results(
+        self, race: Race, done: Mapping[str, list[dict[str, Any]]], choice: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        board, metrics = race.board(), race.metrics()
+        task, found = self.task, {}
+        for row in board:
+            if row["recipe"] in metrics:
+                values = {"alias": f"{task.name} {row['recipe']}", "bits_per_example,none": row["bits_per_example"]}
+                for name, three in metrics[row["recipe"]].items():
+                    values |= {f"{name}{end},none": v for end, v in zip(("", "_low", "_high"), three, strict=True)}
+                found[f"{task.name}|{row['recipe']}"] = values
+        n = {"original": len(task.train), "effective": len(self.stream.examples)}
+        return {
+            "results": found,
+            "n-samples": dict.fromkeys(found, n),
+            "config": {**self.identity, "model_name": self.asker.model.name},
+            "task": {
+                "name": task.name,
+                "kind": task.kind,
+                "labels": task.labels,
+                "metrics": task.metrics,
+                "n_train": len(task.train),
+            },
+            "removed": list(self.stream.removed),
+            "leaderboard": list(board),
+            "expected_when_deployed": race.deployed(),
+            "chosen": board[0]["recipe"] if choice else None,
+            "choice": choice,
+            "configurations": {e.recipe.name: e.configurations for e in race.entrants if e.configurations},
+            "selections": {e.recipe.name: e.notes for e in race.entrants if e.notes},
+            "failures": {e.recipe.name: e.failure for e in race.entrants if e.failure},
+            "again": {e.recipe.name: _mean_of(e.again) for e in race.entrants if e.again},
+            "tokens": {e.recipe.name: e.tokens for e in race.entrants if e.rows},
+            "repeat": self.repeat,
+            "environment": environment(),
+            "kshot_version": __version__,
+            "python": platform.python_version(),
+        }
+
+
+def _mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean score and bits of a second look, with how many rows had them."""
+    scores = [r["score"] for r in rows if r["score"] is not None]
+    return {
+        "n": len(rows),
+        "score": sum(scores) / len(scores) if scores else None,
+        "bits": sum(r["bits"] for r in rows) / len(rows),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Return what the numbers were made with."""
+    found = {"kshot": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    found["cpu cores"] = str(os.cpu_count())
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,81 @@
+"""A second look: a recipe as it will be handed over, asked about examples that it does not know.
+
+Along a stream a recipe is measured with less to learn from than it has in the end, and with other demonstrations: two
+draws of the same recipe can lie far apart. Where it is cheap and honest, the final one is asked again: a prompt about
+all examples that are not in it, a retriever and a classifier about examples while these, and some beside, are hidden.
+A recipe that trains knows all examples, and one that chose its demonstrations by asking the model about the others has
+fitted them: for these the stream is all there is.
+"""
+
+from collections.abc import Sequence
+
+from kshot.core.methods import Learner
+from kshot.core.types import Example, Query
+from kshot.learners.build import make_learner
+from kshot.learners.demonstrations import selected, showing_all
+from kshot.methods.selectors.all_past import AllPast
+from kshot.recipes.recipe import Recipe
+from kshot.taskmodel.taskmodel import Asker
+
+FOLDS, LEAST = 10, 16
+N_DRAWS, MOST_ASKED = 4, 32
+
+
+def second_look(
+    recipe: Recipe, asker: Asker, stream: Sequence[Example], rest: Sequence[Example], *, seed: int
+) -> tuple[Learner, list[Query]] | None:
+    """Return a learner and what to ask it; None where there is nothing honest to ask, or nothing new.
+
+    Args:
+        recipe: One whose selector has not asked the model.
+        asker: The language model that answers.
+        stream: Examples in their order; of those with a retriever the first half is asked, as the others were
+            predicted from nearly as many.
+        rest: Further examples to learn from.
+        seed: That of the run.
+    """
+    if recipe.changes_model or isinstance(recipe.selector, AllPast) or not (recipe.selector or recipe.baseline):
+        return None
+    pool = (*stream, *rest)
+    if recipe.selector and not recipe.selector.per_query:
+        shown = selected(recipe, pool, None, judge=asker, seed=seed)
+        known = {e.id for e in shown}
+        queries = [Query(e, shown) for e in stream if e.id not in known]
+        recipe = showing_all(recipe, len(shown))
+    else:
+        asked = stream if recipe.baseline else stream[: len(stream) // 2]
+        queries = []
+        for i in range(FOLDS):
+            start, stop = i * len(asked) // FOLDS, (i + 1) * len(asked) // FOLDS
+            past = pool[:start] + pool[stop:]
+            queries += [Query(e, past) for e in asked[start:stop]]
+    if len(queries) < LEAST:
+        return None
+    return make_learner(recipe, asker.task, asker, seed=seed), queries
+
+
+def other_draws(
+    recipe: Recipe, asker: Asker, stream: Sequence[Example], rest: Sequence[Example], *, seed: int
+) -> list[tuple[Learner, list[Query]]]:
+    """Return prompts with other demonstrations, each also in the opposite order, and what to ask all of them.
+
+    What is asked are examples that none of the prompts shows; where they are too few, or nothing is drawn, there is no
+    prompt. Arguments as `second_look`.
+
+    Returns:
+        `N_DRAWS` pairs of prompts.
+    """
+    if recipe.changes_model or recipe.per_query or not recipe.selector:
+        return []
+    pool = (*stream, *rest)
+    drawn = [selected(recipe, pool, None, judge=asker, seed=seed + i) for i in range(N_DRAWS)]
+    known = {e.id for shown in drawn for e in shown}
+    asked = [e for e in stream if e.id not in known][:MOST_ASKED]
+    if len(asked) < LEAST or len({shown for shown in drawn}) == 1:
+        return []
+    found = []
+    for shown in drawn:
+        for order in (shown, shown[::-1]):
+            learner = make_learner(showing_all(recipe, len(order)), asker.task, asker, seed=seed)
+            found.append((learner, [Query(e, order) for e in asked]))
+    return found

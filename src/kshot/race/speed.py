@@ -1,0 +1,34 @@
+"""How fast this machine reads prompts."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+
+from kshot.core.seeding import generator
+from kshot.core.types import Example, ScoreRequest
+from kshot.taskmodel.taskmodel import Asker
+
+
+def tokens_per_second(asker: Asker, examples: Sequence[Example], shots: int, *, seconds: float = 3.0) -> float:
+    """Measure how fast this machine reads prompts of a task, for about so many seconds.
+
+    Args:
+        asker: The language model, which keeps nothing of it, and the wording.
+        examples: 2 or more of the task.
+        shots: Demonstrations in the prompts, drawn at random.
+        seconds: Nothing is started after this time.
+    """
+    model, tokens = asker.model.with_store(None), 0
+    asker = replace(asker, model=model)
+    began = time.perf_counter()
+    for i in count():
+        order = generator(0, "speed", i).permutation(len(examples))
+        shown, asked = [examples[j] for j in order[1 : 1 + shots]], examples[order[0]]
+        requests = [(asker.prompt(shown, asked)[0], asker.answers(asked))]
+        tokens += model.forward_tokens([ScoreRequest(p, tuple(map(asker.composer.answer, a))) for p, a in requests])
+        asker.score(*zip(*requests, strict=True))
+        took = time.perf_counter() - began
+        if took >= seconds:
+            return tokens / took
+    raise AssertionError

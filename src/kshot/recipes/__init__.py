@@ -1,0 +1,1 @@
+"""Recipes: parts in slots, read from names with settings."""

@@ -1,0 +1,1 @@
+"""What is on disk: files written whole, scores, arrays."""

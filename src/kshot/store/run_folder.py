@@ -1,0 +1,67 @@
+"""The run folder: who it belongs to."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kshot.core.errors import UserError
+from kshot.store.files import write_json
+
+MANIFEST, RESULTS, UNFINISHED = "manifest.json", "results.json", "unfinished.json"
+
+
+FORMAT = 1
+
+
+def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Make a run folder, or check that the one that is there belongs to the same run.
+
+    Args:
+        folder: Where the run is or will be.
+        manifest: What identifies the run: flat, JSON values; kept in `manifest.json`.
+
+    Raises:
+        UserError: The folder is no run, a run of something else, of another version, or cannot be written.
+    """
+    expected = {"format": FORMAT, **manifest}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = [e.name for e in folder.iterdir() if not e.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"--out must be a folder that can be written; {folder}: {error.strerror}.") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out must be a folder that can be written; {folder} is read-only.")
+    if not entries:
+        write_json(folder / MANIFEST, expected)
+        return
+    found = read_manifest(folder)
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise UserError(
+                f"{folder} holds a run with another {key.replace('_', ' ')} ({_short(found.get(key))}, now "
+                f"{_short(value)}); give another --out, or repeat the settings it was started with."
+            )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what identifies the run in `folder`.
+
+    Raises:
+        UserError: The folder is not a run.
+    """
+    try:
+        found = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{folder} must be an empty folder or a run of kshot; it has no readable {MANIFEST}. Give another --out."
+        )
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "…"

@@ -1,0 +1,221 @@
+"""Asking a language model about one task: prompts that fit, scores of answers, generated answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import log
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.core.errors import UserError
+from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.lessons import Lesson, StepLog, TrainingText
+from kshot.core.methods import Composer
+from kshot.core.models import Activations, Capability, Gated, LanguageModel, SteerableModel
+from kshot.core.progress import Progress, Silence
+from kshot.core.steering import Steering
+from kshot.core.types import (
+    Example,
+    FloatArray,
+    GenerateRequest,
+    Generation,
+    Prompt,
+    ScoreRequest,
+    Segment,
+    Task,
+)
+from kshot.measures.probabilities import normalised
+from kshot.prompts.chat import composer_for
+from kshot.prompts.fitting import compose_to_fit
+
+LEAST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 16, 1024
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A language model and the wording of a task.
+
+    Attributes:
+        answer_tokens: The most tokens of a generated answer; open tasks keep room for so many.
+        progress: Told of the work that selectors ask for.
+        gradient_store: Where gradients are kept.
+        notes: Where selectors' notes go.
+    """
+
+    task: Task
+    model: LanguageModel
+    composer: Composer
+    answer_tokens: int
+    progress: Progress = field(default_factory=Silence)
+    gradient_store: GradientStore = GradientStore()
+    notes: Callable[[Mapping[str, Any]], None] | None = None
+
+    @classmethod
+    def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "Asker":
+        """Return an asker in a layout (`composer_for`).
+
+        The most tokens that a generated answer may have are 8 and a quarter more than those of the longest output of
+        train, within 16..1024: known in advance, as labels are, and the same for every recipe and all along the stream.
+        """
+        composer = composer_for(model, layout)
+        longest = max((model.count_tokens(composer.answer(e.output)) for e in task.train), default=0)
+        most = min(
+            max(longest + longest // 4 + 8, LEAST_ANSWER_TOKENS), MOST_ANSWER_TOKENS, max(1, model.max_tokens // 2)
+        )
+        return cls(task, model, composer, most)
+
+    def prompt(self, demonstrations: Sequence[Example], query: Example) -> tuple[Prompt, int]:
+        """Return the prompt for a query, and how many demonstrations had to be left out of it.
+
+        Raises:
+            UserError: The query does not fit the model even without demonstrations.
+        """
+        lengths = [self.model.count_tokens(self.composer.answer(c)) for c in self.answers(query)]
+        room = max([*lengths, self.answer_tokens if self.task.is_open else 0])
+        return compose_to_fit(self.composer, self.task, demonstrations, query, self.model, answer_tokens=room)
+
+    def training_text(self, lesson: Lesson) -> TrainingText:
+        """Return a lesson in words; demonstrations that do not fit are left out, whole.
+
+        Raises:
+            UserError: The target does not fit the model, or the layout does not say where the answers stand.
+        """
+        prompt, n_dropped = self.prompt(lesson.demonstrations, lesson.target)
+        answer = Segment("answer", self.composer.answer(lesson.target.output))
+        n_answers = sum(s.role == "answer" for s in prompt.segments)
+        if not lesson.last_only and n_answers < len(lesson.demonstrations) - n_dropped:
+            raise UserError(
+                "To learn the answers of demonstrations, each must be a part of its own in the prompt; the layout "
+                f"'{self.composer.record['layout']}' has them in one message. Use --layout turns, or loss=last."
+            )
+        return TrainingText(replace(prompt, segments=(*prompt.segments, answer)), lesson.last_only)
+
+    def answers(self, query: Example) -> tuple[str, ...]:
+        """Return the answers that are scored: the row's candidates; in open tasks its output, if it has one."""
+        if self.task.is_open:
+            return (query.output,) if query.output else ()
+        return self.task.candidates(query)
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[str]],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[FloatArray]:
+        """Return log-probabilities in nats of each prompt's answers, with their terminator."""
+        requests = [
+            ScoreRequest(prompt, tuple(map(self.composer.answer, texts)))
+            for prompt, texts in zip(prompts, answers, strict=True)
+        ]
+        return self.model.score(requests, progress=progress)
+
+    def generate(self, prompts: Sequence[Prompt], *, progress: Callable[[int], None] | None = None) -> list[Generation]:
+        """Return a greedy answer to each prompt, up to the terminator."""
+        stop = (self.composer.terminator,)
+        return self.model.generate([GenerateRequest(p, self.answer_tokens, stop) for p in prompts], progress=progress)
+
+    def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        """Return the bits of each query's output behind its demonstrations, `[n_queries]`.
+
+        Implements `kshot.core.methods.Judge`.
+        """
+        requests = self._requests(shown, queries)
+        self.progress.begin("asking for the selector", len(requests))
+        scores = self.model.score(requests, progress=self.progress.advance)
+        return np.array([self._bits(query, row) for query, row in zip(queries, scores, strict=True)])
+
+    def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
+        return [
+            ScoreRequest(self.prompt(demos, query)[0], tuple(map(self.composer.answer, self.answers(query))))
+            for demos, query in zip(shown, queries, strict=True)
+        ]
+
+    def _bits(self, query: Example, row: FloatArray) -> float:
+        """Return the bits of a query's output, given the log-probabilities of its answers."""
+        at = self.answers(query).index(query.output)
+        return -(row[at] if self.task.is_open else log(normalised(row)[at])) / log(2)
+
+    def answer_log_probs(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        """Return the log-probability in nats of each query's output, a token on average, `[n_queries]`.
+
+        Implements `kshot.core.methods.Judge`. The tokens are those of the answer with its terminator, as they are
+        scored; a demonstration that does not fit is left out, whole, and the answer is always there.
+        """
+        prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
+        self.progress.begin("asking for the retriever", len(prompts))
+        scores = self.score(prompts, [(query.output,) for query in queries], progress=self.progress.advance)
+        lengths = [self.model.count_tokens(self.composer.answer(query.output)) for query in queries]
+        return np.array([row[0] for row in scores]) / np.array(lengths)
+
+    def gradients(self, examples: Sequence[Example], how: GradientSettings, *, seed: int) -> NDArray[np.float32]:
+        """Return each example's gradients without demonstrations; implements `kshot.core.methods.Judge`.
+
+        Raises:
+            UserError: The model has no gradients.
+        """
+        if Capability.GRADIENTS not in self.model.capabilities:
+            raise UserError(
+                f"Gradients need a model with weights; '{self.model.name}' has none. Name one with --selector-model "
+                "(`kshot select`: --model)."
+            )
+        texts = [self.training_text(Lesson((), example)) for example in examples]
+        self.progress.begin("gradients", how.n_runs(len(texts)))
+        return self.model.gradients(texts, how, seed=seed, store=self.gradient_store, progress=self.progress.advance)
+
+    @property
+    def _steerable(self) -> SteerableModel:
+        if Capability.ACTIVATIONS not in self.model.capabilities:
+            raise UserError(f"Steering needs a model with weights; '{self.model.name}' has none. Give another --model.")
+        return cast(SteerableModel, self.model)
+
+    @property
+    def activations(self) -> Activations:
+        """The model's activations; this and what follows implements `kshot.core.methods.Subject`."""
+        return self._steerable.activations
+
+    @property
+    def unsteered(self) -> str:
+        """The fingerprint of the model without a steering."""
+        return self._steerable.unsteered
+
+    def steered(self, steering: Steering) -> "Asker":
+        """Return the asker of the same model with changed activations."""
+        return replace(self, model=self._steerable.steered(steering))
+
+    def texts_at_end(self, texts: Sequence[str], site: str) -> NDArray[np.float32]:
+        """Return the activations at the last token of each bare text, `[n_texts, n_layers, …]`."""
+        self.progress.begin("reading activations", len(texts))
+        prompts = [Prompt((Segment("query", text),)) for text in texts]
+        return self.activations.read(prompts, site, progress=self.progress.advance)
+
+    def prompts_at_end(
+        self, shown: Sequence[Sequence[Example]], queries: Sequence[Example], site: str
+    ) -> NDArray[np.float32]:
+        """Return the activations where each query's answer begins, `[n_queries, n_layers, …]`."""
+        self.progress.begin("reading activations", len(queries))
+        prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
+        return self.activations.read(prompts, site, progress=self.progress.advance)
+
+    def bits_under(
+        self, steerings: Sequence[Steering], queries: Sequence[Example], shown: Sequence[Sequence[Example]] = ()
+    ) -> FloatArray:
+        """Return the bits of each query's output under each steering, `[n_steerings, n_queries]`."""
+        requests = self._requests(shown or [()] * len(queries), queries)
+        self.progress.begin("trying steerings", len(requests))
+        scores = self.activations.score_under(requests, steerings, progress=self.progress.advance)
+        by_query = [[self._bits(q, row) for row in rows] for q, rows in zip(queries, scores, strict=True)]
+        return np.array(by_query).T
+
+    def learn(self, gated: Gated, examples: Sequence[Example], *, loss: str) -> StepLog:
+        """Take one step of training gates on "all" tokens of the answers, the "first", or the "choice" of an answer."""
+        texts = [self.training_text(Lesson((), example, last_only=True)) for example in examples]
+        self.progress.advance(0)
+        answers = [tuple(map(self.composer.answer, self.answers(e))) for e in examples] if loss == "choice" else ()
+        return gated.learn(texts, first_token=loss != "all", among=answers)
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Hand over what a selector wants to be known; implements `kshot.core.methods.Judge`."""
+        if self.notes:
+            self.notes(values)

@@ -1,0 +1,248 @@
+"""Adapt a model to a task: try the recipes on one stream, choose one, hand over the adapted model.
+
+The only place that knows all the rooms.
+"""
+
+import re
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kshot.adapted.model import AdaptedModel
+from kshot.core.budget import parse_budget
+from kshot.core.errors import StorageError
+from kshot.core.gradient_settings import GradientStore
+from kshot.core.methods import LearningSelector
+from kshot.core.models import LanguageModel
+from kshot.core.progress import Aside, Progress, Silence
+from kshot.core.seeding import digest
+from kshot.core.types import Task, Work
+from kshot.engine.load_model import load_model
+from kshot.learners.trained import Source
+from kshot.prompts.chat import Chat
+from kshot.race.measure import Measuring
+from kshot.race.race import Race
+from kshot.race.ranking import ChooseBy, Prefer
+from kshot.race.record import Recorder
+from kshot.race.stream import Stream
+from kshot.recipes.recipe import Recipe
+from kshot.reports.html import write_report
+from kshot.store.run_folder import open_run
+from kshot.store.scores import SqliteStore
+from kshot.taskmodel.taskmodel import Asker
+from kshot.verbs.prepare import DEFAULT_LIMIT, check_choice, check_model, prepare
+
+Tracker = Callable[[Path], None]  # called with the folder of a finished run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where everything of it is.
+        leaderboard: One row per recipe, best first, as in `--json`.
+        chosen: The name of the chosen recipe.
+        best: The chosen recipe, fitted on every example.
+        work: What the language model was made to do for it.
+        in_words: What was chosen, how sure that is, what it costs, and what would change it.
+    """
+
+    folder: Path
+    leaderboard: tuple[dict[str, Any], ...]
+    chosen: str
+    best: AdaptedModel
+    work: Work
+    in_words: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `kshot adapt --json` prints."""
+        return {
+            "chosen": self.chosen,
+            "run": str(self.folder),
+            "work": {"scored": self.work.scored, "reused": self.work.reused},
+            "leaderboard": list(self.leaderboard),
+        }
+
+
+def adapt(
+    task: Task | str | Path,
+    model: LanguageModel | str,
+    *,
+    recipes: str | Sequence[str] = "all",
+    shots: int | None = None,
+    seed: int = 0,
+    limit: int = DEFAULT_LIMIT,
+    out: str | Path | None = None,
+    budget: str | None = None,
+    layout: str = "auto",
+    selector_model: LanguageModel | str | None = None,
+    source: Task | str | Path | None = None,
+    race: bool = True,
+    choose_by: ChooseBy = "metric",
+    prefer: Prefer | None = None,
+    progress: Progress | None = None,
+    trackers: Sequence[Tracker] = (),
+) -> Run:
+    """Measure recipes prequentially on a shuffled stream of the training examples and choose the best.
+
+    The same `out` again resumes a run that was interrupted, to the same result; of a finished run nothing is
+    computed again.
+
+    Args:
+        task: With at least two different outputs among its training examples; or where to load it from.
+        model: A language model, or its name (`load_model`).
+        recipes: "all", or names with settings: "random,bm25:k=8", or a list of them.
+        shots: The most demonstrations in a prompt, at most the number of training examples; by default 16, or all
+            where there are fewer.
+        seed: For the order of the stream and every random choice.
+        limit: The most examples that are predicted; the others are learnt at the end.
+        out: The run folder; by default a name made of task, model and settings, under `kshot-runs`.
+        budget: A time such as "10m", or tokens as "500k-tokens" (a token that is learnt counts as three). What the last
+            fit of a recipe may take is kept. Once it is spent the choice is made by the examples that all recipes in
+            it have predicted; the same `out` with a larger budget goes on.
+        layout: "plain", "turns" or "block" of the model's chat template, or "auto": turns for chat models, else plain.
+        selector_model: The language model that selectors ask, as `best-of-n`; by default the one that answers.
+        source: Another task, or where to load it from, whose gradients are aligned with those of this one while
+            recipes train (`align`: gate unless they say pcgrad).
+        race: Whether recipes that fall clearly behind are dropped (`kshot.race.halving`); otherwise all of them
+            predict the whole stream.
+        choose_by: "metric", the task's primary one, or "bits"; both as expected once all examples are known
+            (`kshot.race.ranking`). Open tasks are always chosen by bits.
+        prefer: "cheap-queries" or "cheap-fit": the cheapest of the recipes less than a standard error behind the best.
+        progress: Told what is going on.
+        trackers: Told the finished run's record, as `kshot.reports.trackers`.
+
+    Returns:
+        The run, its chosen recipe fitted on all training examples.
+
+    Raises:
+        UserError: Anything wrong with the input, before any work starts.
+        StorageError: The run folder could not be written, or a tracker failed; what was committed is kept.
+    """
+    began, limits = time.monotonic(), parse_budget(budget)
+    check_choice(choose_by, prefer)
+    progress = progress or Silence()
+    if not isinstance(task, Task):
+        task = Task.load(task)
+    recipes = recipes if isinstance(recipes, str) else ",".join(recipes)
+    source = Task.load(source) if isinstance(source, str | Path) else source
+    stream, chosen_recipes = prepare(
+        task, recipes=recipes, shots=shots, seed=seed, limit=limit, with_source=source is not None
+    )
+    language_model = load_model(model) if isinstance(model, str) else model
+    judge_model = load_model(selector_model) if isinstance(selector_model, str) else selector_model
+    asker = Asker.for_task(task, language_model, layout)
+    judge = Asker.for_task(task, judge_model) if judge_model else None
+    aligned = Source(Asker.for_task(source, language_model, layout), source.train) if source else None
+    check_model(task, stream, chosen_recipes, asker, judge, is_named="all" not in recipes)
+    identity = {
+        "task": task.fingerprint,
+        "model": language_model.fingerprint,
+        "prompt": dict(asker.composer.record),
+        "selector_model": judge_model.fingerprint if judge_model else None,
+        "source": source.fingerprint if source else None,
+        "seed": seed,
+        "limit": limit,
+    }
+    folder = Path(out) if out else _default_folder(task, language_model, identity)
+    open_run(folder, identity | {"task_name": task.name, "model_name": language_model.name})
+    store = SqliteStore(folder / "store.sqlite")
+    try:
+        kept = GradientStore(folder / "gradients")
+        asker = replace(asker, model=language_model.with_store(store), gradient_store=kept)
+        judge = replace(judge, model=judge.model.with_store(store), gradient_store=kept) if judge else None
+        _say(progress, task, asker, stream, chosen_recipes)
+        measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, limits, began)
+        named = ",".join(recipe.name for recipe in chosen_recipes)
+        repeat = _command(
+            task.name, model=language_model.name, recipes=named, shots=shots, seed=seed, limit=limit, layout=layout,
+            selector_model=judge_model and judge_model.name, source=source and source.name, budget=budget,
+            choose_by=choose_by, prefer=prefer, race=race,
+        )  # fmt: skip
+        recorder = Recorder(folder, task, asker, stream, identity, repeat)
+        contest = Race(measuring, chosen_recipes, drop=race, by=choose_by, prefer=prefer)
+        contest.run(recorder.write)
+        contest.check_finished()
+        board = contest.board()
+        choosing = recorder.choice(contest)
+        winner = next(e for e in contest.entrants if e.recipe.name == board[0]["recipe"])
+        chosen = winner.settled or winner.recipe
+        choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
+        best = AdaptedModel.fit(
+            replace(asker, progress=Aside(progress)),
+            chosen,
+            stream.examples + stream.rest,
+            seed=seed,
+            choice=choice,
+            temperature=winner.temperature,
+            judge=judge,
+            keep=measuring.keep,
+            source=aligned,
+        )
+        if best.model:  # the store is closed below
+            best = best.with_model(best.model.with_store(None) if chosen.tuner else language_model)
+        work = asker.model.work
+        if judge:
+            work = work + judge.model.work
+    finally:
+        store.close()
+    best.save(folder / "best")
+    recorder.write(contest, choice=choosing)
+    write_report(folder)
+    for tracker in trackers:
+        try:
+            tracker(folder)
+        except Exception as error:
+            raise StorageError(
+                f"The run is finished in {folder}, but a tracker could not log it: {type(error).__name__}: {error}. "
+                "The same command logs it again and computes nothing."
+            ) from error
+    return Run(folder, tuple(board), winner.recipe.name, best, work, choosing["in_words"])
+
+
+def _say(progress: Progress, task: Task, asker: Asker, stream: Stream, recipes: Sequence[Recipe]) -> None:
+    """Tell what a user should know before the run."""
+    said = [*task.notes, asker.model.remark]
+    if isinstance(asker.composer, Chat):
+        said.append(f"prompts are in the model's chat template (--layout {asker.composer.record['layout']})")
+        said.append(asker.composer.remark(task))
+    if stream.removed:
+        first = ", ".join(stream.removed[:5])
+        said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")
+    unseen = [label for label in task.labels if label not in {e.output for e in (*stream.examples, *stream.rest)}]
+    if unseen:
+        first = ", ".join(unseen[:5])
+        said.append(
+            f"{len(unseen)} of {len(task.labels)} labels have no example: {first}{', …' if unseen[5:] else ''}; "
+            "recipes that train unlearn these, add examples of them"
+        )
+    for recipe in recipes:
+        if isinstance(recipe.selector, LearningSelector) and (n := recipe.selector.n_known(task)):
+            said.append(
+                f"{recipe.name}: its retriever has learnt from {n} of the {len(task.train)} examples; what is measured "
+                "on these is too good. Hold the task out (`kshot retriever --hold-out`), or let llm-r learn in the run"
+            )
+    for text in said:
+        if text:
+            progress.say(text)
+
+
+def _default_folder(task: Task, model: LanguageModel, identity: dict[str, Any]) -> Path:
+    name = "-".join((task.name, Path(model.name).name, digest(identity)[:8]))
+    return Path("kshot-runs") / re.sub(r"[^\w.-]+", "-", name)  # a task may be called "a/b"
+
+
+def _command(task: str, **settings: object) -> str:
+    """Return how to make the run again in the shell: the settings that were given."""
+    flags: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if value is False:
+            flags.append(f"--no-{flag}")
+        elif value is not None and value is not True:
+            flags += [f"--{flag}", str(value)]
+    return shlex.join(["kshot", "adapt", task, *flags])

@@ -1,0 +1,280 @@
+"""Learning a retriever in stages that survive: each is written into the run's folder when it is done.
+
+A folder holds `manifest.json` (tasks, settings, seed), `scores.sqlite` (every score of the language model once), and
+for each iteration `candidates.jsonl`, `scores.jsonl`, `targets.jsonl` and `retriever/`. A stage that is there is not
+done again; one that was stopped goes on, the scores at the first pack of queries that is not finished.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from kshot.core.errors import UserError
+from kshot.core.models import LanguageModel
+from kshot.core.plugins import configure
+from kshot.core.progress import Progress, Silence
+from kshot.core.types import Task
+from kshot.encoders.encoder import Encoder, fresh_model
+from kshot.evaluators.retrieval import RetrievalScores, evaluate_retrieval
+from kshot.recipes.recipe import parse_recipe
+from kshot.retrieval.candidates import Candidates, check_enough
+from kshot.retrieval.corpus import Item, option_texts, read_pools
+from kshot.retrieval.feedback import one_shot
+from kshot.retrieval.learn import distil, find_candidates, targets
+from kshot.retrieval.retriever_settings import RetrieverSettings
+from kshot.retrieval.saved import fingerprint, save_retriever
+from kshot.store.files import write_json, write_jsonl
+from kshot.store.run_folder import open_run, read_manifest
+from kshot.store.scores import SqliteStore
+from kshot.taskmodel.taskmodel import Asker
+
+MODEL = "model.json"
+
+
+@dataclass(frozen=True)
+class RetrieverRun:
+    """One retriever for many tasks, learnt stage by stage in a folder.
+
+    Attributes:
+        folder: Where the stages are kept.
+        tasks: Their training examples are what is searched; multiple choice is asked without letters.
+        held_out: Names of tasks from which nothing is learnt.
+        settings: How it is learnt.
+        seed: For every random choice.
+        progress: Told of the work.
+
+    Source: Wang, Yang and Wei (2024), LLM-R, https://arxiv.org/abs/2307.07164.
+    """
+
+    folder: Path
+    tasks: tuple[Task, ...]
+    held_out: frozenset[str] = frozenset()
+    settings: RetrieverSettings = RetrieverSettings()
+    seed: int = 0
+    progress: Progress = field(default_factory=Silence)
+
+    @classmethod
+    def start(
+        cls,
+        folder: str | Path,
+        sources: Sequence[str],
+        *,
+        held_out: Sequence[str] = (),
+        settings: RetrieverSettings | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> "RetrieverRun":
+        """Start a run, or open the one that is there.
+
+        Args:
+            folder: New, empty, or a run with the same tasks and settings.
+            sources: Where the tasks are loaded from.
+            held_out: Names of tasks from which nothing is learnt.
+            settings: How it is learnt.
+            seed: For every random choice.
+            progress: Told of the work.
+
+        Raises:
+            UserError: A task that cannot be learnt from, or a folder with another run; the text says what differs.
+        """
+        settings, progress = settings or RetrieverSettings(), progress or Silence()
+        tasks = tuple(option_texts(Task.load(source)) for source in sources)
+        names = [task.name for task in tasks]
+        if unknown := [name for name in held_out if name not in names]:
+            raise UserError(f"--hold-out must name given tasks ({', '.join(names)}); got {', '.join(unknown)}.")
+        if set(held_out) == set(names):
+            raise UserError("A retriever must have a task to learn from; all are held out.")
+        run = cls(Path(folder), tasks, frozenset(held_out), settings, seed, progress)
+        for task in tasks:
+            if pool := run.pools.get(task.name):
+                check_enough(task.name, len(pool), settings)
+                if n := len(task.train) - len(pool):
+                    progress.say(f"{task.name}: {n} repeated examples are left out")
+        places = [source if ":" in source else str(Path(source).resolve()) for source in sources]
+        fingerprints = {task.name: task.fingerprint for task in tasks}
+        about = {"tasks": fingerprints, "held_out": sorted(held_out), "seed": seed, **asdict(settings)}
+        open_run(run.folder, {"kind": "retriever", **about, "sources": places})
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path, *, progress: Progress | None = None) -> "RetrieverRun":
+        """Open a run that `start` has made.
+
+        Raises:
+            UserError: It is none, or its tasks are not what they were.
+        """
+        about = read_manifest(Path(folder))
+        if about.get("kind") != "retriever":
+            raise UserError(f"{folder} must be a run of `kshot retriever`; it is another one.")
+        named = {name: about[name] for name in asdict(RetrieverSettings())}
+        how: dict[str, Any] = {"held_out": about["held_out"], "settings": RetrieverSettings(**named)}
+        return cls.start(folder, about["sources"], seed=about["seed"], progress=progress, **how)
+
+    @cached_property
+    def pools(self) -> dict[str, list[Item]]:
+        """The documents of each task that is learnt from, by its name."""
+        return read_pools([task for task in self.tasks if task.name not in self.held_out])
+
+    def candidates(self, iteration: int = 1) -> list[Candidates]:
+        """Return the candidates of an iteration: of the first by words, of later ones by the retriever before it."""
+
+        def find() -> list[Candidates]:
+            encoder = None if iteration == 1 else self._retriever(iteration - 1)
+            return find_candidates(self.pools, self.settings, seed=self.seed, iteration=iteration, encoder=encoder)
+
+        return self._once(self._file(iteration, "candidates"), find)
+
+    def score(self, model: LanguageModel, iteration: int = 1, *, layout: str = "auto") -> list[Candidates]:
+        """Return the candidates with the language model's one-shot scores.
+
+        Raises:
+            UserError: Another model has scored here, or there are no candidates yet.
+        """
+        file = self._file(iteration, "scores")
+        self._check_model(model)
+        found = self._kept(self._file(iteration, "candidates"), "candidates")
+
+        def ask() -> list[Candidates]:
+            store = SqliteStore(self.folder / "scores.sqlite")
+            keeping = model.with_store(store)
+            askers = {t.name: replace(Asker.for_task(t, keeping, layout), progress=self.progress) for t in self.tasks}
+            try:
+                return one_shot(found, askers)
+            finally:
+                store.close()
+
+        return self._once(file, ask)
+
+    def reward(self, iteration: int = 1) -> list[Candidates]:
+        """Return the candidates with the scores that the retriever learns from, as `settings.target` says.
+
+        Raises:
+            UserError: There are no scores yet, or none can be learnt from.
+        """
+        scored = self._kept(self._file(iteration, "scores"), "score")
+        how: dict[str, Any] = {"seed": self.seed, "progress": self.progress}
+        return self._once(self._file(iteration, "targets"), lambda: targets(scored, self.pools, self.settings, **how))
+
+    def distill(self, iteration: int = 1) -> Path:
+        """Train the retriever on the targets of this iteration and those before it, and return its folder.
+
+        Raises:
+            UserError: There are no targets yet.
+        """
+        folder = self._folder(iteration) / "retriever"
+        if not folder.exists():
+            ranked = [self._kept(self._file(i + 1, "targets"), "reward") for i in range(iteration)]
+            rows = list(chain.from_iterable(ranked))
+            encoder = distil(rows, self.pools, self.settings, seed=self.seed, progress=self.progress)
+            about = {"encoder": self.settings.encoder, "tasks": [t.name for t in self.tasks], "iteration": iteration}
+            about |= {"settings": asdict(self.settings), "seed": self.seed}
+            save_retriever(encoder, folder, about, [fingerprint(row.query) for row in rows])
+        return folder
+
+    def train(self, model: LanguageModel, *, iterations: int = 2, layout: str = "auto") -> Path:
+        """Run all stages of all iterations, and return the folder of the last retriever."""
+        check_iterations(iterations)
+        for iteration in range(1, iterations + 1):
+            self.progress.say(f"iteration {iteration} of {iterations}")
+            self.candidates(iteration)
+            self.score(model, iteration, layout=layout)
+            self.reward(iteration)
+            self.distill(iteration)
+        return self._folder(iterations) / "retriever"
+
+    def evaluate(
+        self, model: LanguageModel, selectors: Sequence[str], *, k: int = 8, limit: int | None = None
+    ) -> list[tuple[Task, str, RetrievalScores]]:
+        """Measure selectors on the tasks' test rows; tasks without any are left out.
+
+        Args:
+            model: Answers.
+            selectors: Names with settings, as "bm25"; "llm-r" alone stands for the retriever of the last iteration.
+            k: Demonstrations.
+            limit: Only the first so many test rows of a task.
+
+        Raises:
+            UserError: No task has test rows, or as `evaluate_retrieval`.
+        """
+        tested = [task for task in self.tasks if task.test]
+        if not tested:
+            raise UserError("evaluate needs test rows; none of the tasks has any.")
+        ours = f"llm-r:retriever={self.folder}"
+        recipes = {name: parse_recipe(ours if name == "llm-r" else name, shots=k) for name in selectors}
+        store = SqliteStore(self.folder / "scores.sqlite")
+        found = []
+        for task in tested:
+            asker = replace(Asker.for_task(task, model.with_store(store)), progress=self.progress)
+            for name, recipe in recipes.items():
+                self.progress.say(f"{task.name}: {name}")
+                rows = evaluate_retrieval(asker, recipe, task.train, task.test[:limit], seed=self.seed)
+                found.append((task, name, rows))
+        store.close()
+        return found
+
+    def _folder(self, iteration: int) -> Path:
+        return self.folder / f"iteration-{iteration}"
+
+    def _file(self, iteration: int, stage: str) -> Path:
+        return self._folder(iteration) / f"{stage}.jsonl"
+
+    def _once(self, file: Path, make: Callable[[], list[Candidates]]) -> list[Candidates]:
+        """Return what a stage has left in its file, or let it make and keep it."""
+        if file.exists():
+            return self._kept(file, file.stem)
+        found = make()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(file, map(_row, found))
+        return found
+
+    def _kept(self, file: Path, verb: str) -> list[Candidates]:
+        if not file.exists():
+            raise UserError(f"{file} is not there yet; run `kshot retriever {verb}` first.")
+        items = {item.key: item for item in chain.from_iterable(self.pools.values())}
+        rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+        return [
+            Candidates(items[row["query"]], tuple(items[key] for key in row["documents"]), tuple(row["scores"]))
+            for row in rows
+        ]
+
+    def _retriever(self, iteration: int) -> Encoder:
+        folder = self._folder(iteration) / "retriever"
+        if not folder.exists():
+            raise UserError(f"{folder} is not there yet; run `kshot retriever distill` first.")
+        return Encoder(fresh_model(str(folder)))
+
+    def _check_model(self, model: LanguageModel) -> None:
+        file = self.folder / MODEL
+        about = {"name": model.name, "fingerprint": model.fingerprint}
+        if not file.exists():
+            write_json(file, about)
+        kept = json.loads(file.read_text("utf-8"))
+        if kept["fingerprint"] != model.fingerprint:
+            raise UserError(
+                f"All scores of a run must be of one model; {self.folder} has those of '{kept['name']}', now "
+                f"'{model.name}'. Give another --out."
+            )
+
+
+def check_iterations(iterations: int) -> None:
+    """Raise a UserError unless there is something to do."""
+    if iterations < 1:
+        raise UserError(f"--iterations must be 1 or more; got {iterations}.")
+
+
+def parse_settings(text: str) -> RetrieverSettings:
+    """Read settings as written on the command line: "candidates=32,lr=1e-4".
+
+    Raises:
+        UserError: An unknown setting, or a value of the wrong type.
+    """
+    pairs = [piece.partition("=") for piece in text.split(",")] if text else []
+    return configure(RetrieverSettings, {k.strip(): v.strip() for k, _, v in pairs}, owner="--settings")
+
+
+def _row(row: Candidates) -> dict[str, Any]:
+    return {"query": row.query.key, "documents": [d.key for d in row.documents], "scores": list(row.scores)}

@@ -1,0 +1,100 @@
+"""Choose demonstrations: for a prompt of one's own, or for another model's API."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kshot.core.errors import UserError
+from kshot.core.gradient_settings import GradientStore
+from kshot.core.methods import Judge
+from kshot.core.models import LanguageModel
+from kshot.core.progress import Progress, Silence
+from kshot.core.types import Example, FloatArray, Task
+from kshot.engine.load_model import load_model
+from kshot.learners.demonstrations import selected
+from kshot.race.stream import make_stream
+from kshot.recipes.recipe import parse_recipe
+from kshot.taskmodel.taskmodel import Asker
+
+
+@dataclass(frozen=True)
+class _NoJudge:
+    """Stands where a language model would have to be asked, but none was given."""
+
+    selector: str
+    task: Task
+    progress: Progress
+
+    def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        raise self._error
+
+    def answer_log_probs(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+        raise self._error
+
+    def gradients(self, examples: Sequence[Example], how: Any, *, seed: int) -> Any:
+        raise self._error
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Keep nothing."""
+
+    @property
+    def _error(self) -> UserError:
+        return UserError(f"The selector '{self.selector}' asks a language model; give --model.")
+
+
+def select(
+    task: Task | str,
+    selector: str,
+    k: int,
+    *,
+    model: LanguageModel | str | None = None,
+    layout: str = "auto",
+    query: Example | str | None = None,
+    seed: int = 0,
+    gradient_store: GradientStore | None = None,
+    progress: Progress | None = None,
+    notes: Callable[[Mapping[str, Any]], None] | None = None,
+) -> list[Example]:
+    """Choose demonstrations from the training examples.
+
+    Args:
+        task: Where the examples come from, or where to load it from; repeated rows are left out.
+        selector: A selector's name with settings, as "random:balanced=true".
+        k: How many, at most as many as there are.
+        model: The language model, or its name, that the selector asks, if it asks one.
+        layout: How that model is prompted, as for `adapt`.
+        query: The input to choose for, where the selector chooses for each query.
+        seed: As for `adapt`: the same seed gives the demonstrations of the adapted model.
+        gradient_store: Where gradients are kept, for selectors that take them.
+        progress: Told of the work that the selector asks for.
+        notes: Called with what the selector says of its choice.
+
+    Returns:
+        The demonstrations in the order of the prompt; the last one stands next to the query.
+
+    Raises:
+        UserError: An unknown selector, `k` out of range, or a per-query selector without a query.
+    """
+    if not isinstance(task, Task):
+        task = Task.load(task)
+    if isinstance(query, str):
+        query = Example(query, "", "query")
+    if isinstance(model, str):
+        model = load_model(model)
+    recipe = parse_recipe(selector, shots=k)
+    stream = make_stream(task, limit=len(task.train), seed=seed)
+    pool = stream.examples
+    if recipe.selector is None:
+        raise UserError(f"--selector must name a selector; '{selector}' shows no demonstrations.")
+    if not 1 <= k <= len(pool):
+        raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
+    if recipe.k != k:
+        raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
+    judge: Judge = _NoJudge(selector, task, progress or Silence())
+    if model:
+        told = {"progress": progress or Silence(), "gradient_store": gradient_store or GradientStore(), "notes": notes}
+        judge = replace(Asker.for_task(task, model, layout), **told)
+    found = selected(recipe, pool, query, judge=judge, seed=seed)
+    if len(found) > k:
+        raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(found)} whatever -k is.")
+    return list(found)

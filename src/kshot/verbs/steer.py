@@ -1,0 +1,54 @@
+"""Find the steering of a task on its own: to look at it, to do arithmetic with it, to use it elsewhere."""
+
+from dataclasses import replace
+
+from kshot.core.errors import UserError
+from kshot.core.models import LanguageModel
+from kshot.core.progress import Progress, Silence
+from kshot.core.steering import Steering
+from kshot.core.types import Task
+from kshot.engine.load_model import load_model
+from kshot.learners.steered import fitted_steering
+from kshot.race.stream import make_stream
+from kshot.recipes.recipe import parse_recipe
+from kshot.taskmodel.taskmodel import Asker
+
+
+def steer(
+    task: Task | str,
+    steerer: str,
+    *,
+    model: LanguageModel | str,
+    layout: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Steering:
+    """Find what to change in a model's activations, from all training examples of a task.
+
+    Args:
+        task: Where the examples come from, or where to load it from; repeated rows are left out.
+        steerer: A steerer's name with settings, as "icv:strength=0.1".
+        model: The language model, or its name.
+        layout: How it is prompted, as for `adapt`.
+        seed: As for `adapt`: the same seed gives the steering of the adapted model.
+        progress: Told of the work.
+
+    Returns:
+        The steering: `model.steered(found)` is the model under it; `-found`, `found + other`, `found.scaled(0.5)`,
+        `kshot.averaged([...])` are others; `found.save(folder)` writes it.
+
+    Raises:
+        UserError: An unknown steerer, or too few examples.
+        ModelError: The model's activations cannot be changed, or its outputs are not numbers under the steering.
+    """
+    task = task if isinstance(task, Task) else Task.load(task)
+    recipe = parse_recipe(steerer, shots=1)
+    if recipe.steerer is None or recipe.tuner or recipe.selector:
+        raise UserError(f"steer needs a steerer alone, as 'icv' or 'soft-injection'; got '{steerer}'.")
+    examples = make_stream(task, limit=len(task.train), seed=seed).examples
+    if len(examples) < recipe.steerer.least:
+        raise UserError(f"'{steerer}' needs at least {recipe.steerer.least} different examples; got {len(examples)}.")
+    subject = Asker.for_task(task, load_model(model) if isinstance(model, str) else model, layout)
+    found = fitted_steering(recipe, examples, replace(subject, progress=progress or Silence()), seed=seed)
+    assert found is not None
+    return found
