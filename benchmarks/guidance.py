@@ -26,7 +26,7 @@ from kshot.core.types import Example, Task
 from kshot.engine.guidance import cosine
 from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
-from kshot.engine.trained import TrainedEngine
+from kshot.engine.trained_model import TrainedEngine
 from kshot.recipes.recipe import parse_recipe
 from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import Asker

@@ -7,7 +7,7 @@ import pytest
 import kshot
 from conftest import labelled_rows, write_task
 from kshot.core.types import Example, Task
-from kshot.export.demonstrations import FORMATS, as_jsonl, as_messages, as_prompt, formatter
+from kshot.export.formats import FORMATS, as_jsonl, as_messages, as_prompt, formatter
 from kshot.prompts.plain import Template
 
 TASK = Task("t", "classification", (), labels=("a", "b"), instruction="Say a or b. {Not} {0}")

@@ -14,7 +14,7 @@ from kshot.core.lessons import Batch, DivergedError, Lesson, Training, TrainingT
 from kshot.core.types import Example, Prompt, ScoreRequest, Segment, Task
 from kshot.engine.guidance import norm
 from kshot.engine.language_model import Engine
-from kshot.engine.trained import TrainedEngine
+from kshot.engine.trained_model import TrainedEngine
 from kshot.engine.training import Trainer
 from kshot.engine.training_rows import TrainingRow
 from kshot.models.hf import Backbone

@@ -20,7 +20,7 @@ from kshot.core.errors import UserError
 from kshot.core.lessons import DivergedError
 from kshot.core.types import Example, Prediction, Query, Task
 from kshot.engine.language_model import Engine
-from kshot.engine.trained import TrainedEngine
+from kshot.engine.trained_model import TrainedEngine
 from kshot.learners.build import make_learner
 from kshot.learners.kept import Keep
 from kshot.learners.settings_race import RacedLearner

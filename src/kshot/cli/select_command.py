@@ -36,7 +36,7 @@ def select(
     from kshot.core.gradient_settings import GradientStore
     from kshot.core.types import Example
     from kshot.engine.load_model import load_model
-    from kshot.export.demonstrations import check_fits, formatter
+    from kshot.export.formats import check_fits, formatter
     from kshot.store.files import write_text
     from kshot.verbs.select import select as run_select
 

@@ -172,7 +172,7 @@ class Engine:
         Raises:
             ModelError: It is steered.
         """
-        from kshot.engine.trained import TrainedEngine
+        from kshot.engine.trained_model import TrainedEngine
 
         self._check_bare()
 
