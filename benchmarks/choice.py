@@ -31,7 +31,7 @@ from kshot.race.second_look import second_look
 from kshot.race.stream import Stream, make_stream
 from kshot.recipes.recipe import Recipe, parse_recipe
 from kshot.store.files import write_text
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 TASKS = (
     "classification/trec",
@@ -98,7 +98,7 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     stream = make_stream(whole, limit=N, seed=unit.seed)
     test = whole.test[: N_TEST_OPEN if whole.is_open else N_TEST]
     task = replace(whole, train=stream.examples, test=test)
-    asker = Asker.for_task(task, load_model(model))
+    asker = TaskModel.for_task(task, load_model(model))
     recipes = [parse_recipe(name, shots=SHOTS) for name in RECIPES[unit.group]]
     return [_Measured(unit, task, stream, asker, recipe).row() for recipe in recipes if recipe.suits(task)]
 
@@ -110,7 +110,7 @@ class _Measured:
     unit: Unit
     task: Task
     stream: Stream
-    asker: Asker
+    asker: TaskModel
     recipe: Recipe
 
     def row(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from kshot.engine.load_model import load_model
 from kshot.engine.trained_model import TrainedEngine
 from kshot.recipes.recipe import parse_recipe
 from kshot.store.files import write_json, write_text
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 TASKS, SHOTS, SEEDS = ("classification/sst2", "classification/trec"), (4, 16), (0,)
 STEPS, BATCH, N_TEST, N_HELD_OUT, EVERY = 16, 8, 50, 12, 8
@@ -50,7 +50,7 @@ def measure(task_name: str, shots: int, seed: int, way: str, data: str, model: s
     assert isinstance(base, Engine)
     assert recipe.training is not None
     engine = TrainedEngine(base, recipe.training, seed=seed)
-    asker = Asker.for_task(task, engine)
+    asker = TaskModel.for_task(task, engine)
     texts = {e.id: asker.training_text(Lesson((), e)) for e in (*support, *held_out)}
     logs, alignment, began = [], [], time.perf_counter()
     for step in range(STEPS):

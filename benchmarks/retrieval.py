@@ -29,7 +29,7 @@ from kshot.retrieval.learn import distil, targets
 from kshot.retrieval.saved import fingerprint, save_retriever
 from kshot.store.files import write_json, write_text
 from kshot.store.scores import SqliteStore
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 K = 8
 BASELINES = ("random:fresh=true", "bm25", "dense")
@@ -127,7 +127,7 @@ def measure(unit: Unit, data: str, model: str, folder: Path) -> dict[str, Any]:
     """Measure a selector on a task's test rows."""
     task = task_of(data, unit.task)
     store = SqliteStore(folder / f"{task.name}.sqlite")
-    asker = Asker.for_task(task, load_model(model).with_store(store))
+    asker = TaskModel.for_task(task, load_model(model).with_store(store))
     name = unit.what
     if name.startswith("llm-r-"):
         name = f"llm-r:retriever={folder_of(name.removeprefix('llm-r-'), folder)}"

@@ -15,7 +15,7 @@ from kshot.retrieval.corpus import Item, option_texts, read_pools
 from kshot.retrieval.feedback import one_shot
 from kshot.retrieval.learn import find_candidates
 from kshot.retrieval.retriever_settings import RetrieverSettings
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 TASKS = {  # by the paper's categories, and one that it lacks
     "qa/nq_open": "close QA",
@@ -66,7 +66,7 @@ def score(task: Task, model: LanguageModel, retriever: Path | None) -> list[dict
     """Score a task's candidates, found by words, or by the retriever in a folder; return rows."""
     encoder = load_encoder(str(retriever)) if retriever else None
     found = find_candidates(read_pools([task]), SETTINGS, seed=SEED, iteration=1 + bool(retriever), encoder=encoder)
-    return as_rows(one_shot(found, {task.name: Asker.for_task(task, model)}))
+    return as_rows(one_shot(found, {task.name: TaskModel.for_task(task, model)}))
 
 
 def kept(file: Path, pool: Sequence[Item]) -> list[Candidates]:

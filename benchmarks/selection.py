@@ -29,7 +29,7 @@ from kshot.learners.demonstrations import chosen, fitted
 from kshot.race.stream import make_stream
 from kshot.recipes.recipe import parse_recipe
 from kshot.store.files import write_json, write_text
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 TASKS = (
     "classification/trec",
@@ -162,8 +162,8 @@ def measure(unit: Unit, data: str) -> list[dict[str, Any]]:
     pool, rest = stream.examples[:POOL], stream.examples[POOL:]
     queries = (rest if unit.layer == "0-variants" else whole.test)[: unit.n_test]
     task = replace(whole, train=pool, test=queries)
-    asker = Asker.for_task(task, loaded(unit.answerer))
-    judge = asker if unit.chooser == unit.answerer else Asker.for_task(task, loaded(unit.chooser))
+    asker = TaskModel.for_task(task, loaded(unit.answerer))
+    judge = asker if unit.chooser == unit.answerer else TaskModel.for_task(task, loaded(unit.chooser))
     folder = KEPT / "gradients" / unit.chooser / unit.task.replace("/", "-")
     notes: list[Any] = []
     judge = replace(judge, gradient_store=GradientStore(folder), notes=notes.append)
@@ -178,7 +178,7 @@ def measure(unit: Unit, data: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _measured(name: str, k: int, unit: Unit, task: Task, asker: Asker, judge: Asker) -> dict[str, Any]:
+def _measured(name: str, k: int, unit: Unit, task: Task, asker: TaskModel, judge: TaskModel) -> dict[str, Any]:
     """Return the row of the set that a method chooses, or of a method that chooses for each query."""
     pool = task.train
     recipe = parse_recipe("random" if name.startswith("draw-") else name, shots=k)
@@ -193,7 +193,7 @@ def _measured(name: str, k: int, unit: Unit, task: Task, asker: Asker, judge: As
     return measured_row(task, learner.predict(queries), about)
 
 
-def _set(name: str, k: int, recipe: Any, pool: Sequence[Example], judge: Asker) -> tuple[Example, ...]:
+def _set(name: str, k: int, recipe: Any, pool: Sequence[Example], judge: TaskModel) -> tuple[Example, ...]:
     """Return what is shown for the whole task, in the selector's order."""
     if name.startswith("draw-"):
         return tuple(pool[i] for i in generator(0, name).permutation(len(pool))[:k])

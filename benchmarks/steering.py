@@ -29,7 +29,7 @@ from kshot.methods.steerers.task_embedding import task_embedding
 from kshot.race.stream import make_stream
 from kshot.recipes.recipe import parse_recipe
 from kshot.store.files import write_json, write_text
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 FUNCTIONS = (
     "antonym", "country_capital", "choose_middle_of_5", "english_french", "person_sport", "ii_sum", "singular_plural",
@@ -111,11 +111,11 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _asker(name: str, seed: int, data: str, model: Any) -> tuple[Asker, Any]:
+def _asker(name: str, seed: int, data: str, model: Any) -> tuple[TaskModel, Any]:
     whole = Task.load(f"{data}/{name}")
     stream = make_stream(whole, limit=N_TRAIN, seed=seed)
     task = replace(whole, train=stream.examples, test=whole.test[:N_TEST])
-    return Asker.for_task(task, model), stream
+    return TaskModel.for_task(task, model), stream
 
 
 def _row(adapted: AdaptedModel, unit: Unit, name: str) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _short(vectors: np.ndarray) -> list[float]:
     return [round(float(v), 3) for v in drawn @ flat / 16]
 
 
-def _transfer(unit: Unit, asker: Asker, places: Path, data: str) -> list[dict[str, Any]]:
+def _transfer(unit: Unit, asker: TaskModel, places: Path, data: str) -> list[dict[str, Any]]:
     """Return the bits of test rows under the soft injection of each task, and without any."""
     steerings, tasks = [Steering(())], [f"functions/{t}" for t in FUNCTIONS]
     for source in tasks:

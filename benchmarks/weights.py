@@ -30,7 +30,7 @@ from kshot.measures.samples import sample_row, summarise
 from kshot.race.stream import Stream, make_stream
 from kshot.recipes.recipe import parse_recipe
 from kshot.store.files import write_json, write_text
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 TASKS = (
     "classification/trec",
@@ -97,7 +97,7 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     whole = Task.load(f"{data}/{unit.task}")
     stream = make_stream(whole, limit=unit.n, seed=unit.seed)
     task = replace(whole, train=stream.examples, test=whole.test[:N_TEST])
-    asker = Asker.for_task(task, load_model(model))
+    asker = TaskModel.for_task(task, load_model(model))
     rows, best = [], None
     for name in unit.recipes:
         row, adapted = _measure_recipe(name, unit, task, stream, asker)
@@ -116,7 +116,7 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
 
 
 def _measure_recipe(
-    name: str, unit: Unit, task: Task, stream: Stream, asker: Asker
+    name: str, unit: Unit, task: Task, stream: Stream, asker: TaskModel
 ) -> tuple[dict[str, Any], AdaptedModel | None]:
     began = time.perf_counter()
     recipe = parse_recipe(name, shots=1)

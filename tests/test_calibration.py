@@ -18,7 +18,7 @@ from kshot.measures.probabilities import UNIFORM_SHARE
 from kshot.models.scripted import ScriptedModel
 from kshot.race.stream import make_stream
 from kshot.recipes.recipe import CALIBRATIONS, parse_recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 LABELS = ("animal", "food", "tool")
 EXAMPLES = tuple(Example(row["input"], row["output"], f"e{i}") for i, row in enumerate(labelled_rows(30)))
@@ -250,7 +250,7 @@ def test_a_run_is_calibrated_on_its_past_alone(tmp_path):
 def rows_of(name, model, task, queries):
     """Return what a recipe predicts for queries, and how far its progress came."""
     told = []
-    learner = make_learner(parse_recipe(name, shots=3), task, Asker.for_task(task, model), seed=0)
+    learner = make_learner(parse_recipe(name, shots=3), task, TaskModel.for_task(task, model), seed=0)
     predictions = learner.predict(queries, progress=told.append)
     return predictions, told
 
@@ -411,7 +411,7 @@ def test_best_of_n_is_judged_without_temperature(tiny):
 
 def test_a_saved_temperature_is_not_the_recipes_to_change(tmp_path):
     """An adapted model saved with a temperature keeps it, and so do copies of it."""
-    asker = Asker.for_task(TASK, Boastful())
+    asker = TaskModel.for_task(TASK, Boastful())
     adapted = AdaptedModel.fit(asker, parse_recipe("random", shots=3), EXAMPLES, seed=0, choice={}, temperature=4.0)
     adapted.save(tmp_path / "a")
     again = kshot.load(tmp_path / "a", model=Boastful())

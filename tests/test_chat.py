@@ -19,7 +19,7 @@ from kshot.models.tiny import tiny_backbone
 from kshot.prompts.chat import Chat, composer_for
 from kshot.prompts.fitting import prompt_tokens
 from kshot.prompts.plain import Template
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 # Templates in the shape of the originals
 LLAMA3 = """{{- bos_token }}
@@ -578,7 +578,7 @@ def test_packed_scores_of_chats_equal_plain_ones_and_share_their_beginning(shape
 def test_an_answer_is_generated_up_to_the_terminator(shape):
     name, engine, tokenizer = shape
     task = Task("t", "generation", tuple(DEMOS), instruction="Go on.")
-    asker = Asker.for_task(task, engine)
+    asker = TaskModel.for_task(task, engine)
     prompt, _ = asker.prompt(DEMOS, QUERY)
     allowed = tuple(map(asker.composer.answer, ("tech", "technical", "sport")))
     (chosen,) = engine.generate([GenerateRequest(prompt, 1, allowed=allowed)])
@@ -625,7 +625,7 @@ def test_the_real_model_answers_as_with_transformers(smollm2):
     task = Task("capitals", "generation", (Example("France", "Paris", "a"),), instruction="Name the capital.")
     demos = (*task.train, Example("Japan", "Tokyo", "b"))
     queries = [Example(c, "", c) for c in ("Italy", "Spain", "Norway", "the country where I was born, in a poem")]
-    asker = Asker.for_task(task, smollm2)
+    asker = TaskModel.for_task(task, smollm2)
     prompts = [asker.prompt(demos, q)[0] for q in queries]
     backbone = smollm2.backbone
     for prompt, found in zip(prompts, asker.generate(prompts), strict=True):

@@ -13,7 +13,7 @@ from kshot.core.types import Task
 from kshot.models.scripted import ScriptedModel
 from kshot.recipes.recipe import known_recipes, parse_recipe
 from kshot.store.scores import SqliteStore
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 BOARD = {
     "recipe",
@@ -516,7 +516,7 @@ def test_whatever_is_saved_answers_the_same_in_a_new_process(words_task, run_pro
     inputs = [e.input for e in task.test[:3]]
     folders, before = [], []
     for learnt in (task, written):
-        asker = Asker.for_task(learnt, tiny)
+        asker = TaskModel.for_task(learnt, tiny)
         for name in names:
             recipe = parse_recipe(name, shots=6)
             if not recipe.suits(learnt):

@@ -47,14 +47,14 @@ def test_the_selector_of_the_docs_works(tmp_path):
     from kshot.learners.build import make_learner
     from kshot.models.scripted import ScriptedModel
     from kshot.recipes.recipe import parse_recipes
-    from kshot.taskmodel.taskmodel import Asker
+    from kshot.taskmodel.taskmodel import TaskModel
 
     file = tmp_path / "mine.py"
     file.write_text(python_blocks("docs/extending.md")[0])
     pool = [Example("long " * n, "ab"[n % 2], f"e{n}") for n in (3, 1, 2)]
     task = Task("t", "classification", tuple(pool), labels=("a", "b"))
     (recipe,) = parse_recipes(f"{file}:Shortest:reverse=true", shots=1)
-    learner = make_learner(recipe, task, Asker.for_task(task, ScriptedModel()), seed=0)
+    learner = make_learner(recipe, task, TaskModel.for_task(task, ScriptedModel()), seed=0)
     (prediction,) = learner.predict([Query(pool[0], pool[1:])])
     assert prediction.demonstrations == ("e2",)
 

@@ -16,7 +16,7 @@ from kshot.methods.selectors.gradient_matching import PAPER, GradientMatching
 from kshot.methods.selectors.less import Less, influences
 from kshot.methods.selectors.matching import match
 from kshot.recipes.recipe import parse_recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 POOL = tuple(Example(f"the {w} number {i}", label, f"e{i}") for i, (w, label) in enumerate(
     (w, label) for w, label in zip(["cat", "axe", "dog", "saw", "cow", "file"] * 2, ["animal", "tool"] * 6, strict=True)
@@ -35,7 +35,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def chosen(selector, model, k: int = 4, pool=POOL) -> tuple[list[int], list]:
     notes = []
-    judge = Asker(**{**vars(Asker.for_task(TASK, model)), "notes": notes.append})
+    judge = TaskModel(**{**vars(TaskModel.for_task(TASK, model)), "notes": notes.append})
     return selector.fit(pool, judge=judge, rng=rng()).select(None, k, rng=rng()), notes
 
 
@@ -44,7 +44,7 @@ def test_the_choice_is_that_of_the_search_over_the_models_gradients(tiny):
     indices, (note,) = chosen(selector, tiny)
     seed = int(rng().integers(2**32))
     how = GradientSettings(epochs=1, snapshots=2)
-    rows = Asker.for_task(TASK, tiny).gradients(POOL, how, seed=seed)
+    rows = TaskModel.for_task(TASK, tiny).gradients(POOL, how, seed=seed)
     found = match(rows, 4, n_blocks=2)
     assert indices == list(found.indices)
     assert {k: note[k] for k in ("selector", "k", "n_pool")} == {"selector": "gradient-matching", "k": 4, "n_pool": 12}
@@ -193,7 +193,7 @@ def test_less_takes_those_with_the_most_influence_the_best_last(tiny):
     for of in ("lora", "prefix", "last-block"):
         selector = Less(of=of, epochs=1, snapshots=1)
         indices, _ = chosen(selector, tiny, 3)
-        judge = Asker.for_task(TASK, tiny)
+        judge = TaskModel.for_task(TASK, tiny)
         seed = int(rng().integers(2**32))
         how = GradientSettings(**{f.name: getattr(selector, f.name) for f in fields(GradientSettings)})
         gradients = judge.gradients(POOL, how, seed=seed)

@@ -22,7 +22,7 @@ from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
 from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 GEMMA3 = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16, "query_pre_attn_scalar": 8}
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}
@@ -59,12 +59,12 @@ def llama() -> Engine:
     return engine()
 
 
-def asker(model: Engine, folder: Path | None = None, *, rebuild: bool = False) -> Asker:
-    return replace(Asker.for_task(TASK, model), gradient_store=GradientStore(folder, rebuild))
+def asker(model: Engine, folder: Path | None = None, *, rebuild: bool = False) -> TaskModel:
+    return replace(TaskModel.for_task(TASK, model), gradient_store=GradientStore(folder, rebuild))
 
 
 def rows_of(model: Engine, examples=EXAMPLES) -> list[TrainingRow]:
-    made = Asker.for_task(TASK, model)
+    made = TaskModel.for_task(TASK, model)
     return [model.training_row(made.training_text(Lesson((), e))) for e in examples]
 
 
@@ -397,7 +397,7 @@ def test_an_answer_without_tokens(llama):
 
 def test_a_model_without_weights():
     with pytest.raises(UserError, match="'scripted' has none. Name one with --selector-model"):
-        Asker.for_task(TASK, ScriptedModel()).gradients(EXAMPLES, GradientSettings(), seed=0)
+        TaskModel.for_task(TASK, ScriptedModel()).gradients(EXAMPLES, GradientSettings(), seed=0)
     with pytest.raises(ModelError, match="give another --selector-model"):
         ScriptedModel().gradients([], GradientSettings(), seed=0)
 

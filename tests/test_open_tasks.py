@@ -25,7 +25,7 @@ from kshot.prompts.plain import Template
 from kshot.race.halving import slices
 from kshot.race.stream import make_stream
 from kshot.recipes.recipe import known_recipes, parse_recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 KINDS = ("generation", "qa", "math", "parsing")
 METRIC = {"generation": "exact_match", "qa": "exact_match", "math": "exact_match_number", "parsing": "exact_match"}
@@ -224,7 +224,7 @@ def test_predict_counts_what_it_does():
     """Of inputs without an output nothing is scored; their texts are what counts."""
     told = []
     task = made(10)
-    run_asker = Asker.for_task(task, ScriptedModel())
+    run_asker = TaskModel.for_task(task, ScriptedModel())
     learner = make_learner(parse_recipe("zero-shot", shots=2), task, run_asker, seed=0)
     mixed = [task.train[0], replace(task.train[1], output=""), replace(task.train[2], output="")]
     learner.predict([Query(e, (), wants_text=True) for e in mixed], progress=told.append)
@@ -280,8 +280,8 @@ def test_which_texts_are_written(n, some):
 def predictions(name, stream, task, model, *, seed=0):
     queries = [Query(e, stream[:i], wants_text=i % 3 > 0) for i, e in enumerate(stream)]
     recipe = parse_recipe(name, shots=3)
-    judge = Asker.for_task(task, kshot.load_model("tiny")) if recipe.selector_needs else None
-    found = make_learner(recipe, task, Asker.for_task(task, model), seed=seed, judge=judge).predict(queries)
+    judge = TaskModel.for_task(task, kshot.load_model("tiny")) if recipe.selector_needs else None
+    found = make_learner(recipe, task, TaskModel.for_task(task, model), seed=seed, judge=judge).predict(queries)
     return [replace(p, seconds=0, fit_seconds=0) for p in found]
 
 
@@ -330,7 +330,7 @@ def test_the_bits_do_rest_on_the_own_output():
 def test_bits_and_texts_are_the_models_own(name):
     """Answer and terminator are scored; the text ends before the terminator."""
     task, tiny = made(8), kshot.load_model("tiny")
-    asker = Asker.for_task(task, tiny)
+    asker = TaskModel.for_task(task, tiny)
     known = {e.id: e for e in task.train}
     for query, found in zip(task.train, predictions(name, task.train, task, tiny), strict=True):
         prompt = Template().compose(task, [known[i] for i in found.demonstrations], query)
@@ -346,11 +346,11 @@ def test_bits_and_texts_are_the_models_own(name):
 def test_the_most_tokens_of_an_answer_are_a_quarter_more_than_those_of_the_longest_known():
     tiny = kshot.load_model("tiny")
     longest = max(len(f" {e.output}\n\n".encode()) for e in made(12).train)
-    assert Asker.for_task(made(12), tiny).answer_tokens == longest + longest // 4 + 8
+    assert TaskModel.for_task(made(12), tiny).answer_tokens == longest + longest // 4 + 8
     short = replace(made(4), train=(Example("a", "b", "1"), Example("c", "d", "2")))
-    assert Asker.for_task(short, tiny).answer_tokens == 16
+    assert TaskModel.for_task(short, tiny).answer_tokens == 16
     long = replace(short, train=(*short.train, Example("e", "f" * 900, "3")))
-    assert Asker.for_task(long, tiny).answer_tokens == 1024
+    assert TaskModel.for_task(long, tiny).answer_tokens == 1024
 
 
 class Said(Silence):
@@ -439,7 +439,7 @@ def test_a_dry_run_counts_scores_and_texts(no_network, run_cli, tmp_path):
     texts = [ScoreRequest(prompts[i], ("\n",)) if i in WITH_TEXT else None for i in range(N)]
     n_scored = sum(tiny.forward_tokens(requests[i:j]) for i, j in slices(N))
     n_read = sum(tiny.forward_tokens([t for t in texts[i:j] if t]) for i, j in slices(N))
-    n_written = len(WITH_TEXT) * Asker.for_task(loaded, tiny).answer_tokens
+    n_written = len(WITH_TEXT) * TaskModel.for_task(loaded, tiny).answer_tokens
     n_tokens = n_scored + n_read + n_written
     assert zero["minutes"] == pytest.approx(n_tokens / 100 / 60)
     del zero["minutes"]

@@ -20,7 +20,7 @@ from kshot.methods import orders as order
 from kshot.methods.orders import AS_SELECTED, ORDERS, ZeroShotBits, check_order
 from kshot.recipes.recipe import parse_recipe
 from kshot.retrieval.lexical import LexicalIndex
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 WORDS = ("who", "painted", "the", "moon", "far", "")
 QUERY = Example("who painted the moon", "", id="q")
@@ -190,7 +190,7 @@ def test_the_selectors_model_orders_a_stream_and_is_asked_once_for_each_example(
     task, model = Task.load(words_task), kshot.load_model("tiny")
     judge = Judge(model)
     name += f"{',' if ':' in name else ':'}order=most-confident-last"
-    learner = make_learner(parse_recipe(name, shots=4), task, Asker.for_task(task, model), seed=1, judge=judge)
+    learner = make_learner(parse_recipe(name, shots=4), task, TaskModel.for_task(task, model), seed=1, judge=judge)
     stream = task.train[:12]
     predictions = learner.predict([Query(e, stream[:i]) for i, e in enumerate(stream)])
     assert all(by_bits(p.demonstrations) for p in predictions)
@@ -204,7 +204,7 @@ def test_an_adapted_model_keeps_the_order(words_task, tmp_path, monkeypatch, nam
     task, model = Task.load(words_task), kshot.load_model("tiny")
     judge = Judge(model)
     recipe = parse_recipe(f"{name}{',' if ':' in name else ':'}order=most-confident-last", shots=4)
-    adapted = AdaptedModel.fit(Asker.for_task(task, model), recipe, task.train[:12], seed=1, choice={}, judge=judge)
+    adapted = AdaptedModel.fit(TaskModel.for_task(task, model), recipe, task.train[:12], seed=1, choice={}, judge=judge)
     per_query = recipe.selector.per_query
     assert len(set(judge.asked)) == len(judge.asked)
     assert set(judge.asked) >= {e.id for e in adapted.pool}
@@ -213,7 +213,7 @@ def test_an_adapted_model_keeps_the_order(words_task, tmp_path, monkeypatch, nam
     inputs = [e.input for e in task.test]
     adapted.save(tmp_path / "model")
     # Nobody is asked from here on, though the judge is not saved
-    monkeypatch.setattr(Asker, "code_lengths", lambda *_: pytest.fail("the bits are known"))
+    monkeypatch.setattr(TaskModel, "code_lengths", lambda *_: pytest.fail("the bits are known"))
     loaded = kshot.load(tmp_path / "model", model=model)
     found = [[(p.demonstrations, p.probs) for p in a.predictions(inputs)] for a in (adapted, loaded)]
     assert found[0] == found[1]
@@ -227,7 +227,7 @@ def test_an_adapted_model_keeps_the_order(words_task, tmp_path, monkeypatch, nam
 
 def test_select_orders_by_the_bits_of_the_model_it_is_given(words_task):
     task, model = Task.load(words_task), kshot.load_model("tiny")
-    asker = Asker.for_task(task, model)
+    asker = TaskModel.for_task(task, model)
     for name, query in (("random", None), ("bm25", "which goat?")):
         plain = kshot.select(task, name, 6, query=query)
         got = kshot.select(task, f"{name}:order=most-confident-last", 6, query=query, model=model)

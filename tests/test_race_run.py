@@ -17,7 +17,7 @@ from kshot.core.types import Task
 from kshot.race.second_look import other_draws, second_look
 from kshot.recipes.recipe import parse_recipe
 from kshot.store.run_folder import RESULTS
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.prepare import prepare
 
 N = 72
@@ -228,7 +228,7 @@ def test_settings_of_the_choice_come_from_a_file_too(run_cli, words_task, tmp_pa
 @pytest.fixture(scope="module")
 def parts(task, tiny):
     stream, _ = prepare(task, recipes="random", shots=6, limit=48)
-    return Asker.for_task(task, tiny), stream.examples, stream.rest
+    return TaskModel.for_task(task, tiny), stream.examples, stream.rest
 
 
 @pytest.mark.parametrize("name", ["random", "diverse", "bm25", "majority", "tfidf-lr", "random:order=shuffled"])

@@ -21,7 +21,7 @@ from kshot.methods.tuners import TUNERS
 from kshot.models.scripted import ScriptedModel
 from kshot.race.stream import make_stream
 from kshot.recipes.recipe import known_recipes, parse_recipes
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 NOUNS = {"sport": ["goal", "match", "team", "cup"], "tech": ["chip", "phone", "code", "web"], "food": ["bread", "soup"]}
 
@@ -50,8 +50,8 @@ TINY = kshot.load_model("tiny")
 def predict(name: str, stream: tuple[Example, ...], *, seed: int = 0):
     (recipe,) = parse_recipes(name + QUICK.get(name, ""), shots=4)
     model = TINY if name in (*TUNERS, *STEERERS) else ScriptedModel()
-    judge = Asker.for_task(TASK, TINY) if name in GRADIENTS else None
-    learner = make_learner(recipe, TASK, Asker.for_task(TASK, model), seed=seed, judge=judge)
+    judge = TaskModel.for_task(TASK, TINY) if name in GRADIENTS else None
+    learner = make_learner(recipe, TASK, TaskModel.for_task(TASK, model), seed=seed, judge=judge)
     return learner.predict([Query(e, stream[:i]) for i, e in enumerate(stream)])
 
 
@@ -174,7 +174,7 @@ def test_a_model_without_scores_is_refused_before_any_work():
     (recipe,) = parse_recipes("bm25", shots=4)
     assert recipe.needs == {Capability.SCORE}
     with pytest.raises(UserError, match="'bm25' needs a model that can score; give another --model"):
-        make_learner(recipe, TASK, Asker.for_task(TASK, Mute()), seed=0)
+        make_learner(recipe, TASK, TaskModel.for_task(TASK, Mute()), seed=0)
 
 
 def test_the_stream_is_shuffled_by_seed_deduplicated_and_limited():

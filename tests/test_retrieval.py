@@ -21,7 +21,7 @@ from kshot.retrieval.feedback import PENALTY, one_shot, standardised, with_rules
 from kshot.retrieval.groups import groups, usable
 from kshot.retrieval.learn import find_candidates, learn, reward_scores
 from kshot.retrieval.retriever_settings import RetrieverSettings
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 SMALL = RetrieverSettings(queries=100, candidates=8, depth=20, label_rule=True)
 
@@ -96,7 +96,7 @@ def test_options_leave_the_input_and_their_text_is_the_answer():
 def test_scores_equal_a_plain_pass_a_token_on_average():
     t = task(8)
     model = load_model("tiny")
-    asker = Asker.for_task(t, model)
+    asker = TaskModel.for_task(t, model)
     pool = read_pool(t)
     rows = [Candidates(pool[i], tuple(pool[j] for j in range(8) if j != i)) for i in range(3)]
     found = one_shot(rows, {"t": asker})
@@ -117,19 +117,19 @@ def test_a_candidate_is_read_once_for_all_queries_that_drew_it():
     model = load_model("tiny")
     pool = read_pool(t)
     rows = [Candidates(pool[i], (pool[8],)) for i in range(8)]
-    one_shot(rows, {"t": Asker.for_task(t, model)})
+    one_shot(rows, {"t": TaskModel.for_task(t, model)})
     together = model.work.tokens
     shared = model.count_tokens(f"Text: {pool[8].query}\nLabel: a\n\n")
     model = load_model("tiny")
     for row in rows:
-        one_shot([row], {"t": Asker.for_task(t, model)})
+        one_shot([row], {"t": TaskModel.for_task(t, model)})
     assert model.work.tokens - together >= 7 * shared
 
 
 def test_a_demonstration_that_does_not_fit_is_left_out_and_the_answer_stays():
     long = Example("long " * 2000, "a", "long")
     t = Task("t", "classification", (long, Example("short", "b", "short")), labels=("a", "b"))
-    asker = Asker.for_task(t, load_model("tiny"))
+    asker = TaskModel.for_task(t, load_model("tiny"))
     behind, alone = asker.answer_log_probs([(long,), ()], [t.train[1]] * 2)
     assert behind == alone
     assert behind < 0

@@ -21,7 +21,7 @@ from kshot.methods.selectors.llm_r import LlmR
 from kshot.models.scripted import ScriptedModel
 from kshot.recipes.recipe import parse_recipe
 from kshot.reports.retrieval_table import by_category
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.retriever import RetrieverRun, parse_settings
 
 
@@ -267,7 +267,7 @@ def test_along_a_stream_it_learns_from_the_past_alone_whenever_that_has_doubled(
     examples = tuple(Example(f"text {i}", "ab"[i % 2], str(i)) for i in range(9))
     task = Task("t", "classification", examples, labels=("a", "b"))
     recipe = replace(parse_recipe("llm-r:k=2", shots=2), selector=Learning())
-    learner = make_learner(recipe, task, Asker.for_task(task, ScriptedModel()), seed=0)
+    learner = make_learner(recipe, task, TaskModel.for_task(task, ScriptedModel()), seed=0)
     learner.predict([Query(e, examples[:i]) for i, e in enumerate(examples)])
     assert lessons == [1, -1, 2, -2, -3, 4, -4, -5, -6, -7, 8, -8]
 

@@ -30,7 +30,7 @@ from kshot.methods.selectors.random import Random
 from kshot.models.scripted import ScriptedModel
 from kshot.recipes.recipe import parse_recipe
 from kshot.retrieval.lexical import LexicalIndex, words
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 TEXTS = [
     "Who painted the ceiling ?",
@@ -405,6 +405,6 @@ def test_pasts_that_end_alike_are_searched_apart():
     shared = [example("some words"), example("the last one")]
     pasts = [(example("moon"), *shared), (example("sun"), *shared)]
     task = Task("t", "classification", tuple(shared), labels=("a", "b"))
-    learner = make_learner(parse_recipe("bm25:k=1", shots=1), task, Asker.for_task(task, ScriptedModel()), seed=0)
+    learner = make_learner(parse_recipe("bm25:k=1", shots=1), task, TaskModel.for_task(task, ScriptedModel()), seed=0)
     found = learner.predict([Query(example(text), past) for text in ("the sun", "the moon") for past in pasts])
     assert [p.demonstrations for p in found] == [("the last one",), ("sun",), ("moon",), ("the last one",)]

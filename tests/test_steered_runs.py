@@ -23,7 +23,7 @@ from kshot.models.tiny import tiny_backbone
 from kshot.race.stream import make_stream
 from kshot.recipes.recipe import describe_recipes, parse_recipe, parse_recipes
 from kshot.store.scores import SqliteStore
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.plan import plan
 
 SMALL = "soft-injection:prompts=2,shots=2,steps=4,every=2"
@@ -35,8 +35,8 @@ def words(n: int = 12) -> Task:
     return Task("words", "classification", rows, labels=("animal", "food", "tool"))
 
 
-def asker(seed: int = 0) -> Asker:
-    return Asker.for_task(words(), Engine(tiny_backbone(seed=seed)))
+def asker(seed: int = 0) -> TaskModel:
+    return TaskModel.for_task(words(), Engine(tiny_backbone(seed=seed)))
 
 
 def stream(examples) -> list[Query]:
@@ -177,7 +177,7 @@ def test_a_dry_run_counts_what_a_run_runs(folder, tmp_path):
     names = ("icv", SMALL, "function-vector:prompts=2,shots=2,heads=2", "icv:selector=random,k=2")
     for row, name in zip(plan(task, model, recipes=",".join(names), shots=2), names, strict=True):
         before = model.work.tokens
-        make_learner(parse_recipe(name, shots=2), task, Asker.for_task(task, model), seed=0).predict(
+        make_learner(parse_recipe(name, shots=2), task, TaskModel.for_task(task, model), seed=0).predict(
             make_stream(task, limit=300, seed=0).queries()
         )
         assert row["forward_tokens"] == pytest.approx(model.work.tokens - before, rel=0.25)

@@ -31,7 +31,7 @@ from kshot.methods.steerers.soft_injection import SoftInjection
 from kshot.models.hooks import steered, turned
 from kshot.models.tiny import tiny_backbone
 from kshot.recipes.recipe import parse_recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 # Grouped queries everywhere but in GPT-2; in Gemma's shape a head is wider than width / heads
 SHAPES = {
@@ -351,8 +351,8 @@ def words_task(n: int = 12, kind: str = "classification") -> Task:
     return Task("words", kind, rows, labels=("yes", "no") if kind == "classification" else ())
 
 
-def asker(architecture: str = "llama", **kind) -> Asker:
-    return Asker.for_task(words_task(**kind), Engine(tiny_backbone(architecture, settings=SHAPES[architecture])))
+def asker(architecture: str = "llama", **kind) -> TaskModel:
+    return TaskModel.for_task(words_task(**kind), Engine(tiny_backbone(architecture, settings=SHAPES[architecture])))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
@@ -378,7 +378,7 @@ def test_gates_are_all_that_is_trained(architecture):
     assert (subject.code_lengths([()] * 4, subject.task.train[:4]) == plain).all()
 
 
-def _mean_loss(subject: Asker, steering: Steering) -> np.ndarray:
+def _mean_loss(subject: TaskModel, steering: Steering) -> np.ndarray:
     """The mean loss over all tokens of four answers, by scoring."""
     examples = subject.task.train[:4]
     answers = [subject.composer.answer(e.output) for e in examples]

@@ -20,7 +20,7 @@ from kshot.engine.training_rows import TrainingRow
 from kshot.models.hf import Backbone
 from kshot.models.tiny import ByteTokenizer, tiny_backbone
 from kshot.store.scores import SqliteStore
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 GEMMA3 = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16, "query_pre_attn_scalar": 8}
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}
@@ -46,7 +46,7 @@ def llama() -> Engine:
 
 
 def text(model: Engine, *examples: Example, last_only: bool = False) -> TrainingText:
-    return Asker.for_task(TASK, model).training_text(Lesson(examples[:-1], examples[-1], last_only))
+    return TaskModel.for_task(TASK, model).training_text(Lesson(examples[:-1], examples[-1], last_only))
 
 
 def batch(model: Engine, n: int = 0) -> Batch:

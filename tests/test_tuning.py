@@ -29,7 +29,7 @@ from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
 from kshot.recipes.recipe import parse_recipes
 from kshot.store.scores import SqliteStore
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 from test_chat import SHAPES, chat_engine, chat_tokenizer
 
 STREAM = tuple(Example(row["input"], row["output"], f"e{i}") for i, row in enumerate(labelled_rows(8)))
@@ -38,11 +38,11 @@ TASK = Task("words", "classification", STREAM, labels=("animal", "food", "tool")
 
 
 @pytest.fixture(scope="module")
-def asker() -> Asker:
-    return Asker.for_task(TASK, Engine(tiny_backbone()))
+def asker() -> TaskModel:
+    return TaskModel.for_task(TASK, Engine(tiny_backbone()))
 
 
-def run(text: str, asker: Asker, queries=QUERIES, *, seed: int = 0, keep: Keep | None = None):
+def run(text: str, asker: TaskModel, queries=QUERIES, *, seed: int = 0, keep: Keep | None = None):
     """Return a learner that has predicted the queries, and the predictions."""
     (recipe,) = parse_recipes(text, shots=3)
     learner = TunedLearner(recipe, asker, asker, seed, keep=keep)
@@ -58,11 +58,11 @@ def lessons(monkeypatch):
     """Every lesson that is learnt, as (ids of the demonstrations, id of the target, whether the last answer alone)."""
     taught = []
 
-    def spy(self, lesson, write=Asker.training_text):
+    def spy(self, lesson, write=TaskModel.training_text):
         taught.append(([e.id for e in lesson.demonstrations], lesson.target.id, lesson.last_only))
         return write(self, lesson)
 
-    monkeypatch.setattr(Asker, "training_text", spy)
+    monkeypatch.setattr(TaskModel, "training_text", spy)
     return taught
 
 
@@ -138,7 +138,7 @@ def test_a_prediction_is_made_before_its_example_is_learnt(asker, name):
     for i in (0, 1, 4, 7):
         other, _ = run(name, asker, [])
         other.learn(STREAM[:i])
-        alone = Asker.for_task(TASK, other.model)
+        alone = TaskModel.for_task(TASK, other.model)
         prompt, _ = alone.prompt([e for d in predictions[i].demonstrations for e in STREAM if e.id == d], STREAM[i])
         assert tuple(alone.score([prompt], [TASK.labels])[0]) == predictions[i].log_probs
     assert other.model.fingerprint == one.model.fingerprint

@@ -29,7 +29,7 @@ from kshot.measures.samples import primary_metric, sample_row, summarise
 from kshot.methods.orders import MOST_CONFIDENT_LAST, ZeroShotBits
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.inputs import under_own_names
 from kshot.tasks.validate import duplicate_key
 
@@ -59,7 +59,7 @@ class AdaptedModel:
         task: Task,
         recipe: Recipe,
         pool: Sequence[Example],
-        asker: Asker | None,
+        asker: TaskModel | None,
         *,
         seed: int,
         choice: Mapping[str, Any],
@@ -87,14 +87,14 @@ class AdaptedModel:
     @classmethod
     def fit(
         cls,
-        asker: Asker,
+        asker: TaskModel,
         recipe: Recipe,
         examples: Sequence[Example],
         *,
         seed: int,
         choice: Mapping[str, Any],
         temperature: float = 1.0,
-        judge: Asker | None = None,
+        judge: TaskModel | None = None,
         keep: Keep | None = None,
         source: Source | None = None,
     ) -> "AdaptedModel":

@@ -13,7 +13,7 @@ from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
 from kshot.engine.language_model import Engine
 from kshot.models.white_box import load_white_box
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 N_POOL, N_QUERIES, N_CANDIDATES, N_TOKENS, N_NAIVE = 200, 200, 16, 40, 24
 
@@ -32,7 +32,7 @@ def run(model: str = "demo") -> dict[str, float]:
     pool = [example(i) for i in range(N_POOL)]
     task = Task("random words", "classification", tuple(pool), labels=labels)
     engine = Engine(backbone)
-    asker = Asker.for_task(task, engine)
+    asker = TaskModel.for_task(task, engine)
     queries, shown = [], []
     for i in range(N_QUERIES):
         others = [j for j in lots.permutation(N_POOL) if j != i][:N_CANDIDATES]

@@ -13,7 +13,7 @@ from kshot.learners.demonstrations import chosen, fitted
 from kshot.measures.metrics import row_score
 from kshot.measures.samples import measured, primary_metric
 from kshot.recipes.recipe import Recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.validate import without_duplicates
 
 TOP, RANKED, RECALL_QUERIES = 3, 32, 50
@@ -56,7 +56,7 @@ class RetrievalScores:
 
 
 def evaluate_retrieval(
-    asker: Asker, recipe: Recipe, pool: Sequence[Example], queries: Sequence[Example], *, seed: int
+    asker: TaskModel, recipe: Recipe, pool: Sequence[Example], queries: Sequence[Example], *, seed: int
 ) -> RetrievalScores:
     """Measure what a per-query selector retrieves from a pool for queries with known answers.
 
@@ -109,14 +109,14 @@ def evaluate_retrieval(
     )
 
 
-def _one_shot(asker: Asker, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+def _one_shot(asker: TaskModel, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
     """Return log-probabilities behind each demonstration alone, `[n_queries, n_shown]`."""
     pairs = [(demo, query) for demos, query in zip(shown, queries, strict=True) for demo in demos]
     values = asker.answer_log_probs([(demo,) for demo, _ in pairs], [query for _, query in pairs])
     return values.reshape(len(queries), -1)
 
 
-def _answers(asker: Asker, prompts: Sequence[Prompt], queries: Sequence[Example]) -> list[str]:
+def _answers(asker: TaskModel, prompts: Sequence[Prompt], queries: Sequence[Example]) -> list[str]:
     asker.progress.begin("answering", len(prompts))
     if asker.task.is_open:
         return [g.text.strip() for g in asker.generate(prompts, progress=asker.progress.advance)]

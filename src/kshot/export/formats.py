@@ -8,7 +8,7 @@ from kshot.core.models import LanguageModel, Messages
 from kshot.core.types import Example, Prompt, Task
 from kshot.prompts.chat import Chat
 from kshot.prompts.plain import Template
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 def check_fits(task: Task, chosen: Sequence[Example], model: LanguageModel, *, layout: str = "auto") -> int:
@@ -18,7 +18,7 @@ def check_fits(task: Task, chosen: Sequence[Example], model: LanguageModel, *, l
         UserError: They leave no room for the task's longest input.
     """
     longest = max(task.train, key=lambda e: model.count_tokens(e.input) + model.count_tokens(e.context or ""))
-    prompt, dropped = Asker.for_task(task, model, layout).prompt(chosen, longest)
+    prompt, dropped = TaskModel.for_task(task, model, layout).prompt(chosen, longest)
     if dropped:
         raise UserError(
             f"The demonstrations and an input must fit the model's {model.max_tokens} tokens; {dropped} of "

@@ -11,10 +11,12 @@ from kshot.learners.settings_race import RacedLearner
 from kshot.learners.steered import SteeredLearner
 from kshot.learners.trained import Source, TunedLearner
 from kshot.recipes.recipe import Recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 
-def lacking(recipe: Recipe, task: Task, asker: Asker | None, judge: Asker | None = None) -> frozenset[Capability]:
+def lacking(
+    recipe: Recipe, task: Task, asker: TaskModel | None, judge: TaskModel | None = None
+) -> frozenset[Capability]:
     """Return what a recipe needs on this task and the model, or the one that its selector asks, cannot do."""
     needs = recipe.needs | ({Capability.GENERATE} if task.is_open and recipe.needs else set())
     asked = judge or asker
@@ -26,10 +28,10 @@ def lacking(recipe: Recipe, task: Task, asker: Asker | None, judge: Asker | None
 def make_learner(
     recipe: Recipe,
     task: Task,
-    asker: Asker | None,
+    asker: TaskModel | None,
     *,
     seed: int,
-    judge: Asker | None = None,
+    judge: TaskModel | None = None,
     keep: Keep | None = None,
     source: Source | None = None,
 ) -> Learner:
@@ -63,10 +65,10 @@ def make_learner(
 
 def tuned_learner(
     recipe: Recipe,
-    asker: Asker,
+    asker: TaskModel,
     *,
     seed: int,
-    judge: Asker | None = None,
+    judge: TaskModel | None = None,
     keep: Keep | None = None,
     source: Source | None = None,
 ) -> RacedLearner:

@@ -16,7 +16,7 @@ from kshot.measures.probabilities import normalised
 from kshot.methods.orders import ZeroShotBits
 from kshot.prompts.fitting import prompt_tokens
 from kshot.recipes.recipe import Recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 CONTENT_FREE = ("N/A", "[MASK]", "")  # inputs without content, of Zhao et al. (2021)
 
@@ -38,8 +38,8 @@ class PromptLearner:
     """Shows demonstrations chosen from the past and reads the answers' log-probabilities."""
 
     recipe: Recipe
-    asker: Asker
-    judge: Asker
+    asker: TaskModel
+    judge: TaskModel
     seed: int
     _selector: Any = None  # fitted on `_pool`
     _for_all: list[int] | None = None  # what a task-level selector has chosen from it

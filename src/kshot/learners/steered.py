@@ -14,12 +14,12 @@ from kshot.core.steering import Steering
 from kshot.core.types import Example, Prediction, Query
 from kshot.learners.prompted import PromptLearner
 from kshot.recipes.recipe import Recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 MOST_TRIED = 8  # answers that are looked at
 
 
-def fitted_steering(recipe: Recipe, known: Sequence[Example], subject: Asker, *, seed: int) -> Steering | None:
+def fitted_steering(recipe: Recipe, known: Sequence[Example], subject: TaskModel, *, seed: int) -> Steering | None:
     """Return the steering that a recipe finds in examples; None where it has no steerer, or they are too few.
 
     Raises:
@@ -32,7 +32,7 @@ def fitted_steering(recipe: Recipe, known: Sequence[Example], subject: Asker, *,
     return found
 
 
-def check_outputs(name: str, steering: Steering, examples: Sequence[Example], subject: Asker) -> None:
+def check_outputs(name: str, steering: Steering, examples: Sequence[Example], subject: TaskModel) -> None:
     """Look at what a steered model says, and tell where the texts that it writes only repeat themselves.
 
     Raises:
@@ -69,8 +69,8 @@ class SteeredLearner:
     """A recipe with a steerer: prompts as its other parts make them, to a model that is steered."""
 
     recipe: Recipe
-    asker: Asker
-    judge: Asker
+    asker: TaskModel
+    judge: TaskModel
     seed: int
 
     def __post_init__(self):

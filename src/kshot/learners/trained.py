@@ -28,7 +28,7 @@ from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder, write_jsonl
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 SECONDS_BETWEEN_STATES = 20.0
 MOST_SUPPORT = 32  # examples in the anchor of guidance
@@ -38,7 +38,7 @@ MOST_SUPPORT = 32  # examples in the anchor of guidance
 class Source:
     """Another task whose gradients guide."""
 
-    asker: Asker
+    asker: TaskModel
     examples: tuple[Example, ...]
 
     @property
@@ -62,8 +62,8 @@ class TunedLearner:
     def __init__(
         self,
         recipe: Recipe,
-        asker: Asker,
-        judge: Asker,
+        asker: TaskModel,
+        judge: TaskModel,
         seed: int,
         *,
         keep: Keep | None = None,

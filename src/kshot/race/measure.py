@@ -33,7 +33,7 @@ from kshot.race.second_look import N_DRAWS, other_draws, second_look
 from kshot.race.stream import Stream
 from kshot.recipes.recipe import Recipe
 from kshot.store.scores import SqliteStore
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass
@@ -41,8 +41,8 @@ class Measuring:
     """What all recipes of a run are measured with."""
 
     task: Task
-    asker: Asker
-    judge: Asker | None
+    asker: TaskModel
+    judge: TaskModel | None
     source: Source | None
     stream: Stream
     store: SqliteStore
@@ -214,7 +214,7 @@ class Measuring:
         self.store.put_predictions(key, [asdict(p) for p in predictions])
         return predictions
 
-    def _judge(self) -> Asker:
+    def _judge(self) -> TaskModel:
         return replace(self.judge or self.asker, progress=Aside(self.progress, self._advance))
 
     def _tuned(self, entrant: Entrant, start: int, stop: int) -> Sequence[Prediction]:

@@ -15,7 +15,7 @@ from kshot.race.stream import Stream
 from kshot.race.words import compare_all, in_words
 from kshot.store.files import write_json, write_jsonl
 from kshot.store.run_folder import RESULTS, UNFINISHED
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "numpy", "scikit-learn")
 
@@ -28,7 +28,7 @@ class PromptBook:
     the others: behind demonstrations that stay, a prompt takes a few bytes.
     """
 
-    asker: Asker
+    asker: TaskModel
     stream: Stream
     segments: dict[tuple[str, str], int] = field(default_factory=dict)
     rows: dict[str, list[list[int]]] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Recorder:
 
     folder: Path
     task: Task
-    asker: Asker
+    asker: TaskModel
     stream: Stream
     identity: Mapping[str, Any]
     repeat: str

@@ -15,14 +15,14 @@ from kshot.learners.build import make_learner
 from kshot.learners.demonstrations import selected, showing_all
 from kshot.methods.selectors.all_past import AllPast
 from kshot.recipes.recipe import Recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 FOLDS, LEAST = 10, 16
 N_DRAWS, MOST_ASKED = 4, 32
 
 
 def second_look(
-    recipe: Recipe, asker: Asker, stream: Sequence[Example], rest: Sequence[Example], *, seed: int
+    recipe: Recipe, asker: TaskModel, stream: Sequence[Example], rest: Sequence[Example], *, seed: int
 ) -> tuple[Learner, list[Query]] | None:
     """Return a learner and what to ask it; None where there is nothing honest to ask, or nothing new.
 
@@ -55,7 +55,7 @@ def second_look(
 
 
 def other_draws(
-    recipe: Recipe, asker: Asker, stream: Sequence[Example], rest: Sequence[Example], *, seed: int
+    recipe: Recipe, asker: TaskModel, stream: Sequence[Example], rest: Sequence[Example], *, seed: int
 ) -> list[tuple[Learner, list[Query]]]:
     """Return prompts with other demonstrations, each also in the opposite order, and what to ask all of them.
 

@@ -7,10 +7,10 @@ from itertools import count
 
 from kshot.core.seeding import generator
 from kshot.core.types import Example, ScoreRequest
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 
-def tokens_per_second(asker: Asker, examples: Sequence[Example], shots: int, *, seconds: float = 3.0) -> float:
+def tokens_per_second(asker: TaskModel, examples: Sequence[Example], shots: int, *, seconds: float = 3.0) -> float:
     """Measure how fast this machine reads prompts of a task, for about so many seconds.
 
     Args:

@@ -33,7 +33,7 @@ LEAST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 16, 1024
 
 
 @dataclass(frozen=True)
-class Asker:
+class TaskModel:
     """A language model and the wording of a task.
 
     Attributes:
@@ -52,8 +52,8 @@ class Asker:
     notes: Callable[[Mapping[str, Any]], None] | None = None
 
     @classmethod
-    def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "Asker":
-        """Return an asker in a layout (`composer_for`).
+    def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "TaskModel":
+        """Return it in a layout (`composer_for`).
 
         The most tokens that a generated answer may have are 8 and a quarter more than those of the longest output of
         train, within 16..1024: known in advance, as labels are, and the same for every recipe and all along the stream.
@@ -180,8 +180,8 @@ class Asker:
         """The fingerprint of the model without a steering."""
         return self._steerable.unsteered
 
-    def steered(self, steering: Steering) -> "Asker":
-        """Return the asker of the same model with changed activations."""
+    def steered(self, steering: Steering) -> "TaskModel":
+        """Return the task model of the same model with changed activations."""
         return replace(self, model=self._steerable.steered(steering))
 
     def texts_at_end(self, texts: Sequence[str], site: str) -> NDArray[np.float32]:

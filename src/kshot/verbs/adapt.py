@@ -32,7 +32,7 @@ from kshot.recipes.recipe import Recipe
 from kshot.reports.html import write_report
 from kshot.store.run_folder import open_run
 from kshot.store.scores import SqliteStore
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.prepare import DEFAULT_LIMIT, check_choice, check_model, prepare
 
 Tracker = Callable[[Path], None]  # called with the folder of a finished run
@@ -135,9 +135,9 @@ def adapt(
     )
     language_model = load_model(model) if isinstance(model, str) else model
     judge_model = load_model(selector_model) if isinstance(selector_model, str) else selector_model
-    asker = Asker.for_task(task, language_model, layout)
-    judge = Asker.for_task(task, judge_model) if judge_model else None
-    aligned = Source(Asker.for_task(source, language_model, layout), source.train) if source else None
+    asker = TaskModel.for_task(task, language_model, layout)
+    judge = TaskModel.for_task(task, judge_model) if judge_model else None
+    aligned = Source(TaskModel.for_task(source, language_model, layout), source.train) if source else None
     check_model(task, stream, chosen_recipes, asker, judge, is_named="all" not in recipes)
     identity = {
         "task": task.fingerprint,
@@ -204,7 +204,7 @@ def adapt(
     return Run(folder, tuple(board), winner.recipe.name, best, work, choosing["in_words"])
 
 
-def _say(progress: Progress, task: Task, asker: Asker, stream: Stream, recipes: Sequence[Recipe]) -> None:
+def _say(progress: Progress, task: Task, asker: TaskModel, stream: Stream, recipes: Sequence[Recipe]) -> None:
     """Tell what a user should know before the run."""
     said = [*task.notes, asker.model.remark]
     if isinstance(asker.composer, Chat):

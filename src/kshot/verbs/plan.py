@@ -11,7 +11,7 @@ from kshot.learners.build import lacking, make_learner
 from kshot.learners.trained import Source
 from kshot.race.halving import slices
 from kshot.race.speed import tokens_per_second
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.prepare import DEFAULT_LIMIT, check_model, prepare
 
 
@@ -38,16 +38,16 @@ def plan(
     stream, chosen_recipes = prepare(
         task, recipes=recipes, shots=shots, seed=seed, limit=limit, with_source=source is not None
     )
-    asker = Asker.for_task(task, model, layout)
-    judge_asker = Asker.for_task(task, selector_model) if selector_model else None
+    asker = TaskModel.for_task(task, model, layout)
+    judge_asker = TaskModel.for_task(task, selector_model) if selector_model else None
     check_model(task, stream, chosen_recipes, asker, judge_asker, is_named="all" not in recipes)
     rows = []
     for recipe in chosen_recipes:
         counting, judging = Counting(model), Counting(selector_model) if selector_model else None
         can_run = recipe.suits(task) and not lacking(recipe, task, asker, judge_asker)
         if can_run and recipe.needs and not recipe.missing_package:
-            judge = Asker.for_task(task, judging) if judging else None
-            aligned = Source(Asker.for_task(source, counting, layout), source.train) if source else None
+            judge = TaskModel.for_task(task, judging) if judging else None
+            aligned = Source(TaskModel.for_task(source, counting, layout), source.train) if source else None
             learner = make_learner(recipe, task, replace(asker, model=counting), seed=seed, judge=judge, source=aligned)
             for start, stop in slices(len(stream.examples)):
                 learner.predict(stream.queries()[start:stop])

@@ -11,7 +11,7 @@ from kshot.measures.samples import check_metrics, primary_metric
 from kshot.race.ranking import CHOOSE_BY, PREFER
 from kshot.race.stream import Stream, make_stream
 from kshot.recipes.recipe import Recipe, parse_recipes
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 DEFAULT_SHOTS, DEFAULT_LIMIT = 16, 300
 
@@ -75,8 +75,8 @@ def check_model(
     task: Task,
     stream: Stream,
     recipes: Sequence[Recipe],
-    asker: Asker,
-    judge: Asker | None = None,
+    asker: TaskModel,
+    judge: TaskModel | None = None,
     *,
     is_named: bool = True,
 ) -> None:

@@ -30,7 +30,7 @@ from kshot.retrieval.saved import fingerprint, save_retriever
 from kshot.store.files import write_json, write_jsonl
 from kshot.store.run_folder import open_run, read_manifest
 from kshot.store.scores import SqliteStore
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 MODEL = "model.json"
 
@@ -141,7 +141,9 @@ class RetrieverRun:
         def ask() -> list[Candidates]:
             store = SqliteStore(self.folder / "scores.sqlite")
             keeping = model.with_store(store)
-            askers = {t.name: replace(Asker.for_task(t, keeping, layout), progress=self.progress) for t in self.tasks}
+            askers = {
+                t.name: replace(TaskModel.for_task(t, keeping, layout), progress=self.progress) for t in self.tasks
+            }
             try:
                 return one_shot(found, askers)
             finally:
@@ -208,7 +210,7 @@ class RetrieverRun:
         store = SqliteStore(self.folder / "scores.sqlite")
         found = []
         for task in tested:
-            asker = replace(Asker.for_task(task, model.with_store(store)), progress=self.progress)
+            asker = replace(TaskModel.for_task(task, model.with_store(store)), progress=self.progress)
             for name, recipe in recipes.items():
                 self.progress.say(f"{task.name}: {name}")
                 rows = evaluate_retrieval(asker, recipe, task.train, task.test[:limit], seed=self.seed)

@@ -14,7 +14,7 @@ from kshot.engine.load_model import load_model
 from kshot.learners.demonstrations import selected
 from kshot.race.stream import make_stream
 from kshot.recipes.recipe import parse_recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def select(
     judge: Judge = _NoJudge(selector, task, progress or Silence())
     if model:
         told = {"progress": progress or Silence(), "gradient_store": gradient_store or GradientStore(), "notes": notes}
-        judge = replace(Asker.for_task(task, model, layout), **told)
+        judge = replace(TaskModel.for_task(task, model, layout), **told)
     found = selected(recipe, pool, query, judge=judge, seed=seed)
     if len(found) > k:
         raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(found)} whatever -k is.")

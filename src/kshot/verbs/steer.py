@@ -11,7 +11,7 @@ from kshot.engine.load_model import load_model
 from kshot.learners.steered import fitted_steering
 from kshot.race.stream import make_stream
 from kshot.recipes.recipe import parse_recipe
-from kshot.taskmodel.taskmodel import Asker
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 def steer(
@@ -48,7 +48,7 @@ def steer(
     examples = make_stream(task, limit=len(task.train), seed=seed).examples
     if len(examples) < recipe.steerer.least:
         raise UserError(f"'{steerer}' needs at least {recipe.steerer.least} different examples; got {len(examples)}.")
-    subject = Asker.for_task(task, load_model(model) if isinstance(model, str) else model, layout)
+    subject = TaskModel.for_task(task, load_model(model) if isinstance(model, str) else model, layout)
     found = fitted_steering(recipe, examples, replace(subject, progress=progress or Silence()), seed=seed)
     assert found is not None
     return found
