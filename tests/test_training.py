@@ -45,8 +45,8 @@ def llama() -> Engine:
     return Engine(backbone())
 
 
-def text(model: Engine, *examples: Example, last_only: bool = False) -> TrainingText:
-    return TaskModel.for_task(TASK, model).training_text(Lesson(examples[:-1], examples[-1], last_only))
+def text(model: Engine, *examples: Example, learnt: str = "answers") -> TrainingText:
+    return TaskModel.for_task(TASK, model).training_text(Lesson(examples[:-1], examples[-1], learnt))
 
 
 def batch(model: Engine, n: int = 0) -> Batch:
@@ -101,12 +101,12 @@ def scores(model: Engine) -> bytes:
     return np.concatenate(model.score(REQUESTS)).tobytes()
 
 
-@pytest.mark.parametrize("last_only", [False, True])
-def test_exactly_the_answers_and_their_terminators_are_learnt(llama, last_only):
+@pytest.mark.parametrize("learnt", ["answers", "last"])
+def test_exactly_the_answers_and_their_terminators_are_learnt(llama, learnt):
     model = trained(llama)
-    lesson = text(model, *EXAMPLES[:4], last_only=last_only)
+    lesson = text(model, *EXAMPLES[:4], learnt=learnt)
     (row,) = rows(model, [lesson])
-    answers = [f" {e.output}\n\n" for e in EXAMPLES[:4]][-1 if last_only else 0 :]
+    answers = [f" {e.output}\n\n" for e in EXAMPLES[:4]][-1 if learnt == "last" else 0 :]
     assert llama.backbone.detokenise([row.ids[i] for i in row.supervised]) == "".join(answers)
     assert len(row.supervised) == sum(len(a.encode()) for a in answers)
     assert llama.backbone.detokenise(row.ids) == lesson.prompt.text
@@ -117,8 +117,9 @@ def test_exactly_the_answers_and_their_terminators_are_learnt(llama, last_only):
 def answer_losses(model: TrainedEngine, *examples: Example) -> list[float]:
     """The loss of each answer of a text, as the loop computes it."""
     encoded = model.encode(text(model, *examples).prompt)
-    with model._weights.active(), torch.no_grad():
-        return [float(model._trainer._loss([TrainingRow(encoded.ids, tuple(range(*s)))])) for s in encoded.answer_spans]
+    of = [TrainingRow(encoded.ids, tuple(range(*span))) for span in encoded.answer_spans]
+    with model._weights.active():
+        return [model._trainer.gradient([row]).loss_nats for row in of]
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -142,8 +143,8 @@ def test_the_loss_is_that_of_the_answers_scored_one_by_one(name):
     at = [i for i, s in enumerate(prompt.segments) if s.role == "answer"]
     asked = [ScoreRequest(Prompt(prompt.segments[:i]), (prompt.segments[i].text,)) for i in at]
     expected = [-float(values[0]) for values in model.score(asked)]
-    for last_only, wanted in ((False, sum(expected)), (True, expected[-1])):
-        (row,) = rows(model, [TrainingText(prompt, last_only)])
+    for learnt, wanted in (("answers", sum(expected)), ("last", expected[-1])):
+        (row,) = rows(model, [TrainingText(prompt, learnt)])
         assert gradient(model, [row])[1] * len(row.supervised) == pytest.approx(wanted, abs=1e-4 * len(expected))
 
 

@@ -55,11 +55,11 @@ def in_bytes(one: TunedLearner) -> list[bytes]:
 
 @pytest.fixture
 def lessons(monkeypatch):
-    """Every lesson that is learnt, as (ids of the demonstrations, id of the target, whether the last answer alone)."""
+    """Every lesson that is learnt, as (ids of the demonstrations, id of the target, what is learnt)."""
     taught = []
 
     def spy(self, lesson, write=TaskModel.training_text):
-        taught.append(([e.id for e in lesson.demonstrations], lesson.target.id, lesson.last_only))
+        taught.append(([e.id for e in lesson.demonstrations], lesson.target.id, lesson.learnt))
         return write(self, lesson)
 
     monkeypatch.setattr(TaskModel, "training_text", spy)
@@ -87,9 +87,7 @@ def test_nothing_of_the_future_is_shown_or_learnt(asker, lessons, steps):
         assert len(p.demonstrations) == len(set(p.demonstrations)) == min(3, i)
         assert set(p.demonstrations) <= ids(i)
     assert len(lessons) == steps * (len(STREAM) - 1)  # the last one is predicted, not yet learnt
-    assert all(
-        (target, last_only) == (STREAM[j // steps].id, False) for j, (_, target, last_only) in enumerate(lessons)
-    )
+    assert all((target, learnt) == (STREAM[j // steps].id, "answers") for j, (_, target, learnt) in enumerate(lessons))
     one.learn(STREAM)
     assert len(lessons) == len(one.log) == one.model._trainer.n_steps == steps * len(STREAM)
     done = [(row["n"], row["example"], row["step"]) for row in one.log]
@@ -99,7 +97,7 @@ def test_nothing_of_the_future_is_shown_or_learnt(asker, lessons, steps):
 def test_fixed_demonstrations_are_the_first_of_the_stream(asker, lessons):
     _, predictions = run("icl+ft:k=2,fixed=true,target=current,lr=1e-3,steps=1", asker)
     assert [list(p.demonstrations) for p in predictions] == [[e.id for e in STREAM[: min(2, i)]] for i in range(8)]
-    assert lessons == [([e.id for e in STREAM[: min(2, i)]], e.id, False) for i, e in enumerate(STREAM[:7])]
+    assert lessons == [([e.id for e in STREAM[: min(2, i)]], e.id, "answers") for i, e in enumerate(STREAM[:7])]
 
 
 @pytest.mark.parametrize("name", ["icl+ft:k=2", "fine-tune:batch=3"])
@@ -122,7 +120,7 @@ def test_what_a_step_learns(asker, lessons, name, target):
 
 def test_the_last_answer_alone_is_learnt_where_it_is_asked(asker, lessons):
     one, predictions = run("icl+ft:k=2,loss=last,reuse=true,lr=1e-2,steps=2", asker)
-    assert {last_only for *_, last_only in lessons} == {True}
+    assert {learnt for *_, learnt in lessons} == {"last"}
     for i, p in enumerate(predictions[:7]):
         first, second = one.log[2 * i], one.log[2 * i + 1]
         assert lessons[2 * i][0] == list(p.demonstrations)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from math import isfinite
 
 from kshot.core.errors import ModelError, UserError
+from kshot.core.objective_settings import Answers, ObjectiveSettings
 from kshot.core.types import Example, Prompt
 
 WEIGHTS, OPTIMISERS = ("lora", "full"), ("adamw", "adafactor")
 REFERENCES, BACKENDS, ALIGNMENTS = ("anchor", "ema"), ("fd", "exact", "surgery"), ("none", "gate", "pcgrad")
+LEARNT = ("answers", "last")
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,55 @@ class Lesson:
     Attributes:
         demonstrations: In the order of the prompt.
         target: The example that stands last, with its answer.
-        last_only: Only the target's answer is learnt; otherwise every answer is.
+        learnt: "answers" learns every answer of the text, "last" the target's alone.
+        weight: How much it counts in the mean over a step.
+        teacher: The demonstrations that the teacher is shown before the same target; None: there is no teacher.
+        rejected: An answer that is to become less probable than the target's; None: there is none.
     """
 
     demonstrations: tuple[Example, ...]
     target: Example
-    last_only: bool = False
+    learnt: str = "answers"
+    weight: float = 1.0
+    teacher: tuple[Example, ...] | None = None
+    rejected: str | None = None
+
+    def __post_init__(self):
+        _check_taught(self.learnt, self.weight)
+        if self.rejected == self.target.output:
+            raise UserError(
+                f"rejected must be another answer than the target's; got '{self.rejected}' for both (example "
+                f"'{self.target.id}'). Leave the lesson out."
+            )
 
 
 @dataclass(frozen=True)
 class TrainingText:
-    """A lesson in words: a prompt that ends with the target's answer."""
+    """A lesson in words: a prompt that ends with the target's answer.
+
+    Attributes:
+        prompt: Ends with the target's answer.
+        learnt: As in `Lesson`.
+        weight: As in `Lesson`.
+        teacher: What the teacher reads; ends with the same answer.
+        rejected: The same prompt with another answer.
+    """
 
     prompt: Prompt
-    last_only: bool = False
+    learnt: str = "answers"
+    weight: float = 1.0
+    teacher: Prompt | None = None
+    rejected: Prompt | None = None
+
+    def __post_init__(self):
+        _check_taught(self.learnt, self.weight)
+
+
+def _check_taught(learnt: str, weight: float) -> None:
+    if learnt not in LEARNT:
+        raise UserError(f"learnt must be one of {', '.join(LEARNT)}; got '{learnt}'.")
+    if not (isfinite(weight) and weight > 0):
+        raise UserError(f"weight must be a number above 0; got {weight}.")
 
 
 @dataclass(frozen=True)
@@ -100,8 +137,8 @@ class StepLog:
     """What a step of training reports.
 
     Attributes:
-        loss_nats: Mean over the supervised tokens, before the step.
-        tokens: Tokens run forward and backward, those of guidance included.
+        loss_nats: What the objective makes small, before the step; of answers the mean over the supervised tokens.
+        tokens: Tokens run forward and backward, those of guidance included, and a third of those run forward alone.
         supervised: Tokens of answers that were learnt.
         norm: Of the gradient, before clipping.
         cosine_to_last: Between this gradient and that of the step before; None at first.
@@ -129,14 +166,16 @@ class Batch:
     """What one step learns.
 
     Attributes:
-        texts: The loss is the mean over all their supervised tokens.
-        support: Texts whose gradient is the anchor; needed by that reference alone.
-        source: Texts of the source task; needed by `align` alone.
+        texts: What the objective is about.
+        support: Texts whose answers' gradient is the anchor; needed by that reference alone.
+        source: Texts of the source task, whose answers are learnt; needed by `align` alone.
+        objective: What is made small over `texts`.
     """
 
     texts: Sequence[TrainingText]
     support: Sequence[TrainingText] = ()
     source: Sequence[TrainingText] = ()
+    objective: ObjectiveSettings = Answers()
 
 
 class DivergedError(ModelError):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kshot.core.gradient_settings import GradientSettings
 from kshot.core.lessons import Lesson, StepLog
 from kshot.core.models import Activations, Gated
+from kshot.core.objective_settings import ObjectiveSettings
 from kshot.core.progress import Progress
 from kshot.core.steering import Steering
 from kshot.core.types import (
@@ -144,6 +145,11 @@ class Tuner(Protocol):
 
     `steps` is the number of steps for each example, `k` the demonstrations in a training text.
     """
+
+    @property
+    def objective(self) -> ObjectiveSettings:
+        """What is made small over the lessons."""
+        ...
 
     @property
     def steps(self) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD, GradientSettings, GradientStore
 from kshot.core.lessons import Batch, StepLog, Training, TrainingText
 from kshot.core.models import LanguageModel, SteerableModel, TrainableModel
+from kshot.core.objective_settings import step_tokens
 from kshot.core.steering import Shape, Steering
 from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
 from kshot.prompts.fitting import prompt_tokens
@@ -37,9 +38,15 @@ class Counting:
 
     def learn(self, batch: Batch) -> StepLog:
         """Count a step; its tokens are in the log, from which the learner counts them."""
-        texts = (*batch.texts, *batch.support, *batch.source)
+
+        def length(prompt: Prompt | None) -> int:
+            return prompt_tokens(prompt, self) if prompt else 0
+
+        lengths = [(length(t.prompt), length(t.teacher), length(t.rejected)) for t in batch.texts]
+        n_tokens = step_tokens(batch.objective.reads, lengths)
+        n_tokens += sum(length(text.prompt) for text in (*batch.support, *batch.source))
         self.steps += 1
-        return StepLog(0.0, sum(prompt_tokens(text.prompt, self) for text in texts), 0, 0.0)
+        return StepLog(0.0, n_tokens, 0, 0.0)
 
     def gradients(
         self,

@@ -1,6 +1,7 @@
 """From requests to token ids, segment by segment, with what must hold for the model to take them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kshot.core.errors import UserError
 from kshot.core.lessons import TrainingText
@@ -37,7 +38,7 @@ class Encoder:
     def training_row(
         self, text: TrainingText, *, marked: bool = False, first_token: bool = False, among: Sequence[str] = ()
     ) -> TrainingRow:
-        """Turn a text to be learnt into token ids and the positions that are learnt.
+        """Turn a text to be learnt, with what its teacher reads and what is rejected, into rows.
 
         Args:
             text: The text.
@@ -49,13 +50,27 @@ class Encoder:
         Raises:
             UserError: It is too long for the model, or has no answer.
         """
-        encoded = self.prompt(text.prompt)
+        row = self._row(text.prompt, text.learnt, marked=marked, first_token=first_token, among=among)
+        teacher = self._row(text.teacher, "last") if text.teacher else None
+        rejected = self._row(text.rejected, text.learnt) if text.rejected else None
+        return replace(row, weight=text.weight, teacher=teacher, rejected=rejected)
+
+    def _row(
+        self,
+        prompt: Prompt,
+        learnt: str,
+        *,
+        marked: bool = False,
+        first_token: bool = False,
+        among: Sequence[str] = (),
+    ) -> TrainingRow:
+        encoded = self.prompt(prompt)
         if len(encoded.ids) > self._backbone.max_tokens:
             raise UserError(
                 f"A text to be learnt must fit the model's {self._backbone.max_tokens} tokens; got "
                 f"{len(encoded.ids)}. Use fewer demonstrations (k) or shorter examples."
             )
-        spans = encoded.answer_spans[-1:] if text.last_only else encoded.answer_spans
+        spans = encoded.answer_spans[-1:] if learnt == "last" else encoded.answer_spans
         options = [self._backbone.tokenise(answer) for answer in among]
         skip = next((i for i, column in enumerate(zip(*options, strict=False)) if len(set(column)) > 1), 0)
         starts = [(max(start, 1), end) for start, end in spans]

@@ -14,6 +14,7 @@ Differs: many examples at once; training takes the mean over a batch's supervise
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -160,7 +161,8 @@ class ExampleGradients:
         n = self._how.tokens if self._how.of == "prefix" else 0
         at = int(row.ids[:1] == self._backbone.first_ids)
         ids = (*row.ids[:at], *[0] * n, *row.ids[at:])
-        return TrainingRow(ids, tuple(s + n if s >= at else s for s in row.supervised), tuple(range(at, at + n)))
+        supervised = tuple(s + n if s >= at else s for s in row.supervised)
+        return replace(row, ids=ids, supervised=supervised, soft=tuple(range(at, at + n)))
 
     @property
     def dim(self) -> int:

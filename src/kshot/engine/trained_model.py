@@ -56,12 +56,12 @@ class TrainedEngine(Engine):
         """Take one step.
 
         Raises:
-            UserError: A text too long for the model, or without an answer.
+            UserError: A text too long for the model, or without an answer or what the objective reads.
             DivergedError: Loss or gradient is not finite.
             ModelError: Too little memory.
         """
         rows = [[self.training_row(text) for text in texts] for texts in (batch.texts, batch.support, batch.source)]
-        return self._trainer.step(*rows)
+        return self._trainer.step(*rows, batch.objective)
 
     def save_state(self, file: Path, about: Mapping[str, Any]) -> None:
         """Write everything that training needs to go on, with `about` beside it."""

@@ -1,4 +1,4 @@
-"""The one training loop: a step of gradient descent on the answers in a batch of texts.
+"""The one training loop: a step of gradient descent on what an objective says about a batch of texts.
 
 Texts of a batch share rows (`kshot.engine.training_rows`); gradients of parts of a batch add up to that of the whole.
 
@@ -20,9 +20,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kshot.core.errors import ModelError
 from kshot.core.lessons import DivergedError, StepLog, Training
+from kshot.core.objective_settings import Answers, ObjectiveSettings, step_tokens
 from kshot.core.seeding import digest
 from kshot.engine.guidance import Gradient, Guide, cosine, norm
-from kshot.engine.training_rows import TrainingRow, answer_losses, parts
+from kshot.engine.objectives import Objective, Said, objective_of
+from kshot.engine.training_rows import TrainingRow, answer_logits, parts
 from kshot.models.gates import Gates
 from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
@@ -32,12 +34,13 @@ from kshot.models.weights import TrainedWeights
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}
 _MICRO_TOKENS = {"cpu": 1024}
 _MICRO_TOKENS_ELSEWHERE = 8192
+_ANSWERS = Answers()
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A gradient, with the loss in nats and the number of tokens that were run."""
+    """A gradient, with the loss in nats and the number of tokens that were run for it."""
 
     gradient: Gradient
     loss_nats: float
@@ -79,6 +82,7 @@ class Trainer:
         optimiser = _OPTIMISERS[how.optimiser]
         self._optimiser = optimiser(self._masters, lr=how.lr, weight_decay=0.0)
         self._guide = Guide(how) if how.is_guided else None
+        self._objectives: dict[ObjectiveSettings, Objective] = {}
         self._last: Gradient | None = None
         self.n_steps = 0
         self.fingerprint = fingerprint
@@ -88,25 +92,31 @@ class Trainer:
         rows: Sequence[TrainingRow],
         support: Sequence[TrainingRow] = (),
         source: Sequence[TrainingRow] = (),
+        objective: ObjectiveSettings = _ANSWERS,
     ) -> StepLog:
-        """Take one step on the mean loss over the supervised tokens of `rows`.
+        """Take one step on the loss of `rows`.
 
         Args:
             rows: What is learnt.
-            support: Its gradient is the anchor of guidance.
-            source: Of another task, for alignment.
+            support: The gradient of its answers is the anchor of guidance.
+            source: Of another task, whose answers are for alignment.
+            objective: What is made small over `rows`.
 
         Raises:
+            UserError: A text lacks what the objective reads.
             DivergedError: Loss or gradient is not finite; the weights are as they were.
             ModelError: No memory for even a small part of the batch.
         """
+        self.objective(objective).prepare(rows)
+        n_tokens = step_tokens(objective.reads, [_lengths(row) for row in rows])
         with self._weights.active():
-            found = self.gradient(rows)
-            n_tokens = found.tokens
+            found = self.gradient(rows, objective)
 
-            def passed(rows: Sequence[TrainingRow], with_graph: bool = False) -> Gradient:
+            def passed(
+                rows: Sequence[TrainingRow], objective: ObjectiveSettings = _ANSWERS, with_graph: bool = False
+            ) -> Gradient:
                 nonlocal n_tokens
-                more = self.gradient(rows, with_graph=with_graph)
+                more = self.gradient(rows, objective, with_graph=with_graph)
                 n_tokens += more.tokens
                 return more.gradient
 
@@ -116,7 +126,7 @@ class Trainer:
                 gradient, log = self._guide.guided(
                     gradient,
                     self._parameters,
-                    again=lambda with_graph: passed(rows, with_graph),
+                    again=lambda with_graph: passed(rows, objective, with_graph),
                     anchor=(lambda: passed(support)) if support else None,
                     source=passed(source) if source else None,
                 )
@@ -125,9 +135,8 @@ class Trainer:
             self._last = found.gradient
             self._apply(gradient)
         self.n_steps += 1
-        self.fingerprint = digest(
-            self.fingerprint, [[(r.ids, r.supervised) for r in p] for p in (rows, support, source)]
-        )
+        learnt = [[row.record for row in some] for some in (rows, support, source)]
+        self.fingerprint = digest(self.fingerprint, repr(objective), learnt)
         n_supervised = sum(len(row.supervised) for row in rows)
         return StepLog(found.loss_nats, n_tokens, n_supervised, size, cosine_to_last=to_last, **log)
 
@@ -155,17 +164,19 @@ class Trainer:
                     p.copy_(master)
 
     @fast_products()
-    def gradient(self, rows: Sequence[TrainingRow], *, with_graph: bool = False) -> Found:
-        """Return gradient and loss of the mean over supervised tokens, while the weights are active.
+    def gradient(
+        self, rows: Sequence[TrainingRow], objective: ObjectiveSettings = _ANSWERS, *, with_graph: bool = False
+    ) -> Found:
+        """Return gradient and loss of texts, while the weights are active; the objective is prepared for them.
 
         Where memory is short, it tries smaller parts, once.
         """
         try:
-            return self._gradient_in_parts(rows, with_graph)
+            return self._gradient_in_parts(rows, self.objective(objective), with_graph)
         except (RuntimeError, MemoryError) as error:
             if not (isinstance(error, MemoryError) or any(text in str(error).lower() for text in _NO_MEMORY)):
                 raise
-            longest = max(len(row.ids) for row in rows)
+            longest = max(len(row.ids) for row in self.objective(objective).runs(rows))
             if self._was_halved or self._micro_tokens <= longest:
                 raise ModelError(
                     f"A step of training must fit the memory; a text of {longest} tokens does not. Use fewer "
@@ -173,28 +184,43 @@ class Trainer:
                 ) from error
         self._was_halved = True
         self._micro_tokens //= 2
-        return self.gradient(rows, with_graph=with_graph)
+        return self.gradient(rows, objective, with_graph=with_graph)
 
-    def _gradient_in_parts(self, rows: Sequence[TrainingRow], with_graph: bool) -> Found:
-        n_supervised = sum(len(row.supervised) for row in rows)
+    def _gradient_in_parts(self, rows: Sequence[TrainingRow], objective: Objective, with_graph: bool) -> Found:
+        def size(row: TrainingRow) -> int:
+            return sum(len(run.ids) for run in objective.runs([row]))
+
         total: Gradient = [torch.zeros_like(p) for p in self._parameters]
         loss_nats = 0.0
-        for part in parts(rows, can_pack=self._can_pack, max_tokens=self._micro_tokens):
+        for part in parts(rows, can_pack=self._can_pack, max_tokens=self._micro_tokens, size=size):
             if with_graph:  # fused attention has no second derivative
                 with sdpa_kernel(SDPBackend.MATH):
-                    loss = self._loss(part) / n_supervised
+                    loss = objective.loss(part, self._said(part, objective), rows)
                     found = torch.autograd.grad(loss, self._parameters, create_graph=True, materialize_grads=True)
             else:
-                loss = self._loss(part) / n_supervised
+                loss = objective.loss(part, self._said(part, objective), rows)
                 found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
             total = [t + g for t, g in zip(total, found, strict=True)]
             loss_nats += float(loss.detach())
-        return Found(total, loss_nats, sum(len(row.ids) for row in rows))
+        return Found(total, loss_nats, sum(map(size, rows)))
 
-    def _loss(self, part: Sequence[TrainingRow]) -> torch.Tensor:
-        """Return the summed negative log-probabilities of the supervised tokens, in nats."""
-        soft = self._weights.soft
-        return answer_losses(self._backbone, part, soft if soft is None else soft.expand(len(part), -1, -1)).sum()
+    def _said(self, part: Sequence[TrainingRow], objective: Objective) -> Said:
+        """Run the texts, and what the objective reads beside them, at once where they can share a row."""
+        soft, runs = self._weights.soft, objective.runs(part)
+        packs = [runs] if self._can_pack else [[run] for run in runs]
+        found = [
+            answer_logits(self._backbone, pack, soft if soft is None else soft.expand(len(pack), -1, -1))
+            for pack in packs
+        ]
+        logits, tokens = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
+        n = sum(len(row.supervised) for row in part)
+        return Said(logits[:n], tokens[:n], logits[n:], tokens[n:])
+
+    def objective(self, settings: ObjectiveSettings) -> Objective:
+        """Return the objective, with what it remembers."""
+        if settings not in self._objectives:
+            self._objectives[settings] = objective_of(settings, self._backbone)
+        return self._objectives[settings]
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return AdamW's running means of gradients and of their squares, flat, `[n_parameters]` each."""
@@ -248,3 +274,9 @@ class Trainer:
             self._guide.load_state(named("guide."), kept["guide"])
         self.n_steps, self.fingerprint = kept["n_steps"], kept["fingerprint"]
         return kept["about"]
+
+
+def _lengths(row: TrainingRow) -> tuple[int, int, int]:
+    """Return the tokens of a text, of its teacher's prompt and of what is rejected."""
+    teacher, rejected = (len(other.ids) if other else 0 for other in (row.teacher, row.rejected))
+    return len(row.ids), teacher, rejected

@@ -4,7 +4,7 @@ Logits are computed only where an answer's token is predicted. Where an architec
 one by one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,9 @@ class TrainingRow:
         marked: The positions where activations are changed, with the mark 1.
         among: The tokens that there are to choose from at supervised positions; empty: all of the vocabulary.
         past: What stands before `ids`; positions are counted from the first of these.
+        weight: How much the text counts in the mean over a step.
+        teacher: The target's answer behind what the teacher reads; that answer is what is supervised in it.
+        rejected: The text with an answer that is to become less probable.
     """
 
     ids: tuple[int, ...]
@@ -54,25 +57,47 @@ class TrainingRow:
     marked: tuple[int, ...] = ()
     among: tuple[int, ...] = ()
     past: Past = _NOTHING
+    weight: float = 1.0
+    teacher: "TrainingRow | None" = None
+    rejected: "TrainingRow | None" = None
+
+    @property
+    def record(self) -> list[Any]:
+        """What is learnt, for a fingerprint."""
+        others = [other and other.record for other in (self.teacher, self.rejected)]
+        return [self.ids, self.supervised, self.weight, *others]
 
 
-def parts(rows: Sequence[TrainingRow], *, can_pack: bool, max_tokens: int) -> Iterator[list[TrainingRow]]:
-    """Divide texts into those that are run at once, in their order: as many as fit, but at least one."""
+def parts(
+    rows: Sequence[TrainingRow],
+    *,
+    can_pack: bool,
+    max_tokens: int,
+    size: Callable[[TrainingRow], int] = lambda row: len(row.ids),
+) -> Iterator[list[TrainingRow]]:
+    """Divide texts into those that are run at once, in their order: as many as fit, but at least one.
+
+    Args:
+        rows: The texts.
+        can_pack: Whether several may be run at once.
+        max_tokens: Most tokens that are run at once.
+        size: How many tokens are run for a text.
+    """
     part: list[TrainingRow] = []
     for row in rows:
-        if part and (not can_pack or sum(len(r.ids) for r in (*part, row)) > max_tokens):
+        if part and (not can_pack or sum(size(r) for r in (*part, row)) > max_tokens):
             yield part
             part = []
         part.append(row)
     yield part
 
 
-def answer_losses(
+def answer_logits(
     backbone: Backbone, rows: Sequence[TrainingRow], soft: torch.Tensor | None = None, *, from_inputs: bool = False
-) -> torch.Tensor:
-    """Return the negative log-probability in nats of each supervised token, text by text `[n_supervised]`.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits from which each supervised token is predicted, text by text, and these tokens.
 
-    Where a text has `among`, it is that among these tokens.
+    Where a text has `among`, the logits of all other tokens are minus infinity.
 
     Args:
         backbone: The network.
@@ -80,6 +105,9 @@ def answer_losses(
         soft: The vectors at the texts' soft positions `[n_rows, n_soft, width]`.
         from_inputs: Make the result depend on the inputs' embeddings, so that it has gradients with respect to
             whatever is computed on the way, though no weight is trained.
+
+    Returns:
+        Logits `[n_supervised, vocab]` and tokens `[n_supervised]`.
     """
     device = backbone.device
     ids = torch.tensor([i for row in rows for i in row.ids], device=device)
@@ -103,7 +131,17 @@ def answer_losses(
             allowed = list(choice) or slice(None)
             some[i, allowed] = logits[i, allowed]
         logits = some
-    return cross_entropy(logits, ids[targets], reduction="none")
+    return logits, ids[targets]
+
+
+def answer_losses(
+    backbone: Backbone, rows: Sequence[TrainingRow], soft: torch.Tensor | None = None, *, from_inputs: bool = False
+) -> torch.Tensor:
+    """Return the negative log-probability in nats of each supervised token, text by text `[n_supervised]`.
+
+    Where a text has `among`, it is that among these tokens; arguments as `answer_logits`.
+    """
+    return cross_entropy(*answer_logits(backbone, rows, soft, from_inputs=from_inputs), reduction="none")
 
 
 def _places(starts: Sequence[int], inside: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:

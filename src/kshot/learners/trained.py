@@ -208,7 +208,7 @@ class TunedLearner:
             drawn = tuner.lessons(others, lambda: (), step=step + 1, rng=rng)
             source = [self._source.asker.training_text(lesson) for lesson in drawn]
         texts = [[self._asker.training_text(lesson) for lesson in some] for some in (lessons, support)]
-        return Batch(texts[0], texts[1], source)
+        return Batch(texts[0], texts[1], source, tuner.objective)
 
     def save_state(self) -> None:
         """Write the state of training, so that another process goes on from here, and the log of its steps."""

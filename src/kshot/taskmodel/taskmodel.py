@@ -81,15 +81,22 @@ class TaskModel:
         Raises:
             UserError: The target does not fit the model, or the layout does not say where the answers stand.
         """
-        prompt, n_dropped = self.prompt(lesson.demonstrations, lesson.target)
-        answer = Segment("answer", self.composer.answer(lesson.target.output))
+        target = lesson.target
+        prompt, n_dropped = self.prompt(lesson.demonstrations, target)
         n_answers = sum(s.role == "answer" for s in prompt.segments)
-        if not lesson.last_only and n_answers < len(lesson.demonstrations) - n_dropped:
+        if lesson.learnt == "answers" and n_answers < len(lesson.demonstrations) - n_dropped:
             raise UserError(
                 "To learn the answers of demonstrations, each must be a part of its own in the prompt; the layout "
                 f"'{self.composer.record['layout']}' has them in one message. Use --layout turns, or loss=last."
             )
-        return TrainingText(replace(prompt, segments=(*prompt.segments, answer)), lesson.last_only)
+        teacher = (
+            None if lesson.teacher is None else self._answered(self.prompt(lesson.teacher, target)[0], target.output)
+        )
+        rejected = None if lesson.rejected is None else self._answered(prompt, lesson.rejected)
+        return TrainingText(self._answered(prompt, target.output), lesson.learnt, lesson.weight, teacher, rejected)
+
+    def _answered(self, prompt: Prompt, text: str) -> Prompt:
+        return replace(prompt, segments=(*prompt.segments, Segment("answer", self.composer.answer(text))))
 
     def answers(self, query: Example) -> tuple[str, ...]:
         """Return the answers that are scored: the row's candidates; in open tasks its output, if it has one."""
@@ -210,7 +217,7 @@ class TaskModel:
 
     def learn(self, gated: Gated, examples: Sequence[Example], *, loss: str) -> StepLog:
         """Take one step of training gates on "all" tokens of the answers, the "first", or the "choice" of an answer."""
-        texts = [self.training_text(Lesson((), example, last_only=True)) for example in examples]
+        texts = [self.training_text(Lesson((), example, learnt="last")) for example in examples]
         self.progress.advance(0)
         answers = [tuple(map(self.composer.answer, self.answers(e))) for e in examples] if loss == "choice" else ()
         return gated.learn(texts, first_token=loss != "all", among=answers)

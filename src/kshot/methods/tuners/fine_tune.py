@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kshot.core.lessons import Lesson
+from kshot.core.objective_settings import Answers
 from kshot.core.types import Example
 from kshot.methods.tuners.drawing import check_least, check_target, draw
 
@@ -30,6 +31,7 @@ class FineTune:
 
     k = 0
     fixed = False
+    objective = Answers()
 
     def __post_init__(self):
         check_least("steps", self.steps, 1)

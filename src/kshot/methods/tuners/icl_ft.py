@@ -7,6 +7,7 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.core.lessons import Lesson
+from kshot.core.objective_settings import Answers
 from kshot.core.types import Example
 from kshot.methods.tuners.drawing import check_least, check_target, draw
 
@@ -37,6 +38,8 @@ class IclFt:
     fixed: bool = False
     reuse: bool = False
 
+    objective = Answers()
+
     def __post_init__(self):
         check_least("k", self.k, 0)
         check_least("steps", self.steps, 1)
@@ -48,9 +51,10 @@ class IclFt:
         self, seen: Sequence[Example], shown: Callable[[], Sequence[Example]], *, step: int, rng: np.random.Generator
     ) -> list[Lesson]:
         """Return the lesson of one step; see `kshot.core.methods.Tuner`."""
+        learnt = "last" if self.loss == "last" else "answers"
         if self.reuse and step == 0:
-            return [Lesson(tuple(shown()), seen[-1], last_only=self.loss == "last")]
+            return [Lesson(tuple(shown()), seen[-1], learnt)]
         target, others = draw(seen, self.k, target=self.target, rng=rng)
         if self.fixed:
             others = tuple(e for e in seen[: self.k] if e is not target)
-        return [Lesson(others, target, last_only=self.loss == "last")]
+        return [Lesson(others, target, learnt)]

@@ -1,0 +1,114 @@
+"""What a step of training makes small: the settings of objectives, and what each of them reads of a text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, isfinite
+
+from kshot.core.errors import UserError
+from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
+
+DIRECTIONS = ("forward", "reverse")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The mean negative log-probability of the supervised tokens, weighted by the texts' weights."""
+
+    reads = frozenset[str]()
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Stay close to what the model before training says at the target's answer when it reads the teacher's prompt.
+
+    Attributes:
+        temperature: Logits of both are divided by it, and the loss is multiplied by its square, so that gradients
+            keep their size.
+        direction: "forward" is KL(teacher || student), "reverse" is KL(student || teacher).
+
+    Source: Hinton et al. (2015), section 2, https://arxiv.org/abs/1503.02531; of a prompt: Askell et al. (2021),
+    section 2, https://arxiv.org/abs/2112.00861, and Snell et al. (2022), https://arxiv.org/abs/2209.15189.
+    Differs: over the whole vocabulary, at the tokens of the known answer instead of sampled ones.
+    """
+
+    temperature: float = 1.0
+    direction: str = "forward"
+
+    reads = frozenset({"teacher"})
+
+    def __post_init__(self):
+        _check_positive("temperature", self.temperature)
+        if self.direction not in DIRECTIONS:
+            raise UserError(f"direction must be one of {', '.join(DIRECTIONS)}; got '{self.direction}'.")
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Prefer the text's answer to the rejected one by more than the model before training does.
+
+    The loss of a text is -log sigmoid(beta ((log p(chosen) - log r(chosen)) - (log p(rejected) - log r(rejected)))),
+    where r is the model before training.
+
+    Attributes:
+        beta: How strongly the trained model is kept near the one before training; larger keeps it nearer.
+
+    Source: Rafailov et al. (2023), DPO, equation 7, https://arxiv.org/abs/2305.18290.
+    """
+
+    beta: float = 0.1
+
+    reads = frozenset({"rejected"})
+
+    def __post_init__(self):
+        _check_positive("beta", self.beta)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A weighted sum of objectives.
+
+    Attributes:
+        objectives: One or more.
+        weights: What each is multiplied by.
+    """
+
+    objectives: "tuple[ObjectiveSettings, ...]"
+    weights: tuple[float, ...]
+
+    def __post_init__(self):
+        if not 0 < len(self.objectives) == len(self.weights):
+            raise UserError(
+                f"A mixture must have one or more objectives, and a weight for each; got {len(self.objectives)} "
+                f"objectives and {len(self.weights)} weights."
+            )
+        for weight in self.weights:
+            _check_positive("weight", weight)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """All that its parts read."""
+        return frozenset().union(*(one.reads for one in self.objectives))
+
+
+ObjectiveSettings = Answers | Distil | Preference | Mixture
+
+
+def step_tokens(reads: frozenset[str], lengths: Sequence[tuple[int, int, int]]) -> int:
+    """Return the tokens of a step: those run forward and backward, and a third of those run forward alone.
+
+    What is remembered counts as if it were run, so that a resumed run counts what an undisturbed one does.
+
+    Args:
+        reads: What the objective reads.
+        lengths: Of each text, its teacher's and its rejected prompt, 0 where there is none.
+    """
+    trained = forward = 0
+    for own, teacher, rejected in lengths:
+        trained += own + rejected * ("rejected" in reads)
+        forward += teacher * ("teacher" in reads) + (own + rejected) * ("rejected" in reads)
+    return trained + ceil(forward / FORWARD_AND_BACKWARD)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (isfinite(value) and value > 0):
+        raise UserError(f"{name} must be a number above 0; got {value}.")

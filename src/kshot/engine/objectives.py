@@ -1,0 +1,239 @@
+"""What a step of training makes small: the one place where a loss is computed.
+
+An objective asks the model before training what it has to, while no trained weight is active, and then makes a loss
+of each part of a step from the logits at the supervised tokens. Losses of the parts add up to that of the step, as each
+is divided by what the whole step weighs. `kshot.core.objective_settings` has the formulas and their sources.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy, log_softmax, logsigmoid
+
+from kshot.core.errors import UserError
+from kshot.core.objective_settings import Answers, Distil, Mixture, ObjectiveSettings, Preference
+from kshot.engine.training_rows import TrainingRow, answer_logits
+from kshot.models.hf import Backbone
+
+_MOST_BYTES = 2**28  # of what is remembered
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the model being trained says about some texts, at their supervised tokens in order.
+
+    Attributes:
+        logits: Of the texts, `[n_supervised, vocab]`.
+        tokens: Which were right, `[n_supervised]`.
+        rejected_logits: Of the texts with their rejected answers, if the objective reads them; likewise.
+        rejected_tokens: Likewise.
+    """
+
+    logits: torch.Tensor
+    tokens: torch.Tensor
+    rejected_logits: torch.Tensor
+    rejected_tokens: torch.Tensor
+
+
+class Objective(ABC):
+    """A loss over texts.
+
+    Args:
+        reads: What it reads of a text beside the text itself: "teacher", "rejected".
+    """
+
+    def __init__(self, reads: frozenset[str]):
+        self.reads = reads
+
+    def runs(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+        """Return what is run forward and backward for texts: themselves, then what is rejected."""
+        rejected = [row.rejected for row in rows if row.rejected] if "rejected" in self.reads else []
+        return [*rows, *rejected]
+
+    def prepare(self, rows: Sequence[TrainingRow]) -> None:  # noqa: B027 - most need nothing
+        """Ask the model before training about the texts of a step; no trained weight may be active.
+
+        Raises:
+            UserError: A text lacks what the objective reads.
+        """
+
+    @abstractmethod
+    def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
+        """Return what a part adds to the loss of a step.
+
+        Args:
+            part: Some of the step's texts.
+            said: What the model says about them.
+            whole: All of the step's texts.
+        """
+
+
+class AnswerObjective(Objective):
+    """`Answers`."""
+
+    def __init__(self, settings: Answers, backbone: Backbone):
+        super().__init__(settings.reads)
+
+    def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
+        """Return the part's share of the weighted mean negative log-probability."""
+        losses = cross_entropy(said.logits, said.tokens, reduction="none")
+        total = sum(row.weight * len(row.supervised) for row in whole)
+        return (losses * _weights(part, _lengths(part), losses)).sum() / total
+
+
+class DistilObjective(Objective):
+    """`Distil`."""
+
+    def __init__(self, settings: Distil, backbone: Backbone):
+        super().__init__(settings.reads)
+        self._settings = settings
+        self._taught = _Remembered(self._asked, backbone)
+
+    def _asked(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return log_softmax(logits / self._settings.temperature, dim=-1)  # [n_answer, vocab]
+
+    def prepare(self, rows: Sequence[TrainingRow]) -> None:
+        """Let the model before training read the teachers' prompts."""
+        for row in rows:
+            if row.teacher is None:
+                raise UserError(
+                    "To be distilled, each text must have a teacher's prompt; got one without. Give each lesson a "
+                    "teacher, or learn answers."
+                )
+            if _answer(row.teacher) != _answer(row)[-len(row.teacher.supervised) :]:
+                raise UserError(
+                    "A teacher's prompt must end with the same answer as the text; got another one. Make both of one "
+                    "lesson."
+                )
+        self._taught.prepare([row.teacher for row in rows if row.teacher])
+
+    def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
+        """Return the part's share of the weighted mean divergence at the tokens of the targets' answers."""
+        pairs = zip(said.logits.split(_lengths(part)), _teachers(part), strict=True)
+        own = torch.cat([logits[-len(teacher.supervised) :] for logits, teacher in pairs])
+        student = log_softmax(own / self._settings.temperature, dim=-1)
+        teacher = torch.cat([self._taught[row] for row in _teachers(part)])
+        one, other = (teacher, student) if self._settings.direction == "forward" else (student, teacher)
+        divergences = (one.exp() * (one - other)).sum(dim=-1)  # [n_answers]
+        total = sum(row.weight * n for row, n in zip(whole, _lengths(_teachers(whole)), strict=True))
+        weights = _weights(part, _lengths(_teachers(part)), divergences)
+        return self._settings.temperature**2 * (divergences * weights).sum() / total
+
+
+class PreferenceObjective(Objective):
+    """`Preference`."""
+
+    def __init__(self, settings: Preference, backbone: Backbone):
+        super().__init__(settings.reads)
+        self._beta = settings.beta
+        self._before = _Remembered(lambda logits, tokens: -cross_entropy(logits, tokens, reduction="sum"), backbone)
+
+    def prepare(self, rows: Sequence[TrainingRow]) -> None:
+        """Let the model before training score chosen and rejected answers."""
+        if any(row.rejected is None for row in rows):
+            raise UserError(
+                "To learn preferences, each text must have a rejected answer; got one without. Give each lesson one, "
+                "or learn answers."
+            )
+        self._before.prepare(self.runs(rows))
+
+    def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
+        """Return the part's share of the weighted mean over pairs."""
+        rejected = [row.rejected for row in part if row.rejected]
+        gains = [
+            _log_probs(logits, tokens, rows) - torch.stack([self._before[row] for row in rows])
+            for logits, tokens, rows in (
+                (said.logits, said.tokens, part),
+                (said.rejected_logits, said.rejected_tokens, rejected),
+            )
+        ]
+        losses = -logsigmoid(self._beta * (gains[0] - gains[1]))  # [n_rows]
+        return (losses * _weights(part, [1] * len(part), losses)).sum() / sum(row.weight for row in whole)
+
+
+class MixedObjective(Objective):
+    """`Mixture`."""
+
+    def __init__(self, settings: Mixture, backbone: Backbone):
+        super().__init__(settings.reads)
+        self._parts = [objective_of(one, backbone) for one in settings.objectives]
+        self._weights = settings.weights
+
+    def prepare(self, rows: Sequence[TrainingRow]) -> None:
+        """Prepare all."""
+        for one in self._parts:
+            one.prepare(rows)
+
+    def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
+        """Return the part's share of the weighted sum."""
+        losses = [w * one.loss(part, said, whole) for w, one in zip(self._weights, self._parts, strict=True)]
+        return torch.stack(losses).sum()
+
+
+def objective_of(settings: ObjectiveSettings, backbone: Backbone) -> Objective:
+    """Return the objective with its settings, for a network."""
+    match settings:
+        case Answers():
+            return AnswerObjective(settings, backbone)
+        case Distil():
+            return DistilObjective(settings, backbone)
+        case Preference():
+            return PreferenceObjective(settings, backbone)
+        case Mixture():
+            return MixedObjective(settings, backbone)
+
+
+class _Remembered:
+    """What the model before training says about texts: of the present step, and the latest before that find room.
+
+    Texts are run one by one, so that what is said does not depend on what was remembered.
+
+    Args:
+        make: What is kept of a text, from its logits and tokens.
+        backbone: The network.
+    """
+
+    def __init__(self, make: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], backbone: Backbone):
+        self._make, self._backbone = make, backbone
+        self._kept: dict[tuple[tuple[int, ...], tuple[int, ...]], torch.Tensor] = {}
+
+    @torch.no_grad()
+    def prepare(self, rows: Sequence[TrainingRow]) -> None:
+        texts = {(row.ids, row.supervised): row for row in rows}
+        for key, row in texts.items():
+            known = self._kept.pop(key, None)  # put in again as the latest
+            self._kept[key] = self._make(*answer_logits(self._backbone, [row])) if known is None else known
+        n_bytes = sum(t.nbytes for t in self._kept.values())
+        for key in list(self._kept)[: len(self._kept) - len(texts)]:
+            if n_bytes <= _MOST_BYTES:
+                break
+            n_bytes -= self._kept.pop(key).nbytes
+
+    def __getitem__(self, row: TrainingRow) -> torch.Tensor:
+        return self._kept[row.ids, row.supervised]
+
+
+def _answer(row: TrainingRow) -> list[int]:
+    return [row.ids[at] for at in row.supervised]
+
+
+def _teachers(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    return [row.teacher for row in rows if row.teacher]
+
+
+def _lengths(rows: Sequence[TrainingRow]) -> list[int]:
+    return [len(row.supervised) for row in rows]
+
+
+def _weights(rows: Sequence[TrainingRow], times: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """Return each text's weight so many times."""
+    weights = [row.weight for row, n in zip(rows, times, strict=True) for _ in range(n)]
+    return torch.tensor(weights, dtype=like.dtype, device=like.device)
+
+
+def _log_probs(logits: torch.Tensor, tokens: torch.Tensor, rows: Sequence[TrainingRow]) -> torch.Tensor:
+    """Return each text's log-probability in nats of all its supervised tokens, `[n_rows]`."""
+    losses = cross_entropy(logits, tokens, reduction="none")
+    return torch.stack([-each.sum() for each in losses.split(_lengths(rows))])
