@@ -16,6 +16,10 @@ class UserError(KshotError):
     exit_code = 2
 
 
+class SettingError(UserError):
+    """A setting has a value that it cannot have; who knows whose setting it is puts the name in front."""
+
+
 class ModelError(KshotError):
     """A model or server failed while it was running."""
 

@@ -1,14 +1,20 @@
 """How names become code: a room's table, a package's entry point, or the user's own file."""
 
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from kshot.core.errors import UserError, did_you_mean
+from kshot.core.call import parse_call
+from kshot.core.errors import SettingError, UserError, did_you_mean
 
 
 def resolve(reference: str) -> Any:
@@ -17,40 +23,212 @@ def resolve(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def find(name: str, table: Mapping[str, str], *, group: str, what: str) -> Any:
-    """Return the class that `name` stands for.
+@dataclass(frozen=True)
+class Origin:
+    """Where a method comes from.
+
+    Attributes:
+        name: As it is written in a recipe; of a user's own the class alone.
+        file: The user's own file.
+        sha256: Of that file.
+    """
+
+    name: str
+    file: Path | None = None
+    sha256: str | None = None
+
+    def record(self) -> dict[str, str]:
+        """Return it as JSON."""
+        if self.file is None:
+            return {"name": self.name}
+        return {"name": self.name, "file": str(self.file), "sha256": str(self.sha256)}
+
+
+_NAMES: dict[str, str] = {}  # "module:Class" -> its name in a table
+_OWN: dict[type, Origin] = {}  # classes of users' files
+_ROOMS: dict[type, "Room"] = {}
+
+
+def origin_of(cls: type) -> Origin:
+    """Return where a class comes from."""
+    reference = f"{cls.__module__}:{cls.__qualname__}"
+    return _OWN.get(cls) or Origin(_NAMES.get(reference, reference))
+
+
+class Room(Mapping[str, str]):
+    """The methods of one kind: name -> "package.module:Class".
 
     Args:
-        name: A name of `table`, of an installed package's entry point, or "./file.py:Class".
-        table: The room's own names, as "package.module:Class".
-        group: Entry-point group in which packages may register more names, e.g. "kshot.selectors".
-        what: What the name names, for the message, e.g. "recipe".
+        what: What one is called, "selector".
+        contract: What each must be: an abstract dataclass.
+        table: The room's own methods.
+        on_request: Those that are run only when they are named.
+    """
+
+    def __init__(self, what: str, contract: type, table: Mapping[str, str], *, on_request: tuple[str, ...] = ()):
+        self.what, self.contract, self.on_request = what, contract, on_request
+        self._table = dict(table)
+        _NAMES.update((reference, name) for name, reference in table.items())
+        _ROOMS[contract] = self
+
+    def __getitem__(self, name: str) -> str:
+        return self._table[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def group(self) -> str:
+        """The entry-point group in which packages register more methods."""
+        return f"kshot.{self.what.replace(' ', '-')}s"
+
+    def knows(self, name: str) -> bool:
+        """Return whether `name` is in the table, or registered by a package."""
+        return name in self._table or name in {e.name for e in entry_points(group=self.group)}
+
+    def find(self, name: str) -> Any:
+        """Return the class that `name` stands for, which fulfils the room's contract.
+
+        Args:
+            name: A name of the table, of an installed package's entry point, or "./file.py:Class".
+
+        Raises:
+            UserError: Nobody knows the name, the file has no such class, or the class lacks something.
+        """
+        if name in self._table:
+            return resolve(self._table[name])
+        if is_own(name):
+            cls = own_class(name)
+        else:
+            more = {e.name: e for e in entry_points(group=self.group)}
+            if name not in more:
+                raise UserError(f"there is no {self.what} '{name}'.{did_you_mean(name, [*self._table, *more])}")
+            cls = more[name].load()
+            _NAMES.setdefault(f"{cls.__module__}:{cls.__qualname__}", name)
+        self.check(cls, name)
+        return cls
+
+    def check(self, cls: Any, name: str) -> None:
+        """Raise a UserError that says what is missing unless a class fulfils the room's contract."""
+        base, article = self.contract.__name__, "an" if self.what[0] in "aeiou" else "a"
+        if not (inspect.isclass(cls) and issubclass(cls, self.contract)):
+            methods = ", ".join(sorted(getattr(self.contract, "__abstractmethods__", ())))
+            raise UserError(
+                f"'{name}' must be {article} {self.what}: a class that inherits from kshot.{base} and has {methods}; "
+                f"{cls!r} does not inherit from it."
+            )
+        lacking = sorted(getattr(cls, "__abstractmethods__", ()))
+        lacking += [trait for trait in getattr(self.contract, "traits", ()) if not hasattr(cls, trait)]
+        if lacking:
+            raise UserError(f"'{name}' must be {article} {self.what}; it lacks {', '.join(lacking)} (see kshot.{base}).")
+        is_frozen = dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen  # pyright: ignore
+        if not is_frozen or "__dataclass_fields__" not in vars(cls):
+            raise UserError(
+                f"'{name}' must be a frozen dataclass, whose fields are its settings; put @dataclass(frozen=True) "
+                "before the class."
+            )
+        without = [f.name for f in dataclasses.fields(cls) if f.init and _has_no_default(f)]
+        if without:
+            raise UserError(f"'{name}' must have a default for each setting; {', '.join(without)} has none.")
+
+    def build(self, text: str, *, also: tuple[str, ...] = ()) -> Any:
+        """Return the method that a text such as "bm25(k1=1.2)" stands for.
+
+        Raises:
+            UserError: As `find` and `configure`, or brackets that are not balanced.
+        """
+        call = parse_call(text)
+        if call.members:
+            raise UserError(f"'{call.name}' takes settings alone, as name(key=value); got '{call.members[0]}'.")
+        return configure(self.find(call.name), call.settings, owner=call.name, also=also)
+
+    def rebuild(self, record: Mapping[str, Any], folder: Path, own: Path | None = None) -> Any:
+        """Return the method that a record stands for (`Part.record`).
+
+        Args:
+            record: Name, version and settings; of a user's own the file's sha256 too.
+            folder: Where `Part.save` has written what it has learnt.
+            own: Where users' own files were copied to, by their sha256.
+
+        Raises:
+            UserError: There is no such method now, or it has another version.
+        """
+        name = record["name"]
+        if record.get("sha256"):
+            kept = own / f"{record['sha256']}.py" if own else Path()
+            place = kept if kept.is_file() else Path(record["file"])
+            cls = own_class(f"{place}:{name}", sha256=record["sha256"], file=Path(record["file"]))
+            self.check(cls, name)
+        else:
+            cls = resolve(name) if ":" in name else self.find(name)
+        if cls.version != record["version"]:
+            raise UserError(
+                f"'{name}' must have version {record['version']}, with which the model was adapted; this kshot has "
+                f"version {cls.version}. Adapt again, or use the kshot that made it."
+            )
+        hints = get_type_hints(cls)
+        settings = {
+            key: _ROOMS[hints[key]].rebuild(value, folder, own) if isinstance(value, Mapping) else value
+            for key, value in record["settings"].items()
+        }
+        return cls.rebuilt(settings, folder)
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def room_of(hint: Any) -> Room | None:
+    """Return the room whose methods a setting of this type can be; None for other types."""
+    return _ROOMS.get(hint) if inspect.isclass(hint) else None
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name stands for a class in a user's own file."""
+    return ".py:" in name
+
+
+def own_class(name: str, *, sha256: str | None = None, file: Path | None = None) -> Any:
+    """Return a class of a user's own file, "./file.py:Class"; a file that has not changed is run once.
+
+    Args:
+        name: The file and the class.
+        sha256: What the file must be; None takes it as it is.
+        file: What the record calls the file, if it is a copy.
 
     Raises:
-        UserError: Nobody knows the name, or the file has no such class.
+        UserError: There is no such file or class, or the file is not what it was.
     """
-    if name in table:
-        return resolve(table[name])
-    if ".py:" in name:
-        return _from_file(*name.rsplit(":", 1))
-    more = {e.name: e for e in entry_points(group=group)}
-    if name in more:
-        return more[name].load()
-    raise UserError(f"there is no {what} '{name}'.{did_you_mean(name, [*table, *more])}")
+    path, _, what = name.rpartition(":")
+    place = Path(path)
+    if not place.is_file():
+        raise UserError(f"'{name}' must name a Python file; {path} does not exist.")
+    found = hashlib.sha256(place.read_bytes()).hexdigest()
+    if sha256 and found != sha256:
+        raise UserError(f"{path} must be the file with which '{what}' was used; it has changed. Adapt again.")
+    module = _module(place.resolve(), found)
+    if not hasattr(module, what):
+        raise UserError(f"{path} must define '{what}'; it defines no such class.")
+    cls = getattr(module, what)
+    if inspect.isclass(cls):
+        _OWN[cls] = Origin(what, file or place, found)
+    return cls
 
 
-def _from_file(path: str, name: str) -> Any:
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"'{path}:{name}' must name a Python file; {path} does not exist.")
-    spec = importlib.util.spec_from_file_location(f"kshot_user_{file.stem}", file)
+@cache
+def _module(file: Path, sha256: str) -> Any:
+    """Run a user's file."""
+    name = f"kshot_own_{file.stem}_{sha256[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look up annotations there
     spec.loader.exec_module(module)
-    if not hasattr(module, name):
-        raise UserError(f"{path} must define '{name}'; it defines no such class.")
-    return getattr(module, name)
+    return module
 
 
 def configure(cls: type, settings: Mapping[str, str], *, owner: str, also: tuple[str, ...] = ()) -> Any:
@@ -59,8 +237,6 @@ def configure(cls: type, settings: Mapping[str, str], *, owner: str, also: tuple
     Raises:
         UserError: An unknown setting, or a value of the wrong type.
     """
-    if not dataclasses.is_dataclass(cls):
-        raise UserError(f"'{owner}' must be a frozen dataclass, whose fields are its settings; {cls!r} is none.")
     fields = {f.name for f in dataclasses.fields(cls) if f.init and not f.name.startswith("_")}
     hints = get_type_hints(cls)
     values = {}
@@ -69,10 +245,16 @@ def configure(cls: type, settings: Mapping[str, str], *, owner: str, also: tuple
             known = did_you_mean(key, [*fields, *also]) if fields or also else " It has none."
             raise UserError(f"'{owner}' has no setting '{key}'.{known}")
         values[key] = _parse(text, hints[key], f"{owner}:{key}")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except SettingError as error:
+        raise UserError(f"{owner}:{error}") from None
 
 
 def _parse(text: str, kind: Any, where: str) -> Any:
+    room = room_of(kind)
+    if room is not None:
+        return room.build(text)
     words = {"true": True, "false": False}
     try:
         return words[text.lower()] if kind is bool else kind(text)

@@ -19,6 +19,22 @@ Role = Literal["instruction", "context", "demonstration", "query", "answer"]
 
 
 @dataclass(frozen=True)
+class Question:
+    """What is asked: an example without its output, all that methods and models see of a query."""
+
+    input: str
+    id: str
+    context: str | None = None
+    choices: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def text(self) -> str:
+        """The input, then the context: an encoder that cuts long texts keeps the input."""
+        return f"{self.input}\n{self.context}" if self.context else self.input
+
+
+@dataclass(frozen=True)
 class Example:
     """One labelled example: an `input` with its `output` (empty where the answer is not known)."""
 
@@ -32,9 +48,14 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
+    def question(self) -> Question:
+        """What is asked."""
+        return Question(self.input, self.id, self.context, self.choices, self.meta)
+
+    @property
     def text(self) -> str:
-        """The input, then the context: an encoder that cuts long texts keeps the input."""
-        return f"{self.input}\n{self.context}" if self.context else self.input
+        """The text of the question."""
+        return self.question.text
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -78,19 +99,22 @@ class Task:
         """Whether the answer is a text that has to be generated, instead of one of a row's candidates."""
         return self.kind not in ("classification", "multiple_choice")
 
-    def candidates(self, example: Example) -> tuple[str, ...]:
-        """Return the answers that `example` can have: labels, or the row's letters or choices; none if open."""
+    def candidates(self, question: Question | Example) -> tuple[str, ...]:
+        """Return the answers that a question can have: labels, or the row's letters or choices; none if open."""
         if self.kind != "multiple_choice":
             return self.labels
         if self.choices_in_input:
-            return tuple(f"({chr(ord('A') + i)})" for i in range(len(example.choices)))
-        return example.choices
+            return tuple(f"({chr(ord('A') + i)})" for i in range(len(question.choices)))
+        return question.choices
 
     @cached_property
     def fingerprint(self) -> str:
         """Identify the examples and settings; the name and the place of the files do not count."""
         rows = [
-            [[e.id, e.input, e.output, e.context, e.choices, e.references] for e in split]
+            [
+                [e.id, e.input, e.output, e.context, e.choices, e.references, e.explanation, dict(e.meta)]
+                for e in split
+            ]
             for split in (self.train, self.test)
         ]
         return digest(self.kind, self.labels, self.metrics, self.instruction, self.choices_in_input, rows)

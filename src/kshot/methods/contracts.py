@@ -1,0 +1,220 @@
+"""What a method of each room must be. One contract a room; a method inherits from it and is one file.
+
+Every method is a `Part`: a frozen dataclass whose public fields are its settings. `fit` returns a new object and leaves
+the one it is called on as it is; all randomness comes from `rng`. `model` is the language model on the task
+(`kshot.taskmodel.taskmodel.TaskModel`): it scores, writes, has gradients and activations, as far as the model can.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from kshot.core.lessons import Lesson, Training
+from kshot.core.models import Capability
+from kshot.core.part import Part
+from kshot.core.script import Script
+from kshot.core.steering import Steering
+from kshot.core.types import Example, FloatArray, Prediction, Question, Task
+from kshot.taskmodel.taskmodel import TaskModel
+
+
+@dataclass(frozen=True)
+class Selector(Part):
+    """Chooses and orders demonstrations, for a whole task or for each query.
+
+    Its `needs` are those of the model that selectors ask (`--selector-model`).
+
+    Attributes:
+        per_query: The choice is for each query, and the selector is fitted on all the past at every step of a stream;
+            otherwise it is for the task, and is made again whenever the past has doubled.
+        draws: The choice depends on chance: with another seed it is another one.
+        sees_all: It shows every example that it knows, so there is nothing to ask it about.
+    """
+
+    traits: ClassVar[tuple[str, ...]] = ("per_query",)
+    per_query: ClassVar[bool]
+    draws: ClassVar[bool] = False
+    sees_all: ClassVar[bool] = False
+
+    @abstractmethod
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
+        """Return a selector that knows `pool`.
+
+        Args:
+            pool: The examples to choose from.
+            model: The language model that selectors ask, on this task.
+            rng: For every random choice.
+        """
+
+    @abstractmethod
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return at most `k` indices into the pool; the last one stands next to the question.
+
+        `question` is None where the choice is for the whole task.
+        """
+
+    def select_all(
+        self, questions: Sequence[Question], k: int, *, rngs: Sequence[np.random.Generator]
+    ) -> list[list[int]]:
+        """Return `select` for each of many questions; a selector that is faster with all at once says so here."""
+        return [self.select(question, k, rng=rng) for question, rng in zip(questions, rngs, strict=True)]
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether `learnt` has nothing to train."""
+        return True
+
+    def learnt(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
+        """Return a selector that has trained a model of its own on `pool`: again whenever the past has doubled."""
+        return self
+
+    def n_known(self, task: Task) -> int:
+        """Return how many of a task's training examples it has learnt from before this run."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Composer(Part):
+    """Says what is said: instruction, notes, demonstrations and the question, as a script."""
+
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
+        """Return a composer that knows the past; again whenever it has doubled."""
+        return self
+
+    @abstractmethod
+    def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
+        """Return what is said, with all demonstrations in the order given, the last one next to the question."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a generator has made.
+
+    Attributes:
+        examples: Each with `meta["made"]`, the generator's name; they are shown and learnt, never scored.
+        rejected: (input, reason) of what was made and not taken.
+    """
+
+    examples: tuple[Example, ...]
+    rejected: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Generator(Part):
+    """Makes more examples of those that are known; again whenever the past has doubled."""
+
+    @abstractmethod
+    def generate(self, seeds: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Made:
+        """Return more examples, made from the past alone."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a loop leaves: how it joins a recipe.
+
+    Attributes:
+        notes: Shown after the instruction.
+        demonstrations: Shown or learnt beside the examples.
+    """
+
+    notes: tuple[str, ...] = ()
+    demonstrations: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loop(Part):
+    """Works on the task for some rounds, such as writing notes and trying them; again whenever the past has doubled."""
+
+    @abstractmethod
+    def run(self, examples: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Artefact:
+        """Return what came out, from the past alone."""
+
+
+@dataclass(frozen=True)
+class Tuner(Training, Part):
+    """Says what is learnt when an example arrives; how weights are trained are settings that all tuners have.
+
+    Attributes:
+        steps: Steps of training for each new example.
+        k: The most demonstrations in a lesson.
+        fixed: Demonstrations are the first `k` of the stream, in lessons as in prompts.
+        grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
+    """
+
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
+    changes_model: ClassVar[bool] = True
+    fixed: ClassVar[bool] = False
+    k: ClassVar[int] = 0
+    steps: ClassVar[int] = 1
+
+    @abstractmethod
+    def lessons(
+        self, seen: Sequence[Example], shown: Callable[[], Sequence[Example]], *, step: int, rng: np.random.Generator
+    ) -> list[Lesson]:
+        """Return what one step learns.
+
+        Args:
+            seen: All examples so far, the new one last.
+            shown: Returns the demonstrations after which the new one was predicted.
+            step: Which of the steps for the new example it is, from 0.
+            rng: For every random choice; every step has its own.
+        """
+
+
+@dataclass(frozen=True)
+class Teacher(Part):
+    """Changes what a tuner learns: whom the model should answer like, or which answers it should avoid."""
+
+    @abstractmethod
+    def lessons(
+        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+    ) -> list[Lesson]:
+        """Return a tuner's lessons with what the teacher adds; arguments as `Tuner.lessons`."""
+
+
+@dataclass(frozen=True)
+class Steerer(Part):
+    """Finds the steering of a task: changes of activations in the place of examples in the prompt."""
+
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.ACTIVATIONS})
+    changes_model: ClassVar[bool] = True
+    least: ClassVar[int] = 1
+
+    @abstractmethod
+    def fit(self, examples: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Steering:
+        """Return the steering.
+
+        Args:
+            examples: What is known of the task, at least `least`.
+            model: The language model on this task.
+            rng: For every random choice.
+
+        Raises:
+            UserError: Too few examples, or settings that the model does not allow.
+            ModelError: The architecture's activations cannot be changed.
+        """
+
+
+@dataclass(frozen=True)
+class Classifier(Part):
+    """Classifies without a language model, in the same race."""
+
+    @abstractmethod
+    def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:
+        """Return a classifier that has learnt `examples`, which may be none or have one label only."""
+
+    @abstractmethod
+    def probabilities(self, questions: Sequence[Question]) -> list[FloatArray]:
+        """Return for each question one probability per candidate (`Task.candidates`), summing to 1."""
+
+
+@dataclass(frozen=True)
+class Combiner(Part):
+    """Makes one answer of those of several recipes."""
+
+    @abstractmethod
+    def combine(self, task: Task, members: Sequence[Prediction]) -> Prediction:
+        """Return the combined prediction of one question, from those of the recipes on it, in their order."""
