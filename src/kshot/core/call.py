@@ -52,7 +52,9 @@ def _depths(text: str) -> Iterator[tuple[int, int]]:
             opened.append(at)
         elif sign in _CLOSE:
             if not opened or _OPEN.index(text[opened[-1]]) != _CLOSE.index(sign):
-                raise UserError(f"'{text}' must have balanced brackets; the '{sign}' at character {at + 1} closes none.")
+                raise UserError(
+                    f"'{text}' must have balanced brackets; the '{sign}' at character {at + 1} closes none."
+                )
             opened.pop()
         yield at, len(opened)
     if opened:

@@ -1,17 +1,18 @@
 """What is said about gradients of single examples: with respect to what, and where on the way of learning."""
 
 from dataclasses import dataclass, fields
-from math import ceil, isfinite
+from math import ceil
 from pathlib import Path
 
 from kshot.core.errors import UserError
+from kshot.core.fields import Checked, setting
 
 FORWARD_AND_BACKWARD = 3  # how much a token that is learnt counts, in tokens that are read
 OF, LOSSES, FIRSTS = ("prefix", "lora", "last-block"), ("sum", "mean"), ("embeddings", "normal")
 
 
 @dataclass(frozen=True)
-class GradientSettings:
+class GradientSettings(Checked):
     """How gradients of single examples are taken.
 
     First the prefix or the adapters are trained on all examples, and kept at some steps on the way; then each example's
@@ -34,34 +35,20 @@ class GradientSettings:
             all whole.
     """
 
-    of: str = "prefix"
-    tokens: int = 4
-    rank: int = 4
-    snapshots: int = 5
-    epochs: int = 3
-    batch: int = 8
-    lr: float = 1e-2
-    loss: str = "sum"
-    first: str = "embeddings"
+    of: str = setting("prefix", choices=OF)
+    tokens: int = setting(4, least=1)
+    rank: int = setting(4, least=1)
+    snapshots: int = setting(5, least=1)
+    epochs: int = setting(3, least=1)
+    batch: int = setting(8, least=1)
+    lr: float = setting(1e-2, least=0)
+    loss: str = setting("sum", choices=LOSSES)
+    first: str = setting("embeddings", choices=FIRSTS)
     adam: bool = False
-    projection: int = 0
+    projection: int = setting(0, least=0)
 
     def __post_init__(self):
-        for name, known in (("of", OF), ("loss", LOSSES), ("first", FIRSTS)):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} must be one of {', '.join(known)}; got '{getattr(self, name)}'.")
-        for name, least in (
-            ("tokens", 1),
-            ("rank", 1),
-            ("snapshots", 1),
-            ("epochs", 1),
-            ("batch", 1),
-            ("projection", 0),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be {least} or more; got {getattr(self, name)}.")
-        if not (isfinite(self.lr) and self.lr >= 0):
-            raise UserError(f"lr must be a number, 0 or more; got {self.lr}.")
+        super().__post_init__()
         if self.adam and self.of == "last-block":
             raise UserError("adam must be left out for the last block, which is not trained: there is no AdamW.")
 

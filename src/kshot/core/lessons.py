@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
-from kshot.core.errors import ModelError, UserError
+from kshot.core.errors import ModelError
+from kshot.core.fields import Checked, setting
 from kshot.core.objective_settings import Answers, ObjectiveSettings
 from kshot.core.types import Example, Prompt
 
@@ -14,7 +14,7 @@ LEARNT = ("answers", "last")
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Checked):
     """How weights are trained.
 
     Attributes:
@@ -37,36 +37,18 @@ class Training:
         warmup: Steps over which the weights of guidance rise from 0.
     """
 
-    weights: str = "lora"
-    rank: int = 16
-    optimiser: str = "adamw"
-    lr: float = 3e-4
-    clip: float = 1.0
-    direction: float = 0.0
-    magnitude: float = 0.0
-    reference: str = "anchor"
-    backend: str = "fd"
-    align: str = "none"
-    refresh: int = 5
-    warmup: int = 20
-
-    def __post_init__(self):
-        for name, known in (
-            ("weights", WEIGHTS),
-            ("optimiser", OPTIMISERS),
-            ("reference", REFERENCES),
-            ("backend", BACKENDS),
-            ("align", ALIGNMENTS),
-        ):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} must be one of {', '.join(known)}; got '{getattr(self, name)}'.")
-        for name, least in (("rank", 1), ("refresh", 1), ("warmup", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be {least} or more; got {getattr(self, name)}.")
-        for name in ("lr", "clip", "direction", "magnitude"):
-            value = getattr(self, name)
-            if not (isfinite(value) and value >= 0):
-                raise UserError(f"{name} must be a number, 0 or more; got {value}.")
+    weights: str = setting("lora", choices=WEIGHTS)
+    rank: int = setting(16, least=1)
+    optimiser: str = setting("adamw", choices=OPTIMISERS)
+    lr: float = setting(3e-4, least=0)
+    clip: float = setting(1.0, least=0)
+    direction: float = setting(0.0, least=0)
+    magnitude: float = setting(0.0, least=0)
+    reference: str = setting("anchor", choices=REFERENCES)
+    backend: str = setting("fd", choices=BACKENDS)
+    align: str = setting("none", choices=ALIGNMENTS)
+    refresh: int = setting(5, least=1)
+    warmup: int = setting(20, least=0)
 
     @property
     def is_guided(self) -> bool:

@@ -123,7 +123,9 @@ class Room(Mapping[str, str]):
         lacking = sorted(getattr(cls, "__abstractmethods__", ()))
         lacking += [trait for trait in getattr(self.contract, "traits", ()) if not hasattr(cls, trait)]
         if lacking:
-            raise UserError(f"'{name}' must be {article} {self.what}; it lacks {', '.join(lacking)} (see kshot.{base}).")
+            raise UserError(
+                f"'{name}' must be {article} {self.what}; it lacks {', '.join(lacking)} (see kshot.{base})."
+            )
         is_frozen = dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen  # pyright: ignore
         if not is_frozen or "__dataclass_fields__" not in vars(cls):
             raise UserError(

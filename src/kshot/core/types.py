@@ -111,10 +111,7 @@ class Task:
     def fingerprint(self) -> str:
         """Identify the examples and settings; the name and the place of the files do not count."""
         rows = [
-            [
-                [e.id, e.input, e.output, e.context, e.choices, e.references, e.explanation, dict(e.meta)]
-                for e in split
-            ]
+            [[e.id, e.input, e.output, e.context, e.choices, e.references, e.explanation, dict(e.meta)] for e in split]
             for split in (self.train, self.test)
         ]
         return digest(self.kind, self.labels, self.metrics, self.instruction, self.choices_in_input, rows)

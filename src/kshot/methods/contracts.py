@@ -6,7 +6,7 @@ the one it is called on as it is; all randomness comes from `rng`. `model` is th
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -149,6 +149,10 @@ class Tuner(Training, Part):
     fixed: ClassVar[bool] = False
     k: ClassVar[int] = 0
     steps: ClassVar[int] = 1
+    grids: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
+        "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},
+    }
 
     @abstractmethod
     def lessons(

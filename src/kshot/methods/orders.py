@@ -13,29 +13,29 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kshot.core.errors import UserError, did_you_mean
-from kshot.core.methods import Judge
-from kshot.core.types import Example
+from kshot.core.types import Example, Question
+from kshot.taskmodel.taskmodel import TaskModel
 
 AS_SELECTED, MOST_CONFIDENT_LAST = "as-selected", "most-confident-last"
 PER_QUERY = ("nearest-last",)  # orders that depend on the query
 
 
 class ZeroShotBits:
-    """The bits of examples' own outputs without demonstrations; the judge is asked for each example once.
+    """The bits of examples' own outputs without demonstrations; the model is asked for each example once.
 
     Attributes:
         known: What it has said, by the examples' ids.
     """
 
-    def __init__(self, judge: Judge):
-        self._judge = judge
+    def __init__(self, model: TaskModel):
+        self._model = model
         self.known: dict[str, float] = {}
 
     def __call__(self, examples: Sequence[Example]) -> list[float]:
         """Return the bits of each example."""
         new = list({e.id: e for e in examples if e.id not in self.known}.values())
         if new:
-            found = self._judge.code_lengths([()] * len(new), new).tolist()
+            found = self._model.code_lengths([()] * len(new), new).tolist()
             self.known |= zip([e.id for e in new], found, strict=True)
         return [self.known[e.id] for e in examples]
 
@@ -43,7 +43,7 @@ class ZeroShotBits:
 def ordered(
     name: str,
     demonstrations: Sequence[Example],
-    query: Example | None,
+    question: Question | None,
     *,
     rng: np.random.Generator,
     bits: ZeroShotBits,
@@ -53,11 +53,11 @@ def ordered(
     Args:
         name: See `check_order`.
         demonstrations: In the selector's order; the last one stands next to the query.
-        query: What is to be answered, or None for a whole task.
+        question: What is to be answered, or None for a whole task.
         rng: For random orders; the others draw nothing.
         bits: For `most-confident-last`; the others ask no model.
     """
-    return tuple(ORDERS[name](demonstrations, query, rng, bits))
+    return tuple(ORDERS[name](demonstrations, question, rng, bits))
 
 
 def check_order(name: str, owner: str) -> None:
@@ -67,16 +67,16 @@ def check_order(name: str, owner: str) -> None:
 
 
 def _as_selected(
-    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator, bits: ZeroShotBits
+    demonstrations: Sequence[Example], question: Question | None, rng: np.random.Generator, bits: ZeroShotBits
 ) -> Sequence[Example]:
     """Keep the selector's order."""
     return demonstrations
 
 
 def _nearest_last(
-    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator, bits: ZeroShotBits
+    demonstrations: Sequence[Example], question: Question | None, rng: np.random.Generator, bits: ZeroShotBits
 ) -> Sequence[Example]:
-    """Put demonstrations that share rare words with the query last (BM25); ties and a missing query change nothing.
+    """Put demonstrations that share rare words with the question last (BM25); ties and a missing query change nothing.
 
     Where all queries see the same demonstrations, they no longer share a prefix, which costs speed.
 
@@ -84,14 +84,14 @@ def _nearest_last(
     """
     from kshot.retrieval.lexical import LexicalIndex  # here and not above: bm25s takes 0.2 s to import
 
-    if query is None:
+    if question is None:
         return demonstrations
-    scores = LexicalIndex([d.text for d in demonstrations]).scores(query.text)
+    scores = LexicalIndex([d.text for d in demonstrations]).scores(question.text)
     return [demonstrations[i] for i in np.argsort(scores, kind="stable")]
 
 
 def _label_interleaved(
-    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator, bits: ZeroShotBits
+    demonstrations: Sequence[Example], question: Question | None, rng: np.random.Generator, bits: ZeroShotBits
 ) -> Sequence[Example]:
     """Deal the outputs in turn, so that equal ones stand as far apart as possible; each output's own order stays.
 
@@ -117,14 +117,14 @@ def _label_interleaved(
 
 
 def _shuffled(
-    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator, bits: ZeroShotBits
+    demonstrations: Sequence[Example], question: Question | None, rng: np.random.Generator, bits: ZeroShotBits
 ) -> Sequence[Example]:
     """Draw an order at random."""
     return [demonstrations[i] for i in rng.permutation(len(demonstrations))]
 
 
 def _most_confident_last(
-    demonstrations: Sequence[Example], query: Example | None, rng: np.random.Generator, bits: ZeroShotBits
+    demonstrations: Sequence[Example], question: Question | None, rng: np.random.Generator, bits: ZeroShotBits
 ) -> Sequence[Example]:
     """Put those whose own output costs the model the fewest bits without demonstrations last; ties change nothing.
 
@@ -136,7 +136,7 @@ def _most_confident_last(
     return [demonstrations[i] for i in sorted(range(len(costs)), key=lambda i: -costs[i])]
 
 
-_Order = Callable[[Sequence[Example], Example | None, np.random.Generator, ZeroShotBits], Sequence[Example]]
+_Order = Callable[[Sequence[Example], Question | None, np.random.Generator, ZeroShotBits], Sequence[Example]]
 ORDERS: dict[str, _Order] = {
     AS_SELECTED: _as_selected,
     "nearest-last": _nearest_last,

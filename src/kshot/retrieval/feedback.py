@@ -6,7 +6,7 @@ from itertools import groupby
 
 import numpy as np
 
-from kshot.core.methods import Judge
+from kshot.taskmodel.taskmodel import TaskModel
 from kshot.retrieval.candidates import Candidates
 from kshot.retrieval.corpus import Item
 from kshot.retrieval.retriever_settings import RetrieverSettings
@@ -14,7 +14,7 @@ from kshot.retrieval.retriever_settings import RetrieverSettings
 PENALTY = 100.0  # nats; more than any mean log-probability
 
 
-def one_shot(found: Sequence[Candidates], judges: Mapping[str, Judge]) -> list[Candidates]:
+def one_shot(found: Sequence[Candidates], models: Mapping[str, TaskModel]) -> list[Candidates]:
     """Score each candidate by the query's answer behind it alone, in nats a token.
 
     score(x, y, d) = 1 / |y| sum over the tokens t of y of log p(y_t given d, x, y_<t). All queries of a task are asked
@@ -22,7 +22,7 @@ def one_shot(found: Sequence[Candidates], judges: Mapping[str, Judge]) -> list[C
 
     Args:
         found: Queries with their candidates.
-        judges: The language model on each task, by the task's name.
+        models: The language model on each task, by the task's name.
 
     Source: Wang, Yang and Wei (2024), section 3.1, https://arxiv.org/abs/2307.07164; the mean over tokens is that of
     the official code.
@@ -32,7 +32,7 @@ def one_shot(found: Sequence[Candidates], judges: Mapping[str, Judge]) -> list[C
     scored: dict[str, Candidates] = {}
     for name, rows in by_task.items():
         pairs = [(row.query.example, (document.example,)) for row in rows for document in row.documents]
-        values = iter(judges[name].answer_log_probs([shown for _, shown in pairs], [query for query, _ in pairs]))
+        values = iter(models[name].answer_log_probs([shown for _, shown in pairs], [query for query, _ in pairs]))
         for row in rows:
             scored[row.query.key] = replace(row, scores=tuple(float(next(values)) for _ in row.documents))
     return [scored[row.query.key] for row in found]

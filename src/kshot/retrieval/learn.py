@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain
 
 from kshot.core.errors import UserError
-from kshot.core.methods import Judge
+from kshot.taskmodel.taskmodel import TaskModel
 from kshot.core.progress import Progress
 from kshot.core.seeding import generator
 from kshot.encoders.encoder import Encoder
@@ -127,7 +127,7 @@ def targets(
 
 def learn(
     pools: Pools,
-    judges: Mapping[str, Judge],
+    models: Mapping[str, TaskModel],
     settings: RetrieverSettings,
     *,
     iterations: int,
@@ -139,7 +139,7 @@ def learn(
     ranked: list[Candidates] = []
     for number in range(1, iterations + 1):
         found = find_candidates(pools, settings, seed=seed, iteration=number, encoder=encoder)
-        scored = one_shot(found, judges)
+        scored = one_shot(found, models)
         ranked += targets(scored, pools, settings, seed=seed, progress=progress)
         encoder = distil(ranked, pools, settings, seed=seed, progress=progress)
     assert encoder is not None

@@ -1,15 +1,15 @@
 """How a retriever is learnt."""
 
 from dataclasses import dataclass
-from math import isfinite
 
-from kshot.core.errors import UserError
+from kshot.core.errors import SettingError
+from kshot.core.fields import Checked, setting
 
 TARGETS = ("reward", "llm", "none")
 
 
 @dataclass(frozen=True)
-class RetrieverSettings:
+class RetrieverSettings(Checked):
     """How a retriever is learnt from the language model's scores.
 
     Attributes:
@@ -41,41 +41,28 @@ class RetrieverSettings:
 
     encoder: str = "minilm"
     reward_encoder: str = "minilm"
-    queries: int = 200
-    candidates: int = 16
+    queries: int = setting(200, least=1)
+    candidates: int = setting(16, least=4)
     depth: int = 100
     mixed: bool = False
     label_rule: bool = False
     other_task_rule: bool = True
-    target: str = "llm"
-    sharpness: float = 2.0
+    target: str = setting("llm", choices=TARGETS)
+    sharpness: float = setting(2.0, least=0)
     reward_sees_answer: bool = True
-    positives: int = 3
-    negatives: int = 16
-    reward_epochs: int = 2
-    reward_lr: float = 1e-4
-    epochs: int = 3
-    lr: float = 1e-4
-    batch: int = 16
-    alpha: float = 0.2
-    temperature: float = 0.01
+    positives: int = setting(3, least=1)
+    negatives: int = setting(16, least=1)
+    reward_epochs: int = setting(2, least=1)
+    reward_lr: float = setting(1e-4, least=0)
+    epochs: int = setting(3, least=1)
+    lr: float = setting(1e-4, least=0)
+    batch: int = setting(16, least=2)
+    alpha: float = setting(0.2, least=0)
+    temperature: float = setting(0.01, above=0)
 
     def __post_init__(self):
-        for name, least in (
-            ("queries", 1),
-            ("candidates", 4),
-            ("depth", self.candidates),
-            ("positives", 1),
-            ("negatives", 1),
-            ("reward_epochs", 1),
-            ("epochs", 1),
-            ("batch", 2),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be {least} or more; got {getattr(self, name)}.")
-        for name in ("reward_lr", "lr", "alpha", "sharpness", "temperature"):
-            value = getattr(self, name)
-            if not isfinite(value) or value < 0 or (value == 0 and name == "temperature"):
-                raise UserError(f"{name} must be a number, 0 or more (temperature above 0); got {value}.")
-        if self.target not in TARGETS:
-            raise UserError(f"target must be one of {', '.join(TARGETS)}; got '{self.target}'.")
+        super().__post_init__()
+        if self.depth < self.candidates:
+            raise SettingError(
+                f"depth must be {self.candidates} or more, the candidates drawn from it; got {self.depth}."
+            )

@@ -1,7 +1,14 @@
 """Classifiers without a language model: what a prompt has to beat. One file a method."""
 
-BASELINES: dict[str, str] = {
-    "majority": "kshot.methods.classifiers.majority:Majority",
-    "tfidf-lr": "kshot.methods.classifiers.tfidf:TfidfLogistic",
-    "embedding-lr": "kshot.methods.classifiers.embedding:EmbeddingLogistic",
-}
+from kshot.core.plugins import Room
+from kshot.methods.contracts import Classifier
+
+CLASSIFIERS = Room(
+    "classifier",
+    Classifier,
+    {
+        "majority": "kshot.methods.classifiers.majority:Majority",
+        "tfidf-lr": "kshot.methods.classifiers.tfidf:TfidfLogistic",
+        "embedding-lr": "kshot.methods.classifiers.embedding:EmbeddingLogistic",
+    },
+)

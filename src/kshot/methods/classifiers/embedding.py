@@ -1,18 +1,20 @@
 """Logistic regression on sentence embeddings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from kshot.core.types import Example, FloatArray, Task
-from kshot.encoders.encoder import load_encoder
-from kshot.methods.classifiers.logistic import Classifier, check_strength, fit_logistic
+from kshot.core.fields import setting, state
+from kshot.core.types import Example, FloatArray, Question, Task
+from kshot.encoders.encoder import load_encoder, missing_package
+from kshot.methods.classifiers.logistic import Classify, fit_logistic
+from kshot.methods.contracts import Classifier
 
 
 @dataclass(frozen=True)
-class EmbeddingLogistic:
+class EmbeddingLogistic(Classifier):
     """Fit a logistic regression on frozen, normalised sentence embeddings.
 
     Attributes:
@@ -25,13 +27,15 @@ class EmbeddingLogistic:
     """
 
     encoder: str = "minilm"
-    C: float = 10.0
-    _classify: Classifier | None = field(default=None, repr=False, compare=False)
+    C: float = setting(10.0, above=0)
+    _classify: Classify | None = state()
 
-    def __post_init__(self):
-        check_strength("embedding-lr", self.C)
+    @property
+    def missing_package(self) -> str | None:
+        """The package of the encoder, if it is missing."""
+        return missing_package(self.encoder)
 
-    def applies(self, task: Task) -> bool:
+    def suits(self, task: Task) -> bool:
         """Return whether the task is a classification."""
         return task.kind == "classification"
 
@@ -44,7 +48,7 @@ class EmbeddingLogistic:
         features = FunctionTransformer(lambda texts: encoder.embed(texts).astype(np.float64))
         return replace(self, _classify=fit_logistic(task, examples, features, C=self.C, rng=rng))
 
-    def probabilities(self, queries: Sequence[Example]) -> list[FloatArray]:
-        """Return one probability per label for each query."""
+    def probabilities(self, questions: Sequence[Question]) -> list[FloatArray]:
+        """Return one probability per label for each question."""
         assert self._classify is not None, "fit comes before probabilities"
-        return self._classify(queries)
+        return self._classify(questions)

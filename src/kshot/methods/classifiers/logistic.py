@@ -5,22 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from kshot.core.errors import UserError
-from kshot.core.types import Example, FloatArray, Task
+from kshot.core.types import Example, FloatArray, Question, Task
 from kshot.methods.classifiers.majority import Majority
 
-Classifier = Callable[[Sequence[Example]], list[FloatArray]]
-
-
-def check_strength(baseline: str, C: float) -> None:
-    """Raise a UserError unless `C`, the inverse strength of the regularisation, is above 0."""
-    if not C > 0:
-        raise UserError(f"{baseline}:C must be greater than 0; got {C}.")
+Classify = Callable[[Sequence[Question]], list[FloatArray]]
 
 
 def fit_logistic(
     task: Task, examples: Sequence[Example], transformer: Any, *, C: float, rng: np.random.Generator
-) -> Classifier:
+) -> Classify:
     """Fit a logistic regression on what `transformer` makes of the inputs with their contexts.
 
     A label that no example has gets probability 0 (the evaluation mixes in the uniform). Where fewer than two
@@ -34,7 +27,7 @@ def fit_logistic(
         rng: Passed on; the fit itself draws nothing.
 
     Returns:
-        A function from queries to one array of probabilities [n_labels] for each.
+        A function from questions to one array of probabilities [n_labels] for each.
     """
     from sklearn.linear_model import LogisticRegression  # here and not above: it takes a second to import
     from sklearn.pipeline import make_pipeline
@@ -50,10 +43,10 @@ def fit_logistic(
         model.fit([e.text for e in examples], outputs)
     columns = [task.labels.index(label) for label in model.classes_]
 
-    def classify(queries: Sequence[Example]) -> list[FloatArray]:
-        probabilities = np.zeros((len(queries), len(task.labels)))
-        if queries:
-            probabilities[:, columns] = model.predict_proba([q.text for q in queries])
+    def classify(questions: Sequence[Question]) -> list[FloatArray]:
+        probabilities = np.zeros((len(questions), len(task.labels)))
+        if questions:
+            probabilities[:, columns] = model.predict_proba([q.text for q in questions])
         return list(probabilities)
 
     return classify

@@ -7,11 +7,13 @@ from typing import Self
 
 import numpy as np
 
-from kshot.core.types import Example, FloatArray, Task
+from kshot.core.fields import state
+from kshot.core.types import Example, FloatArray, Question, Task
+from kshot.methods.contracts import Classifier
 
 
 @dataclass(frozen=True)
-class Majority:
+class Majority(Classifier):
     """Predict the frequencies of the answers, p(i) = (n_i + 1) / sum over the candidates j of (n_j + 1).
 
     n_i counts how often the right answer stood at position i among its row's candidates: for classification
@@ -21,10 +23,10 @@ class Majority:
     Differs: nothing.
     """
 
-    _task: Task | None = field(default=None, repr=False, compare=False)
+    _task: Task | None = state()
     _counts: Mapping[int, int] = field(default_factory=dict, repr=False, compare=False)
 
-    def applies(self, task: Task) -> bool:
+    def suits(self, task: Task) -> bool:
         """Return whether the task's answers come from a list."""
         return task.kind in ("classification", "multiple_choice")
 
@@ -33,12 +35,12 @@ class Majority:
         counts = Counter(task.candidates(e).index(e.output) for e in examples)
         return replace(self, _task=task, _counts=counts)
 
-    def probabilities(self, queries: Sequence[Example]) -> list[FloatArray]:
+    def probabilities(self, questions: Sequence[Question]) -> list[FloatArray]:
         """Return the smoothed frequencies over each row's own number of candidates."""
         assert self._task is not None, "fit comes before probabilities"
         rows = []
-        for query in queries:
-            positions = range(len(self._task.candidates(query)))
+        for question in questions:
+            positions = range(len(self._task.candidates(question)))
             weights = np.array([self._counts.get(i, 0) + 1.0 for i in positions])
             rows.append(weights / weights.sum())
         return rows

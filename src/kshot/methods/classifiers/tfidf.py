@@ -1,17 +1,19 @@
 """Logistic regression on words and pairs of words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from kshot.core.types import Example, FloatArray, Task
-from kshot.methods.classifiers.logistic import Classifier, check_strength, fit_logistic
+from kshot.core.fields import setting, state
+from kshot.core.types import Example, FloatArray, Question, Task
+from kshot.methods.classifiers.logistic import Classify, fit_logistic
+from kshot.methods.contracts import Classifier
 
 
 @dataclass(frozen=True)
-class TfidfLogistic:
+class TfidfLogistic(Classifier):
     """Weigh words and pairs of words by tf-idf, (1 + ln tf) * idf, and fit a logistic regression on them.
 
     Attributes:
@@ -23,13 +25,10 @@ class TfidfLogistic:
     count as words, so no input is without features.
     """
 
-    C: float = 10.0
-    _classify: Classifier | None = field(default=None, repr=False, compare=False)
+    C: float = setting(10.0, above=0)
+    _classify: Classify | None = state()
 
-    def __post_init__(self):
-        check_strength("tfidf-lr", self.C)
-
-    def applies(self, task: Task) -> bool:
+    def suits(self, task: Task) -> bool:
         """Return whether the task is a classification."""
         return task.kind == "classification"
 
@@ -40,7 +39,7 @@ class TfidfLogistic:
         features = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True)
         return replace(self, _classify=fit_logistic(task, examples, features, C=self.C, rng=rng))
 
-    def probabilities(self, queries: Sequence[Example]) -> list[FloatArray]:
-        """Return one probability per label for each query."""
+    def probabilities(self, questions: Sequence[Question]) -> list[FloatArray]:
+        """Return one probability per label for each question."""
         assert self._classify is not None, "fit comes before probabilities"
-        return self._classify(queries)
+        return self._classify(questions)

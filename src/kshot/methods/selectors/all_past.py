@@ -1,18 +1,19 @@
 """Every example seen so far is a demonstration."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from kshot.core.errors import UserError
-from kshot.core.methods import Judge
-from kshot.core.types import Example
+from kshot.core.fields import setting, state
+from kshot.core.types import Example, Question
+from kshot.methods.contracts import Selector
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
-class AllPast:
+class AllPast(Selector):
     """Show the first `limit` examples of the pool in the pool's order; `k` does not count.
 
     It counts as per query because it has to see every new example at once, though it ignores the query.
@@ -27,19 +28,16 @@ class AllPast:
     Differs: examples beyond `limit` are not shown.
     """
 
-    limit: int = 300
-    _n_pool: int = field(default=0, repr=False, compare=False)
+    limit: int = setting(300, least=1)
+    _n_pool: int = state(0)
 
     per_query = True
+    sees_all = True
 
-    def __post_init__(self):
-        if self.limit < 1:
-            raise UserError(f"all-past:limit must be 1 or more; got {self.limit}.")
-
-    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Remember the pool's size."""
         return replace(self, _n_pool=len(pool))
 
-    def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return the first `limit` indices, whatever `k` and the query are."""
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return the first `limit` indices, whatever `k` and the question are."""
         return list(range(min(self._n_pool, self.limit)))

@@ -1,18 +1,19 @@
 """The best of several random sets, as the language model itself sees it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from kshot.core.errors import UserError
-from kshot.core.methods import Judge
-from kshot.core.types import Example, FloatArray
+from kshot.core.fields import setting, state
+from kshot.core.types import Example, FloatArray, Question
+from kshot.methods.contracts import Selector
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
-class BestOfN:
+class BestOfN(Selector):
     """Draw `n` random sets of `k` examples and keep the one behind which past outputs cost the fewest bits.
 
     bits(set) = sum over the held-out examples of - log2 p(output given set and input), the same held-out examples
@@ -35,41 +36,36 @@ class BestOfN:
     that answers is the judge unless another one is named.
     """
 
-    n: int = 5
-    queries: int = 16
-    _pool: tuple[Example, ...] = field(default=(), repr=False, compare=False)
-    _judge: Judge | None = field(default=None, repr=False, compare=False)
+    n: int = setting(5, least=2, hint="For one random set use 'random'.")
+    queries: int = setting(16, least=1)
+    _pool: tuple[Example, ...] = state(())
+    _model: TaskModel | None = state()
 
     per_query = False
+    draws = True
 
-    def __post_init__(self):
-        if self.n < 2:
-            raise UserError(f"best-of-n:n must be 2 or more; got {self.n}. For one random set use 'random'.")
-        if self.queries < 1:
-            raise UserError(f"best-of-n:queries must be 1 or more; got {self.queries}.")
-
-    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Remember pool and judge: the sets are scored once their size is known."""
-        return replace(self, _pool=tuple(pool), _judge=judge)
+        return replace(self, _pool=tuple(pool), _model=model)
 
-    def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return `k` indices (all of a smaller pool) in random order; the query does not matter."""
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return `k` indices (all of a smaller pool) in random order; the question does not matter."""
         order = rng.permutation(len(self._pool)).tolist()
         n_held_out = min(self.queries, (len(order) - k + 1) // 2)
         if k == 0 or n_held_out < 1:
             return order[:k]
         held_out, others = order[:n_held_out], order[n_held_out:]
         sets = [rng.permutation(others)[:k].tolist() for _ in range(self.n)]
-        assert self._judge is not None, "fit comes before select"
-        return sets[int(total_bits(sets, held_out, self._pool, self._judge).argmin())]
+        assert self._model is not None, "fit comes before select"
+        return sets[int(total_bits(sets, held_out, self._pool, self._model).argmin())]
 
 
 def total_bits(
-    sets: Sequence[Sequence[int]], held_out: Sequence[int], pool: Sequence[Example], judge: Judge
+    sets: Sequence[Sequence[int]], held_out: Sequence[int], pool: Sequence[Example], model: TaskModel
 ) -> FloatArray:
     """Return the bits that the outputs of the held-out examples cost behind each set, `[n_sets]`."""
     shown = [tuple(pool[i] for i in chosen) for chosen in sets]
     asked = [pool[i] for i in held_out]
     # Queries of a set stand together: its demonstrations are read once.
-    bits = judge.code_lengths([s for s in shown for _ in asked], asked * len(sets))
+    bits = model.code_lengths([s for s in shown for _ in asked], asked * len(sets))
     return bits.reshape(len(sets), len(asked)).sum(axis=1)

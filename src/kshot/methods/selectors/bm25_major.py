@@ -6,14 +6,15 @@ from typing import Self
 
 import numpy as np
 
-from kshot.core.methods import Judge
-from kshot.core.types import Example, FloatArray
+from kshot.core.types import Example, FloatArray, Question
+from kshot.methods.contracts import Selector
 from kshot.methods.selectors.nearest import nearest_last
 from kshot.retrieval.lexical import LexicalIndex
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
-class Bm25Major:
+class Bm25Major(Selector):
     """Take the `k` examples that a search for any of the pool's inputs finds best on average, the best one last.
 
     mean(d) = sum over the examples q of the pool of score(q, d) / N, with the score of `Bm25`. What the pool talks
@@ -29,12 +30,12 @@ class Bm25Major:
 
     per_query = False
 
-    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Index the pool and search it for each of its own inputs, [n_pool]."""
         search = LexicalIndex([e.text for e in pool])
         total = sum((search.scores(e.text) for e in pool), np.zeros(len(pool)))
         return replace(self, _means=total / max(1, len(pool)))
 
-    def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return the indices of the `k` best, the best last, of equals the pool's first; the query does not matter."""
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return the indices of the `k` best, the best last, of equals the pool's first; the question does not matter."""
         return nearest_last(self._means, k)

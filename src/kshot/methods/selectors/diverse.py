@@ -2,19 +2,21 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.methods import Judge
-from kshot.core.types import Example
-from kshot.encoders.encoder import load_encoder
+from kshot.core.fields import state
+from kshot.core.types import Example, Question
+from kshot.encoders.encoder import load_encoder, missing_package
+from kshot.methods.contracts import Selector
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
-class Diverse:
+class Diverse(Selector):
     """Take from each of `k` clusters of the pool's embeddings the example nearest to its centre.
 
     k-means minimises the sum over the pool of |x - c(x)|^2, with c(x) the centre nearest to the embedding x; the
@@ -31,17 +33,23 @@ class Diverse:
     """
 
     encoder: str = "minilm"
-    _embeddings: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    _embeddings: NDArray[np.float64] | None = state()
+
+    @property
+    def missing_package(self) -> str | None:
+        """The package of the encoder, if it is missing."""
+        return missing_package(self.encoder)
 
     per_query = False
+    draws = True
 
-    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Embed the pool's inputs with their contexts, [n_pool, dim]."""
         embeddings = load_encoder(self.encoder).embed([e.text for e in pool])
         return replace(self, _embeddings=embeddings.astype(np.float64))
 
-    def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return `k` indices (all of a smaller pool) in the pool's order; the query does not matter."""
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return `k` indices (all of a smaller pool) in the pool's order; the question does not matter."""
         assert self._embeddings is not None, "fit comes before select"
         if k >= len(self._embeddings):
             return list(range(len(self._embeddings)))

@@ -1,18 +1,20 @@
 """One set of demonstrations whose gradients match those of the whole pool."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
 
 from kshot.core.errors import UserError
-from kshot.core.gradient_settings import GradientSettings
-from kshot.core.methods import Judge
+from kshot.core.fields import setting, state
+from kshot.core.gradient_settings import OF, GradientSettings
 from kshot.core.models import Capability
-from kshot.core.types import Example
+from kshot.core.types import Example, Question
+from kshot.methods.contracts import Selector
 from kshot.methods.selectors.best_of_n import total_bits
 from kshot.methods.selectors.matching import NORMALIZATIONS, match, searches
+from kshot.taskmodel.taskmodel import TaskModel
 
 PAPER: dict[str, Any] = {
     "of": "prefix",
@@ -28,7 +30,7 @@ PAPER: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class GradientMatching(GradientSettings):
+class GradientMatching(GradientSettings, Selector):
     """Choose `k` examples whose mean gradient is near the mean gradient of the pool, the model having the last word.
 
     Minimises |1/k sum over the chosen of g_i - 1/N sum over the pool of g_i|, with g_i the gradient of example i's
@@ -60,19 +62,20 @@ class GradientMatching(GradientSettings):
     stand behind the token that begins a text; constant learning rate.
     """
 
-    of: str = "last-block"
-    projection: int = 4096
-    normalize: str = "none"
-    restarts: int = 0
-    candidates: int = 8
-    queries: int = 32
+    of: str = setting("last-block", choices=OF)
+    projection: int = setting(4096, least=0)
+    normalize: str = setting("none", choices=NORMALIZATIONS)
+    restarts: int = setting(0, least=0)
+    candidates: int = setting(8, least=1)
+    queries: int = setting(32, least=1)
     balanced: bool = False
     paper: bool = False
-    _pool: tuple[Example, ...] = field(default=(), repr=False, compare=False)
-    _judge: Judge | None = field(default=None, repr=False, compare=False)
-    _seed: int = field(default=0, repr=False, compare=False)
+    _pool: tuple[Example, ...] = state(())
+    _model: TaskModel | None = state()
+    _seed: int = state(0)
 
     per_query = False
+    draws = True
     needs = frozenset({Capability.GRADIENTS})
 
     def __post_init__(self):
@@ -82,28 +85,22 @@ class GradientMatching(GradientSettings):
                 raise UserError(f"gradient-matching: paper=true sets {name} to {value}; leave {name} out.")
             object.__setattr__(self, name, value)
         super().__post_init__()
-        if self.normalize not in NORMALIZATIONS:
-            known = ", ".join(NORMALIZATIONS)
-            raise UserError(f"gradient-matching:normalize must be one of {known}; got '{self.normalize}'.")
-        for name, least in (("restarts", 0), ("candidates", 1), ("queries", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"gradient-matching:{name} must be {least} or more; got {getattr(self, name)}.")
         if self.restarts and self.candidates > 1:
             raise UserError(
                 f"gradient-matching:restarts must be 0 unless candidates=1, as each candidate is a restart; got "
                 f"{self.restarts} and candidates={self.candidates}. Add candidates=1."
             )
 
-    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Remember pool and judge: where all examples are shown, no gradient is needed."""
-        return replace(self, _pool=tuple(pool), _judge=judge, _seed=int(rng.integers(2**32)))
+        return replace(self, _pool=tuple(pool), _model=model, _seed=int(rng.integers(2**32)))
 
-    def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return `k` indices in the order of the picks (all of a smaller pool in its order); no query matters."""
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return `k` indices in the order of the picks (all of a smaller pool in its order); no question matters."""
         if k == 0 or k >= len(self._pool):
             return list(range(len(self._pool)))[:k]
-        assert self._judge is not None, "fit comes before select"
-        rows = self._judge.gradients(self._pool, self.settings, seed=self._seed)
+        assert self._model is not None, "fit comes before select"
+        rows = self._model.gradients(self._pool, self.settings, seed=self._seed)
         n_held_out = min(self.queries, (len(rows) - k + 1) // 2) if self.candidates > 1 else 0
         order = rng.permutation(len(rows)).tolist() if n_held_out else list(range(len(rows)))
         held_out, others = order[:n_held_out], sorted(order[n_held_out:])
@@ -116,12 +113,12 @@ class GradientMatching(GradientSettings):
         if held_out:
             found = searches(rows[others], k, restarts=self.candidates - 1, **how)
             sets = [[others[i] for i in one.indices] for one in found]
-            bits = total_bits(sets, held_out, self._pool, self._judge)
+            bits = total_bits(sets, held_out, self._pool, self._model)
             best, indices = found[int(bits.argmin())], sets[int(bits.argmin())]
             asked = {"candidate_bits": (bits / n_held_out).round(3).tolist()}
         else:
             best, asked = match(rows, k, restarts=self.restarts, **how), {}
             indices = list(best.indices)
         noted = {name: value for name, value in asdict(best).items() if name != "indices"}
-        self._judge.note({"selector": "gradient-matching", "k": k, "n_pool": len(self._pool), **noted, **asked})
+        self._model.note({"selector": "gradient-matching", "k": k, "n_pool": len(self._pool), **noted, **asked})
         return indices

@@ -1,21 +1,23 @@
 """Demonstrations from whose steps of training the rest of the pool would gain most."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.gradient_settings import GradientSettings
-from kshot.core.methods import Judge
+from kshot.core.fields import setting, state
+from kshot.core.gradient_settings import OF, GradientSettings
 from kshot.core.models import Capability
-from kshot.core.types import Example, FloatArray
+from kshot.core.types import Example, FloatArray, Question
+from kshot.methods.contracts import Selector
 from kshot.methods.selectors.nearest import nearest_last
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
-class Less(GradientSettings):
+class Less(GradientSettings, Selector):
     """Take the `k` examples whose steps of AdamW point most in the direction of the others' gradients, the best last.
 
     score_i = sum over the snapshots c of the mean over the examples j other than i of cos(step_ic, g_jc), with g the
@@ -28,32 +30,32 @@ class Less(GradientSettings):
     projection of larger ones; the warm-up trains on the whole pool.
     """
 
-    of: str = "lora"
-    rank: int = 2
-    snapshots: int = 4
-    epochs: int = 4
-    lr: float = 3e-4
-    _pool: tuple[Example, ...] = field(default=(), repr=False, compare=False)
-    _judge: Judge | None = field(default=None, repr=False, compare=False)
-    _seed: int = field(default=0, repr=False, compare=False)
+    of: str = setting("lora", choices=OF)
+    rank: int = setting(2, least=1)
+    snapshots: int = setting(4, least=1)
+    epochs: int = setting(4, least=1)
+    lr: float = setting(3e-4, least=0)
+    _pool: tuple[Example, ...] = state(())
+    _model: TaskModel | None = state()
+    _seed: int = state(0)
 
     per_query = False
     needs = frozenset({Capability.GRADIENTS})
 
-    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Remember pool and judge: where all examples are shown, no gradient is needed."""
-        return replace(self, _pool=tuple(pool), _judge=judge, _seed=int(rng.integers(2**32)))
+        return replace(self, _pool=tuple(pool), _model=model, _seed=int(rng.integers(2**32)))
 
-    def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return `k` indices, the best last (all of a smaller pool in its order); the query does not matter."""
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return `k` indices, the best last (all of a smaller pool in its order); the question does not matter."""
         if k == 0 or k >= len(self._pool):
             return list(range(len(self._pool)))[:k]
-        assert self._judge is not None, "fit comes before select"
+        assert self._model is not None, "fit comes before select"
         how = replace(self.settings, adam=False)
-        gradients = self._judge.gradients(self._pool, how, seed=self._seed)
+        gradients = self._model.gradients(self._pool, how, seed=self._seed)
         steps = gradients
         if how.of != "last-block":  # which is not trained: there are no steps
-            steps = self._judge.gradients(self._pool, replace(how, adam=True), seed=self._seed)
+            steps = self._model.gradients(self._pool, replace(how, adam=True), seed=self._seed)
         return nearest_last(influences(steps, gradients, len(how.snapshot_steps(len(self._pool)))), k)
 
 

@@ -1,30 +1,33 @@
 """Demonstrations that a retriever finds, which has learnt from the language model which ones help."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
-from kshot.core.methods import Judge
+from kshot.core.fields import setting, state
 from kshot.core.models import Capability
-from kshot.core.types import Example, Task
-from kshot.encoders.encoder import Encoder, fresh_model, load_encoder
-from kshot.methods.selectors.nearest import nearest_last, query_text
+from kshot.core.types import Example, Question, Task
+from kshot.encoders.encoder import Encoder, fresh_model, load_encoder, missing_package
+from kshot.methods.contracts import Selector
+from kshot.methods.selectors.nearest import nearest_last, question_text
 from kshot.retrieval.corpus import Item
 from kshot.retrieval.learn import learn
 from kshot.retrieval.retriever_settings import RetrieverSettings
 from kshot.retrieval.saved import fingerprint, read_retriever, save_retriever
+from kshot.taskmodel.taskmodel import TaskModel
 
+FOLDER = "retriever"
 LEAST = 32  # examples to learn from; with fewer the encoder searches as it is
 
 
 @dataclass(frozen=True)
-class LlmR(RetrieverSettings):
+class LlmR(RetrieverSettings, Selector):
     """Take the `k` examples that a trained retriever finds nearest to the query, the nearest last.
 
     The retriever learns from the language model's own scores: how probable it finds the right answer behind each of
@@ -37,7 +40,7 @@ class LlmR(RetrieverSettings):
         iterations: Rounds of training; from the second on the retriever of the last one draws the candidates.
         mmr: How much likeness to those already taken counts against an example, 0 (not at all) to 1: near copies of one
             text tell no more than it does.
-        weights: What is in `retriever`, for the recipe's fingerprint; no setting.
+        weights: What is in `retriever`, for the record; no setting.
 
     Source: Wang, Yang and Wei (2024), LLM-R, https://arxiv.org/abs/2307.07164; `mmr`: Carbonell and Goldstein (1998),
     https://doi.org/10.1145/290941.291025.
@@ -47,21 +50,17 @@ class LlmR(RetrieverSettings):
     """
 
     retriever: str = ""
-    iterations: int = 1
-    mmr: float = 0.0
+    iterations: int = setting(1, least=1)
+    mmr: float = setting(0.0, least=0, most=1)
     weights: str = field(default="", init=False)
-    _encoder: Encoder | None = field(default=None, repr=False, compare=False)
-    _embeddings: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
-    _lesson: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    _encoder: Encoder | None = state()
+    _embeddings: NDArray[np.float64] | None = state()
+    _lesson: tuple[str, ...] = state(())
 
     per_query = True
 
     def __post_init__(self):
         super().__post_init__()
-        if self.iterations < 1:
-            raise UserError(f"llm-r:iterations must be 1 or more; got {self.iterations}.")
-        if not 0 <= self.mmr <= 1:
-            raise UserError(f"llm-r:mmr must be in 0..1; got {self.mmr}.")
         if self.retriever:
             saved = read_retriever(self.retriever)
             if self.encoder not in (saved.encoder, RetrieverSettings.encoder):
@@ -70,6 +69,11 @@ class LlmR(RetrieverSettings):
                     f"'{saved.encoder}', got '{self.encoder}'. Leave encoder out, or train another retriever."
                 )
             object.__setattr__(self, "weights", saved.weights)
+
+    @property
+    def missing_package(self) -> str | None:
+        """The package of the encoder, if it is missing."""
+        return missing_package(self.encoder)
 
     @property
     def needs(self) -> frozenset[Capability]:
@@ -85,32 +89,32 @@ class LlmR(RetrieverSettings):
         """Return how many of a task's training examples the retriever has learnt from."""
         return read_retriever(self.retriever).n_known(task) if self.retriever else 0
 
-    def learnt(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
+    def learnt(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a selector with a retriever that has learnt from `pool`; with few examples, the encoder as it is."""
         seed = int(rng.integers(2**31))
         if len(pool) < LEAST:
             return replace(self, _encoder=load_encoder(self.encoder))
         most = min(self.candidates, len(pool) - 1)
         settings = RetrieverSettings(**{f.name: getattr(self, f.name) for f in fields(RetrieverSettings)})
-        settings, task = replace(settings, candidates=most), judge.task
+        settings, task = replace(settings, candidates=most), model.task
         pools = {task.name: [Item(task, e) for e in pool]}
-        how = {"iterations": self.iterations, "seed": seed, "progress": judge.progress}
-        encoder = learn(pools, {task.name: judge}, settings, **how)
+        how = {"iterations": self.iterations, "seed": seed, "progress": model.progress}
+        encoder = learn(pools, {task.name: model}, settings, **how)
         return replace(self, _encoder=encoder, _lesson=tuple(map(fingerprint, pools[task.name])))
 
-    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
-        """Embed the pool, `[n_pool, dim]`, behind training if there is no retriever yet."""
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
+        """Embed the pool, `[n_pool, dim]`, after training if there is no retriever yet."""
         if not self.has_learnt:
-            return self.learnt(pool, judge=judge, rng=rng).fit(pool, judge=judge, rng=rng)
+            return self.learnt(pool, model=model, rng=rng).fit(pool, model=model, rng=rng)
         encoder = self._ready
-        embeddings = encoder.embed([Item(judge.task, e).document for e in pool])
+        embeddings = encoder.embed([Item(model.task, e).document for e in pool])
         return replace(self, _encoder=encoder, _embeddings=embeddings.astype(np.float64))
 
-    def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return the indices of the `k` nearest, the nearest last."""
         assert self._embeddings is not None, "fit comes before select"
         assert self._encoder is not None
-        vector = self._encoder.embed([query_text(query, "llm-r")])[0]  # [dim]
+        vector = self._encoder.embed([question_text(question, "llm-r")])[0]  # [dim]
         scores = np.round(self._embeddings @ vector, 9)  # equal texts tie, whose products differ by rounding
         return self._diverse(scores, k) if self.mmr else nearest_last(scores, k)
 
@@ -132,11 +136,17 @@ class LlmR(RetrieverSettings):
         """Write the retriever."""
         saved = read_retriever(self.retriever) if self.retriever else None
         name, queries = (saved.encoder, saved.queries) if saved else (self.encoder, self._lesson)
-        save_retriever(self._ready, folder, {"encoder": name}, queries)
+        save_retriever(self._ready, folder / FOLDER, {"encoder": name}, queries)
 
-    def loaded(self, folder: Path) -> Self:
+    @classmethod
+    def rebuilt(cls, settings: Mapping[str, Any], folder: Path) -> Self:
         """Return the selector with the retriever that `save` wrote."""
-        return replace(self, retriever=str(folder), encoder=read_retriever(folder).encoder)
+        saved = read_retriever(folder / FOLDER)
+        return cls(**{**settings, "retriever": str(folder / FOLDER), "encoder": saved.encoder})
+
+    def record(self) -> dict[str, Any]:
+        """Return what it is; a retriever that is named counts by its weights."""
+        return {**super().record(), "weights": self.weights}
 
     @property
     def _ready(self) -> Encoder:

@@ -1,24 +1,24 @@
-"""What the selectors that search for each query share: the query they need and the order they return."""
+"""What the selectors that search for each query share: the question they need and the order they return."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
-from kshot.core.types import Example
+from kshot.core.types import Question
 
 
-def query_text(query: Example | None, selector: str) -> str:
-    """Return the query's text.
+def question_text(question: Question | None, selector: str) -> str:
+    """Return the question's text.
 
     Raises:
-        UserError: There is no query, which the selector needs.
+        UserError: There is no question, which the selector needs.
     """
-    if query is None:
+    if question is None:
         raise UserError(
             f"'{selector}' chooses for one query at a time, there is no choice for the whole task; "
             "give an input with --query, or use a task-level selector such as 'random'."
         )
-    return query.text
+    return question.text
 
 
 def nearest_last(scores: NDArray[np.floating], k: int) -> list[int]:

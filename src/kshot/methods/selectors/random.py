@@ -2,17 +2,19 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from kshot.core.methods import Judge
-from kshot.core.types import Example
+from kshot.core.fields import state
+from kshot.core.types import Example, Question
+from kshot.methods.contracts import Selector
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Selector):
     """Draw `k` distinct examples in random order.
 
     Attributes:
@@ -25,19 +27,21 @@ class Random:
 
     balanced: bool = False
     fresh: bool = False
-    _outputs: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    _outputs: tuple[str, ...] = state(())
+
+    draws = True
 
     @property
     def per_query(self) -> bool:
         """Whether each query has its own draw."""
         return self.fresh
 
-    def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Remember the pool's outputs."""
         return replace(self, _outputs=tuple(e.output for e in pool))
 
-    def select(self, query: Example | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return `k` indices (all of a smaller pool) in random order; the query does not matter."""
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return `k` indices (all of a smaller pool) in random order; the question does not matter."""
         order = rng.permutation(len(self._outputs)).tolist()
         if not self.balanced:
             return order[:k]

@@ -7,18 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
-from kshot.core.methods import Subject
+from kshot.core.fields import setting
 from kshot.core.steering import Edit, Steering
 from kshot.core.types import Example
+from kshot.methods.contracts import Steerer
 from kshot.methods.steerers.held_out import MOST_ASKED, held_out, held_out_best
 from kshot.methods.steerers.icv import check_layer
 from kshot.methods.steerers.task_embedding import few_shot_prompts, task_embedding
+from kshot.taskmodel.taskmodel import TaskModel
 
 SCALES = (0.01, 0.03, 0.1)
 
 
 @dataclass(frozen=True)
-class FunctionVector:
+class FunctionVector(Steerer):
     """Add the mean outputs of the heads with the largest causal effect to the residual stream behind one layer.
 
     A head's effect is what its mean output does to the probability of the right answer in prompts whose answers were
@@ -38,52 +40,45 @@ class FunctionVector:
     bits of the whole answer.
     """
 
-    heads: int = 10
-    prompts: int = 25
-    shots: int = 10
+    heads: int = setting(10, least=1)
+    prompts: int = setting(25, least=1)
+    shots: int = setting(10, least=1)
     layer: int = -1
-    scale: float = 0.0
+    scale: float = setting(0.0, least=0)
 
     least = 4
 
-    def __post_init__(self):
-        for name in ("heads", "prompts", "shots"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}.")
-        if not (np.isfinite(self.scale) and self.scale >= 0):
-            raise UserError(f"scale must be a number, 0 or more; got {self.scale}.")
-
-    def fit(self, examples: Sequence[Example], *, subject: Subject, rng: np.random.Generator) -> Steering:
-        """Return the steering; see `kshot.core.methods.Steerer`.
+    def fit(self, examples: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Steering:
+        """Return the steering; see `kshot.methods.contracts.Steerer`.
 
         Raises:
             UserError: Fewer than four examples, or a layer that the model has not.
         """
-        check_layer(self.layer, subject)
+        check_layer(self.layer, model)
         if len(examples) < self.least:
             raise UserError(f"function-vector needs at least {self.least} examples; got {len(examples)}.")
         held, known = held_out(examples, most=MOST_ASKED, rng=rng)
         how = {"n_prompts": self.prompts, "shots": self.shots, "rng": rng}
-        means = task_embedding(known, subject=subject, **how)
-        effects = causal_effects(means, *few_shot_prompts(known, **how), subject=subject, rng=rng)
+        means = task_embedding(known, model=model, **how)
+        effects = causal_effects(means, *few_shot_prompts(known, **how), model=model, rng=rng)
         taken = np.zeros(effects.size, dtype=bool)
         taken[np.argsort(-effects, axis=None, kind="stable")[: self.heads]] = True
-        written = subject.activations.write_heads(means) * taken.reshape(*effects.shape, 1)
+        written = model.activations.write_heads(means) * taken.reshape(*effects.shape, 1)
         vector = written.sum(axis=(0, 1), dtype=np.float64)
         vector = (vector / max(np.linalg.norm(vector), 1e-12)).astype(np.float32)[None]
-        stream = np.linalg.norm(subject.prompts_at_end([()] * len(held), held, "block"), axis=-1).mean(axis=0)
+        stream = np.linalg.norm(model.prompts_at_end([()] * len(held), held, "block"), axis=-1).mean(axis=0)
         layers = range(len(effects)) if self.layer < 0 else [self.layer]
         scales = (self.scale,) if self.scale else SCALES
         tried = [
             Steering(
                 (Edit(layer, "block", "add", True, vector, np.array([scale * stream[layer]], dtype=np.float32)),),
-                subject.unsteered,
+                model.unsteered,
                 {"steerer": "function-vector", "layer": layer, "scale": scale},
             )
             for layer in layers
             for scale in scales
         ]
-        best = tried[0] if len(tried) == 1 else tried[held_out_best([(tried, held)], subject)]
+        best = tried[0] if len(tried) == 1 else tried[held_out_best([(tried, held)], model)]
         named = [[int(at // effects.shape[1]), int(at % effects.shape[1])] for at in np.flatnonzero(taken)]
         return replace(best, about={**best.about, "heads": named})
 
@@ -93,7 +88,7 @@ def causal_effects(
     shown: Sequence[Sequence[Example]],
     queries: Sequence[Example],
     *,
-    subject: Subject,
+    model: TaskModel,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Return by how many bits each head's mean output helps in prompts with shuffled answers, `[n_layers, n_heads]`.
@@ -102,7 +97,7 @@ def causal_effects(
         means: `[n_layers, n_heads, head_dim]`.
         shown: The demonstrations of each prompt, whose answers are shuffled here.
         queries: The query of each.
-        subject: The language model on this task.
+        model: The language model on this task.
         rng: For the shuffling.
     """
     shuffled = []
@@ -116,5 +111,5 @@ def causal_effects(
         for layer in range(n_layers)
         for head in range(n_heads)
     ]
-    bits = subject.bits_under([Steering(()), *patches], queries, shuffled)
+    bits = model.bits_under([Steering(()), *patches], queries, shuffled)
     return (bits[0] - bits[1:]).mean(axis=1).reshape(n_layers, n_heads)

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from kshot.core.methods import Subject
 from kshot.core.steering import Steering
 from kshot.core.types import Example
+from kshot.taskmodel.taskmodel import TaskModel
 
 MOST_ASKED = 32  # examples in a half
 
@@ -31,7 +31,7 @@ def held_out(
     return order[:n_held], order[n_held:]
 
 
-def held_out_best(folds: Sequence[tuple[Sequence[Steering], Sequence[Example]]], subject: Subject) -> int:
+def held_out_best(folds: Sequence[tuple[Sequence[Steering], Sequence[Example]]], model: TaskModel) -> int:
     """Return which of the alternatives has the fewest bits over all folds; the first where they are equal."""
-    totals = sum(subject.bits_under(steerings, asked).sum(axis=1) for steerings, asked in folds)
+    totals = sum(model.bits_under(steerings, asked).sum(axis=1) for steerings, asked in folds)
     return int(np.argmin(np.nan_to_num(totals, nan=np.inf)))

@@ -7,16 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
-from kshot.core.methods import Subject
+from kshot.core.fields import setting
 from kshot.core.steering import Edit, Steering
 from kshot.core.types import Example
+from kshot.methods.contracts import Steerer
 from kshot.methods.steerers.held_out import halves, held_out_best
+from kshot.taskmodel.taskmodel import TaskModel
 
 STRENGTHS = (0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 @dataclass(frozen=True)
-class Icv:
+class Icv(Steerer):
     """Shift the MLPs' outputs from input to output, along the mean difference and its first principal component.
 
     Attributes:
@@ -30,32 +32,26 @@ class Icv:
     Differs: the last layer's state is read before the final norm; the strength can be chosen.
     """
 
-    strength: float = 0.0
-    site: str = "mlp"
+    strength: float = setting(0.0, least=0)
+    site: str = setting("mlp", choices=("mlp", "block"))
     layer: int = -1
 
     least = 2
 
-    def __post_init__(self):
-        if self.site not in ("mlp", "block"):
-            raise UserError(f"site must be one of mlp, block; got '{self.site}'.")
-        if not (np.isfinite(self.strength) and self.strength >= 0):
-            raise UserError(f"strength must be a number, 0 or more; got {self.strength}.")
-
-    def fit(self, examples: Sequence[Example], *, subject: Subject, rng: np.random.Generator) -> Steering:
-        """Return the steering; see `kshot.core.methods.Steerer`.
+    def fit(self, examples: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Steering:
+        """Return the steering; see `kshot.methods.contracts.Steerer`.
 
         Raises:
             UserError: Fewer than two examples, or a layer that the model has not.
         """
-        check_layer(self.layer, subject)
+        check_layer(self.layer, model)
         if len(examples) < self.least:
             raise UserError(
                 f"icv needs at least {self.least} examples, whose differences have a principal component; got "
                 f"{len(examples)}."
             )
         inputs, outputs = (
-            subject.texts_at_end([f(e) for e in examples], "block") for f in (lambda e: e.text, lambda e: e.output)
+            model.texts_at_end([f(e) for e in examples], "block") for f in (lambda e: e.text, lambda e: e.output)
         )
         gaps = outputs - inputs  # [n, layers, width]
 
@@ -63,7 +59,7 @@ class Icv:
             layers = range(len(found)) if self.layer < 0 else [self.layer]
             weights = np.array([strength], dtype=np.float32)
             edits = tuple(Edit(i, self.site, "turn", False, found[i][None], weights) for i in layers)
-            return Steering(edits, subject.unsteered, {"steerer": "icv", "strength": strength})
+            return Steering(edits, model.unsteered, {"steerer": "icv", "strength": strength})
 
         if self.strength:
             return made(direction(gaps), self.strength)
@@ -72,7 +68,7 @@ class Icv:
             for known, asked in halves(len(examples), least=self.least, rng=rng)
             for found in [direction(gaps[known])]  # once for all strengths
         ]
-        return made(direction(gaps), STRENGTHS[held_out_best(folds, subject)])
+        return made(direction(gaps), STRENGTHS[held_out_best(folds, model)])
 
 
 def direction(gaps: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -89,12 +85,12 @@ def direction(gaps: NDArray[np.float32]) -> NDArray[np.float32]:
     return (mean + component).reshape(gaps.shape[1:]).astype(np.float32)
 
 
-def check_layer(layer: int, subject: Subject) -> None:
+def check_layer(layer: int, model: TaskModel) -> None:
     """Check that a setting `layer` is -1 or one of the model's.
 
     Raises:
         UserError: It is not.
     """
-    n = subject.activations.shape.n_layers
+    n = model.activations.shape.n_layers
     if not -1 <= layer < n:
         raise UserError(f"layer must be in 0..{n - 1}, the model's layers, or -1; got {layer}.")

@@ -5,40 +5,33 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kshot.core.methods import Steerer, Subject
-from kshot.core.plugins import find
 from kshot.core.steering import Steering
 from kshot.core.types import Example
-from kshot.methods.steerers import STEERERS
+from kshot.methods.contracts import Steerer
+from kshot.methods.steerers.icv import Icv
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
-class RandomDirection:
+class RandomDirection(Steerer):
     """Steer as another steerer does, with as much strength at the same places, in random directions.
 
     Attributes:
-        of: The steerer whose control it is, with its default settings.
+        of: The steerer whose control it is.
 
     Source: control of our own.
     """
 
-    of: str = "icv"
-
-    def __post_init__(self):
-        self._other  # noqa: B018 - is there one of this name?
+    of: Steerer = Icv()
 
     @property
-    def _other(self) -> Steerer:
-        return find(self.of, STEERERS, group="kshot.steerers", what="steerer")()
-
-    @property
-    def least(self) -> int:
+    def least(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - that of another
         """The fewest examples that the other one needs."""
-        return self._other.least
+        return self.of.least
 
-    def fit(self, examples: Sequence[Example], *, subject: Subject, rng: np.random.Generator) -> Steering:
-        """Return the steering; see `kshot.core.methods.Steerer`."""
-        return randomised(self._other.fit(examples, subject=subject, rng=rng), rng)
+    def fit(self, examples: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Steering:
+        """Return the steering; see `kshot.methods.contracts.Steerer`."""
+        return randomised(self.of.fit(examples, model=model, rng=rng), rng)
 
 
 def randomised(steering: Steering, rng: np.random.Generator) -> Steering:

@@ -6,19 +6,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kshot.core.errors import UserError
+from kshot.core.fields import setting
 from kshot.core.lessons import Training
-from kshot.core.methods import Subject
 from kshot.core.steering import Steering
 from kshot.core.types import Example
+from kshot.methods.contracts import Steerer
 from kshot.methods.steerers.held_out import held_out
 from kshot.methods.steerers.task_embedding import task_embedding
+from kshot.taskmodel.taskmodel import TaskModel
 
 LOSSES = ("auto", "choice", "first", "all")
 MOST_VALIDATED = 100
 
 
 @dataclass(frozen=True)
-class SoftInjection:
+class SoftInjection(Steerer):
     """Mix the heads' mean outputs on few-shot prompts into theirs at the end of a prompt, each as much as is learnt.
 
     A third of the examples (at most 100) is held out, from embedding and gates alike; the gates that give it the
@@ -39,30 +41,22 @@ class SoftInjection:
     more bits (JOURNAL.md, 2026-11-26); the gates before training can be kept as well.
     """
 
-    prompts: int = 50
-    shots: int = 10
-    steps: int = 100
-    batch: int = 4
-    lr: float = 0.2
-    every: int = 25
-    loss: str = "auto"
+    prompts: int = setting(50, least=1)
+    shots: int = setting(10, least=1)
+    steps: int = setting(100, least=1)
+    batch: int = setting(4, least=1)
+    lr: float = setting(0.2, least=0)
+    every: int = setting(25, least=1)
+    loss: str = setting("auto", choices=LOSSES)
 
     least = 4
-
-    def __post_init__(self):
-        for name in ("prompts", "shots", "steps", "batch", "every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}.")
-        if self.loss not in LOSSES:
-            raise UserError(f"loss must be one of {', '.join(LOSSES)}; got '{self.loss}'.")
-        self._training  # noqa: B018 - checks the learning rate
 
     @property
     def _training(self) -> Training:
         return Training(lr=self.lr, clip=0.0)
 
-    def fit(self, examples: Sequence[Example], *, subject: Subject, rng: np.random.Generator) -> Steering:
-        """Return the steering; see `kshot.core.methods.Steerer`.
+    def fit(self, examples: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Steering:
+        """Return the steering; see `kshot.methods.contracts.Steerer`.
 
         Raises:
             UserError: Fewer than four examples.
@@ -71,17 +65,17 @@ class SoftInjection:
         if len(examples) < self.least:
             raise UserError(f"soft-injection needs at least {self.least} examples; got {len(examples)}.")
         held, known = held_out(examples, most=MOST_VALIDATED, rng=rng)
-        vectors = task_embedding(known, n_prompts=self.prompts, shots=self.shots, subject=subject, rng=rng)
-        gated = subject.activations.gated(vectors, self._training)
-        loss = self.loss if self.loss != "auto" else "all" if subject.task.is_open else "choice"
-        subject.progress.begin("training gates", self.steps)
+        vectors = task_embedding(known, n_prompts=self.prompts, shots=self.shots, model=model, rng=rng)
+        gated = model.activations.gated(vectors, self._training)
+        loss = self.loss if self.loss != "auto" else "all" if model.task.is_open else "choice"
+        model.progress.begin("training gates", self.steps)
         kept = [gated.steering()]
         for step in range(1, self.steps + 1):
             drawn = [known[i] for i in rng.integers(len(known), size=self.batch)]
-            subject.learn(gated, drawn, loss=loss)
+            model.learn(gated, drawn, loss=loss)
             if step % self.every == 0 or step == self.steps:
                 kept.append(gated.steering())
-        bits = subject.bits_under(kept, held).mean(axis=1)
+        bits = model.bits_under(kept, held).mean(axis=1)
         best = int(np.argmin(np.nan_to_num(bits, nan=np.inf)))
         looks = [round(float(b), 4) for b in bits]
         return replace(kept[best], about={"steerer": "soft-injection", "held_out_bits": looks, "kept": best})

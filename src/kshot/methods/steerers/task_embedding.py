@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.methods import Subject
 from kshot.core.types import Example
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 def few_shot_prompts(
@@ -26,8 +26,8 @@ def few_shot_prompts(
 
 
 def task_embedding(
-    examples: Sequence[Example], *, n_prompts: int, shots: int, subject: Subject, rng: np.random.Generator
+    examples: Sequence[Example], *, n_prompts: int, shots: int, model: TaskModel, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Return the mean output of every head at the last token of few-shot prompts, `[n_layers, n_heads, head_dim]`."""
     shown, queries = few_shot_prompts(examples, n_prompts=n_prompts, shots=shots, rng=rng)
-    return subject.prompts_at_end(shown, queries, "heads").mean(axis=0)
+    return model.prompts_at_end(shown, queries, "heads").mean(axis=0)

@@ -1,6 +1,13 @@
 """What is learnt when an example arrives. One file a method; this table makes them known."""
 
-TUNERS: dict[str, str] = {
-    "fine-tune": "kshot.methods.tuners.fine_tune:FineTune",
-    "icl+ft": "kshot.methods.tuners.icl_ft:IclFt",
-}
+from kshot.core.plugins import Room
+from kshot.methods.contracts import Tuner
+
+TUNERS = Room(
+    "tuner",
+    Tuner,
+    {
+        "fine-tune": "kshot.methods.tuners.fine_tune:FineTune",
+        "icl+ft": "kshot.methods.tuners.icl_ft:IclFt",
+    },
+)

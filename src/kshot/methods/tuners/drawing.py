@@ -4,22 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kshot.core.errors import UserError
 from kshot.core.types import Example
 
 TARGETS = ("current", "any-seen")
-
-
-def check_target(target: str) -> None:
-    """Raise a UserError unless the setting `target` is known."""
-    if target not in TARGETS:
-        raise UserError(f"target must be one of {', '.join(TARGETS)}; got '{target}'.")
-
-
-def check_least(name: str, value: int, least: int) -> None:
-    """Raise a UserError if a number is too small."""
-    if value < least:
-        raise UserError(f"{name} must be {least} or more; got {value}.")
 
 
 def draw(

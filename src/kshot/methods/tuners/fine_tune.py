@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kshot.core.fields import setting
 from kshot.core.lessons import Lesson
-from kshot.core.objective_settings import Answers
 from kshot.core.types import Example
-from kshot.methods.tuners.drawing import check_least, check_target, draw
+from kshot.methods.contracts import Tuner
+from kshot.methods.tuners.drawing import TARGETS, draw
 
 
 @dataclass(frozen=True)
-class FineTune:
+class FineTune(Tuner):
     """Learn from input to answer: in each step some of the examples seen so far.
 
     Attributes:
@@ -25,22 +26,13 @@ class FineTune:
     Differs: theirs is batch=1,target=current, which forgets what it has seen (docs/results/weights.md).
     """
 
-    steps: int = 1
-    batch: int = 4
-    target: str = "any-seen"
-
-    k = 0
-    fixed = False
-    objective = Answers()
-
-    def __post_init__(self):
-        check_least("steps", self.steps, 1)
-        check_least("batch", self.batch, 1)
-        check_target(self.target)
+    steps: int = setting(1, least=1)
+    batch: int = setting(4, least=1)
+    target: str = setting("any-seen", choices=TARGETS)
 
     def lessons(
         self, seen: Sequence[Example], shown: Callable[[], Sequence[Example]], *, step: int, rng: np.random.Generator
     ) -> list[Lesson]:
-        """Return the lessons of one step; see `kshot.core.methods.Tuner`."""
+        """Return the lessons of one step; see `kshot.methods.contracts.Tuner`."""
         target, others = draw(seen, self.batch - 1, target=self.target, rng=rng)
         return [Lesson((), example) for example in (*others, target)]

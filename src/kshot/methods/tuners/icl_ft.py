@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kshot.core.errors import UserError
+from kshot.core.fields import setting
 from kshot.core.lessons import Lesson
-from kshot.core.objective_settings import Answers
 from kshot.core.types import Example
-from kshot.methods.tuners.drawing import check_least, check_target, draw
+from kshot.methods.contracts import Tuner
+from kshot.methods.tuners.drawing import TARGETS, draw
 
 LOSSES = ("all", "last")
 
 
 @dataclass(frozen=True)
-class IclFt:
+class IclFt(Tuner):
     """Learn every answer of prompts with `k` demonstrations that are drawn from the past for each step.
 
     Attributes:
@@ -31,26 +31,17 @@ class IclFt:
     says, not the new one, as its algorithm says (target=current); `reuse` is off.
     """
 
-    k: int = 3
-    steps: int = 1
-    target: str = "any-seen"
-    loss: str = "all"
+    k: int = setting(3, least=0)
+    steps: int = setting(1, least=1)
+    target: str = setting("any-seen", choices=TARGETS)
+    loss: str = setting("all", choices=LOSSES)
     fixed: bool = False
     reuse: bool = False
-
-    objective = Answers()
-
-    def __post_init__(self):
-        check_least("k", self.k, 0)
-        check_least("steps", self.steps, 1)
-        check_target(self.target)
-        if self.loss not in LOSSES:
-            raise UserError(f"loss must be one of {', '.join(LOSSES)}; got '{self.loss}'.")
 
     def lessons(
         self, seen: Sequence[Example], shown: Callable[[], Sequence[Example]], *, step: int, rng: np.random.Generator
     ) -> list[Lesson]:
-        """Return the lesson of one step; see `kshot.core.methods.Tuner`."""
+        """Return the lesson of one step; see `kshot.methods.contracts.Tuner`."""
         learnt = "last" if self.loss == "last" else "answers"
         if self.reuse and step == 0:
             return [Lesson(tuple(shown()), seen[-1], learnt)]

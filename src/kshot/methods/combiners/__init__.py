@@ -1,0 +1,6 @@
+"""One answer of the answers of several recipes. One file a method; this table makes them known."""
+
+from kshot.core.plugins import Room
+from kshot.methods.contracts import Combiner
+
+COMBINERS = Room("combiner", Combiner, {"average": "kshot.methods.combiners.average:Average"})

@@ -1,0 +1,6 @@
+"""What is said: instruction, notes, demonstrations, question. One file a method; this table makes them known."""
+
+from kshot.core.plugins import Room
+from kshot.methods.contracts import Composer
+
+COMPOSERS = Room("composer", Composer, {})

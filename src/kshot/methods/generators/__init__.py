@@ -1,0 +1,6 @@
+"""More examples, made from those that are known. One file a method; this table makes them known."""
+
+from kshot.core.plugins import Room
+from kshot.methods.contracts import Generator
+
+GENERATORS = Room("generator", Generator, {"word-edits": "kshot.methods.generators.word_edits:WordEdits"})

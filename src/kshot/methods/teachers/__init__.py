@@ -1,0 +1,6 @@
+"""Whom a model learns to answer like. One file a method; this table makes them known."""
+
+from kshot.core.plugins import Room
+from kshot.methods.contracts import Teacher
+
+TEACHERS = Room("teacher", Teacher, {})

@@ -1,0 +1,229 @@
+"""Recipes as text: `icl+ft:selector=bm25(k1=1.2),lr=1e-4/3e-4`, `random:k=8,contexts=4`, `average(bm25, zero-shot)`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import product
+from typing import get_type_hints
+
+from kshot.core.call import Call, parse_call, split_list
+from kshot.core.errors import UserError, did_you_mean
+from kshot.core.fields import setting_names
+from kshot.core.part import Part
+from kshot.core.plugins import Room, configure, room_of
+from kshot.methods.combiners.average import Average
+from kshot.methods.orders import AS_SELECTED, ORDERS, check_order
+from kshot.methods.selectors.all_past import AllPast
+from kshot.methods.selectors.random import Random
+from kshot.recipes.names import SLOTS, cheap_recipes, slot_of
+from kshot.recipes.recipe import CALIBRATIONS, Recipe
+
+# Slots that can be filled beside the method that a recipe is about
+_BESIDE: Mapping[str | None, tuple[str, ...]] = {
+    None: ("composer", "loop"),
+    "selector": ("composer", "generator", "loop"),
+    "steerer": ("composer", "generator", "loop", "selector"),
+    "tuner": ("composer", "generator", "loop", "selector", "steerer", "teacher"),
+    "classifier": ("generator",),
+    "combiner": (),
+}
+# Settings of the recipe itself, by what it is about
+_OWN: Mapping[str | None, tuple[str, ...]] = {
+    None: ("calibration",),
+    "selector": ("k", "order", "calibration", "contexts"),
+    "steerer": ("k", "order", "calibration", "contexts"),
+    "tuner": ("k", "order", "calibration"),
+    "classifier": (),
+    "combiner": ("calibration",),
+}
+
+
+def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
+    """Read recipes as written on the command line: "all", or "bm25,random:k=8,balanced=true,zero-shot".
+
+    "all" are those that are cheap; others have to be named, as in "all,best-of-n".
+
+    Args:
+        text: Recipes, separated by commas; settings follow a colon.
+        shots: Demonstrations of recipes that name no `k` of their own.
+
+    Raises:
+        UserError: An unknown name or setting, a setting of the wrong type, a recipe named twice.
+    """
+    names = split_list(text)
+    if "all" in names:
+        at = names.index("all")
+        names[at : at + 1] = [name for name in cheap_recipes() if name not in names]
+    recipes = [parse_recipe(name, shots=shots) for name in names]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--recipes must name each recipe once; got '{name}' {names.count(name)} times.")
+    return tuple(recipes)
+
+
+def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
+    """Read one recipe; settings with several values, as in lr=1e-4/3e-4, are its alternatives.
+
+    Args:
+        name: The recipe as text.
+        shots: Demonstrations, where it names no `k` of its own.
+        raced: Whether there is a race in which alternatives can be compared.
+
+    Raises:
+        UserError: As `parse_recipes`, or alternatives where nothing races.
+    """
+    call = parse_call(name)
+    slot = slot_of(call.name)
+    if call.members and slot != "combiner":
+        raise UserError(f"'{call.name}' takes settings alone, as {call.name}:key=value; got '{call.members[0]}'.")
+    grid = _grid(call, slot) if raced else {}
+    tried = {key: _alternatives(key, text, call.name, slot) for key, text in {**grid, **call.settings}.items()}
+    several = [key for key, options in tried.items() if len(options) > 1]
+    if several and not raced:
+        key = several[0]
+        raise UserError(
+            f"'{name}' must have one value for each setting, as nothing races here; got {key}={call.settings[key]}."
+        )
+    named = {*several, *call.settings}
+    # The first are preferred where nothing tells them apart: the lowest lr
+    variants = []
+    for values in product(*tried.values()):
+        one = dict(zip(tried, values, strict=True))
+        own = ",".join(f"{key}={value}" for key, value in one.items() if key in named)
+        inside = f"({','.join(call.members)})" if call.members else ""
+        label = f"{call.name}{inside}:{own}" if own else f"{call.name}{inside}"
+        variants.append(_recipe(label, replace(call, settings=one), slot, shots=shots))
+    if len(variants) == 1:
+        return replace(variants[0], name=name)
+    deepest = max(variants, key=lambda v: v.k)
+    return replace(deepest, name=name, alternatives=tuple(variants))
+
+
+def _grid(call: Call, slot: str | None) -> Mapping[str, str]:
+    """Return what is tried where a recipe that trains does not say."""
+    if slot != "tuner":
+        return {}
+    cls = SLOTS[slot].find(call.name)
+    grid = cls.grids.get(call.settings.get("weights", "lora"), {})
+    return {key: text for key, text in grid.items() if key in setting_names(cls)}
+
+
+def _alternatives(key: str, text: str, owner: str, slot: str | None) -> list[str]:
+    """Return the values that a setting names: several where it can be raced and they are separated by slashes."""
+    if key in ("k", "contexts"):
+        return _pieces(text)
+    if key == "order":
+        return _pieces(text) if all(piece in ORDERS for piece in text.split("/")) else [text]
+    if slot and key in _BESIDE[slot]:
+        return _nested(text, SLOTS[key])
+    if slot is None:
+        return _nested(text, SLOTS[key]) if key in _BESIDE[None] else [text]
+    return _values(text, SLOTS[slot].find(owner), key)
+
+
+def _values(text: str, cls: type[Part], key: str) -> list[str]:
+    """Return the values of a method's own setting: numbers, yes or no, and words of a fixed list can be raced."""
+    if key not in setting_names(cls):
+        return [text]
+    field = next(f for f in cls.__dataclass_fields__.values() if f.name == key)
+    kind = get_type_hints(cls)[key]
+    room = room_of(kind)
+    if room is not None:
+        return _nested(text, room)
+    return _pieces(text) if kind in (int, float, bool) or field.metadata.get("choices") else [text]
+
+
+def _nested(text: str, room: Room) -> list[str]:
+    """Return the texts of a method in brackets, one for each combination of its settings."""
+    call = parse_call(text)
+    cls = room.find(call.name)
+    tried = {key: _values(value, cls, key) for key, value in call.settings.items()}
+    return [str(replace(call, settings=dict(zip(tried, v, strict=True)))) for v in product(*tried.values())]
+
+
+def _pieces(text: str) -> list[str]:
+    return list(dict.fromkeys(text.split("/")))
+
+
+def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
+    """Return a recipe that has one value for every setting."""
+    values, base = dict(call.settings), call.name
+    own = {key: values.pop(key) for key in _OWN[slot] if key in values}
+    beside = {key: SLOTS[key].build(values.pop(key)) for key in _BESIDE[slot] if key in values}
+    if slot is None:
+        _refuse(values, base, also=(*_OWN[None], *_BESIDE[None]))
+        return Recipe(name, beside, calibration=_calibration(own, base))
+    cls = SLOTS[slot].find(base)
+    if slot == "tuner" and "k" in setting_names(cls) and "k" in own:
+        values["k"] = own.pop("k")
+    method = configure(cls, values, owner=base, also=(*_OWN[slot], *_BESIDE[slot]))
+    parts = {**beside, slot: method}
+    if slot == "classifier":
+        return Recipe(name, parts)
+    calibration = _calibration(own, base)
+    if slot == "combiner":
+        return Recipe(name, parts, calibration=calibration, members=_members(call, shots=shots))
+    order = own.get("order", AS_SELECTED)
+    check_order(order, base)
+    k = _shown(name, own, parts, shots=shots)
+    if k and "selector" not in parts:
+        parts["selector"] = _default_selector(parts, k)
+    if not k:
+        parts.pop("selector", None)
+    recipe = Recipe(name, parts, k, order, calibration)
+    return _averaged(recipe, _count(name, own["contexts"], "contexts")) if "contexts" in own else recipe
+
+
+def _shown(name: str, own: Mapping[str, str], parts: Mapping[str, Part], *, shots: int) -> int:
+    """Return how many demonstrations a recipe shows at most."""
+    tuner = parts.get("tuner")
+    if tuner is not None and "k" in setting_names(type(tuner)):
+        return getattr(tuner, "k")  # noqa: B009 - a field of some tuners
+    is_about_selector = "selector" in parts and not {"tuner", "steerer"} & parts.keys()
+    return _count(name, own.get("k", str(shots if "selector" in parts else 0)), least=1 if is_about_selector else 0)
+
+
+def _default_selector(parts: Mapping[str, Part], k: int) -> Part:
+    """Return what chooses the demonstrations of a recipe that trains or steers and does not say."""
+    tuner = parts.get("tuner")
+    if tuner is None:
+        return Random()
+    return AllPast(limit=k) if getattr(tuner, "fixed", False) else Random(fresh=True)
+
+
+def _averaged(recipe: Recipe, n: int) -> Recipe:
+    """Return the average of `n` draws of a recipe."""
+    if not recipe.draws:
+        raise UserError(
+            f"'{recipe.name}': contexts averages several draws, and nothing is drawn here; name a selector that draws, "
+            "such as random."
+        )
+    members = tuple(replace(recipe, name=f"{recipe.name}, draw {i + 1}", draw=i, calibration="none") for i in range(n))
+    return Recipe(recipe.name, {"combiner": Average()}, recipe.k, recipe.order, recipe.calibration, members=members)
+
+
+def _members(call: Call, *, shots: int) -> tuple[Recipe, ...]:
+    """Return the recipes that a combiner is given, each with one value for every setting."""
+    if len(call.members) < 2:
+        raise UserError(
+            f"'{call.name}' combines recipes and must be given two or more, as {call.name}(bm25, zero-shot); got "
+            f"{len(call.members)}."
+        )
+    return tuple(replace(parse_recipe(m, shots=shots, raced=False), calibration="none") for m in call.members)
+
+
+def _refuse(values: Iterable[str], owner: str, *, also: tuple[str, ...]) -> None:
+    for key in values:
+        raise UserError(f"'{owner}' has no setting '{key}'.{did_you_mean(key, also)}")
+
+
+def _calibration(own: Mapping[str, str], base: str) -> str:
+    calibration = own.get("calibration", CALIBRATIONS[0])
+    if calibration not in CALIBRATIONS:
+        raise UserError(f"{base}: calibration must be one of {', '.join(CALIBRATIONS)}; got '{calibration}'.")
+    return calibration
+
+
+def _count(name: str, text: str, what: str = "k", *, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"{name}: {what} must be a whole number, {least} or more; got '{text}'.")
+    return int(text)
