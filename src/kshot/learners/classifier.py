@@ -2,41 +2,40 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from kshot.core.methods import Baseline
 from kshot.core.seeding import generator
-from kshot.core.types import Prediction, Query, Task
+from kshot.core.types import Example, Prediction, Query
+from kshot.learners.fitted import Fitted
+from kshot.learners.learner import Learner, Setup
 from kshot.measures.probabilities import mixed
+from kshot.methods.contracts import Classifier
+from kshot.recipes.recipe import Recipe
 
 
-@dataclass
-class BaselineLearner:
+class ClassifierLearner(Learner):
     """A classifier without a language model, fitted anew on the past of every query."""
 
-    name: str
-    baseline: Baseline
-    task: Task
-    seed: int
+    def __init__(self, recipe: Recipe, setup: Setup):
+        self.recipe, self._task, self._seed = recipe, setup.task, setup.seed
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict each query from its own past; queries that share a past share the fit."""
         predictions: list[Prediction] = []
-        past, classifier = None, self.baseline
+        past, classifier = None, self.recipe.part("classifier")
         for query in queries:
             began = time.perf_counter()
             if query.past is not past:
                 past = query.past
-                classifier = self.baseline.fit(self.task, past, rng=generator(self.seed, "fit", len(past)))
+                classifier = self._fitted(past)
             ready = time.perf_counter()
-            raw = classifier.probabilities([query.example])[0]
-            probabilities = mixed(raw)
-            candidates = self.task.candidates(query.example)
+            question = query.example.question
+            probabilities = mixed(classifier.probabilities([question])[0])
+            candidates = self._task.candidates(question)
             predictions.append(
                 Prediction(
-                    example_id=query.example.id,
+                    example_id=question.id,
                     candidates=candidates,
                     log_probs=tuple(np.log(probabilities).tolist()),
                     probs=tuple(probabilities.tolist()),
@@ -48,3 +47,11 @@ class BaselineLearner:
             if progress:
                 progress(1)
         return predictions
+
+    def _fitted(self, past: Sequence[Example]) -> Classifier:
+        classifier = self.recipe.part("classifier")
+        return classifier.fit(self._task, past, rng=generator(self._seed, "fit", len(past)))
+
+    def fit(self, examples: Sequence[Example]) -> Fitted:
+        """Keep all examples: a classifier is fitted in no time whenever it is loaded."""
+        return Fitted(self.recipe, self._task, self._seed, tuple(examples))

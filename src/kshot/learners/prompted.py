@@ -1,19 +1,23 @@
-"""Prompts at work on a stream: each query is asked behind demonstrations from its own past."""
+"""Prompts at work on a stream: each query is asked after demonstrations from its own past."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import groupby
 
 import numpy as np
 
-from kshot.core.methods import LearningSelector, Selector
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
-from kshot.core.types import Example, FloatArray, Prediction, Prompt, Query
+from kshot.core.steering import Steering
+from kshot.core.types import Example, FloatArray, Prediction, Prompt, Query, Question
 from kshot.learners.demonstrations import chosen, fitted, shown
+from kshot.learners.fitted import Fitted
+from kshot.learners.learner import Learner, Setup, refitted
+from kshot.learners.preparation import Prepared, prepared
 from kshot.measures.probabilities import normalised
-from kshot.methods.orders import ZeroShotBits
+from kshot.methods.contracts import Selector
+from kshot.methods.orders import MOST_CONFIDENT_LAST, ZeroShotBits
 from kshot.prompts.fitting import prompt_tokens
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
@@ -26,44 +30,49 @@ class _Asked:
     """What is asked of the model for a query; `fit_seconds` and `fit_tokens` are what choosing demonstrations took."""
 
     query: Query
+    model: TaskModel
     prompt: Prompt
     shown: tuple[Example, ...]
     n_dropped: int
     fit_seconds: float
-    fit_tokens: int
+    fit_tokens: float
 
 
-@dataclass
-class PromptLearner:
-    """Shows demonstrations chosen from the past and reads the answers' log-probabilities."""
+class PromptLearner(Learner):
+    """Shows demonstrations chosen from the past and reads the answers' log-probabilities.
 
-    recipe: Recipe
-    asker: TaskModel
-    judge: TaskModel
-    seed: int
-    _selector: Any = None  # fitted on `_pool`
-    _for_all: list[int] | None = None  # what a task-level selector has chosen from it
-    _pool: tuple[Example, ...] = ()
-    _learnt: LearningSelector | None = None  # from `_lesson`
-    _lesson: tuple[Example, ...] = ()
+    Attributes:
+        model: The language model that answers; a learner that trains it puts its own here.
+        steering: What is changed in its activations; a learner that steers it puts that here.
+        bits: Of examples without demonstrations, where the order goes by them.
+    """
 
-    def __post_init__(self):
-        self.bits = ZeroShotBits(self.judge)
+    def __init__(self, recipe: Recipe, setup: Setup):
+        assert setup.model is not None
+        self.recipe, self.model, self._seed = recipe, setup.model, setup.seed
+        self.steering: Steering | None = None
+        self._selecting = setup.selector_model or setup.model
+        self.bits = ZeroShotBits(self._selecting)
+        self._selector: Selector | None = None  # fitted on `_pool`
+        self._for_all: list[int] | None = None  # what a task-level selector has chosen from it
+        self._pool: tuple[Example, ...] = ()
+        self._learnt: Selector | None = None  # from `_lesson`
+        self._lesson: tuple[Example, ...] = ()
+        self._prepared: tuple[int, TaskModel, Prepared] | None = None  # from so many examples, with that model
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict each query from its own past; all prompts go to the model at once, so that they share prefixes."""
-        asked = [self._ask(query) for query in queries]
+        asked = [a for _, some in groupby(queries, key=lambda query: id(query.past)) for a in self._ask(list(some))]
         tell = _up_to(len(asked), progress)
-        work = self.asker.model.work
-        before, n_tokens = work.seconds, work.tokens
-        scores = self._scores(asked, tell)
-        seconds = (work.seconds - before) / max(1, len(asked))
-        before = work.seconds
-        writing = [i for i, a in enumerate(asked) if self.asker.task.is_open and a.query.wants_text]
-        generated = self.asker.generate([asked[i].prompt for i in writing], progress=tell)
+        answering = self.model.steered(self.steering) if self.steering else self.model
+        scoring, written = (replace(answering, ledger=self.model.ledger.part()) for _ in range(2))
+        scores = self._scores(scoring, asked, tell)
+        seconds = scoring.ledger.cost.seconds / max(1, len(asked))
+        writing = [i for i, a in enumerate(asked) if self.model.task.is_open and a.query.wants_text]
+        generated = written.generate([asked[i].prompt for i in writing], progress=tell)
         texts = dict(zip(writing, generated, strict=True))
-        text_seconds = (work.seconds - before) / max(1, len(writing))
-        tokens = (work.tokens - n_tokens) / max(1, len(asked))
+        text_seconds = written.ledger.cost.seconds / max(1, len(writing))
+        tokens = (scoring.ledger.cost.tokens + written.ledger.cost.tokens) / max(1, len(asked))
         predictions = []
         for i, (a, row) in enumerate(zip(asked, scores, strict=True)):
             prediction = self._prediction(a, row)
@@ -76,9 +85,46 @@ class PromptLearner:
             tell(len(asked))
         return predictions
 
+    def fit(self, examples: Sequence[Example]) -> Fitted:
+        """Choose from all examples, or keep what each query is to be chosen from."""
+        return self.fitted(tuple(examples), self.model)
+
+    def fitted(self, examples: tuple[Example, ...], model: TaskModel) -> Fitted:
+        """Return what is handed over of a model that has learnt the examples, perhaps in other ways too."""
+        notes: list[dict] = []
+        ready = prepared(self.recipe, examples, replace(model, notes=notes.append), seed=self._seed)
+        recipe, pool = self.recipe.without("generator", "loop"), (*examples, *ready.made)
+        if recipe.part("composer"):
+            recipe = recipe.having(composer=ready.model.composer)
+        selecting = replace(self._selecting, notes=notes.append)
+        selector, known = recipe.part("selector"), {}
+        if selector is None:
+            pool = ()
+        elif not selector.per_query:
+            selector = fitted(selector, pool, model=selecting, seed=self._seed)
+            (indices,) = chosen(selector, pool, recipe.k, [None], seed=self._seed)
+            bits = ZeroShotBits(selecting)
+            pool = shown(recipe, [pool[i] for i in indices], None, seed=self._seed, bits=bits)
+        else:
+            if recipe.order == MOST_CONFIDENT_LAST:  # any of them may be shown to a query
+                known = dict(zip((e.id for e in pool), ZeroShotBits(selecting)(pool), strict=True))
+            if not selector.has_learnt:  # trained once, not anew for each prediction
+                recipe = recipe.having(selector=fitted(selector, pool, model=selecting, seed=self._seed))
+        about = {"selection": notes[0]} if notes else {}
+        plain = replace(model, composer=ready.model.composer)
+        return Fitted(
+            recipe, model.task, self._seed, tuple(pool), plain, notes=ready.notes, bits=known, about=about
+        )
+
+    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+        """Return what the last fit takes: nothing where demonstrations are chosen for each query."""
+        refits = {"generator", "loop", "composer"} & self.recipe.parts.keys()
+        chooses = "selector" in self.recipe.parts and not self.recipe.per_query
+        return refitted(predictions, n_end) if chooses or refits else (0.0, 0.0)
+
     def _prediction(self, asked: _Asked, row: FloatArray) -> Prediction:
-        candidates = self.asker.answers(asked.query.example)
-        is_open = self.asker.task.is_open
+        candidates = self.model.answers(asked.query.example)
+        is_open = self.model.task.is_open
         probabilities = np.exp(row) if is_open else normalised(row)
         return Prediction(
             example_id=asked.query.example.id,
@@ -86,29 +132,31 @@ class PromptLearner:
             log_probs=tuple(row.tolist()),
             probs=tuple(probabilities.tolist()),
             answer=None if is_open else candidates[int(np.argmax(probabilities))],
-            prompt_tokens=prompt_tokens(asked.prompt, self.asker.model),
+            prompt_tokens=prompt_tokens(asked.prompt, self.model.model),
             fit_seconds=asked.fit_seconds,
             fit_tokens=asked.fit_tokens,
             demonstrations=tuple(e.id for e in asked.shown),
             dropped=asked.n_dropped,
         )
 
-    def _scores(self, asked: Sequence[_Asked], progress: Callable[[int], None] | None) -> list[FloatArray]:
+    def _scores(
+        self, model: TaskModel, asked: Sequence[_Asked], progress: Callable[[int], None] | None
+    ) -> list[FloatArray]:
         """Return log-probabilities of each query's answers; contextual ones are divided by those without content."""
-        answers = [self.asker.answers(a.query.example) for a in asked]
+        answers = [model.answers(a.query.example) for a in asked]
         prompts = [a.prompt for a in asked]
         known = [i for i, texts in enumerate(answers) if texts]  # of a new input in an open task nothing is scored
         if self.recipe.calibration != "contextual":
-            rows = self.asker.score([prompts[i] for i in known], [answers[i] for i in known], progress=progress)
+            rows = model.score([prompts[i] for i in known], [answers[i] for i in known], progress=progress)
             scored = dict(zip(known, rows, strict=True))
             return [scored.get(i, np.zeros(0)) for i in range(len(asked))]
         # One call, so that a prompt and its versions without content share the demonstrations
         times = 1 + len(CONTENT_FREE)
         for a in asked:
-            for empty in _without_content(a.query.example):
-                prompts.append(self.asker.composer.compose(self.asker.task, a.shown, empty))
+            for empty in _without_content(a.query.example.question):
+                prompts.append(a.model.compose(a.shown, empty))
         repeated = [texts for texts in answers for _ in CONTENT_FREE]
-        rows = self.asker.score(prompts, [*answers, *repeated], progress=_shared_by(times, progress))
+        rows = model.score(prompts, [*answers, *repeated], progress=_shared_by(times, progress))
         corrected = []
         for i, row in enumerate(rows[: len(asked)]):
             start = len(asked) + i * (times - 1)
@@ -116,45 +164,86 @@ class PromptLearner:
             corrected.append(row - np.log(np.mean(np.exp(empties), axis=0)))
         return corrected
 
-    def _ask(self, query: Query) -> _Asked:
-        began, n_tokens = time.perf_counter(), self.judge.model.work.tokens
-        chosen = self.demonstrations(query)
-        seconds, n_tokens = time.perf_counter() - began, self.judge.model.work.tokens - n_tokens
-        prompt, n_dropped = self.asker.prompt(chosen, query.example)
-        if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
-            n_dropped = max(n_dropped, *(self.asker.prompt(chosen, e)[1] for e in _without_content(query.example)))
-            prompt = self.asker.composer.compose(self.asker.task, chosen[n_dropped:], query.example)
-        return _Asked(query, prompt, chosen[n_dropped:], n_dropped, seconds, n_tokens)
+    def _ask(self, queries: Sequence[Query]) -> list[_Asked]:
+        """Return what is asked for queries with the same past; what choosing took counts for the first of them."""
+        began, selecting = time.perf_counter(), replace(self._selecting, ledger=self._selecting.ledger.part())
+        making = replace(self.model, ledger=self.model.ledger.part(), progress=selecting.progress)
+        found = self._demonstrations(queries, selecting, making)
+        seconds, tokens = time.perf_counter() - began, selecting.ledger.cost.tokens + making.ledger.cost.tokens
+        asked = []
+        for i, (query, (model, demonstrations)) in enumerate(zip(queries, found, strict=True)):
+            question = query.example.question
+            prompt, n_dropped = model.prompt(demonstrations, query.example)
+            if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
+                empties = _without_content(question)
+                n_dropped = max(n_dropped, *(model.prompt(demonstrations, e)[1] for e in empties))
+                prompt = model.compose(demonstrations[n_dropped:], question)
+            took = (seconds, tokens) if i == 0 else (0.0, 0.0)
+            asked.append(_Asked(query, model, prompt, demonstrations[n_dropped:], n_dropped, *took))
+        return asked
 
     def demonstrations(self, query: Query) -> tuple[Example, ...]:
         """Return what is shown to a query, before anything is left out to fit the model."""
-        selector = self.recipe.selector
-        if selector is None or not query.past:
-            return ()
-        pool = query.past if selector.per_query else query.past[: refit_point(len(query.past))]
-        if (pool := tuple(pool)) != self._pool:
-            self._selector = fitted(self._trained(selector, pool), pool, judge=self.judge, seed=self.seed)
-            self._pool, self._for_all = pool, None
-        if selector.per_query:
-            indices = chosen(self._selector, pool, self.recipe.k, query.example, seed=self.seed)
-        else:
-            indices = self._for_all = self._for_all or chosen(self._selector, pool, self.recipe.k, None, seed=self.seed)
-        return shown(self.recipe, [pool[i] for i in indices], query.example, seed=self.seed, bits=self.bits)
+        ((_, demonstrations),) = self._demonstrations([query], self._selecting, self.model)
+        return demonstrations
 
-    def _trained(self, selector: Selector, pool: tuple[Example, ...]) -> Selector:
-        """Return a selector that learns, having learnt from the pool's first examples; others as they are."""
-        if not isinstance(selector, LearningSelector) or selector.has_learnt:
+    def prepare(self, past: Sequence[Example], model: TaskModel) -> Prepared:
+        """Return what is made of a past: again whenever it has doubled, or the model is another one."""
+        n = refit_point(len(past))
+        if self._prepared is None or self._prepared[0] != n or self._prepared[1].model is not model.model:
+            self._prepared = n, model, prepared(self.recipe, past[:n], model, seed=self._seed)
+        return self._prepared[2]
+
+    def _demonstrations(
+        self, queries: Sequence[Query], selecting: TaskModel, making: TaskModel
+    ) -> list[tuple[TaskModel, tuple[Example, ...]]]:
+        """Return for queries with the same past what is shown to each, and the model with what it is to be told.
+
+        Args:
+            queries: With the same past.
+            selecting: What selectors ask, counting what that takes.
+            making: What generators, loops and composers ask, counting what that takes.
+        """
+        past, selector = queries[0].past, self.recipe.part("selector")
+        ready = self.prepare(past, making)
+        model = replace(ready.model, ledger=self.model.ledger)
+        if selector is None or not past:
+            return [(model, ())] * len(queries)
+        known = tuple(past) if selector.per_query else tuple(past[: refit_point(len(past))])
+        pool = (*known, *ready.made)
+        if pool != self._pool:
+            trained = self._trained(selector, known, selecting)
+            self._selector = fitted(trained, pool, model=selecting, seed=self._seed)
+            self._pool, self._for_all = pool, None
+        assert self._selector is not None
+        if selector.per_query:
+            questions = [query.example.question for query in queries]
+            found = chosen(self._selector, pool, self.recipe.k, questions, seed=self._seed)
+        else:
+            if self._for_all is None:
+                (self._for_all,) = chosen(self._selector, pool, self.recipe.k, [None], seed=self._seed)
+            found = [self._for_all] * len(queries)
+        bits = ZeroShotBits(selecting)
+        bits.known = self.bits.known
+        return [
+            (model, shown(self.recipe, [pool[i] for i in indices], q.example.question, seed=self._seed, bits=bits))
+            for q, indices in zip(queries, found, strict=True)
+        ]
+
+    def _trained(self, selector: Selector, known: tuple[Example, ...], selecting: TaskModel) -> Selector:
+        """Return a selector that learns, having learnt from the first examples that are known; others as they are."""
+        if selector.has_learnt:
             return selector
-        lesson = pool[: refit_point(len(pool))]
+        lesson = known[: refit_point(len(known))]
         if self._learnt is None or lesson != self._lesson:
-            rng = generator(self.seed, "learn", len(lesson))
-            self._learnt, self._lesson = selector.learnt(lesson, judge=self.judge, rng=rng), lesson
+            rng = generator(self._seed, "learn", len(lesson))
+            self._learnt, self._lesson = selector.learnt(lesson, model=selecting, rng=rng), lesson
         return self._learnt
 
 
-def _without_content(query: Example) -> list[Example]:
-    """Return the query with each input without content in the place of its own."""
-    return [replace(query, input=text, context=None) for text in CONTENT_FREE]
+def _without_content(question: Question) -> list[Question]:
+    """Return the question with each input without content in the place of its own."""
+    return [replace(question, input=text, context=None) for text in CONTENT_FREE]
 
 
 def _up_to(total: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:

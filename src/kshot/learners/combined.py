@@ -1,0 +1,82 @@
+"""Several recipes at work on a stream, whose answers are combined."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+
+from kshot.core.ledger import Ledger
+from kshot.core.types import Example, Prediction, Query
+from kshot.learners.fitted import Fitted
+from kshot.learners.learner import Learner, Setup
+from kshot.recipes.recipe import Recipe
+
+
+class CombinedLearner(Learner):
+    """Asks each member, and combines what they say of each query.
+
+    Args:
+        recipe: With a combiner.
+        setup: That of the run.
+        members: A learner for each of the recipe's members.
+    """
+
+    def __init__(self, recipe: Recipe, setup: Setup, members: Sequence[Learner]):
+        self.recipe, self._setup, self._members = recipe, setup, list(members)
+        self.follows = any(member.follows for member in members)
+        self._n = 0  # queries of a stream that it follows
+
+    def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        """Predict each query with each member, and combine the predictions; progress counts whole ones."""
+        by_member = [self._ask(member, queries, progress) for member in self._members]
+        self._n += len(queries)
+        combiner, found = self.recipe.part("combiner"), []
+        for own in zip(*by_member, strict=True):
+            whole = combiner.combine(self._setup.task, own)
+            costs = {
+                name: sum(getattr(p, name) for p in own)
+                for name in ("prompt_tokens", "seconds", "fit_seconds", "tokens", "fit_tokens")
+            }
+            found.append(replace(whole, **costs))
+        if progress:
+            progress(len(queries))
+        return found
+
+    def _ask(
+        self, member: Learner, queries: Sequence[Query], progress: Callable[[int], None] | None
+    ) -> list[Prediction]:
+        def ask() -> list[Prediction]:
+            return member.predict(queries, progress=(lambda _: progress(0)) if progress else None)
+
+        keep, model = self._setup.keep, self._setup.model
+        if keep is None or member.follows or not self.follows:  # else the whole is kept
+            return ask()
+        name = f"{member.recipe.fingerprint} {self._n}-{self._n + len(queries)}"
+        ledger = model.ledger if model else Ledger()
+        return keep.once(name, ledger, ask, asks_model=member.recipe.asks_model)
+
+    def fit(self, examples: Sequence[Example]) -> Fitted:
+        """Fit each member on all examples."""
+        members = tuple(member.fit(examples) for member in self._members)
+        recipe = replace(self.recipe, members=tuple(m.recipe for m in members))
+        about = {f"member {i}": dict(m.about) for i, m in zip(count(1), members) if m.about}
+        return Fitted(recipe, self._setup.task, self._setup.seed, model=self._setup.model, about=about, members=members)
+
+    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+        """Return what the last fits of all members take."""
+        fits = [member.last_fit(predictions, n_end) for member in self._members]
+        return max(seconds for seconds, _ in fits), max(tokens for _, tokens in fits)  # costs are those of all already
+
+    def save_state(self) -> None:
+        """Write the members' states."""
+        for member in self._members:
+            member.save_state()
+
+    def finish(self, *, forget: bool = False) -> None:
+        """End the members' streams."""
+        for member in self._members:
+            member.finish(forget=forget)
+
+    def forget(self) -> None:
+        """Give up what the members have learnt."""
+        for member in self._members:
+            member.forget()

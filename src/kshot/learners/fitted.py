@@ -1,0 +1,56 @@
+"""What a learner hands over: a recipe that has learnt everything, as an adapted model holds and saves it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from kshot.core.ledger import Ledger
+from kshot.core.models import LanguageModel, TrainableModel
+from kshot.core.steering import Steering
+from kshot.core.types import Example, Task
+from kshot.recipes.recipe import Recipe
+from kshot.taskmodel.taskmodel import TaskModel
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A recipe that has learnt.
+
+    Attributes:
+        recipe: With its methods as they are after learning, and one value for every setting.
+        task: What it answers.
+        seed: The run's.
+        pool: The examples it may show: of a choice for the whole task those that it shows, in order.
+        model: The language model that answers, with weights that were trained; None for classifiers.
+        steering: What is changed in its activations.
+        notes: What loops have written, shown after the instruction.
+        bits: What the model that selectors ask has said of the pool, by id, where the order for each query goes by it.
+        about: What became known on the way, for the record.
+        members: Of a recipe that combines others, in their order.
+    """
+
+    recipe: Recipe
+    task: Task
+    seed: int
+    pool: tuple[Example, ...] = ()
+    model: TaskModel | None = None
+    steering: Steering | None = None
+    notes: tuple[str, ...] = ()
+    bits: Mapping[str, float] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+    members: "tuple[Fitted, ...]" = ()
+
+    @property
+    def language_model(self) -> LanguageModel | None:
+        """The language model; None for classifiers."""
+        return self.model.model if self.model else None
+
+    @property
+    def trained(self) -> TrainableModel | None:
+        """The language model, if its weights were trained."""
+        return cast(TrainableModel, self.language_model) if self.recipe.trains and not self.members else None
+
+    def with_model(self, model: LanguageModel) -> "Fitted":
+        """Return the same on another instance of its language model, with a ledger of its own."""
+        own = replace(self.model, model=model, ledger=Ledger()) if self.model else None
+        return replace(self, model=own, members=tuple(m.with_model(model) for m in self.members))
