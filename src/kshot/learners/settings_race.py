@@ -9,14 +9,16 @@ settings as in Bornschein et al. (2025), section 3, https://arxiv.org/abs/2512.1
 the end and choose by accuracy; bits tell more after few examples, and are bounded by the share of the uniform.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
+from kshot.core.ledger import Ledger
 from kshot.core.lessons import DivergedError
-from kshot.core.types import Prediction, Query, Task
-from kshot.learners.trained import TunedLearner
+from kshot.core.types import Example, Prediction, Query
+from kshot.learners.fitted import Fitted
+from kshot.learners.learner import Learner, Setup
 from kshot.measures.probabilities import code_length_bits
 from kshot.recipes.recipe import Recipe
 
@@ -27,24 +29,28 @@ FIRST_RUNG = 8
 class _Runner:
     """A configuration in the race."""
 
-    learner: TunedLearner
+    learner: Learner
     predictions: list[Prediction] = field(default_factory=list)
     bits: float = 0.0
     reason: str | None = None  # why it was dropped
 
 
-class RacedLearner:
+class SettingsRace(Learner):
     """Runs the configurations of a recipe side by side.
 
     Args:
-        task: What is learnt.
-        learners: One for each configuration; ties go to the first.
+        recipe: With alternatives.
+        setup: That of the run.
+        learners: One for each alternative; ties go to the first.
     """
 
-    def __init__(self, task: Task, learners: Sequence[TunedLearner]):
-        self._task = task
+    follows = True
+
+    def __init__(self, recipe: Recipe, setup: Setup, learners: Sequence[Learner]):
+        self.recipe, self._setup = recipe, setup
         self._runners = [_Runner(learner) for learner in learners]
         self._n = 0  # examples predicted
+        self._last_error: DivergedError | None = None
 
     @property
     def _alive(self) -> list[_Runner]:
@@ -56,13 +62,12 @@ class RacedLearner:
         return len(self._alive)
 
     @property
-    def winner(self) -> Recipe:
+    def settled(self) -> Recipe:
         """The configuration with the fewest bits of those that were not dropped."""
         return self._leader.learner.recipe
 
-    @property
-    def winner_predictions(self) -> list[Prediction]:
-        """What the winner predicted over the stream."""
+    def last(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+        """Return what the winner predicted over the stream."""
         return self._leader.predictions
 
     @property
@@ -94,42 +99,94 @@ class RacedLearner:
         tell = progress or (lambda n: None)
         predictions = []
         try:
-            for query in queries:
-                for runner in self._alive:
-                    self._advance(runner, query, tell)
-                leader = self._leader  # by the bits before this example
-                latest = [r.predictions[-1] for r in self._alive]
-                shown = leader.predictions[-1]
-                seconds = sum(p.fit_seconds + p.seconds for p in latest) - shown.seconds
-                tokens = sum(p.fit_tokens + p.tokens for p in latest) - shown.tokens
-                predictions.append(replace(shown, fit_seconds=seconds, fit_tokens=tokens))
-                for runner in self._alive:
-                    runner.bits += code_length_bits(self._task, query.example.output, runner.predictions[-1])
-                self._n += 1
-                if self._n >= FIRST_RUNG and self._n & (self._n - 1) == 0:
-                    self._halve(self._n)
-                tell(1)
+            for block in self._blocks(queries):
+                predictions += self._race(block, tell)
         finally:
-            for runner in self._alive:
-                runner.learner.save_state()
+            self.save_state()
         return predictions
 
+    def _blocks(self, queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
+        """Divide queries at the places where the worse half is dropped."""
+        start = 0
+        while start < len(queries):
+            after = self._n  # examples before this block
+            rung = FIRST_RUNG if after < FIRST_RUNG else 1 << after.bit_length()
+            stop = min(len(queries), start + rung - after)
+            yield queries[start:stop]
+            start = stop
+
+    def _race(self, block: Sequence[Query], tell: Callable[[int], None]) -> list[Prediction]:
+        """Let every configuration predict a block, and return for each query what the leader before it said."""
+        for runner in self._alive:
+            self._advance(runner, block, tell)
+        if not self._alive:
+            raise DivergedError(f"every configuration diverged; the last: {self._last_error}. Use a smaller lr.")
+        found = []
+        for i, query in enumerate(block, self._n):
+            able = [r for r in self._runners if len(r.predictions) > i]
+            shown = min(able, key=lambda r: r.bits).predictions[i]  # by the bits before this example
+            latest = [r.predictions[i] for r in able]
+            seconds = sum(p.fit_seconds + p.seconds for p in latest) - shown.seconds
+            tokens = sum(p.fit_tokens + p.tokens for p in latest) - shown.tokens
+            found.append(replace(shown, fit_seconds=seconds, fit_tokens=tokens))
+            for r in able:
+                r.bits += code_length_bits(self._setup.task, query.example.output, r.predictions[i])
+            tell(1)
+        self._n += len(block)
+        if self._n >= FIRST_RUNG and self._n & (self._n - 1) == 0:
+            self._halve(self._n)
+        return found
+
+    def _advance(self, runner: _Runner, block: Sequence[Query], tell: Callable[[int], None]) -> None:
+        """Let a configuration predict a block; where training diverges, what it said before that stays."""
+        learner = runner.learner
+        try:
+            if learner.follows:
+                for query in block:
+                    runner.predictions += learner.predict([query], progress=lambda _: tell(0))
+            else:
+                runner.predictions += self._kept(learner, block, tell)
+        except DivergedError as error:
+            runner.reason = f"diverged after {len(runner.predictions)} examples: {error}"
+            self._last_error = error
+            learner.forget()
+
+    def _kept(self, learner: Learner, block: Sequence[Query], tell: Callable[[int], None]) -> list[Prediction]:
+        def ask() -> list[Prediction]:
+            return learner.predict(block, progress=lambda _: tell(0))
+
+        keep, model = self._setup.keep, self._setup.model
+        if keep is None:
+            return ask()
+        name = f"{learner.recipe.fingerprint} {self._n}-{self._n + len(block)}"
+        ledger = model.ledger if model else Ledger()
+        return keep.once(name, ledger, ask, asks_model=learner.recipe.asks_model)
+
+    def fit(self, examples: Sequence[Example]) -> Fitted:
+        """Race along the examples, unless a race is over, and fit the winner on all of them."""
+        if not self._n and len(self._runners) > 1:
+            self.predict([Query(e, examples[:i]) for i, e in enumerate(examples)])
+        return self._leader.learner.fit(examples)
+
+    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+        """Return what the last fit of one configuration takes: predictions here cost what all of them do."""
+        seconds, tokens = self._leader.learner.last_fit(predictions, n_end)
+        return seconds / max(1, self.n_alive), tokens / max(1, self.n_alive)
+
+    def save_state(self) -> None:
+        """Write the configurations' states."""
+        for runner in self._alive:
+            runner.learner.save_state()
+
     def finish(self, *, forget: bool = False) -> None:
-        """Give up the weights of all configurations but the winner's, or of all."""
+        """Give up all configurations but the winner, or all."""
         for runner in self._alive:
             if forget or runner is not self._leader:
                 runner.learner.forget()
 
-    def _advance(self, runner: _Runner, query: Query, tell: Callable[[int], None]) -> None:
-        try:
-            prediction = runner.learner.predict(query, progress=lambda _: tell(0))
-        except DivergedError as error:
-            runner.reason = f"diverged after {len(query.past)} examples: {error}"
-            runner.learner.forget()
-            if not self._alive:
-                raise DivergedError(f"every configuration diverged; the last: {error}. Use a smaller lr.") from error
-            return
-        runner.predictions.append(prediction)
+    def forget(self) -> None:
+        """Give up all configurations."""
+        self.finish(forget=True)
 
     def _halve(self, n: int) -> None:
         ranked = sorted(self._alive, key=lambda r: r.bits)

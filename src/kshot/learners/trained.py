@@ -8,7 +8,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
@@ -17,65 +17,44 @@ from typing import Any
 import numpy as np
 
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
+from kshot.core.ledger import Cost
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
 from kshot.core.models import TrainableModel
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest, generator
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Prediction, Query
-from kshot.learners.kept import Keep, as_prediction
+from kshot.learners.fitted import Fitted
+from kshot.learners.kept import as_prediction
+from kshot.learners.learner import Learner, Setup
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder, write_jsonl
-from kshot.taskmodel.taskmodel import TaskModel
 
 SECONDS_BETWEEN_STATES = 20.0
 MOST_SUPPORT = 32  # examples in the anchor of guidance
 
 
-@dataclass(frozen=True)
-class Source:
-    """Another task whose gradients guide."""
-
-    asker: TaskModel
-    examples: tuple[Example, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies the task and the wording."""
-        return digest(self.asker.task.fingerprint, dict(self.asker.composer.record))
-
-
-class TunedLearner:
+class TrainedLearner(Learner):
     """Trains weights of its own with every example of the stream.
 
     Args:
-        recipe: With a tuner and one setting for each of its options.
-        asker: The language model before training, and the wording.
-        judge: What selectors ask.
-        seed: For every random choice.
-        keep: Where progress survives; None keeps nothing.
-        source: The source task, for alignment.
+        recipe: With a tuner and one value for each of its settings.
+        setup: That of the run; the model is the one before training.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        asker: TaskModel,
-        judge: TaskModel,
-        seed: int,
-        *,
-        keep: Keep | None = None,
-        source: Source | None = None,
-    ):
-        assert recipe.tuner is not None
-        assert recipe.training is not None
-        self.recipe, self._tuner, self._how = recipe, recipe.tuner, recipe.training
-        self._asker, self._judge, self._seed = asker, judge, seed
-        self._keep, self._source = keep, source if self._how.align != "none" else None
+    follows = True
+
+    def __init__(self, recipe: Recipe, setup: Setup):
+        assert setup.model is not None
+        self.recipe, self._tuner, self._teacher = recipe, recipe.part("tuner"), recipe.part("teacher")
+        self._base, self._seed, self._keep = setup.model, setup.seed, setup.keep
+        self._selecting = setup.selector_model or setup.model
+        self._setup = setup
+        self._source = setup.source if self._tuner.align != "none" else None
         other = self._source.fingerprint if self._source else None
-        self._key = digest(keep.key if keep else None, recipe.fingerprint, other)
+        self._key = digest(self._keep.key if self._keep else None, recipe.fingerprint, other)
         self._learnt: list[str] = []  # ids, in their order
         self._n_saved, self._saved_at = 0, time.monotonic()
         self._n_past = 0  # of the query before
@@ -86,7 +65,7 @@ class TunedLearner:
     @cached_property
     def model(self) -> TrainableModel:
         """The language model with the weights that are trained; as they were kept, where they were."""
-        model = self._asker.model.trainable(self._how, seed=self._seed)
+        model = self._base.model.trainable(self._tuner.training, seed=self._seed)
         if self._keep and self._state_file.exists():
             about = model.load_state(self._state_file)
             self._learnt, self.log = about["learnt"], about["log"]
@@ -96,7 +75,8 @@ class TunedLearner:
 
     @cached_property
     def _prompted(self) -> PromptLearner:
-        return PromptLearner(self.recipe, replace(self._asker, model=self.model), self._judge, self._seed)
+        setup = replace(self._setup, model=replace(self._base, model=self.model), selector_model=self._selecting)
+        return PromptLearner(self.recipe.without("tuner", "teacher", "steerer"), setup)
 
     @property
     def _steering_folder(self) -> Path:
@@ -113,24 +93,32 @@ class TunedLearner:
         assert self._keep
         return self._keep.folder / f"{self._key[:16]}.safetensors"
 
-    def predict(self, query: Query, *, progress: Callable[[int], None] | None = None) -> Prediction:
-        """Predict a query from its past, which has to begin with the pasts of the queries before it.
+    def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        """Predict queries in turn, each from its past, which has to begin with the pasts of the queries before it.
 
         Args:
-            query: What is asked.
-            progress: Called with 0 between parts of the work.
+            queries: The next ones of a stream.
+            progress: Called with 1 for each prediction, and with 0 between parts of the work.
 
         Raises:
-            DivergedError: Training has left the finite numbers.
+            DivergedError: Training has left the finite numbers; predictions before that are kept.
         """
+        found = []
+        for query in queries:
+            found.append(self.predict_next(query, progress=(lambda _: progress(0)) if progress else None))
+            if progress:
+                progress(1)
+        return found
+
+    def predict_next(self, query: Query, *, progress: Callable[[int], None] | None = None) -> Prediction:
+        """Predict the next query of the stream, as `predict`."""
         key = digest(self._key, len(query.past), query.example.id, query.wants_text)
         known = self._keep.memory.get_predictions(key) if self._keep else []
         if known and "diverged" in known[0]:
             raise DivergedError(known[0]["diverged"])
         if known:
-            prediction, work = as_prediction(known[0]), self._asker.model.work
-            work.reused += 1
-            work.tokens += int(prediction.tokens + prediction.fit_tokens)
+            prediction = as_prediction(known[0])
+            self._base.ledger.add(Cost(reused=1, tokens=int(prediction.tokens + prediction.fit_tokens)))
             self._n_past = len(query.past)
             return prediction
         try:
@@ -148,14 +136,14 @@ class TunedLearner:
         # By the log: what was learnt before an interruption counts as well
         n_tokens = sum(row["tokens"] for row in self.log if self._n_past < row["n"] <= len(query.past))
         n_tokens *= FORWARD_AND_BACKWARD
-        self._asker.model.work.tokens += n_tokens
+        self._base.ledger.add(Cost(tokens=n_tokens))
         self._n_past = len(query.past)
-        asker = replace(self._asker, model=self.model)
-        self._prompted.asker = asker.steered(self._steering) if self._steering else asker
+        self._prompted.steering = self._steering
         with np.errstate(invalid="ignore"):  # what is not a number is found below
             (prediction,) = self._prompted.predict([query])
         if any(math.isnan(value) for value in prediction.log_probs):
-            raise DivergedError(f"the answers' log-probabilities are not numbers: lr={self._how.lr:g} is too large")
+            lr = self._tuner.lr
+            raise DivergedError(f"the answers' log-probabilities are not numbers: lr={lr:g} is too large")
         return replace(
             prediction,
             fit_seconds=prediction.fit_seconds + seconds,
@@ -175,7 +163,7 @@ class TunedLearner:
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
             self.log += [{"n": n + 1, "example": past[n].id, "step": i} | row for i, row in enumerate(rows)]
             self._learnt.append(past[n].id)
-            if self.recipe.steerer and refit_point(n + 1) == n + 1:
+            if "steerer" in self.recipe.parts and refit_point(n + 1) == n + 1:
                 self._steer(past[: n + 1])
             self._is_between = True
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_STATES:
@@ -183,32 +171,60 @@ class TunedLearner:
             if progress:
                 progress(0)
 
+    def fit(self, examples: Sequence[Example]) -> Fitted:
+        """Learn all examples, and steer and show as the recipe's other methods say."""
+        self.learn(examples)
+        about: dict[str, Any] = {}
+        model = replace(self._base, model=self.model)
+        found = self._prompted.fit(examples)
+        steering = None
+        if "steerer" in self.recipe.parts:
+            progressing = replace(model, progress=self._selecting.progress)
+            known = (*examples, *self._prompted.prepare(examples, progressing).made)
+            steering = fitted_steering(self.recipe, known, progressing, seed=self._seed)
+        if steering:
+            about["steering"] = dict(steering.about)
+        recipe = self.recipe.having(**found.recipe.parts)
+        return replace(found, recipe=recipe, steering=steering, about={**about, **found.about})
+
+    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+        """Return what it takes to learn the examples that are left."""
+        n = len(predictions)
+        recent = predictions[n // 2 :]
+        times = (n_end - n) / len(recent)
+        return times * sum(p.fit_seconds for p in recent), times * sum(p.fit_tokens for p in recent)
+
     def _steer(self, past: Sequence[Example]) -> None:
         """Fit the steering on the weights as they are now; until the next one it is used on later weights too."""
-        subject = replace(self._asker, model=self.model, progress=self._judge.progress)
-        found = fitted_steering(self.recipe, past, subject, seed=self._seed)
+        model = replace(self._base, model=self.model, progress=self._selecting.progress)
+        known = (*past, *self._prompted.prepare(past, model).made)
+        found = fitted_steering(self.recipe, known, model, seed=self._seed)
         self._steering = found and replace(found, model="")
 
     def _batch(self, seen: Sequence[Example], step: int) -> Batch:
         """Return what one step learns; its choices depend on the seed, the new example and the step alone."""
-        new, tuner = seen[-1], self._tuner
+        new, tuner, teacher = seen[-1], self._tuner, self._teacher
         names = (new.id, step)
+        ready = self._prompted.prepare(seen[:-1], self._prompted.model)
 
         def shown() -> tuple[Example, ...]:
             return self._prompted.demonstrations(Query(new, seen[:-1]))
 
+        seen = (*seen[:-1], *ready.made, new) if ready.made else seen
         lessons = tuner.lessons(seen, shown, step=step, rng=generator(self._seed, "lesson", *names))
+        if teacher:
+            lessons = teacher.lessons(lessons, seen, step=step, rng=generator(self._seed, "teacher", *names))
         support: list[Lesson] = []
-        if self._how.direction > 0 and self._how.reference == "anchor":
+        if tuner.direction > 0 and tuner.reference == "anchor":
             support = covering(seen, tuner.k, seed=self._seed, names=names)
         source: list[TrainingText] = []
         if self._source:
             rng = generator(self._seed, "source", *names)
             others = [self._source.examples[i] for i in rng.permutation(len(self._source.examples))]
             drawn = tuner.lessons(others, lambda: (), step=step + 1, rng=rng)
-            source = [self._source.asker.training_text(lesson) for lesson in drawn]
-        texts = [[self._asker.training_text(lesson) for lesson in some] for some in (lessons, support)]
-        return Batch(texts[0], texts[1], source, tuner.objective)
+            source = [self._source.model.training_text(lesson) for lesson in drawn]
+        texts = [[ready.model.training_text(lesson) for lesson in some] for some in (lessons, support)]
+        return Batch(texts[0], texts[1], source, (teacher or tuner).objective)
 
     def save_state(self) -> None:
         """Write the state of training, so that another process goes on from here, and the log of its steps."""

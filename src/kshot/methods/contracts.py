@@ -12,8 +12,10 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from kshot.core.fields import setting_names
 from kshot.core.lessons import Lesson, Training
 from kshot.core.models import Capability
+from kshot.core.objective_settings import Answers, ObjectiveSettings
 from kshot.core.part import Part
 from kshot.core.script import Script
 from kshot.core.steering import Steering
@@ -141,6 +143,7 @@ class Tuner(Training, Part):
         steps: Steps of training for each new example.
         k: The most demonstrations in a lesson.
         fixed: Demonstrations are the first `k` of the stream, in lessons as in prompts.
+        objective: What is made small over the lessons, unless a teacher says otherwise.
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
 
@@ -149,10 +152,16 @@ class Tuner(Training, Part):
     fixed: ClassVar[bool] = False
     k: ClassVar[int] = 0
     steps: ClassVar[int] = 1
+    objective: ClassVar[ObjectiveSettings] = Answers()
     grids: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
         "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},
     }
+
+    @property
+    def training(self) -> Training:
+        """How weights are trained, without what is the tuner's own."""
+        return Training(**{name: getattr(self, name) for name in setting_names(Training)})
 
     @abstractmethod
     def lessons(
@@ -170,7 +179,18 @@ class Tuner(Training, Part):
 
 @dataclass(frozen=True)
 class Teacher(Part):
-    """Changes what a tuner learns: whom the model should answer like, or which answers it should avoid."""
+    """Changes what a tuner learns: whom the model should answer like, or which answers it should avoid.
+
+    Attributes:
+        objective: What is made small over the lessons.
+    """
+
+    traits: ClassVar[tuple[str, ...]] = ("objective",)
+
+    @property
+    @abstractmethod
+    def objective(self) -> ObjectiveSettings:
+        """What is made small over the lessons."""
 
     @abstractmethod
     def lessons(

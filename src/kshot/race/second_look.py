@@ -9,41 +9,39 @@ fitted them: for these the stream is all there is.
 
 from collections.abc import Sequence
 
-from kshot.core.methods import Learner
 from kshot.core.types import Example, Query
 from kshot.learners.build import make_learner
 from kshot.learners.demonstrations import selected, showing_all
-from kshot.methods.selectors.all_past import AllPast
+from kshot.learners.learner import Learner, Setup
 from kshot.recipes.recipe import Recipe
-from kshot.taskmodel.taskmodel import TaskModel
 
 FOLDS, LEAST = 10, 16
 N_DRAWS, MOST_ASKED = 4, 32
 
 
 def second_look(
-    recipe: Recipe, asker: TaskModel, stream: Sequence[Example], rest: Sequence[Example], *, seed: int
+    recipe: Recipe, setup: Setup, stream: Sequence[Example], rest: Sequence[Example]
 ) -> tuple[Learner, list[Query]] | None:
     """Return a learner and what to ask it; None where there is nothing honest to ask, or nothing new.
 
     Args:
         recipe: One whose selector has not asked the model.
-        asker: The language model that answers.
+        setup: That of the run.
         stream: Examples in their order; of those with a retriever the first half is asked, as the others were
             predicted from nearly as many.
         rest: Further examples to learn from.
-        seed: That of the run.
     """
-    if recipe.changes_model or isinstance(recipe.selector, AllPast) or not (recipe.selector or recipe.baseline):
+    if not recipe.can_be_asked_again:
         return None
     pool = (*stream, *rest)
-    if recipe.selector and not recipe.selector.per_query:
-        shown = selected(recipe, pool, None, judge=asker, seed=seed)
+    if recipe.shows_one_set:
+        assert setup.model is not None
+        shown = selected(recipe, pool, None, model=setup.model, seed=setup.seed)
         known = {e.id for e in shown}
         queries = [Query(e, shown) for e in stream if e.id not in known]
         recipe = showing_all(recipe, len(shown))
     else:
-        asked = stream if recipe.baseline else stream[: len(stream) // 2]
+        asked = stream[: len(stream) // 2] if recipe.asks_model else stream
         queries = []
         for i in range(FOLDS):
             start, stop = i * len(asked) // FOLDS, (i + 1) * len(asked) // FOLDS
@@ -51,11 +49,11 @@ def second_look(
             queries += [Query(e, past) for e in asked[start:stop]]
     if len(queries) < LEAST:
         return None
-    return make_learner(recipe, asker.task, asker, seed=seed), queries
+    return make_learner(recipe, setup), queries
 
 
 def other_draws(
-    recipe: Recipe, asker: TaskModel, stream: Sequence[Example], rest: Sequence[Example], *, seed: int
+    recipe: Recipe, setup: Setup, stream: Sequence[Example], rest: Sequence[Example]
 ) -> list[tuple[Learner, list[Query]]]:
     """Return prompts with other demonstrations, each also in the opposite order, and what to ask all of them.
 
@@ -65,10 +63,11 @@ def other_draws(
     Returns:
         `N_DRAWS` pairs of prompts.
     """
-    if recipe.changes_model or recipe.per_query or not recipe.selector:
+    if not (recipe.can_be_asked_again and recipe.shows_one_set):
         return []
+    assert setup.model is not None
     pool = (*stream, *rest)
-    drawn = [selected(recipe, pool, None, judge=asker, seed=seed + i) for i in range(N_DRAWS)]
+    drawn = [selected(recipe, pool, None, model=setup.model, seed=setup.seed + i) for i in range(N_DRAWS)]
     known = {e.id for shown in drawn for e in shown}
     asked = [e for e in stream if e.id not in known][:MOST_ASKED]
     if len(asked) < LEAST or len({shown for shown in drawn}) == 1:
@@ -76,6 +75,6 @@ def other_draws(
     found = []
     for shown in drawn:
         for order in (shown, shown[::-1]):
-            learner = make_learner(showing_all(recipe, len(order)), asker.task, asker, seed=seed)
+            learner = make_learner(showing_all(recipe, len(order)), setup)
             found.append((learner, [Query(e, order) for e in asked]))
     return found

@@ -149,10 +149,25 @@ class Recipe:
         return any(Capability.GRADIENTS in one.needs for one in self.variants)
 
     @property
+    def can_be_asked_again(self) -> bool:
+        """Whether it can be asked, as it will be handed over, about examples that it does not know.
+
+        What is trained, steered, or made from all examples knows them all, and so does a prompt that shows them all.
+        """
+        selector = self.part("selector")
+        knows_all = bool(selector and selector.sees_all) or bool({"generator", "loop", "combiner"} & self.parts.keys())
+        return self.learns and not self.changes_model and not knows_all
+
+    @property
     def per_query(self) -> bool:
         """Whether demonstrations are chosen for each query."""
         selector = self.part("selector")
         return bool(selector and selector.per_query)
+
+    @property
+    def shows_one_set(self) -> bool:
+        """Whether one set of demonstrations is chosen for all queries."""
+        return "selector" in self.parts and not self.per_query
 
     @property
     def draws(self) -> bool:
