@@ -231,6 +231,7 @@ class Prediction:
         cut_off: The generated answer came to no end and was cut.
         tokens: Tokens that the language model ran for the answer, shared evenly by the predictions that were computed
             together; as if no other recipe had asked the same.
+        setting: In a race of settings the configuration that said it.
         fit_tokens: Tokens it ran to learn before this prediction (selectors, training), as `Work` counts them.
     """
 
@@ -247,6 +248,7 @@ class Prediction:
     cut_off: bool = False
     tokens: float = 0.0
     fit_tokens: float = 0.0
+    setting: str = ""
 
 
 @dataclass

@@ -45,7 +45,7 @@ class CombinedLearner(Learner):
         self, member: Learner, queries: Sequence[Query], progress: Callable[[int], None] | None
     ) -> list[Prediction]:
         def ask() -> list[Prediction]:
-            return member.predict(queries, progress=(lambda _: progress(0)) if progress else None)
+            return member.anew().predict(queries, progress=(lambda _: progress(0)) if progress else None)
 
         keep, model = self._setup.keep, self._setup.model
         if keep is None or member.follows or not self.follows:  # else the whole is kept
@@ -53,6 +53,10 @@ class CombinedLearner(Learner):
         name = f"{member.recipe.fingerprint} {self._n}-{self._n + len(queries)}"
         ledger = model.ledger if model else Ledger()
         return keep.once(name, ledger, ask, asks_model=member.recipe.asks_model)
+
+    def anew(self) -> "CombinedLearner":
+        """Return a learner whose members begin anew, unless some follow the stream."""
+        return self if self.follows else CombinedLearner(self.recipe, self._setup, [m.anew() for m in self._members])
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Fit each member on all examples."""

@@ -86,6 +86,13 @@ class Learner(ABC):
         """
         return 0.0, 0.0
 
+    def anew(self) -> "Learner":
+        """Return the same recipe before its first query, so that an interrupted run costs what an undisturbed one does.
+
+        A learner that follows a stream returns itself.
+        """
+        return self
+
     def save_state(self) -> None:
         """Write what another process needs to go on from here."""
 

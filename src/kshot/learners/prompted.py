@@ -1,9 +1,10 @@
 """Prompts at work on a stream: each query is asked after demonstrations from its own past."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class PromptLearner(Learner):
     def __init__(self, recipe: Recipe, setup: Setup):
         assert setup.model is not None
         self.recipe, self.model, self._seed = recipe, setup.model, setup.seed
+        self._setup, self._making = setup, setup.model  # what is made of the past does not depend on training
         self.steering: Steering | None = None
         self._selecting = setup.selector_model or setup.model
         self.bits = ZeroShotBits(self._selecting)
@@ -58,7 +60,7 @@ class PromptLearner(Learner):
         self._pool: tuple[Example, ...] = ()
         self._learnt: Selector | None = None  # from `_lesson`
         self._lesson: tuple[Example, ...] = ()
-        self._prepared: tuple[int, TaskModel, Prepared] | None = None  # from so many examples, with that model
+        self._prepared: tuple[int, Prepared] | None = None  # from so many examples
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict each query from its own past; all prompts go to the model at once, so that they share prefixes."""
@@ -85,14 +87,15 @@ class PromptLearner(Learner):
             tell(len(asked))
         return predictions
 
+    def anew(self) -> "PromptLearner":
+        """Return a learner that has chosen nothing yet."""
+        return PromptLearner(self.recipe, self._setup)
+
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Choose from all examples, or keep what each query is to be chosen from."""
-        return self.fitted(tuple(examples), self.model)
-
-    def fitted(self, examples: tuple[Example, ...], model: TaskModel) -> Fitted:
-        """Return what is handed over of a model that has learnt the examples, perhaps in other ways too."""
-        notes: list[dict] = []
-        ready = prepared(self.recipe, examples, replace(model, notes=notes.append), seed=self._seed)
+        notes: list[Mapping[str, Any]] = []
+        making = replace(self._making, notes=notes.append, progress=self._selecting.progress)
+        ready = prepared(self.recipe, examples, making, seed=self._seed)
         recipe, pool = self.recipe.without("generator", "loop"), (*examples, *ready.made)
         if recipe.part("composer"):
             recipe = recipe.having(composer=ready.model.composer)
@@ -111,9 +114,9 @@ class PromptLearner(Learner):
             if not selector.has_learnt:  # trained once, not anew for each prediction
                 recipe = recipe.having(selector=fitted(selector, pool, model=selecting, seed=self._seed))
         about = {"selection": notes[0]} if notes else {}
-        plain = replace(model, composer=ready.model.composer)
+        plain = replace(self.model, composer=ready.model.composer)
         return Fitted(
-            recipe, model.task, self._seed, tuple(pool), plain, notes=ready.notes, bits=known, about=about
+            recipe, self.model.task, self._seed, tuple(pool), plain, notes=ready.notes, bits=known, about=about
         )
 
     def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
@@ -167,7 +170,7 @@ class PromptLearner(Learner):
     def _ask(self, queries: Sequence[Query]) -> list[_Asked]:
         """Return what is asked for queries with the same past; what choosing took counts for the first of them."""
         began, selecting = time.perf_counter(), replace(self._selecting, ledger=self._selecting.ledger.part())
-        making = replace(self.model, ledger=self.model.ledger.part(), progress=selecting.progress)
+        making = replace(self._making, ledger=self._making.ledger.part(), progress=selecting.progress)
         found = self._demonstrations(queries, selecting, making)
         seconds, tokens = time.perf_counter() - began, selecting.ledger.cost.tokens + making.ledger.cost.tokens
         asked = []
@@ -184,15 +187,20 @@ class PromptLearner(Learner):
 
     def demonstrations(self, query: Query) -> tuple[Example, ...]:
         """Return what is shown to a query, before anything is left out to fit the model."""
-        ((_, demonstrations),) = self._demonstrations([query], self._selecting, self.model)
+        ((_, demonstrations),) = self._demonstrations([query], self._selecting, self._making)
         return demonstrations
 
-    def prepare(self, past: Sequence[Example], model: TaskModel) -> Prepared:
-        """Return what is made of a past: again whenever it has doubled, or the model is another one."""
+    def prepare(self, past: Sequence[Example], making: TaskModel | None = None) -> Prepared:
+        """Return what generators, loops and composers make of a past: again whenever it has doubled.
+
+        Args:
+            past: All that is known.
+            making: The learner's own model with another ledger, for what that takes.
+        """
         n = refit_point(len(past))
-        if self._prepared is None or self._prepared[0] != n or self._prepared[1].model is not model.model:
-            self._prepared = n, model, prepared(self.recipe, past[:n], model, seed=self._seed)
-        return self._prepared[2]
+        if self._prepared is None or self._prepared[0] != n:
+            self._prepared = n, prepared(self.recipe, past[:n], making or self._making, seed=self._seed)
+        return self._prepared[1]
 
     def _demonstrations(
         self, queries: Sequence[Query], selecting: TaskModel, making: TaskModel

@@ -124,11 +124,13 @@ class SettingsRace(Learner):
         found = []
         for i, query in enumerate(block, self._n):
             able = [r for r in self._runners if len(r.predictions) > i]
-            shown = min(able, key=lambda r: r.bits).predictions[i]  # by the bits before this example
+            leader = min(able, key=lambda r: r.bits)  # by the bits before this example
+            shown = leader.predictions[i]
             latest = [r.predictions[i] for r in able]
             seconds = sum(p.fit_seconds + p.seconds for p in latest) - shown.seconds
             tokens = sum(p.fit_tokens + p.tokens for p in latest) - shown.tokens
-            found.append(replace(shown, fit_seconds=seconds, fit_tokens=tokens))
+            setting = leader.learner.recipe.name if len(self._runners) > 1 else ""
+            found.append(replace(shown, fit_seconds=seconds, fit_tokens=tokens, setting=setting))
             for r in able:
                 r.bits += code_length_bits(self._setup.task, query.example.output, r.predictions[i])
             tell(1)
@@ -153,7 +155,7 @@ class SettingsRace(Learner):
 
     def _kept(self, learner: Learner, block: Sequence[Query], tell: Callable[[int], None]) -> list[Prediction]:
         def ask() -> list[Prediction]:
-            return learner.predict(block, progress=lambda _: tell(0))
+            return learner.anew().predict(block, progress=lambda _: tell(0))
 
         keep, model = self._setup.keep, self._setup.model
         if keep is None:

@@ -73,7 +73,7 @@ class SteeredLearner(Learner):
 
     def __init__(self, recipe: Recipe, setup: Setup):
         assert setup.model is not None
-        self.recipe, self._seed = recipe, setup.seed
+        self.recipe, self._setup, self._seed = recipe, setup, setup.seed
         self._progress = (setup.selector_model or setup.model).progress
         self._prompted = PromptLearner(recipe.without("steerer"), setup)
 
@@ -86,13 +86,17 @@ class SteeredLearner(Learner):
             model = replace(model, progress=self._progress, ledger=model.ledger.part())
             ready = self._prompted.prepare(asked[0].past, model)
             known = (*asked[0].past[:n_known], *ready.made)
-            steering = fitted_steering(self.recipe, known, replace(ready.model, ledger=model.ledger), seed=self._seed)
+            steering = fitted_steering(self.recipe, known, ready.model, seed=self._seed)
             seconds, n_tokens = time.perf_counter() - began, model.ledger.cost.tokens
             self._prompted.steering = steering
             first, *others = self._prompted.predict(asked, progress=progress)
             first = replace(first, fit_seconds=first.fit_seconds + seconds, fit_tokens=first.fit_tokens + n_tokens)
             predictions += [first, *others]
         return predictions
+
+    def anew(self) -> "SteeredLearner":
+        """Return a learner that has found no steering yet."""
+        return SteeredLearner(self.recipe, self._setup)
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Find the steering in all examples."""

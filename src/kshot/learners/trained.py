@@ -27,9 +27,11 @@ from kshot.core.types import Example, Prediction, Query
 from kshot.learners.fitted import Fitted
 from kshot.learners.kept import as_prediction
 from kshot.learners.learner import Learner, Setup
+from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
 from kshot.recipes.recipe import Recipe
+from kshot.taskmodel.taskmodel import TaskModel
 from kshot.store.files import write_folder, write_jsonl
 
 SECONDS_BETWEEN_STATES = 20.0
@@ -75,8 +77,10 @@ class TrainedLearner(Learner):
 
     @cached_property
     def _prompted(self) -> PromptLearner:
-        setup = replace(self._setup, model=replace(self._base, model=self.model), selector_model=self._selecting)
-        return PromptLearner(self.recipe.without("tuner", "teacher", "steerer"), setup)
+        setup = replace(self._setup, selector_model=self._selecting)
+        prompted = PromptLearner(self.recipe.without("tuner", "teacher", "steerer"), setup)
+        prompted.model = replace(self._base, model=self.model)
+        return prompted
 
     @property
     def _steering_folder(self) -> Path:
@@ -175,13 +179,11 @@ class TrainedLearner(Learner):
         """Learn all examples, and steer and show as the recipe's other methods say."""
         self.learn(examples)
         about: dict[str, Any] = {}
-        model = replace(self._base, model=self.model)
         found = self._prompted.fit(examples)
         steering = None
         if "steerer" in self.recipe.parts:
-            progressing = replace(model, progress=self._selecting.progress)
-            known = (*examples, *self._prompted.prepare(examples, progressing).made)
-            steering = fitted_steering(self.recipe, known, progressing, seed=self._seed)
+            ready = prepared(self.recipe, examples, self._base, seed=self._seed)
+            steering = self._steering_of((*examples, *ready.made), ready.model)
         if steering:
             about["steering"] = dict(steering.about)
         recipe = self.recipe.having(**found.recipe.parts)
@@ -196,16 +198,19 @@ class TrainedLearner(Learner):
 
     def _steer(self, past: Sequence[Example]) -> None:
         """Fit the steering on the weights as they are now; until the next one it is used on later weights too."""
-        model = replace(self._base, model=self.model, progress=self._selecting.progress)
-        known = (*past, *self._prompted.prepare(past, model).made)
-        found = fitted_steering(self.recipe, known, model, seed=self._seed)
+        ready = self._prompted.prepare(past)
+        found = self._steering_of((*past, *ready.made), ready.model)
         self._steering = found and replace(found, model="")
+
+    def _steering_of(self, known: Sequence[Example], prepared: TaskModel) -> Steering | None:
+        model = replace(prepared, model=self.model, progress=self._selecting.progress, ledger=self._base.ledger)
+        return fitted_steering(self.recipe, known, model, seed=self._seed)
 
     def _batch(self, seen: Sequence[Example], step: int) -> Batch:
         """Return what one step learns; its choices depend on the seed, the new example and the step alone."""
         new, tuner, teacher = seen[-1], self._tuner, self._teacher
         names = (new.id, step)
-        ready = self._prompted.prepare(seen[:-1], self._prompted.model)
+        ready = self._prompted.prepare(seen[:-1])
 
         def shown() -> tuple[Example, ...]:
             return self._prompted.demonstrations(Query(new, seen[:-1]))

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from kshot.core.methods import Learner
 from kshot.core.types import Prediction
-from kshot.learners.settings_race import RacedLearner
+from kshot.learners.learner import Learner
 from kshot.recipes.recipe import Recipe
 
 
@@ -23,7 +22,7 @@ class Entrant:
         temperature: That of the model that would be handed over.
         settled: What has won in the race of the recipe's settings.
         configurations: How they stand.
-        notes: What selectors have noted.
+        notes: What its methods have noted.
         failure: Where it failed, as Python tells it.
     """
 
@@ -53,6 +52,6 @@ class Entrant:
     def stop(self, status: str, reason: str | None = None) -> None:
         """Take it out of the race."""
         self.status, self.reason = status, reason
-        if isinstance(self.learner, RacedLearner):
+        if self.learner:
             self.learner.finish(forget=status == "dropped")
         self.learner = None

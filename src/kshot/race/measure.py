@@ -1,30 +1,26 @@
 """Measure recipes over one stream, a part at a time: predictions from the store or computed, and their sample rows."""
 
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from kshot.core.budget import Budget
 from kshot.core.duration import in_words
 from kshot.core.errors import StorageError, UserError
-from kshot.core.ledger import BudgetSpentError
+from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.lessons import DivergedError
 from kshot.core.progress import Aside, Progress
-from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest
 from kshot.core.types import Prediction, Task
 from kshot.core.version import __version__
-from kshot.learners.build import lacking, make_learner, tuned_learner
-from kshot.learners.kept import Keep, as_prediction
-from kshot.learners.settings_race import RacedLearner
-from kshot.learners.trained import Source
+from kshot.learners.build import lacking, make_learner
+from kshot.learners.kept import Keep, Memory
+from kshot.learners.learner import Learner, Setup
 from kshot.measures.calibration import calibrated, with_temperature
 from kshot.measures.samples import sample_row
 from kshot.measures.variance import Spread, components
@@ -32,28 +28,40 @@ from kshot.race.entrant import Entrant
 from kshot.race.second_look import N_DRAWS, other_draws, second_look
 from kshot.race.stream import Stream
 from kshot.recipes.recipe import Recipe
-from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass
 class Measuring:
-    """What all recipes of a run are measured with."""
+    """What all recipes of a run are measured with.
 
-    task: Task
-    asker: TaskModel
-    judge: TaskModel | None
-    source: Source | None
+    Attributes:
+        setup: What learners are given: task, models, seed, source.
+        stream: The examples in their order.
+        memory: For predictions.
+        folder: For states of training.
+        progress: Told of the run.
+        ledger: Of the run, with its budget; those of the models are parts of it. Its reserve is what the last fit of any
+            recipe may take.
+    """
+
+    setup: Setup
     stream: Stream
-    store: SqliteStore
+    memory: Memory
     folder: Path
-    seed: int
     progress: Progress
-    budget: Budget = Budget()
-    began: float = 0.0  # by `time.monotonic`
-    reserve: tuple[float, float] = (0.0, 0.0)  # seconds and tokens that the last fit of any recipe may take
-    is_over: bool = False  # the budget was spent
-    _stored_tokens: float = 0.0  # of predictions that were taken from the store
+    ledger: Ledger
+
+    @property
+    def task(self) -> Task:
+        """What is learnt."""
+        return self.setup.task
+
+    @property
+    def model(self) -> TaskModel:
+        """The language model that answers."""
+        assert self.setup.model is not None
+        return self.setup.model
 
     def enter(self, recipe: Recipe) -> Entrant:
         """Return a recipe before its first prediction, or with the reason why there will be none."""
@@ -61,7 +69,7 @@ class Measuring:
             return Entrant(recipe, "not-applicable")
         if recipe.missing_package:
             return Entrant(recipe, "not-installed")
-        if lacking(recipe, self.task, self.asker, self.judge):
+        if lacking(recipe, self.setup):
             return Entrant(recipe, "not-supported")
         return Entrant(recipe)
 
@@ -70,18 +78,23 @@ class Measuring:
         recipe, start = entrant.recipe, len(entrant.predictions)
         self.progress.begin(recipe.name, stop - start)
         with self._others_go_on(entrant):
+            if entrant.learner is None:
+                entrant.learner = make_learner(recipe, self.setup_of(entrant))
             try:
-                part = self._tuned(entrant, start, stop) if recipe.tuner else self._prompted(entrant, start, stop)
+                part = self._part(entrant, entrant.learner, start, stop)
             except BudgetSpentError:
                 n = len(entrant.rows)
                 entrant.stop(*(("stopped", f"the budget was spent after {n} examples") if n else ("out-of-budget",)))
                 return
+            finally:
+                entrant.configurations = entrant.learner.configurations() if entrant.learner else entrant.configurations
+            entrant.settled = entrant.learner.settled
             entrant.predictions += part
             self._sample(entrant)
 
     @contextmanager
     def _others_go_on(self, entrant: Entrant) -> Iterator[None]:
-        """Take a recipe out of the race where a model or a selector fails or diverges, and say so."""
+        """Take a recipe out of the race where a model or a method fails or diverges, and say so."""
         name = entrant.recipe.name
         try:
             yield
@@ -95,13 +108,38 @@ class Measuring:
             self.progress.say(f"{name} failed: {type(error).__name__}: {error}; the others go on")
             entrant.stop("failed", f"{type(error).__name__}: {error}")
 
+    def _part(self, entrant: Entrant, learner: Learner, start: int, stop: int) -> Sequence[Prediction]:
+        """Return the predictions of a part of the stream; a learner that follows it keeps them itself."""
+        queries = self.stream.queries()[start:stop]
+        if learner.follows:
+            return learner.predict(queries, progress=self._advance)
+        return self._once(entrant, f"{start}-{stop}", lambda: learner.anew().predict(queries, progress=self._advance))
+
+    def _once(self, entrant: Entrant, part: str, predict: Callable[[], Sequence[Prediction]]) -> Sequence[Prediction]:
+        """Return predictions from the store if they are there; else make and store them, with what methods note."""
+        recipe, n_made = entrant.recipe, 0
+
+        def make() -> Sequence[Prediction]:
+            nonlocal n_made
+            self._advance(0)
+            predictions = predict()
+            n_made = len(predictions)
+            return predictions
+
+        keep = replace(self._kept(asks_model=recipe.asks_model), notes=entrant.notes)
+        found = keep.once(f"{recipe.fingerprint} {part}", self.ledger, make, asks_model=recipe.asks_model)
+        self.progress.advance(len(found) - n_made)
+        return found
+
     def _sample(self, entrant: Entrant) -> None:
         """Make the sample rows, calibrated each on what was before it."""
         predictions, examples = entrant.predictions, self.stream.examples[: len(entrant.predictions)]
         if entrant.recipe.calibration == "temperature" and not self.task.is_open:
+            assert entrant.learner is not None
+            final = entrant.learner.last(predictions)  # what is handed over is the winner, not whoever led before
             predictions, entrant.temperature = calibrated(predictions, examples)
-            if isinstance(entrant.learner, RacedLearner):  # what is handed over is the winner, not whoever led before
-                entrant.temperature = calibrated(entrant.learner.winner_predictions, examples)[1]
+            if final is not entrant.predictions:
+                entrant.temperature = calibrated(final, examples)[1]
         pairs = enumerate(zip(examples, predictions, strict=True))
         entrant.rows = [sample_row(self.task, entrant.recipe.name, i, *pair) for i, pair in pairs]
 
@@ -113,15 +151,15 @@ class Measuring:
         if n_dropped:
             self.progress.say(
                 f"{recipe.name}: in {n_dropped} of {n} prompts demonstrations were left out, whole, to fit the "
-                f"model's {self.asker.model.max_tokens} tokens (`dropped` in samples.jsonl)"
+                f"model's {self.setup.model.model.max_tokens} tokens (`dropped` in samples.jsonl)"
             )
         n_written, n_cut = sum(p.answer is not None for p in predictions), sum(p.cut_off for p in predictions)
         if n_cut:
             self.progress.say(
                 f"{recipe.name}: {n_cut} of {n_written} generated answers did not end within "
-                f"{self.asker.answer_tokens} tokens and were cut (`cut_off` in samples.jsonl)"
+                f"{self.setup.model.answer_tokens} tokens and were cut (`cut_off` in samples.jsonl)"
             )
-        if recipe.alternatives and entrant.settled:
+        if entrant.settled and len(recipe.variants) > 1:
             self.progress.say(f"{recipe.name}: of {len(recipe.variants)} settings {entrant.settled.name} is chosen")
 
     def look_again(self, entrant: Entrant) -> None:
@@ -131,11 +169,11 @@ class Measuring:
             return
         queries, predictions = [], []
         with self._others_go_on(entrant), suppress(BudgetSpentError):
-            found = second_look(recipe, self.asker, examples, self.stream.rest, seed=self.seed)
+            found = second_look(entrant.settled or recipe, self.setup, examples, self.stream.rest)
             if found:
                 learner, queries = found
                 self.progress.begin(f"{recipe.name}, a second look", len(queries))
-                predictions = self._stored(entrant, "again", lambda tell: learner.predict(queries, progress=tell))
+                predictions = self._once(entrant, "again", lambda: learner.predict(queries, progress=self._advance))
         if recipe.calibration == "temperature" and not self.task.is_open:
             predictions = [with_temperature(p, entrant.temperature) for p in predictions]
         place = {e.id: i for i, e in enumerate(examples)}
@@ -149,19 +187,19 @@ class Measuring:
         None where nothing is drawn, or the budget does not allow it. The unit is that of its rows' score, or bits in
         open tasks.
         """
-        recipe, examples = entrant.recipe, self.stream.examples
+        recipe, examples = entrant.settled or entrant.recipe, self.stream.examples
         if any(p.fit_tokens for p in entrant.predictions):
             return None
-        prompts = other_draws(recipe, self.asker, examples, self.stream.rest, seed=self.seed)
+        prompts = other_draws(recipe, self.setup, examples, self.stream.rest)
         if not prompts:
             return None
         self.progress.begin(f"{recipe.name}, other draws", sum(len(queries) for _, queries in prompts))
 
-        def predict(tell: Callable[[int], None]) -> list[Prediction]:
-            return [p for learner, queries in prompts for p in learner.predict(queries, progress=tell)]
+        def predict() -> list[Prediction]:
+            return [p for learner, queries in prompts for p in learner.predict(queries, progress=self._advance)]
 
         try:
-            predictions = self._stored(entrant, "draws", predict)
+            predictions = self._once(entrant, "draws", predict)
         except BudgetSpentError:
             return None
         asked = [query.example for _, queries in prompts for query in queries]
@@ -170,97 +208,42 @@ class Measuring:
         key = "bits" if self.task.is_open else "score"
         return components(np.array([row[key] for row in rows]).reshape(N_DRAWS, 2, -1))
 
-    @property
-    def _shared(self) -> tuple[object, ...]:
-        """What predictions depend on beside the recipe."""
-        judge = self.judge.model.fingerprint if self.judge else None
-        return judge, self.task.fingerprint, self.stream.fingerprint, self.seed
+    def setup_of(self, entrant: Entrant) -> Setup:
+        """Return what an entrant's learner is given: work beside predictions looks at the budget, and is kept."""
+        aside = Aside(self.progress, self._advance)
+        model = replace(self.model, notes=lambda values: entrant.notes.append(dict(values)))
+        selecting = replace(self.setup.selector_model or model, notes=model.notes, progress=aside)
+        keep = replace(self._kept(asks_model=True), notes=entrant.notes)
+        return replace(self.setup, model=model, selector_model=selecting, keep=keep)
 
-    @property
-    def keep(self) -> Keep:
-        """Where training survives an interruption."""
-        asked = self.asker.model.fingerprint, dict(self.asker.composer.record)
-        return Keep(self.store, self.folder / "training", digest(__version__, asked, *self._shared))
+    @cached_property
+    def last_setup(self) -> Setup:
+        """What the learner of the last fit is given: it may take what was kept of the budget."""
+        model = replace(self.model, progress=Aside(self.progress))
+        return replace(self.setup, model=model, keep=self._kept(asks_model=True))
 
-    def _prompted(self, entrant: Entrant, start: int, stop: int) -> Sequence[Prediction]:
-        """Return the predictions of a part of the stream."""
-
-        def predict(tell: Callable[[int], None]) -> Sequence[Prediction]:
-            judge = replace(self._judge(), notes=lambda values: entrant.notes.append(dict(values)))
-            learner = make_learner(entrant.recipe, self.task, self.asker, seed=self.seed, judge=judge)
-            return learner.predict(self.stream.queries()[start:stop], progress=tell)
-
-        return self._stored(entrant, f"{start}-{stop}", predict)
-
-    def _stored(
-        self, entrant: Entrant, part: str, predict: Callable[[Callable[[int], None]], Sequence[Prediction]]
-    ) -> Sequence[Prediction]:
-        """Return predictions from the store if they are there; else make and store them, with what selectors note."""
-        model, recipe = self.asker.model, entrant.recipe
-        asked = (model.fingerprint, dict(self.asker.composer.record)) if recipe.needs else None
-        key = digest(__version__, recipe.fingerprint, asked, *self._shared, part)
-        stored = self.store.get_predictions(key)
-        if stored:
-            predictions = [as_prediction(row) for row in stored]
-            self._stored_tokens += sum(p.tokens + p.fit_tokens for p in predictions)
-            model.work.reused += len(stored) if recipe.needs else 0
-            self.progress.advance(len(stored))
-            entrant.notes += self.store.get_predictions(digest(key, "selections"))
-            return predictions
-        n_notes = len(entrant.notes)
-        self._advance(0)
-        predictions = predict(self._advance)
-        self.store.put_predictions(digest(key, "selections"), entrant.notes[n_notes:])
-        self.store.put_predictions(key, [asdict(p) for p in predictions])
-        return predictions
-
-    def _judge(self) -> TaskModel:
-        return replace(self.judge or self.asker, progress=Aside(self.progress, self._advance))
-
-    def _tuned(self, entrant: Entrant, start: int, stop: int) -> Sequence[Prediction]:
-        """Return the predictions of a recipe that trains: its settings race along the stream."""
-        if not isinstance(entrant.learner, RacedLearner):
-            how: Any = {"seed": self.seed, "judge": self._judge(), "keep": self.keep, "source": self.source}
-            entrant.learner = tuned_learner(entrant.recipe, self.asker, **how)
-        race = entrant.learner
-        try:
-            predictions = race.predict(self.stream.queries()[start:stop], progress=self._advance)
-        finally:
-            entrant.configurations = race.configurations()
-        entrant.settled = race.winner
-        return predictions
-
-    @property
-    def spent(self) -> tuple[float, float]:
-        """Seconds, and tokens as `Work` counts them, so far."""
-        tokens = self.asker.model.work.tokens + (self.judge.model.work.tokens if self.judge else 0)
-        return time.monotonic() - self.began, tokens + self._stored_tokens
+    def _kept(self, *, asks_model: bool) -> Keep:
+        """Return where the progress of a stream survives."""
+        selecting = self.setup.selector_model
+        asked = (self.model.model.fingerprint, dict(self.model.layout.record)) if asks_model else None
+        others = selecting.model.fingerprint if selecting else None, self.task.fingerprint, self.stream.fingerprint
+        key = digest(__version__, asked, *others, self.setup.seed)
+        return Keep(self.memory, self.folder / "training", key)
 
     def left(self) -> str:
         """Return what is left of the budget, in words; "" without one."""
-        seconds, tokens = self.spent
-        if self.budget.seconds < inf:
-            return in_words(max(0.0, self.budget.seconds - seconds))
-        return f"{max(0.0, self.budget.tokens - tokens):,.0f} tokens" if self.budget.tokens < inf else ""
+        seconds, tokens = self.ledger.left
+        if seconds < inf:
+            return in_words(max(0.0, seconds))
+        return f"{max(0.0, tokens):,.0f} tokens" if tokens < inf else ""
 
     def last_fit(self, entrant: Entrant) -> tuple[float, float]:
         """Return about how many seconds and tokens it would take from here to the fitted model."""
-        n, n_all = len(entrant.predictions), len(self.stream.examples) + len(self.stream.rest)
-        recipe = entrant.recipe
-        if recipe.tuner and isinstance(entrant.learner, RacedLearner):
-            recent = entrant.predictions[n // 2 :]
-            times = (n_all - n) / len(recent) / max(1, entrant.learner.n_alive)
-        elif recipe.steerer or (recipe.selector and not recipe.selector.per_query):
-            recent = [p for i, p in enumerate(entrant.predictions) if i == refit_point(i)][-1:]
-            times = n_all / max(1, refit_point(n - 1))
-        else:
+        n_end = len(self.stream.examples) + len(self.stream.rest)
+        if entrant.learner is None or not entrant.predictions:
             return 0.0, 0.0
-        return times * sum(p.fit_seconds for p in recent), times * sum(p.fit_tokens for p in recent)
+        return entrant.learner.last_fit(entrant.predictions, n_end)
 
     def _advance(self, n: int) -> None:
         self.progress.advance(n)
-        spent = self.spent
-        limits = self.budget.seconds - self.reserve[0], self.budget.tokens - self.reserve[1]
-        if any(value > limit for value, limit in zip(spent, limits, strict=True)):
-            self.is_over = True
-            raise BudgetSpentError
+        self.ledger.check()

@@ -9,6 +9,7 @@ from kshot.core.budget import Budget
 from kshot.core.errors import ModelError, UserError
 from kshot.engine.counting import Counting
 from kshot.learners.build import make_learner
+from kshot.learners.learner import Setup
 from kshot.measures.samples import SUMMARY, metric_of, summarise
 from kshot.measures.variance import Spread
 from kshot.race.entrant import Entrant
@@ -77,13 +78,13 @@ class Race:
 
     def _leave_out_what_cannot_be_fitted(self) -> None:
         """Spend nothing on recipes that train whose first slice and last fit are more than the whole budget."""
-        budget, training = self.measuring.budget, [e for e in self.entrants if e.is_racing and e.recipe.tuner]
+        budget, training = self.measuring.budget, [e for e in self.entrants if e.is_racing and e.recipe.trains]
         if not training or budget == Budget():
             return
         limit = budget.tokens
         if budget.seconds < inf:
-            asker, examples = self.measuring.asker, self.measuring.stream.examples
-            limit = budget.seconds * tokens_per_second(asker, examples, 0, seconds=1.0)
+            model, examples = self.measuring.model, self.measuring.stream.examples
+            limit = budget.seconds * tokens_per_second(model, examples, 0, seconds=1.0)
         for entrant in training:
             tokens, fit_tokens = self._first_cost(entrant.recipe)
             first = slices(len(self.measuring.stream.examples))[0][1]
@@ -186,7 +187,7 @@ class Race:
         key = entrant.recipe.name, len(entrant.rows)
         if key not in self._summaries:
             fit_tokens = sum(r["fit_tokens"] for r in entrant.rows)
-            found = summarise(self.measuring.task, entrant.rows, seed=self.measuring.seed)
+            found = summarise(self.measuring.task, entrant.rows, seed=self.measuring.setup.seed)
             self._summaries[key] = found | {"fit_tokens": fit_tokens}
         return self._summaries[key]
 
@@ -201,7 +202,7 @@ class Race:
             ModelError: There is none because of a failure.
             UserError: There is none for other reasons.
         """
-        able, asking = self.eligible(), [e for e in self.entrants if e.recipe.needs]
+        able, asking = self.eligible(), [e for e in self.entrants if e.recipe.asks_model]
         failed = [e for e in self.entrants if e.status == "failed"]
         too_small = [e for e in asking if e.status == "out-of-budget"]
         none_asks = not any(e.rows and e.status != "failed" for e in asking)
@@ -229,7 +230,7 @@ class Race:
         if not costs:
             return ""
         name, tokens = min(costs.items(), key=lambda pair: pair[1])
-        speed = tokens_per_second(self.measuring.asker, self.measuring.stream.examples, 0, seconds=1.0)
+        speed = tokens_per_second(self.measuring.model, self.measuring.stream.examples, 0, seconds=1.0)
         return (
             f"The smallest that works is about {ceil(1.1 * tokens / 100) / 10:.1f}k-tokens, here about "
             f"{ceil(1.5 * tokens / speed) + 2}s, for {name}. "
@@ -238,7 +239,14 @@ class Race:
     def _first_cost(self, recipe: Recipe) -> tuple[float, float]:
         """Return the tokens of a recipe's first slice, and those of them that learning takes."""
         measuring, (_, stop) = self.measuring, slices(len(self.measuring.stream.examples))[0]
-        asker, judge = (a and replace(a, model=Counting(a.model)) for a in (measuring.asker, measuring.judge))
-        learner = make_learner(recipe, measuring.task, asker, seed=measuring.seed, judge=judge, source=measuring.source)
+        learner = make_learner(recipe, counted(measuring.setup))
         found = learner.predict(measuring.stream.queries()[:stop])
         return sum(p.tokens + p.fit_tokens for p in found), sum(p.fit_tokens for p in found)
+
+
+def counted(setup: Setup) -> Setup:
+    """Return a setup whose models run nothing and count what they would run, each in a ledger of its own."""
+    model, selecting = (
+        m and replace(m, model=Counting(m.model), ledger=Ledger()) for m in (setup.model, setup.selector_model)
+    )
+    return replace(setup, model=model, selector_model=selecting, keep=None)

@@ -3,14 +3,18 @@
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from kshot.core.ledger import Ledger
+from kshot.core.schedule import refit_point
 from kshot.core.types import Task
 from kshot.core.version import __version__
+from kshot.learners.preparation import Prepared, prepared
 from kshot.race.race import Race
+from kshot.recipes.recipe import Recipe
 from kshot.race.stream import Stream
 from kshot.race.words import compare_all, in_words
 from kshot.store.files import write_json, write_jsonl
@@ -28,28 +32,46 @@ class PromptBook:
     the others: behind demonstrations that stay, a prompt takes a few bytes.
     """
 
-    asker: TaskModel
+    model: TaskModel
     stream: Stream
+    seed: int
     segments: dict[tuple[str, str], int] = field(default_factory=dict)
     rows: dict[str, list[list[int]]] = field(default_factory=dict)
     _last: dict[str, list[int]] = field(default_factory=dict)  # each recipe's last prompt
+    _prepared: dict[tuple[str, int], Prepared] = field(default_factory=dict)
 
     def __post_init__(self):
         self._by_id = {e.id: e for e in (*self.stream.examples, *self.stream.rest)}
 
-    def add(self, recipe: str, samples: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, recipe: Recipe, samples: Sequence[Mapping[str, Any]]) -> None:
         """Compose a recipe's prompts again from what its rows say was shown; those that are here stay."""
-        rows = self.rows.setdefault(recipe, [])
-        before = self._last.get(recipe, [])
+        rows = self.rows.setdefault(recipe.name, [])
+        before = self._last.get(recipe.name, [])
         for sample in samples[len(rows) :]:
-            shown = [self._by_id[i] for i in sample["demonstrations"]]
-            prompt = self.asker.composer.compose(self.asker.task, shown, self._by_id[sample["example_id"]])
+            ready = self._ready(_of_setting(recipe, sample["setting"]), sample["position"])
+            by_id = {**self._by_id, **{e.id: e for e in ready.made}}
+            shown = [by_id[i] for i in sample["demonstrations"]]
+            prompt = ready.model.compose(shown, self._by_id[sample["example_id"]].question)
             ids = [self.segments.setdefault((s.role, s.text), len(self.segments)) for s in prompt.segments]
             same = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), None)
             same = min(len(ids), len(before)) if same is None else same
             rows.append([same, *ids[same:]])
             before = ids
-        self._last[recipe] = before
+        self._last[recipe.name] = before
+
+    def _ready(self, recipe: Recipe, position: int) -> Prepared:
+        """Return what the recipe has made of the examples before a position; what it asked is in the store."""
+        n = refit_point(position)
+        key = recipe.fingerprint, n
+        if key not in self._prepared:
+            self._prepared[key] = prepared(recipe, self.stream.examples[:n], self.model, seed=self.seed)
+        return self._prepared[key]
+
+
+def _of_setting(recipe: Recipe, setting: str) -> Recipe:
+    """Return the recipe whose prompt is told: the configuration that said it, of several members the first."""
+    one = next((variant for variant in recipe.variants if variant.name == setting), recipe)
+    return _of_setting(one.members[0], "") if one.members else one
 
 
 @dataclass
@@ -62,14 +84,15 @@ class Recorder:
 
     folder: Path
     task: Task
-    asker: TaskModel
+    model: TaskModel
     stream: Stream
+    seed: int
     identity: Mapping[str, Any]
     repeat: str
     _prompts: PromptBook = field(init=False)
 
     def __post_init__(self):
-        self._prompts = PromptBook(self.asker, self.stream)
+        self._prompts = PromptBook(replace(self.model, ledger=Ledger()), self.stream, self.seed)
 
     def choice(self, race: Race) -> dict[str, Any]:
         """Return how the first of the leaderboard compares with the others, in numbers and in words."""
@@ -99,9 +122,9 @@ class Recorder:
         if choice is None and (self.folder / RESULTS).exists():
             return
         done = {e.recipe.name: e.rows for e in race.entrants if e.rows}
-        for name, rows in done.items():
-            if any(r["prompt_tokens"] for r in rows):
-                self._prompts.add(name, rows)
+        for entrant in race.entrants:
+            if any(r["prompt_tokens"] for r in entrant.rows):
+                self._prompts.add(entrant.recipe, entrant.rows)
         results = self._results(race, done, choice)
         examples = [
             {"id": e.id, "input": e.input, "context": e.context, "output": e.output} for e in self.stream.examples
@@ -136,7 +159,7 @@ class Recorder:
         return {
             "results": found,
             "n-samples": dict.fromkeys(found, n),
-            "config": {**self.identity, "model_name": self.asker.model.name},
+            "config": {**self.identity, "model_name": self.model.model.name},
             "task": {
                 "name": task.name,
                 "kind": task.kind,
