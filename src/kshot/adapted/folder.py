@@ -1,22 +1,107 @@
-"""Reading the folder of an adapted model."""
+"""The folder of an adapted model, written and read side by side.
+
+It holds `kshot.json` (task, recipe, language model, prompt, choice), `demonstrations.jsonl` (what it may show), and
+what was learnt: `adapter/` (peft's own format), `steering.safetensors` with `steering.json`, `retriever/`, and `members/`
+for the recipes of a combination. Users' own methods stand in `own/` by the sha256 of their files.
+"""
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kshot.adapted.model import ABOUT, ADAPTER, FORMAT, POOL, RETRIEVER, AdaptedModel
+from kshot.adapted.format_2 import upgraded
+from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
-from kshot.core.methods import LearningSelector
-from kshot.core.models import LanguageModel
+from kshot.core.models import LanguageModel, TrainableModel
+from kshot.core.plugins import own_sources
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
 from kshot.core.version import __version__
-from kshot.engine.load_model import load_model
-from kshot.prompts.chat import composer_for
-from kshot.recipes.recipe import parse_recipe
+from kshot.engine.load_model import load_model, portable_name
+from kshot.learners.fitted import Fitted
+from kshot.recipes.recipe import Recipe
+from kshot.store.files import write_folder
 from kshot.taskmodel.taskmodel import TaskModel
+
+FORMAT = 3
+ABOUT, POOL, ADAPTER, OWN, MEMBERS = "kshot.json", "demonstrations.jsonl", "adapter", "own", "members"
+_TASK_FIELDS = ("name", "kind", "labels", "metrics", "instruction", "choices_in_input", "positive_label", "columns")
+_TUPLES = ("choices", "references")
+
+
+def save(adapted: AdaptedModel, folder: Path) -> None:
+    """Write an adapted model so that it appears whole; one that is there is replaced.
+
+    Raises:
+        UserError: The folder holds something else, which would be lost.
+    """
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not is_empty and not (folder / ABOUT).exists():
+        raise UserError(f"{folder} must be new, empty or an adapted model: it is replaced; it holds something else.")
+    fitted, record = adapted.fitted, adapted.recipe.record()
+    about = {
+        "format": FORMAT,
+        "kshot": __version__,
+        "model": _model_record(fitted),
+        "prompt": _prompt_record(fitted),
+        "temperature": adapted.temperature,
+        "task": {name: getattr(fitted.task, name) for name in _TASK_FIELDS},
+        "recipe": record,
+        **_learnt_record(fitted),
+        "seed": fitted.seed,
+        "choice": adapted.choice,
+    }
+    own = {f"{sha256}.py": text for sha256, text in own_sources(record).items()}
+    write_folder(folder, _texts(about, fitted), more=partial(_write_learnt, fitted, own))
+
+
+def _model_record(fitted: Fitted) -> dict[str, Any] | None:
+    """Return how the language model is loaded again; None for a classifier."""
+    model = next((f.language_model for f in (fitted, *fitted.members) if f.language_model), None)
+    if model is None:
+        return None
+    before = fitted.trained.base_fingerprint if fitted.trained else model.fingerprint
+    return {"name": portable_name(model.name), "fingerprint": before, "origin": dict(model.origin)}
+
+
+def _prompt_record(fitted: Fitted) -> dict[str, Any] | None:
+    model = fitted.model
+    return {**model.layout.record, "answer_tokens": model.answer_tokens} if model else None
+
+
+def _learnt_record(fitted: Fitted) -> dict[str, Any]:
+    """Return what tells whether the files beside it belong to it, and what loops have written."""
+    return {
+        "adapter": {"fingerprint": fitted.trained.fingerprint} if fitted.trained else None,
+        "steering": fitted.steering and fitted.steering.fingerprint,
+        "notes": list(fitted.notes),
+    }
+
+
+def _texts(about: Mapping[str, Any], fitted: Fitted) -> dict[str, str]:
+    noted = {i: {"bits": bits} for i, bits in fitted.bits.items()}
+    rows = [{k: v for k, v in asdict(e).items() if v or k in ("id", "input")} | noted.get(e.id, {}) for e in fitted.pool]
+    return {
+        ABOUT: json.dumps(about, ensure_ascii=False, indent=1) + "\n",
+        POOL: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+    }
+
+
+def _write_learnt(fitted: Fitted, own: Mapping[str, str], folder: Path) -> None:
+    """Write what was learnt, and users' own files, into a folder that is being made."""
+    if fitted.trained:
+        fitted.trained.save_weights(folder / ADAPTER)
+    fitted.recipe.save(folder)
+    if fitted.steering:
+        fitted.steering.save(folder)
+    for i, member in enumerate(fitted.members):
+        about = {**_learnt_record(member), "seed": member.seed}
+        write_folder(folder / MEMBERS / str(i), _texts(about, member), more=partial(_write_learnt, member, {}))
+    if own:
+        write_folder(folder / OWN, own)
 
 
 def _place(folder: str | Path) -> Path:
@@ -25,7 +110,7 @@ def _place(folder: str | Path) -> Path:
     return folder / "best" if not (folder / ABOUT).exists() and (folder / "best" / ABOUT).exists() else folder
 
 
-def _read_saved(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
         pool = [json.loads(line) for line in (folder / POOL).read_text("utf-8").split("\n") if line]
@@ -36,15 +121,22 @@ def _read_saved(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             f"{folder} must be an adapted model or a finished run: it has no readable {ABOUT} and {POOL} "
             "(a run that was interrupted is finished by the same `kshot adapt` command)."
         )
-    if about.get("format") != FORMAT:
+    return about, pool
+
+
+def _read_saved(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    about, pool = _read(folder)
+    if about.get("format") == 2:
+        about = upgraded(about, folder)
+    elif about.get("format") != FORMAT:
         raise UserError(
-            f"{folder} must have format {FORMAT}, which this kshot {__version__} reads; got {about.get('format')}, "
-            f"written by kshot {about.get('kshot')}."
+            f"{folder} must have format {FORMAT}, which this kshot {__version__} reads (or 2); got "
+            f"{about.get('format')}, written by kshot {about.get('kshot')}."
         )
     return about, pool
 
 
-def _saved_task(about: Mapping[str, Any]) -> Task:
+def _task(about: Mapping[str, Any]) -> Task:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["task"].items()}
     return Task(train=(), **fields)
 
@@ -55,10 +147,14 @@ def saved_task(folder: str | Path) -> Task:
     Raises:
         UserError: No adapted model there, or one of another version.
     """
-    return _saved_task(_read_saved(_place(folder))[0])
+    return _task(_read_saved(_place(folder))[0])
 
 
-def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedModel:
+def load(
+    folder: str | Path,
+    *,
+    model: LanguageModel | None = None,
+) -> AdaptedModel:
     """Load an adapted model, and the language model it needs.
 
     Args:
@@ -69,38 +165,63 @@ def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedMo
         UserError: No adapted model there, one of another version, or a language model that is not the one it was
             adapted with.
     """
-    about, pool = _read_saved(_place(folder))
-    task = _saved_task(about)
-    retriever = _place(folder) / RETRIEVER
-    moved = {"retriever": str(retriever)}  # it was copied here
-    recipe = parse_recipe(about["recipe"]["name"], shots=max(1, about["recipe"]["k"]), moved=moved)
-    if isinstance(recipe.selector, LearningSelector):
-        recipe = replace(recipe, selector=recipe.selector.loaded(retriever))
-    asker = None
+    place = _place(folder)
+    about, pool = _read_saved(place)
+    recipe = Recipe.rebuilt(about["recipe"], place, place / OWN)
+    task, asked = _task(about), None
     if about["model"] is not None:
         model = model or load_model(about["model"]["name"], **about["model"]["origin"])
-        if model.fingerprint != about["model"]["fingerprint"]:
-            raise UserError(
-                f"{folder} was adapted with other weights than those of '{model.name}' (fingerprint "
-                f"{about['model']['fingerprint'][:12]}, now {model.fingerprint[:12]}); adapt again."
-            )
-        prompt = dict(about["prompt"])
-        answer_tokens = prompt.pop("answer_tokens")
-        asker = TaskModel(task, model, composer_for(model, prompt["layout"]), answer_tokens)
-        if dict(asker.composer.record) != prompt:
-            raise UserError(
-                f"{folder} was adapted with another chat template than '{model.name}' has now; adapt again."
-            )
-        if recipe.training:
-            trained = model.trainable(recipe.training, seed=about["seed"])
-            trained.load_weights(_place(folder) / ADAPTER, about["adapter"]["fingerprint"])
-            asker = replace(asker, model=trained)
-    bits = {row["id"]: row.pop("bits") for row in pool if "bits" in row}
-    examples = [Example(**{**row, "choices": tuple(row.get("choices", ()))}) for row in pool]
-    how: Any = {"seed": about["seed"], "choice": about["choice"], "temperature": about["temperature"], "bits": bits}
+        asked = _asked(place, about, task, model)
+    fitted = _fitted(place, about, pool, recipe, Fitted(recipe, task, about["seed"], model=asked))
+    return AdaptedModel(fitted, choice=about["choice"], temperature=about["temperature"])
+
+
+def _asked(folder: Path, about: Mapping[str, Any], task: Task, model: LanguageModel) -> TaskModel:
+    """Return the language model on the task, as it was asked when it was adapted."""
+    if model.fingerprint != about["model"]["fingerprint"]:
+        raise UserError(
+            f"{folder} was adapted with other weights than those of '{model.name}' (fingerprint "
+            f"{about['model']['fingerprint'][:12]}, now {model.fingerprint[:12]}); adapt again."
+        )
+    prompt = dict(about["prompt"])
+    answer_tokens = prompt.pop("answer_tokens")
+    asked = replace(TaskModel.for_task(task, model, prompt["layout"]), answer_tokens=answer_tokens)
+    if dict(asked.layout.record) != prompt:
+        raise UserError(f"{folder} was adapted with another chat template than '{model.name}' has now; adapt again.")
+    return asked
+
+
+def _fitted(
+    folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], recipe: Recipe, bare: Fitted
+) -> Fitted:
+    """Return what was fitted, from what stands in its folder.
+
+    Args:
+        folder: Its own.
+        about: What tells of the files beside it.
+        pool: The rows of what it may show.
+        recipe: Rebuilt.
+        bare: With task, seed, and the language model as it was before training.
+    """
+    model = bare.model
+    if model and recipe.part("composer"):
+        model = replace(model, composer=recipe.part("composer"))
+    if model and about["adapter"]:
+        trained: TrainableModel = model.model.trainable(recipe.part("tuner").training, seed=about["seed"])
+        trained.load_weights(folder / ADAPTER, about["adapter"]["fingerprint"])
+        model = replace(model, model=trained)
     steering = None
-    if about.get("steering"):
-        steering = Steering.load(_place(folder))
+    if about["steering"]:
+        steering = Steering.load(folder)
         if steering.fingerprint != about["steering"]:
             raise UserError(f"{folder} must hold the steering that {ABOUT} tells of; it holds another. Adapt again.")
-    return AdaptedModel(task, recipe, examples, asker, steering=steering, **how)
+    members = []
+    for i, member in enumerate(recipe.members):
+        own = folder / MEMBERS / str(i)
+        said, rows = _read(own)
+        start = replace(bare, recipe=member, seed=said["seed"], model=bare.model if member.asks_model else None)
+        members.append(_fitted(own, said, rows, member, start))
+    bits = {row["id"]: row.pop("bits") for row in pool if "bits" in row}
+    examples = [Example(**{k: tuple(v) if k in _TUPLES else v for k, v in row.items()}) for row in pool]
+    learnt: dict[str, Any] = {"steering": steering, "notes": tuple(about["notes"]), "bits": bits}
+    return replace(bare, pool=tuple(examples), model=model, members=tuple(members), **learnt)

@@ -1,160 +1,106 @@
-"""The adapted model: a recipe that has seen everything, and the folder that it is written to."""
+"""The adapted model: a recipe that has learnt everything, and answers."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from threading import RLock
+from typing import Any
 
 import numpy as np
 
 from kshot.core.errors import UserError
-from kshot.core.methods import LearningSelector
-from kshot.core.models import LanguageModel, TrainableModel
+from kshot.core.ledger import Ledger
+from kshot.core.models import LanguageModel
 from kshot.core.progress import Progress, Silence
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Query, Task
-from kshot.core.version import __version__
-from kshot.engine.load_model import portable_name
 from kshot.evaluators.forgetting import forgetting
-from kshot.learners.build import make_learner, tuned_learner
-from kshot.learners.demonstrations import fitted, selected, showing_all
-from kshot.learners.kept import Keep
-from kshot.learners.prompted import PromptLearner
-from kshot.learners.steered import fitted_steering
-from kshot.learners.trained import Source, TunedLearner
+from kshot.learners.answering import answering
+from kshot.learners.build import make_learner
+from kshot.learners.fitted import Fitted
+from kshot.learners.learner import Setup
 from kshot.measures.calibration import with_temperature
 from kshot.measures.metrics import check_references
 from kshot.measures.samples import primary_metric, sample_row, summarise
-from kshot.methods.orders import MOST_CONFIDENT_LAST, ZeroShotBits
 from kshot.recipes.recipe import Recipe
-from kshot.store.files import write_folder
-from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.inputs import under_own_names
 from kshot.tasks.validate import duplicate_key
 
-FORMAT = 2
-ABOUT, POOL, ADAPTER, RETRIEVER = "kshot.json", "demonstrations.jsonl", "adapter", "retriever"
-_TASK_FIELDS = ("name", "kind", "labels", "metrics", "instruction", "choices_in_input", "positive_label", "columns")
-_ROW_FIELDS = ("id", "input", "output", "context", "choices")
-
 
 class AdaptedModel:
-    """Answers inputs of its task.
+    """Answers inputs of its task; many threads may ask it, one is answered at a time.
 
     Args:
-        task: Labels, metrics and instruction; its examples are not used.
-        recipe: The recipe that was chosen.
-        pool: The examples it has learnt: for a task-level selector the demonstrations that it shows, in order.
-        asker: The language model and how it is asked; None for a baseline.
-        seed: The run's seed.
+        fitted: The recipe that was chosen, and what it has learnt.
         choice: How it was chosen, for the record.
         temperature: Of the probabilities over candidates, as fitted on the stream.
-        bits: What the selector's model has said of the pool, by id, where the order for each query goes by it.
-        steering: What the recipe's steerer has found.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        recipe: Recipe,
-        pool: Sequence[Example],
-        asker: TaskModel | None,
-        *,
-        seed: int,
-        choice: Mapping[str, Any],
-        temperature: float = 1.0,
-        bits: Mapping[str, float] | None = None,
-        steering: Steering | None = None,
-    ):
-        self.task = task
-        self.recipe = recipe
-        self.pool = tuple(pool)
-        self.asker = asker if recipe.needs else None
-        self.seed = seed
+    def __init__(self, fitted: Fitted, *, choice: Mapping[str, Any], temperature: float = 1.0):
+        self.fitted = fitted
         self.choice = dict(choice)
         self.temperature = temperature
-        self.bits = dict(bits or {})
-        self.steering = steering
-        learning = replace(recipe, tuner=None, steerer=None)  # what was to be learnt is in the asker's model
-        if recipe.selector and not recipe.selector.per_query:
-            learning = showing_all(learning, len(self.pool))
-        asked = self.asker.steered(steering) if self.asker and steering else self.asker
-        self._learner = make_learner(learning, task, asked, seed=seed)
-        if isinstance(self._learner, PromptLearner):
-            self._learner.bits.known |= self.bits
+        self._learner = answering(fitted)
+        self._lock = RLock()
 
     @classmethod
     def fit(
         cls,
-        asker: TaskModel,
         recipe: Recipe,
         examples: Sequence[Example],
+        setup: Setup,
         *,
-        seed: int,
         choice: Mapping[str, Any],
         temperature: float = 1.0,
-        judge: TaskModel | None = None,
-        keep: Keep | None = None,
-        source: Source | None = None,
     ) -> "AdaptedModel":
         """Let a recipe learn all `examples`.
 
         Args:
-            asker: The language model that answers.
             recipe: What is fitted. If its settings leave a choice, they race along the examples first.
             examples: In the order in which they are learnt.
-            seed: For every random choice.
+            setup: Task, models, seed, and where the run that chose the recipe has kept its training.
             choice: How the recipe was chosen, for the record.
             temperature: Of the probabilities.
-            judge: The language model that selectors ask, if it is another one.
-            keep: Where the run that chose it has kept its training.
-            source: Another task, for tuners that align with one.
         """
-        pool, known, notes = tuple(examples), {}, []
-        judge = judge or asker  # also where the model that answers is trained
-        if recipe.tuner:
-            how: Any = {"seed": seed, "judge": judge, "keep": keep, "source": source}
-            if recipe.alternatives:
-                race = tuned_learner(recipe, asker, **how)
-                race.predict([Query(e, pool[:i]) for i, e in enumerate(pool)])
-                recipe = race.winner
-            learner = TunedLearner(recipe, asker, judge, seed, keep=keep, source=source)
-            learner.learn(pool)
-            choice = {**choice, "forgetting": forgetting(asker.model, learner.model)}
-            asker = replace(asker, model=learner.model)
-        steering = None
-        if recipe.steerer:
-            steering = fitted_steering(recipe, pool, replace(asker, progress=judge.progress), seed=seed)
-        if steering:
-            choice = {**choice, "steering": dict(steering.about)}
-        if recipe.selector is None and recipe.baseline is None:
-            pool = ()
-        elif recipe.selector and not recipe.selector.per_query:
-            pool = selected(recipe, pool, None, judge=replace(judge, notes=notes.append), seed=seed)
-            choice = {**choice, "selection": notes[0]} if notes else choice
-        elif recipe.order == MOST_CONFIDENT_LAST:  # any of them may be shown to a query
-            known = dict(zip((e.id for e in pool), ZeroShotBits(judge)(pool), strict=True))
-        if isinstance(recipe.selector, LearningSelector):  # trained once, not anew for each prediction
-            recipe = replace(recipe, selector=fitted(recipe.selector, pool, judge=judge, seed=seed))
-        how = {"seed": seed, "choice": choice, "temperature": temperature, "bits": known, "steering": steering}
-        return cls(asker.task, recipe, pool, asker, **how)
+        fitted = make_learner(recipe, setup).fit(examples)
+        about = dict(fitted.about)
+        if fitted.trained and setup.model:
+            about = {"forgetting": forgetting(setup.model.model, fitted.trained, ledger=setup.model.ledger), **about}
+        return cls(fitted, choice={**choice, **about}, temperature=temperature)
 
     @property
-    def _trained(self) -> TrainableModel | None:
-        """The language model, if its weights were trained."""
-        return cast(TrainableModel, self.model) if self.recipe.tuner else None
+    def task(self) -> Task:
+        """Labels, metrics and instruction."""
+        return self.fitted.task
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that was chosen, with one value for every setting."""
+        return self.fitted.recipe
+
+    @property
+    def pool(self) -> tuple[Example, ...]:
+        """The examples that it may show; of a choice for the whole task those that it shows, in order."""
+        return self.fitted.pool
+
+    @property
+    def steering(self) -> Steering | None:
+        """What is changed in the language model's activations."""
+        return self.fitted.steering
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.fitted.seed
 
     @property
     def model(self) -> LanguageModel | None:
-        """The language model; None for a baseline."""
-        return self.asker.model if self.asker else None
+        """The language model; None for a classifier."""
+        return self.fitted.language_model
 
     def with_model(self, model: LanguageModel) -> "AdaptedModel":
         """Return the same adapted model on another instance of its language model."""
-        asker = replace(self.asker, model=model) if self.asker else None
-        how: Any = {"seed": self.seed, "choice": self.choice, "temperature": self.temperature, "bits": self.bits}
-        return AdaptedModel(self.task, self.recipe, self.pool, asker, steering=self.steering, **how)
+        return AdaptedModel(self.fitted.with_model(model), choice=self.choice, temperature=self.temperature)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -180,7 +126,8 @@ class AdaptedModel:
             raise UserError("The inputs must be a list, also where there is one: predict([text]).")
         examples = [self._example(i, value) for i, value in enumerate(inputs)]
         queries = [Query(e, self.pool, wants_text=True) for e in examples]
-        predictions = self._learner.predict(queries, progress=progress)
+        with self._lock:  # learners remember what they have chosen
+            predictions = self._learner.predict(queries, progress=progress)
         if self.temperature == 1.0:
             return predictions
         return [with_temperature(p, self.temperature) for p in predictions]
@@ -275,61 +222,16 @@ class AdaptedModel:
         return value
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder: `kshot.json`, `demonstrations.jsonl`, and what was learnt.
+        """Write it into a folder, as `kshot.load` reads it: JSON and safetensors.
 
-        That is `adapter/`, `retriever/`, or `steering.safetensors` with `steering.json`. The language model itself
-        stays outside. A LoRA adapter is in peft's own format.
+        The language model itself stays outside. A LoRA adapter is in peft's own format.
 
         Raises:
             UserError: The folder holds something else, which would be lost.
         """
-        folder = Path(folder)
-        is_empty = folder.is_dir() and not any(folder.iterdir())
-        if folder.exists() and not is_empty and not (folder / ABOUT).exists():
-            raise UserError(
-                f"{folder} must be new, empty or an adapted model: it is replaced; it holds something else."
-            )
-        model = None
-        if self.model is not None:
-            model = {
-                "name": portable_name(self.model.name),
-                "fingerprint": self._trained.base_fingerprint if self._trained else self.model.fingerprint,
-                "origin": dict(self.model.origin),
-            }
-        prompt = None
-        if self.asker is not None:
-            prompt = {**self.asker.composer.record, "answer_tokens": self.asker.answer_tokens}
-        about = {
-            "format": FORMAT,
-            "kshot": __version__,
-            "model": model,
-            "prompt": prompt,
-            "temperature": self.temperature,
-            "task": {name: getattr(self.task, name) for name in _TASK_FIELDS},
-            "recipe": {"name": self.recipe.name, "k": self.recipe.k},
-            "adapter": {"fingerprint": self._trained.fingerprint} if self._trained else None,
-            "steering": self.steering and self.steering.fingerprint,
-            "seed": self.seed,
-            "choice": self.choice,
-        }
-        noted = {i: {"bits": bits} for i, bits in self.bits.items()}
-        rows = [{k: v for k, v in asdict(e).items() if k in _ROW_FIELDS and v} | noted.get(e.id, {}) for e in self.pool]
-        write_folder(
-            folder,
-            {
-                ABOUT: json.dumps(about, ensure_ascii=False, indent=1) + "\n",
-                POOL: "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows),
-            },
-            more=self._save_trained,
-        )
+        from kshot.adapted.folder import save
 
-    def _save_trained(self, folder: Path) -> None:
-        if self._trained:
-            self._trained.save_weights(folder / ADAPTER)
-        if isinstance(self.recipe.selector, LearningSelector):
-            self.recipe.selector.save(folder / RETRIEVER)
-        if self.steering:
-            self.steering.save(folder)
+        save(self, Path(folder))
 
     def save_merged(self, folder: str | Path) -> None:
         """Write the language model with the trained weights worked in, as transformers loads it, with its tokenizer.
@@ -337,11 +239,11 @@ class AdaptedModel:
         Raises:
             UserError: No weights were trained, the model is steered beside them, or the folder is not empty.
         """
-        folder = Path(folder)
-        if self._trained is None:
+        folder, trained = Path(folder), self.fitted.trained
+        if trained is None:
             raise UserError(f"Only a model whose weights were trained can be merged; '{self.recipe.name}' trains none.")
         if self.steering:
             raise UserError(f"'{self.recipe.name}' steers the model too, which cannot be worked into weights.")
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} must be new or empty, for the merged model; it holds something.")
-        self._trained.save_merged(folder)
+        trained.save_merged(folder)

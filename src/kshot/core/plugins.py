@@ -47,12 +47,24 @@ class Origin:
 _NAMES: dict[str, str] = {}  # "module:Class" -> its name in a table
 _OWN: dict[type, Origin] = {}  # classes of users' files
 _ROOMS: dict[type, "Room"] = {}
+_SOURCES: dict[str, str] = {}  # sha256 -> what users' files were when they were run
 
 
 def origin_of(cls: type) -> Origin:
     """Return where a class comes from."""
     reference = f"{cls.__module__}:{cls.__qualname__}"
     return _OWN.get(cls) or Origin(_NAMES.get(reference, reference))
+
+
+def own_sources(record: Any) -> dict[str, str]:
+    """Return the users' own files that a record names, by their sha256, as they were when they were run."""
+    if isinstance(record, Mapping):
+        named = {str(record["sha256"])} if "sha256" in record else set()
+        found = {sha256: _SOURCES[sha256] for sha256 in named}
+        for value in record.values():
+            found |= own_sources(value)
+        return found
+    return {k: v for item in record for k, v in own_sources(item).items()} if isinstance(record, list) else {}
 
 
 class Room(Mapping[str, str]):
@@ -208,7 +220,9 @@ def own_class(name: str, *, sha256: str | None = None, file: Path | None = None)
     place = Path(path)
     if not place.is_file():
         raise UserError(f"'{name}' must name a Python file; {path} does not exist.")
-    found = hashlib.sha256(place.read_bytes()).hexdigest()
+    source = place.read_bytes()
+    found = hashlib.sha256(source).hexdigest()
+    _SOURCES.setdefault(found, source.decode("utf-8"))
     if sha256 and found != sha256:
         raise UserError(f"{path} must be the file with which '{what}' was used; it has changed. Adapt again.")
     module = _module(place.resolve(), found)

@@ -49,8 +49,8 @@ class PromptBook:
         before = self._last.get(recipe.name, [])
         for sample in samples[len(rows) :]:
             ready = self._ready(_of_setting(recipe, sample["setting"]), sample["position"])
-            by_id = {**self._by_id, **{e.id: e for e in ready.made}}
-            shown = [by_id[i] for i in sample["demonstrations"]]
+            made = {e.id: e for e in ready.made}
+            shown = [self._by_id.get(i) or made[i] for i in sample["demonstrations"]]
             prompt = ready.model.compose(shown, self._by_id[sample["example_id"]].question)
             ids = [self.segments.setdefault((s.role, s.text), len(self.segments)) for s in prompt.segments]
             same = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), None)
@@ -62,7 +62,7 @@ class PromptBook:
     def _ready(self, recipe: Recipe, position: int) -> Prepared:
         """Return what the recipe has made of the examples before a position; what it asked is in the store."""
         n = refit_point(position)
-        key = recipe.fingerprint, n
+        key = recipe.name, n
         if key not in self._prepared:
             self._prepared[key] = prepared(recipe, self.stream.examples[:n], self.model, seed=self.seed)
         return self._prepared[key]
