@@ -3,4 +3,6 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Teacher
 
-TEACHERS = Room("teacher", Teacher, {})
+TEACHERS = Room(
+    "teacher", Teacher, {"demonstrations": "kshot.methods.teachers.context_distillation:Demonstrations"}
+)

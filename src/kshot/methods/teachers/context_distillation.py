@@ -1,0 +1,60 @@
+"""The teacher is the model itself before training, shown demonstrations that the student has to do without."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kshot.core.errors import UserError
+from kshot.core.lessons import Lesson
+from kshot.core.objective_settings import Distil
+from kshot.core.types import Example
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Draw demonstrations from the past for the teacher of each lesson; the student learns to say the same as it.
+
+    The student sees what the tuner shows it: beside `fine-tune` the bare question, beside `icl+ft` its demonstrations.
+
+    Attributes:
+        k: The most demonstrations that the teacher is shown.
+        temperature: Logits of teacher and student are divided by it.
+        direction: "forward" is KL(teacher || student), "reverse" is KL(student || teacher).
+
+    Source: Snell et al. (2022), https://arxiv.org/abs/2209.15189, and Askell et al. (2021), section 2,
+    https://arxiv.org/abs/2112.00861.
+    Differs: the known answer is what both read, instead of one that the teacher samples; demonstrations are drawn anew
+    for each lesson.
+    """
+
+    k: int = 8
+    temperature: float = 1.0
+    direction: str = "forward"
+
+    def __post_init__(self):
+        if self.k < 1:
+            raise UserError(f"k must be 1 or more; got {self.k}.")
+        self.objective  # noqa: B018 - checks its settings
+
+    @property
+    def objective(self) -> Distil:
+        """What is made small over the lessons."""
+        return Distil(self.temperature, self.direction)
+
+    def lessons(
+        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+    ) -> list[Lesson]:
+        """Return the lessons with demonstrations for their teachers, never the target nor one that asks the same.
+
+        Args:
+            lessons: The tuner's.
+            seen: All examples so far.
+            step: Which of the steps for the newest example it is, from 0.
+            rng: For every random choice.
+        """
+        return [replace(lesson, teacher=self._drawn(lesson.target, seen, rng)) for lesson in lessons]
+
+    def _drawn(self, target: Example, seen: Sequence[Example], rng: np.random.Generator) -> tuple[Example, ...]:
+        others = [e for e in seen if e.id != target.id and e.text != target.text]
+        return tuple(others[i] for i in rng.permutation(len(others))[: self.k])
