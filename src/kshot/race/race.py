@@ -14,7 +14,7 @@ from kshot.measures.variance import Spread
 from kshot.race.entrant import Entrant
 from kshot.race.halving import dropped, slices
 from kshot.race.measure import Measuring
-from kshot.race.ranking import ChooseBy, Evidence, Prefer, evidence, ranked
+from kshot.race.ranking import Evidence, evidence, ranked
 from kshot.race.speed import tokens_per_second
 from kshot.race.words import deployed
 from kshot.recipes.recipe import Recipe
