@@ -131,6 +131,10 @@ class LearningSelector(Selector, Protocol):
         """Return a selector that has learnt from `pool`; arguments as `fit`."""
         ...
 
+    def rehearsing(self) -> Self:
+        """Return a selector whose `learnt` asks the judge all that it would ask, and trains nothing: for a dry run."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write what it has learnt."""
         ...

@@ -1,4 +1,4 @@
-"""The settings of a run, each declared once: flags, file, Python's arguments and the repeat command derive from them."""
+"""The settings of a run, each declared once: flags, file, defaults and the repeat command derive from them."""
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,9 @@
 """From a recipe to the learner that puts it to work."""
 
+from dataclasses import replace
+
 from kshot.core.errors import UserError
-from kshot.core.methods import Learner
+from kshot.core.methods import Learner, LearningSelector
 from kshot.core.models import Capability
 from kshot.core.types import Task
 from kshot.learners.classifier import BaselineLearner
@@ -61,6 +63,19 @@ def make_learner(
         return tuned_learner(recipe, asker, seed=seed, judge=judge, keep=keep, source=source)
     made = SteeredLearner if recipe.steerer else PromptLearner
     return made(recipe, asker, judge or asker, seed)
+
+
+def trains_selector(recipe: Recipe) -> bool:
+    """Return whether a model of its selector is trained along the stream."""
+    return any(isinstance(v.selector, LearningSelector) and not v.selector.has_learnt for v in recipe.variants)
+
+
+def rehearsal(recipe: Recipe) -> Recipe:
+    """Return the recipe with selectors that ask all they would ask in order to learn, but train nothing."""
+    selector = recipe.selector
+    if isinstance(selector, LearningSelector):
+        selector = selector.rehearsing()
+    return replace(recipe, selector=selector, alternatives=tuple(map(rehearsal, recipe.alternatives)))
 
 
 def tuned_learner(

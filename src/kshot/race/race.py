@@ -7,8 +7,9 @@ from typing import Any
 
 from kshot.core.budget import Budget
 from kshot.core.errors import ModelError, UserError
+from kshot.core.settings import ChooseBy, Prefer
 from kshot.engine.counting import Counting
-from kshot.learners.build import make_learner
+from kshot.learners.build import make_learner, rehearsal
 from kshot.measures.samples import SUMMARY, metric_of, summarise
 from kshot.measures.variance import Spread
 from kshot.race.entrant import Entrant
@@ -239,6 +240,7 @@ class Race:
         """Return the tokens of a recipe's first slice, and those of them that learning takes."""
         measuring, (_, stop) = self.measuring, slices(len(self.measuring.stream.examples))[0]
         asker, judge = (a and replace(a, model=Counting(a.model)) for a in (measuring.asker, measuring.judge))
-        learner = make_learner(recipe, measuring.task, asker, seed=measuring.seed, judge=judge, source=measuring.source)
+        how: Any = {"seed": measuring.seed, "judge": judge, "source": measuring.source}
+        learner = make_learner(rehearsal(recipe), measuring.task, asker, **how)
         found = learner.predict(measuring.stream.queries()[:stop])
         return sum(p.tokens + p.fit_tokens for p in found), sum(p.fit_tokens for p in found)

@@ -146,6 +146,21 @@ def learn(
     return encoder
 
 
+def rehearse(
+    pools: Pools,
+    judges: Mapping[str, Judge],
+    settings: RetrieverSettings,
+    encoder: Encoder,
+    *,
+    iterations: int,
+    seed: int,
+) -> None:
+    """Ask the judges as much as `learn` does and train nothing: `encoder` stands for the retrievers between."""
+    for number in range(1, iterations + 1):
+        search = None if number == 1 else encoder
+        one_shot(find_candidates(pools, settings, seed=seed, iteration=number, encoder=search), judges)
+
+
 def _epochs(
     ranked: Sequence[Candidates],
     pools: Pools,

@@ -16,7 +16,7 @@ from kshot.core.types import Example, Task
 from kshot.encoders.encoder import Encoder, fresh_model, load_encoder
 from kshot.methods.selectors.nearest import nearest_last, query_text
 from kshot.retrieval.corpus import Item
-from kshot.retrieval.learn import learn
+from kshot.retrieval.learn import learn, rehearse
 from kshot.retrieval.retriever_settings import RetrieverSettings
 from kshot.retrieval.saved import fingerprint, read_retriever, save_retriever
 
@@ -53,6 +53,7 @@ class LlmR(RetrieverSettings):
     _encoder: Encoder | None = field(default=None, repr=False, compare=False)
     _embeddings: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     _lesson: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    _rehearses: bool = field(default=False, repr=False, compare=False)
 
     per_query = True
 
@@ -94,9 +95,18 @@ class LlmR(RetrieverSettings):
         settings = RetrieverSettings(**{f.name: getattr(self, f.name) for f in fields(RetrieverSettings)})
         settings, task = replace(settings, candidates=most), judge.task
         pools = {task.name: [Item(task, e) for e in pool]}
+        judges = {task.name: judge}
+        if self._rehearses:
+            encoder = load_encoder(self.encoder)
+            rehearse(pools, judges, settings, encoder, iterations=self.iterations, seed=seed)
+            return replace(self, _encoder=encoder)
         how = {"iterations": self.iterations, "seed": seed, "progress": judge.progress}
-        encoder = learn(pools, {task.name: judge}, settings, **how)
+        encoder = learn(pools, judges, settings, **how)
         return replace(self, _encoder=encoder, _lesson=tuple(map(fingerprint, pools[task.name])))
+
+    def rehearsing(self) -> Self:
+        """Return a selector that asks for the scores it would learn from, and searches with the untrained encoder."""
+        return replace(self, _rehearses=True)
 
     def fit(self, pool: Sequence[Example], *, judge: Judge, rng: np.random.Generator) -> Self:
         """Embed the pool, `[n_pool, dim]`, behind training if there is no retriever yet."""
