@@ -8,20 +8,21 @@ import kshot
 from kshot.store.run_folder import RESULTS
 
 MINE = '''
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Mine:
     """Take the first of the pool."""
 
+    size: int = 0
     per_query = False
 
     def fit(self, pool, *, judge, rng):
-        return self
+        return replace(self, size=len(pool))
 
     def select(self, query, k, *, rng):
-        return list(range(k))
+        return list(range(min(k, self.size)))
 '''
 
 
@@ -41,7 +42,7 @@ def test_an_edited_file_is_asked_again_in_the_same_folder(words_task, tmp_path):
     assert again.work.scored == 0  # nothing was edited
     assert shown(run) == before
     assert json.loads(results)["leaderboard"] == json.loads((run / RESULTS).read_text("utf-8"))["leaderboard"]
-    file.write_text(MINE.replace("list(range(k))", "list(range(k))[::-1]"))
+    file.write_text(MINE.replace("self.size)))", "self.size)))[::-1]"))
     edited = kshot.adapt(str(words_task), "scripted", **how, out=run)
     fresh = kshot.adapt(str(words_task), "scripted", **how, out=tmp_path / "fresh")
     assert edited.work.scored > 0
