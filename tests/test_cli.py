@@ -338,9 +338,7 @@ class FailingModel(ScriptedModel):
 
 
 def test_a_model_that_fails_while_running_is_code_3(run_cli, words_task, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "kshot.engine.load_model.load_model", lambda *_, **__: FailingModel(RuntimeError("out of memory"))
-    )
+    monkeypatch.setattr("kshot.verbs.prepare.load_model", lambda *_, **__: FailingModel(RuntimeError("out of memory")))
     failed = run_cli(*adapt_args(words_task, tmp_path, "--json"))
     assert (failed.code, failed.out) == (3, "")
     assert "error: At least one recipe that asks the model must be finished to choose from" in failed.err

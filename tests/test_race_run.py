@@ -13,6 +13,7 @@ from conftest import labelled_rows, write_task
 from kshot.cli import live, output
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, UserError
+from kshot.core.settings import RunSettings
 from kshot.core.types import Task
 from kshot.race.second_look import other_draws, second_look
 from kshot.recipes.recipe import parse_recipe
@@ -205,7 +206,7 @@ def test_how_to_choose_can_be_said(whole, task, tiny, run_cli, tmp_path):
     ends = results(by_bits)["choice"]["expected"]
     assert all(value < 0 for value in ends.values())
     assert by_bits.chosen == max(ends, key=ends.get)
-    assert "--choose-by bits" in results(by_bits)["repeat"]
+    assert "choose_by='bits'" in results(by_bits)["repeat"]
     cheap = kshot.adapt(
         task, tiny, recipes="bm25,random", shots=6, race=False, prefer="cheap-queries", out=whole.folder
     )
@@ -219,7 +220,7 @@ def test_settings_of_the_choice_come_from_a_file_too(run_cli, words_task, tmp_pa
     config.write_text("model: scripted\nrecipes: majority,zero-shot\nchoose_by: bits\nrace: false\nprefer: cheap-fit\n")
     assert run_cli("adapt", words_task, "--config", config, "--out", tmp_path / "run").code == 0
     repeat = json.loads((tmp_path / "run" / RESULTS).read_text())["repeat"]
-    assert repeat.endswith("--choose-by bits --prefer cheap-fit --no-race")
+    assert repeat.endswith("--no-race --choose-by bits --prefer cheap-fit")
 
 
 # The second look
@@ -227,7 +228,7 @@ def test_settings_of_the_choice_come_from_a_file_too(run_cli, words_task, tmp_pa
 
 @pytest.fixture(scope="module")
 def parts(task, tiny):
-    stream, _ = prepare(task, recipes="random", shots=6, limit=48)
+    stream = prepare(RunSettings(task, "tiny", recipes="random", shots=6, limit=48)).stream
     return TaskModel.for_task(task, tiny), stream.examples, stream.rest
 
 

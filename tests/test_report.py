@@ -72,8 +72,8 @@ def test_the_report_is_one_file_with_everything(run):
     assert " ".join(run.in_words.split()) in " ".join(found.text.split())
     assert "1 rows repeat the input of an earlier row" in found.text
     repeat = read_record(run.folder)["results"]["repeat"]
-    settings = "--shots 4 --seed 0 --limit 300 --layout auto --choose-by metric"
-    assert repeat.endswith(f" --model tiny --recipes {RECIPES} {settings}")
+    call = f"kshot.adapt(task, 'tiny', recipes='{RECIPES}', shots=4)"
+    assert repeat == f"# Given in Python, not by name: task. Again: {call}"
     assert repeat in found.text
     assert found.tags.count("svg") == 4
 

@@ -9,9 +9,10 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.bench import steered
+from kshot.bench import steered_queries
 from kshot.core.errors import UserError
 from kshot.core.progress import Silence
+from kshot.core.settings import RunSettings
 from kshot.core.steering import Edit, Steering
 from kshot.core.types import Example, Prompt, Query, ScoreRequest, Segment, Task
 from kshot.engine.language_model import Engine
@@ -25,6 +26,7 @@ from kshot.recipes.recipe import describe_recipes, parse_recipe, parse_recipes
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.plan import plan
+from kshot.verbs.prepare import prepare
 
 SMALL = "soft-injection:prompts=2,shots=2,steps=4,every=2"
 INPUTS = ["the cat and the axe", "rice"]
@@ -175,7 +177,7 @@ def test_a_steering_on_its_own_is_that_of_the_adapted_model(folder, tmp_path):
 def test_a_dry_run_counts_what_a_run_runs(folder, tmp_path):
     task, model = Task.load(folder), Engine(tiny_backbone())
     names = ("icv", SMALL, "function-vector:prompts=2,shots=2,heads=2", "icv:selector=random,k=2")
-    for row, name in zip(plan(task, model, recipes=",".join(names), shots=2), names, strict=True):
+    for row, name in zip(plan(prepare(RunSettings(task, model, recipes=",".join(names), shots=2))), names, strict=True):
         before = model.work.tokens
         make_learner(parse_recipe(name, shots=2), task, TaskModel.for_task(task, model), seed=0).predict(
             make_stream(task, limit=300, seed=0).queries()
@@ -186,7 +188,7 @@ def test_a_dry_run_counts_what_a_run_runs(folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_steered_query_costs_at_most_a_tenth_more():
-    found = steered.run("demo")
+    found = steered_queries.run("demo")
     assert max(found[f"{name}_ratio"] for name in ("icv", "function_vector", "soft_injection")) <= 1.1
     assert found["max_abs_diff_nats"] <= 1e-3
 

@@ -18,12 +18,14 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel
 from kshot.core.seeding import digest
+from kshot.core.settings import RunSettings
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model
 from kshot.recipes.recipe import parse_recipes
 from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import without_duplicates
-from kshot.verbs.adapt import Run, adapt
+from kshot.verbs.adapt import Run, run
+from kshot.verbs.prepare import DEFAULT_SHOTS, prepare
 
 AUTO = "auto"
 
@@ -71,9 +73,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         model: LanguageModel | str = "demo",
         *,
         recipe: str = AUTO,
-        shots: int = 16,
+        shots: int = DEFAULT_SHOTS,
         instruction: str = "",
-        limit: int = 300,
+        limit: int = RunSettings.limit,
         out: str | Path | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ):
@@ -113,10 +115,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         rows = enumerate(zip(texts, codes, strict=True))
         train, _ = without_duplicates([Example(text, labels[code], f"row-{i}") for i, (text, code) in rows])
         task = Task("texts", "classification", train, labels=labels, instruction=self.instruction)
-        run = self._adapt(task)
+        done = self._adapt(task)
         self.classes_ = classes
-        self.adapted_, self.recipe_ = run.best, run.chosen
-        self.leaderboard_ = run.leaderboard if len(run.leaderboard) > 1 else ()
+        self.adapted_, self.recipe_ = done.best, done.chosen
+        self.leaderboard_ = done.leaderboard if len(done.leaderboard) > 1 else ()
         self._model = None if self.adapted_.model is None else self.model  # what loads `adapted_` again
         return self
 
@@ -148,7 +150,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         seed = self.random_state
         seed = int(seed) if isinstance(seed, Integral) else int(check_random_state(seed).randint(2**31))
         with TemporaryDirectory(prefix="kshot-") if self.out is None else nullcontext(self.out) as folder:
-            run = adapt(
+            settings = RunSettings(
                 task,
                 _language_model(self.model),
                 recipes=names,
@@ -157,9 +159,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 limit=int(self.limit) if is_race else 1,
                 out=folder,
             )
+            done = run(prepare(settings))
         if self.out is None:
-            run.best.choice.pop("run")  # the folder is gone
-        return run
+            done.best.choice.pop("run")  # the folder is gone
+        return done
 
     def __sklearn_clone__(self) -> Self:
         """Clone as scikit-learn does, but share the model: a deep copy would double its weights."""

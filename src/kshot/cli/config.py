@@ -1,44 +1,21 @@
-"""Settings from a YAML file: one typed schema, unknown keys are errors, flags override."""
+"""Settings from a YAML file: the schema is that of `RunSettings`, unknown keys are errors, flags override."""
 
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError, create_model
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.core.settings import RunSettings, settings_of_a_run
 
 
-class AdaptConfig(BaseModel):
-    """What `kshot adapt` can be told, in a file or by flags of the same names."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    model: str | None = None
-    recipes: str | list[str] = "all"
-    shots: int | None = None
-    seed: int = 0
-    limit: int = 300
-    budget: str | None = None
-    out: str | None = None
-    columns: str | None = None
-    layout: str = "auto"
-    selector_model: str | None = None
-    source: str | None = None
-    race: bool = True
-    choose_by: str = "metric"
-    prefer: str | None = None
-    track: str | None = None
-    device: str | None = None
-    dtype: str = "auto"
-    revision: str | None = None
-
-
-def read_config(file: Path | None, flags: dict[str, Any]) -> AdaptConfig:
+def read_settings(task: str, file: Path | None, flags: dict[str, Any]) -> RunSettings:
     """Merge a file's settings with the flags that were given (those that are not None).
 
     Raises:
-        UserError: The file cannot be read, is not a mapping, has an unknown key or a value of the wrong type.
+        UserError: The file cannot be read, is not a mapping, has an unknown key or a value of the wrong type; or a
+            setting is not what it must be.
     """
     values: Any = {}
     if file is not None:
@@ -50,34 +27,24 @@ def read_config(file: Path | None, flags: dict[str, Any]) -> AdaptConfig:
             raise UserError(f"--config must hold settings as 'name: value'; {file} holds a {type(values).__name__}.")
     given = {key: value for key, value in flags.items() if value is not None}
     try:
-        return AdaptConfig(**{**{str(k): v for k, v in values.items()}, **given})
+        read = _schema()(**{**{str(k): v for k, v in values.items()}, **given})
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
-            raise UserError(
-                f"{file}: there is no setting '{key}'.{did_you_mean(key, AdaptConfig.model_fields)}"
-            ) from None
+            known = [f.name for f in settings_of_a_run()]
+            raise UserError(f"{file}: there is no setting '{key}'.{did_you_mean(key, known)}") from None
         raise UserError(f"{file}: {key}: {first['msg']}; got {first['input']!r}.") from None
+    return RunSettings(task, **read.model_dump(exclude_unset=True))
 
 
-def recipe_names(recipes: str | list[str]) -> str:
-    """Return recipes as one text, whether the file lists them or not."""
-    return recipes if isinstance(recipes, str) else ",".join(recipes)
-
-
-def parse_columns(text: str | None) -> dict[str, str] | None:
-    """Read "input=question,output=answer".
-
-    Raises:
-        UserError: Something else.
-    """
-    if text is None:
-        return None
-    pairs = [piece.partition("=") for piece in text.split(",")]
-    if not all(left.strip() and right.strip() for left, _, right in pairs):
-        raise UserError(f"--columns must look like input=question,output=answer; got '{text}'.")
-    return {left.strip(): right.strip() for left, _, right in pairs}
+def _schema() -> Any:
+    """Return the model of the file: each setting with the type that its flag takes."""
+    known: dict[str, Any] = {}
+    for setting in settings_of_a_run():
+        of_file = setting.metadata["type"]
+        known[setting.name] = (of_file if setting.default is not None else of_file | None, setting.default)
+    return create_model("SettingsFile", __config__=ConfigDict(extra="forbid", strict=True), **known)
 
 
 def _one_line(error: Exception) -> str:

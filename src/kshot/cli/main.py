@@ -9,7 +9,7 @@ import typer
 
 from kshot.cli import retriever_commands
 from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
-from kshot.cli.config import parse_columns, read_config, recipe_names
+from kshot.cli.config import read_settings
 from kshot.cli.options import (
     ColumnsOption,
     DeviceOption,
@@ -19,13 +19,14 @@ from kshot.cli.options import (
     ModelOption,
     RevisionOption,
     TaskArgument,
+    load_named,
     load_task,
+    with_flags_of_settings,
 )
 from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
 from kshot.cli.report_command import report
 from kshot.cli.select_command import select
-from kshot.core.budget import parse_budget
-from kshot.core.errors import UserError
+from kshot.core.settings import parse_columns
 from kshot.core.version import __version__
 
 app = typer.Typer(
@@ -46,103 +47,33 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command()
 @guarded
+@with_flags_of_settings
 def adapt(
     task: TaskArgument,
-    model: ModelOption = None,
-    recipes: Annotated[
-        str | None, typer.Option(help="Names with settings; all (the default) are those that are cheap.")
-    ] = None,
-    shots: Annotated[int | None, typer.Option(help="Most demonstrations in a prompt (16, or all if fewer).")] = None,
-    budget: Annotated[str | None, typer.Option(help="What the run may take: 90s, 10m, 2h or 500k-tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(help="For the order and every random choice (0).")] = None,
-    limit: Annotated[int | None, typer.Option(help="Most examples that are predicted (300).")] = None,
-    out: Annotated[str | None, typer.Option(help="Run folder; the same one again resumes.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with these settings; flags override.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed, and stop.")] = False,
-    columns: ColumnsOption = None,
-    layout: LayoutOption = None,
-    selector_model: Annotated[
-        str | None, typer.Option("--selector-model", help="The model that selectors ask, if another than --model.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option("--source", help="Another task, whose gradients guide recipes that train.")
-    ] = None,
-    race: Annotated[
-        bool | None, typer.Option("--race/--no-race", help="Drop recipes that fall clearly behind (the default).")
-    ] = None,
-    choose_by: Annotated[
-        str | None, typer.Option("--choose-by", help="metric (the default) or bits, as expected at the end.")
-    ] = None,
-    prefer: Annotated[
-        str | None, typer.Option(help="cheap-queries or cheap-fit, among those that are nearly as good.")
-    ] = None,
-    track: Annotated[str | None, typer.Option(help="Also log the finished run to: mlflow.")] = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    revision: RevisionOption = None,
     as_json: JsonOption = False,
+    **flags: Any,
 ) -> None:
     """Try the recipes on a task, choose the best, and hand over the adapted model."""
-    flags = {
-        "model": model,
-        "recipes": recipes,
-        "shots": shots,
-        "budget": budget,
-        "seed": seed,
-        "limit": limit,
-    }
-    flags |= {"out": out, "columns": columns, "device": device, "dtype": dtype, "revision": revision}
-    flags |= {"layout": layout, "selector_model": selector_model, "source": source, "track": track}
-    flags |= {"race": race, "choose_by": choose_by, "prefer": prefer}
-    settings = read_config(config, flags)
-    if settings.model is None:
-        raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
-    parse_budget(settings.budget)  # here too, before a model is loaded
+    settings = read_settings(task, config, flags)
     from kshot.cli.live import RaceProgress
-    from kshot.core.types import Task
-    from kshot.engine.load_model import load_model
     from kshot.reports.trackers import tracker
-    from kshot.verbs.adapt import adapt as run_adapt
+    from kshot.verbs.adapt import run
     from kshot.verbs.plan import plan
-    from kshot.verbs.prepare import check_choice, prepare
+    from kshot.verbs.prepare import prepare
 
-    check_choice(settings.choose_by, settings.prefer)
     trackers = [tracker(settings.track)] if settings.track else []
-    loaded = Task.load(task, columns=parse_columns(settings.columns))
-    shared: Any = {
-        "recipes": recipe_names(settings.recipes),
-        "shots": settings.shots,
-        "seed": settings.seed,
-        "limit": settings.limit,
-    }
-    other = Task.load(settings.source) if settings.source else None
-    prepare(loaded, **shared, with_source=other is not None)  # before a model is loaded
-    shared["layout"] = settings.layout
-    language_model = load_model(
-        settings.model, device=settings.device, dtype=settings.dtype, revision=settings.revision
-    )
-    judge = load_model(settings.selector_model) if settings.selector_model else None
+    prepared = prepare(settings)
     if dry_run:
-        _print_plan(plan(loaded, language_model, **shared, selector_model=judge, source=other), as_json)
+        _print_plan(plan(prepared), as_json)
         return
-    choosing: Any = {"race": settings.race, "choose_by": settings.choose_by, "prefer": settings.prefer}
-    with RaceProgress(loaded.metrics[0]) as progress:
-        run = run_adapt(
-            loaded,
-            language_model,
-            **shared,
-            **choosing,
-            out=settings.out,
-            budget=settings.budget,
-            selector_model=judge,
-            source=other,
-            progress=progress,
-            trackers=trackers,
-        )
+    with RaceProgress(prepared.task.metrics[0]) as progress:
+        done = run(prepared, progress=progress, trackers=trackers)
     if as_json:
-        print_json(run.to_json())
+        print_json(done.to_json())
     else:
-        _print_run(run, loaded.metrics[0])
+        _print_run(done, prepared.task.metrics[0])
 
 
 def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -153,6 +84,7 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
         cost = f"{row['predictions']} predictions, {row['forward_tokens']} forward tokens"
         cost += f", {row['training_steps']} steps of training" if row["training_steps"] else ""
         cost += f", about {row['minutes']:.1f} min"
+        cost += f" without {row['left_out']}" if "left_out" in row else ""
         stdout.print(f"{row['recipe']}: {cost if row['predictions'] else 'not applicable to this task and model'}")
     tokens, minutes = (sum(row[key] for row in rows) for key in ("forward_tokens", "minutes"))
     stdout.print(f"all: {tokens} forward tokens, about {minutes:.1f} min here if no recipe is dropped")
@@ -181,6 +113,9 @@ def predict(
         typer.Argument(help="A .jsonl, .csv or .parquet file with the task's columns; a text, an input a line; stdin."),
     ] = None,
     columns: ColumnsOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    revision: RevisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
@@ -191,7 +126,7 @@ def predict(
     examples, notes = read_inputs(inputs, sys.stdin.buffer, mapping, task=saved_task(folder))
     for note in notes:
         stderr.print(f"note: {note}", markup=False)
-    adapted = load(folder)
+    adapted = load(folder, device=device, dtype=dtype, revision=revision)
     predictions = adapted.predictions(examples)
     if as_json:
         print_json({"predictions": [_answered(p, adapted.task.is_open) for p in predictions]})
@@ -215,6 +150,9 @@ def evaluate(
     task: TaskArgument,
     limit: Annotated[int | None, typer.Option(help="Only the first so many test rows.")] = None,
     columns: ColumnsOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    revision: RevisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
@@ -223,7 +161,7 @@ def evaluate(
     is_file = Path(task).is_file()
     loaded = load_task(task, columns, kind_matters=not is_file)
     with TerminalProgress() as progress:
-        adapted = load(folder)
+        adapted = load(folder, device=device, dtype=dtype, revision=revision)
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             loaded = replace(adapted.task, name=loaded.name, test=loaded.train)
         result = adapted.evaluate(loaded, limit=limit, progress=progress)
@@ -243,6 +181,9 @@ def validate(
     model: ModelOption = None,
     layout: LayoutOption = None,
     columns: ColumnsOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    revision: RevisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
@@ -251,11 +192,7 @@ def validate(
     from kshot.tasks.validate import validate as run_validate
 
     loaded = Task.load(task, columns=parse_columns(columns))
-    language_model = None
-    if model is not None:
-        from kshot.engine.load_model import load_model
-
-        language_model = load_model(model)
+    language_model = load_named(model, device=device, dtype=dtype, revision=revision)
     check_metrics(loaded)
     report = run_validate(loaded, language_model)
     if as_json:
@@ -321,11 +258,14 @@ def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/dem
 def merge(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
     out: Annotated[str, typer.Option(help="A new folder for the whole model.")],
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    revision: RevisionOption = None,
 ) -> None:
     """Work trained weights into the language model, and write it as transformers loads it."""
     from kshot.adapted.folder import load
 
-    load(folder).save_merged(out)
+    load(folder, device=device, dtype=dtype, revision=revision).save_merged(out)
     stdout.print(f"model: {out}", markup=False)
 
 

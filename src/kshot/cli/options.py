@@ -1,11 +1,14 @@
 """Options that several verbs share, and what they are turned into."""
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from kshot.cli.config import parse_columns
 from kshot.cli.output import stderr
+from kshot.core.errors import UserError
+from kshot.core.settings import RunSettings, flag_of, parse_columns, settings_of_a_run
 
 TaskArgument = Annotated[
     str,
@@ -13,22 +16,50 @@ TaskArgument = Annotated[
         metavar="TASK", help="Folder; .jsonl, .csv or .parquet file; hf://NAME[:CONFIG][@TRAIN[,TEST]]; builtin:NAME."
     ),
 ]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", help="Hub id or folder, demo, gguf:FILE, tiny, scripted."),
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one line of JSON on stdout.")]
-ColumnsOption = Annotated[
-    str | None,
-    typer.Option("--columns", help="Column names of the file, as input=question,output=answer."),
-]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, …")]
-DtypeOption = Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
-LayoutOption = Annotated[
-    str | None,
-    typer.Option("--layout", help="plain; turns or block of the model's chat template; auto (the default)."),
-]
-RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit, branch or tag on the hub.")]
+
+
+def _flag(name: str) -> Any:
+    """Return the annotation of the flag of a setting; what is not given is None, so that the file may say it."""
+    about = next(f.metadata for f in settings_of_a_run() if f.name == name)
+    flag = f"{flag_of(name)}/--no-{name}" if about["type"] is bool else flag_of(name)
+    return Annotated[
+        (about["type"] if about["type"] in (int, bool) else str) | None, typer.Option(flag, help=about["help"])
+    ]
+
+
+ModelOption, LayoutOption, ColumnsOption = _flag("model"), _flag("layout"), _flag("columns")
+DeviceOption, DtypeOption, RevisionOption = _flag("device"), _flag("dtype"), _flag("revision")
+
+
+def with_flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for each setting of a run, where it takes them as `**flags`."""
+    own = inspect.signature(command)
+    parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    named = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(f.name))
+        for f in settings_of_a_run()
+    ]
+    at = sum(p.default is p.empty for p in parameters)
+    parameters = [*parameters[:at], *named, *(p.replace(kind=p.KEYWORD_ONLY) for p in parameters[at:])]
+    vars(command)["__signature__"] = own.replace(parameters=parameters)
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def load_named(model: str | None, *, device: str | None, dtype: str | None, revision: str | None) -> Any:
+    """Load the language model that was named, or return None where none was.
+
+    Raises:
+        UserError: An unknown model, or flags that are for a model where none is named.
+    """
+    if model is None:
+        if device or dtype or revision:
+            raise UserError("--device, --dtype and --revision say how a model is loaded; give --model too.")
+        return None
+    from kshot.engine.load_model import load_model
+
+    return load_model(model, device=device, dtype=dtype or RunSettings.dtype, revision=revision)
 
 
 def load_task(task: str, columns: str | None, *, kind_matters: bool = True) -> Any:

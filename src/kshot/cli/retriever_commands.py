@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot.cli.options import JsonOption, LayoutOption, ModelOption
+from kshot.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    LayoutOption,
+    ModelOption,
+    RevisionOption,
+    load_named,
+)
 from kshot.cli.output import TerminalProgress, guarded, print_json, stdout
 from kshot.core.errors import UserError
 
@@ -45,10 +53,16 @@ def candidates(
 @app.command()
 @guarded
 def score(
-    run: RunArgument, model: ModelOption = None, layout: LayoutOption = None, iteration: IterationOption = 1
+    run: RunArgument,
+    model: ModelOption = None,
+    layout: LayoutOption = None,
+    iteration: IterationOption = 1,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    revision: RevisionOption = None,
 ) -> None:
     """Ask the language model how probable each query's answer is behind each of its candidates."""
-    language_model = _model(model)
+    language_model = _model(model, device=device, dtype=dtype, revision=revision)
     with TerminalProgress() as progress:
         found = _opened(run, progress).score(language_model, iteration, layout=layout or "auto")
     stdout.print(f"{sum(len(row.scores) for row in found)} scores", markup=False)
@@ -83,6 +97,9 @@ def train(
     settings: SettingsOption = "",
     seed: SeedOption = 0,
     layout: LayoutOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    revision: RevisionOption = None,
 ) -> None:
     """Run all stages, some rounds, and tell where the retriever is."""
     from kshot.verbs.retriever import check_iterations
@@ -90,7 +107,8 @@ def train(
     check_iterations(iterations)
     with TerminalProgress() as progress:
         run = _started(tasks, out, hold_out, settings, seed, progress)
-        folder = run.train(_model(model), iterations=iterations, layout=layout or "auto")
+        language_model = _model(model, device=device, dtype=dtype, revision=revision)
+        folder = run.train(language_model, iterations=iterations, layout=layout or "auto")
     stdout.print(f"retriever: {folder}\nuse it as: --recipes llm-r:retriever={out}", markup=False)
 
 
@@ -104,13 +122,16 @@ def evaluate(
     ] = "random,bm25,dense",
     k: Annotated[int, typer.Option("-k", help="Demonstrations.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many test rows of a task.")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    revision: RevisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the retriever on test rows: one demonstration alone, recall of the model's own best, and k together."""
     from kshot.reports.retrieval_table import by_category
 
     names = ["random:fresh=true" if name == "random" else name for name in against.split(",") if name]
-    language_model = _model(model)
+    language_model = _model(model, device=device, dtype=dtype, revision=revision)
     with TerminalProgress() as progress:
         opened = _opened(run, progress)
         found = opened.evaluate(language_model, [*names, "llm-r"], k=k, limit=limit)
@@ -145,9 +166,7 @@ def _opened(run: str, progress: Any) -> Any:
     return RetrieverRun.open(run, progress=progress)
 
 
-def _model(name: str | None) -> Any:
-    from kshot.engine.load_model import load_model
-
+def _model(name: str | None, **placing: str | None) -> Any:
     if name is None:
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
-    return load_model(name)
+    return load_named(name, **placing)

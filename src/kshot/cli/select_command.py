@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot.cli.options import ColumnsOption, LayoutOption, ModelOption, TaskArgument, load_task
+from kshot.cli.options import (
+    ColumnsOption,
+    DeviceOption,
+    DtypeOption,
+    LayoutOption,
+    ModelOption,
+    RevisionOption,
+    TaskArgument,
+    load_named,
+    load_task,
+)
 from kshot.cli.output import TerminalProgress, guarded, stderr
 
 
@@ -31,11 +41,13 @@ def select(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Replace kept gradients that are of another model or other data.")
     ] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    revision: RevisionOption = None,
 ) -> None:
     """Choose demonstrations and print them in the order of the prompt."""
     from kshot.core.gradient_settings import GradientStore
     from kshot.core.types import Example
-    from kshot.engine.load_model import load_model
     from kshot.export.formats import check_fits, formatter
     from kshot.store.files import write_text
     from kshot.verbs.select import select as run_select
@@ -43,7 +55,7 @@ def select(
     write = formatter(form)  # before a model is loaded
     loaded = load_task(task, columns)
     asked = Example(query, "", "query") if query else None
-    language_model = load_model(model) if model is not None else None
+    language_model = load_named(model, device=device, dtype=dtype, revision=revision)
     with TerminalProgress() as progress:
         chosen = run_select(
             loaded,

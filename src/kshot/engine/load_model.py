@@ -30,6 +30,8 @@ def load_model(
     is_scripted = name == "scripted" or name.startswith("scripted:")
     if (is_scripted or name == "tiny") and (device or revision or dtype != "auto"):
         raise UserError(f"--device, --dtype and --revision must be left out for '{name}', which has none of them.")
+    if revision and (name == "demo" or name.startswith("gguf:") or Path(name).is_dir()):
+        raise UserError(f"--revision must be left out for '{name}', which is on no hub.")
     if is_scripted:
         return scripted_from(name)
     backbone = load_white_box(name, device=device, dtype=dtype, revision=revision)

@@ -73,6 +73,10 @@ class Selector(Part):
         """Return a selector that has trained a model of its own on `pool`: again whenever the past has doubled."""
         return self
 
+    def rehearsing(self) -> Self:
+        """Return a selector whose `learnt` asks the model all that it would ask, and trains nothing: for a dry run."""
+        return self
+
     def n_known(self, task: Task) -> int:
         """Return how many of a task's training examples it has learnt from before this run."""
         return 0

@@ -72,7 +72,7 @@ class Backbone:
         model: A transformers causal LM.
         tokenizer: Its tokenizer.
         name: What the user called it.
-        origin: The arguments of `load_backbone` that were given.
+        origin: The arguments of `load_backbone` that load the same weights again, on whatever device.
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer, name: str, origin: Mapping[str, str] | None = None):
@@ -329,7 +329,7 @@ def load_backbone(
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device must be one that torch has here, as cpu; got '{device}' ({error}).") from error
-    origin = {"dtype": dtype} | ({"revision": revision} if revision else {})
+    origin = {"dtype": str(model.dtype).removeprefix("torch.")} | ({"revision": revision} if revision else {})
     return Backbone(model, tokenizer, name, origin)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kshot.core.budget import Budget
 from kshot.core.errors import ModelError, UserError
+from kshot.core.settings import ChooseBy, Prefer
 from kshot.engine.counting import Counting
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
@@ -15,7 +16,7 @@ from kshot.measures.variance import Spread
 from kshot.race.entrant import Entrant
 from kshot.race.halving import dropped, slices
 from kshot.race.measure import Measuring
-from kshot.race.ranking import ChooseBy, Evidence, Prefer, evidence, ranked
+from kshot.race.ranking import Evidence, evidence, ranked
 from kshot.race.speed import tokens_per_second
 from kshot.race.words import deployed
 from kshot.recipes.recipe import Recipe
@@ -239,7 +240,7 @@ class Race:
     def _first_cost(self, recipe: Recipe) -> tuple[float, float]:
         """Return the tokens of a recipe's first slice, and those of them that learning takes."""
         measuring, (_, stop) = self.measuring, slices(len(self.measuring.stream.examples))[0]
-        learner = make_learner(recipe, counted(measuring.setup))
+        learner = make_learner(recipe.rehearsing(), counted(measuring.setup))
         found = learner.predict(measuring.stream.queries()[:stop])
         return sum(p.tokens + p.fit_tokens for p in found), sum(p.fit_tokens for p in found)
 

@@ -12,17 +12,15 @@ More smoothing would save more where margins are normal; real ones are not, and 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
+from kshot.core.settings import ChooseBy, Prefer
 from kshot.core.types import FloatArray, Task
 from kshot.measures.curves import at_end
 
-ChooseBy = Literal["metric", "bits"]
-Prefer = Literal["cheap-queries", "cheap-fit"]
-CHOOSE_BY, PREFER = ("metric", "bits"), ("cheap-queries", "cheap-fit")
 SHRINK = 2.0  # of slopes, for each row: about a third of a slope is believed
 SHARPNESS = 5.0  # of right and wrong, in standard deviations of margins
 

@@ -195,6 +195,19 @@ class Recipe:
         members, alternatives = (tuple(r.aligned() for r in some) for some in (self.members, self.alternatives))
         return replace(self, parts=parts, members=members, alternatives=alternatives)
 
+    def rehearsing(self) -> "Recipe":
+        """Return the recipe with selectors that ask all they would ask in order to learn, but train nothing."""
+        selector = self.part("selector")
+        recipe = self.having(selector=selector.rehearsing()) if selector else self
+        members, alternatives = (tuple(r.rehearsing() for r in some) for some in (self.members, self.alternatives))
+        return replace(recipe, members=members, alternatives=alternatives)
+
+    @property
+    def trains_selector(self) -> bool:
+        """Whether its selector trains a model of its own along the stream."""
+        own = (one.part("selector") for one in (self, *self.members, *self.alternatives))
+        return any(selector is not None and not selector.has_learnt for selector in own)
+
     @property
     def aligns(self) -> bool:
         """Whether it needs a source task."""

@@ -146,6 +146,21 @@ def learn(
     return encoder
 
 
+def rehearse(
+    pools: Pools,
+    models: Mapping[str, TaskModel],
+    settings: RetrieverSettings,
+    encoder: Encoder,
+    *,
+    iterations: int,
+    seed: int,
+) -> None:
+    """Ask the models as much as `learn` does and train nothing: `encoder` stands for the retrievers between."""
+    for number in range(1, iterations + 1):
+        search = None if number == 1 else encoder
+        one_shot(find_candidates(pools, settings, seed=seed, iteration=number, encoder=search), models)
+
+
 def _epochs(
     ranked: Sequence[Candidates],
     pools: Pools,

@@ -4,9 +4,8 @@ The only place that knows all the rooms.
 """
 
 import re
-import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,11 @@ from kshot.core.methods import LearningSelector
 from kshot.core.models import LanguageModel
 from kshot.core.progress import Aside, Progress, Silence
 from kshot.core.seeding import digest
+from kshot.core.settings import ChooseBy, Prefer, RunSettings
 from kshot.core.types import Task, Work
-from kshot.engine.load_model import load_model
-from kshot.learners.trained import Source
 from kshot.prompts.chat import Chat
 from kshot.race.measure import Measuring
 from kshot.race.race import Race
-from kshot.race.ranking import ChooseBy, Prefer
 from kshot.race.record import Recorder
 from kshot.race.stream import Stream
 from kshot.recipes.recipe import Recipe
@@ -33,7 +30,7 @@ from kshot.reports.html import write_report
 from kshot.store.run_folder import open_run
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
-from kshot.verbs.prepare import DEFAULT_LIMIT, check_choice, check_model, prepare
+from kshot.verbs.prepare import Prepared, prepare
 
 Tracker = Callable[[Path], None]  # called with the folder of a finished run
 
@@ -75,15 +72,19 @@ def adapt(
     recipes: str | Sequence[str] = "all",
     shots: int | None = None,
     seed: int = 0,
-    limit: int = DEFAULT_LIMIT,
+    limit: int = RunSettings.limit,
     out: str | Path | None = None,
     budget: str | None = None,
+    columns: Mapping[str, str] | None = None,
     layout: str = "auto",
     selector_model: LanguageModel | str | None = None,
     source: Task | str | Path | None = None,
     race: bool = True,
     choose_by: ChooseBy = "metric",
     prefer: Prefer | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
     progress: Progress | None = None,
     trackers: Sequence[Tracker] = (),
 ) -> Run:
@@ -104,6 +105,7 @@ def adapt(
         budget: A time such as "10m", or tokens as "500k-tokens" (a token that is learnt counts as three). What the last
             fit of a recipe may take is kept. Once it is spent the choice is made by the examples that all recipes in
             it have predicted; the same `out` with a larger budget goes on.
+        columns: Field to column of the task's file, where its names are others: {"input": "question"}.
         layout: "plain", "turns" or "block" of the model's chat template, or "auto": turns for chat models, else plain.
         selector_model: The language model that selectors ask, as `best-of-n`; by default the one that answers.
         source: Another task, or where to load it from, whose gradients are aligned with those of this one while
@@ -113,6 +115,9 @@ def adapt(
         choose_by: "metric", the task's primary one, or "bits"; both as expected once all examples are known
             (`kshot.race.ranking`). Open tasks are always chosen by bits.
         prefer: "cheap-queries" or "cheap-fit": the cheapest of the recipes less than a standard error behind the best.
+        device: Where the models that are named run: "cpu", "cuda", …; by default CUDA if there is one.
+        dtype: Of these models: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16".
+        revision: Of these models on the hub: commit, branch or tag.
         progress: Told what is going on.
         trackers: Told the finished run's record, as `kshot.reports.trackers`.
 
@@ -123,48 +128,41 @@ def adapt(
         UserError: Anything wrong with the input, before any work starts.
         StorageError: The run folder could not be written, or a tracker failed; what was committed is kept.
     """
-    began, limits = time.monotonic(), parse_budget(budget)
-    check_choice(choose_by, prefer)
-    progress = progress or Silence()
-    if not isinstance(task, Task):
-        task = Task.load(task)
-    recipes = recipes if isinstance(recipes, str) else ",".join(recipes)
-    source = Task.load(source) if isinstance(source, str | Path) else source
-    stream, chosen_recipes = prepare(
-        task, recipes=recipes, shots=shots, seed=seed, limit=limit, with_source=source is not None
-    )
-    language_model = load_model(model) if isinstance(model, str) else model
-    judge_model = load_model(selector_model) if isinstance(selector_model, str) else selector_model
-    asker = TaskModel.for_task(task, language_model, layout)
-    judge = TaskModel.for_task(task, judge_model) if judge_model else None
-    aligned = Source(TaskModel.for_task(source, language_model, layout), source.train) if source else None
-    check_model(task, stream, chosen_recipes, asker, judge, is_named="all" not in recipes)
+    settings = RunSettings(
+        task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, out=out,
+        columns=columns and ",".join(f"{name}={column}" for name, column in columns.items()), layout=layout,
+        selector_model=selector_model, source=source, race=race, choose_by=choose_by, prefer=prefer, device=device,
+        dtype=dtype, revision=revision,
+    )  # fmt: skip
+    return run(prepare(settings), progress=progress, trackers=trackers)
+
+
+def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Run:
+    """Carry out a run that `prepare` has checked; see `adapt`."""
+    settings, task, stream = prepared.settings, prepared.task, prepared.stream
+    progress, seed, models = progress or Silence(), settings.seed, prepared.load_models()
+    began, limits = time.monotonic(), parse_budget(settings.budget)
+    asker, judge, language_model = models.task_model, models.judge, models.task_model.model
     identity = {
         "task": task.fingerprint,
         "model": language_model.fingerprint,
         "prompt": dict(asker.composer.record),
-        "selector_model": judge_model.fingerprint if judge_model else None,
-        "source": source.fingerprint if source else None,
+        "selector_model": judge.model.fingerprint if judge else None,
+        "source": prepared.source.fingerprint if prepared.source else None,
         "seed": seed,
-        "limit": limit,
+        "limit": settings.limit,
     }
-    folder = Path(out) if out else _default_folder(task, language_model, identity)
+    folder = Path(settings.out) if settings.out else _default_folder(task, language_model, identity)
     open_run(folder, identity | {"task_name": task.name, "model_name": language_model.name})
     store = SqliteStore(folder / "store.sqlite")
     try:
         kept = GradientStore(folder / "gradients")
         asker = replace(asker, model=language_model.with_store(store), gradient_store=kept)
         judge = replace(judge, model=judge.model.with_store(store), gradient_store=kept) if judge else None
-        _say(progress, task, asker, stream, chosen_recipes)
-        measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, limits, began)
-        named = ",".join(recipe.name for recipe in chosen_recipes)
-        repeat = _command(
-            task.name, model=language_model.name, recipes=named, shots=shots, seed=seed, limit=limit, layout=layout,
-            selector_model=judge_model and judge_model.name, source=source and source.name, budget=budget,
-            choose_by=choose_by, prefer=prefer, race=race,
-        )  # fmt: skip
-        recorder = Recorder(folder, task, asker, stream, identity, repeat)
-        contest = Race(measuring, chosen_recipes, drop=race, by=choose_by, prefer=prefer)
+        _say(progress, task, asker, stream, prepared.recipes)
+        measuring = Measuring(task, asker, judge, models.source, stream, store, folder, seed, progress, limits, began)
+        recorder = Recorder(folder, task, asker, stream, identity, settings.repeat)
+        contest = Race(measuring, prepared.recipes, drop=settings.race, by=settings.choose_by, prefer=settings.prefer)
         contest.run(recorder.write)
         contest.check_finished()
         board = contest.board()
@@ -181,7 +179,7 @@ def adapt(
             temperature=winner.temperature,
             judge=judge,
             keep=measuring.keep,
-            source=aligned,
+            source=models.source,
         )
         if best.model:  # the store is closed below
             best = best.with_model(best.model.with_store(None) if chosen.tuner else language_model)
@@ -234,15 +232,3 @@ def _say(progress: Progress, task: Task, asker: TaskModel, stream: Stream, recip
 def _default_folder(task: Task, model: LanguageModel, identity: dict[str, Any]) -> Path:
     name = "-".join((task.name, Path(model.name).name, digest(identity)[:8]))
     return Path("kshot-runs") / re.sub(r"[^\w.-]+", "-", name)  # a task may be called "a/b"
-
-
-def _command(task: str, **settings: object) -> str:
-    """Return how to make the run again in the shell: the settings that were given."""
-    flags: list[str] = []
-    for name, value in settings.items():
-        flag = name.replace("_", "-")
-        if value is False:
-            flags.append(f"--no-{flag}")
-        elif value is not None and value is not True:
-            flags += [f"--{flag}", str(value)]
-    return shlex.join(["kshot", "adapt", task, *flags])

@@ -4,61 +4,46 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-from kshot.core.models import LanguageModel
-from kshot.core.types import Task
 from kshot.engine.counting import Counting
-from kshot.learners.build import lacking, make_learner
-from kshot.learners.trained import Source
+from kshot.learners.build import lacking, make_learner, rehearsal, trains_selector
 from kshot.race.halving import slices
 from kshot.race.speed import tokens_per_second
-from kshot.taskmodel.taskmodel import TaskModel
-from kshot.verbs.prepare import DEFAULT_LIMIT, check_model, prepare
+from kshot.verbs.prepare import Prepared
 
 
-def plan(
-    task: Task,
-    model: LanguageModel,
-    *,
-    recipes: str = "all",
-    shots: int | None = None,
-    seed: int = 0,
-    limit: int = DEFAULT_LIMIT,
-    layout: str = "auto",
-    selector_model: LanguageModel | None = None,
-    source: Task | None = None,
-) -> list[dict[str, Any]]:
-    """Return what `adapt` with these settings would compute if no recipe were dropped.
+def plan(prepared: Prepared) -> list[dict[str, Any]]:
+    """Return what a run would compute if no recipe were dropped. Nothing is trained.
 
     A row for each recipe: predictions, forward tokens (those that are learnt count as three), steps of training, and
     the minutes that this takes here, by a measurement of 3 seconds. Generated answers count with the most tokens that
     they may have. Of settings that race, the later half of the configurations is the one that is dropped in the plan;
-    in the run it may be a more costly one.
-    Args: and Raises: as `adapt`.
+    in the run it may be a more costly one. What a selector asks of the language model in order to learn is counted;
+    its training is left out, which `left_out` says.
+
+    Raises:
+        UserError: As `adapt`.
     """
-    stream, chosen_recipes = prepare(
-        task, recipes=recipes, shots=shots, seed=seed, limit=limit, with_source=source is not None
-    )
-    asker = TaskModel.for_task(task, model, layout)
-    judge_asker = TaskModel.for_task(task, selector_model) if selector_model else None
-    check_model(task, stream, chosen_recipes, asker, judge_asker, is_named="all" not in recipes)
+    task, stream, models = prepared.task, prepared.stream, prepared.load_models()
     rows = []
-    for recipe in chosen_recipes:
-        counting, judging = Counting(model), Counting(selector_model) if selector_model else None
-        can_run = recipe.suits(task) and not lacking(recipe, task, asker, judge_asker)
+    for recipe in prepared.recipes:
+        counting = Counting(models.task_model.model)
+        judge = replace(models.judge, model=Counting(models.judge.model)) if models.judge else None
+        can_run = recipe.suits(task) and not lacking(recipe, task, models.task_model, models.judge)
         if can_run and recipe.needs and not recipe.missing_package:
-            judge = TaskModel.for_task(task, judging) if judging else None
-            aligned = Source(TaskModel.for_task(source, counting, layout), source.train) if source else None
-            learner = make_learner(recipe, task, replace(asker, model=counting), seed=seed, judge=judge, source=aligned)
+            subject = replace(models.task_model, model=counting)
+            source = models.source and replace(models.source, asker=replace(models.source.asker, model=counting))
+            how: Any = {"seed": prepared.settings.seed, "judge": judge, "source": source}
+            learner = make_learner(rehearsal(recipe), task, subject, **how)
             for start, stop in slices(len(stream.examples)):
                 learner.predict(stream.queries()[start:stop])
-        tokens = counting.work.tokens + (judging.work.tokens if judging else 0)
+        tokens = counting.work.tokens + (judge.model.work.tokens if judge else 0)
         n = len(stream.examples) if can_run else 0
-        rows.append(
-            {"recipe": recipe.name, "predictions": n, "forward_tokens": tokens, "training_steps": counting.steps}
-        )
+        row = {"recipe": recipe.name, "predictions": n, "forward_tokens": tokens, "training_steps": counting.steps}
+        left_out = {"left_out": "the training of its retriever"} if can_run and trains_selector(recipe) else {}
+        rows.append(row | left_out)
     if any(row["forward_tokens"] for row in rows):
-        shots = max(recipe.k for recipe in chosen_recipes)
-        speed = tokens_per_second(asker, stream.examples, min(shots, len(stream.examples) - 1))
+        shots = max(recipe.k for recipe in prepared.recipes)
+        speed = tokens_per_second(models.task_model, stream.examples, min(shots, len(stream.examples) - 1))
     else:
         speed = inf
     return [row | {"minutes": row["forward_tokens"] / speed / 60} for row in rows]

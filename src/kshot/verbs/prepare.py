@@ -1,48 +1,98 @@
-"""What must hold before a run: stream and recipes from the settings, or what is wrong with them."""
+"""What must hold before a run: its data, recipes and models from the settings, or what is wrong with them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.seeding import generator
+from kshot.core.settings import RunSettings, parse_columns
 from kshot.core.types import Task
+from kshot.engine.load_model import load_model
 from kshot.learners.build import lacking, make_learner
+from kshot.learners.trained import Source
 from kshot.measures.metrics import check_references
 from kshot.measures.samples import check_metrics, primary_metric
-from kshot.race.ranking import CHOOSE_BY, PREFER
 from kshot.race.stream import Stream, make_stream
 from kshot.recipes.recipe import Recipe, parse_recipes
 from kshot.taskmodel.taskmodel import TaskModel
 
-DEFAULT_SHOTS, DEFAULT_LIMIT = 16, 300
+DEFAULT_SHOTS = 16
 
 
-def prepare(
-    task: Task,
-    *,
-    recipes: str = "all",
-    shots: int | None = None,
-    seed: int = 0,
-    limit: int = DEFAULT_LIMIT,
-    with_source: bool = False,
-) -> tuple[Stream, tuple[Recipe, ...]]:
-    """Return stream and recipes of a run, or raise UserError for whatever is wrong with the settings of `adapt`."""
-    if limit < 1:
-        raise UserError(f"--limit must be 1 or more; got {limit}.")
-    stream = make_stream(task, limit=limit, seed=seed)
-    n_pool = len(stream.examples) + len(stream.rest)
-    shots = min(DEFAULT_SHOTS, n_pool) if shots is None else shots
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can begin: nothing is wrong with its settings and its data, and no model is loaded yet."""
+
+    settings: RunSettings
+    task: Task
+    source: Task | None
+    stream: Stream
+    recipes: tuple[Recipe, ...]
+
+    def load_models(self) -> "LoadedModels":
+        """Load the models that are named.
+
+        Raises:
+            UserError: An unknown model, or one that lacks what a recipe needs.
+        """
+        settings = self.settings
+        model, asked = (
+            load_model(given, **settings.placing) if isinstance(given, str) else given
+            for given in (settings.model, settings.selector_model)
+        )
+        assert model is not None
+        task_model = TaskModel.for_task(self.task, model, settings.layout)
+        judge = TaskModel.for_task(self.task, asked) if asked else None
+        aligned = None
+        if self.source:
+            aligned = Source(TaskModel.for_task(self.source, model, settings.layout), self.source.train)
+        is_named = "all" not in settings.recipe_names
+        check_model(self.task, self.stream, self.recipes, task_model, judge, is_named=is_named)
+        return LoadedModels(task_model, judge, aligned)
+
+
+@dataclass(frozen=True)
+class LoadedModels:
+    """The models of a run.
+
+    Attributes:
+        task_model: What answers.
+        judge: What selectors ask, if it is another one.
+        source: The source task as the model sees it, for recipes that align with one.
+    """
+
+    task_model: TaskModel
+    judge: TaskModel | None
+    source: Source | None
+
+
+def prepare(settings: RunSettings) -> Prepared:
+    """Read the data of a run and its recipes, before a model is loaded.
+
+    Raises:
+        UserError: Whatever is wrong with settings or data.
+    """
+    task, source = (
+        Task.load(given, columns=columns) if isinstance(given, str | Path) else given
+        for given, columns in ((settings.task, parse_columns(settings.columns)), (settings.source, None))
+    )
+    assert task is not None
+    stream = make_stream(task, limit=settings.limit, seed=settings.seed)
+    n_pool, names = len(stream.examples) + len(stream.rest), settings.recipe_names
+    shots = min(DEFAULT_SHOTS, n_pool) if settings.shots is None else settings.shots
     if not 1 <= shots <= n_pool:
         raise UserError(f"--shots must be in 1..{n_pool}, the number of different training examples; got {shots}.")
-    chosen = parse_recipes(recipes, shots=shots)
-    if with_source:
-        chosen = tuple(recipe.aligned() for recipe in chosen)
-    check_source(chosen, with_source=with_source)
-    if not any(recipe.suits(task) for recipe in chosen):
-        raise UserError(f"--recipes must name one for tasks of kind {task.kind}; got '{recipes}'. Try 'all'.")
-    for recipe in chosen:
+    recipes = parse_recipes(names, shots=shots)
+    if source:
+        recipes = tuple(recipe.aligned() for recipe in recipes)
+    check_source(recipes, with_source=source is not None)
+    if not any(recipe.suits(task) for recipe in recipes):
+        raise UserError(f"--recipes must name one for tasks of kind {task.kind}; got '{names}'. Try 'all'.")
+    for recipe in recipes:
         if recipe.k > n_pool:
             raise UserError(f"{recipe.name}: k must be in 1..{n_pool}, the size of the pool; got {recipe.k}.")
-        if recipes != "all" and recipe.missing_package:
+        if names != "all" and recipe.missing_package:
             raise missing_extra(recipe.missing_package, "retrieval", f"The recipe '{recipe.name}'")
     if len({e.output for e in task.train}) < 2:
         raise UserError(
@@ -52,14 +102,7 @@ def prepare(
     check_metrics(task)
     for example in stream.examples:
         check_references(primary_metric(task), example.id, example.accepted)
-    return stream, chosen
-
-
-def check_choice(choose_by: str, prefer: str | None) -> None:
-    """Raise UserError unless it is known how to choose."""
-    for flag, value, known in (("--choose-by", choose_by, CHOOSE_BY), ("--prefer", prefer, (None, *PREFER))):
-        if value not in known:
-            raise UserError(f"{flag} must be {' or '.join(k for k in known if k)}; got '{value}'.")
+    return Prepared(settings, task, source, stream, recipes)
 
 
 def check_source(recipes: Sequence[Recipe], *, with_source: bool) -> None:

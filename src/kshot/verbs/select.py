@@ -54,6 +54,9 @@ def select(
     gradient_store: GradientStore | None = None,
     progress: Progress | None = None,
     notes: Callable[[Mapping[str, Any]], None] | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
 ) -> list[Example]:
     """Choose demonstrations from the training examples.
 
@@ -68,6 +71,9 @@ def select(
         gradient_store: Where gradients are kept, for selectors that take them.
         progress: Told of the work that the selector asks for.
         notes: Called with what the selector says of its choice.
+        device: Where a model that is named runs, as for `load_model`.
+        dtype: Its precision, as for `load_model`.
+        revision: Its commit, branch or tag on the hub.
 
     Returns:
         The demonstrations in the order of the prompt; the last one stands next to the query.
@@ -80,7 +86,7 @@ def select(
     if isinstance(query, str):
         query = Example(query, "", "query")
     if isinstance(model, str):
-        model = load_model(model)
+        model = load_model(model, device=device, dtype=dtype, revision=revision)
     recipe = parse_recipe(selector, shots=k)
     stream = make_stream(task, limit=len(task.train), seed=seed)
     pool = stream.examples

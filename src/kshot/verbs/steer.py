@@ -22,6 +22,9 @@ def steer(
     layout: str = "auto",
     seed: int = 0,
     progress: Progress | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
 ) -> Steering:
     """Find what to change in a model's activations, from all training examples of a task.
 
@@ -32,6 +35,9 @@ def steer(
         layout: How it is prompted, as for `adapt`.
         seed: As for `adapt`: the same seed gives the steering of the adapted model.
         progress: Told of the work.
+        device: Where a model that is named runs, as for `load_model`.
+        dtype: Its precision, as for `load_model`.
+        revision: Its commit, branch or tag on the hub.
 
     Returns:
         The steering: `model.steered(found)` is the model under it; `-found`, `found + other`, `found.scaled(0.5)`,
@@ -48,7 +54,9 @@ def steer(
     examples = make_stream(task, limit=len(task.train), seed=seed).examples
     if len(examples) < recipe.steerer.least:
         raise UserError(f"'{steerer}' needs at least {recipe.steerer.least} different examples; got {len(examples)}.")
-    subject = TaskModel.for_task(task, load_model(model) if isinstance(model, str) else model, layout)
+    if isinstance(model, str):
+        model = load_model(model, device=device, dtype=dtype, revision=revision)
+    subject = TaskModel.for_task(task, model, layout)
     found = fitted_steering(recipe, examples, replace(subject, progress=progress or Silence()), seed=seed)
     assert found is not None
     return found

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kshot.core.errors import UserError
+from kshot.core.fields import setting
 from kshot.core.lessons import Lesson
-from kshot.core.objective_settings import Distil
+from kshot.core.objective_settings import DIRECTIONS, Distil
 from kshot.core.types import Example
+from kshot.methods.contracts import Teacher
 
 
 @dataclass(frozen=True)
-class Demonstrations:
+class Demonstrations(Teacher):
     """Draw demonstrations from the past for the teacher of each lesson; the student learns to say the same as it.
 
     The student sees what the tuner shows it: beside `fine-tune` the bare question, beside `icl+ft` its demonstrations.
@@ -28,14 +29,9 @@ class Demonstrations:
     for each lesson.
     """
 
-    k: int = 8
-    temperature: float = 1.0
-    direction: str = "forward"
-
-    def __post_init__(self):
-        if self.k < 1:
-            raise UserError(f"k must be 1 or more; got {self.k}.")
-        self.objective  # noqa: B018 - checks its settings
+    k: int = setting(8, least=1)
+    temperature: float = setting(1.0, above=0)
+    direction: str = setting("forward", choices=DIRECTIONS)
 
     @property
     def objective(self) -> Distil:

@@ -1,0 +1,188 @@
+"""The settings of a run, each declared once: flags, file, defaults and the repeat command derive from them."""
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from kshot.core.budget import parse_budget
+from kshot.core.errors import UserError
+from kshot.core.models import LanguageModel
+from kshot.core.types import Task
+
+ChooseBy = Literal["metric", "bits"]
+Prefer = Literal["cheap-queries", "cheap-fit"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def parse_columns(text: str | None) -> dict[str, str] | None:
+    """Read "input=question,output=answer".
+
+    Raises:
+        UserError: Something else.
+    """
+    if text is None:
+        return None
+    pairs = [piece.partition("=") for piece in text.split(",")]
+    if not all(left.strip() and right.strip() for left, _, right in pairs):
+        raise UserError(f"--columns must look like input=question,output=answer; got '{text}'.")
+    return {left.strip(): right.strip() for left, _, right in pairs}
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a setting: "--choose-by" of "choose_by"."""
+    return f"--{name.replace('_', '-')}"
+
+
+def among(choices: Any) -> Callable[[str, Any], None]:
+    """Return the check that a setting is None or one of the values of a `Literal`."""
+    known = get_args(choices)
+    words = " or ".join(filter(None, (", ".join(known[:-1]), known[-1])))
+
+    def check(name: str, value: Any) -> None:
+        if value is not None and value not in known:
+            raise UserError(f"{flag_of(name)} must be {words}; got '{value}'.")
+
+    return check
+
+
+def at_least(least: int) -> Callable[[str, Any], None]:
+    """Return the check that a setting is not below `least`."""
+
+    def check(name: str, value: Any) -> None:
+        if value < least:
+            raise UserError(f"{flag_of(name)} must be {least} or more; got {value}.")
+
+    return check
+
+
+def readable(parse: Callable[[Any], object]) -> Callable[[str, Any], None]:
+    """Return the check that a setting can be read by `parse`, which says what is wrong with it."""
+
+    def check(name: str, value: Any) -> None:
+        parse(value)
+
+    return check
+
+
+def _setting(
+    default: Any,
+    help: str,
+    *,
+    type: Any = str,
+    check: Callable[[str, Any], None] | None = None,
+    repeats: bool = True,
+) -> Any:
+    """Return the field of a setting.
+
+    Args:
+        default: What holds where nothing is said.
+        help: Its line in `--help`.
+        type: What a flag and the file take; Python may be given an object instead.
+        check: Called with name and value; raises UserError.
+        repeats: Whether it belongs to the command that makes the run again.
+    """
+    return field(default=default, metadata={"help": help, "type": type, "check": check, "repeats": repeats})
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that a run of `kshot adapt` is told.
+
+    `kshot.adapt` describes the settings for users. A task or a model is a name, or the object that Python has already.
+    """
+
+    task: Task | str | Path
+    model: LanguageModel | str | None = _setting(None, "Hub id or folder, demo, gguf:FILE, tiny, scripted.")
+    recipes: str | Sequence[str] = _setting(
+        "all", "Names with settings; all (the default) are those that are cheap.", type=str | list[str]
+    )
+    shots: int | None = _setting(None, "Most demonstrations in a prompt (16, or all if fewer).", type=int)
+    seed: int = _setting(0, "For the order and every random choice (0).", type=int)
+    limit: int = _setting(300, "Most examples that are predicted (300).", type=int, check=at_least(1))
+    budget: str | None = _setting(
+        None, "What the run may take: 90s, 10m, 2h or 500k-tokens.", check=readable(parse_budget)
+    )
+    out: str | Path | None = _setting(None, "Run folder; the same one again resumes.", repeats=False)
+    columns: str | None = _setting(
+        None, "Column names of the file, as input=question,output=answer.", check=readable(parse_columns)
+    )
+    layout: str = _setting("auto", "plain; turns or block of the model's chat template; auto (the default).")
+    selector_model: LanguageModel | str | None = _setting(
+        None, "The model that selectors ask, if another than --model."
+    )
+    source: Task | str | Path | None = _setting(None, "Another task, whose gradients guide recipes that train.")
+    race: bool = _setting(True, "Drop recipes that fall clearly behind (the default).", type=bool)
+    choose_by: ChooseBy = _setting(
+        "metric", "metric (the default) or bits, as expected at the end.", check=among(ChooseBy)
+    )
+    prefer: Prefer | None = _setting(
+        None, "cheap-queries or cheap-fit, among those that are nearly as good.", check=among(Prefer)
+    )
+    track: str | None = _setting(None, "Also log the finished run to: mlflow.", repeats=False)
+    device: str | None = _setting(None, "cpu, cuda, …")
+    dtype: str = _setting("auto", "auto, float32, bfloat16 or float16.", check=among(Dtype))
+    revision: str | None = _setting(None, "Commit, branch or tag on the hub.")
+
+    def __post_init__(self):
+        if self.model is None:
+            raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
+        if not isinstance(self.recipes, str):
+            object.__setattr__(self, "recipes", ",".join(self.recipes))
+        for known in settings_of_a_run():
+            if check := known.metadata["check"]:
+                check(known.name, getattr(self, known.name))
+
+    @property
+    def recipe_names(self) -> str:
+        """The recipes as one text, however they were given."""
+        assert isinstance(self.recipes, str)
+        return self.recipes
+
+    @property
+    def placing(self) -> dict[str, Any]:
+        """How every model of the run is loaded: the arguments of `load_model` beside the name."""
+        return {"device": self.device, "dtype": self.dtype, "revision": self.revision}
+
+    @property
+    def repeat(self) -> str:
+        """How to make the run again: a command; a comment with the call where an object was given in Python."""
+        said = {f.name: getattr(self, f.name) for f in settings_of_a_run() if f.metadata["repeats"]}
+        given = {name: said[name] for name in said if said[name] != RunSettings.default(name)}
+        objects = [name for name, value in self._named() if not isinstance(value, str | Path)]
+        return self._call(given, objects) if objects else self._command(given)
+
+    @staticmethod
+    def default(name: str) -> Any:
+        """Return what holds for a setting where nothing is said."""
+        return getattr(RunSettings, name)
+
+    def _named(self) -> Iterator[tuple[str, Any]]:
+        """Iterate over what can be an object, where it is given."""
+        for name in ("task", "model", "selector_model", "source"):
+            if (value := getattr(self, name)) is not None:
+                yield name, value
+
+    def _command(self, given: Mapping[str, Any]) -> str:
+        words = ["kshot", "adapt", str(self.task)]
+        for name, value in given.items():
+            words += [f"--no-{name}"] if value is False else [flag_of(name), str(value)]
+        return shlex.join(words)
+
+    def _call(self, given: Mapping[str, Any], objects: Sequence[str]) -> str:
+        def written(name: str, value: Any) -> str:
+            if name in objects:
+                return name
+            return repr(parse_columns(value) if name == "columns" else str(value) if isinstance(value, Path) else value)
+
+        more = {name: value for name, value in given.items() if name != "model"}
+        arguments = [written("task", self.task), written("model", self.model)]
+        arguments += [f"{name}={written(name, value)}" for name, value in more.items()]
+        what = " and ".join(name.replace("_", " ") for name in objects)
+        return f"# Given in Python, not by name: {what}. Again: kshot.adapt({', '.join(arguments)})"
+
+
+def settings_of_a_run() -> list[Field[Any]]:
+    """Return the fields of `RunSettings` that are flags and keys of the file: all but the task."""
+    return [f for f in fields(RunSettings) if f.name != "task"]
