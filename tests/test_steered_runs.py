@@ -9,7 +9,7 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.bench import steered
+from kshot.bench import steered_queries
 from kshot.core.errors import UserError
 from kshot.core.progress import Silence
 from kshot.core.steering import Edit, Steering
@@ -176,17 +176,17 @@ def test_a_dry_run_counts_what_a_run_runs(folder, tmp_path):
     task, model = Task.load(folder), Engine(tiny_backbone())
     names = ("icv", SMALL, "function-vector:prompts=2,shots=2,heads=2", "icv:selector=random,k=2")
     for row, name in zip(plan(task, model, recipes=",".join(names), shots=2), names, strict=True):
-        before = model.work.tokens
-        make_learner(parse_recipe(name, shots=2), task, TaskModel.for_task(task, model), seed=0).predict(
+        asked = TaskModel.for_task(task, model)
+        make_learner(parse_recipe(name, shots=2), task, asked, seed=0).predict(
             make_stream(task, limit=300, seed=0).queries()
         )
-        assert row["forward_tokens"] == pytest.approx(model.work.tokens - before, rel=0.25)
+        assert row["forward_tokens"] == pytest.approx(asked.ledger.cost.tokens, rel=0.25)
     assert row["recipe"] == names[-1]
 
 
 @pytest.mark.slow
 def test_a_steered_query_costs_at_most_a_tenth_more():
-    found = steered.run("demo")
+    found = steered_queries.run("demo")
     assert max(found[f"{name}_ratio"] for name in ("icv", "function_vector", "soft_injection")) <= 1.1
     assert found["max_abs_diff_nats"] <= 1e-3
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from kshot.core.errors import UserError
+from kshot.core.ledger import Ledger
 from kshot.core.methods import LearningSelector
 from kshot.core.models import LanguageModel, TrainableModel
 from kshot.core.progress import Progress, Silence
@@ -121,7 +122,7 @@ class AdaptedModel:
                 recipe = race.winner
             learner = TunedLearner(recipe, asker, judge, seed, keep=keep, source=source)
             learner.learn(pool)
-            choice = {**choice, "forgetting": forgetting(asker.model, learner.model)}
+            choice = {**choice, "forgetting": forgetting(asker.model, learner.model, ledger=asker.ledger)}
             asker = replace(asker, model=learner.model)
         steering = None
         if recipe.steerer:
@@ -151,8 +152,8 @@ class AdaptedModel:
         return self.asker.model if self.asker else None
 
     def with_model(self, model: LanguageModel) -> "AdaptedModel":
-        """Return the same adapted model on another instance of its language model."""
-        asker = replace(self.asker, model=model) if self.asker else None
+        """Return the same adapted model on another instance of its language model, with a ledger of its own."""
+        asker = replace(self.asker, model=model, ledger=Ledger()) if self.asker else None
         how: Any = {"seed": self.seed, "choice": self.choice, "temperature": self.temperature, "bits": self.bits}
         return AdaptedModel(self.task, self.recipe, self.pool, asker, steering=self.steering, **how)
 

@@ -210,7 +210,7 @@ class Prediction:
         cut_off: The generated answer came to no end and was cut.
         tokens: Tokens that the language model ran for the answer, shared evenly by the predictions that were computed
             together; as if no other recipe had asked the same.
-        fit_tokens: Tokens it ran to learn before this prediction (selectors, training), as `Work` counts them.
+        fit_tokens: Tokens it ran to learn before this prediction (selectors, training), as `Cost` counts them.
     """
 
     example_id: str
@@ -226,20 +226,3 @@ class Prediction:
     cut_off: bool = False
     tokens: float = 0.0
     fit_tokens: float = 0.0
-
-
-@dataclass
-class Work:
-    """What a model was made to do: requests scored anew, taken from the store, and the time and tokens of both.
-
-    `seconds` and `tokens` count reused requests with what they took when they were scored, so that a resumed run
-    reports the cost of an undisturbed one. A token that is run forward and backward counts as three.
-    """
-
-    scored: int = 0
-    reused: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))

@@ -123,7 +123,9 @@ def _answers(asker: TaskModel, prompts: Sequence[Prompt], queries: Sequence[Exam
     if asker.task.kind == "classification":
         allowed = tuple(map(asker.composer.answer, asker.task.labels))
         requests = [GenerateRequest(p, asker.answer_tokens, allowed=allowed) for p in prompts]
-        return [g.text.strip() for g in asker.model.generate(requests, progress=asker.progress.advance)]
+        return [
+            g.text.strip() for g in asker.model.generate(requests, progress=asker.progress.advance, ledger=asker.ledger)
+        ]
     candidates = [asker.task.candidates(query) for query in queries]
     found = asker.score(prompts, candidates, progress=asker.progress.advance)
     answers = []

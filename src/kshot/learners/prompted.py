@@ -30,7 +30,7 @@ class _Asked:
     shown: tuple[Example, ...]
     n_dropped: int
     fit_seconds: float
-    fit_tokens: int
+    fit_tokens: float
 
 
 @dataclass
@@ -54,16 +54,14 @@ class PromptLearner:
         """Predict each query from its own past; all prompts go to the model at once, so that they share prefixes."""
         asked = [self._ask(query) for query in queries]
         tell = _up_to(len(asked), progress)
-        work = self.asker.model.work
-        before, n_tokens = work.seconds, work.tokens
-        scores = self._scores(asked, tell)
-        seconds = (work.seconds - before) / max(1, len(asked))
-        before = work.seconds
+        scoring, written = (replace(self.asker, ledger=self.asker.ledger.part()) for _ in range(2))
+        scores = self._scores(scoring, asked, tell)
+        seconds = scoring.ledger.cost.seconds / max(1, len(asked))
         writing = [i for i, a in enumerate(asked) if self.asker.task.is_open and a.query.wants_text]
-        generated = self.asker.generate([asked[i].prompt for i in writing], progress=tell)
+        generated = written.generate([asked[i].prompt for i in writing], progress=tell)
         texts = dict(zip(writing, generated, strict=True))
-        text_seconds = (work.seconds - before) / max(1, len(writing))
-        tokens = (work.tokens - n_tokens) / max(1, len(asked))
+        text_seconds = written.ledger.cost.seconds / max(1, len(writing))
+        tokens = (scoring.ledger.cost.tokens + written.ledger.cost.tokens) / max(1, len(asked))
         predictions = []
         for i, (a, row) in enumerate(zip(asked, scores, strict=True)):
             prediction = self._prediction(a, row)
@@ -93,22 +91,24 @@ class PromptLearner:
             dropped=asked.n_dropped,
         )
 
-    def _scores(self, asked: Sequence[_Asked], progress: Callable[[int], None] | None) -> list[FloatArray]:
+    def _scores(
+        self, asker: TaskModel, asked: Sequence[_Asked], progress: Callable[[int], None] | None
+    ) -> list[FloatArray]:
         """Return log-probabilities of each query's answers; contextual ones are divided by those without content."""
-        answers = [self.asker.answers(a.query.example) for a in asked]
+        answers = [asker.answers(a.query.example) for a in asked]
         prompts = [a.prompt for a in asked]
         known = [i for i, texts in enumerate(answers) if texts]  # of a new input in an open task nothing is scored
         if self.recipe.calibration != "contextual":
-            rows = self.asker.score([prompts[i] for i in known], [answers[i] for i in known], progress=progress)
+            rows = asker.score([prompts[i] for i in known], [answers[i] for i in known], progress=progress)
             scored = dict(zip(known, rows, strict=True))
             return [scored.get(i, np.zeros(0)) for i in range(len(asked))]
         # One call, so that a prompt and its versions without content share the demonstrations
         times = 1 + len(CONTENT_FREE)
         for a in asked:
             for empty in _without_content(a.query.example):
-                prompts.append(self.asker.composer.compose(self.asker.task, a.shown, empty))
+                prompts.append(asker.composer.compose(asker.task, a.shown, empty))
         repeated = [texts for texts in answers for _ in CONTENT_FREE]
-        rows = self.asker.score(prompts, [*answers, *repeated], progress=_shared_by(times, progress))
+        rows = asker.score(prompts, [*answers, *repeated], progress=_shared_by(times, progress))
         corrected = []
         for i, row in enumerate(rows[: len(asked)]):
             start = len(asked) + i * (times - 1)
@@ -117,38 +117,45 @@ class PromptLearner:
         return corrected
 
     def _ask(self, query: Query) -> _Asked:
-        began, n_tokens = time.perf_counter(), self.judge.model.work.tokens
-        chosen = self.demonstrations(query)
-        seconds, n_tokens = time.perf_counter() - began, self.judge.model.work.tokens - n_tokens
+        began, judge = time.perf_counter(), replace(self.judge, ledger=self.judge.ledger.part())
+        chosen = self.demonstrations(query, judge)
+        seconds, n_tokens = time.perf_counter() - began, judge.ledger.cost.tokens
         prompt, n_dropped = self.asker.prompt(chosen, query.example)
         if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
             n_dropped = max(n_dropped, *(self.asker.prompt(chosen, e)[1] for e in _without_content(query.example)))
             prompt = self.asker.composer.compose(self.asker.task, chosen[n_dropped:], query.example)
         return _Asked(query, prompt, chosen[n_dropped:], n_dropped, seconds, n_tokens)
 
-    def demonstrations(self, query: Query) -> tuple[Example, ...]:
-        """Return what is shown to a query, before anything is left out to fit the model."""
-        selector = self.recipe.selector
+    def demonstrations(self, query: Query, judge: TaskModel | None = None) -> tuple[Example, ...]:
+        """Return what is shown to a query, before anything is left out to fit the model.
+
+        Args:
+            query: The query.
+            judge: The learner's own with another ledger, for what choosing takes.
+        """
+        selector, judge = self.recipe.selector, judge or self.judge
         if selector is None or not query.past:
             return ()
         pool = query.past if selector.per_query else query.past[: refit_point(len(query.past))]
         if (pool := tuple(pool)) != self._pool:
-            self._selector = fitted(self._trained(selector, pool), pool, judge=self.judge, seed=self.seed)
+            self._selector = fitted(self._trained(selector, pool, judge), pool, judge=judge, seed=self.seed)
             self._pool, self._for_all = pool, None
         if selector.per_query:
             indices = chosen(self._selector, pool, self.recipe.k, query.example, seed=self.seed)
         else:
             indices = self._for_all = self._for_all or chosen(self._selector, pool, self.recipe.k, None, seed=self.seed)
-        return shown(self.recipe, [pool[i] for i in indices], query.example, seed=self.seed, bits=self.bits)
+        bits = ZeroShotBits(judge)
+        bits.known = self.bits.known
+        return shown(self.recipe, [pool[i] for i in indices], query.example, seed=self.seed, bits=bits)
 
-    def _trained(self, selector: Selector, pool: tuple[Example, ...]) -> Selector:
+    def _trained(self, selector: Selector, pool: tuple[Example, ...], judge: TaskModel) -> Selector:
         """Return a selector that learns, having learnt from the pool's first examples; others as they are."""
         if not isinstance(selector, LearningSelector) or selector.has_learnt:
             return selector
         lesson = pool[: refit_point(len(pool))]
         if self._learnt is None or lesson != self._lesson:
             rng = generator(self.seed, "learn", len(lesson))
-            self._learnt, self._lesson = selector.learnt(lesson, judge=self.judge, rng=rng), lesson
+            self._learnt, self._lesson = selector.learnt(lesson, judge=judge, rng=rng), lesson
         return self._learnt
 
 

@@ -80,11 +80,10 @@ class SteeredLearner:
         """Predict each query from its own past; those with the same steering are asked together."""
         predictions: list[Prediction] = []
         for n_known, group in groupby(queries, key=lambda query: refit_point(len(query.past))):
-            asked, work = list(group), self.asker.model.work
-            began, n_tokens = time.perf_counter(), work.tokens
-            subject = replace(self.asker, progress=self.judge.progress)
+            asked, began = list(group), time.perf_counter()
+            subject = replace(self.asker, progress=self.judge.progress, ledger=self.asker.ledger.part())
             steering = fitted_steering(self.recipe, asked[0].past[:n_known], subject, seed=self.seed)
-            seconds, n_tokens = time.perf_counter() - began, work.tokens - n_tokens
+            seconds, n_tokens = time.perf_counter() - began, subject.ledger.cost.tokens
             self._prompted.asker = self.asker.steered(steering) if steering else self.asker
             first, *others = self._prompted.predict(asked, progress=progress)
             first = replace(first, fit_seconds=first.fit_seconds + seconds, fit_tokens=first.fit_tokens + n_tokens)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
+from kshot.core.ledger import Cost
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
 from kshot.core.models import TrainableModel
 from kshot.core.schedule import refit_point
@@ -128,9 +129,8 @@ class TunedLearner:
         if known and "diverged" in known[0]:
             raise DivergedError(known[0]["diverged"])
         if known:
-            prediction, work = as_prediction(known[0]), self._asker.model.work
-            work.reused += 1
-            work.tokens += int(prediction.tokens + prediction.fit_tokens)
+            prediction = as_prediction(known[0])
+            self._asker.ledger.add(Cost(reused=1, tokens=int(prediction.tokens + prediction.fit_tokens)))
             self._n_past = len(query.past)
             return prediction
         try:
@@ -148,7 +148,7 @@ class TunedLearner:
         # By the log: what was learnt before an interruption counts as well
         n_tokens = sum(row["tokens"] for row in self.log if self._n_past < row["n"] <= len(query.past))
         n_tokens *= FORWARD_AND_BACKWARD
-        self._asker.model.work.tokens += n_tokens
+        self._asker.ledger.add(Cost(tokens=n_tokens))
         self._n_past = len(query.past)
         asker = replace(self._asker, model=self.model)
         self._prompted.asker = asker.steered(self._steering) if self._steering else asker

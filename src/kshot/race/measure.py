@@ -1,6 +1,5 @@
 """Measure recipes over one stream, a part at a time: predictions from the store or computed, and their sample rows."""
 
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from kshot.core.budget import Budget
 from kshot.core.duration import in_words
 from kshot.core.errors import StorageError, UserError
-from kshot.core.ledger import BudgetSpentError
+from kshot.core.ledger import BudgetSpentError, Cost, Ledger
 from kshot.core.lessons import DivergedError
 from kshot.core.progress import Aside, Progress
 from kshot.core.schedule import refit_point
@@ -38,7 +36,12 @@ from kshot.taskmodel.taskmodel import TaskModel
 
 @dataclass
 class Measuring:
-    """What all recipes of a run are measured with."""
+    """What all recipes of a run are measured with.
+
+    Attributes:
+        ledger: Of the run, with its budget; those of `asker` and `judge` are parts of it. Its reserve is what the last
+            fit of any recipe may take.
+    """
 
     task: Task
     asker: TaskModel
@@ -49,11 +52,7 @@ class Measuring:
     folder: Path
     seed: int
     progress: Progress
-    budget: Budget = Budget()
-    began: float = 0.0  # by `time.monotonic`
-    reserve: tuple[float, float] = (0.0, 0.0)  # seconds and tokens that the last fit of any recipe may take
-    is_over: bool = False  # the budget was spent
-    _stored_tokens: float = 0.0  # of predictions that were taken from the store
+    ledger: Ledger
 
     def enter(self, recipe: Recipe) -> Entrant:
         """Return a recipe before its first prediction, or with the reason why there will be none."""
@@ -196,14 +195,14 @@ class Measuring:
         self, entrant: Entrant, part: str, predict: Callable[[Callable[[int], None]], Sequence[Prediction]]
     ) -> Sequence[Prediction]:
         """Return predictions from the store if they are there; else make and store them, with what selectors note."""
-        model, recipe = self.asker.model, entrant.recipe
-        asked = (model.fingerprint, dict(self.asker.composer.record)) if recipe.needs else None
+        recipe = entrant.recipe
+        asked = (self.asker.model.fingerprint, dict(self.asker.composer.record)) if recipe.needs else None
         key = digest(__version__, recipe.fingerprint, asked, *self._shared, part)
         stored = self.store.get_predictions(key)
         if stored:
             predictions = [as_prediction(row) for row in stored]
-            self._stored_tokens += sum(p.tokens + p.fit_tokens for p in predictions)
-            model.work.reused += len(stored) if recipe.needs else 0
+            tokens = sum(p.tokens + p.fit_tokens for p in predictions)
+            self.ledger.add(Cost(reused=len(stored) if recipe.needs else 0, tokens=tokens))
             self.progress.advance(len(stored))
             entrant.notes += self.store.get_predictions(digest(key, "selections"))
             return predictions
@@ -230,18 +229,12 @@ class Measuring:
         entrant.settled = race.winner
         return predictions
 
-    @property
-    def spent(self) -> tuple[float, float]:
-        """Seconds, and tokens as `Work` counts them, so far."""
-        tokens = self.asker.model.work.tokens + (self.judge.model.work.tokens if self.judge else 0)
-        return time.monotonic() - self.began, tokens + self._stored_tokens
-
     def left(self) -> str:
         """Return what is left of the budget, in words; "" without one."""
-        seconds, tokens = self.spent
-        if self.budget.seconds < inf:
-            return in_words(max(0.0, self.budget.seconds - seconds))
-        return f"{max(0.0, self.budget.tokens - tokens):,.0f} tokens" if self.budget.tokens < inf else ""
+        seconds, tokens = self.ledger.left
+        if seconds < inf:
+            return in_words(max(0.0, seconds))
+        return f"{max(0.0, tokens):,.0f} tokens" if tokens < inf else ""
 
     def last_fit(self, entrant: Entrant) -> tuple[float, float]:
         """Return about how many seconds and tokens it would take from here to the fitted model."""
@@ -259,8 +252,4 @@ class Measuring:
 
     def _advance(self, n: int) -> None:
         self.progress.advance(n)
-        spent = self.spent
-        limits = self.budget.seconds - self.reserve[0], self.budget.tokens - self.reserve[1]
-        if any(value > limit for value, limit in zip(spent, limits, strict=True)):
-            self.is_over = True
-            raise BudgetSpentError
+        self.ledger.check()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, StepLog, TrainingText
 from kshot.core.methods import Composer
 from kshot.core.models import Activations, Capability, Gated, LanguageModel, SteerableModel
@@ -39,6 +40,7 @@ class TaskModel:
     Attributes:
         answer_tokens: The most tokens of a generated answer; open tasks keep room for so many.
         progress: Told of the work that selectors ask for.
+        ledger: What the model does for it is added to; `replace(model, ledger=model.ledger.part())` counts a part.
         gradient_store: Where gradients are kept.
         notes: Where selectors' notes go.
     """
@@ -48,6 +50,7 @@ class TaskModel:
     composer: Composer
     answer_tokens: int
     progress: Progress = field(default_factory=Silence)
+    ledger: Ledger = field(default_factory=Ledger, repr=False, compare=False)
     gradient_store: GradientStore = GradientStore()
     notes: Callable[[Mapping[str, Any]], None] | None = None
 
@@ -116,12 +119,13 @@ class TaskModel:
             ScoreRequest(prompt, tuple(map(self.composer.answer, texts)))
             for prompt, texts in zip(prompts, answers, strict=True)
         ]
-        return self.model.score(requests, progress=progress)
+        return self.model.score(requests, progress=progress, ledger=self.ledger)
 
     def generate(self, prompts: Sequence[Prompt], *, progress: Callable[[int], None] | None = None) -> list[Generation]:
         """Return a greedy answer to each prompt, up to the terminator."""
         stop = (self.composer.terminator,)
-        return self.model.generate([GenerateRequest(p, self.answer_tokens, stop) for p in prompts], progress=progress)
+        requests = [GenerateRequest(p, self.answer_tokens, stop) for p in prompts]
+        return self.model.generate(requests, progress=progress, ledger=self.ledger)
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         """Return the bits of each query's output behind its demonstrations, `[n_queries]`.
@@ -130,7 +134,7 @@ class TaskModel:
         """
         requests = self._requests(shown, queries)
         self.progress.begin("asking for the selector", len(requests))
-        scores = self.model.score(requests, progress=self.progress.advance)
+        scores = self.model.score(requests, progress=self.progress.advance, ledger=self.ledger)
         return np.array([self._bits(query, row) for query, row in zip(queries, scores, strict=True)])
 
     def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
@@ -169,7 +173,8 @@ class TaskModel:
             )
         texts = [self.training_text(Lesson((), example)) for example in examples]
         self.progress.begin("gradients", how.n_runs(len(texts)))
-        return self.model.gradients(texts, how, seed=seed, store=self.gradient_store, progress=self.progress.advance)
+        also: Any = {"store": self.gradient_store, "progress": self.progress.advance, "ledger": self.ledger}
+        return self.model.gradients(texts, how, seed=seed, **also)
 
     @property
     def _steerable(self) -> SteerableModel:
@@ -195,7 +200,7 @@ class TaskModel:
         """Return the activations at the last token of each bare text, `[n_texts, n_layers, …]`."""
         self.progress.begin("reading activations", len(texts))
         prompts = [Prompt((Segment("query", text),)) for text in texts]
-        return self.activations.read(prompts, site, progress=self.progress.advance)
+        return self.activations.read(prompts, site, progress=self.progress.advance, ledger=self.ledger)
 
     def prompts_at_end(
         self, shown: Sequence[Sequence[Example]], queries: Sequence[Example], site: str
@@ -203,7 +208,7 @@ class TaskModel:
         """Return the activations where each query's answer begins, `[n_queries, n_layers, …]`."""
         self.progress.begin("reading activations", len(queries))
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
-        return self.activations.read(prompts, site, progress=self.progress.advance)
+        return self.activations.read(prompts, site, progress=self.progress.advance, ledger=self.ledger)
 
     def bits_under(
         self, steerings: Sequence[Steering], queries: Sequence[Example], shown: Sequence[Sequence[Example]] = ()
@@ -211,7 +216,8 @@ class TaskModel:
         """Return the bits of each query's output under each steering, `[n_steerings, n_queries]`."""
         requests = self._requests(shown or [()] * len(queries), queries)
         self.progress.begin("trying steerings", len(requests))
-        scores = self.activations.score_under(requests, steerings, progress=self.progress.advance)
+        also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
+        scores = self.activations.score_under(requests, steerings, **also)
         by_query = [[self._bits(q, row) for row in rows] for q, rows in zip(queries, scores, strict=True)]
         return np.array(by_query).T
 
@@ -220,7 +226,7 @@ class TaskModel:
         texts = [self.training_text(Lesson((), example, learnt="last")) for example in examples]
         self.progress.advance(0)
         answers = [tuple(map(self.composer.answer, self.answers(e))) for e in examples] if loss == "choice" else ()
-        return gated.learn(texts, first_token=loss != "all", among=answers)
+        return gated.learn(texts, first_token=loss != "all", among=answers, ledger=self.ledger)
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Hand over what a selector wants to be known; implements `kshot.core.methods.Judge`."""

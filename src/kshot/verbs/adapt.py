@@ -5,7 +5,6 @@ The only place that knows all the rooms.
 
 import re
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +14,12 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError
 from kshot.core.gradient_settings import GradientStore
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.methods import LearningSelector
 from kshot.core.models import LanguageModel
 from kshot.core.progress import Aside, Progress, Silence
 from kshot.core.seeding import digest
-from kshot.core.types import Task, Work
+from kshot.core.types import Task
 from kshot.engine.load_model import load_model
 from kshot.learners.trained import Source
 from kshot.prompts.chat import Chat
@@ -55,7 +55,7 @@ class Run:
     leaderboard: tuple[dict[str, Any], ...]
     chosen: str
     best: AdaptedModel
-    work: Work
+    work: Cost
     in_words: str
 
     def to_json(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def adapt(
         UserError: Anything wrong with the input, before any work starts.
         StorageError: The run folder could not be written, or a tracker failed; what was committed is kept.
     """
-    began, limits = time.monotonic(), parse_budget(budget)
+    ledger = Ledger(parse_budget(budget))
     check_choice(choose_by, prefer)
     progress = progress or Silence()
     if not isinstance(task, Task):
@@ -153,10 +153,11 @@ def adapt(
     store = SqliteStore(folder / "store.sqlite")
     try:
         kept = GradientStore(folder / "gradients")
-        asker = replace(asker, model=language_model.with_store(store), gradient_store=kept)
-        judge = replace(judge, model=judge.model.with_store(store), gradient_store=kept) if judge else None
+        shared: Any = {"gradient_store": kept, "ledger": ledger.part()}
+        asker = replace(asker, model=language_model.with_store(store), **shared)
+        judge = replace(judge, model=judge.model.with_store(store), **shared) if judge else None
         _say(progress, task, asker, stream, chosen_recipes)
-        measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, limits, began)
+        measuring = Measuring(task, asker, judge, aligned, stream, store, folder, seed, progress, ledger)
         named = ",".join(recipe.name for recipe in chosen_recipes)
         repeat = _command(
             task.name, model=language_model.name, recipes=named, shots=shots, seed=seed, limit=limit, layout=layout,
@@ -185,9 +186,6 @@ def adapt(
         )
         if best.model:  # the store is closed below
             best = best.with_model(best.model.with_store(None) if chosen.tuner else language_model)
-        work = asker.model.work
-        if judge:
-            work = work + judge.model.work
     finally:
         store.close()
     best.save(folder / "best")
@@ -201,7 +199,7 @@ def adapt(
                 f"The run is finished in {folder}, but a tracker could not log it: {type(error).__name__}: {error}. "
                 "The same command logs it again and computes nothing."
             ) from error
-    return Run(folder, tuple(board), winner.recipe.name, best, work, choosing["in_words"])
+    return Run(folder, tuple(board), winner.recipe.name, best, ledger.cost, choosing["in_words"])
 
 
 def _say(progress: Progress, task: Task, asker: TaskModel, stream: Stream, recipes: Sequence[Recipe]) -> None:

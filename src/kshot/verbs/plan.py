@@ -4,6 +4,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
+from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.types import Task
 from kshot.engine.counting import Counting
@@ -44,17 +45,23 @@ def plan(
     rows = []
     for recipe in chosen_recipes:
         counting, judging = Counting(model), Counting(selector_model) if selector_model else None
+        ledger = Ledger()
         can_run = recipe.suits(task) and not lacking(recipe, task, asker, judge_asker)
         if can_run and recipe.needs and not recipe.missing_package:
-            judge = TaskModel.for_task(task, judging) if judging else None
+            judge = replace(TaskModel.for_task(task, judging), ledger=ledger) if judging else None
             aligned = Source(TaskModel.for_task(source, counting, layout), source.train) if source else None
-            learner = make_learner(recipe, task, replace(asker, model=counting), seed=seed, judge=judge, source=aligned)
+            asked = replace(asker, model=counting, ledger=ledger)
+            learner = make_learner(recipe, task, asked, seed=seed, judge=judge, source=aligned)
             for start, stop in slices(len(stream.examples)):
                 learner.predict(stream.queries()[start:stop])
-        tokens = counting.work.tokens + (judging.work.tokens if judging else 0)
         n = len(stream.examples) if can_run else 0
         rows.append(
-            {"recipe": recipe.name, "predictions": n, "forward_tokens": tokens, "training_steps": counting.steps}
+            {
+                "recipe": recipe.name,
+                "predictions": n,
+                "forward_tokens": ledger.cost.tokens,
+                "training_steps": counting.steps,
+            }
         )
     if any(row["forward_tokens"] for row in rows):
         shots = max(recipe.k for recipe in chosen_recipes)
