@@ -103,9 +103,9 @@ def test_scores_equal_a_plain_pass_a_token_on_average():
     assert [row.query for row in found] == [row.query for row in rows]
     for row in found:
         for document, score in zip(row.documents, row.scores, strict=True):
-            prompt = asker.composer.compose(t, [document.example], row.query.example)
+            prompt = asker.compose([document.example], row.query.example)
             ids = list(model.encode(prompt).ids)
-            answer = model.backbone.tokenise(asker.composer.answer(row.query.example.output))
+            answer = model.backbone.tokenise(asker.layout.answer(row.query.example.output))
             with torch.inference_mode():
                 logits = model.backbone.model(input_ids=torch.tensor([[*ids, *answer]])).logits[0].log_softmax(-1)
             expected = np.mean([float(logits[len(ids) - 1 + i, token]) for i, token in enumerate(answer)])

@@ -382,7 +382,7 @@ def test_gates_are_all_that_is_trained(architecture):
 def _mean_loss(subject: TaskModel, steering: Steering) -> np.ndarray:
     """The mean loss over all tokens of four answers, by scoring."""
     examples = subject.task.train[:4]
-    answers = [subject.composer.answer(e.output) for e in examples]
+    answers = [subject.layout.answer(e.output) for e in examples]
     asked = [ScoreRequest(subject.prompt((), e)[0], (a,)) for e, a in zip(examples, answers, strict=True)]
     scores = subject.model.steered(steering).score(asked)
     return -np.array(sum(s[0] for s in scores)) / sum(subject.model.count_tokens(a) for a in answers)

@@ -14,7 +14,7 @@ from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
 from kshot.core.version import __version__
 from kshot.engine.load_model import load_model
-from kshot.prompts.chat import composer_for
+from kshot.prompts.layout import layout_for
 from kshot.recipes.recipe import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -86,8 +86,8 @@ def load(folder: str | Path, *, model: LanguageModel | None = None) -> AdaptedMo
             )
         prompt = dict(about["prompt"])
         answer_tokens = prompt.pop("answer_tokens")
-        asker = TaskModel(task, model, composer_for(model, prompt["layout"]), answer_tokens)
-        if dict(asker.composer.record) != prompt:
+        asker = TaskModel(task, model, layout_for(model, prompt["layout"]), answer_tokens)
+        if dict(asker.layout.record) != prompt:
             raise UserError(
                 f"{folder} was adapted with another chat template than '{model.name}' has now; adapt again."
             )

@@ -299,7 +299,7 @@ class AdaptedModel:
             }
         prompt = None
         if self.asker is not None:
-            prompt = {**self.asker.composer.record, "answer_tokens": self.asker.answer_tokens}
+            prompt = {**self.asker.layout.record, "answer_tokens": self.asker.answer_tokens}
         about = {
             "format": FORMAT,
             "kshot": __version__,

@@ -1,4 +1,4 @@
-"""The protocols between the rooms: what language models, selectors, composers, baselines and learners must offer."""
+"""The protocols between the rooms: what language models, selectors, baselines and learners must offer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,32 +17,9 @@ from kshot.core.types import (
     Example,
     FloatArray,
     Prediction,
-    Prompt,
     Query,
     Task,
 )
-
-
-class Composer(Protocol):
-    """Turns instruction, demonstrations and query into a prompt."""
-
-    @property
-    def record(self) -> Mapping[str, str]:
-        """What it is, for the record: equal records compose equal prompts."""
-        ...
-
-    @property
-    def terminator(self) -> str:
-        """The text that ends an answer."""
-        ...
-
-    def compose(self, task: Task, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        """Return the prompt with all demonstrations in the order given, the last one next to the query."""
-        ...
-
-    def answer(self, text: str) -> str:
-        """Return the continuation that stands for the answer `text`, with the terminator."""
-        ...
 
 
 class Judge(Protocol):

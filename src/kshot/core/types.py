@@ -15,7 +15,23 @@ from kshot.core.seeding import digest
 FloatArray = NDArray[np.float64]
 Kind = Literal["classification", "multiple_choice", "generation", "qa", "math", "parsing"]
 KINDS: tuple[Kind, ...] = ("classification", "multiple_choice", "generation", "qa", "math", "parsing")
-Role = Literal["instruction", "context", "demonstration", "query", "answer"]
+Role = Literal["instruction", "note", "context", "demonstration", "query", "reason", "answer"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: an example without its output, all that methods and models see of a query."""
+
+    input: str
+    id: str
+    context: str | None = None
+    choices: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def text(self) -> str:
+        """The input, then the context: an encoder that cuts long texts keeps the input."""
+        return f"{self.input}\n{self.context}" if self.context else self.input
 
 
 @dataclass(frozen=True)
@@ -32,9 +48,14 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
+    def question(self) -> Question:
+        """What is asked."""
+        return Question(self.input, self.id, self.context, self.choices, self.meta)
+
+    @property
     def text(self) -> str:
-        """The input, then the context: an encoder that cuts long texts keeps the input."""
-        return f"{self.input}\n{self.context}" if self.context else self.input
+        """The text of the question."""
+        return self.question.text
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -78,13 +99,13 @@ class Task:
         """Whether the answer is a text that has to be generated, instead of one of a row's candidates."""
         return self.kind not in ("classification", "multiple_choice")
 
-    def candidates(self, example: Example) -> tuple[str, ...]:
-        """Return the answers that `example` can have: labels, or the row's letters or choices; none if open."""
+    def candidates(self, question: Question | Example) -> tuple[str, ...]:
+        """Return the answers that a question can have: labels, or the row's letters or choices; none if open."""
         if self.kind != "multiple_choice":
             return self.labels
         if self.choices_in_input:
-            return tuple(f"({chr(ord('A') + i)})" for i in range(len(example.choices)))
-        return example.choices
+            return tuple(f"({chr(ord('A') + i)})" for i in range(len(question.choices)))
+        return question.choices
 
     @cached_property
     def fingerprint(self) -> str:

@@ -106,7 +106,7 @@ class PromptLearner:
         times = 1 + len(CONTENT_FREE)
         for a in asked:
             for empty in _without_content(a.query.example):
-                prompts.append(asker.composer.compose(asker.task, a.shown, empty))
+                prompts.append(asker.compose(a.shown, empty))
         repeated = [texts for texts in answers for _ in CONTENT_FREE]
         rows = asker.score(prompts, [*answers, *repeated], progress=_shared_by(times, progress))
         corrected = []
@@ -123,7 +123,7 @@ class PromptLearner:
         prompt, n_dropped = self.asker.prompt(chosen, query.example)
         if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
             n_dropped = max(n_dropped, *(self.asker.prompt(chosen, e)[1] for e in _without_content(query.example)))
-            prompt = self.asker.composer.compose(self.asker.task, chosen[n_dropped:], query.example)
+            prompt = self.asker.compose(chosen[n_dropped:], query.example)
         return _Asked(query, prompt, chosen[n_dropped:], n_dropped, seconds, n_tokens)
 
     def demonstrations(self, query: Query, judge: TaskModel | None = None) -> tuple[Example, ...]:

@@ -45,7 +45,7 @@ class Source:
     @property
     def fingerprint(self) -> str:
         """Identifies the task and the wording."""
-        return digest(self.asker.task.fingerprint, dict(self.asker.composer.record))
+        return digest(self.asker.task.fingerprint, dict(self.asker.layout.record))
 
 
 class TunedLearner:

@@ -178,7 +178,7 @@ class Measuring:
     @property
     def keep(self) -> Keep:
         """Where training survives an interruption."""
-        asked = self.asker.model.fingerprint, dict(self.asker.composer.record)
+        asked = self.asker.model.fingerprint, dict(self.asker.layout.record)
         return Keep(self.store, self.folder / "training", digest(__version__, asked, *self._shared))
 
     def _prompted(self, entrant: Entrant, start: int, stop: int) -> Sequence[Prediction]:
@@ -196,7 +196,7 @@ class Measuring:
     ) -> Sequence[Prediction]:
         """Return predictions from the store if they are there; else make and store them, with what selectors note."""
         recipe = entrant.recipe
-        asked = (self.asker.model.fingerprint, dict(self.asker.composer.record)) if recipe.needs else None
+        asked = (self.asker.model.fingerprint, dict(self.asker.layout.record)) if recipe.needs else None
         key = digest(__version__, recipe.fingerprint, asked, *self._shared, part)
         stored = self.store.get_predictions(key)
         if stored:

@@ -43,7 +43,7 @@ class PromptBook:
         before = self._last.get(recipe, [])
         for sample in samples[len(rows) :]:
             shown = [self._by_id[i] for i in sample["demonstrations"]]
-            prompt = self.asker.composer.compose(self.asker.task, shown, self._by_id[sample["example_id"]])
+            prompt = self.asker.compose(shown, self._by_id[sample["example_id"]])
             ids = [self.segments.setdefault((s.role, s.text), len(self.segments)) for s in prompt.segments]
             same = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), None)
             same = min(len(ids), len(before)) if same is None else same

@@ -27,7 +27,7 @@ def tokens_per_second(asker: TaskModel, examples: Sequence[Example], shots: int,
         order = generator(0, "speed", i).permutation(len(examples))
         shown, asked = [examples[j] for j in order[1 : 1 + shots]], examples[order[0]]
         requests = [(asker.prompt(shown, asked)[0], asker.answers(asked))]
-        tokens += model.forward_tokens([ScoreRequest(p, tuple(map(asker.composer.answer, a))) for p, a in requests])
+        tokens += model.forward_tokens([ScoreRequest(p, tuple(map(asker.layout.answer, a))) for p, a in requests])
         asker.score(*zip(*requests, strict=True))
         took = time.perf_counter() - began
         if took >= seconds:

@@ -22,7 +22,6 @@ from kshot.core.seeding import digest
 from kshot.core.types import Task
 from kshot.engine.load_model import load_model
 from kshot.learners.trained import Source
-from kshot.prompts.chat import Chat
 from kshot.race.measure import Measuring
 from kshot.race.race import Race
 from kshot.race.ranking import ChooseBy, Prefer
@@ -142,7 +141,7 @@ def adapt(
     identity = {
         "task": task.fingerprint,
         "model": language_model.fingerprint,
-        "prompt": dict(asker.composer.record),
+        "prompt": dict(asker.layout.record),
         "selector_model": judge_model.fingerprint if judge_model else None,
         "source": source.fingerprint if source else None,
         "seed": seed,
@@ -204,10 +203,8 @@ def adapt(
 
 def _say(progress: Progress, task: Task, asker: TaskModel, stream: Stream, recipes: Sequence[Recipe]) -> None:
     """Tell what a user should know before the run."""
-    said = [*task.notes, asker.model.remark]
-    if isinstance(asker.composer, Chat):
-        said.append(f"prompts are in the model's chat template (--layout {asker.composer.record['layout']})")
-        said.append(asker.composer.remark(task))
+    script = asker.composer.compose(task, (), stream.examples[0].question)
+    said = [*task.notes, asker.model.remark, *asker.layout.remarks(script)]
     if stream.removed:
         first = ", ".join(stream.removed[:5])
         said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")

@@ -91,4 +91,4 @@ def check_model(
         for example in stream.examples:
             asker.prompt((example,), example)
         for example in stream.rest:  # these are only shown, and left out where they do not fit
-            asker.composer.compose(task, (example,), example)
+            asker.compose((example,), example)
