@@ -54,6 +54,12 @@ class Script:
             raise UserError(
                 f"A script must end with a question, a reason or an answer; it ends with {last}. Change the composer."
             )
+        for turn in self.turns:
+            if all(piece.role != "question" for piece in turn):
+                text = turn[-1].text
+                raise UserError(
+                    f"Each answer of a script must follow a question; '{text}' follows none. Change the composer."
+                )
 
     @property
     def opening(self) -> tuple[Piece, ...]:
