@@ -11,7 +11,7 @@ time is given per query. Both are warmed up once; loading the model is not timed
 
 lm-eval wants python-dateutil below 3 (through typepy): installed into an environment that has 4, it takes it back.
 
-**The same ids.** Both sides get the same text: a prompt laid out by kshot's `Template`, and for scoring a continuation
+**The same ids.** Both sides get the same text: a prompt in kshot's plain layout, and for scoring a continuation
 " label\n\n". They tokenise it differently: kshot each segment on its own, behind the first token (BOS); lm-eval
 context + continuation as one string, of which it cuts off as many ids as the context alone has (`_encode_pair`), and it
 moves spaces at the end of a context to the continuation, of which there are none here, as a prompt ends in "Label:" or
@@ -36,11 +36,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from kshot.core.script import UsualWording
 from kshot.core.seeding import generator
-from kshot.core.types import Example, GenerateRequest, ScoreRequest, Task
+from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Task
 from kshot.engine.language_model import Engine
 from kshot.models.white_box import load_white_box
-from kshot.prompts.plain import Template
+from kshot.prompts.plain import Plain
 
 try:
     from lm_eval.api.instance import Instance
@@ -49,7 +50,7 @@ except ImportError as error:
     sys.exit(f"lm-eval 0.4.13 must be installed beside kshot ({error}): pip install 'kshot[bench]'")
 
 BATCH, ANSWER_TOKENS, SEED = 8, 16, 0
-TEMPLATE = Template()
+LAYOUT, WORDING = Plain(), UsualWording()
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,10 @@ COMPARISONS = {
     "multiple_choice": Comparison("qa/arc_easy", 8),
     "generation": Comparison("functions/country_capital", 16),
 }
+
+
+def _prompt(task: Task, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    return LAYOUT.write(WORDING.compose(task, demonstrations, query.question))
 
 
 def main() -> None:
@@ -131,7 +136,10 @@ def compare_scores(
 ) -> dict[str, float]:
     """Score all candidates of the queries on both sides, those of `common` by lm-eval."""
     requests = [
-        ScoreRequest(TEMPLATE.compose(task, demonstrations, q), tuple(map(TEMPLATE.answer, task.candidates(q))))
+        ScoreRequest(
+            _prompt(task, demonstrations, q),
+            tuple(map(LAYOUT.answer, task.candidates(q))),
+        )
         for q in queries
     ]
     same = [[same_ids(engine, harness, r.prompt, answer) for answer in r.continuations] for r in requests]
@@ -167,8 +175,8 @@ def compare_texts(
     common: Sequence[int],
 ) -> dict[str, float]:
     """Write greedy answers to the queries on both sides, to those of `common` by lm-eval."""
-    stop = TEMPLATE.terminator
-    requests = [GenerateRequest(TEMPLATE.compose(task, demonstrations, q), ANSWER_TOKENS, (stop,)) for q in queries]
+    stop = LAYOUT.terminator
+    requests = [GenerateRequest(_prompt(task, demonstrations, q), ANSWER_TOKENS, (stop,)) for q in queries]
     same = [same_ids(engine, harness, r.prompt) for r in requests]
     say(f"  {sum(same)} of {len(same)} prompts have the same ids on both sides")
 

@@ -176,13 +176,13 @@ class _Measured:
         """Predict a part of the stream from all of the rest of it."""
         start, stop = part
         examples = self.stream.examples
-        before = self.asker.model.work.tokens
+        counted = replace(self.asker, ledger=self.asker.ledger.part())
         fitted = AdaptedModel.fit(
-            self.asker, self.recipe, examples[:start] + examples[stop:], seed=self.unit.seed, choice={}
+            counted, self.recipe, examples[:start] + examples[stop:], seed=self.unit.seed, choice={}
         )
         queries = [Query(e, fitted.pool) for e in examples[start:stop]]
         predictions = fitted._learner.predict(queries)
-        tokens = (self.asker.model.work.tokens - before) / len(queries)
+        tokens = counted.ledger.cost.tokens / len(queries)
         return [replace(p, tokens=tokens, fit_tokens=0.0) for p in predictions]
 
     def _fold_row(self, part: tuple[int, int], predictions: Sequence[Prediction]) -> dict[str, Any]:

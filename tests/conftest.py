@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from typer.testing import CliRunner
 
 import kshot
 from kshot.cli.main import app
+from kshot.core.script import UsualWording
+from kshot.core.types import Example, Prompt, Task
+from kshot.prompts.plain import Plain
 from kshot.race.speed import tokens_per_second
 
 assert tokens_per_second.__kwdefaults__
@@ -44,6 +48,11 @@ class Outcome(NamedTuple):
         assert self.out.count("\n") == 1
         assert self.out.endswith("\n")
         return json.loads(self.out)
+
+
+def plain_prompt(task: Task, shown: Sequence[Example], query: Example) -> Prompt:
+    """Return the prompt for a base model, in the usual words."""
+    return Plain().write(UsualWording().compose(task, shown, query.question))
 
 
 def labelled_rows(n: int, start: int = 0) -> list[dict[str, str]]:

@@ -12,13 +12,15 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from kshot.core.errors import UserError
-from kshot.core.types import Example, GenerateRequest, ScoreRequest, Task
+from kshot.core.script import UsualWording
+from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Task
 from kshot.engine.language_model import Engine
 from kshot.models.hf import Backbone
 from kshot.models.tiny import tiny_backbone
-from kshot.prompts.chat import Chat, composer_for
+from kshot.prompts.chat import Chat
 from kshot.prompts.fitting import prompt_tokens
-from kshot.prompts.plain import Template
+from kshot.prompts.layout import layout_for
+from kshot.prompts.plain import Plain
 from kshot.taskmodel.taskmodel import TaskModel
 
 # Templates in the shape of the originals
@@ -190,10 +192,14 @@ def qwen() -> tuple[Engine, PreTrainedTokenizerFast]:
     return chat_engine(tokenizer), tokenizer
 
 
+def say(layout: Any, task: Task, shown: Any, query: Example) -> Prompt:
+    return layout.write(UsualWording().compose(task, shown, query.question))
+
+
 def expected_messages(task: Task, demos: Any, query: Example, *, system: bool, block: bool) -> list[dict[str, str]]:
     """What DESIGN says, written once more: turns with their contexts, or the plain layout as one user message."""
     if block:
-        return [{"role": "user", "content": Template().compose(task, demos, query).text}]
+        return [{"role": "user", "content": say(Plain(), task, demos, query).text}]
     messages = []
     for example in (*demos, query):
         context = f"{example.context.strip()}\n\n" if example.context else ""
@@ -219,9 +225,9 @@ def template_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_token_ids_are_those_of_the_template(shape, layout, task, n):
     name, engine, tokenizer = shape
-    composer = composer_for(engine, layout)
+    chat = layout_for(engine, layout)
     for query in (QUERY, IN_CONTEXT):
-        prompt = composer.compose(task, DEMOS[:n], query)
+        prompt = say(chat, task, DEMOS[:n], query)
         messages = expected_messages(
             task, DEMOS[:n], query, system=SHAPES[name][4] == "system", block=layout == "block"
         )
@@ -241,26 +247,26 @@ def test_token_ids_are_those_of_the_template(shape, layout, task, n):
 @pytest.mark.parametrize("layout", ["turns", "block"])
 def test_answer_spans_are_exact(shape, layout):
     name, engine, tokenizer = shape
-    composer = composer_for(engine, layout)
-    encoded = engine.encode(composer.compose(TASK, DEMOS, QUERY))
+    chat = layout_for(engine, layout)
+    encoded = engine.encode(say(chat, TASK, DEMOS, QUERY))
     shown = [tokenizer.decode(list(encoded.ids[a:b])) for a, b in encoded.answer_spans]
     if layout == "block":
         assert shown == []  # one user message, one segment
         return
     end = SHAPES[name][2]
     assert [text.strip() for text in shown] == [f"{e.output.strip()}{end}" for e in DEMOS]
-    assert shown == [composer.answer(e.output) for e in DEMOS]
+    assert shown == [chat.answer(e.output) for e in DEMOS]
 
 
 def test_an_answer_follows_the_prompt_as_it_does_in_a_demonstration(shape):
     """Prompt and scored answer are the beginning of the conversation that shows this answer."""
     name, engine, tokenizer = shape
-    composer = composer_for(engine, "turns")
+    chat = layout_for(engine, "turns")
     if name == "qwen3":  # its template writes (empty) thoughts before the last answer only
-        assert composer.compose(TASK, DEMOS, QUERY).text.endswith("</think>\n\n")
-        assert composer.answer("tech") == "tech<|im_end|>"
+        assert say(chat, TASK, DEMOS, QUERY).text.endswith("</think>\n\n")
+        assert chat.answer("tech") == "tech<|im_end|>"
         return
-    ids = [*engine.encode(composer.compose(TASK, DEMOS, QUERY)).ids, *engine.backbone.tokenise(composer.answer("tech"))]
+    ids = [*engine.encode(say(chat, TASK, DEMOS, QUERY)).ids, *engine.backbone.tokenise(chat.answer("tech"))]
     done = Example(QUERY.input, "tech", "q")
     messages = expected_messages(TASK, (*DEMOS, done), QUERY, system=SHAPES[name][4] == "system", block=False)
     assert ids == template_ids(tokenizer, messages)[: len(ids)]
@@ -269,15 +275,15 @@ def test_an_answer_follows_the_prompt_as_it_does_in_a_demonstration(shape):
 def test_the_terminator_ends_an_answer(shape):
     name, engine, tokenizer = shape
     for layout in ("turns", "block"):
-        composer = composer_for(engine, layout)
-        assert composer.terminator == SHAPES[name][2]
-        assert composer.answer(" tech\n").strip() == f"tech{SHAPES[name][2]}"
-        assert engine.backbone.tokenise(composer.answer("tech"))[-1] == tokenizer.eos_token_id
+        chat = layout_for(engine, layout)
+        assert chat.terminator == SHAPES[name][2]
+        assert chat.answer(" tech\n").strip() == f"tech{SHAPES[name][2]}"
+        assert engine.backbone.tokenise(chat.answer("tech"))[-1] == tokenizer.eos_token_id
 
 
 def test_qwen3_does_not_think():
     engine = chat_engine(chat_tokenizer(*SHAPES["qwen3"][:4]))
-    text = composer_for(engine, "turns").compose(BARE, DEMOS[:1], QUERY).text
+    text = say(layout_for(engine, "turns"), BARE, DEMOS[:1], QUERY).text
     assert text == (
         "<|im_start|>user\nthe new chip<|im_end|>\n<|im_start|>assistant\ntech<|im_end|>\n"
         "<|im_start|>user\nCup final tonight<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -285,7 +291,7 @@ def test_qwen3_does_not_think():
 
 
 def test_a_conversation_byte_for_byte(qwen):
-    prompt = composer_for(qwen[0], "turns").compose(TASK, DEMOS[:2], IN_CONTEXT)
+    prompt = say(layout_for(qwen[0], "turns"), TASK, DEMOS[:2], IN_CONTEXT)
     assert [(s.role, s.text) for s in prompt.segments] == [
         (
             "demonstration",
@@ -307,7 +313,7 @@ def test_a_conversation_byte_for_byte(qwen):
 
 
 def test_a_block_byte_for_byte(qwen):
-    prompt = composer_for(qwen[0], "block").compose(TASK, DEMOS[:1], QUERY)
+    prompt = say(layout_for(qwen[0], "block"), TASK, DEMOS[:1], QUERY)
     assert prompt.text == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nSay the topic.\n\n"
         "Text: the new chip\nLabel: tech\n\nText: Cup final tonight\nLabel:<|im_end|>\n<|im_start|>assistant\n"
@@ -317,18 +323,25 @@ def test_a_block_byte_for_byte(qwen):
 # The instruction's place
 
 
+def remarks_of(layout: Any, task: Task) -> list[str]:
+    return layout.remarks(UsualWording().compose(task, (), QUERY.question))
+
+
 def test_where_no_system_turn_is_taken_the_instruction_opens_the_first_user_turn(shape):
     name, engine, _ = shape
-    composer = composer_for(engine, "turns")
-    remark = composer.remark(TASK)
+    chat = layout_for(engine, "turns")
+    first, *remarks = remarks_of(chat, TASK)
+    assert first == "prompts are in the model's chat template (--layout turns)"
     if SHAPES[name][4] == "system":
-        assert remark is None
+        assert remarks == []
     else:
+        (remark,) = remarks
         assert "the chat template of 'chatty' takes no system turn: the instruction opens the first user" in remark
-        prompt = composer.compose(TASK, DEMOS[:1], QUERY)
+        prompt = say(chat, TASK, DEMOS[:1], QUERY)
         assert prompt.text.count("Say the topic.\n\nthe new chip") == 1
-    assert composer.remark(BARE) is None
-    assert composer_for(engine, "block").remark(TASK) is None
+    assert remarks_of(chat, BARE) == [first]
+    assert len(remarks_of(layout_for(engine, "block"), TASK)) == 1
+    assert remarks_of(layout_for(engine, "plain"), TASK) == []
 
 
 # What is refused
@@ -358,47 +371,47 @@ def test_templates_that_write_something_else_are_refused(what, layout):
         "closes nothing": "does not close an answer",
     }.get(what, "it leaves out, repeats or moves what is said")
     with pytest.raises(UserError) as refused:
-        composer_for(engine, layout).compose(TASK, DEMOS, QUERY)
+        say(layout_for(engine, layout), TASK, DEMOS, QUERY)
     text = str(refused.value)
     assert text.startswith("The chat template of 'chatty' must write turns one after the other, each answer as given;")
     assert reason in text
     assert text.endswith("Use --layout plain.")
 
 
-def refusal(composer: Chat, task: Task, demos: Any, query: Example) -> str:
+def refusal(chat: Any, task: Task, demos: Any, query: Example) -> str:
     with pytest.raises(UserError) as refused:
-        composer.compose(task, demos, query)
+        say(chat, task, demos, query)
     return str(refused.value)
 
 
 def test_a_text_that_the_template_changes_is_refused_by_name():
     engine = chat_engine(chat_tokenizer(*SHAPES["qwen3"][:4]))
-    composer = composer_for(engine, "turns")
+    chat = layout_for(engine, "turns")
     thinks = Example("x", "I think</think>tech", "row-3")
-    message = refusal(composer, TASK, (DEMOS[0], thinks), QUERY)
+    message = refusal(chat, TASK, (DEMOS[0], thinks), QUERY)
     assert "must be those of the chat template of 'chatty'; those of example 'row-3' differ" in message
     assert message.endswith("Change the example, or use --layout plain.")
     # Other examples go on
-    assert composer.compose(TASK, DEMOS, QUERY)
+    assert say(chat, TASK, DEMOS, QUERY)
     lower = QWEN25.replace("message.content", "message.content | replace('X', 'x')")
-    composer = composer_for(chat_engine(chat_tokenizer(lower, None, "<|im_end|>", ("<|im_start|>",))), "turns")
-    assert "example 'big'" in refusal(composer, TASK, DEMOS, Example("a X", "", "big"))
-    assert "example 'big'" in refusal(composer, TASK, (Example("a X", "tech", "big"),), QUERY)
+    chat = layout_for(chat_engine(chat_tokenizer(lower, None, "<|im_end|>", ("<|im_start|>",))), "turns")
+    assert "example 'big'" in refusal(chat, TASK, DEMOS, Example("a X", "", "big"))
+    assert "example 'big'" in refusal(chat, TASK, (Example("a X", "tech", "big"),), QUERY)
 
 
 def test_a_text_that_melts_with_its_neighbours_is_refused_by_name():
     """An answer stands by itself, so its first letter must not become one token with the newline before it."""
     tokenizer = chat_tokenizer(SHAPES["qwen2.5"][0], None, "<|im_end|>", ("<|im_start|>",), [("Ċ", "x")])
     engine = chat_engine(tokenizer)
-    composer = composer_for(engine, "turns")
+    chat = layout_for(engine, "turns")
     example = Example("a", "xylophone", "row")
-    message = refusal(composer, TASK, (*DEMOS, example), QUERY)
+    message = refusal(chat, TASK, (*DEMOS, example), QUERY)
     assert "those of example 'row' differ" in message
     assert "its first or last character melts with what stands beside it" in message
     # Inputs stand together with what the template writes around them, and so does all of a block
     inputs = (Example("xylophone", "tech", "a"), Example("xylophone", "tech", "b", context="xylophone"))
     for layout, demos in (("turns", inputs), ("block", (*inputs, example))):
-        prompt = composer_for(engine, layout).compose(TASK, demos, inputs[1])
+        prompt = say(layout_for(engine, layout), TASK, demos, inputs[1])
         messages = expected_messages(TASK, demos, inputs[1], system=True, block=layout == "block")
         assert list(engine.encode(prompt).ids) == template_ids(tokenizer, messages)
 
@@ -410,25 +423,25 @@ def test_a_query_that_melts_behind_demonstrations_alone_is_refused():
     """Here nothing stands between the end of an answer and the next input."""
     engine = chat_engine(chat_tokenizer(ARROWS, None, "<|end|>", (), [(">", "x")]))
     query = Example("xylophone", "", "row")
-    composer = composer_for(engine, "turns")
-    assert composer.compose(BARE, (), query).text == "xylophone ->"
-    assert composer.compose(BARE, DEMOS[:1], QUERY).text == "the new chip ->tech</s>Cup final tonight ->"
-    assert "example 'row'" in refusal(composer, BARE, DEMOS[:1], query)
+    chat = layout_for(engine, "turns")
+    assert say(chat, BARE, (), query).text == "xylophone ->"
+    assert say(chat, BARE, DEMOS[:1], QUERY).text == "the new chip ->tech</s>Cup final tonight ->"
+    assert "example 'row'" in refusal(chat, BARE, DEMOS[:1], query)
 
 
 def test_what_was_tried_for_one_task_is_tried_again_for_another():
     """A template that trims changes the block of a task whose instruction begins with a space."""
-    composer = composer_for(chat_engine(chat_tokenizer(*SHAPES["gemma"][:4])), "block")
+    chat = layout_for(chat_engine(chat_tokenizer(*SHAPES["gemma"][:4])), "block")
     spaced = Task("other", "classification", (), instruction=" Say it.")
-    assert composer.compose(TASK, DEMOS, QUERY)
-    assert "those of example 'd0' differ" in refusal(composer, spaced, DEMOS, QUERY)
+    assert say(chat, TASK, DEMOS, QUERY)
+    assert "those of example 'd0' differ" in refusal(chat, spaced, DEMOS, QUERY)
 
 
 def test_an_example_that_is_both_shown_and_asked_is_tried_as_both():
     engine = chat_engine(chat_tokenizer(*SHAPES["qwen3"][:4]))
     both = Example("x", "a</think>b", "row")
-    assert composer_for(engine, "turns").compose(TASK, (), both)
-    assert "'row'" in refusal(composer_for(engine, "turns"), TASK, (both,), both)
+    assert say(layout_for(engine, "turns"), TASK, (), both)
+    assert "'row'" in refusal(layout_for(engine, "turns"), TASK, (both,), both)
 
 
 def test_a_template_that_refuses_a_text_names_the_example():
@@ -436,8 +449,8 @@ def test_a_template_that_refuses_a_text_names_the_example():
         "{%- for message in messages %}",
         "{%- for message in messages %}{%- if 'bomb' in message.content %}{{ raise_exception('No!') }}{%- endif %}",
     )
-    composer = composer_for(chat_engine(chat_tokenizer(template, None, "<|im_end|>", ("<|im_start|>",))), "turns")
-    message = refusal(composer, TASK, (Example("a bomb", "tech", "row"),), QUERY)
+    chat = layout_for(chat_engine(chat_tokenizer(template, None, "<|im_end|>", ("<|im_start|>",))), "turns")
+    message = refusal(chat, TASK, (Example("a bomb", "tech", "row"),), QUERY)
     assert "example 'row'" in message
     assert "it says 'No!'" in message
 
@@ -446,28 +459,28 @@ def test_layouts_need_what_they_need(qwen):
     base, (chatty, _) = Engine(tiny_backbone()), qwen
     for layout in ("turns", "block"):
         with pytest.raises(UserError, match=f"--layout {layout} needs a model with a chat template; 'tiny' has none"):
-            composer_for(base, layout)
+            layout_for(base, layout)
         with pytest.raises(UserError, match=f"--layout {layout} needs .*; there is no model. Use --layout plain"):
-            composer_for(None, layout)
+            layout_for(None, layout)
     with pytest.raises(UserError, match="--layout must be one of auto, plain, turns, block; got 'nice'"):
-        composer_for(chatty, "nice")
-    assert composer_for(base, "auto") == composer_for(None, "auto") == composer_for(chatty, "plain") == Template()
-    auto = composer_for(chatty, "auto")
+        layout_for(chatty, "nice")
+    assert layout_for(base, "auto") == layout_for(None, "auto") == layout_for(chatty, "plain") == Plain()
+    auto = layout_for(chatty, "auto")
     assert isinstance(auto, Chat)
     assert not auto.in_block
-    assert composer_for(chatty, "block").in_block
+    assert layout_for(chatty, "block").in_block
 
 
 def test_several_templates_without_a_default_one(qwen):
     named = {"rag": QWEN25, "tool_use": QWEN25}
     engine = chat_engine(chat_tokenizer(named, None, "<|im_end|>", ("<|im_start|>",)))
-    assert composer_for(engine, "plain") == Template()
+    assert layout_for(engine, "plain") == Plain()
     with pytest.raises(
         UserError, match=r"several \(rag, tool_use\) and none of them is the default one\. Use --layout plain"
     ):
-        composer_for(engine, "auto").compose(TASK, DEMOS, QUERY)
+        say(layout_for(engine, "auto"), TASK, DEMOS, QUERY)
     engine = chat_engine(chat_tokenizer({"default": QWEN25, **named}, None, "<|im_end|>", ("<|im_start|>",)))
-    theirs, ours = (composer_for(e, "auto").compose(TASK, DEMOS, QUERY).text for e in (qwen[0], engine))
+    theirs, ours = (say(layout_for(e, "auto"), TASK, DEMOS, QUERY).text for e in (qwen[0], engine))
     assert theirs == ours
 
 
@@ -476,9 +489,9 @@ def test_several_templates_without_a_default_one(qwen):
 
 def test_the_record_holds_the_layout_and_the_hash_of_the_template(qwen):
     expected = hashlib.sha256(QWEN25.encode()).hexdigest()
-    assert composer_for(qwen[0], "turns").record == {"layout": "turns", "chat_template": expected}
-    assert composer_for(qwen[0], "block").record == {"layout": "block", "chat_template": expected}
-    assert composer_for(qwen[0], "plain").record == {"layout": "plain"}
+    assert layout_for(qwen[0], "turns").record == {"layout": "turns", "chat_template": expected}
+    assert layout_for(qwen[0], "block").record == {"layout": "block", "chat_template": expected}
+    assert layout_for(qwen[0], "plain").record == {"layout": "plain"}
 
 
 def test_prompts_do_not_change_overnight(monkeypatch):
@@ -486,7 +499,7 @@ def test_prompts_do_not_change_overnight(monkeypatch):
     template = "{{ 'Today: ' + strftime_now('%Y-%m-%d') + '\\n' }}" + QWEN25
     tokenizer = chat_tokenizer(template, None, "<|im_end|>", ("<|im_start|>",))
     engine = chat_engine(tokenizer)
-    prompt = composer_for(engine, "turns").compose(TASK, DEMOS, QUERY)
+    prompt = say(layout_for(engine, "turns"), TASK, DEMOS, QUERY)
     today = tokenizer.apply_chat_template(
         expected_messages(TASK, DEMOS, QUERY, system=True, block=False), add_generation_prompt=True, tokenize=False
     )
@@ -499,7 +512,7 @@ def test_prompts_do_not_change_overnight(monkeypatch):
 
 @pytest.fixture(scope="module")
 def fuzzed():
-    """Every shape with merges that melt many things; composers are made anew, as they remember what they tried."""
+    """Every shape with merges that melt many things; layouts are made anew, as they remember what they tried."""
     merges = [("Ċ", "Ċ"), ("Ċ", "x"), ("Ġ", "x"), ("x", "<"), (">", "x"), ("]", "x"), ("x", "Ġ"), ("Ċ", "T")]
     found = {}
     for name, (template, first, last, special, _) in SHAPES.items():
@@ -526,9 +539,9 @@ inputs = st.builds(Example, texts, texts, st.just("row"), st.none() | texts)
 def test_any_texts_give_the_ids_of_the_template_or_are_refused(fuzzed, name, layout, instruction, demos, query):
     engine, tokenizer = fuzzed[name]
     task = Task("t", "generation", (), instruction=(instruction or "").strip())
-    composer = composer_for(engine, layout)
+    chat = layout_for(engine, layout)
     try:
-        prompt = composer.compose(task, demos, query)
+        prompt = say(chat, task, demos, query)
     except UserError:
         return
     system = SHAPES[name][4] == "system"
@@ -540,7 +553,7 @@ def test_ordinary_texts_are_not_refused(fuzzed):
     """The property above would also hold if everything were refused."""
     demos = (Example("y yé", "é y", "a"), Example("y\ny <y>", "y", "b", context="y."))
     for name, (engine, _) in fuzzed.items():
-        assert composer_for(engine, "turns").compose(TASK, demos, QUERY), name
+        assert say(layout_for(engine, "turns"), TASK, demos, QUERY), name
 
 
 # Scores and answers
@@ -559,9 +572,9 @@ def plain_scores(engine: Engine, request: ScoreRequest) -> list[float]:
 @pytest.mark.parametrize("layout", ["turns", "block"])
 def test_packed_scores_of_chats_equal_plain_ones_and_share_their_beginning(shape, layout):
     _, engine, tokenizer = shape
-    composer = composer_for(engine, layout)
-    prompts = [composer.compose(TASK, DEMOS, Example(f"{i} cups", "", f"q{i}")) for i in range(4)]
-    requests = [ScoreRequest(p, tuple(map(composer.answer, TASK.labels))) for p in prompts]
+    chat = layout_for(engine, layout)
+    prompts = [say(chat, TASK, DEMOS, Example(f"{i} cups", "", f"q{i}")) for i in range(4)]
+    requests = [ScoreRequest(p, tuple(map(chat.answer, TASK.labels))) for p in prompts]
     engine = Engine(engine.backbone, pack_tokens=60)
     assert engine.obstacle is None
     expected = [plain_scores(engine, r) for r in requests]
@@ -570,7 +583,7 @@ def test_packed_scores_of_chats_equal_plain_ones_and_share_their_beginning(shape
     n_common = next(i for i, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
     # Different from the query's first character on, and until then run once
     assert tokenizer.decode(rows[0][n_common:]).lstrip().startswith("0 cups")
-    n_answers = [len(engine.backbone.tokenise(composer.answer(label))) - 1 for label in TASK.labels]
+    n_answers = [len(engine.backbone.tokenise(chat.answer(label))) - 1 for label in TASK.labels]
     least = n_common + sum(len(row) - n_common for row in rows)
     assert least <= engine.forward_tokens(requests) <= least + 4 * sum(n_answers)
 
@@ -580,7 +593,7 @@ def test_an_answer_is_generated_up_to_the_terminator(shape):
     task = Task("t", "generation", tuple(DEMOS), instruction="Go on.")
     asker = TaskModel.for_task(task, engine)
     prompt, _ = asker.prompt(DEMOS, QUERY)
-    allowed = tuple(map(asker.composer.answer, ("tech", "technical", "sport")))
+    allowed = tuple(map(asker.layout.answer, ("tech", "technical", "sport")))
     (chosen,) = engine.generate([GenerateRequest(prompt, 1, allowed=allowed)])
     assert chosen.text in allowed
     assert chosen.finished
@@ -606,7 +619,7 @@ def test_an_answer_is_generated_up_to_the_terminator(shape):
 @pytest.mark.parametrize("task", [TASK, BARE], ids=["instruction", "bare"])
 def test_token_ids_of_the_real_model(smollm2, layout, task):
     tokenizer = smollm2.backbone._tokenizer
-    composer = composer_for(smollm2, layout)
+    chat = layout_for(smollm2, layout)
     rows = [
         Example("The striker scored twice.", "sport", "a"),
         Example("42 new chips — 3 nm!\n\nSee table:\n| a | b |", "tech", "b", context="From the news, 2024."),
@@ -615,7 +628,7 @@ def test_token_ids_of_the_real_model(smollm2, layout, task):
         Example("-5 + 7 = ?", "2", "e"),
     ]
     for n in range(len(rows)):
-        prompt = composer.compose(task, rows[:n], rows[n])
+        prompt = say(chat, task, rows[:n], rows[n])
         messages = expected_messages(task, rows[:n], rows[n], system=True, block=layout == "block")
         assert list(smollm2.encode(prompt).ids) == template_ids(tokenizer, messages)
 

@@ -333,7 +333,7 @@ class FailingModel(ScriptedModel):
     def with_store(self, store):
         return self
 
-    def score(self, requests, *, progress=None):
+    def score(self, requests, *, progress=None, ledger=None):
         raise self.error
 
 

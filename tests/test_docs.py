@@ -62,7 +62,7 @@ def test_the_selector_of_the_docs_works(tmp_path):
 def test_the_requests_of_the_docs_work():
     names = {}
     exec(python_blocks("docs/tasks.md")[0], names)
-    assert names["model"].work.scored == 2
+    assert names["model"].name == "tiny"
 
 
 def test_the_page_of_recipes_is_current():

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kshot.core.errors import UserError
+from kshot.core.ledger import Ledger
 from kshot.core.types import Prompt, ScoreRequest, Segment
 from kshot.engine.language_model import Engine
 from kshot.engine.trie import build_tree, cut, packs_for
@@ -212,16 +213,17 @@ def test_scores_do_not_depend_on_what_is_stored(tmp_path, llama):
             if not left:
                 raise Killed
 
+        ledgers = [Ledger() for _ in range(3)]
         with pytest.raises(Killed):
-            first.score(asked, progress=tell)
+            first.score(asked, progress=tell, ledger=ledgers[0])
         kept = store.count()
-        assert first.work.scored == kept > 0
+        assert ledgers[0].cost.scored == kept > 0
         second = Engine(llama, pack_tokens=40).with_store(store)
-        assert np.array_equal(np.concatenate(second.score(asked)), undisturbed)
-        assert second.work.reused == kept
+        assert np.array_equal(np.concatenate(second.score(asked, ledger=ledgers[1])), undisturbed)
+        assert ledgers[1].cost.reused == kept
         third = Engine(llama, pack_tokens=40).with_store(store)
-        assert np.array_equal(np.concatenate(third.score(asked)), undisturbed)
-        assert third.work.scored == 0
+        assert np.array_equal(np.concatenate(third.score(asked, ledger=ledgers[2])), undisturbed)
+        assert ledgers[2].cost.scored == 0
         store.close()
 
 

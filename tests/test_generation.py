@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kshot.core.errors import UserError
+from kshot.core.ledger import Ledger
 from kshot.core.types import GenerateRequest, Generation, Prompt, Segment
 from kshot.engine import language_model
 from kshot.engine.generation import Answer, groups_of, needed_groups
@@ -397,34 +398,35 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, llama, monkeypatc
     engine = Engine(llama, pack_tokens=7)
     assert engine.obstacle is None
     counter = engine.with_store(DyingStore(tmp_path / "all.sqlite"))
-    undisturbed = counter.generate(asked)
+    ledger = Ledger()
+    undisturbed = counter.generate(asked, ledger=ledger)
     n_commits = 10**9 - counter._store.left
     assert n_commits >= 4
-    assert (counter.work.scored, counter.work.reused) == (10, 0)
+    assert (ledger.cost.scored, ledger.cost.reused) == (10, 0)
     forward, run = llama.packed_logits, []
     monkeypatch.setattr(llama, "packed_logits", lambda ids, *rest: run.extend(ids.tolist()) or forward(ids, *rest))
     costs = []
     for n in range(n_commits):
         store = DyingStore(tmp_path / f"{n}.sqlite")
         store.left = n
-        first, told = engine.with_store(store), []
+        first, told, ledger = engine.with_store(store), [], Ledger()
         with pytest.raises(Killed):
-            first.generate(asked, progress=told.append)
-        kept = first.work.scored
+            first.generate(asked, progress=told.append, ledger=ledger)
+        kept = ledger.cost.scored
         assert sum(told) == kept
         store.close()
         store, told = SqliteStore(tmp_path / f"{n}.sqlite"), []
-        second = engine.with_store(store)
+        second, again = engine.with_store(store), Ledger()
         run.clear()
-        assert second.generate(asked, progress=told.append) == undisturbed
+        assert second.generate(asked, progress=told.append, ledger=again) == undisturbed
         costs.append(len(run))
-        assert (second.work.reused, second.work.scored) == (kept, 10 - kept)
+        assert (again.cost.reused, again.cost.scored) == (kept, 10 - kept)
         assert sum(told) == 10
         run.clear()
-        third = engine.with_store(store)
-        assert third.generate(asked) == undisturbed
-        assert (third.work.reused, third.work.scored, len(run)) == (10, 0, 0)
-        assert third.work.seconds == pytest.approx(second.work.seconds)
+        third, last = engine.with_store(store), Ledger()
+        assert third.generate(asked, ledger=last) == undisturbed
+        assert (last.cost.reused, last.cost.scored, len(run)) == (10, 0, 0)
+        assert last.cost.seconds == pytest.approx(again.cost.seconds)
         store.close()
     assert costs == sorted(costs, reverse=True)
     assert len(set(costs)) == len(costs)
@@ -433,9 +435,9 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, llama, monkeypatc
 
 def test_equal_requests_are_answered_once_and_others_are_kept_apart(tmp_path, llama):
     store = SqliteStore(tmp_path / "texts.sqlite")
-    engine = Engine(llama).with_store(store)
-    one, *_ = engine.generate([request("x")] * 3)
-    assert (engine.work.scored, engine.work.reused) == (1, 0)
+    engine, ledger = Engine(llama).with_store(store), Ledger()
+    one, *_ = engine.generate([request("x")] * 3, ledger=ledger)
+    assert (ledger.cost.scored, ledger.cost.reused) == (1, 0)
     others = [
         request("x", max_tokens=2),
         request("x", stop=("><",)),
@@ -443,9 +445,9 @@ def test_equal_requests_are_answered_once_and_others_are_kept_apart(tmp_path, ll
         request("x", temperature=1.0, seed=1),
         request("x", allowed=("a",)),
     ]
-    found = engine.generate([request("x"), *others])
+    found = engine.generate([request("x"), *others], ledger=ledger)
     assert found[0] == one
-    assert (engine.work.scored, engine.work.reused) == (6, 1)
+    assert (ledger.cost.scored, ledger.cost.reused) == (6, 1)
     assert len({g.text for g in found}) == 6
     store.close()
 
@@ -458,9 +460,9 @@ def test_without_packs_every_answer_is_committed(tmp_path):
     with pytest.raises(Killed):
         engine.generate([request(t) for t in TEXTS])
     store.left = 10**9
-    engine = engine.with_store(store)
-    assert engine.generate([request(t) for t in TEXTS]) == [expected[t] for t in TEXTS]
-    assert (engine.work.reused, engine.work.scored) == (2, len(set(TEXTS)) - 2)
+    engine, ledger = engine.with_store(store), Ledger()
+    assert engine.generate([request(t) for t in TEXTS], ledger=ledger) == [expected[t] for t in TEXTS]
+    assert (ledger.cost.reused, ledger.cost.scored) == (2, len(set(TEXTS)) - 2)
     store.close()
 
 
@@ -483,10 +485,10 @@ def test_without_packs_every_answer_is_committed(tmp_path):
     ],
 )
 def test_bad_requests_say_what_must_hold(llama, asked, message):
-    engine = Engine(llama)
+    engine, ledger = Engine(llama), Ledger()
     with pytest.raises(UserError, match=message):
-        engine.generate([request("fine"), asked])
-    assert engine.work.scored == 0
+        engine.generate([request("fine"), asked], ledger=ledger)
+    assert ledger.cost.scored == 0
 
 
 # The real model

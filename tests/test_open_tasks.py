@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kshot
-from conftest import write_task
+from conftest import plain_prompt, write_task
 from kshot.core.errors import UserError
 from kshot.core.progress import Silence
 from kshot.core.types import Example, GenerateRequest, Query, ScoreRequest, Task
@@ -21,7 +21,6 @@ from kshot.methods.steerers import STEERERS
 from kshot.methods.tuners import TUNERS
 from kshot.models.hf import Backbone
 from kshot.models.scripted import ScriptedModel
-from kshot.prompts.plain import Template
 from kshot.race.halving import slices
 from kshot.race.stream import make_stream
 from kshot.recipes.recipe import known_recipes, parse_recipe
@@ -333,7 +332,7 @@ def test_bits_and_texts_are_the_models_own(name):
     asker = TaskModel.for_task(task, tiny)
     known = {e.id: e for e in task.train}
     for query, found in zip(task.train, predictions(name, task.train, task, tiny), strict=True):
-        prompt = Template().compose(task, [known[i] for i in found.demonstrations], query)
+        prompt = plain_prompt(task, [known[i] for i in found.demonstrations], query)
         (log_probs,) = tiny.score([ScoreRequest(prompt, (f" {query.output}\n\n",))])
         assert found.log_probs == pytest.approx(log_probs.tolist(), abs=1e-4)
         assert found.probs == pytest.approx(np.exp(log_probs).tolist(), rel=1e-3)
@@ -434,7 +433,7 @@ def test_a_dry_run_counts_scores_and_texts(no_network, run_cli, tmp_path):
     zero, random, majority = run_cli(*args).json["plan"]
     loaded, tiny = Task.load(task), kshot.load_model("tiny")
     stream = make_stream(loaded, limit=300, seed=0).examples
-    prompts = [Template().compose(loaded, (), e) for e in stream]
+    prompts = [plain_prompt(loaded, (), e) for e in stream]
     requests = [ScoreRequest(p, (f" {e.output}\n\n",)) for p, e in zip(prompts, stream, strict=True)]
     texts = [ScoreRequest(prompts[i], ("\n",)) if i in WITH_TEXT else None for i in range(N)]
     n_scored = sum(tiny.forward_tokens(requests[i:j]) for i, j in slices(N))

@@ -2,11 +2,12 @@
 
 import pytest
 
+from conftest import plain_prompt
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
 from kshot.models.scripted import ScriptedModel
-from kshot.prompts.fitting import compose_to_fit
-from kshot.prompts.plain import Template
+from kshot.prompts.fitting import write_to_fit
+from kshot.prompts.plain import Plain
 
 TOPICS = Task("topics", "classification", (), labels=("tech", "sport"), instruction="Say the topic.")
 DEMOS = [Example(f"word{i} word word", "tech", f"d{i}") for i in range(40)]
@@ -14,11 +15,14 @@ QUERY = Example("Cup final tonight", "", "q")
 
 
 def fit(demonstrations, query, model, *, answer_tokens=4):
-    return compose_to_fit(Template(), TOPICS, demonstrations, query, model, answer_tokens=answer_tokens)
+    def write(shown):
+        return plain_prompt(TOPICS, shown, query)
+
+    return write_to_fit(write, demonstrations, model, answer_tokens=answer_tokens, asked=query.id)
 
 
 def test_a_classification_prompt_byte_for_byte():
-    prompt = Template().compose(TOPICS, [Example("New chip", "tech", "a"), Example("Late goal", "sport", "b")], QUERY)
+    prompt = plain_prompt(TOPICS, [Example("New chip", "tech", "a"), Example("Late goal", "sport", "b")], QUERY)
     assert prompt.text == (
         "Say the topic.\n\nText: New chip\nLabel: tech\n\nText: Late goal\nLabel: sport\n\n"
         "Text: Cup final tonight\nLabel:"
@@ -26,13 +30,13 @@ def test_a_classification_prompt_byte_for_byte():
     assert [s.role for s in prompt.segments] == [
         "instruction", "demonstration", "answer", "demonstration", "answer", "query"
     ]  # fmt: skip
-    assert Template().answer("tech") == " tech\n\n"
+    assert Plain().answer("tech") == " tech\n\n"
 
 
 def test_a_multiple_choice_prompt_with_context_byte_for_byte():
     task = Task("pick", "multiple_choice", ())
     shown = Example("Which?\n(A) one\n(B) two", "(B)", "a", context="Two it is.", choices=("one", "two"))
-    prompt = Template().compose(task, [shown], Example("Which?\n(A) x\n(B) y", "", "q", choices=("x", "y")))
+    prompt = plain_prompt(task, [shown], Example("Which?\n(A) x\n(B) y", "", "q", choices=("x", "y")))
     assert prompt.text == (
         "Context: Two it is.\nQuestion: Which?\n(A) one\n(B) two\nAnswer: (B)\n\n"
         "Question: Which?\n(A) x\n(B) y\nAnswer:"
@@ -50,21 +54,21 @@ def test_a_multiple_choice_prompt_with_context_byte_for_byte():
 )
 def test_prompts_of_open_tasks_byte_for_byte(kind, text):
     task = Task("open", kind, (Example("x", "y", "a"),))
-    assert Template().compose(task, task.train, Example("z", "", "q")).text == text
+    assert plain_prompt(task, task.train, Example("z", "", "q")).text == text
 
 
 def test_whole_demonstrations_are_dropped_from_the_front_and_counted():
     full = ScriptedModel()
-    n_full = sum(full.count_tokens(s.text) for s in Template().compose(TOPICS, DEMOS[:10], QUERY).segments)
-    n_answer = full.count_tokens(Template().answer("sport"))
+    n_full = sum(full.count_tokens(s.text) for s in plain_prompt(TOPICS, DEMOS[:10], QUERY).segments)
+    n_answer = full.count_tokens(Plain().answer("sport"))
     exact = ScriptedModel(max_tokens=n_full + 1 + n_answer)
     prompt, dropped = fit(DEMOS[:10], QUERY, exact, answer_tokens=n_answer)
     assert dropped == 0
-    assert prompt == Template().compose(TOPICS, DEMOS[:10], QUERY)
+    assert prompt == plain_prompt(TOPICS, DEMOS[:10], QUERY)
     short = ScriptedModel(max_tokens=n_full + n_answer)
     prompt, dropped = fit(DEMOS[:10], QUERY, short, answer_tokens=n_answer)
     assert dropped == 1
-    assert prompt == Template().compose(TOPICS, DEMOS[1:10], QUERY)
+    assert prompt == plain_prompt(TOPICS, DEMOS[1:10], QUERY)
 
 
 def test_neighbours_in_a_stream_drop_in_steps_so_that_they_share_their_beginning():

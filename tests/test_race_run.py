@@ -121,7 +121,7 @@ def test_a_budget_of_time_is_kept(task, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     score = type(tiny).score
 
-    def slow(self, requests, *, progress=None):
+    def slow(self, requests, *, progress=None, ledger=None):
         def tell(n):
             now[0] += n  # a second a prediction
             progress(n)

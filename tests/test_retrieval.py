@@ -103,9 +103,9 @@ def test_scores_equal_a_plain_pass_a_token_on_average():
     assert [row.query for row in found] == [row.query for row in rows]
     for row in found:
         for document, score in zip(row.documents, row.scores, strict=True):
-            prompt = asker.composer.compose(t, [document.example], row.query.example)
+            prompt = asker.compose([document.example], row.query.example)
             ids = list(model.encode(prompt).ids)
-            answer = model.backbone.tokenise(asker.composer.answer(row.query.example.output))
+            answer = model.backbone.tokenise(asker.layout.answer(row.query.example.output))
             with torch.inference_mode():
                 logits = model.backbone.model(input_ids=torch.tensor([[*ids, *answer]])).logits[0].log_softmax(-1)
             expected = np.mean([float(logits[len(ids) - 1 + i, token]) for i, token in enumerate(answer)])
@@ -117,13 +117,13 @@ def test_a_candidate_is_read_once_for_all_queries_that_drew_it():
     model = load_model("tiny")
     pool = read_pool(t)
     rows = [Candidates(pool[i], (pool[8],)) for i in range(8)]
-    one_shot(rows, {"t": TaskModel.for_task(t, model)})
-    together = model.work.tokens
+    asked = TaskModel.for_task(t, model)
+    one_shot(rows, {"t": asked})
     shared = model.count_tokens(f"Text: {pool[8].query}\nLabel: a\n\n")
-    model = load_model("tiny")
+    alone = TaskModel.for_task(t, load_model("tiny"))
     for row in rows:
-        one_shot([row], {"t": TaskModel.for_task(t, model)})
-    assert model.work.tokens - together >= 7 * shared
+        one_shot([row], {"t": alone})
+    assert alone.ledger.cost.tokens - asked.ledger.cost.tokens >= 7 * shared
 
 
 def test_a_demonstration_that_does_not_fit_is_left_out_and_the_answer_stays():

@@ -12,6 +12,7 @@ import kshot
 from conftest import labelled_rows, write_task
 from encoders import make_tiny_encoder
 from kshot.core.errors import UserError
+from kshot.core.ledger import Ledger
 from kshot.core.progress import Silence
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Query, Task
@@ -78,13 +79,10 @@ def test_scores_go_on_where_they_were_stopped(words_task, quick, tmp_path):
     with pytest.raises(Stopped):
         run.score(model)
     run = RetrieverRun.open(tmp_path / "run")
-    again = kshot.load_model("tiny")
-    asked = []
-    with_store = again.with_store
-    again.with_store = lambda store: asked.append(with_store(store)) or asked[0]
-    found = run.score(again)
-    assert asked[0].work.reused >= 20
-    assert asked[0].work.scored == 72 - asked[0].work.reused
+    ledger = Ledger()
+    found = run.score(kshot.load_model("tiny"), ledger=ledger)
+    assert ledger.cost.reused >= 20
+    assert ledger.cost.scored == 72 - ledger.cost.reused
     whole = RetrieverRun.start(tmp_path / "whole", [str(words_task)], settings=parse_settings(quick))
     whole.candidates()
     assert whole.score(kshot.load_model("tiny")) == found

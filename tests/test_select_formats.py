@@ -5,10 +5,9 @@ import json
 import pytest
 
 import kshot
-from conftest import labelled_rows, write_task
+from conftest import labelled_rows, plain_prompt, write_task
 from kshot.core.types import Example, Task
 from kshot.export.formats import FORMATS, as_jsonl, as_messages, as_prompt, formatter
-from kshot.prompts.plain import Template
 
 TASK = Task("t", "classification", (), labels=("a", "b"), instruction="Say a or b. {Not} {0}")
 SHOWN = [Example("one {input} {x}", "a", "1"), Example("two {", "b", "2")]
@@ -30,7 +29,7 @@ def test_a_prompt_byte_for_byte():
 def test_a_prompt_is_the_one_that_the_models_are_asked():
     query = Example("three", "", "3")
     before, _, after = as_prompt(TASK, SHOWN).rpartition("{input}")
-    assert before + query.input + after == Template().compose(TASK, SHOWN, query).text
+    assert before + query.input + after == plain_prompt(TASK, SHOWN, query).text
 
 
 def test_messages_end_with_the_query():

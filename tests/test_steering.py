@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from kshot.core.errors import ModelError, UserError
+from kshot.core.ledger import Ledger
 from kshot.core.lessons import Training, TrainingText
 from kshot.core.methods import Steerer
 from kshot.core.models import Capability
@@ -329,9 +330,9 @@ def test_what_heads_write_is_the_projection_of_each_alone(architecture):
 def test_many_steerings_at_once_are_each_alone():
     model = engine("gemma3_text")
     tried = [injection(model), Steering(()), added(model), injection(model, 0.9, seed=5)]
-    before = model.work.tokens
-    found = model.activations.score_under(requests(), tried)
-    n_tokens = model.work.tokens - before
+    ledger = Ledger()
+    found = model.activations.score_under(requests(), tried, ledger=ledger)
+    n_tokens = ledger.cost.tokens
     for i, steering in enumerate(tried):
         close([rows[i] for rows in found], model.steered(steering).score(requests()))
     # All but the last token of a prompt, and the answers behind it, is run once
@@ -381,7 +382,7 @@ def test_gates_are_all_that_is_trained(architecture):
 def _mean_loss(subject: TaskModel, steering: Steering) -> np.ndarray:
     """The mean loss over all tokens of four answers, by scoring."""
     examples = subject.task.train[:4]
-    answers = [subject.composer.answer(e.output) for e in examples]
+    answers = [subject.layout.answer(e.output) for e in examples]
     asked = [ScoreRequest(subject.prompt((), e)[0], (a,)) for e, a in zip(examples, answers, strict=True)]
     scores = subject.model.steered(steering).score(asked)
     return -np.array(sum(s[0] for s in scores)) / sum(subject.model.count_tokens(a) for a in answers)

@@ -83,7 +83,9 @@ def _learnt_record(fitted: Fitted) -> dict[str, Any]:
 
 def _texts(about: Mapping[str, Any], fitted: Fitted) -> dict[str, str]:
     noted = {i: {"bits": bits} for i, bits in fitted.bits.items()}
-    rows = [{k: v for k, v in asdict(e).items() if v or k in ("id", "input")} | noted.get(e.id, {}) for e in fitted.pool]
+    rows = [
+        {k: v for k, v in asdict(e).items() if v or k in ("id", "input")} | noted.get(e.id, {}) for e in fitted.pool
+    ]
     return {
         ABOUT: json.dumps(about, ensure_ascii=False, indent=1) + "\n",
         POOL: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
@@ -191,9 +193,7 @@ def _asked(folder: Path, about: Mapping[str, Any], task: Task, model: LanguageMo
     return asked
 
 
-def _fitted(
-    folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], recipe: Recipe, bare: Fitted
-) -> Fitted:
+def _fitted(folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], recipe: Recipe, bare: Fitted) -> Fitted:
     """Return what was fitted, from what stands in its folder.
 
     Args:

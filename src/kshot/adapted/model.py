@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from kshot.core.errors import UserError
-from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.progress import Progress, Silence
 from kshot.core.steering import Steering

@@ -46,7 +46,7 @@ def run(model: str = "demo") -> dict[str, float]:
     took, gaps = [], []
     for i in [sample[0], *sample]:  # the first one warms up
         prompt = engine.encode(asker.prompt(shown[i], queries[i])[0]).ids
-        answer = tuple(backbone.tokenise(asker.composer.answer(queries[i].output)))
+        answer = tuple(backbone.tokenise(asker.layout.answer(queries[i].output)))
         began = time.perf_counter()
         value = naive_log_prob(backbone, prompt, answer)
         took.append(time.perf_counter() - began)

@@ -205,13 +205,14 @@ def validate(
     for problem in report.problems:
         stdout.print(f"problem: {problem}", markup=False)
     if report.n_tokens:
-        from kshot.prompts.chat import composer_for
+        from kshot.core.script import UsualWording
+        from kshot.prompts.layout import layout_for
 
         stdout.print("tokens of an input: least {}, median {}, most {}".format(*report.n_tokens))
         shown = loaded.train[1:3]
         stdout.print("\nthe prompt for the first row, behind two demonstrations:\n" + "-" * 60)
-        composer = composer_for(language_model, layout or "auto")
-        stdout.print(composer.compose(loaded, shown, loaded.train[0]).text, markup=False)
+        script = UsualWording().compose(loaded, shown, loaded.train[0].question)
+        stdout.print(layout_for(language_model, layout or "auto").write(script).text, markup=False)
         stdout.print("-" * 60)
 
 

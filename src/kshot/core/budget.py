@@ -9,7 +9,7 @@ from kshot.core.errors import UserError
 
 @dataclass(frozen=True)
 class Budget:
-    """The most seconds and tokens; tokens are counted as `Work` counts them."""
+    """The most seconds and tokens; tokens are counted as `Cost` counts them."""
 
     seconds: float = inf
     tokens: float = inf

@@ -67,7 +67,7 @@ class GradientSettings(Checked):
         return n * (self.epochs * (self.of != "last-block") + len(self.snapshot_steps(n)))
 
     def cost(self, n_tokens: int, n: int) -> int:
-        """Return the tokens run for `n` texts of `n_tokens` together, as `Work` counts them.
+        """Return the tokens run for `n` texts of `n_tokens` together, as `Cost` counts them.
 
         What is trained runs forward and backward; behind the last block the way back is short.
         """

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.ledger import Ledger
 from kshot.core.lessons import Batch, StepLog, Training, TrainingText
 from kshot.core.steering import Shape, Steering
 from kshot.core.types import (
@@ -17,7 +18,6 @@ from kshot.core.types import (
     Generation,
     Prompt,
     ScoreRequest,
-    Work,
 )
 
 
@@ -116,11 +116,6 @@ class LanguageModel(Protocol):
         """How it writes conversations; None for a base model."""
         ...
 
-    @property
-    def work(self) -> Work:
-        """What it has done since it was made."""
-        ...
-
     def count_tokens(self, text: str) -> int:
         """Return how many tokens `text` has when it is encoded as a segment of its own."""
         ...
@@ -130,22 +125,31 @@ class LanguageModel(Protocol):
         ...
 
     def with_store(self, store: Store | None) -> Self:
-        """Return the same model with its own work counter, keeping every score in `store`, if there is one."""
+        """Return the same model keeping every score in `store`, if there is one."""
         ...
 
     def score(
-        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[FloatArray]:
         """Return, for each request, one log-probability in nats per continuation, shape [n_continuations].
 
         Args:
             requests: Prompts with their continuations; prefixes that they share are computed once.
             progress: Called with the number of requests finished since the last call.
+            ledger: What it takes is added to, part by part, before `progress` is called.
         """
         ...
 
     def generate(
-        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
+        self,
+        requests: Sequence[GenerateRequest],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[Generation]:
         """Return an answer for each request; arguments as `score`."""
         ...
@@ -166,6 +170,7 @@ class LanguageModel(Protocol):
         seed: int,
         store: GradientStore | None = None,
         progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> NDArray[np.float32]:
         """Return the gradient of each text's loss at each snapshot, `[n_texts, n_snapshots * dim]`.
 
@@ -175,6 +180,7 @@ class LanguageModel(Protocol):
             seed: For every random choice.
             store: Where they are kept.
             progress: Called with the number of texts run since the last call, `how.n_runs(len(texts))` in all.
+            ledger: What it takes is added to.
 
         Raises:
             ModelError: It lacks the capability GRADIENTS, or a gradient is not finite.
@@ -223,7 +229,12 @@ class Gated(Protocol):
     """A model whose heads are mixed with vectors by gates, which are trained."""
 
     def learn(
-        self, texts: Sequence[TrainingText], *, first_token: bool, among: Sequence[Sequence[str]] = ()
+        self,
+        texts: Sequence[TrainingText],
+        *,
+        first_token: bool,
+        among: Sequence[Sequence[str]] = (),
+        ledger: Ledger | None = None,
     ) -> StepLog:
         """Take one step on the answers that end the texts, on their first tokens, or on the choice among answers."""
         ...
@@ -242,7 +253,12 @@ class Activations(Protocol):
         ...
 
     def read(
-        self, prompts: Sequence[Prompt], site: str, *, progress: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        site: str,
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> NDArray[np.float32]:
         """Return them at the last token of each prompt, `[n_prompts, n_layers, *shape.at(site)]`."""
         ...
@@ -253,6 +269,7 @@ class Activations(Protocol):
         steerings: Sequence[Steering],
         *,
         progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[FloatArray]:
         """Return for each request log-probabilities under each steering, `[n_steerings, n_continuations]`."""
         ...

@@ -15,7 +15,7 @@ from kshot.core.seeding import digest
 FloatArray = NDArray[np.float64]
 Kind = Literal["classification", "multiple_choice", "generation", "qa", "math", "parsing"]
 KINDS: tuple[Kind, ...] = ("classification", "multiple_choice", "generation", "qa", "math", "parsing")
-Role = Literal["instruction", "context", "demonstration", "query", "answer"]
+Role = Literal["instruction", "note", "context", "demonstration", "query", "reason", "answer"]
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Prediction:
         tokens: Tokens that the language model ran for the answer, shared evenly by the predictions that were computed
             together; as if no other recipe had asked the same.
         setting: In a race of settings the configuration that said it.
-        fit_tokens: Tokens it ran to learn before this prediction (selectors, training), as `Work` counts them.
+        fit_tokens: Tokens it ran to learn before this prediction (selectors, training), as `Cost` counts them.
     """
 
     example_id: str
@@ -249,20 +249,3 @@ class Prediction:
     tokens: float = 0.0
     fit_tokens: float = 0.0
     setting: str = ""
-
-
-@dataclass
-class Work:
-    """What a model was made to do: requests scored anew, taken from the store, and the time and tokens of both.
-
-    `seconds` and `tokens` count reused requests with what they took when they were scored, so that a resumed run
-    reports the cost of an undisturbed one. A token that is run forward and backward counts as three.
-    """
-
-    scored: int = 0
-    reused: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))

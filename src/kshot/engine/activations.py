@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from kshot.core.errors import ModelError
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Training
 from kshot.core.steering import Shape, Steering
 from kshot.core.types import FloatArray, Prompt, ScoreRequest
@@ -36,7 +37,12 @@ class Activations:
         return shape_of(self._backbone)
 
     def read(
-        self, prompts: Sequence[Prompt], site: str, *, progress: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        site: str,
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> NDArray[np.float32]:
         """Return the activations at the last token of each prompt.
 
@@ -44,6 +50,7 @@ class Activations:
             prompts: Prefixes that they share are run once.
             site: "mlp", "heads" or "block".
             progress: Called with the number of prompts read since the last call.
+            ledger: What it takes is added to.
 
         Returns:
             `[n_prompts, n_layers, width]`; for "heads" `[n_prompts, n_layers, n_heads, head_dim]`.
@@ -52,7 +59,7 @@ class Activations:
             ModelError: As `shape`.
             UserError: A prompt too long for the model, or empty.
         """
-        engine, sizes = self._engine, self.shape.at(site)
+        engine, sizes, ledger = self._engine, self.shape.at(site), ledger or Ledger()
         encoded = [engine._encoder.score(ScoreRequest(prompt, ("a",)))[0] for prompt in prompts]
         found = np.zeros((len(prompts), self.shape.n_layers, *sizes), dtype=np.float32)
         tell = progress or (lambda n: None)
@@ -60,7 +67,7 @@ class Activations:
             if engine.obstacle is not None:
                 for i, ids in enumerate(encoded):
                     found[i] = self._read_plain(ids, site).reshape(found[i].shape)
-                    engine.work.tokens += len(ids)
+                    ledger.add(Cost(tokens=len(ids)))
                     tell(1)
                 return found
             tree = engine._tree(encoded, [[(0,)]] * len(encoded))
@@ -76,7 +83,7 @@ class Activations:
                 if number + 1 < len(packs):
                     attend.close(packs[number + 1][0])
                 tell(len(slots))
-        engine.work.tokens += len(tree.tokens)
+        ledger.add(Cost(tokens=len(tree.tokens)))
         return found
 
     def _read_plain(self, ids: Sequence[int], site: str) -> NDArray[np.float32]:
@@ -91,6 +98,7 @@ class Activations:
         steerings: Sequence[Steering],
         *,
         progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[FloatArray]:
         """Return for each request its log-probabilities in nats under each steering, `[n_steerings, n_continuations]`.
 
@@ -100,17 +108,18 @@ class Activations:
             requests: Prompts with their continuations.
             steerings: One without edits stands for the model as it is.
             progress: Called with the number of requests finished since the last call.
+            ledger: What it takes is added to.
 
         Raises:
             ModelError: A steering is another model's.
         """
-        engine = self._engine
+        engine, ledger = self._engine, ledger or Ledger()
         for steering in steerings:
             check(self._backbone, steering)
         if engine.steering is not None:
             raise ModelError("Steerings are tried on a model without one; this one is steered.")
         if engine.obstacle is not None or not all(s.last_only for s in steerings):
-            rows = [engine.steered(steering).score(requests) for steering in steerings]
+            rows = [engine.steered(steering).score(requests, ledger=ledger) for steering in steerings]
             return [np.stack(of_request) for of_request in zip(*rows, strict=True)]
         tree = self._tree_under(requests, len(steerings))
         sizes = [len(request.continuations) for request in requests for _ in steerings]
@@ -124,7 +133,7 @@ class Activations:
                 if progress and done > told:
                     progress(done - told)
                     told = done
-        engine.work.tokens += len(tree.tokens)
+        ledger.add(Cost(tokens=len(tree.tokens)))
         stops = np.cumsum([0, *sizes])[:: len(steerings)]
         return [sums[a:b].reshape(len(steerings), -1) for a, b in zip(stops, stops[1:], strict=False)]
 

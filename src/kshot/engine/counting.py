@@ -8,16 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD, GradientSettings, GradientStore
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, StepLog, Training, TrainingText
 from kshot.core.models import LanguageModel, SteerableModel, TrainableModel
 from kshot.core.objective_settings import step_tokens
 from kshot.core.steering import Shape, Steering
-from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
+from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest
 from kshot.prompts.fitting import prompt_tokens
 
 
 class Counting:
-    """Answer like no model at all, counting in `work.tokens` what would be run.
+    """Answer like no model at all, adding to the ledger the tokens that would be run.
 
     Args:
         model: Whose tokens are counted.
@@ -25,7 +26,6 @@ class Counting:
 
     def __init__(self, model: LanguageModel):
         self.steps = 0
-        self.work = Work()
         self.name, self.fingerprint, self.origin = model.name, model.fingerprint, model.origin
         self.capabilities, self.max_tokens = model.capabilities, model.max_tokens
         self.remark, self.chat = model.remark, model.chat
@@ -56,9 +56,12 @@ class Counting:
         seed: int,
         store: GradientStore | None = None,
         progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> NDArray[np.float32]:
         """Count the tokens that would be run, and return equal gradients."""
-        self.work.tokens += how.cost(sum(prompt_tokens(text.prompt, self) for text in texts), len(texts))
+        if ledger:
+            n_tokens = sum(prompt_tokens(text.prompt, self) for text in texts)
+            ledger.add(Cost(tokens=how.cost(n_tokens, len(texts))))
         return np.zeros((len(texts), how.n_snapshots), dtype=np.float32)
 
     def with_store(self, store: object) -> Self:
@@ -75,23 +78,33 @@ class Counting:
         return self
 
     def score(
-        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[FloatArray]:
         """Count, and return equal scores."""
-        self.work.tokens += self.forward_tokens(requests)
+        if ledger:
+            ledger.add(Cost(tokens=self.forward_tokens(requests)))
         return [np.zeros(len(r.continuations)) for r in requests]
 
     def generate(
-        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
+        self,
+        requests: Sequence[GenerateRequest],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[Generation]:
         """Count prompts and the longest answers that may be given, and return empty ones."""
-        self.work.tokens += self.forward_tokens([ScoreRequest(r.prompt, ("\n",)) for r in requests])
-        self.work.tokens += sum(r.max_tokens for r in requests)
+        if ledger:
+            n_tokens = self.forward_tokens([ScoreRequest(r.prompt, ("\n",)) for r in requests])
+            ledger.add(Cost(tokens=n_tokens + sum(r.max_tokens for r in requests)))
         return [Generation("", True)] * len(requests)
 
 
 class CountingActivations:
-    """Activations that are all 0, counted in the work of a model that runs nothing."""
+    """Activations that are all 0, of a model that runs nothing and counts."""
 
     def __init__(self, counting: Counting):
         self._counting = counting
@@ -104,10 +117,16 @@ class CountingActivations:
         return self._own.shape
 
     def read(
-        self, prompts: Sequence[Prompt], site: str, *, progress: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        site: str,
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> NDArray[np.float32]:
         """Count the prompts."""
-        self._counting.work.tokens += self._counting.forward_tokens([ScoreRequest(p, ("\n",)) for p in prompts])
+        if ledger:
+            ledger.add(Cost(tokens=self._counting.forward_tokens([ScoreRequest(p, ("\n",)) for p in prompts])))
         return np.zeros((len(prompts), self.shape.n_layers, *self.shape.at(site)), dtype=np.float32)
 
     def tokens_under(self, requests: Sequence[ScoreRequest], steerings: Sequence[Steering]) -> int:
@@ -120,9 +139,11 @@ class CountingActivations:
         steerings: Sequence[Steering],
         *,
         progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[FloatArray]:
         """Count, and return equal scores."""
-        self._counting.work.tokens += self.tokens_under(requests, steerings)
+        if ledger:
+            ledger.add(Cost(tokens=self.tokens_under(requests, steerings)))
         return [np.zeros((len(steerings), len(r.continuations))) for r in requests]
 
     def write_heads(self, heads: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -134,15 +155,21 @@ class CountingActivations:
         return self
 
     def learn(
-        self, texts: Sequence[TrainingText], *, first_token: bool, among: Sequence[Sequence[str]] = ()
+        self,
+        texts: Sequence[TrainingText],
+        *,
+        first_token: bool,
+        among: Sequence[Sequence[str]] = (),
+        ledger: Ledger | None = None,
     ) -> StepLog:
         """Count a step: prompts once, and in each step their last tokens and the answers."""
         self._counting.steps += 1
         n_tokens = sum(1 + self._counting.count_tokens(text.prompt.segments[-1].text) for text in texts)
         before = {replace(text.prompt, segments=text.prompt.segments[:-1]) for text in texts} - self._learnt
         self._learnt |= before
-        self._counting.work.tokens += FORWARD_AND_BACKWARD * n_tokens
-        self._counting.work.tokens += sum(prompt_tokens(prompt, self._counting) - 1 for prompt in before)
+        if ledger:
+            n_before = sum(prompt_tokens(prompt, self._counting) - 1 for prompt in before)
+            ledger.add(Cost(tokens=FORWARD_AND_BACKWARD * n_tokens + n_before))
         return StepLog(0.0, n_tokens, 0, 0.0)
 
     def steering(self) -> Steering:

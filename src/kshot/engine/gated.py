@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import StepLog, Training, TrainingText
 from kshot.core.steering import Steering
 from kshot.engine.language_model import Engine
@@ -35,7 +36,12 @@ class GatedEngine:
         self._pasts: dict[tuple[int, ...], Past] = {}
 
     def learn(
-        self, texts: Sequence[TrainingText], *, first_token: bool, among: Sequence[Sequence[str]] = ()
+        self,
+        texts: Sequence[TrainingText],
+        *,
+        first_token: bool,
+        among: Sequence[Sequence[str]] = (),
+        ledger: Ledger | None = None,
     ) -> StepLog:
         """Take one step on the answers that end the texts.
 
@@ -43,6 +49,7 @@ class GatedEngine:
             texts: Each a prompt and its answer; the prompt's last token is changed.
             first_token: Only the first token of an answer is learnt.
             among: For each text the answers to choose from: learnt is the first token by which they differ.
+            ledger: What it takes is added to.
 
         Raises:
             UserError: A text too long for the model, or without an answer.
@@ -52,20 +59,21 @@ class GatedEngine:
             self._engine._encoder.training_row(text, marked=True, first_token=first_token, among=own)
             for text, own in zip(texts, among or [()] * len(texts), strict=True)
         ]
+        ledger = ledger or Ledger()
         with self._engine.active():
             if self._engine.obstacle is None:
-                rows = self._behind_prompts(rows)
+                rows = self._behind_prompts(rows, ledger)
             log = self._trainer.step(rows)
-        self._engine.work.tokens += FORWARD_AND_BACKWARD * log.tokens
+        ledger.add(Cost(tokens=FORWARD_AND_BACKWARD * log.tokens))
         return log
 
-    def _behind_prompts(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    def _behind_prompts(self, rows: Sequence[TrainingRow], ledger: Ledger) -> list[TrainingRow]:
         """Return what is behind the prompts, which no gate changes but in their last token: they are run once."""
         before = [row.ids[: row.marked[0]] for row in rows]
         new = list(dict.fromkeys(ids for ids in before if ids and ids not in self._pasts))
         if new:
             found = dict(zip(new, remember(self._engine.backbone, new), strict=True))
-            self._engine.work.tokens += sum(map(len, new))
+            ledger.add(Cost(tokens=sum(map(len, new))))
             if sum(past.n_bytes for past in (*self._pasts.values(), *found.values())) > self.most_bytes:
                 self._pasts = {ids: self._pasts[ids] for ids in before if ids in self._pasts}
             self._pasts |= found

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from kshot.core.errors import ModelError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Training, TrainingText
 from kshot.core.models import Capability, ChatFormat, Store, TrainableModel
 from kshot.core.seeding import digest
 from kshot.core.steering import Steering
-from kshot.core.types import EncodedPrompt, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
+from kshot.core.types import EncodedPrompt, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest
 from kshot.engine.encoding import Asked, Encoded, Encoder
 from kshot.engine.generation import generate_packed, generate_plain, groups_of, needed_groups
 from kshot.engine.scoring import score_packed, score_plain
@@ -59,7 +60,6 @@ class Engine:
         memory_limit_bytes: int = 512 * 2**20,
     ):
         self.backbone = backbone
-        self.work = Work()
         self.steering: Steering | None = None
         self._encoder = Encoder(backbone)
         self._store = store
@@ -116,14 +116,14 @@ class Engine:
         return len(self._tree([p for p, _ in encoded], [a for _, a in encoded]).tokens)
 
     def with_store(self, store: Store | None) -> Self:
-        """Return the same model, with another store, if there is one, and a work counter of its own."""
+        """Return the same model, with another store, if there is one."""
         other = copy(self)
-        other._store, other.work = store, Work()
+        other._store = store
         other.__dict__["obstacle"] = self.obstacle
         return other
 
     def steered(self, steering: Steering) -> Self:
-        """Return the same model with changed activations, behind those that it has; it shares store and work.
+        """Return the same model with changed activations, behind those that it has; it shares the store.
 
         Raises:
             ModelError: The steering is another model's, or the architecture has none of its sites.
@@ -198,6 +198,7 @@ class Engine:
         seed: int,
         store: GradientStore | None = None,
         progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> NDArray[np.float32]:
         """Return the gradient of each text's loss at each snapshot, `[n_texts, n_snapshots * dim]`.
 
@@ -210,7 +211,8 @@ class Engine:
         self._check_bare()
         taken = ExampleGradients(self.backbone, how, can_pack=self.obstacle is None, seed=seed)
         rows = [self.training_row(text) for text in texts]
-        self.work.tokens += how.cost(sum(len(row.ids) for row in rows), len(rows))
+        if ledger:
+            ledger.add(Cost(tokens=how.cost(sum(len(row.ids) for row in rows), len(rows))))
         return taken.along_training(
             rows,
             about={"model": self.fingerprint},
@@ -239,7 +241,11 @@ class Engine:
         return None if gap <= limit else f"packed scores differ from a plain pass by {gap:.2g} nats"
 
     def score(
-        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[FloatArray]:
         """Return one log-probability in nats per continuation, for each request `[n_continuations]`.
 
@@ -253,11 +259,16 @@ class Engine:
         keys = [self._key("score", *e) for e in encoded]
         run = self._packed if self.obstacle is None else self._plain
         get, put = (self._store.get, self._store.put) if self._store else (None, None)
+        unique, ledger = dict(zip(keys, encoded, strict=True)), ledger or Ledger()
         with self.active():
-            return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, lambda _: 0, progress)
+            return self._each_once(unique, keys, get, put, run, lambda _: 0, progress, ledger)
 
     def generate(
-        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
+        self,
+        requests: Sequence[GenerateRequest],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[Generation]:
         """Return an answer for each request.
 
@@ -275,8 +286,9 @@ class Engine:
         def written(answer: Generation) -> int:
             return self.count_tokens(answer.text) + 1
 
+        unique, ledger = dict(zip(keys, encoded, strict=True)), ledger or Ledger()
         with self.active():
-            return self._each_once(dict(zip(keys, encoded, strict=True)), keys, get, put, run, written, progress)
+            return self._each_once(unique, keys, get, put, run, written, progress, ledger)
 
     def _key(self, *request: object) -> str:
         return digest(self.fingerprint, *request, ENGINE_VERSION, self._pack_tokens, self.backbone.device.type)
@@ -290,6 +302,7 @@ class Engine:
         run: Callable[[Mapping[str, Any], Sequence[str]], tuple[int, Iterator[list[tuple[str, Any, float]]]]],
         written: Callable[[Any], int],
         progress: Callable[[int], None] | None,
+        ledger: Ledger,
     ) -> list[Any]:
         """Return a result for each of `keys`: from the store, or else run and committed part by part.
 
@@ -299,26 +312,28 @@ class Engine:
         times = Counter(keys)  # equal requests are run once, and all count as finished
         tell = progress or (lambda n: None)
         results: dict[str, tuple[Any, float]] = {}
-        before, n_written = self.work.tokens, 0
+        n_counted, n_written = 0, 0
 
         def take(rows: Sequence[tuple[str, Any, float]]) -> None:
-            nonlocal n_written
+            nonlocal n_counted, n_written
             results.update((key, (value, seconds)) for key, value, seconds in rows)
             n_written += sum(written(value) for _, value, _ in rows)
-            self.work.tokens = before + n_tokens * len(results) // max(1, len(unique)) + n_written
+            so_far = n_tokens * len(results) // max(1, len(unique)) + n_written
+            ledger.add(Cost(tokens=so_far - n_counted))
+            n_counted = so_far
             tell(sum(times[key] for key, *_ in rows))
 
         known = get(list(unique)) if get else {}
         n_tokens, parts = run(unique, [key for key in unique if key not in known])
-        self.work.reused += len(known)
+        ledger.add(Cost(reused=len(known)))
         take([(key, *row) for key, row in known.items()])
         for rows in parts:
             fresh = [row for row in rows if row[0] not in results]
             if put:
                 put(fresh)
-            self.work.scored += len(fresh)
+            ledger.add(Cost(scored=len(fresh)))
             take(fresh)
-        self.work.seconds += sum(results[key][1] for key in unique)
+        ledger.add(Cost(seconds=sum(results[key][1] for key in unique)))
         return [results[key][0] for key in keys]
 
     def _generate_packed(

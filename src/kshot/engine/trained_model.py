@@ -17,7 +17,7 @@ class TrainedEngine(Engine):
     """A `TrainableModel` on the backbone of another engine, which stays as it is.
 
     Args:
-        base: The engine whose backbone, store and work it shares.
+        base: The engine whose backbone and store it shares.
         how: Settings of training.
         seed: For the first weights of adapters.
     """
@@ -28,7 +28,6 @@ class TrainedEngine(Engine):
         super().__init__(base.backbone, store=base._store, pack_tokens=base._pack_tokens)
         self.__dict__["obstacle"] = base.obstacle  # tried once, with the backbone's own weights
         self._pack_scored = base._pack_scored
-        self.work = base.work
         self._how = how
         fingerprint = digest(base.fingerprint, repr(how), seed)
         self._weights = TrainedWeights(base.backbone, how.weights, rank=how.rank, seed=seed)

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from importlib.resources import files
 from math import exp
 
+from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.types import Prompt, ScoreRequest, Segment
 
 
-def perplexity(model: LanguageModel) -> float:
+def perplexity(model: LanguageModel, *, ledger: Ledger | None = None) -> float:
     """Return exp of the mean negative log-probability per token of five passages of plain English, written for this.
 
     The first sentence of each passage is given, the rest is scored.
@@ -18,10 +19,13 @@ def perplexity(model: LanguageModel) -> float:
         first, rest = passage.split(". ", 1)
         requests.append(ScoreRequest(Prompt((Segment("query", f"{first}."),)), (f" {rest}",)))
         n_tokens += model.count_tokens(f" {rest}")
-    nats = -sum(float(values[0]) for values in model.score(requests))
+    nats = -sum(float(values[0]) for values in model.score(requests, ledger=ledger))
     return exp(nats / n_tokens)
 
 
-def forgetting(before: LanguageModel, after: LanguageModel) -> Mapping[str, float]:
+def forgetting(before: LanguageModel, after: LanguageModel, *, ledger: Ledger | None = None) -> Mapping[str, float]:
     """Return the perplexity of general text before and after training."""
-    return {"perplexity_before": perplexity(before), "perplexity_after": perplexity(after)}
+    return {
+        "perplexity_before": perplexity(before, ledger=ledger),
+        "perplexity_after": perplexity(after, ledger=ledger),
+    }

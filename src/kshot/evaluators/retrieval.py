@@ -121,13 +121,15 @@ def _answers(asker: TaskModel, prompts: Sequence[Prompt], queries: Sequence[Exam
     if asker.task.is_open:
         return [g.text.strip() for g in asker.generate(prompts, progress=asker.progress.advance)]
     if asker.task.kind == "classification":
-        allowed = tuple(map(asker.composer.answer, asker.task.labels))
+        allowed = tuple(map(asker.layout.answer, asker.task.labels))
         requests = [GenerateRequest(p, asker.answer_tokens, allowed=allowed) for p in prompts]
-        return [g.text.strip() for g in asker.model.generate(requests, progress=asker.progress.advance)]
+        return [
+            g.text.strip() for g in asker.model.generate(requests, progress=asker.progress.advance, ledger=asker.ledger)
+        ]
     candidates = [asker.task.candidates(query) for query in queries]
     found = asker.score(prompts, candidates, progress=asker.progress.advance)
     answers = []
     for texts, row in zip(candidates, found, strict=True):
-        lengths = [asker.model.count_tokens(asker.composer.answer(text)) for text in texts]
+        lengths = [asker.model.count_tokens(asker.layout.answer(text)) for text in texts]
         answers.append(texts[int(np.argmax(row / np.array(lengths)))])
     return answers

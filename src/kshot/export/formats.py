@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Sequence
 
 from kshot.core.errors import UserError
-from kshot.core.models import LanguageModel, Messages
-from kshot.core.types import Example, Prompt, Task
-from kshot.prompts.chat import Chat
-from kshot.prompts.plain import Template
+from kshot.core.models import LanguageModel
+from kshot.core.script import Script, UsualWording
+from kshot.core.types import Example, Question, Task
+from kshot.prompts.messages import conversation
+from kshot.prompts.plain import Plain
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -48,12 +49,12 @@ def as_prompt(task: Task, demonstrations: Sequence[Example]) -> str:
         >>> as_prompt(task, [Example("1", "a", "x")])
         'Say a or b.\n\nText: 1\nLabel: a\n\nText: {input}\nLabel:'
     """
-    return Template().compose(task, demonstrations, _placeholder(demonstrations)).text
+    return Plain().write(_script(task, demonstrations)).text
 
 
 def as_messages(task: Task, demonstrations: Sequence[Example]) -> list[dict[str, str]]:
     """Return the conversation for a chat API: the instruction as system, demonstrations as turns, then "{input}"."""
-    return Chat(_AnyApi(), "any API").messages(task, demonstrations, _placeholder(demonstrations))
+    return conversation(_script(task, demonstrations))
 
 
 def formatter(name: str) -> Callable[[Task, Sequence[Example]], str]:
@@ -78,19 +79,7 @@ FORMATS: dict[str, Callable[[Task, Sequence[Example]], str]] = {
 }
 
 
-def _placeholder(demonstrations: Sequence[Example]) -> Example:
-    """Return a query that stands for any."""
-    return Example("{input}", "", "query", context="{context}" if any(e.context for e in demonstrations) else None)
-
-
-class _AnyApi:
-    """The chat format of an API, which takes every role; its messages are sent, never its text."""
-
-    fingerprint = "any"
-
-    def render(self, messages: Messages, *, open_answer: bool) -> str:
-        text = "".join(f"<{m['role']}>{m['content']}</{m['role']}>" for m in messages)
-        return text + "<assistant>" * open_answer
-
-    def agrees(self, prompt: Prompt, messages: Messages) -> bool:
-        return True
+def _script(task: Task, demonstrations: Sequence[Example]) -> Script:
+    """Return what is said, with a question that stands for any."""
+    context = "{context}" if any(e.context for e in demonstrations) else None
+    return UsualWording().compose(task, demonstrations, Question("{input}", "query", context=context))

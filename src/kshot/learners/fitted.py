@@ -51,6 +51,9 @@ class Fitted:
         return cast(TrainableModel, self.language_model) if self.recipe.trains and not self.members else None
 
     def with_model(self, model: LanguageModel) -> "Fitted":
-        """Return the same on another instance of its language model, with a ledger of its own."""
-        own = replace(self.model, model=model, ledger=Ledger()) if self.model else None
+        """Return the same on an instance of its language model that keeps nothing; trained weights stay."""
+        own = None
+        if self.model:
+            instance = self.trained.with_store(None) if self.trained else model
+            own = replace(self.model, model=instance, ledger=Ledger())
         return replace(self, model=own, members=tuple(m.with_model(model) for m in self.members))

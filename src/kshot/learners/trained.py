@@ -31,8 +31,8 @@ from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
 from kshot.recipes.recipe import Recipe
-from kshot.taskmodel.taskmodel import TaskModel
 from kshot.store.files import write_folder, write_jsonl
+from kshot.taskmodel.taskmodel import TaskModel
 
 SECONDS_BETWEEN_STATES = 20.0
 MOST_SUPPORT = 32  # examples in the anchor of guidance

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from kshot.core.errors import ModelError, UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Training, TrainingText
 from kshot.core.models import Capability, Store, TrainableModel
 from kshot.core.seeding import digest
-from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest, Work
+from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest
 
 
 class ScriptedModel:
@@ -47,7 +48,6 @@ class ScriptedModel:
         self._table = dict(table or {})
         self._confidence = confidence
         self.max_tokens = max_tokens
-        self.work = Work()
         self._store: Store | None = None
 
     @property
@@ -75,18 +75,23 @@ class ScriptedModel:
         seed: int,
         store: GradientStore | None = None,
         progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> NDArray[np.float32]:
         """Raise, as there are no weights."""
         raise ModelError(f"'{self.name}' has no weights to take gradients of; give another --selector-model.")
 
     def with_store(self, store: Store | None) -> "ScriptedModel":
-        """Return the same model with its own counter, keeping scores in `store`."""
+        """Return the same model keeping scores in `store`."""
         other = ScriptedModel(self._table, confidence=self._confidence, max_tokens=self.max_tokens, name=self.name)
         other._store = store
         return other
 
     def score(
-        self, requests: Sequence[ScoreRequest], *, progress: Callable[[int], None] | None = None
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[FloatArray]:
         """Return log-probabilities in nats `[n_continuations]` per request."""
         keys = [digest(self.fingerprint, r.prompt.text, r.continuations) for r in requests]
@@ -94,10 +99,14 @@ class ScriptedModel:
         fresh = {k: (self._answer(r), 0.0) for k, r in zip(keys, requests, strict=True) if k not in known}
         if self._store:
             self._store.put([(k, *v) for k, v in fresh.items()])
-        return self._told(keys, known, fresh, progress)
+        return self._told(keys, known, fresh, progress, ledger)
 
     def generate(
-        self, requests: Sequence[GenerateRequest], *, progress: Callable[[int], None] | None = None
+        self,
+        requests: Sequence[GenerateRequest],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> list[Generation]:
         """Return what it believes in for each request, or "unknown"."""
         keys = [digest(self.fingerprint, r.prompt.text, r.max_tokens, r.stop, r.allowed) for r in requests]
@@ -105,12 +114,19 @@ class ScriptedModel:
         fresh = {k: (self._text(r), 0.0) for k, r in zip(keys, requests, strict=True) if k not in known}
         if self._store:
             self._store.put_texts([(k, *v) for k, v in fresh.items()])
-        return self._told(keys, known, fresh, progress)
+        return self._told(keys, known, fresh, progress, ledger)
 
-    def _told(self, keys: Sequence[str], known: Any, fresh: Any, progress: Callable[[int], None] | None) -> list[Any]:
-        """Count the work, report it, and return a result for each key."""
-        self.work.reused += len(known)
-        self.work.scored += len(fresh)
+    def _told(
+        self,
+        keys: Sequence[str],
+        known: Any,
+        fresh: Any,
+        progress: Callable[[int], None] | None,
+        ledger: Ledger | None,
+    ) -> list[Any]:
+        """Count the requests, report them, and return a result for each key."""
+        if ledger:
+            ledger.add(Cost(scored=len(fresh), reused=len(known)))
         if progress:
             progress(len(keys))
         return [{**known, **fresh}[k][0] for k in keys]

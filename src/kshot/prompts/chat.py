@@ -3,24 +3,24 @@
 The template is rendered once with marks in place of the contents and split at the marks; a prompt is put together from
 these parts. So it has segments with roles like any other prompt, prefixes are shared, and no template language is run
 for each query. That the token ids are those of the template is tried on every example that is shown or asked. Segments
-end at the template's own marks: inside a message tokens may reach over any border ("." with the empty line behind it).
+end at the template's own marks: inside a message tokens may reach over any border ("." with the empty line after it).
 
 Source: transformers documentation, "Chat templates", https://huggingface.co/docs/transformers/chat_templating.
 Differs: an instruction goes into the system turn, or in front of the first user turn where the template has none.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import commonprefix
 from typing import Any
 
 from kshot.core.errors import ModelError, UserError
-from kshot.core.methods import Composer
-from kshot.core.models import ChatFormat, LanguageModel
-from kshot.core.types import Example, Prompt, Segment, Task
-from kshot.prompts.plain import Template
+from kshot.core.models import ChatFormat
+from kshot.core.script import Piece, Script
+from kshot.core.types import Prompt, Segment
+from kshot.prompts.messages import asked_of, conversation, paragraphs
+from kshot.prompts.plain import Plain
 
-LAYOUTS = ("auto", "plain", "turns", "block")
 _SYSTEM, _MARKS = "\ue000", "\ue001\ue002\ue003\ue004\ue005"  # one character for each content, as no template has
 
 
@@ -34,7 +34,7 @@ class _Parts:
         lead: What an answer begins with, before its text: a space where the prompt ends without the one that the
             template writes there.
         next: Between a demonstration's output and the next input.
-        ask: Behind the query, where the answer begins.
+        ask: After the query, where the answer begins.
         end: What closes an answer: how `next` begins.
     """
 
@@ -69,7 +69,7 @@ class Chat:
 
     @property
     def terminator(self) -> str:
-        """The text that ends an answer, as "<|im_end|>"."""
+        """The text that ends an answer, such as "<|im_end|>"."""
         return self._parts(False).end
 
     def answer(self, text: str) -> str:
@@ -77,78 +77,83 @@ class Chat:
         parts = self._parts(False)
         return parts.lead + text.strip() + parts.end
 
-    def compose(self, task: Task, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        """Return the prompt with all demonstrations in the order given, the last one next to the query.
+    def write(self, script: Script) -> Prompt:
+        """Return the script as a prompt.
 
         Raises:
             UserError: The token ids would not be those of the model's own template.
         """
-        for example in demonstrations:
-            self._verify(task, (example,), example, output=example.output)
-        self._verify(task, demonstrations[-1:], query)
-        return self._write(task, demonstrations, query)
+        *shown, last = script.turns
+        for turn in shown:  # each is tried with itself as the question
+            self._verify(script, (turn,), turn)
+        self._verify(script, shown[-1:], _unanswered(last))
+        return self._write(script)
 
-    def _write(self, task: Task, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def _write(self, script: Script) -> Prompt:
+        *shown, last = script.turns
+        answer = [Segment("answer", self.answer(last[-1].text))] if last[-1].role == "answer" else []
         if self.in_block:
             parts = self._parts(False)
-            inside = Template().compose(task, demonstrations, query).text
-            return Prompt((Segment("query", parts.head + inside + parts.ask),), spells_first_token=True)
-        parts = self._parts(bool(task.instruction))
+            pieces = script.pieces[:-1] if answer else script.pieces
+            inside = Plain().write(replace(script, pieces=pieces)).text
+            segments = [Segment("query", parts.head + inside + parts.ask)]
+            return Prompt((*segments, *answer), spells_first_token=True)
+        opening = paragraphs(script.opening)
+        parts = self._parts(bool(script.opening))
         in_system = _SYSTEM in parts.head
-        head = parts.head.replace(_SYSTEM, task.instruction.strip())
-        lead = f"{task.instruction.strip()}\n\n" if task.instruction and not in_system else ""
-        before = head + lead
+        before = parts.head.replace(_SYSTEM, opening)
+        before += f"{opening}\n\n" if script.opening and not in_system else ""
         segments = []
-        for example in demonstrations:
-            segments.append(Segment("demonstration", before + self._asked(example) + parts.reply))
-            segments.append(Segment("answer", self.answer(example.output)))
+        for turn in shown:
+            segments.append(Segment("demonstration", before + asked_of(turn) + parts.reply))
+            segments += [*self._reasons(turn), Segment("answer", self.answer(turn[-1].text))]
             before = parts.next.removeprefix(parts.end)
-        segments.append(Segment("query", before + self._asked(query) + parts.ask))
+        segments += [Segment("query", before + asked_of(last) + parts.ask), *self._reasons(last), *answer]
         return Prompt(tuple(segments), spells_first_token=True)
 
-    def _asked(self, example: Example) -> str:
-        """Return the user's message for an example."""
-        return f"{example.context.strip()}\n\n{example.input.strip()}" if example.context else example.input.strip()
+    def _reasons(self, turn: Sequence[Piece]) -> list[Segment]:
+        """Return the reasons of a turn, which begin the assistant's message."""
+        lead = self._parts(False).lead
+        return [Segment("reason", f"{lead}{piece.text.strip()}\n\n") for piece in turn if piece.role == "reason"]
 
-    def messages(self, task: Task, demonstrations: Sequence[Example], query: Example) -> list[dict[str, str]]:
-        """Return the conversation that the prompt stands for, as any chat API takes it."""
+    def messages(self, script: Script) -> list[dict[str, str]]:
+        """Return the conversation that the prompt stands for."""
         if self.in_block:
-            return [{"role": "user", "content": Template().compose(task, demonstrations, query).text}]
-        in_system = _SYSTEM in self._parts(bool(task.instruction)).head
-        messages = [{"role": "system", "content": task.instruction.strip()}] if in_system else []
-        lead = f"{task.instruction.strip()}\n\n" if task.instruction and not in_system else ""
-        for example in (*demonstrations, query):
-            messages.append({"role": "user", "content": lead + self._asked(example)})
-            messages.append({"role": "assistant", "content": example.output.strip()})
-            lead = ""
-        return messages[:-1]
+            return [{"role": "user", "content": Plain().write(script).text}]
+        with_system = _SYSTEM in self._parts(bool(script.opening)).head
+        return conversation(script, with_system=with_system, lead=self._parts(False).lead)
 
-    def remark(self, task: Task) -> str | None:
-        """Return what a user should know about the prompts, or None."""
-        if self.in_block or not task.instruction or _SYSTEM in self._parts(True).head:
-            return None
-        return f"the chat template of '{self.name}' takes no system turn: the instruction opens the first user turn"
+    def remarks(self, script: Script) -> list[str]:
+        """Return what a user should know about prompts such as this."""
+        said = [f"prompts are in the model's chat template (--layout {self.record['layout']})"]
+        if not self.in_block and script.opening and _SYSTEM not in self._parts(True).head:
+            said.append(
+                f"the chat template of '{self.name}' takes no system turn: the instruction opens the first user turn"
+            )
+        return said
 
-    def _verify(self, task: Task, shown: Sequence[Example], query: Example, output: str | None = None) -> None:
-        """Refuse a query whose ids, behind what is shown, would not be the template's.
+    def _verify(self, script: Script, shown: Sequence[tuple[Piece, ...]], turn: tuple[Piece, ...]) -> None:
+        """Refuse a turn whose question's ids, after what is shown, would not be the template's.
 
-        A demonstration is tried with itself as the query. Of what is shown only the end of the last answer matters to
-        the query, and that is the same in all of them.
+        Of what is shown only the end of the last answer matters to the question, and that is the same in all of them.
         """
-        key = (task.kind, task.instruction, query.input, query.context, output, bool(shown))
+        key = (script.opening, script.given, script.wanted, turn, bool(shown))
         if key in self._verified:
             return
+        asked = [piece for piece in turn if piece.role not in ("reason", "answer")]
+        tried = replace(script, pieces=(*script.opening, *(piece for t in shown for piece in t), *asked))
+        example = asked[-1].example
         try:
-            agrees = self.format.agrees(self._write(task, shown, query), self.messages(task, shown, query))
+            agrees = self.format.agrees(self._write(tried), self.messages(tried))
         except ModelError as error:
             raise UserError(
-                f"The chat template of '{self.name}' must take every example; of example '{query.id}' {error}. "
+                f"The chat template of '{self.name}' must take every example; of example '{example}' {error}. "
                 "Change the example, or use --layout plain."
             ) from error
         if not agrees:
             raise UserError(
                 f"The prompt's tokens must be those of the chat template of '{self.name}'; those of example "
-                f"'{query.id}' differ, as the template changes its text or its first or last character melts with "
+                f"'{example}' differ, as the template changes its text or its first or last character melts with "
                 "what stands beside it. Change the example, or use --layout plain."
             )
         self._verified.add(key)
@@ -190,23 +195,5 @@ class Chat:
         return _Parts(head, reply.removesuffix(lead), lead, after, ask, end)
 
 
-def composer_for(model: LanguageModel | None, layout: str) -> Composer:
-    """Return the composer for a model.
-
-    Args:
-        model: The language model that reads the prompts; None for baselines.
-        layout: "plain" for text as base models read it; "turns" and "block" for the model's chat template, with
-            demonstrations as turns or in one user message; "auto" is turns for chat models, else plain.
-
-    Raises:
-        UserError: An unknown layout, or a chat layout for a model without a template that can be used.
-    """
-    if layout not in LAYOUTS:
-        raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}; got '{layout}'.")
-    chat = model.chat if model else None
-    if layout == "plain" or (layout == "auto" and chat is None):
-        return Template()
-    if model is None or chat is None:
-        what = f"'{model.name}' has none" if model else "there is no model"
-        raise UserError(f"--layout {layout} needs a model with a chat template; {what}. Use --layout plain.")
-    return Chat(chat, model.name, in_block=layout == "block")
+def _unanswered(turn: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    return turn[:-1] if turn[-1].role == "answer" else turn

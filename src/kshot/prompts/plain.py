@@ -1,33 +1,32 @@
-"""The composer everybody starts with: instruction, demonstrations, query, in a fixed layout for base models."""
+"""The layout for base models: paragraphs of text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kshot.core.types import Example, Kind, Prompt, Role, Segment, Task
+from kshot.core.script import Script, ScriptRole
+from kshot.core.types import Prompt, Role, Segment
 
-# What input and output are called, chosen by the bits on training rows with the 270M model (JOURNAL.md, 2026-11-22).
-WORDS: dict[Kind, tuple[str, str]] = {
-    "classification": ("Text", "Label"),
-    "multiple_choice": ("Question", "Answer"),
-    "qa": ("Question", "Answer"),
-    "math": ("Question", "Answer"),
-    "generation": ("Input", "Output"),
-    "parsing": ("Input", "Output"),
+PARAGRAPHS: Mapping[ScriptRole, Role] = {
+    "instruction": "instruction",
+    "note": "note",
+    "schema": "context",
+    "feedback": "note",
 }
 
 
 @dataclass(frozen=True)
-class Template:
-    r"""Lay out a prompt as blocks of two lines with an empty line between them.
+class Plain:
+    r"""Write a script as blocks of lines with an empty line between them.
 
-    The lines are "Text: …" and "Label: …" for classification, "Question: …" and "Answer: …" for multiple choice, qa and
-    math, "Input: …" and "Output: …" for generation and parsing. Every answer is
-    followed by `terminator`, also the one that is scored: a label that is the beginning of another one ("yes",
-    "yes sir") is then a different text.
+    A question is a line "Text: …", after "Context: …" where it has one, and its answer a line "Label: …"; the script
+    says what the two are called. A reason stands between them as "Reason: …". Instruction, notes and whatever else is
+    said are paragraphs of their own. Every answer is followed by `terminator`, also the one that is scored: a label
+    that is the beginning of another one ("yes", "yes sir") is then a different text.
 
     Example:
-        >>> task = Task("t", "classification", (), labels=("a", "b"), instruction="Say a or b.")
-        >>> Template().compose(task, [Example("1", "a", "x")], Example("2", "", "y")).text
+        >>> from kshot.core.script import Piece
+        >>> pieces = (Piece("instruction", "Say a or b."), Piece("question", "1"), Piece("answer", "a"))
+        >>> Plain().write(Script((*pieces, Piece("question", "2")), "Text", "Label")).text
         'Say a or b.\n\nText: 1\nLabel: a\n\nText: 2\nLabel:'
     """
 
@@ -38,19 +37,31 @@ class Template:
         """The layout's name."""
         return {"layout": "plain"}
 
-    def compose(self, task: Task, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        """Return the prompt with all demonstrations in the order given, the last one next to the query."""
-        segments = [Segment("instruction", f"{task.instruction}\n\n")] if task.instruction else []
-        for example in demonstrations:
-            segments += self._question(task, example, "demonstration")
-            segments.append(Segment("answer", self.answer(example.output)))
-        return Prompt((*segments, *self._question(task, query, "query")))
+    def write(self, script: Script) -> Prompt:
+        """Return the script as a prompt."""
+        segments, pieces = [], script.pieces
+        given, wanted = f"{script.given}: " if script.given else "", f"{script.wanted}:"
+        last_question = max(i for i, piece in enumerate(pieces) if piece.role == "question")
+        for i, piece in enumerate(pieces):
+            role: Role = "query" if i >= last_question else "demonstration"
+            has_reason = i + 1 < len(pieces) and pieces[i + 1].role == "reason"
+            match piece.role:
+                case "context":
+                    segments.append(Segment("context", f"Context: {piece.text}\n"))
+                case "question":
+                    segments.append(Segment(role, f"{given}{piece.text}\n{'' if has_reason else wanted}"))
+                case "reason":
+                    segments += [Segment("reason", f"Reason: {piece.text}\n"), Segment(role, wanted)]
+                case "answer":
+                    segments.append(Segment("answer", self.answer(piece.text)))
+                case _:
+                    segments.append(Segment(PARAGRAPHS[piece.role], f"{piece.text}\n\n"))
+        return Prompt(tuple(segments))
 
     def answer(self, text: str) -> str:
         """Return the continuation that stands for the answer `text`."""
         return f" {text}{self.terminator}"
 
-    def _question(self, task: Task, example: Example, role: Role) -> list[Segment]:
-        context = [Segment("context", f"Context: {example.context}\n")] if example.context else []
-        given, wanted = WORDS[task.kind]
-        return [*context, Segment(role, f"{given}: {example.input}\n{wanted}:")]
+    def remarks(self, script: Script) -> list[str]:
+        """Return what a user should know about prompts such as this: nothing."""
+        return []

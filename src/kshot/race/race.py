@@ -1,22 +1,20 @@
 """The race of a run: its recipes go through the stream slice by slice, and how they stand is told after each one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, inf
 from typing import Any
 
 from kshot.core.budget import Budget
 from kshot.core.errors import ModelError, UserError
 from kshot.core.settings import ChooseBy, Prefer
-from kshot.engine.counting import Counting
-from kshot.learners.build import make_learner
-from kshot.learners.learner import Setup
 from kshot.measures.samples import SUMMARY, metric_of, summarise
 from kshot.measures.variance import Spread
 from kshot.race.entrant import Entrant
 from kshot.race.halving import dropped, slices
 from kshot.race.measure import Measuring
 from kshot.race.ranking import Evidence, evidence, ranked
+from kshot.race.rehearsal import rehearsed
 from kshot.race.speed import tokens_per_second
 from kshot.race.words import deployed
 from kshot.recipes.recipe import Recipe
@@ -60,7 +58,7 @@ class Race:
                     measuring.advance(entrant, stop)
                     measuring.progress.standing(self.board(), measuring.left())
             racing = [e for e in self.entrants if e.is_racing]
-            if self.drop and stop < n and len(racing) > 1 and not measuring.is_over:
+            if self.drop and stop < n and len(racing) > 1 and not measuring.ledger.is_spent:
                 bits = {e.recipe.name: [r["bits"] for r in e.rows] for e in racing}
                 out = dropped(bits, self.n_end, free={e.recipe.name for e in racing if not e.tokens})
                 for entrant in racing:
@@ -79,7 +77,7 @@ class Race:
 
     def _leave_out_what_cannot_be_fitted(self) -> None:
         """Spend nothing on recipes that train whose first slice and last fit are more than the whole budget."""
-        budget, training = self.measuring.budget, [e for e in self.entrants if e.is_racing and e.recipe.trains]
+        budget, training = self.measuring.ledger.budget, [e for e in self.entrants if e.is_racing and e.recipe.trains]
         if not training or budget == Budget():
             return
         limit = budget.tokens
@@ -98,10 +96,9 @@ class Race:
 
     def _keep_to_budget(self) -> None:
         """Keep what the last fit of any recipe may take; those whose own would take more than is left are out."""
-        if self.measuring.is_over:
+        if self.measuring.ledger.is_spent:
             return  # what was kept is for the one that will be chosen
-        budget, spent, kept = self.measuring.budget, self.measuring.spent, (0.0, 0.0)
-        left = budget.seconds - spent[0], budget.tokens - spent[1]
+        left, kept = self.measuring.ledger.left, (0.0, 0.0)
         for entrant in self.entrants:
             if entrant.is_racing:
                 fit = self.measuring.last_fit(entrant)
@@ -109,7 +106,7 @@ class Race:
                     entrant.stop("out-of-budget", "to learn all examples at the end would take more than is left")
                 else:
                     kept = max(kept[0], fit[0]), max(kept[1], fit[1])
-        self.measuring.reserve = kept
+        self.measuring.ledger.reserve = kept
 
     def eligible(self) -> list[Entrant]:
         """Return those that can be chosen."""
@@ -240,14 +237,5 @@ class Race:
     def _first_cost(self, recipe: Recipe) -> tuple[float, float]:
         """Return the tokens of a recipe's first slice, and those of them that learning takes."""
         measuring, (_, stop) = self.measuring, slices(len(self.measuring.stream.examples))[0]
-        learner = make_learner(recipe.rehearsing(), counted(measuring.setup))
-        found = learner.predict(measuring.stream.queries()[:stop])
+        found = rehearsed(recipe, measuring.setup, [measuring.stream.queries()[:stop]]).predictions
         return sum(p.tokens + p.fit_tokens for p in found), sum(p.fit_tokens for p in found)
-
-
-def counted(setup: Setup) -> Setup:
-    """Return a setup whose models run nothing and count what they would run, each in a ledger of its own."""
-    model, selecting = (
-        m and replace(m, model=Counting(m.model), ledger=Ledger()) for m in (setup.model, setup.selector_model)
-    )
-    return replace(setup, model=model, selector_model=selecting, keep=None)

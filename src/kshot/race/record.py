@@ -14,9 +14,9 @@ from kshot.core.types import Task
 from kshot.core.version import __version__
 from kshot.learners.preparation import Prepared, prepared
 from kshot.race.race import Race
-from kshot.recipes.recipe import Recipe
 from kshot.race.stream import Stream
 from kshot.race.words import compare_all, in_words
+from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_json, write_jsonl
 from kshot.store.run_folder import RESULTS, UNFINISHED
 from kshot.taskmodel.taskmodel import TaskModel

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
+from kshot.core.ledger import Ledger
 from kshot.core.seeding import generator
 from kshot.core.types import Example, ScoreRequest
 from kshot.taskmodel.taskmodel import TaskModel
@@ -20,13 +21,13 @@ def tokens_per_second(asker: TaskModel, examples: Sequence[Example], shots: int,
         seconds: Nothing is started after this time.
     """
     model, tokens = asker.model.with_store(None), 0
-    asker = replace(asker, model=model)
+    asker = replace(asker, model=model, ledger=Ledger())
     began = time.perf_counter()
     for i in count():
         order = generator(0, "speed", i).permutation(len(examples))
         shown, asked = [examples[j] for j in order[1 : 1 + shots]], examples[order[0]]
         requests = [(asker.prompt(shown, asked)[0], asker.answers(asked))]
-        tokens += model.forward_tokens([ScoreRequest(p, tuple(map(asker.composer.answer, a))) for p, a in requests])
+        tokens += model.forward_tokens([ScoreRequest(p, tuple(map(asker.layout.answer, a))) for p, a in requests])
         asker.score(*zip(*requests, strict=True))
         took = time.perf_counter() - began
         if took >= seconds:

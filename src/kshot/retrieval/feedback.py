@@ -6,10 +6,10 @@ from itertools import groupby
 
 import numpy as np
 
-from kshot.taskmodel.taskmodel import TaskModel
 from kshot.retrieval.candidates import Candidates
 from kshot.retrieval.corpus import Item
 from kshot.retrieval.retriever_settings import RetrieverSettings
+from kshot.taskmodel.taskmodel import TaskModel
 
 PENALTY = 100.0  # nats; more than any mean log-probability
 

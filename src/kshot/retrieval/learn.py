@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import chain
 
 from kshot.core.errors import UserError
-from kshot.taskmodel.taskmodel import TaskModel
 from kshot.core.progress import Progress
 from kshot.core.seeding import generator
 from kshot.encoders.encoder import Encoder
@@ -19,6 +18,7 @@ from kshot.retrieval.corpus import Item, training_queries
 from kshot.retrieval.feedback import one_shot, standardised, with_rules
 from kshot.retrieval.groups import RETRIEVER_NEGATIVES, REWARD_NEGATIVES, Group, groups, usable
 from kshot.retrieval.retriever_settings import RetrieverSettings
+from kshot.taskmodel.taskmodel import TaskModel
 
 Pools = Mapping[str, Sequence[Item]]  # each task's documents, by its name
 

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, StepLog, TrainingText
-from kshot.core.methods import Composer
 from kshot.core.models import Activations, Capability, Gated, LanguageModel, SteerableModel
 from kshot.core.progress import Progress, Silence
+from kshot.core.script import Script, UsualWording
 from kshot.core.steering import Steering
 from kshot.core.types import (
     Example,
@@ -21,59 +22,85 @@ from kshot.core.types import (
     GenerateRequest,
     Generation,
     Prompt,
+    Question,
     ScoreRequest,
     Segment,
     Task,
 )
 from kshot.measures.probabilities import normalised
-from kshot.prompts.chat import composer_for
-from kshot.prompts.fitting import compose_to_fit
+from kshot.prompts.fitting import write_to_fit
+from kshot.prompts.layout import Layout, layout_for
 
 LEAST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 16, 1024
 
 
+class Composer(Protocol):
+    """Says what is said to a model."""
+
+    def compose(self, task: Task, shown: Sequence[Example], question: Question, /) -> Script:
+        """Return the script, with all demonstrations in the order given, the last one next to the question."""
+        ...
+
+
 @dataclass(frozen=True)
 class TaskModel:
-    """A language model and the wording of a task.
+    """A language model, and what a task says to it and how.
 
     Attributes:
+        layout: How scripts are written for the model.
         answer_tokens: The most tokens of a generated answer; open tasks keep room for so many.
+        composer: What is said.
         progress: Told of the work that selectors ask for.
+        ledger: What the model does for it is added to; `replace(model, ledger=model.ledger.part())` counts a part.
         gradient_store: Where gradients are kept.
         notes: Where selectors' notes go.
     """
 
     task: Task
     model: LanguageModel
-    composer: Composer
+    layout: Layout
     answer_tokens: int
+    composer: Composer = UsualWording()
     progress: Progress = field(default_factory=Silence)
+    ledger: Ledger = field(default_factory=Ledger, repr=False, compare=False)
     gradient_store: GradientStore = GradientStore()
     notes: Callable[[Mapping[str, Any]], None] | None = None
 
     @classmethod
     def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "TaskModel":
-        """Return it in a layout (`composer_for`).
+        """Return it in a layout (`layout_for`).
 
         The most tokens that a generated answer may have are 8 and a quarter more than those of the longest output of
         train, within 16..1024: known in advance, as labels are, and the same for every recipe and all along the stream.
         """
-        composer = composer_for(model, layout)
-        longest = max((model.count_tokens(composer.answer(e.output)) for e in task.train), default=0)
+        written = layout_for(model, layout)
+        longest = max((model.count_tokens(written.answer(e.output)) for e in task.train), default=0)
         most = min(
             max(longest + longest // 4 + 8, LEAST_ANSWER_TOKENS), MOST_ANSWER_TOKENS, max(1, model.max_tokens // 2)
         )
-        return cls(task, model, composer, most)
+        return cls(task, model, written, most)
 
-    def prompt(self, demonstrations: Sequence[Example], query: Example) -> tuple[Prompt, int]:
-        """Return the prompt for a query, and how many demonstrations had to be left out of it.
+    def compose(self, shown: Sequence[Example], question: Question | Example) -> Prompt:
+        """Return the prompt with all demonstrations in the order given, whether it fits or not.
+
+        Of an example the question alone is said.
+        """
+        question = question.question if isinstance(question, Example) else question
+        return self.layout.write(self.composer.compose(self.task, shown, question))
+
+    def prompt(self, shown: Sequence[Example], question: Question | Example) -> tuple[Prompt, int]:
+        """Return the prompt for a question, and how many demonstrations had to be left out of it.
+
+        Of an example the question alone is said; its output is scored after the prompt, so there has to be room for it.
 
         Raises:
-            UserError: The query does not fit the model even without demonstrations.
+            UserError: The question does not fit the model even without demonstrations.
         """
-        lengths = [self.model.count_tokens(self.composer.answer(c)) for c in self.answers(query)]
+        lengths = [self.model.count_tokens(self.layout.answer(c)) for c in self.answers(question)]
         room = max([*lengths, self.answer_tokens if self.task.is_open else 0])
-        return compose_to_fit(self.composer, self.task, demonstrations, query, self.model, answer_tokens=room)
+        return write_to_fit(
+            lambda some: self.compose(some, question), shown, self.model, answer_tokens=room, asked=question.id
+        )
 
     def training_text(self, lesson: Lesson) -> TrainingText:
         """Return a lesson in words; demonstrations that do not fit are left out, whole.
@@ -87,7 +114,7 @@ class TaskModel:
         if lesson.learnt == "answers" and n_answers < len(lesson.demonstrations) - n_dropped:
             raise UserError(
                 "To learn the answers of demonstrations, each must be a part of its own in the prompt; the layout "
-                f"'{self.composer.record['layout']}' has them in one message. Use --layout turns, or loss=last."
+                f"'{self.layout.record['layout']}' has them in one message. Use --layout turns, or loss=last."
             )
         teacher = (
             None if lesson.teacher is None else self._answered(self.prompt(lesson.teacher, target)[0], target.output)
@@ -96,13 +123,13 @@ class TaskModel:
         return TrainingText(self._answered(prompt, target.output), lesson.learnt, lesson.weight, teacher, rejected)
 
     def _answered(self, prompt: Prompt, text: str) -> Prompt:
-        return replace(prompt, segments=(*prompt.segments, Segment("answer", self.composer.answer(text))))
+        return replace(prompt, segments=(*prompt.segments, Segment("answer", self.layout.answer(text))))
 
-    def answers(self, query: Example) -> tuple[str, ...]:
-        """Return the answers that are scored: the row's candidates; in open tasks its output, if it has one."""
+    def answers(self, question: Question | Example) -> tuple[str, ...]:
+        """Return the answers that are scored: the row's candidates; in open tasks an example's output, if known."""
         if self.task.is_open:
-            return (query.output,) if query.output else ()
-        return self.task.candidates(query)
+            return (question.output,) if isinstance(question, Example) and question.output else ()
+        return self.task.candidates(question)
 
     def score(
         self,
@@ -113,15 +140,16 @@ class TaskModel:
     ) -> list[FloatArray]:
         """Return log-probabilities in nats of each prompt's answers, with their terminator."""
         requests = [
-            ScoreRequest(prompt, tuple(map(self.composer.answer, texts)))
+            ScoreRequest(prompt, tuple(map(self.layout.answer, texts)))
             for prompt, texts in zip(prompts, answers, strict=True)
         ]
-        return self.model.score(requests, progress=progress)
+        return self.model.score(requests, progress=progress, ledger=self.ledger)
 
     def generate(self, prompts: Sequence[Prompt], *, progress: Callable[[int], None] | None = None) -> list[Generation]:
         """Return a greedy answer to each prompt, up to the terminator."""
-        stop = (self.composer.terminator,)
-        return self.model.generate([GenerateRequest(p, self.answer_tokens, stop) for p in prompts], progress=progress)
+        stop = (self.layout.terminator,) if self.layout.terminator else ()
+        requests = [GenerateRequest(p, self.answer_tokens, stop) for p in prompts]
+        return self.model.generate(requests, progress=progress, ledger=self.ledger)
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         """Return the bits of each query's output behind its demonstrations, `[n_queries]`.
@@ -130,12 +158,12 @@ class TaskModel:
         """
         requests = self._requests(shown, queries)
         self.progress.begin("asking for the selector", len(requests))
-        scores = self.model.score(requests, progress=self.progress.advance)
+        scores = self.model.score(requests, progress=self.progress.advance, ledger=self.ledger)
         return np.array([self._bits(query, row) for query, row in zip(queries, scores, strict=True)])
 
     def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
         return [
-            ScoreRequest(self.prompt(demos, query)[0], tuple(map(self.composer.answer, self.answers(query))))
+            ScoreRequest(self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.answers(query))))
             for demos, query in zip(shown, queries, strict=True)
         ]
 
@@ -153,7 +181,7 @@ class TaskModel:
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         self.progress.begin("asking for the retriever", len(prompts))
         scores = self.score(prompts, [(query.output,) for query in queries], progress=self.progress.advance)
-        lengths = [self.model.count_tokens(self.composer.answer(query.output)) for query in queries]
+        lengths = [self.model.count_tokens(self.layout.answer(query.output)) for query in queries]
         return np.array([row[0] for row in scores]) / np.array(lengths)
 
     def gradients(self, examples: Sequence[Example], how: GradientSettings, *, seed: int) -> NDArray[np.float32]:
@@ -169,7 +197,8 @@ class TaskModel:
             )
         texts = [self.training_text(Lesson((), example)) for example in examples]
         self.progress.begin("gradients", how.n_runs(len(texts)))
-        return self.model.gradients(texts, how, seed=seed, store=self.gradient_store, progress=self.progress.advance)
+        also: Any = {"store": self.gradient_store, "progress": self.progress.advance, "ledger": self.ledger}
+        return self.model.gradients(texts, how, seed=seed, **also)
 
     @property
     def _steerable(self) -> SteerableModel:
@@ -195,7 +224,7 @@ class TaskModel:
         """Return the activations at the last token of each bare text, `[n_texts, n_layers, …]`."""
         self.progress.begin("reading activations", len(texts))
         prompts = [Prompt((Segment("query", text),)) for text in texts]
-        return self.activations.read(prompts, site, progress=self.progress.advance)
+        return self.activations.read(prompts, site, progress=self.progress.advance, ledger=self.ledger)
 
     def prompts_at_end(
         self, shown: Sequence[Sequence[Example]], queries: Sequence[Example], site: str
@@ -203,7 +232,7 @@ class TaskModel:
         """Return the activations where each query's answer begins, `[n_queries, n_layers, …]`."""
         self.progress.begin("reading activations", len(queries))
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
-        return self.activations.read(prompts, site, progress=self.progress.advance)
+        return self.activations.read(prompts, site, progress=self.progress.advance, ledger=self.ledger)
 
     def bits_under(
         self, steerings: Sequence[Steering], queries: Sequence[Example], shown: Sequence[Sequence[Example]] = ()
@@ -211,7 +240,8 @@ class TaskModel:
         """Return the bits of each query's output under each steering, `[n_steerings, n_queries]`."""
         requests = self._requests(shown or [()] * len(queries), queries)
         self.progress.begin("trying steerings", len(requests))
-        scores = self.activations.score_under(requests, steerings, progress=self.progress.advance)
+        also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
+        scores = self.activations.score_under(requests, steerings, **also)
         by_query = [[self._bits(q, row) for row in rows] for q, rows in zip(queries, scores, strict=True)]
         return np.array(by_query).T
 
@@ -219,8 +249,8 @@ class TaskModel:
         """Take one step of training gates on "all" tokens of the answers, the "first", or the "choice" of an answer."""
         texts = [self.training_text(Lesson((), example, learnt="last")) for example in examples]
         self.progress.advance(0)
-        answers = [tuple(map(self.composer.answer, self.answers(e))) for e in examples] if loss == "choice" else ()
-        return gated.learn(texts, first_token=loss != "all", among=answers)
+        answers = [tuple(map(self.layout.answer, self.answers(e))) for e in examples] if loss == "choice" else ()
+        return gated.learn(texts, first_token=loss != "all", among=answers, ledger=self.ledger)
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Hand over what a selector wants to be known; implements `kshot.core.methods.Judge`."""

@@ -4,7 +4,6 @@ The only place that knows all the rooms.
 """
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +13,12 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError
 from kshot.core.gradient_settings import GradientStore
-from kshot.core.methods import LearningSelector
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import LanguageModel
-from kshot.core.progress import Aside, Progress, Silence
+from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.settings import ChooseBy, Prefer, RunSettings
-from kshot.core.types import Task, Work
-from kshot.prompts.chat import Chat
+from kshot.core.types import Task
 from kshot.race.measure import Measuring
 from kshot.race.race import Race
 from kshot.race.record import Recorder
@@ -52,7 +50,7 @@ class Run:
     leaderboard: tuple[dict[str, Any], ...]
     chosen: str
     best: AdaptedModel
-    work: Work
+    work: Cost
     in_words: str
 
     def to_json(self) -> dict[str, Any]:
@@ -141,13 +139,14 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
     """Carry out a run that `prepare` has checked; see `adapt`."""
     settings, task, stream = prepared.settings, prepared.task, prepared.stream
     progress, seed, models = progress or Silence(), settings.seed, prepared.load_models()
-    began, limits = time.monotonic(), parse_budget(settings.budget)
-    asker, judge, language_model = models.task_model, models.judge, models.task_model.model
+    ledger = Ledger(parse_budget(settings.budget))
+    assert models.model is not None
+    language_model, selecting = models.model.model, models.selector_model
     identity = {
         "task": task.fingerprint,
         "model": language_model.fingerprint,
-        "prompt": dict(asker.composer.record),
-        "selector_model": judge.model.fingerprint if judge else None,
+        "prompt": dict(models.model.layout.record),
+        "selector_model": selecting.model.fingerprint if selecting else None,
         "source": prepared.source.fingerprint if prepared.source else None,
         "seed": seed,
         "limit": settings.limit,
@@ -157,11 +156,13 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
     store = SqliteStore(folder / "store.sqlite")
     try:
         kept = GradientStore(folder / "gradients")
-        asker = replace(asker, model=language_model.with_store(store), gradient_store=kept)
-        judge = replace(judge, model=judge.model.with_store(store), gradient_store=kept) if judge else None
-        _say(progress, task, asker, stream, prepared.recipes)
-        measuring = Measuring(task, asker, judge, models.source, stream, store, folder, seed, progress, limits, began)
-        recorder = Recorder(folder, task, asker, stream, identity, settings.repeat)
+        shared: Any = {"gradient_store": kept, "ledger": ledger.part()}
+        model = replace(models.model, model=language_model.with_store(store), **shared)
+        selecting = replace(selecting, model=selecting.model.with_store(store), **shared) if selecting else None
+        _say(progress, task, model, stream, prepared.recipes)
+        setup = replace(models, model=model, selector_model=selecting)
+        measuring = Measuring(setup, stream, store, folder, progress, ledger)
+        recorder = Recorder(folder, task, model, stream, seed, identity, settings.repeat)
         contest = Race(measuring, prepared.recipes, drop=settings.race, by=settings.choose_by, prefer=settings.prefer)
         contest.run(recorder.write)
         contest.check_finished()
@@ -170,22 +171,9 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
         winner = next(e for e in contest.entrants if e.recipe.name == board[0]["recipe"])
         chosen = winner.settled or winner.recipe
         choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
-        best = AdaptedModel.fit(
-            replace(asker, progress=Aside(progress)),
-            chosen,
-            stream.examples + stream.rest,
-            seed=seed,
-            choice=choice,
-            temperature=winner.temperature,
-            judge=judge,
-            keep=measuring.keep,
-            source=models.source,
-        )
-        if best.model:  # the store is closed below
-            best = best.with_model(best.model.with_store(None) if chosen.tuner else language_model)
-        work = asker.model.work
-        if judge:
-            work = work + judge.model.work
+        examples = stream.examples + stream.rest
+        best = AdaptedModel.fit(chosen, examples, measuring.last_setup, choice=choice, temperature=winner.temperature)
+        best = best.with_model(language_model)  # the store is closed below
     finally:
         store.close()
     best.save(folder / "best")
@@ -199,15 +187,13 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
                 f"The run is finished in {folder}, but a tracker could not log it: {type(error).__name__}: {error}. "
                 "The same command logs it again and computes nothing."
             ) from error
-    return Run(folder, tuple(board), winner.recipe.name, best, work, choosing["in_words"])
+    return Run(folder, tuple(board), winner.recipe.name, best, ledger.cost, choosing["in_words"])
 
 
-def _say(progress: Progress, task: Task, asker: TaskModel, stream: Stream, recipes: Sequence[Recipe]) -> None:
+def _say(progress: Progress, task: Task, model: TaskModel, stream: Stream, recipes: Sequence[Recipe]) -> None:
     """Tell what a user should know before the run."""
-    said = [*task.notes, asker.model.remark]
-    if isinstance(asker.composer, Chat):
-        said.append(f"prompts are in the model's chat template (--layout {asker.composer.record['layout']})")
-        said.append(asker.composer.remark(task))
+    script = model.composer.compose(task, (), stream.examples[0].question)
+    said = [*task.notes, model.model.remark, *model.layout.remarks(script)]
     if stream.removed:
         first = ", ".join(stream.removed[:5])
         said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")
@@ -219,7 +205,7 @@ def _say(progress: Progress, task: Task, asker: TaskModel, stream: Stream, recip
             "recipes that train unlearn these, add examples of them"
         )
     for recipe in recipes:
-        if isinstance(recipe.selector, LearningSelector) and (n := recipe.selector.n_known(task)):
+        if n := recipe.n_known(task):
             said.append(
                 f"{recipe.name}: its retriever has learnt from {n} of the {len(task.train)} examples; what is measured "
                 "on these is too good. Hold the task out (`kshot retriever --hold-out`), or let llm-r learn in the run"

@@ -1,12 +1,11 @@
 """What a run would compute, counted by a stand-in for the language model, and how long that would take here."""
 
-from dataclasses import replace
 from math import inf
 from typing import Any
 
-from kshot.engine.counting import Counting
-from kshot.learners.build import lacking, make_learner, rehearsal, trains_selector
+from kshot.learners.build import lacking
 from kshot.race.halving import slices
+from kshot.race.rehearsal import rehearsed
 from kshot.race.speed import tokens_per_second
 from kshot.verbs.prepare import Prepared
 
@@ -23,27 +22,22 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
     Raises:
         UserError: As `adapt`.
     """
-    task, stream, models = prepared.task, prepared.stream, prepared.load_models()
-    rows = []
+    stream, setup, rows = prepared.stream, prepared.load_models(), []
+    assert setup.model is not None
+    parts = [stream.queries()[start:stop] for start, stop in slices(len(stream.examples))]
     for recipe in prepared.recipes:
-        counting = Counting(models.task_model.model)
-        judge = replace(models.judge, model=Counting(models.judge.model)) if models.judge else None
-        can_run = recipe.suits(task) and not lacking(recipe, task, models.task_model, models.judge)
-        if can_run and recipe.needs and not recipe.missing_package:
-            subject = replace(models.task_model, model=counting)
-            source = models.source and replace(models.source, asker=replace(models.source.asker, model=counting))
-            how: Any = {"seed": prepared.settings.seed, "judge": judge, "source": source}
-            learner = make_learner(rehearsal(recipe), task, subject, **how)
-            for start, stop in slices(len(stream.examples)):
-                learner.predict(stream.queries()[start:stop])
-        tokens = counting.work.tokens + (judge.model.work.tokens if judge else 0)
-        n = len(stream.examples) if can_run else 0
-        row = {"recipe": recipe.name, "predictions": n, "forward_tokens": tokens, "training_steps": counting.steps}
-        left_out = {"left_out": "the training of its retriever"} if can_run and trains_selector(recipe) else {}
+        can_run = recipe.suits(prepared.task) and not lacking(recipe, setup)
+        row: dict[str, Any] = {"recipe": recipe.name, "predictions": len(stream.examples) if can_run else 0}
+        tokens, steps = 0.0, 0
+        if can_run and recipe.asks_model and not recipe.missing_package:
+            counted = rehearsed(recipe, setup, parts)
+            tokens, steps = counted.tokens, counted.training_steps
+        row |= {"forward_tokens": tokens, "training_steps": steps}
+        left_out = {"left_out": "the training of its retriever"} if can_run and recipe.trains_selector else {}
         rows.append(row | left_out)
     if any(row["forward_tokens"] for row in rows):
         shots = max(recipe.k for recipe in prepared.recipes)
-        speed = tokens_per_second(models.task_model, stream.examples, min(shots, len(stream.examples) - 1))
+        speed = tokens_per_second(setup.model, stream.examples, min(shots, len(stream.examples) - 1))
     else:
         speed = inf
     return [row | {"minutes": row["forward_tokens"] / speed / 60} for row in rows]

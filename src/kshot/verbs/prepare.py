@@ -10,11 +10,12 @@ from kshot.core.settings import RunSettings, parse_columns
 from kshot.core.types import Task
 from kshot.engine.load_model import load_model
 from kshot.learners.build import lacking, make_learner
-from kshot.learners.trained import Source
+from kshot.learners.learner import Setup, Source
 from kshot.measures.metrics import check_references
 from kshot.measures.samples import check_metrics, primary_metric
 from kshot.race.stream import Stream, make_stream
-from kshot.recipes.recipe import Recipe, parse_recipes
+from kshot.recipes.grammar import parse_recipes
+from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
 DEFAULT_SHOTS = 16
@@ -30,8 +31,8 @@ class Prepared:
     stream: Stream
     recipes: tuple[Recipe, ...]
 
-    def load_models(self) -> "LoadedModels":
-        """Load the models that are named.
+    def load_models(self) -> Setup:
+        """Load the models that are named, and return what learners are given.
 
         Raises:
             UserError: An unknown model, or one that lacks what a recipe needs.
@@ -42,29 +43,14 @@ class Prepared:
             for given in (settings.model, settings.selector_model)
         )
         assert model is not None
-        task_model = TaskModel.for_task(self.task, model, settings.layout)
-        judge = TaskModel.for_task(self.task, asked) if asked else None
         aligned = None
         if self.source:
             aligned = Source(TaskModel.for_task(self.source, model, settings.layout), self.source.train)
-        is_named = "all" not in settings.recipe_names
-        check_model(self.task, self.stream, self.recipes, task_model, judge, is_named=is_named)
-        return LoadedModels(task_model, judge, aligned)
-
-
-@dataclass(frozen=True)
-class LoadedModels:
-    """The models of a run.
-
-    Attributes:
-        task_model: What answers.
-        judge: What selectors ask, if it is another one.
-        source: The source task as the model sees it, for recipes that align with one.
-    """
-
-    task_model: TaskModel
-    judge: TaskModel | None
-    source: Source | None
+        own = TaskModel.for_task(self.task, model, settings.layout)
+        selecting = TaskModel.for_task(self.task, asked) if asked else None
+        setup = Setup(self.task, own, settings.seed, selector_model=selecting, source=aligned)
+        check_models(setup, self.stream, self.recipes, is_named="all" not in settings.recipe_names)
+        return setup
 
 
 def prepare(settings: RunSettings) -> Prepared:
@@ -107,31 +93,24 @@ def prepare(settings: RunSettings) -> Prepared:
 
 def check_source(recipes: Sequence[Recipe], *, with_source: bool) -> None:
     """Raise UserError unless a source task is given where one is needed, and used where one is given."""
-    users = [v.name for r in recipes for v in r.variants if v.training and v.training.align != "none"]
+    users = [v.name for r in recipes for v in r.variants if v.aligns]
     if users and not with_source:
         raise UserError(f"'{users[0]}' aligns with another task; name it with --source, or leave align out.")
     if with_source and not users:
         raise UserError("--source is for recipes that train weights; name one, as --recipes icl+ft.")
 
 
-def check_model(
-    task: Task,
-    stream: Stream,
-    recipes: Sequence[Recipe],
-    asker: TaskModel,
-    judge: TaskModel | None = None,
-    *,
-    is_named: bool = True,
-) -> None:
+def check_models(setup: Setup, stream: Stream, recipes: Sequence[Recipe], *, is_named: bool = True) -> None:
     """Raise UserError where a model lacks what a recipe needs, if it was named, or an example is too long for it."""
+    assert setup.model is not None
     for recipe in recipes if is_named else ():
-        make_learner(recipe, task, asker, seed=0, judge=judge)
-    for tuner in (v.tuner for r in recipes for v in r.variants if not lacking(v, task, asker)):
+        make_learner(recipe, setup)
+    for variant in (v for r in recipes for v in r.variants if v.trains and not lacking(v, setup)):
         first = stream.examples[:2]
-        for lesson in tuner.lessons(first, lambda: (), step=1, rng=generator(0, "check")) if tuner else ():
-            asker.training_text(lesson)
-    if any(r.needs for r in recipes):
+        for lesson in variant.part("tuner").lessons(first, lambda: (), step=1, rng=generator(0, "check")):
+            setup.model.training_text(lesson)
+    if any(r.asks_model for r in recipes):
         for example in stream.examples:
-            asker.prompt((example,), example)
+            setup.model.prompt((example,), example)
         for example in stream.rest:  # these are only shown, and left out where they do not fit
-            asker.composer.compose(task, (example,), example)
+            setup.model.compose((example,), example)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
+from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.plugins import configure
 from kshot.core.progress import Progress, Silence
@@ -128,8 +129,10 @@ class RetrieverRun:
 
         return self._once(self._file(iteration, "candidates"), find)
 
-    def score(self, model: LanguageModel, iteration: int = 1, *, layout: str = "auto") -> list[Candidates]:
-        """Return the candidates with the language model's one-shot scores.
+    def score(
+        self, model: LanguageModel, iteration: int = 1, *, layout: str = "auto", ledger: Ledger | None = None
+    ) -> list[Candidates]:
+        """Return the candidates with the language model's one-shot scores; what they take is added to `ledger`.
 
         Raises:
             UserError: Another model has scored here, or there are no candidates yet.
@@ -141,9 +144,8 @@ class RetrieverRun:
         def ask() -> list[Candidates]:
             store = SqliteStore(self.folder / "scores.sqlite")
             keeping = model.with_store(store)
-            askers = {
-                t.name: replace(TaskModel.for_task(t, keeping, layout), progress=self.progress) for t in self.tasks
-            }
+            told: Any = {"progress": self.progress, "ledger": ledger or Ledger()}
+            askers = {t.name: replace(TaskModel.for_task(t, keeping, layout), **told) for t in self.tasks}
             try:
                 return one_shot(found, askers)
             finally:

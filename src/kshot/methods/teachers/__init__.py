@@ -3,6 +3,4 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Teacher
 
-TEACHERS = Room(
-    "teacher", Teacher, {"demonstrations": "kshot.methods.teachers.context_distillation:Demonstrations"}
-)
+TEACHERS = Room("teacher", Teacher, {"demonstrations": "kshot.methods.teachers.context_distillation:Demonstrations"})

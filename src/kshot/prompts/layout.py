@@ -1,0 +1,65 @@
+"""How a script is written for a model: what a layout must be, and which one a model takes."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from kshot.core.errors import UserError
+from kshot.core.models import LanguageModel
+from kshot.core.script import Script
+from kshot.core.types import Prompt
+from kshot.prompts.chat import Chat
+from kshot.prompts.plain import Plain
+
+LAYOUTS = ("auto", "plain", "turns", "block")
+
+
+class Layout(Protocol):
+    """Writes scripts for a model: a property of the run and its model, not of a recipe."""
+
+    @property
+    def record(self) -> Mapping[str, str]:
+        """What it is: equal records write equal prompts."""
+        ...
+
+    @property
+    def terminator(self) -> str:
+        """The text that ends an answer; empty where the end is no text."""
+        ...
+
+    def write(self, script: Script) -> Prompt:
+        """Return the script as a prompt.
+
+        Raises:
+            UserError: The model cannot be asked this.
+        """
+        ...
+
+    def answer(self, text: str) -> str:
+        """Return the continuation that stands for the answer `text`, with the terminator."""
+        ...
+
+    def remarks(self, script: Script) -> list[str]:
+        """Return what a user should know about prompts such as this."""
+        ...
+
+
+def layout_for(model: LanguageModel | None, layout: str) -> Layout:
+    """Return the layout for a model.
+
+    Args:
+        model: The language model that reads the prompts; None for classifiers without one.
+        layout: "plain" for text as base models read it; "turns" and "block" for the model's chat template, with
+            demonstrations as turns or in one user message; "auto" is turns for chat models, else plain.
+
+    Raises:
+        UserError: An unknown layout, or a chat layout for a model without a template that can be used.
+    """
+    if layout not in LAYOUTS:
+        raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}; got '{layout}'.")
+    chat = model.chat if model else None
+    if layout == "plain" or (layout == "auto" and chat is None):
+        return Plain()
+    if model is None or chat is None:
+        what = f"'{model.name}' has none" if model else "there is no model"
+        raise UserError(f"--layout {layout} needs a model with a chat template; {what}. Use --layout plain.")
+    return Chat(chat, model.name, in_block=layout == "block")

@@ -1,0 +1,42 @@
+"""What a recipe would compute: put to work on a model that counts and runs nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kshot.core.ledger import Ledger
+from kshot.core.types import Prediction, Query
+from kshot.engine.counting import Counting
+from kshot.learners.build import make_learner
+from kshot.learners.learner import Setup
+from kshot.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What was counted.
+
+    Attributes:
+        tokens: That the models would run; those that are learnt count as three.
+        training_steps: Of the model that answers.
+        predictions: With what each would take, and answers that say nothing.
+    """
+
+    tokens: float
+    training_steps: int
+    predictions: tuple[Prediction, ...]
+
+
+def rehearsed(recipe: Recipe, setup: Setup, parts: Sequence[Sequence[Query]]) -> Rehearsed:
+    """Return what a recipe would compute for the parts of a stream, one after the other. Nothing is trained.
+
+    What a selector asks of its model in order to learn is counted; its training is not.
+    """
+    assert setup.model is not None
+    answering, ledger = Counting(setup.model.model), Ledger()
+    selecting = setup.selector_model
+    if selecting:
+        selecting = replace(selecting, model=Counting(selecting.model), ledger=ledger)
+    model = replace(setup.model, model=answering, ledger=ledger)
+    learner = make_learner(recipe.rehearsing(), replace(setup, model=model, selector_model=selecting, keep=None))
+    predictions = [p for part in parts for p in learner.predict(part)]
+    return Rehearsed(ledger.cost.tokens, answering.steps, tuple(predictions))
