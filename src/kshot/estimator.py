@@ -21,7 +21,7 @@ from kshot.core.seeding import digest
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model
-from kshot.recipes.recipe import parse_recipes
+from kshot.recipes.grammar import parse_recipes
 from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import without_duplicates
 from kshot.verbs.adapt import Run, run

@@ -5,7 +5,7 @@ from typing import Any
 
 from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, did_you_mean, missing_extra
-from kshot.core.plugins import find, resolve
+from kshot.core.plugins import own_class, resolve
 
 SPEED = {
     "scoring": "kshot.bench.packed_scoring:run",
@@ -46,5 +46,5 @@ def quality_benchmark(name: str, *, model: str, data: str | None, budget: str) -
     file = Path("benchmarks") / f"{name}.py"
     if not file.is_file():
         raise UserError(f"The benchmark '{name}' must be run in kshot's repository; there is no {file} here.")
-    run = find(f"{file}:run", {}, group="kshot.benchmarks", what="benchmark")
+    run = own_class(f"{file}:run")
     return run(data=data, budget_s=parse_seconds(budget), model=model)

@@ -220,7 +220,7 @@ def validate(
 @guarded
 def recipes(as_json: JsonOption = False) -> None:
     """List the known recipes."""
-    from kshot.recipes.recipe import describe_recipes
+    from kshot.recipes.catalogue import describe_recipes
 
     rows = describe_recipes()
     if as_json:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
-from kshot.core.errors import ModelError
+from kshot.core.errors import ModelError, UserError
 from kshot.core.fields import Checked, setting
 from kshot.core.objective_settings import Answers, ObjectiveSettings
 from kshot.core.types import Example, Prompt

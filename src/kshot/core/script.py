@@ -1,7 +1,7 @@
 """What is said to a model: pieces of text with roles, before anybody knows how it is written for a model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from kshot.core.errors import UserError
@@ -60,6 +60,12 @@ class Script:
                 raise UserError(
                     f"Each answer of a script must follow a question; '{text}' follows none. Change the composer."
                 )
+
+    def noted(self, notes: Sequence[str]) -> "Script":
+        """Return the script with notes after what it opens with."""
+        n = len(self.opening)
+        told = tuple(Piece("note", note) for note in notes)
+        return replace(self, pieces=(*self.pieces[:n], *told, *self.pieces[n:]))
 
     @property
     def opening(self) -> tuple[Piece, ...]:

@@ -56,7 +56,7 @@ class RetrievalScores:
 
 
 def evaluate_retrieval(
-    asker: TaskModel, recipe: Recipe, pool: Sequence[Example], queries: Sequence[Example], *, seed: int
+    model: TaskModel, recipe: Recipe, pool: Sequence[Example], queries: Sequence[Example], *, seed: int
 ) -> RetrievalScores:
     """Measure what a per-query selector retrieves from a pool for queries with known answers.
 
@@ -64,7 +64,7 @@ def evaluate_retrieval(
     log-probability of their tokens, texts greedily.
 
     Args:
-        asker: The language model on the task.
+        model: The language model on the task.
         recipe: A per-query selector and `k`.
         pool: Where demonstrations come from; repeated ones are left out.
         queries: At least one.
@@ -75,61 +75,63 @@ def evaluate_retrieval(
 
     Source: Wang, Yang and Wei (2024), section 4, https://arxiv.org/abs/2307.07164.
     """
-    selector, k = recipe.selector, recipe.k
-    if selector is None or not selector.per_query:
+    selector, k = recipe.part("selector"), recipe.k
+    if not recipe.per_query:
         raise UserError(f"A retriever must choose for each query; '{recipe.name}' does not (random:fresh=true does).")
     pool, _ = without_duplicates(pool)
     if len(pool) < k:
         raise UserError(f"The pool must have k = {k} examples or more; got {len(pool)}.")
-    ready = fitted(selector, pool, judge=asker, seed=seed)
-    shown = [tuple(pool[i] for i in chosen(ready, pool, k, query, seed=seed)) for query in queries]
-    one_shot = _one_shot(asker, shown, queries).mean(axis=1)
+    ready = fitted(selector, pool, model=model, seed=seed)
+    questions = [query.question for query in queries]
+    shown = [tuple(pool[i] for i in some) for some in chosen(ready, pool, k, questions, seed=seed)]
+    one_shot = _one_shot(model, shown, queries).mean(axis=1)
     some = [pool[i] for i in generator(seed, "ranked").permutation(len(pool))[:RANKED]]
     asked = queries[:RECALL_QUERIES]
-    values = _one_shot(asker, [some] * len(asked), asked)  # [n_asked, n_some]
-    among = fitted(ready, some, judge=asker, seed=seed)
+    values = _one_shot(model, [some] * len(asked), asked)  # [n_asked, n_some]
+    among = fitted(ready, some, model=model, seed=seed)
     recall = []
-    for query, row in zip(asked, values, strict=True):
+    found = chosen(among, some, k, questions[: len(asked)], seed=seed)
+    for indices, row in zip(found, values, strict=True):
         best = set(np.argsort(-row, kind="stable")[:TOP].tolist())
-        recall.append(len(best & set(chosen(among, some, k, query, seed=seed))) / len(best))
+        recall.append(len(best & set(indices)) / len(best))
     answers = _answers(
-        asker, [asker.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)], queries
+        model, [model.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)], queries
     )
     pairs = list(zip(queries, answers, strict=True))
     rows = [{"answer": text, "gold": q.output, "references": list(q.accepted)} for q, text in pairs]
     same = [float(np.mean([d.output == q.output for d in demos])) for demos, q in zip(shown, queries, strict=True)]
-    name = asker.task.metrics[0]
+    name = model.task.metrics[0]
     return RetrievalScores(
         one_shot,
         np.array(recall),
-        np.array([row_score(primary_metric(asker.task), q.accepted, text) for q, text in pairs]),
-        np.array(same, dtype=np.float64) if asker.task.kind == "classification" else np.full(len(queries), np.nan),
-        measured(asker.task, rows, seed=seed)[name],
+        np.array([row_score(primary_metric(model.task), q.accepted, text) for q, text in pairs]),
+        np.array(same, dtype=np.float64) if model.task.kind == "classification" else np.full(len(queries), np.nan),
+        measured(model.task, rows, seed=seed)[name],
         name,
     )
 
 
-def _one_shot(asker: TaskModel, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
+def _one_shot(model: TaskModel, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
     """Return log-probabilities behind each demonstration alone, `[n_queries, n_shown]`."""
     pairs = [(demo, query) for demos, query in zip(shown, queries, strict=True) for demo in demos]
-    values = asker.answer_log_probs([(demo,) for demo, _ in pairs], [query for _, query in pairs])
+    values = model.answer_log_probs([(demo,) for demo, _ in pairs], [query for _, query in pairs])
     return values.reshape(len(queries), -1)
 
 
-def _answers(asker: TaskModel, prompts: Sequence[Prompt], queries: Sequence[Example]) -> list[str]:
-    asker.progress.begin("answering", len(prompts))
-    if asker.task.is_open:
-        return [g.text.strip() for g in asker.generate(prompts, progress=asker.progress.advance)]
-    if asker.task.kind == "classification":
-        allowed = tuple(map(asker.layout.answer, asker.task.labels))
-        requests = [GenerateRequest(p, asker.answer_tokens, allowed=allowed) for p in prompts]
+def _answers(model: TaskModel, prompts: Sequence[Prompt], queries: Sequence[Example]) -> list[str]:
+    model.progress.begin("answering", len(prompts))
+    if model.task.is_open:
+        return [g.text.strip() for g in model.generate(prompts, progress=model.progress.advance)]
+    if model.task.kind == "classification":
+        allowed = tuple(map(model.layout.answer, model.task.labels))
+        requests = [GenerateRequest(p, model.answer_tokens, allowed=allowed) for p in prompts]
         return [
-            g.text.strip() for g in asker.model.generate(requests, progress=asker.progress.advance, ledger=asker.ledger)
+            g.text.strip() for g in model.model.generate(requests, progress=model.progress.advance, ledger=model.ledger)
         ]
-    candidates = [asker.task.candidates(query) for query in queries]
-    found = asker.score(prompts, candidates, progress=asker.progress.advance)
+    candidates = [model.task.candidates(query) for query in queries]
+    found = model.score(prompts, candidates, progress=model.progress.advance)
     answers = []
     for texts, row in zip(candidates, found, strict=True):
-        lengths = [asker.model.count_tokens(asker.layout.answer(text)) for text in texts]
+        lengths = [model.model.count_tokens(model.layout.answer(text)) for text in texts]
         answers.append(texts[int(np.argmax(row / np.array(lengths)))])
     return answers

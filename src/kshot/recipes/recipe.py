@@ -9,7 +9,7 @@ from kshot.core.models import Capability
 from kshot.core.part import Part
 from kshot.core.seeding import digest
 from kshot.core.types import Task
-from kshot.methods.orders import AS_SELECTED
+from kshot.methods.orders import AS_SELECTED, MOST_CONFIDENT_LAST
 from kshot.recipes.names import SLOTS
 
 CALIBRATIONS = ("temperature", "contextual", "none")
@@ -134,6 +134,11 @@ class Recipe:
         return next((missing for part in self.all_parts if (missing := part.missing_package)), None)
 
     @property
+    def least(self) -> int:
+        """The fewest examples with which all its methods do something."""
+        return max((part.least for part in self.all_parts), default=0)
+
+    @property
     def learns(self) -> bool:
         """Whether its answers depend on examples."""
         return bool(self.parts.keys() - {"composer", "combiner"}) or any(member.learns for member in self.members)
@@ -168,6 +173,16 @@ class Recipe:
     def shows_one_set(self) -> bool:
         """Whether one set of demonstrations is chosen for all queries."""
         return "selector" in self.parts and not self.per_query
+
+    @property
+    def chooses_alone(self) -> bool:
+        """Whether it is a selector and nothing else."""
+        return self.parts.keys() == {"selector"} and not self.alternatives
+
+    @property
+    def asks_to_choose(self) -> bool:
+        """Whether a language model is asked which demonstrations are shown, or in which order."""
+        return bool(self.selector_needs) or self.order == MOST_CONFIDENT_LAST
 
     @property
     def draws(self) -> bool:

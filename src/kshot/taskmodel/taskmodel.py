@@ -53,7 +53,8 @@ class TaskModel:
         progress: Told of the work that selectors ask for.
         ledger: What the model does for it is added to; `replace(model, ledger=model.ledger.part())` counts a part.
         gradient_store: Where gradients are kept.
-        notes: Where selectors' notes go.
+        notes: Where what methods note of their work goes.
+        told: Notes on the task that are said after the instruction.
     """
 
     task: Task
@@ -65,6 +66,7 @@ class TaskModel:
     ledger: Ledger = field(default_factory=Ledger, repr=False, compare=False)
     gradient_store: GradientStore = GradientStore()
     notes: Callable[[Mapping[str, Any]], None] | None = None
+    told: tuple[str, ...] = ()
 
     @classmethod
     def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "TaskModel":
@@ -86,7 +88,20 @@ class TaskModel:
         Of an example the question alone is said.
         """
         question = question.question if isinstance(question, Example) else question
-        return self.layout.write(self.composer.compose(self.task, shown, question))
+        script = self.composer.compose(self.task, shown, question)
+        return self.layout.write(script.noted(self.told) if self.told else script)
+
+    def noted(self, notes: Sequence[str]) -> "TaskModel":
+        """Return the task model with notes that are said after the instruction, beside those that it says already."""
+        return replace(self, told=(*self.told, *notes)) if notes else self
+
+    def write(self, text: str, *, max_tokens: int, stop: tuple[str, ...] = (), seed: int = 0) -> Generation:
+        """Return what the model writes after a text of one's own, drawn at temperature 1."""
+        prompt = Prompt((Segment("query", text),))
+        request = GenerateRequest(prompt, max_tokens, stop, temperature=1.0, seed=seed)
+        self.progress.begin("writing", 1)
+        (found,) = self.model.generate([request], progress=self.progress.advance, ledger=self.ledger)
+        return found
 
     def prompt(self, shown: Sequence[Example], question: Question | Example) -> tuple[Prompt, int]:
         """Return the prompt for a question, and how many demonstrations had to be left out of it.
@@ -152,10 +167,7 @@ class TaskModel:
         return self.model.generate(requests, progress=progress, ledger=self.ledger)
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
-        """Return the bits of each query's output behind its demonstrations, `[n_queries]`.
-
-        Implements `kshot.core.methods.Judge`.
-        """
+        """Return the bits of each query's output behind its demonstrations, `[n_queries]`."""
         requests = self._requests(shown, queries)
         self.progress.begin("asking for the selector", len(requests))
         scores = self.model.score(requests, progress=self.progress.advance, ledger=self.ledger)
@@ -175,7 +187,7 @@ class TaskModel:
     def answer_log_probs(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         """Return the log-probability in nats of each query's output, a token on average, `[n_queries]`.
 
-        Implements `kshot.core.methods.Judge`. The tokens are those of the answer with its terminator, as they are
+        The tokens are those of the answer with its terminator, as they are
         scored; a demonstration that does not fit is left out, whole, and the answer is always there.
         """
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
@@ -185,7 +197,7 @@ class TaskModel:
         return np.array([row[0] for row in scores]) / np.array(lengths)
 
     def gradients(self, examples: Sequence[Example], how: GradientSettings, *, seed: int) -> NDArray[np.float32]:
-        """Return each example's gradients without demonstrations; implements `kshot.core.methods.Judge`.
+        """Return each example's gradients without demonstrations.
 
         Raises:
             UserError: The model has no gradients.
@@ -208,7 +220,7 @@ class TaskModel:
 
     @property
     def activations(self) -> Activations:
-        """The model's activations; this and what follows implements `kshot.core.methods.Subject`."""
+        """The model's activations."""
         return self._steerable.activations
 
     @property
@@ -253,6 +265,6 @@ class TaskModel:
         return gated.learn(texts, first_token=loss != "all", among=answers, ledger=self.ledger)
 
     def note(self, values: Mapping[str, Any]) -> None:
-        """Hand over what a selector wants to be known; implements `kshot.core.methods.Judge`."""
+        """Hand over what a selector wants to be known."""
         if self.notes:
             self.notes(values)

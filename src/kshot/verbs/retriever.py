@@ -21,7 +21,7 @@ from kshot.core.progress import Progress, Silence
 from kshot.core.types import Task
 from kshot.encoders.encoder import Encoder, fresh_model
 from kshot.evaluators.retrieval import RetrievalScores, evaluate_retrieval
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.retrieval.candidates import Candidates, check_enough
 from kshot.retrieval.corpus import Item, option_texts, read_pools
 from kshot.retrieval.feedback import one_shot
@@ -208,7 +208,7 @@ class RetrieverRun:
         if not tested:
             raise UserError("evaluate needs test rows; none of the tasks has any.")
         ours = f"llm-r:retriever={self.folder}"
-        recipes = {name: parse_recipe(ours if name == "llm-r" else name, shots=k) for name in selectors}
+        recipes = {name: parse_recipe(ours if name == "llm-r" else name, shots=k, raced=False) for name in selectors}
         store = SqliteStore(self.folder / "scores.sqlite")
         found = []
         for task in tested:

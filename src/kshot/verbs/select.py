@@ -1,45 +1,20 @@
 """Choose demonstrations: for a prompt of one's own, or for another model's API."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientStore
-from kshot.core.methods import Judge
 from kshot.core.models import LanguageModel
 from kshot.core.progress import Progress, Silence
-from kshot.core.types import Example, FloatArray, Task
+from kshot.core.types import Example, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.demonstrations import selected
+from kshot.models.absent import NoModel
 from kshot.race.stream import make_stream
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
-
-
-@dataclass(frozen=True)
-class _NoJudge:
-    """Stands where a language model would have to be asked, but none was given."""
-
-    selector: str
-    task: Task
-    progress: Progress
-
-    def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
-        raise self._error
-
-    def answer_log_probs(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
-        raise self._error
-
-    def gradients(self, examples: Sequence[Example], how: Any, *, seed: int) -> Any:
-        raise self._error
-
-    def note(self, values: Mapping[str, Any]) -> None:
-        """Keep nothing."""
-
-    @property
-    def _error(self) -> UserError:
-        return UserError(f"The selector '{self.selector}' asks a language model; give --model.")
 
 
 def select(
@@ -87,20 +62,20 @@ def select(
         query = Example(query, "", "query")
     if isinstance(model, str):
         model = load_model(model, device=device, dtype=dtype, revision=revision)
-    recipe = parse_recipe(selector, shots=k)
+    recipe = parse_recipe(selector, shots=k, raced=False)
     stream = make_stream(task, limit=len(task.train), seed=seed)
     pool = stream.examples
-    if recipe.selector is None:
+    if not recipe.chooses_alone:
         raise UserError(f"--selector must name a selector; '{selector}' shows no demonstrations.")
     if not 1 <= k <= len(pool):
         raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
     if recipe.k != k:
         raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
-    judge: Judge = _NoJudge(selector, task, progress or Silence())
-    if model:
-        told = {"progress": progress or Silence(), "gradient_store": gradient_store or GradientStore(), "notes": notes}
-        judge = replace(TaskModel.for_task(task, model, layout), **told)
-    found = selected(recipe, pool, query, judge=judge, seed=seed)
+    if model is None and recipe.asks_to_choose:
+        raise UserError(f"The selector '{selector}' asks a language model; give --model.")
+    told = {"progress": progress or Silence(), "gradient_store": gradient_store or GradientStore(), "notes": notes}
+    asked = replace(TaskModel.for_task(task, model or NoModel(), layout), **told)
+    found = selected(recipe, pool, query.question if query else None, model=asked, seed=seed)
     if len(found) > k:
         raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(found)} whatever -k is.")
     return list(found)

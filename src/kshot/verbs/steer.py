@@ -10,7 +10,7 @@ from kshot.core.types import Task
 from kshot.engine.load_model import load_model
 from kshot.learners.steered import fitted_steering
 from kshot.race.stream import make_stream
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -48,15 +48,15 @@ def steer(
         ModelError: The model's activations cannot be changed, or its outputs are not numbers under the steering.
     """
     task = task if isinstance(task, Task) else Task.load(task)
-    recipe = parse_recipe(steerer, shots=1)
-    if recipe.steerer is None or recipe.tuner or recipe.selector:
+    recipe = parse_recipe(steerer, shots=1, raced=False)
+    if recipe.parts.keys() != {"steerer"}:
         raise UserError(f"steer needs a steerer alone, as 'icv' or 'soft-injection'; got '{steerer}'.")
     examples = make_stream(task, limit=len(task.train), seed=seed).examples
-    if len(examples) < recipe.steerer.least:
-        raise UserError(f"'{steerer}' needs at least {recipe.steerer.least} different examples; got {len(examples)}.")
+    if len(examples) < recipe.least:
+        raise UserError(f"'{steerer}' needs at least {recipe.least} different examples; got {len(examples)}.")
     if isinstance(model, str):
         model = load_model(model, device=device, dtype=dtype, revision=revision)
-    subject = TaskModel.for_task(task, model, layout)
-    found = fitted_steering(recipe, examples, replace(subject, progress=progress or Silence()), seed=seed)
+    asked = TaskModel.for_task(task, model, layout)
+    found = fitted_steering(recipe, examples, replace(asked, progress=progress or Silence()), seed=seed)
     assert found is not None
     return found

@@ -17,8 +17,8 @@ ASKED = "What is the rule that leads from each input to its output? In one sente
 class Notes(Loop):
     """Let the model write `rounds` notes on what leads from inputs to outputs, and keep the one that saves most bits.
 
-    For each note it is shown some of one half of the examples; its worth are the bits that the outputs of the other half
-    cost without demonstrations, with the note after the instruction. Where no note saves bits, none is kept.
+    For each note it is shown some of one half of the examples; its worth is what the outputs of the other half cost
+    in bits without demonstrations, with the note after the instruction. Where no note saves bits, none is kept.
 
     Attributes:
         rounds: How many notes are written.
@@ -45,7 +45,8 @@ class Notes(Loop):
         notes: list[str] = []
         for _ in range(self.rounds):
             drawn = [source[i] for i in rng.permutation(len(source))[: self.shown]]
-            text = model.write(_request(drawn), max_tokens=self.tokens, stop=("\n",)).text.strip()
+            seed = int(rng.integers(2**31))
+            text = model.write(_request(drawn), max_tokens=self.tokens, stop=("\n",), seed=seed).text.strip()
             notes += [text] * bool(text and text not in notes)
         nobody: list[tuple[Example, ...]] = [()] * len(held)
         bits = [float(model.noted(some).code_lengths(nobody, held).sum()) for some in ((), *((n,) for n in notes))]

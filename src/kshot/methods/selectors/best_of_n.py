@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from kshot.core.fields import setting, state
+from kshot.core.models import Capability
 from kshot.core.types import Example, FloatArray, Question
 from kshot.methods.contracts import Selector
 from kshot.taskmodel.taskmodel import TaskModel
@@ -43,6 +44,7 @@ class BestOfN(Selector):
 
     per_query = False
     draws = True
+    needs = frozenset({Capability.SCORE})
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Remember pool and judge: the sets are scored once their size is known."""
