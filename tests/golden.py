@@ -270,9 +270,11 @@ WORDS = {
 MINE = '''
 from dataclasses import dataclass, replace
 
+import kshot
+
 
 @dataclass(frozen=True)
-class Mine:
+class Mine(kshot.Selector):
     """Show the shortest examples."""
 
     reverse: bool = False
@@ -280,11 +282,11 @@ class Mine:
 
     per_query = False
 
-    def fit(self, pool, *, judge, rng):
+    def fit(self, pool, *, model, rng):
         order = sorted(range(len(pool)), key=lambda i: (len(pool[i].input), pool[i].input), reverse=self.reverse)
         return replace(self, _order=tuple(order))
 
-    def select(self, query, k, *, rng):
+    def select(self, question, k, *, rng):
         return list(self._order[:k])
 '''
 TEMPLATE = """{%- for message in messages %}
@@ -405,6 +407,8 @@ def cleaned(value: Any, folder: str) -> Any:
     """Return a value without times, places, versions and digests."""
     if isinstance(value, dict):
         kept = {k: v for k, v in value.items() if k not in DROPPED}
+        if "parts" in kept:  # a recipe's record
+            kept = {"name": kept["name"], "k": kept["k"]}
         return {k: cleaned(v, folder) for k, v in kept.items() if not (isinstance(v, str) and DIGEST.fullmatch(v))}
     if isinstance(value, list):
         return [cleaned(item, folder) for item in value]
@@ -435,6 +439,7 @@ def left_behind(folder: Path) -> dict[str, Any]:
     for file in (folder / "results.json", folder / "best" / "kshot.json"):
         if file.exists():
             found[file.name] = json.loads(file.read_text("utf-8"))
+            found[file.name].pop("notes", None)  # of loops
     for name, kept in {"samples": SAMPLE, "second_look": AGAIN}.items():
         if (folder / f"{name}.jsonl").exists():
             found[name] = columns(read_rows(folder / f"{name}.jsonl"), kept)

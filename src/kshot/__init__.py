@@ -7,15 +7,45 @@ from kshot.core.version import __version__
 if TYPE_CHECKING:
     from kshot.adapted.folder import load
     from kshot.adapted.model import AdaptedModel
+    from kshot.core.lessons import Lesson
+    from kshot.core.script import Piece, Script
     from kshot.core.steering import Steering, averaged
-    from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Segment, Task
+    from kshot.core.types import Example, GenerateRequest, Prompt, Question, ScoreRequest, Segment, Task
     from kshot.engine.load_model import load_model
     from kshot.estimator import FewShotClassifier
+    from kshot.methods.contracts import (
+        Artefact,
+        Classifier,
+        Combiner,
+        Composer,
+        Generator,
+        Loop,
+        Made,
+        Selector,
+        Steerer,
+        Teacher,
+        Tuner,
+    )
     from kshot.verbs.adapt import Run, adapt
     from kshot.verbs.select import select
     from kshot.verbs.steer import steer
 
 _WHERE = {
+    "Artefact": "kshot.methods.contracts",
+    "Lesson": "kshot.core.lessons",
+    "Piece": "kshot.core.script",
+    "Question": "kshot.core.types",
+    "Script": "kshot.core.script",
+    "Classifier": "kshot.methods.contracts",
+    "Combiner": "kshot.methods.contracts",
+    "Composer": "kshot.methods.contracts",
+    "Generator": "kshot.methods.contracts",
+    "Loop": "kshot.methods.contracts",
+    "Made": "kshot.methods.contracts",
+    "Selector": "kshot.methods.contracts",
+    "Steerer": "kshot.methods.contracts",
+    "Teacher": "kshot.methods.contracts",
+    "Tuner": "kshot.methods.contracts",
     "adapt": "kshot.verbs.adapt",
     "select": "kshot.verbs.select",
     "Steering": "kshot.core.steering",
@@ -35,23 +65,38 @@ _WHERE = {
 }
 
 __all__ = [
-    "__version__",
     "AdaptedModel",
+    "Artefact",
+    "Classifier",
+    "Combiner",
+    "Composer",
     "Example",
     "FewShotClassifier",
     "GenerateRequest",
+    "Generator",
+    "Lesson",
+    "Loop",
+    "Made",
+    "Piece",
     "Prompt",
+    "Question",
     "Run",
     "ScoreRequest",
+    "Script",
     "Segment",
+    "Selector",
+    "Steerer",
     "Steering",
     "Task",
+    "Teacher",
+    "Tuner",
     "adapt",
     "averaged",
     "load",
     "load_model",
     "select",
     "steer",
+    "__version__",
 ]
 
 

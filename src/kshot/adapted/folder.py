@@ -156,12 +156,18 @@ def load(
     folder: str | Path,
     *,
     model: LanguageModel | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    revision: str | None = None,
 ) -> AdaptedModel:
     """Load an adapted model, and the language model it needs.
 
     Args:
         folder: What `AdaptedModel.save` wrote, or a run folder (its chosen model).
         model: The language model, if it is loaded already.
+        device: Where the language model runs: "cpu", "cuda", …; by default CUDA if there is one.
+        dtype: Its precision; by default that with which it was adapted, as another one gives other weights.
+        revision: Its commit, branch or tag on the hub; by default that with which it was adapted.
 
     Raises:
         UserError: No adapted model there, one of another version, or a language model that is not the one it was
@@ -172,18 +178,23 @@ def load(
     recipe = Recipe.rebuilt(about["recipe"], place, place / OWN)
     task, asked = _task(about), None
     if about["model"] is not None:
-        model = model or load_model(about["model"]["name"], **about["model"]["origin"])
-        asked = _asked(place, about, task, model)
+        given = {name: value for name, value in (("dtype", dtype), ("revision", revision)) if value}
+        model = model or load_model(about["model"]["name"], device=device, **(about["model"]["origin"] | given))
+        asked = _asked(place, about, task, model, given)
     fitted = _fitted(place, about, pool, recipe, Fitted(recipe, task, about["seed"], model=asked))
     return AdaptedModel(fitted, choice=about["choice"], temperature=about["temperature"])
 
 
-def _asked(folder: Path, about: Mapping[str, Any], task: Task, model: LanguageModel) -> TaskModel:
+def _asked(
+    folder: Path, about: Mapping[str, Any], task: Task, model: LanguageModel, given: Mapping[str, str]
+) -> TaskModel:
     """Return the language model on the task, as it was asked when it was adapted."""
     if model.fingerprint != about["model"]["fingerprint"]:
+        other = [f"--{name}" for name, value in given.items() if value != about["model"]["origin"].get(name)]
+        remedy = f"leave {' and '.join(other)} out, or adapt again" if other else "adapt again"
         raise UserError(
             f"{folder} was adapted with other weights than those of '{model.name}' (fingerprint "
-            f"{about['model']['fingerprint'][:12]}, now {model.fingerprint[:12]}); adapt again."
+            f"{about['model']['fingerprint'][:12]}, now {model.fingerprint[:12]}); {remedy}."
         )
     prompt = dict(about["prompt"])
     answer_tokens = prompt.pop("answer_tokens")
