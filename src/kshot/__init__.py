@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kshot.core.types import Example, GenerateRequest, Prompt, Question, ScoreRequest, Segment, Task
     from kshot.engine.load_model import load_model
     from kshot.estimator import FewShotClassifier
+    from kshot.evaluators.evaluator import Case, Evaluator
     from kshot.methods.contracts import (
         Artefact,
         Classifier,
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
         Teacher,
         Tuner,
     )
+    from kshot.studies.task_family import Study
     from kshot.verbs.adapt import Run, adapt
     from kshot.verbs.select import select
     from kshot.verbs.steer import steer
 
 _WHERE = {
     "Artefact": "kshot.methods.contracts",
+    "Case": "kshot.evaluators.evaluator",
+    "Evaluator": "kshot.evaluators.evaluator",
+    "Study": "kshot.studies.task_family",
     "Lesson": "kshot.core.lessons",
     "Piece": "kshot.core.script",
     "Question": "kshot.core.types",
@@ -67,9 +72,11 @@ _WHERE = {
 __all__ = [
     "AdaptedModel",
     "Artefact",
+    "Case",
     "Classifier",
     "Combiner",
     "Composer",
+    "Evaluator",
     "Example",
     "FewShotClassifier",
     "GenerateRequest",
@@ -87,6 +94,7 @@ __all__ = [
     "Selector",
     "Steerer",
     "Steering",
+    "Study",
     "Task",
     "Teacher",
     "Tuner",

@@ -164,6 +164,34 @@ class AdaptedModel:
         Raises:
             UserError: No test rows, or another kind, or labels that the model does not know.
         """
+        task = self.check_rows(task, limit=limit)
+        rows = task.test
+        progress = progress or Silence()
+        learnt = {duplicate_key(e) for e in self.pool}
+        n_learnt = sum(duplicate_key(row) in learnt for row in rows)
+        if n_learnt:
+            progress.say(f"{n_learnt} of {len(rows)} test rows are among the examples that were learnt")
+        progress.begin(self.recipe.name, len(rows))
+        predictions = self.predictions(rows, progress=progress.advance)
+        pairs = zip(rows, predictions, strict=True)
+        samples = [sample_row(task, self.recipe.name, i, *pair) for i, pair in enumerate(pairs)]
+        found = summarise(task, samples, seed=self.seed)
+        return {
+            "metric": found["metric"],
+            "metric_name": task.metrics[0],
+            "low": found["metric_low"],
+            "high": found["metric_high"],
+            "bits_per_example": found["bits_per_example"],
+            "n": found["n"],
+            "metrics": found["metrics"],
+        }
+
+    def check_rows(self, task: Task, *, limit: int | None = None) -> Task:
+        """Return a task with the test rows that are asked.
+
+        Raises:
+            UserError: No test rows, or another kind, or labels that the model does not know.
+        """
         if limit is not None and limit < 1:
             raise UserError(f"--limit must be 1 or more; got {limit}.")
         rows = task.test[:limit]
@@ -184,25 +212,7 @@ class AdaptedModel:
             if not task.is_open and row.output not in self.task.candidates(row):
                 known = ", ".join(self.task.candidates(row))
                 raise UserError(f"Each output must be one that the model can give ({known}); '{row.id}': {row.output}.")
-        progress = progress or Silence()
-        learnt = {duplicate_key(e) for e in self.pool}
-        n_learnt = sum(duplicate_key(row) in learnt for row in rows)
-        if n_learnt:
-            progress.say(f"{n_learnt} of {len(rows)} test rows are among the examples that were learnt")
-        progress.begin(self.recipe.name, len(rows))
-        predictions = self.predictions(rows, progress=progress.advance)
-        pairs = zip(rows, predictions, strict=True)
-        samples = [sample_row(task, self.recipe.name, i, *pair) for i, pair in enumerate(pairs)]
-        found = summarise(task, samples, seed=self.seed)
-        return {
-            "metric": found["metric"],
-            "metric_name": task.metrics[0],
-            "low": found["metric_low"],
-            "high": found["metric_high"],
-            "bits_per_example": found["bits_per_example"],
-            "n": found["n"],
-            "metrics": found["metrics"],
-        }
+        return replace(task, test=rows)
 
     def _example(self, i: int, value: "str | Mapping[str, Any] | Example") -> Example:
         if isinstance(value, str):

@@ -1,1 +1,6 @@
 """Measure a finished system: cases, and a report of what came out. One file an evaluator."""
+
+from kshot.core.plugins import Room
+from kshot.evaluators.evaluator import Evaluator
+
+EVALUATORS = Room("evaluator", Evaluator, {"letter-case": "kshot.evaluators.letter_case:LetterCase"})

@@ -1,0 +1,272 @@
+"""Does a method keep the contract of its room? The checks that kshot's own methods pass, for anybody's."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from kshot.core.models import Capability, LanguageModel
+from kshot.core.part import Part
+from kshot.core.plugins import origin_of
+from kshot.core.seeding import generator
+from kshot.core.types import Example, Prediction, Task
+from kshot.engine.load_model import load_model
+from kshot.evaluators import EVALUATORS
+from kshot.evaluators.evaluator import Evaluator
+from kshot.methods.contracts import (
+    Classifier,
+    Combiner,
+    Composer,
+    Generator,
+    Loop,
+    Selector,
+    Steerer,
+    Teacher,
+    Tuner,
+)
+from kshot.recipes.names import SLOTS
+from kshot.studies import STUDIES
+from kshot.studies.task_family import Study
+from kshot.taskmodel.taskmodel import TaskModel
+
+SECRET = "the answer that nobody may see"
+N, K = 12, 3
+
+
+class ContractError(AssertionError):
+    """A method does not keep its room's contract; the text says which rule and what was found."""
+
+
+def check_part(part: Part, *, model: LanguageModel | None = None) -> None:
+    """Check that a method keeps the contract of its room, on a small made-up task.
+
+    What every method must hold: it is frozen, its record is JSON that rebuilds an equal one, `fit` leaves it as it is,
+    and the same seed gives the same result. Then what its room asks for.
+
+    Args:
+        part: The method, with any settings.
+        model: What it may ask; by default "tiny", a random network that can do everything, for methods that need more
+            than scores, and else "scripted".
+
+    Raises:
+        ContractError: It does not keep the contract; the text says where.
+    """
+    room = next((r for r in (*SLOTS.values(), EVALUATORS, STUDIES) if isinstance(part, r.contract)), None)
+    _must(room is not None, part, "must inherit from a contract such as kshot.Selector")
+    assert room is not None
+    room.check(type(part), origin_of(type(part)).name)
+    _check_record(part, room.rebuild)
+    task = _task(part)
+    name = "tiny" if part.needs - {Capability.SCORE, Capability.GENERATE} else "scripted"
+    asked = TaskModel.for_task(task, model or load_model(name))
+    before = part.record()
+    check = next(check for contract, check in _CHECKS.items() if isinstance(part, contract))
+    check(part, task, asked)
+    _must(part.record() == before, part, "must stay as it is; its record has changed")
+
+
+def _must(holds: bool, part: object, what: str) -> None:
+    if not holds:
+        raise ContractError(f"{type(part).__name__} {what}.")
+
+
+def _rng() -> np.random.Generator:
+    return generator(0, "check")
+
+
+def _task(part: Part) -> Task:
+    """Return a task that the part suits: three labels, each with words of its own."""
+    words = {"animal": ("cat", "dog", "horse", "cow"), "food": ("bread", "cheese", "apple", "soup"),
+             "tool": ("hammer", "saw", "drill", "axe")}  # fmt: skip
+    labels = tuple(words)
+    train = tuple(
+        Example(f"the {words[labels[i % 3]][i // 3]} of number {i}", labels[i % 3], f"row-{i}") for i in range(N)
+    )
+    test = tuple(Example(f"one more {words[label][0]}", label, f"test-{label}") for label in labels)
+    task = Task("check", "classification", train, test, labels=labels, instruction="Name the kind.")
+    if not part.suits(task):
+        task = dataclasses.replace(task, kind="generation", labels=(), metrics=("exact_match",))
+    _must(part.suits(task), part, "must suit tasks of some kind")
+    return task
+
+
+def _check_record(part: Part, rebuild: Callable[[Mapping[str, Any], Path], Part]) -> None:
+    record = part.record()
+    try:
+        text = json.dumps(record, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ContractError(f"{type(part).__name__} must have a record that is JSON: {error}.") from error
+    with TemporaryDirectory() as folder:
+        part_again = rebuild(json.loads(text), Path(folder)) if not _has_files(part) else part
+    _must(part_again == part, part, "must be rebuilt from its record as an equal one")
+    frozen = False
+    for name in record["settings"]:
+        try:
+            object.__getattribute__(part, "__setattr__")(name, getattr(part, name))
+        except dataclasses.FrozenInstanceError:
+            frozen = True
+    _must(frozen or not record["settings"], part, "must be frozen; its settings can be changed")
+
+
+def _has_files(part: Part) -> bool:
+    """Return whether it is rebuilt from files that only a fitted one writes."""
+    return type(part).rebuilt.__func__ is not Part.rebuilt.__func__  # pyright: ignore
+
+
+def _hidden(examples: Sequence[Example]) -> list[Any]:
+    """Return the questions of examples; they have no output that could be seen."""
+    return [example.question for example in examples]
+
+
+def _check_selector(part: Selector, task: Task, model: TaskModel) -> None:
+    pool, questions = task.train, _hidden(task.test)
+    asked = questions if part.per_query else [None]
+    fitted = part.fit(pool, model=model, rng=_rng())
+    _must(isinstance(fitted, type(part)), part, "must return a selector of its own kind from fit")
+    for question in asked:
+        found = [fitted.select(question, K, rng=_rng()) for _ in range(2)]
+        _must(found[0] == found[1], part, "must choose the same with the same rng")
+        again = part.fit(pool, model=model, rng=_rng()).select(question, K, rng=_rng())
+        _must(again == found[0], part, "must choose the same when it is fitted again with the same rng")
+        indices = found[0]
+        _must(all(type(i) is int and 0 <= i < len(pool) for i in indices), part, "must return indices into the pool")
+        _must(len(set(indices)) == len(indices), part, "must return different indices")
+        _must(len(indices) <= K or part.sees_all, part, f"must return at most k = {K} indices")
+    if part.per_query:
+        one_by_one = [fitted.select(q, K, rng=generator(0, i)) for i, q in enumerate(questions)]
+        together = fitted.select_all(questions, K, rngs=[generator(0, i) for i in range(len(questions))])
+        _must(together == one_by_one, part, "must choose the same for many questions at once as for each")
+    for n in (1, 2):
+        few = part.fit(pool[:n], model=model, rng=_rng()).select(asked[0], K, rng=_rng())
+        _must(set(few) <= set(range(n)), part, f"must be able to choose from a pool of {n}")
+
+
+def _check_composer(part: Composer, task: Task, model: TaskModel) -> None:
+    question = task.test[0].question
+    fitted = part.fit(task.train, model=model, rng=_rng())
+    for shown in ((), task.train[:2]):
+        script = fitted.compose(task, shown, question)
+        _must(script == fitted.compose(task, shown, question), part, "must say the same twice")
+        said = " ".join(piece.text for piece in script.pieces)
+        _must(question.input in said, part, "must say the question")
+        _must(script.pieces[-1].role != "answer", part, "must end where the answer begins")
+        _must(all(e.output in said for e in shown), part, "must show the demonstrations' answers")
+        model.layout.write(script)
+    a, b = (fitted.compose(task, (task.train[0],), dataclasses.replace(question, meta=m)) for m in ({}, {"gold": SECRET}))
+    _must(a == b, part, "must not say what stands in a question's meta")
+
+
+def _check_generator(part: Generator, task: Task, model: TaskModel) -> None:
+    made, again = (part.generate(task.train, model=model, rng=_rng()) for _ in range(2))
+    _must(made == again, part, "must make the same with the same rng")
+    known = {e.id for e in task.train}
+    ids = [e.id for e in made.examples]
+    _must(len(set(ids)) == len(ids) and not known & set(ids), part, "must give its examples ids of their own")
+    _must(all("made" in e.meta for e in made.examples), part, 'must mark its examples with meta["made"]')
+    labels_hold = task.is_open or all(e.output in task.labels for e in made.examples)
+    _must(labels_hold, part, "must make examples with outputs of the task")
+
+
+def _check_loop(part: Loop, task: Task, model: TaskModel) -> None:
+    found, again = (part.run(task.train, model=model, rng=_rng()) for _ in range(2))
+    _must(found == again, part, "must leave the same with the same rng")
+    _must(all(isinstance(note, str) and note for note in found.notes), part, "must leave notes that are texts")
+
+
+def _check_tuner(part: Tuner, task: Task, model: TaskModel) -> None:
+    seen = task.train[:6]
+    for step in range(part.steps):
+        made = [part.lessons(seen, lambda: seen[:2], step=step, rng=_rng()) for _ in range(2)]
+        _must(made[0] == made[1], part, "must teach the same with the same rng")
+        _must(bool(made[0]), part, "must teach something in each step")
+        for lesson in made[0]:
+            _must(lesson.target in seen, part, "must teach examples that it has seen")
+            _must(lesson.target not in lesson.demonstrations, part, "must not show a lesson's own target")
+            _must(len(lesson.demonstrations) <= max(part.k, 2), part, "must show at most k demonstrations")
+            model.training_text(lesson)
+    _must(bool(part.lessons(seen[:1], lambda: (), step=0, rng=_rng())), part, "must teach from one example")
+
+
+def _check_teacher(part: Teacher, task: Task, model: TaskModel) -> None:
+    from kshot.core.lessons import Lesson
+
+    seen = task.train[:6]
+    given = [Lesson((), seen[0]), Lesson((seen[1],), seen[2])]
+    found, again = (part.lessons(given, seen, step=0, rng=_rng()) for _ in range(2))
+    _must(found == again, part, "must teach the same with the same rng")
+    for lesson in found:
+        _must(lesson.target not in (lesson.teacher or ()), part, "must not show the teacher a lesson's own target")
+        model.training_text(lesson)
+    _must(hasattr(part.objective, "reads"), part, "must have an objective of kshot.core.objective_settings")
+
+
+def _check_steerer(part: Steerer, task: Task, model: TaskModel) -> None:
+    known = task.train[: max(6, part.least)]
+    found, again = (part.fit(known, model=model, rng=_rng()) for _ in range(2))
+    _must(found.fingerprint == again.fingerprint, part, "must find the same with the same rng")
+    _must(np.isfinite(model.bits_under([found], known)).all(), part, "must leave outputs that are numbers")
+
+
+def _check_classifier(part: Classifier, task: Task, model: TaskModel) -> None:
+    questions = _hidden(task.test)
+    for past in ((), task.train[:1], task.train):
+        found, again = (part.fit(task, past, rng=_rng()).probabilities(questions) for _ in range(2))
+        for question, row, same in zip(questions, found, again, strict=True):
+            _must(bool((row == same).all()), part, "must say the same with the same rng")
+            _must(row.shape == (len(task.candidates(question)),), part, "must give one probability per candidate")
+            _must(bool((row >= 0).all()) and abs(row.sum() - 1) < 1e-6, part, "must give probabilities that sum to 1")
+
+
+def _check_combiner(part: Combiner, task: Task, model: TaskModel) -> None:
+    rows = ((0.7, 0.2, 0.1), (0.2, 0.5, 0.3))
+    members = [
+        Prediction("x", task.labels, tuple(np.log(p).tolist()), p, task.labels[int(np.argmax(p))]) for p in rows
+    ]
+    found, again = (part.combine(task, members) for _ in range(2))
+    _must(found == again, part, "must say the same twice")
+    _must(abs(sum(found.probs) - 1) < 1e-6 and min(found.probs) >= 0, part, "must give probabilities that sum to 1")
+    best = found.candidates[int(np.argmax(found.probs))]
+    _must(found.answer == best, part, "must answer what it finds most probable")
+    alone = part.combine(task, members[:1])
+    _must(np.allclose(alone.probs, members[0].probs), part, "must say of one member what that says")
+
+
+def _check_evaluator(part: Evaluator, task: Task, model: TaskModel) -> None:
+    cases, again = (part.cases(task, rng=_rng()) for _ in range(2))
+    _must(cases == again, part, "must ask the same with the same rng")
+    _must(bool(cases), part, "must ask something")
+    rows = [Prediction(c.example.id, task.labels, (0.0,) * 3, (1 / 3,) * 3, task.labels[0]) for c in cases]
+    try:
+        json.dumps(part.report(task, cases, rows), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ContractError(f"{type(part).__name__} must report JSON: {error}.") from error
+
+
+def _check_study(part: Study, task: Task, model: TaskModel) -> None:
+    made, again = (part.sample(8, rng=_rng()) for _ in range(2))
+    _must(made.fingerprint == again.fingerprint, part, "must make the same task with the same rng")
+    _must(len({e.input for e in made.train}) == 8, part, "must make as many different inputs as it is asked for")
+    _must(len({e.output for e in made.train}) > 1, part, "must make tasks with two outputs or more")
+    for n in (0, 4):
+        question = made.train[n].question
+        row = part.best(made, made.train[:n], question)
+        _must(abs(row.sum() - 1) < 1e-6, part, "must know a best answer whose probabilities sum to 1")
+
+
+_CHECKS: dict[type, Callable[..., None]] = {
+    Selector: _check_selector,
+    Composer: _check_composer,
+    Generator: _check_generator,
+    Loop: _check_loop,
+    Tuner: _check_tuner,
+    Teacher: _check_teacher,
+    Steerer: _check_steerer,
+    Classifier: _check_classifier,
+    Combiner: _check_combiner,
+    Evaluator: _check_evaluator,
+    Study: _check_study,
+}

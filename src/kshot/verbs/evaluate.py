@@ -1,0 +1,36 @@
+"""Measure an adapted model beyond its metric, with an evaluator."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kshot.adapted.model import AdaptedModel
+from kshot.core.errors import UserError
+from kshot.core.progress import Progress, Silence
+from kshot.core.seeding import generator
+from kshot.core.types import Task
+from kshot.evaluators import EVALUATORS
+
+
+def evaluate(
+    adapted: AdaptedModel, task: Task, suite: str, *, limit: int | None = None, progress: Progress | None = None
+) -> Mapping[str, Any]:
+    """Return an evaluator's report on an adapted model.
+
+    Args:
+        adapted: What is measured.
+        task: Of the same kind and labels; its test rows are asked.
+        suite: An evaluator with its settings, as "letter-case".
+        limit: Only the first so many test rows.
+        progress: Told how far it is.
+
+    Raises:
+        UserError: An unknown evaluator, or as `AdaptedModel.check_rows`.
+    """
+    evaluator, told = EVALUATORS.build(suite), progress or Silence()
+    task = adapted.check_rows(task, limit=limit)
+    if not evaluator.suits(task):
+        raise UserError(f"'{suite}' must suit tasks of kind {task.kind}; it does not. Give another --suite.")
+    cases = evaluator.cases(task, rng=generator(adapted.seed, "evaluate", suite))
+    told.begin(suite, len(cases))
+    predictions = adapted.predictions([case.example for case in cases], progress=told.advance)
+    return {"suite": suite, **evaluator.report(task, cases, predictions)}

@@ -1,0 +1,170 @@
+"""Every method of every room keeps its contract; the rooms' tables say which there are."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+import kshot
+from kshot.core.errors import UserError
+from kshot.core.plugins import origin_of, own_class
+from kshot.evaluators import EVALUATORS
+from kshot.recipes.names import SLOTS
+from kshot.studies import STUDIES
+from kshot.testing import check_part
+from kshot.testing.check_part import ContractError
+
+ROOMS = (*SLOTS.values(), EVALUATORS, STUDIES)
+# Settings with which slow methods are quick; a method that is not here is checked with its own
+QUICK = {
+    "best-of-n": "n=2,queries=2",
+    "gradient-matching": "candidates=2",
+    "less": "epochs=1,snapshots=2",
+    "function-vector": "prompts=2,shots=2,heads=2",
+    "soft-injection": "prompts=2,shots=2,steps=2,every=1",
+}
+OWN = sorted((Path(__file__).parent.parent / "examples" / "own").glob("*.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.what)
+def test_every_method_keeps_the_contract_of_its_room(room):
+    for name in room:
+        check_part(room.build(f"{name}({QUICK[name]})" if name in QUICK else name))
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.what)
+def test_every_method_says_where_it_comes_from(room):
+    for name in room:
+        assert "Source:" in (room.find(name).__doc__ or ""), name
+        assert origin_of(room.find(name)).name == name
+
+
+def test_there_is_an_own_example_for_every_room():
+    assert {file.stem for file in OWN} == {room.what for room in ROOMS}
+    assert all(len(file.read_text("utf-8").splitlines()) < 60 for file in OWN)
+
+
+@pytest.mark.parametrize("file", OWN, ids=lambda file: file.stem)
+def test_every_own_example_keeps_its_contract(file):
+    (room,) = (room for room in ROOMS if room.what == file.stem)
+    names = [line.split()[1].split("(")[0] for line in file.read_text("utf-8").splitlines() if line.startswith("class ")]
+    check_part(room.build(f"{file}:{names[0]}"))
+
+
+USES = {
+    "selector": "./selector.py:Shortest:reverse=true",
+    "composer": "random:composer=./composer.py:Shouting",
+    "generator": "random:generator=./generator.py:Reversed",
+    "loop": "zero-shot:loop=./loop.py:MostFrequent",
+    "tuner": "./tuner.py:NewestOnly:lr=1e-3,steps=1",
+    "teacher": "fine-tune:teacher=./teacher.py:FirstExample,lr=1e-3,steps=1",
+    "steerer": "./steerer.py:MeanOutput",
+    "classifier": "./classifier.py:LongestWord",
+    "combiner": "./combiner.py:MostSure(bm25:k=2,zero-shot)",
+}
+
+
+@pytest.mark.parametrize("what", USES)
+def test_an_own_method_is_raced_saved_and_loaded(what, words_task, tmp_path, run_cli, monkeypatch):
+    """In a folder that is gone when the model is loaded: the saved model brings the user's file."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / f"{what}.py").write_text((OWN[0].parent / f"{what}.py").read_text("utf-8"))
+    monkeypatch.chdir(own)
+    done = run_cli("adapt", words_task, "--model", "tiny", "--recipes", USES[what], "--shots", 2, "--limit", 10,
+                   "--out", tmp_path / "run", "--json")  # fmt: skip
+    assert done.json["chosen"] == USES[what]
+    before = kshot.load(tmp_path / "run").predict_proba(["the cat", "a saw"])
+    (own / f"{what}.py").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert (kshot.load(tmp_path / "run").predict_proba(["the cat", "a saw"]) == before).all()
+
+
+def test_an_own_evaluator_and_an_own_study(words_task, tmp_path, run_cli, monkeypatch):
+    monkeypatch.chdir(OWN[0].parent)
+    run_cli("adapt", words_task, "--model", "scripted", "--recipes", "bm25", "--out", tmp_path / "run", "--shots", 2)
+    found = run_cli("evaluate", tmp_path / "run", words_task, "--suite", "./evaluator.py:Shouted", "--json").json
+    assert found["n"] == 6
+    assert 0 <= found["accuracy"] <= 1
+    rows = run_cli("study", "./study.py:FirstWord", "--model", "scripted", "--recipes", "majority,all-past", "-n", 8,
+                   "--tasks", 2, "--json").json["rows"]  # fmt: skip
+    assert [row["recipe"] for row in rows] == ["best possible", "majority", "all-past"]
+    assert rows[1]["above_best"] > rows[0]["above_best"] == 0
+
+
+def test_majority_is_the_best_that_label_frequencies_allow(run_cli):
+    rows = run_cli("study", "label-frequencies", "--model", "scripted", "--recipes", "majority,zero-shot", "-n", 16,
+                   "--tasks", 3, "--json").json["rows"]  # fmt: skip
+    assert rows[1]["above_best"] == pytest.approx(0, abs=1e-12)
+    assert rows[2]["above_best"] > 0
+
+
+@dataclass(frozen=True)
+class Forgetful(kshot.Selector):
+    """Breaks one rule or another."""
+
+    fault: str = "bad index"
+    _n: int = 0
+
+    per_query = False
+
+    def fit(self, pool, *, model, rng):
+        return replace(self, _n=len(pool))
+
+    def select(self, question, k, *, rng):
+        found = rng.permutation(self._n).tolist()[:k]
+        if self.fault == "chance":
+            import random
+
+            return [random.randrange(self._n)]
+        return {"bad index": [self._n], "twice": [0, 0], "too many": list(range(self._n)), "none": found}[self.fault]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("bad index", "must return indices into the pool"),
+        ("twice", "must return different indices"),
+        ("too many", "must return at most k = 3 indices"),
+        ("chance", "must choose the same with the same rng"),
+    ],
+)
+def test_a_broken_contract_is_named(fault, said):
+    check_part(Forgetful("none"))
+    with pytest.raises(ContractError, match=said):
+        check_part(Forgetful(fault))
+
+
+BROKEN = {
+    "class Mine:\n    pass": "must be a selector: a class that inherits from kshot.Selector and has fit, select",
+    "@dataclass(frozen=True)\nclass Mine(kshot.Selector):\n    per_query = True\n    def fit(self, pool, *, model, rng):\n"
+    "        return self": "must be a selector; it lacks select",
+    "@dataclass(frozen=True)\nclass Mine(kshot.Selector):\n    def fit(self, pool, *, model, rng):\n        return self\n"
+    "    def select(self, question, k, *, rng):\n        return []": "must be a selector; it lacks per_query",
+    "class Mine(kshot.Selector):\n    per_query = True\n    def fit(self, pool, *, model, rng):\n        return self\n"
+    "    def select(self, question, k, *, rng):\n        return []": "must be a frozen dataclass",
+    "@dataclass(frozen=True)\nclass Mine(kshot.Selector):\n    size: int\n    per_query = True\n"
+    "    def fit(self, pool, *, model, rng):\n        return self\n"
+    "    def select(self, question, k, *, rng):\n        return []": "must have a default for each setting; size has none",
+    "Other = 1": "must define 'Mine'; it defines no such class",
+}
+
+
+@pytest.mark.parametrize("source", BROKEN)
+@pytest.mark.parametrize("use", ["./mine.py:Mine", "fine-tune:selector=./mine.py:Mine,k=4"])
+def test_a_class_that_breaks_the_contract_is_named_before_a_model_is_loaded(
+    source, use, words_task, tmp_path, run_cli, monkeypatch
+):
+    (tmp_path / "mine.py").write_text(f"from dataclasses import dataclass\n\nimport kshot\n\n\n{source}\n")
+    monkeypatch.chdir(tmp_path)
+    failed = run_cli("adapt", words_task, "--model", "there/is/no/such/model", "--recipes", use)
+    assert failed.code == 2
+    assert BROKEN[source] in " ".join(failed.err.split())
+
+
+def test_a_users_file_that_has_changed_is_not_the_one_that_was_used(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("class Mine:\n    pass\n")
+    own_class(f"{file}:Mine")
+    with pytest.raises(UserError, match="must be the file with which 'Mine' was used; it has changed. Adapt again."):
+        own_class(f"{file}:Mine", sha256="0" * 64)
