@@ -7,9 +7,10 @@ import pytest
 from kshot.adapted.model import AdaptedModel
 from kshot.core.types import Example, Task
 from kshot.engine.language_model import Engine
+from kshot.learners.learner import Setup
 from kshot.models.products import fast_products
 from kshot.models.tiny import tiny_backbone
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
 N_THREADS, N_CALLS = 4, 40
@@ -22,7 +23,8 @@ def adapted():
     examples = tuple(Example(f"{word} {i}", "ab"[i % 2], f"e{i}") for i, word in enumerate(["sun", "rain"] * 3))
     task = Task("t", "classification", examples, labels=("a", "b"))
     model = TaskModel.for_task(task, Engine(tiny_backbone()))
-    return [AdaptedModel.fit(model, parse_recipe(name, shots=2), examples, seed=0, choice={}) for name in RECIPES]
+    setup = Setup(task, model, seed=0)
+    return [AdaptedModel.fit(parse_recipe(name, shots=2), examples, setup, choice={}) for name in RECIPES]
 
 
 def answers(model, i):
