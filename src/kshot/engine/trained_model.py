@@ -62,9 +62,11 @@ class TrainedEngine(Session):
             DivergedError: Loss or gradient is not finite.
             ModelError: Too little memory.
         """
-        rows = [[self.training_row(text) for text in texts] for texts in (batch.texts, batch.support, batch.source)]
+        rows, support, source = (
+            [self.training_row(text) for text in texts] for texts in (batch.texts, batch.support, batch.source)
+        )
         with self.backbone.lock:
-            return self._trainer.step(*rows, batch.objective)
+            return self._trainer.step(rows, support, source, batch.objective)
 
     def save_state(self, file: Path, about: Mapping[str, Any]) -> None:
         """Write everything that training needs to go on, with `about` beside it."""
