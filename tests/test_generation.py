@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kshot.core.errors import UserError
 from kshot.core.ledger import Ledger
 from kshot.core.types import GenerateRequest, Generation, Prompt, Segment
-from kshot.engine import language_model
+from kshot.engine import session
 from kshot.engine.generation import Answer, groups_of, needed_groups
 from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
@@ -110,8 +110,8 @@ def letters() -> Backbone:
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    monkeypatch.setattr(language_model, "_GROUP_ROWS", 25)
-    monkeypatch.setattr(language_model, "_GROUP_ANSWERS", 3)
+    monkeypatch.setattr(session, "_GROUP_ROWS", 25)
+    monkeypatch.setattr(session, "_GROUP_ANSWERS", 3)
 
 
 # Greedy answers
@@ -121,8 +121,8 @@ def small_groups(monkeypatch):
 def test_greedy_answers_are_those_of_transformers(name, monkeypatch):
     backbone, expected = models(name)
     for pack_tokens, n_rows, n_answers in ((4096, 8192, 32), (6, 25, 3), (11, 1, 1)):
-        monkeypatch.setattr(language_model, "_GROUP_ROWS", n_rows)
-        monkeypatch.setattr(language_model, "_GROUP_ANSWERS", n_answers)
+        monkeypatch.setattr(session, "_GROUP_ROWS", n_rows)
+        monkeypatch.setattr(session, "_GROUP_ANSWERS", n_answers)
         engine = Engine(backbone, pack_tokens=pack_tokens)
         assert engine.obstacle is None
         assert engine.generate([request(t) for t in TEXTS]) == [expected[t] for t in TEXTS]
@@ -496,7 +496,7 @@ def test_bad_requests_say_what_must_hold(llama, asked, message):
 
 @pytest.mark.slow
 def test_the_real_model_writes_what_transformers_writes(monkeypatch):
-    monkeypatch.setattr(language_model, "_GROUP_ANSWERS", 5)
+    monkeypatch.setattr(session, "_GROUP_ANSWERS", 5)
     engine = load_model("demo")
     shown = "".join(f"Q: What is {a} plus {b}?\nA: {a + b}\n\n" for a, b in ((1, 2), (5, 4), (7, 7), (10, 3)))
     questions = ["Who wrote Faust?", "Name a river.", "3 plus 3?", "Why is the sky blue?", "What is a cat?"]

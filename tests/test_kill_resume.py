@@ -129,7 +129,7 @@ class Interrupter:
     def __init__(self, when, patch):
         self.when, self.left, self.stops = when, 0, []
         self.written, self.kept = [], []
-        patch.setattr("kshot.engine.language_model.generate_packed", self.spy)
+        patch.setattr("kshot.engine.session.generate_packed", self.spy)
         for name in ("put", "put_texts", "put_predictions"):
             patch.setattr(SqliteStore, name, self.stopping(name, getattr(SqliteStore, name)))
 
@@ -158,7 +158,7 @@ class Interrupter:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_every_commit_of_an_open_task_can_be_the_last(open_task, tiny, tmp_path, recorded, monkeypatch, when):
     """Stop at commits of scores, texts and predictions, in one folder; no committed text is written again."""
-    monkeypatch.setattr("kshot.engine.language_model._GROUP_ANSWERS", 6)  # several groups of texts in a recipe
+    monkeypatch.setattr("kshot.engine.session._GROUP_ANSWERS", 6)  # several groups of texts in a recipe
     whole = kshot.adapt(open_task, tiny, out=tmp_path / "whole", **OPEN)
     with monkeypatch.context() as patch:
         at = Interrupter(when, patch)

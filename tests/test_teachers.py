@@ -72,7 +72,7 @@ def test_settings_make_the_objective_and_bad_ones_say_what_must_hold():
     assert Demonstrations(temperature=2.0, direction="reverse").objective == Distil(2.0, "reverse")
     for bad, message in (
         ({"k": 0}, "k must be 1 or more; got 0"),
-        ({"temperature": -1.0}, r"temperature must be a number above 0; got -1\.0"),
+        ({"temperature": -1.0}, r"temperature must be greater than 0; got -1\.0"),
         ({"direction": "x"}, "direction must be one of forward, reverse; got 'x'"),
     ):
         with pytest.raises(UserError, match=message):

@@ -14,8 +14,8 @@ from kshot.core.steering import Shape, Steering
 from kshot.core.types import FloatArray, Prompt, ScoreRequest
 from kshot.engine.attention import TreeAttention
 from kshot.engine.gated import GatedEngine
-from kshot.engine.language_model import Engine
 from kshot.engine.scoring import placed, run_pack, score_packed
+from kshot.engine.session import Session
 from kshot.engine.trie import Tree, build_tree, cut
 from kshot.models.hooks import check, reading, shape_of, steered, write_heads
 
@@ -23,7 +23,7 @@ from kshot.models.hooks import check, reading, shape_of, steered, write_heads
 class Activations:
     """What can be asked of an engine's activations beside its answers; implements `SteerableModel.activations`."""
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Session):
         self._engine = engine
         self._backbone = engine.backbone
 
@@ -63,8 +63,9 @@ class Activations:
         encoded = [engine._encoder.score(ScoreRequest(prompt, ("a",)))[0] for prompt in prompts]
         found = np.zeros((len(prompts), self.shape.n_layers, *sizes), dtype=np.float32)
         tell = progress or (lambda n: None)
+        obstacle = engine.obstacle  # tried before the backbone is held
         with engine.active():
-            if engine.obstacle is not None:
+            if obstacle is not None:
                 for i, ids in enumerate(encoded):
                     found[i] = self._read_plain(ids, site).reshape(found[i].shape)
                     ledger.add(Cost(tokens=len(ids)))

@@ -10,7 +10,7 @@ from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import StepLog, Training, TrainingText
 from kshot.core.steering import Steering
-from kshot.engine.language_model import Engine
+from kshot.engine.session import Session
 from kshot.engine.training import Trainer
 from kshot.engine.training_rows import Past, TrainingRow, remember
 from kshot.models.gates import Gates
@@ -27,7 +27,7 @@ class GatedEngine:
 
     most_bytes = 2**30  # of remembered prompts
 
-    def __init__(self, engine: Engine, vectors: NDArray[np.float32], how: Training):
+    def __init__(self, engine: Session, vectors: NDArray[np.float32], how: Training):
         self._engine = engine
         self._gates = Gates(engine.backbone, vectors)
         self._trainer = Trainer(

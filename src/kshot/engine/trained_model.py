@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from kshot.core.lessons import Batch, StepLog, Training
-from kshot.core.models import Capability
 from kshot.core.seeding import digest
-from kshot.engine.language_model import Engine
+from kshot.engine.activations import Activations
+from kshot.engine.session import Session
 from kshot.engine.training import Trainer
 from kshot.models.weights import TrainedWeights, read_adapter
 
 
-class TrainedEngine(Engine):
+class TrainedEngine(Session):
     """A `TrainableModel` on the backbone of another engine, which stays as it is.
 
     Args:
@@ -22,9 +22,7 @@ class TrainedEngine(Engine):
         seed: For the first weights of adapters.
     """
 
-    capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.ACTIVATIONS})
-
-    def __init__(self, base: Engine, how: Training, *, seed: int):
+    def __init__(self, base: Session, how: Training, *, seed: int):
         super().__init__(base.backbone, store=base._store, pack_tokens=base._pack_tokens)
         self.__dict__["obstacle"] = base.obstacle  # tried once, with the backbone's own weights
         self._pack_scored = base._pack_scored
@@ -48,8 +46,13 @@ class TrainedEngine(Engine):
     @contextmanager
     def active(self) -> Iterator[None]:
         """Let the backbone compute with the trained weights, and then with what is steered."""
-        with self._weights.active(), super().active():
+        with self.backbone.lock, self._weights.active(), super().active():
             yield
+
+    @property
+    def activations(self) -> Activations:
+        """Reading activations, and asking under many steerings at once."""
+        return Activations(self)
 
     def learn(self, batch: Batch) -> StepLog:
         """Take one step.
@@ -59,8 +62,11 @@ class TrainedEngine(Engine):
             DivergedError: Loss or gradient is not finite.
             ModelError: Too little memory.
         """
-        rows = [[self.training_row(text) for text in texts] for texts in (batch.texts, batch.support, batch.source)]
-        return self._trainer.step(*rows, batch.objective)
+        rows, support, source = (
+            [self.training_row(text) for text in texts] for texts in (batch.texts, batch.support, batch.source)
+        )
+        with self.backbone.lock:
+            return self._trainer.step(rows, support, source, batch.objective)
 
     def save_state(self, file: Path, about: Mapping[str, Any]) -> None:
         """Write everything that training needs to go on, with `about` beside it."""
@@ -85,4 +91,5 @@ class TrainedEngine(Engine):
 
     def save_merged(self, folder: Path) -> None:
         """Write a whole model with the weights worked in, as transformers loads it."""
-        self._weights.save_merged(folder)
+        with self.backbone.lock:
+            self._weights.save_merged(folder)

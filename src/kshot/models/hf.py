@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import RLock, local
 from typing import Any, Protocol
 
 import torch
@@ -83,6 +84,8 @@ class Backbone:
         self._tokenizer = tokenizer
         self._attend: Attend | None = None
         self.places: Places = {}
+        self.lock = RLock()  # held by whoever runs or changes it (`kshot.engine.session`)
+        self._fingerprint: str | None = None
         with_special = tokenizer.encode("a", add_special_tokens=True)
         self.first_ids = tuple(with_special[:1]) if with_special[0] == tokenizer.bos_token_id else ()
         # SentencePiece tokenizers as Llama-2's put a space before every text they are given, which would stand at the
@@ -139,9 +142,15 @@ class Backbone:
         """The longest row of tokens that the model was made for."""
         return int(getattr(self.config, "max_position_embeddings", None) or 2048)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """sha256 over shapes and an even sample of 4,096 values of every weight, precision, and the tokenizer's ids."""
+        with self.lock:
+            if self._fingerprint is None:
+                self._fingerprint = self._digest()
+            return self._fingerprint
+
+    def _digest(self) -> str:
         state = hashlib.sha256(f"{self.dtype} {self.model.config.model_type}".encode())
         for name, weight in sorted(self.model.state_dict().items()):
             flat = weight.detach().reshape(-1)
@@ -226,11 +235,11 @@ class Backbone:
         before = self.model.config._attn_implementation
         self.model.set_attn_implementation(PACKED)
         self._attend = attend
-        _ACTIVE.append(self)
+        _RUNNING.backbone = self
         try:
             out = self.model(position_ids=positions[None], **inputs)
         finally:
-            _ACTIVE.pop()
+            _RUNNING.backbone = None
             self.model.set_attn_implementation(before)
         return out.logits[0].float()
 
@@ -259,7 +268,13 @@ class Backbone:
             self._tokenizer.save_pretrained(folder)
 
 
-_ACTIVE: list[Backbone] = []
+class _Running(local):
+    """The backbone whose packed pass a thread is in."""
+
+    backbone: Backbone | None = None
+
+
+_RUNNING = _Running()
 
 
 def _attention(
@@ -270,7 +285,8 @@ def _attention(
     attention_mask: Any,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    backbone = _ACTIVE[-1]
+    backbone = _RUNNING.backbone
+    assert backbone is not None
     assert backbone._attend is not None
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise NotPackableError("soft-capped attention or attention sinks")

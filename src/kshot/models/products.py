@@ -8,6 +8,7 @@ permission, multiplies in float32, and is twice as fast on an AMD EPYC. Where it
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
@@ -15,17 +16,29 @@ import torch
 _MOST_ERROR = 1e-5  # of the largest value: float32 is at 1e-6, bfloat16 at 3e-3
 
 
+class _Users:
+    """Who multiplies fast at the moment: the setting is the whole process's, and the last one puts it back."""
+
+    lock = Lock()
+    n = 0
+    before = ""
+
+
 @contextmanager
 def fast_products() -> Iterator[None]:
     """Multiply by oneDNN inside, if a trial product was exact; elsewhere torch stays as the user has set it."""
-    switch, before = _switch(), ""
-    if _is_exact():
-        before, switch.fp32_precision = switch.fp32_precision, "bf16"
+    with _Users.lock:
+        is_fast = _is_exact()
+        if is_fast and _Users.n == 0:
+            _Users.before, _switch().fp32_precision = _switch().fp32_precision, "bf16"
+        _Users.n += is_fast
     try:
         yield
     finally:
-        if before:
-            switch.fp32_precision = before
+        with _Users.lock:
+            _Users.n -= is_fast
+            if is_fast and _Users.n == 0:
+                _switch().fp32_precision = _Users.before
 
 
 def _switch() -> Any:

@@ -3,4 +3,4 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Composer
 
-COMPOSERS = Room("composer", Composer, {})
+COMPOSERS = Room("composer", Composer, {"wording": "kshot.methods.composers.wording:Wording"})
