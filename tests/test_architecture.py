@@ -23,7 +23,7 @@ LAYERS = [
     {"reports", "export"},
     {"verbs"},
     {"serve"},
-    {"estimator", "cli", "bench"},
+    {"estimator", "cli", "bench", "testing"},
 ]
 LEVEL = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
 

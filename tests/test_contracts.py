@@ -47,7 +47,9 @@ def test_there_is_an_own_example_for_every_room():
 @pytest.mark.parametrize("file", OWN, ids=lambda file: file.stem)
 def test_every_own_example_keeps_its_contract(file):
     (room,) = (room for room in ROOMS if room.what == file.stem)
-    names = [line.split()[1].split("(")[0] for line in file.read_text("utf-8").splitlines() if line.startswith("class ")]
+    names = [
+        line.split()[1].split("(")[0] for line in file.read_text("utf-8").splitlines() if line.startswith("class ")
+    ]
     check_part(room.build(f"{file}:{names[0]}"))
 
 
@@ -56,7 +58,7 @@ USES = {
     "composer": "random:composer=./composer.py:Shouting",
     "generator": "random:generator=./generator.py:Reversed",
     "loop": "zero-shot:loop=./loop.py:MostFrequent",
-    "tuner": "./tuner.py:NewestOnly:lr=1e-3,steps=1",
+    "tuner": "./tuner.py:NewestOnly:lr=1e-3",
     "teacher": "fine-tune:teacher=./teacher.py:FirstExample,lr=1e-3,steps=1",
     "steerer": "./steerer.py:MeanOutput",
     "classifier": "./classifier.py:LongestWord",
@@ -135,17 +137,15 @@ def test_a_broken_contract_is_named(fault, said):
         check_part(Forgetful(fault))
 
 
+FIT = "    def fit(self, pool, *, model, rng):\n        return self\n"
+SELECT = "    def select(self, question, k, *, rng):\n        return []\n"
+FROZEN, HEAD = "@dataclass(frozen=True)\n", "class Mine(kshot.Selector):\n"
 BROKEN = {
     "class Mine:\n    pass": "must be a selector: a class that inherits from kshot.Selector and has fit, select",
-    "@dataclass(frozen=True)\nclass Mine(kshot.Selector):\n    per_query = True\n    def fit(self, pool, *, model, rng):\n"
-    "        return self": "must be a selector; it lacks select",
-    "@dataclass(frozen=True)\nclass Mine(kshot.Selector):\n    def fit(self, pool, *, model, rng):\n        return self\n"
-    "    def select(self, question, k, *, rng):\n        return []": "must be a selector; it lacks per_query",
-    "class Mine(kshot.Selector):\n    per_query = True\n    def fit(self, pool, *, model, rng):\n        return self\n"
-    "    def select(self, question, k, *, rng):\n        return []": "must be a frozen dataclass",
-    "@dataclass(frozen=True)\nclass Mine(kshot.Selector):\n    size: int\n    per_query = True\n"
-    "    def fit(self, pool, *, model, rng):\n        return self\n"
-    "    def select(self, question, k, *, rng):\n        return []": "must have a default for each setting; size has none",
+    f"{FROZEN}{HEAD}    per_query = True\n{FIT}": "must be a selector; it lacks select",
+    f"{FROZEN}{HEAD}{FIT}{SELECT}": "must be a selector; it lacks per_query",
+    f"{HEAD}    per_query = True\n{FIT}{SELECT}": "must be a frozen dataclass",
+    f"{FROZEN}{HEAD}    size: int\n    per_query = True\n{FIT}{SELECT}": "must have a default for each setting",
     "Other = 1": "must define 'Mine'; it defines no such class",
 }
 

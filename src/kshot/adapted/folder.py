@@ -1,8 +1,8 @@
 """The folder of an adapted model, written and read side by side.
 
 It holds `kshot.json` (task, recipe, language model, prompt, choice), `demonstrations.jsonl` (what it may show), and
-what was learnt: `adapter/` (peft's own format), `steering.safetensors` with `steering.json`, `retriever/`, and `members/`
-for the recipes of a combination. Users' own methods stand in `own/` by the sha256 of their files.
+what was learnt: `adapter/` (peft's own format), `steering.safetensors` with `steering.json`, `retriever/`, and
+`members/` for the recipes of a combination. Users' own methods stand in `own/` by the sha256 of their files.
 """
 
 import json

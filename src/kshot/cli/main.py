@@ -26,6 +26,7 @@ from kshot.cli.options import (
 from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
 from kshot.cli.report_command import report
 from kshot.cli.select_command import select
+from kshot.cli.study_command import study
 from kshot.core.settings import parse_columns
 from kshot.core.version import __version__
 
@@ -101,6 +102,7 @@ def _print_run(run: Any, metric: str) -> None:
 
 app.command()(select)
 app.command()(report)
+app.command()(study)
 app.add_typer(retriever_commands.app, name="retriever")
 
 
@@ -149,6 +151,7 @@ def evaluate(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
     task: TaskArgument,
     limit: Annotated[int | None, typer.Option(help="Only the first so many test rows.")] = None,
+    suite: Annotated[str | None, typer.Option(help="An evaluator, such as letter-case or ./mine.py:Mine.")] = None,
     columns: ColumnsOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -157,6 +160,11 @@ def evaluate(
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
     from kshot.adapted.folder import load
+    from kshot.evaluators import EVALUATORS
+    from kshot.verbs.evaluate import evaluate as run_suite
+
+    if suite:
+        EVALUATORS.build(suite)  # before a model is loaded
 
     is_file = Path(task).is_file()
     loaded = load_task(task, columns, kind_matters=not is_file)
@@ -164,9 +172,16 @@ def evaluate(
         adapted = load(folder, device=device, dtype=dtype, revision=revision)
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             loaded = replace(adapted.task, name=loaded.name, test=loaded.train)
-        result = adapted.evaluate(loaded, limit=limit, progress=progress)
+        if suite:
+            result = run_suite(adapted, loaded, suite, limit=limit, progress=progress)
+        else:
+            result = adapted.evaluate(loaded, limit=limit, progress=progress)
     if as_json:
         print_json(result)
+        return
+    if suite:
+        for key, value in result.items():
+            stdout.print(f"{key}: {value}", markup=False)
         return
     stdout.print(
         f"{result['metric_name']} {result['metric']:.3f} ({result['low']:.3f} - {result['high']:.3f}), "

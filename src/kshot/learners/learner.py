@@ -93,10 +93,10 @@ class Learner(ABC):
         """
         return self
 
-    def save_state(self) -> None:
+    def save_state(self) -> None:  # noqa: B027 - most have nothing to write
         """Write what another process needs to go on from here."""
 
-    def forget(self) -> None:
+    def forget(self) -> None:  # noqa: B027 - most have nothing to give up
         """Give up what will not be used again."""
 
     def finish(self, *, forget: bool = False) -> None:

@@ -41,8 +41,8 @@ class Measuring:
         memory: For predictions.
         folder: For states of training.
         progress: Told of the run.
-        ledger: Of the run, with its budget; those of the models are parts of it. Its reserve is what the last fit of any
-            recipe may take.
+        ledger: Of the run, with its budget; those of the models are parts of it. Its reserve is what the last fit of
+            any recipe may take.
     """
 
     setup: Setup

@@ -27,8 +27,8 @@ SLOTS: Mapping[str, Room] = {
     "classifier": CLASSIFIERS,
     "combiner": COMBINERS,
 }
-# A recipe is about a method in one of these slots, and is named after it; in this order recipes run. A method of another
-# slot does nothing alone.
+# A recipe is about a method in one of these slots, and is named after it; in this order recipes run. A method of
+# another slot does nothing alone.
 _FIRST, _LATER = ("classifier",), ("selector", "steerer", "tuner")
 
 

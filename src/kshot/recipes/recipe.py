@@ -202,7 +202,7 @@ class Recipe:
         return selector.n_known(task) if selector else 0
 
     def aligned(self) -> "Recipe":
-        """Return the recipe, its members and alternatives aligned with a source task, where they train and do not say how."""
+        """Return the recipe aligned with a source task where it trains and does not say how; its members too."""
         parts = {
             slot: replace(part, align="gate") if getattr(part, "align", None) == "none" else part
             for slot, part in self.parts.items()

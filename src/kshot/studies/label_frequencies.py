@@ -37,7 +37,9 @@ class LabelFrequencies(Study):
             shares = rng.dirichlet(np.ones(self.labels))
             drawn = rng.choice(self.labels, size=n, p=shares)
         texts = [f"{' '.join(rng.choice(_WORDS, size=4))} {i}" for i in range(n)]
-        train = tuple(Example(text, names[at], f"row-{i}") for i, (text, at) in enumerate(zip(texts, drawn, strict=True)))
+        train = tuple(
+            Example(text, names[at], f"row-{i}") for i, (text, at) in enumerate(zip(texts, drawn, strict=True))
+        )
         return Task("label-frequencies", "classification", train, labels=names)
 
     def best(self, task: Task, past: Sequence[Example], question: Question) -> FloatArray:

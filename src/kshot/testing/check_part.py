@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kshot.core.lessons import Lesson
 from kshot.core.models import Capability, LanguageModel
 from kshot.core.part import Part
 from kshot.core.plugins import origin_of
@@ -103,13 +104,6 @@ def _check_record(part: Part, rebuild: Callable[[Mapping[str, Any], Path], Part]
     with TemporaryDirectory() as folder:
         part_again = rebuild(json.loads(text), Path(folder)) if not _has_files(part) else part
     _must(part_again == part, part, "must be rebuilt from its record as an equal one")
-    frozen = False
-    for name in record["settings"]:
-        try:
-            object.__getattribute__(part, "__setattr__")(name, getattr(part, name))
-        except dataclasses.FrozenInstanceError:
-            frozen = True
-    _must(frozen or not record["settings"], part, "must be frozen; its settings can be changed")
 
 
 def _has_files(part: Part) -> bool:
@@ -156,8 +150,9 @@ def _check_composer(part: Composer, task: Task, model: TaskModel) -> None:
         _must(script.pieces[-1].role != "answer", part, "must end where the answer begins")
         _must(all(e.output in said for e in shown), part, "must show the demonstrations' answers")
         model.layout.write(script)
-    a, b = (fitted.compose(task, (task.train[0],), dataclasses.replace(question, meta=m)) for m in ({}, {"gold": SECRET}))
-    _must(a == b, part, "must not say what stands in a question's meta")
+    marked = dataclasses.replace(question, meta={"gold": SECRET})
+    same = fitted.compose(task, task.train[:1], marked) == fitted.compose(task, task.train[:1], question)
+    _must(same, part, "must not say what stands in a question's meta")
 
 
 def _check_generator(part: Generator, task: Task, model: TaskModel) -> None:
@@ -192,8 +187,6 @@ def _check_tuner(part: Tuner, task: Task, model: TaskModel) -> None:
 
 
 def _check_teacher(part: Teacher, task: Task, model: TaskModel) -> None:
-    from kshot.core.lessons import Lesson
-
     seen = task.train[:6]
     given = [Lesson((), seen[0]), Lesson((seen[1],), seen[2])]
     found, again = (part.lessons(given, seen, step=0, rng=_rng()) for _ in range(2))
@@ -223,9 +216,7 @@ def _check_classifier(part: Classifier, task: Task, model: TaskModel) -> None:
 
 def _check_combiner(part: Combiner, task: Task, model: TaskModel) -> None:
     rows = ((0.7, 0.2, 0.1), (0.2, 0.5, 0.3))
-    members = [
-        Prediction("x", task.labels, tuple(np.log(p).tolist()), p, task.labels[int(np.argmax(p))]) for p in rows
-    ]
+    members = [Prediction("x", task.labels, tuple(np.log(p).tolist()), p, task.labels[int(np.argmax(p))]) for p in rows]
     found, again = (part.combine(task, members) for _ in range(2))
     _must(found == again, part, "must say the same twice")
     _must(abs(sum(found.probs) - 1) < 1e-6 and min(found.probs) >= 0, part, "must give probabilities that sum to 1")

@@ -106,7 +106,9 @@ def _best_bits(family: Study, task: Task, seed: int) -> np.ndarray:
 def _bits(recipe: Recipe, task: Task, model: LanguageModel, seed: int, progress: Progress) -> np.ndarray:
     setup = Setup(task, TaskModel.for_task(task, model), seed)
     if not recipe.suits(task) or lacking(recipe, setup):
-        raise UserError(f"'{recipe.name}' must suit tasks of kind {task.kind} and the model '{model.name}'; it does not.")
+        raise UserError(
+            f"'{recipe.name}' must suit tasks of kind {task.kind} and the model '{model.name}'; it does not."
+        )
     queries = make_stream(task, limit=len(task.train), seed=seed).queries()
     predictions = make_learner(recipe, setup).predict(queries, progress=progress.advance)
     return np.array([code_length_bits(task, q.example.output, p) for q, p in zip(queries, predictions, strict=True)])

@@ -37,5 +37,5 @@ class Bm25Major(Selector):
         return replace(self, _means=total / max(1, len(pool)))
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return the indices of the `k` best, the best last, of equals the pool's first; the question does not matter."""
+        """Return the indices of the `k` best, the best last, of equals the pool's first; no question matters."""
         return nearest_last(self._means, k)
