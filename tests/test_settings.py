@@ -16,7 +16,7 @@ from kshot.core.types import Task
 from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
 from kshot.estimator import FewShotClassifier
-from kshot.recipes.recipe import known_recipes
+from kshot.recipes.names import known_recipes
 from kshot.store.run_folder import RESULTS
 from kshot.verbs.plan import plan
 from kshot.verbs.prepare import prepare

@@ -18,6 +18,7 @@ from kshot.core.types import Example, Prompt, Query, ScoreRequest, Segment, Task
 from kshot.engine.language_model import Engine
 from kshot.learners.build import make_learner
 from kshot.learners.kept import Keep
+from kshot.learners.learner import Setup
 from kshot.learners.trained import TunedLearner
 from kshot.methods.steerers.icv import direction
 from kshot.models.tiny import tiny_backbone
@@ -177,9 +178,10 @@ def test_a_steering_on_its_own_is_that_of_the_adapted_model(folder, tmp_path):
 def test_a_dry_run_counts_what_a_run_runs(folder, tmp_path):
     task, model = Task.load(folder), Engine(tiny_backbone())
     names = ("icv", SMALL, "function-vector:prompts=2,shots=2,heads=2", "icv:selector=random,k=2")
-    for row, name in zip(plan(prepare(RunSettings(task, model, recipes=",".join(names), shots=2))), names, strict=True):
-        before = model.work.tokens
-        make_learner(parse_recipe(name, shots=2), task, TaskModel.for_task(task, model), seed=0).predict(
+    planned = plan(prepare(RunSettings(task, model, recipes=",".join(names), shots=2)))
+    for row, name in zip(planned, names, strict=True):
+        asked = TaskModel.for_task(task, model)
+        make_learner(parse_recipe(name, shots=2), Setup(task, asked, 0)).predict(
             make_stream(task, limit=300, seed=0).queries()
         )
         assert row["forward_tokens"] == pytest.approx(asked.ledger.cost.tokens, rel=0.25)

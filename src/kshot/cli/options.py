@@ -20,26 +20,31 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one line
 
 
 def _flag(name: str) -> Any:
-    """Return the annotation of the flag of a setting; what is not given is None, so that the file may say it."""
+    """Return the option of a setting of a run."""
     about = next(f.metadata for f in settings_of_a_run() if f.name == name)
-    flag = f"{flag_of(name)}/--no-{name}" if about["type"] is bool else flag_of(name)
-    return Annotated[
-        (about["type"] if about["type"] in (int, bool) else str) | None, typer.Option(flag, help=about["help"])
-    ]
+    names = f"{flag_of(name)}/--no-{name}" if about["type"] is bool else flag_of(name)
+    return typer.Option(names, help=about["help"])
 
 
-ModelOption, LayoutOption, ColumnsOption = _flag("model"), _flag("layout"), _flag("columns")
-DeviceOption, DtypeOption, RevisionOption = _flag("device"), _flag("dtype"), _flag("revision")
+ModelOption = Annotated[str | None, _flag("model")]
+LayoutOption = Annotated[str | None, _flag("layout")]
+ColumnsOption = Annotated[str | None, _flag("columns")]
+DeviceOption = Annotated[str | None, _flag("device")]
+DtypeOption = Annotated[str | None, _flag("dtype")]
+RevisionOption = Annotated[str | None, _flag("revision")]
 
 
 def with_flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a flag for each setting of a run, where it takes them as `**flags`."""
     own = inspect.signature(command)
     parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    named = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(f.name))
-        for f in settings_of_a_run()
-    ]
+    named = []
+    for setting in settings_of_a_run():
+        kind = setting.metadata["type"] if setting.metadata["type"] in (int, bool) else str  # lists as text with commas
+        annotation = Annotated[kind | None, _flag(setting.name)]  # None: not given, so that the file may say it
+        named.append(
+            inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        )
     at = sum(p.default is p.empty for p in parameters)
     parameters = [*parameters[:at], *named, *(p.replace(kind=p.KEYWORD_ONLY) for p in parameters[at:])]
     vars(command)["__signature__"] = own.replace(parameters=parameters)

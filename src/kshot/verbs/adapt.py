@@ -126,11 +126,11 @@ def adapt(
         UserError: Anything wrong with the input, before any work starts.
         StorageError: The run folder could not be written, or a tracker failed; what was committed is kept.
     """
+    named = ",".join(f"{name}={column}" for name, column in columns.items()) if columns else None
     settings = RunSettings(
-        task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, out=out,
-        columns=columns and ",".join(f"{name}={column}" for name, column in columns.items()), layout=layout,
-        selector_model=selector_model, source=source, race=race, choose_by=choose_by, prefer=prefer, device=device,
-        dtype=dtype, revision=revision,
+        task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, out=out, columns=named,
+        layout=layout, selector_model=selector_model, source=source, race=race, choose_by=choose_by, prefer=prefer,
+        device=device, dtype=dtype, revision=revision,
     )  # fmt: skip
     return run(prepare(settings), progress=progress, trackers=trackers)
 
