@@ -35,7 +35,7 @@ def make_learner(recipe: Recipe, setup: Setup) -> Learner:
         can = ", ".join(words.get(m, m.value) for m in sorted(missing))
         for_selector = " or --selector-model" if missing & recipe.selector_needs else ""
         raise UserError(f"The recipe '{recipe.name}' needs a model that can {can}; give another --model{for_selector}.")
-    if recipe.alternatives or recipe.trains:  # one setting is a race too: how it stands is told in the same way
+    if recipe.alternatives or "tuner" in recipe.parts:  # one setting is a race too: how it stands is told in the same way
         return SettingsRace(recipe, setup, [_of_one_setting(one, setup) for one in recipe.variants])
     return _of_one_setting(recipe, setup)
 

@@ -70,6 +70,11 @@ class CombinedLearner(Learner):
         fits = [member.last_fit(predictions, n_end) for member in self._members]
         return max(seconds for seconds, _ in fits), max(tokens for _, tokens in fits)  # costs are those of all already
 
+    def check(self, examples: Sequence[Example]) -> None:
+        """Check the members."""
+        for member in self._members:
+            member.check(examples)
+
     def save_state(self) -> None:
         """Write the members' states."""
         for member in self._members:

@@ -93,6 +93,9 @@ class Learner(ABC):
         """
         return self
 
+    def check(self, examples: Sequence[Example]) -> None:  # noqa: B027 - most learn in no way that can be refused
+        """Raise a UserError where what it would learn of the first examples cannot be learnt, before a run begins."""
+
     def save_state(self) -> None:  # noqa: B027 - most have nothing to write
         """Write what another process needs to go on from here."""
 

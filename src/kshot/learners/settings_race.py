@@ -175,6 +175,11 @@ class SettingsRace(Learner):
         seconds, tokens = self._leader.learner.last_fit(predictions, n_end)
         return seconds / max(1, self.n_alive), tokens / max(1, self.n_alive)
 
+    def check(self, examples: Sequence[Example]) -> None:
+        """Check the configurations."""
+        for runner in self._runners:
+            runner.learner.check(examples)
+
     def save_state(self) -> None:
         """Write the configurations' states."""
         for runner in self._alive:

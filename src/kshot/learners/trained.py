@@ -175,6 +175,11 @@ class TrainedLearner(Learner):
             if progress:
                 progress(0)
 
+    def check(self, examples: Sequence[Example]) -> None:
+        """Raise a UserError unless the layout says where the answers stand that are learnt."""
+        for lesson in self._tuner.lessons(examples, lambda: (), step=1, rng=generator(0, "check")):
+            self._base.training_text(lesson)
+
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Learn all examples, and steer and show as the recipe's other methods say."""
         self.learn(examples)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kshot.core.errors import UserError, missing_extra
-from kshot.core.seeding import generator
 from kshot.core.settings import RunSettings, parse_columns
 from kshot.core.types import Task
 from kshot.engine.load_model import load_model
@@ -103,12 +102,9 @@ def check_source(recipes: Sequence[Recipe], *, with_source: bool) -> None:
 def check_models(setup: Setup, stream: Stream, recipes: Sequence[Recipe], *, is_named: bool = True) -> None:
     """Raise UserError where a model lacks what a recipe needs, if it was named, or an example is too long for it."""
     assert setup.model is not None
-    for recipe in recipes if is_named else ():
-        make_learner(recipe, setup)
-    for variant in (v for r in recipes for v in r.variants if v.trains and not lacking(v, setup)):
-        first = stream.examples[:2]
-        for lesson in variant.part("tuner").lessons(first, lambda: (), step=1, rng=generator(0, "check")):
-            setup.model.training_text(lesson)
+    for recipe in recipes:
+        if is_named or not lacking(recipe, setup):
+            make_learner(recipe, setup).check(stream.examples[:2])
     if any(r.asks_model for r in recipes):
         for example in stream.examples:
             setup.model.prompt((example,), example)
