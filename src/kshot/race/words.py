@@ -196,7 +196,8 @@ def _along_the_stream(measure: _Measure, board: Sequence[Mapping[str, Any]]) -> 
     said += f"; {highest['recipe']} {more} ({measure.value(highest[key])})"
     if highest[end] is None or first[end] is None or measure.sign * (first[end] - highest[end]) <= 0:
         return f"{said}."
-    return f"{said}, but has less to gain from the other examples: {measure.value(highest[end])} in the end."
+    less = "less is expected of it" if measure.by == "metric" else "more are expected of it"
+    return f"{said}, but {less} in the end ({measure.value(highest[end])})."
 
 
 def _of_draws(task: Task, spread: Spread | None) -> str:
@@ -237,12 +238,9 @@ def _certainty(comparisons: Sequence[dict[str, Any]]) -> str:
         ends = sorted(sign * gap[key] for key in ("low", "high") if gap[key] is not None)
         between = " ({:+.1f} to {:+.1f})".format(*ends) if ends else ""
         at = f"{100 * abs(gap['mean']):.1f} points {where}{between}"
-        said.append(
-            f"no difference was found to {_names(alike)}, {at}"
-            if len(alike) == 1
-            else f"no difference was found to {_names(alike)} (the nearest, {nearest['recipe']}, is {at})"
-        )
-    return f"Row by row along the stream {'; '.join(said)} (95 % for all comparisons together)."
+        which = at if len(alike) == 1 else f"the nearest, {nearest['recipe']}, is {at}"
+        said.append(f"no difference was found to {_names(alike)}: {which}")
+    return f"Row by row along the stream {'; '.join(said)}. These hold at 95 %, all together."
 
 
 def _names(some: Sequence[dict[str, Any]], most: int = 4) -> str:
