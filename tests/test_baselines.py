@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from kshot.core.errors import UserError
-from kshot.core.methods import Baseline
-from kshot.core.plugins import resolve
-from kshot.core.types import Example, Task
-from kshot.methods.classifiers import BASELINES
+from kshot.core.types import Example, Question, Task
+from kshot.methods.classifiers import CLASSIFIERS
 from kshot.methods.classifiers.embedding import EmbeddingLogistic
 from kshot.methods.classifiers.majority import Majority
 from kshot.methods.classifiers.tfidf import TfidfLogistic
+from kshot.methods.contracts import Classifier
+from kshot.recipes.grammar import parse_recipe
 
 ROWS = [
     ("Who painted the ceiling ?", "human"),
@@ -22,20 +22,20 @@ ROWS = [
 ]
 LABELS = ("abbreviation", "human", "location", "number")
 TRAIN = tuple(Example(t, o, id=str(i)) for i, (t, o) in enumerate(ROWS))
-QUERIES = [Example("Who painted the Night Watch ?", "", id="q0"), Example("How far is Peru ?", "", id="q1")]
+QUERIES = [Question("Who painted the Night Watch ?", "q0"), Question("How far is Peru ?", "q1")]
 TASK = Task("toy", "classification", TRAIN, labels=LABELS)
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(params=BASELINES)
-def baseline(request) -> Baseline:
-    return resolve(BASELINES[request.param])()
+@pytest.fixture(params=CLASSIFIERS)
+def classifier(request) -> Classifier:
+    return CLASSIFIERS.find(request.param)()
 
 
 @pytest.mark.parametrize("n", range(len(TRAIN) + 1))
-def test_contract_probabilities(baseline, n):
-    assert baseline.applies(TASK)
-    rows = baseline.fit(TASK, TRAIN[:n], rng=RNG).probabilities(QUERIES)
+def test_contract_probabilities(classifier, n):
+    assert classifier.suits(TASK)
+    rows = classifier.fit(TASK, TRAIN[:n], rng=RNG).probabilities(QUERIES)
     assert len(rows) == len(QUERIES)
     for row in rows:
         assert row.shape == (len(LABELS),)
@@ -43,31 +43,31 @@ def test_contract_probabilities(baseline, n):
         assert row.sum() == pytest.approx(1, abs=1e-12)
 
 
-def test_contract_no_examples_give_the_uniform(baseline):
-    for row in baseline.fit(TASK, [], rng=RNG).probabilities(QUERIES):
+def test_contract_no_examples_give_the_uniform(classifier):
+    for row in classifier.fit(TASK, [], rng=RNG).probabilities(QUERIES):
         np.testing.assert_allclose(row, 0.25)
 
 
-def test_contract_one_label_gives_smoothed_frequencies(baseline):
-    fitted = baseline.fit(TASK, [TRAIN[0], TRAIN[2]], rng=RNG)
+def test_contract_one_label_gives_smoothed_frequencies(classifier):
+    fitted = classifier.fit(TASK, [TRAIN[0], TRAIN[2]], rng=RNG)
     for row in fitted.probabilities(QUERIES):
         np.testing.assert_allclose(row, [1 / 6, 3 / 6, 1 / 6, 1 / 6])
 
 
-def test_contract_no_queries(baseline):
-    assert baseline.fit(TASK, TRAIN, rng=RNG).probabilities([]) == []
+def test_contract_no_queries(classifier):
+    assert classifier.fit(TASK, TRAIN, rng=RNG).probabilities([]) == []
 
 
-def test_contract_fit_is_repeatable_and_changes_nothing(baseline):
-    before = dict(vars(baseline))
-    first = baseline.fit(TASK, TRAIN, rng=np.random.default_rng(1)).probabilities(QUERIES)
-    second = baseline.fit(TASK, TRAIN, rng=np.random.default_rng(1)).probabilities(QUERIES)
+def test_contract_fit_is_repeatable_and_changes_nothing(classifier):
+    before = dict(vars(classifier))
+    first = classifier.fit(TASK, TRAIN, rng=np.random.default_rng(1)).probabilities(QUERIES)
+    second = classifier.fit(TASK, TRAIN, rng=np.random.default_rng(1)).probabilities(QUERIES)
     assert np.array_equal(first, second)
-    assert vars(baseline) == before
+    assert vars(classifier) == before
 
 
-def test_contract_a_free_text_task_does_not_suit(baseline):
-    assert not baseline.applies(Task("toy", "generation", TRAIN))
+def test_contract_a_free_text_task_does_not_suit(classifier):
+    assert not classifier.suits(Task("toy", "generation", TRAIN))
 
 
 @pytest.mark.parametrize("cls", [TfidfLogistic, EmbeddingLogistic])
@@ -76,25 +76,27 @@ def test_logistic_learns_and_gives_unseen_labels_nothing(cls):
     assert LABELS[human.argmax()] == "human"
     assert LABELS[number.argmax()] == "number"
     assert human[0] == number[0] == 0
-    assert not cls().applies(Task("toy", "multiple_choice", TRAIN))
+    assert not cls().suits(Task("toy", "multiple_choice", TRAIN))
 
 
 @pytest.mark.parametrize(("cls", "name"), [(TfidfLogistic, "tfidf-lr"), (EmbeddingLogistic, "embedding-lr")])
 @pytest.mark.parametrize("C", [0, -1.0, float("nan")])
 def test_logistic_strength_is_checked(cls, name, C):
-    with pytest.raises(UserError, match=f"{name}:C must be greater than 0; got {C}"):
+    with pytest.raises(UserError, match=f"^C must be greater than 0; got {C}"):
         cls(C=C)
+    with pytest.raises(UserError, match=f"^{name}:C must be greater than 0; got {float(C)}"):
+        parse_recipe(f"{name}:C={C}", shots=4)
 
 
 def test_logistic_reads_the_context():
     examples = [Example("same", o, id=o, context=c) for o, c in [("human", "painter"), ("number", "seven")]]
-    query = Example("same", "", id="q", context="seven")
+    query = Question("same", "q", context="seven")
     assert TfidfLogistic().fit(TASK, examples, rng=RNG).probabilities([query])[0].argmax() == 3
 
 
 def test_tfidf_copes_with_inputs_without_words():
     examples = [Example("?", "human", id="0"), Example("!", "number", id="1")]
-    row = TfidfLogistic().fit(TASK, examples, rng=RNG).probabilities([Example("!", "", id="q")])[0]
+    row = TfidfLogistic().fit(TASK, examples, rng=RNG).probabilities([Question("!", "q")])[0]
     assert row.argmax() == 3
 
 
@@ -113,6 +115,6 @@ def choice_row(output: str, n: int) -> Example:
 def test_majority_counts_positions_of_choices(letters, outputs):
     task = Task("toy", "multiple_choice", (), choices_in_input=letters)
     fitted = Majority().fit(task, [choice_row(o, 4) for o in outputs], rng=RNG)
-    four, two = fitted.probabilities([choice_row("", 4), choice_row("", 2)])
+    four, two = fitted.probabilities([choice_row("", 4).question, choice_row("", 2).question])
     np.testing.assert_allclose(four, [1 / 7, 3 / 7, 1 / 7, 2 / 7])
     np.testing.assert_allclose(two, [1 / 4, 3 / 4])

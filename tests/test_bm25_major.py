@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kshot.core.types import Example, Task
 from kshot.methods.selectors.bm25_major import Bm25Major
-from kshot.recipes.recipe import parse_recipe, parse_recipes
+from kshot.recipes.grammar import parse_recipe, parse_recipes
 from kshot.verbs.select import select
 
 WORDS = ("who", "painted", "the", "moon", "far", "rivers", "")
@@ -24,7 +24,7 @@ def examples(texts: list[str]) -> list[Example]:
 
 
 def chosen(pool: list[Example], k: int) -> list[int]:
-    return Bm25Major().fit(pool, judge=None, rng=rng()).select(None, k, rng=rng())
+    return Bm25Major().fit(pool, model=None, rng=rng()).select(None, k, rng=rng())
 
 
 def naive_means(texts: list[str], k1: float = 1.5, b: float = 0.75) -> list[float]:
@@ -47,7 +47,7 @@ def naive_means(texts: list[str], k1: float = 1.5, b: float = 0.75) -> list[floa
 @given(st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), min_size=1, max_size=8))
 def test_the_best_on_average_by_the_formula(texts):
     means = naive_means(texts)
-    fitted = Bm25Major().fit(examples(texts), judge=None, rng=rng())
+    fitted = Bm25Major().fit(examples(texts), model=None, rng=rng())
     for k in range(len(texts) + 2):
         got = fitted.select(None, k, rng=rng())
         assert [means[i] for i in got] == pytest.approx(sorted(means)[max(0, len(texts) - k) :])
@@ -81,7 +81,7 @@ def test_it_is_a_recipe_that_has_to_be_named():
     assert "bm25-major" not in names
     assert "bm25" in names
     recipe = parse_recipe("bm25-major:k=3,order=shuffled", shots=4)
-    assert (recipe.k, recipe.selector) == (3, Bm25Major())
+    assert (recipe.k, recipe.part("selector")) == (3, Bm25Major())
 
 
 def test_it_chooses_for_the_whole_task(words_task):

@@ -11,12 +11,14 @@ from conftest import labelled_rows, write_task
 from kshot.adapted.model import AdaptedModel
 from kshot.core.types import Task
 from kshot.models.scripted import ScriptedModel
+from kshot.race.race import DEPLOYED
 from kshot.recipes.recipe import known_recipes, parse_recipe
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 
 BOARD = {
     "recipe",
+    *DEPLOYED,
     "metric",
     "metric_low",
     "metric_high",
@@ -115,7 +117,7 @@ def test_without_json_people_can_read_it(run_cli, scripted_run, words_task):
     folder, printed = scripted_run
     again = run_cli(*adapt_args(words_task, folder))
     assert again.code == 0
-    assert f"{printed['chosen']} was chosen: accuracy " in again.out
+    assert f"{printed['chosen']} was chosen: once it knows all 24 examples it is expected to be right on " in again.out
     assert f"kshot predict {folder}" in again.out
     assert run_cli("evaluate", folder, words_task).out.startswith("accuracy ")
     checked = run_cli("validate", words_task, "--model", "scripted").out

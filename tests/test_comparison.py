@@ -1,12 +1,14 @@
 """Intervals of paired differences hold what they promise, and the choice is put in words."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kshot.core.types import Task
-from kshot.measures.comparison import at_the_end, bits_difference, compared, score_difference, trend
+from kshot.measures.comparison import at_the_end, bits_difference, compared, mean_interval, score_difference, trend
+from kshot.race.ranking import Evidence
 from kshot.race.words import compare_all, deployed, in_words
 
 N_SIMULATIONS = 2000
@@ -113,10 +115,13 @@ def test_only_rows_that_both_have_are_compared():
 
 
 def board(**found):
+    """Return rows of a leaderboard from (when deployed, over the stream, bits, tokens)."""
     return [
-        {"recipe": name, "metric": m, "metric_low": m - 0.1, "metric_high": m + 0.1, "metric_n": 40, "n": 40,
+        {"recipe": name, "deployed": end, "deployed_low": end and end - 0.1, "deployed_high": end and end + 0.1,
+         "deployed_bits": b, "deployed_bits_low": b - 0.2, "deployed_bits_high": b + 0.2,
+         "metric": m, "metric_low": m - 0.1, "metric_high": m + 0.1, "metric_n": 40, "n": 40,
          "bits_per_example": b, "query_tokens": t, "query_ms": 5.0, "status": "done"}
-        for name, (m, b, t) in found.items()
+        for name, (end, m, b, t) in found.items()
     ]  # fmt: skip
 
 
@@ -129,22 +134,32 @@ def test_the_words_say_how_sure_the_choice_is_and_what_it_costs():
     found = compare_all("bm25", scored)
     assert [c["verdict"] for c in found] == ["no difference found", "worse than the chosen one"]
     assert found[1]["bits_saved"]["mean"] == pytest.approx(2)
-    table = board(bm25=(0.8, 1.6, 300), random=(0.78, 1.6, 100), majority=(0.0, 3.6, 0))
-    said = in_words(TASK, table, scored, found)
+    table = board(bm25=(0.84, 0.8, 1.6, 300), random=(0.79, 0.78, 1.6, 100), majority=(0.0, 0.0, 3.6, 0))
+    lead = {"recipe": "random", "gap": 0.05, "standard_error": 0.03}
+    said = in_words(TASK, table, scored, found, n_known=200, lead=lead)
     assert said.startswith(
-        "bm25 was chosen: accuracy 0.800 (0.700 to 0.900) and 1.60 bits an example over 40 predictions."
+        "bm25 was chosen: once it knows all 200 examples it is expected to be right on 84 % (74 to 94) of new inputs. "
+        "That is 5 points more than random (79 %), the next, give or take 6: too close to be sure. Over the stream, "
+        "where each of 40 examples was predicted from those before it, it was right on 80 %. Row by row along the "
+        "stream it was better than majority; no difference was found to random: "
     )
-    assert "It is better than majority; no difference was found to random" in said
+    clear = in_words(TASK, table, scored, found, n_known=200, lead=lead | {"standard_error": 0.01})
+    assert "That is 5 points more than random (79 %), the next, give or take 2. Over" in clear
     assert "A query costs 300 prompt tokens; random, which is not clearly worse, takes 100 tokens." in said
     assert "It was still learning (2.32 bits in the first half of the stream, 0.88 in the second)" in said
 
 
 def test_one_recipe_has_nothing_to_be_compared_with():
     flat = rows([1.0] * 30, [0.5, 0.6] * 15)
-    said = in_words(TASK, board(random=(1.0, 0.55, 50)), {"random": flat}, [])
+    said = in_words(TASK, board(random=(1.0, 1.0, 0.55, 50)), {"random": flat}, [], n_known=40)
+    assert "is expected to be right on 100 % (90 to 110) of new inputs. Over the stream" in said
     assert "There was nothing to compare it with." in said
     assert "Its learning curve has no clear trend (0.55 bits in the first half" in said
-    short = in_words(TASK, board(random=(1.0, 0.55, 50)), {"random": flat[:5]}, [])
+    short = in_words(TASK, board(random=(None, 1.0, 0.55, 0)), {"random": flat[:5]}, [], n_known=40)
+    assert short.startswith(
+        "random was chosen, but 40 predictions are too few to say what is expected of it once it knows all 40 examples."
+    )
+    assert "A query costs no prompt tokens: it asks no language model." in short
     assert "The stream is too short to say what more examples would bring." in short
     assert deployed(flat[:5], "bits") is None
 
@@ -169,15 +184,57 @@ def test_with_many_equal_recipes_a_difference_is_rarely_found():
 
 def test_the_words_say_why_the_highest_was_not_chosen():
     scored = {name: rows([1.0, 0.0] * 20, [0.5, 0.6] * 20) for name in ("random", "bm25")}
-    table = board(random=(0.5, 0.55, 50), bm25=(0.6, 0.55, 300))
+    table = board(random=(0.58, 0.5, 0.55, 50), bm25=(0.55, 0.6, 0.5, 300))
     found = compare_all("random", scored)
-    said = in_words(TASK, table, scored, found, expected={"random": 0.58, "bm25": 0.55})
-    assert (
-        "bm25 has 0.600 over the stream, but 0.550 is expected of it once all examples are known, and 0.580 of " in said
-    )
-    assert "the nearest, bm25, is 0.0 points behind" in said
-    said = in_words(TASK, table, scored, found, prefer="cheap-queries")
-    assert "but less than a standard error more, and random is the one with cheap-queries." in said
+    lead = {"recipe": "bm25", "gap": 0.03, "standard_error": 0.05}
+    said = in_words(TASK, table, scored, found, n_known=90, lead=lead)
+    assert "it was right on 50 %; bm25 had more there (60 %), but less is expected of it in the end (55 %)." in said
+    assert "no difference was found to bm25: 0.0 points behind" in said
+    preferred = board(random=(0.58, 0.5, 0.55, 50), bm25=(0.6, 0.6, 0.5, 300))
+    said = in_words(TASK, preferred, scored, found, n_known=90, lead=lead | {"gap": -0.02}, prefer="cheap-queries")
+    why = "bm25 (60 %) is expected to do better, but by less than a standard error, and cheap-queries is preferred."
+    assert why in said
     scored["bm25"] = rows([1.0, 1.0, 1.0, 1.0] + [1.0, 0.0] * 18, [0.5, 0.6] * 20)
-    ahead = in_words(TASK, table, scored, compare_all("random", scored), expected={"random": 0.58, "bm25": 0.55})
-    assert re.search(r"bm25, is 5\.0 points ahead along the stream \(-\d+\.\d to \+\d+\.\d\)", ahead)
+    ahead = in_words(TASK, table, scored, compare_all("random", scored), n_known=90, lead=lead)
+    assert re.search(r"to bm25: 5\.0 points ahead \(-\d+\.\d to \+\d+\.\d\)", ahead)
+
+
+def test_the_words_name_what_the_choice_compared():
+    scored = {name: rows([1.0, 0.0] * 20, [0.5, 0.6] * 20) for name in ("random", "bm25")}
+    table = board(random=(0.58, 0.5, 0.55, 50), bm25=(0.55, 0.6, 0.5, 300))
+    lead = {"recipe": "bm25", "gap": 0.03, "standard_error": 0.01}
+    said = in_words(TASK, table, scored, [], n_known=90, lead=lead, by="bits")
+    assert said.startswith(
+        "random was chosen: once it knows all 90 examples it is expected to cost 0.55 bits an answer (0.35 to 0.75) on "
+        "new inputs. That is 0.03 bits fewer than bm25 (0.50 bits an answer), the next, give or take 0.02. Over the "
+    )
+    assert "it cost 0.55 bits an answer; bm25 needed fewer there (0.50 bits an answer)." in said
+    f1 = replace(TASK, metrics=("macro_f1",))
+    said = in_words(f1, table, scored, [], n_known=90, lead=lead)
+    assert "is expected to be at macro_f1 0.580 (0.480 to 0.680) on new inputs. That is 0.030 more than bm25 (" in said
+
+
+@pytest.mark.parametrize("n", [24, 40, 100])
+@pytest.mark.parametrize("p", [0.5, 0.85])
+def test_intervals_of_what_is_expected_hold(n, p):
+    """Of rows that stand for the final recipe, and of a stream whose slope is as small as slopes are believed to be."""
+    rng, n_end = np.random.default_rng(n), 4 * n
+    slope = 0.03 * rng.standard_normal(2000)
+    held = {True: 0, False: 0}
+    for i in range(2000):
+        end = (rng.random(n) < p).astype(float)
+        curve = np.clip(p + slope[i] * (np.log(np.arange(1, n + 1)) - np.log(n_end + 1)), 0, 1)
+        stream = (rng.random(n) < curve).astype(float)
+        for known in (Evidence(end, dict(enumerate(end))), Evidence(stream)):
+            value = min(1.0, max(0.0, known.expected(n_end)))
+            low, high = known.interval(value, n_end, is_share=True)
+            held[bool(known.final)] += low <= p <= high
+    assert held[True] / 2000 >= 0.92
+    assert held[False] / 2000 >= 0.92
+
+
+def test_intervals_of_bits_are_those_of_their_mean():
+    bits = -np.linspace(1, 2, 30)
+    known = Evidence(bits, dict(enumerate(bits)))
+    assert known.interval(1.5, 100, is_share=False) == pytest.approx(mean_interval(list(-bits))[1:])
+    assert Evidence(bits[:11]).interval(1.5, 100, is_share=False) is None

@@ -135,8 +135,14 @@ def test_a_script_that_asks_nothing_is_refused(pieces, end):
 
 
 def test_a_turn_without_a_question_is_refused():
-    with pytest.raises(UserError, match="Each answer of a script must follow a question; 'tech' follows none"):
+    with pytest.raises(
+        UserError, match="Each reason and answer of a script must follow a question; 'tech' follows none"
+    ):
         Script((Piece("context", "Page 1."), Piece("answer", "tech")))
+    with pytest.raises(
+        UserError, match="Each reason and answer of a script must follow a question; 'So.' follows none"
+    ):
+        Script((*FULL.pieces[:7], Piece("reason", "So.")))
 
 
 # What a question must not tell

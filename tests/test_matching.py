@@ -323,7 +323,7 @@ def test_groups_are_shared_by_the_same_rule_as_random_balanced():
         return tuple(sum(outputs[i] == name for i in indices) for name in "abc")
 
     x = low_rank(16, 5)
-    balanced = Random(balanced=True).fit(pool, judge=None, rng=rng())  # pyright: ignore[reportArgumentType]
+    balanced = Random(balanced=True).fit(pool, model=None, rng=rng())  # pyright: ignore[reportArgumentType]
     for k in (1, 2, 7, 11, 16):
         theirs = {counts(balanced.select(None, k, rng=rng(seed))) for seed in range(30)}
         ours = {counts(match(x, k, groups=outputs, rng=rng(seed)).indices) for seed in range(30)}

@@ -103,6 +103,7 @@ def test_the_leaderboard(finished):
     assert {(row["n"], row["metric_n"]) for row in board[:3]} == {(N, len(WITH_TEXT))}
     assert [row["bits_per_example"] for row in board[:3]] == sorted(row["bits_per_example"] for row in board[:3])
     assert printed["chosen"] == board[0]["recipe"]
+    assert all(row["deployed"] is None and row["deployed_bits"] is not None for row in board[:3])
     assert set(samples) == {row["recipe"] for row in board[:3]}
 
 
@@ -192,10 +193,11 @@ def test_without_json_people_can_read_it(finished, run_cli):
     best = printed["leaderboard"][0]
     told = " ".join(again.out.split())
     assert (
-        f"by its {best['bits_per_example']:.2f} bits an example over {N} predictions; {METRIC[kind]} "
-        f"{best['metric']:.3f}" in told
+        f"{best['recipe']} was chosen: once it knows all {N} examples it is expected to cost "
+        f"{best['deployed_bits']:.2f} bits an answer ({best['deployed_bits_low']:.2f} to "
+        f"{best['deployed_bits_high']:.2f}) on new inputs." in told
     )
-    assert f"over {len(WITH_TEXT)} written answers" in told
+    assert f" {len(WITH_TEXT)} of {N} " in told
     assert "not-applicable" in again.out
 
 

@@ -16,7 +16,7 @@ from kshot.core.errors import StorageError, UserError
 from kshot.core.settings import RunSettings
 from kshot.core.types import Task
 from kshot.race.second_look import other_draws, second_look
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.store.run_folder import RESULTS
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.prepare import prepare
@@ -308,7 +308,10 @@ def board():
     common = {"metric_n": 16, "fit_seconds": 0.0, "query_tokens": 9.0, "query_ms": 1.0, "reason": None}
     first = {"recipe": "random", "metric": 0.7, "metric_low": 0.6, "metric_high": 0.8, "n": 16, "status": "racing"}
     second = {**first, "recipe": "bm25", "status": "dropped"}
-    rows = [first | common | {"bits_per_example": 1.0}, second | common | {"bits_per_example": 2.0}]
+    end = {"deployed": 0.75, "deployed_low": 0.65, "deployed_high": 0.85}
+    end |= {"deployed_bits": 0.9, "deployed_bits_low": 0.8, "deployed_bits_high": 1.0}
+    rows = [first | common | end, second | common | dict.fromkeys(end)]
+    rows = [row | {"bits_per_example": i + 1.0} for i, row in enumerate(rows)]
     rows[1]["reason"] = "dropped after 16 examples"
     return rows
 
@@ -326,7 +329,8 @@ def test_a_terminal_shows_the_race(monkeypatch):
         progress.standing(board(), "7 min")
     shown = screen.file.getvalue()
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
-    assert re.search(r"> random +0\.700  0\.600 - 0\.800  1\.00 +16", plain)
+    assert re.search(r"> random +0\.750 +0\.650 - 0\.850 +0\.700 +1\.00 +16", plain)
+    assert re.search(r"  bm25 +0\.700 +2\.00 +16 ", plain)
     assert re.search(r"bm25 .*dropped after 16 examples", plain)
     assert "\x1b[2m" in shown  # what is dropped is grey
     assert "7 min of the budget left" in plain
@@ -343,7 +347,7 @@ def test_without_a_terminal_there_are_lines(monkeypatch):
             progress.advance(16)
             progress.standing(board(), "8 min")
     assert file.file.getvalue().splitlines() == [
-        "random: 16 examples, accuracy 0.700 (0.600 - 0.800), 1.00 bits; 8 min of the budget left",
+        "random: 16 examples, accuracy 0.700, 1.00 bits; when deployed 0.750 (0.650 - 0.850); 8 min of the budget left",
         "bm25: dropped after 16 examples",
     ]
 

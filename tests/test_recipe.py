@@ -8,19 +8,22 @@ import pytest
 
 import kshot
 from kshot.core.errors import UserError
+from kshot.core.fields import setting_names
 from kshot.core.models import Capability
-from kshot.core.plugins import resolve
 from kshot.core.schedule import refit_point
 from kshot.core.types import Example, Query, Task
 from kshot.learners.build import make_learner
+from kshot.learners.learner import Setup
 from kshot.measures.probabilities import UNIFORM_SHARE
-from kshot.methods.classifiers import BASELINES
-from kshot.methods.selectors import ON_REQUEST, SELECTORS
+from kshot.methods.classifiers import CLASSIFIERS
+from kshot.methods.selectors import SELECTORS
 from kshot.methods.steerers import STEERERS
 from kshot.methods.tuners import TUNERS
 from kshot.models.scripted import ScriptedModel
 from kshot.race.stream import make_stream
-from kshot.recipes.recipe import known_recipes, parse_recipes
+from kshot.recipes.grammar import parse_recipes
+from kshot.recipes.names import SLOTS, known_recipes
+from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
 NOUNS = {"sport": ["goal", "match", "team", "cup"], "tech": ["chip", "phone", "code", "web"], "food": ["bread", "soup"]}
@@ -36,23 +39,33 @@ def examples(n: int, *, seed: int = 0) -> tuple[Example, ...]:
 
 
 TASK = Task("nouns", "classification", examples(24), labels=tuple(NOUNS))
-TASK_LEVEL = [name for name, cls in SELECTORS.items() if resolve(cls).per_query is False or name == "random"]
-GRADIENTS = ("gradient-matching", "less")
-QUICK = {
-    **dict.fromkeys(TUNERS, ":lr=1e-3/1e-2,steps=1"),
-    **dict.fromkeys(GRADIENTS, ":epochs=1,snapshots=1"),
-    "function-vector": ":prompts=2,shots=2",
-    "soft-injection": ":prompts=2,shots=2,steps=4",
-}
+# Settings with which methods are quick, wherever they have them
+QUICK = {"epochs": "1", "snapshots": "1", "prompts": "2", "shots": "2"}
+QUICK_BY_SLOT = {"tuner": {"lr": "1e-3/1e-2", "steps": "1"}, "steerer": {"steps": "4"}}
 TINY = kshot.load_model("tiny")
 
 
+@cache
+def quick(name: str) -> Recipe:
+    """Return a recipe with settings with which it is quick."""
+    slot, settings = known_recipes().get(name), []
+    if slot:
+        known = setting_names(SLOTS[slot].find(name))
+        settings = [f"{k}={v}" for k, v in (QUICK | QUICK_BY_SLOT.get(slot, {})).items() if k in known]
+    (recipe,) = parse_recipes(f"{name}:{','.join(settings)}" if settings else name, shots=4)
+    return recipe
+
+
+def takes_gradients(recipe: Recipe) -> bool:
+    return Capability.GRADIENTS in recipe.selector_needs
+
+
 def predict(name: str, stream: tuple[Example, ...], *, seed: int = 0):
-    (recipe,) = parse_recipes(name + QUICK.get(name, ""), shots=4)
-    model = TINY if name in (*TUNERS, *STEERERS) else ScriptedModel()
-    judge = TaskModel.for_task(TASK, TINY) if name in GRADIENTS else None
-    learner = make_learner(recipe, TASK, TaskModel.for_task(TASK, model), seed=seed, judge=judge)
-    return learner.predict([Query(e, stream[:i]) for i, e in enumerate(stream)])
+    recipe = quick(name)
+    model = TINY if recipe.changes_model else ScriptedModel()
+    asked = TaskModel.for_task(TASK, TINY) if takes_gradients(recipe) else None
+    setup = Setup(TASK, TaskModel.for_task(TASK, model), seed, selector_model=asked)
+    return make_learner(recipe, setup).predict([Query(e, stream[:i]) for i, e in enumerate(stream)])
 
 
 @cache
@@ -67,14 +80,15 @@ def untimed(predictions):
 
 @pytest.mark.parametrize("name", known_recipes())
 def test_predictions_rest_on_the_past_alone(name):
-    """Neither the query's own label nor anything behind it changes a prediction."""
+    """Neither the query's own label nor anything after it changes a prediction."""
+    recipe = quick(name)
     stream, turn = TASK.train, {"sport": "tech", "tech": "food", "food": "sport"}
     before = untimed(predicted(name))
-    for cut in (1, 16) if name in (*TUNERS, *STEERERS, *GRADIENTS, *BASELINES) else (0, 1, 5, 16):
+    for cut in (1, 16) if recipe.changes_model or takes_gradients(recipe) or not recipe.asks_model else (0, 1, 5, 16):
         future = [replace(e, output=turn[e.output], input=e.input if e is stream[cut] else "x" + e.input)
                   for e in stream[cut:]]  # fmt: skip
         after = untimed(predict(name, (*stream[:cut], *future)))[: cut + 1]
-        if name in STEERERS:  # other queries make other packs, which round differently
+        if "steerer" in recipe.parts:  # other queries make other packs, which round differently
             assert [p.log_probs for p in after] == [pytest.approx(p.log_probs, abs=1e-4) for p in before[: cut + 1]]
         else:
             assert after == before[: cut + 1]
@@ -82,11 +96,12 @@ def test_predictions_rest_on_the_past_alone(name):
 
 @pytest.mark.parametrize("name", known_recipes())
 def test_demonstrations_are_from_the_past_and_never_repeat(name):
-    ids = [e.id for e in TASK.train]
+    ids, recipe = [e.id for e in TASK.train], quick(name)
+    chooses_k = recipe.chooses_alone and recipe.per_query and not recipe.part("selector").sees_all
     for i, prediction in enumerate(predicted(name)):
         assert set(prediction.demonstrations) <= set(ids[:i])
         assert len(set(prediction.demonstrations)) == len(prediction.demonstrations)
-        if name not in (*BASELINES, *TUNERS, *STEERERS, "zero-shot", "all-past", *TASK_LEVEL):
+        if chooses_k:
             assert len(prediction.demonstrations) == min(4, i)
 
 
@@ -119,11 +134,13 @@ def test_task_level_choices_are_made_anew_when_the_past_has_doubled():
 def test_recipes_are_read_with_their_settings():
     bm25, random, zero = parse_recipes("bm25,random:k=8,balanced=true, zero-shot", shots=4)
     assert (bm25.k, random.k, zero.k) == (4, 8, 0)
-    assert random.selector.balanced
-    cheap = [name for name in SELECTORS if name not in ON_REQUEST]
-    assert [r.name for r in parse_recipes("all", shots=4)] == [*BASELINES, "zero-shot", *cheap, "icv", *TUNERS]
+    assert random.part("selector").balanced
+    assert not zero.parts
+    cheap = [name for room in (SELECTORS, STEERERS, TUNERS) for name in room if name not in room.on_request]
+    assert {"random", "bm25", "icv", "fine-tune"} <= set(cheap)
+    assert [r.name for r in parse_recipes("all", shots=4)] == [*CLASSIFIERS, "zero-shot", *cheap]
     both = [r.name for r in parse_recipes("best-of-n,all,random:k=2", shots=4)]
-    assert both == ["best-of-n", *BASELINES, "zero-shot", *cheap, "icv", *TUNERS, "random:k=2"]
+    assert both == ["best-of-n", *CLASSIFIERS, "zero-shot", *cheap, "random:k=2"]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +151,7 @@ def test_recipes_are_read_with_their_settings():
         ("random:balanced=7", "random:balanced must be bool; got '7'"),
         ("random:k=x", "k must be a whole number, 1 or more; got 'x'"),
         ("random:k=0", "k must be a whole number, 1 or more; got '0'"),
-        ("zero-shot:k=4", "'zero-shot' has no setting but calibration"),
+        ("zero-shot:k=4", "'zero-shot' has no setting 'k'. Known: calibration, composer, loop"),
         ("majority:k=4", "'majority' has no setting 'k'"),
         ("random:k=2,k=3", "each setting must be there once; got 'k=2,k=3'"),
         ("random,random", "each recipe once; got 'random' 2 times"),
@@ -150,15 +167,17 @@ def test_a_selector_of_the_users_own(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from dataclasses import dataclass\n"
+        "import kshot\n"
         "@dataclass(frozen=True)\n"
-        "class Last:\n"
+        "class Last(kshot.Selector):\n"
         "    back: int = 1\n"
         "    per_query = True\n"
-        "    n: int = 0\n"
-        "    def fit(self, pool, *, judge, rng):\n"
+        "    _n: int = 0\n"
+        "    def fit(self, pool, *, model, rng):\n"
         "        return Last(self.back, len(pool))\n"
-        "    def select(self, query, k, *, rng):\n"
-        "        return list(range(self.n))[-self.back:]\n"
+        "    def select(self, question, k, *, rng):\n"
+        "        assert not hasattr(question, 'output')\n"
+        "        return list(range(self._n))[-self.back:]\n"
     )
     shown = [p.demonstrations for p in predict(f"{file}:Last:back=2", TASK.train)]
     assert shown[5] == ("e3", "e4")
@@ -172,9 +191,9 @@ def test_a_model_without_scores_is_refused_before_any_work():
         capabilities = frozenset()
 
     (recipe,) = parse_recipes("bm25", shots=4)
-    assert recipe.needs == {Capability.SCORE}
+    assert recipe.asks_model
     with pytest.raises(UserError, match="'bm25' needs a model that can score; give another --model"):
-        make_learner(recipe, TASK, TaskModel.for_task(TASK, Mute()), seed=0)
+        make_learner(recipe, Setup(TASK, TaskModel.for_task(TASK, Mute()), 0))
 
 
 def test_the_stream_is_shuffled_by_seed_deduplicated_and_limited():

@@ -207,7 +207,8 @@ def big_record(n: int, n_recipes: int):
         ]
         board.append({"recipe": name, "status": "done", "metric": 0.5, "metric_low": 0.4, "metric_high": 0.6,
                       "metric_n": n, "n": n, "bits_per_example": 1.0, "query_tokens": 300 + r, "query_ms": 5.0,
-                      "fit_seconds": 0.0})  # fmt: skip
+                      "fit_seconds": 0.0, "deployed": 0.6, "deployed_low": 0.5, "deployed_high": 0.7,
+                      "deployed_bits": None})  # fmt: skip
     results = {
         "leaderboard": board, "choice": None, "removed": [], "selections": {}, "failures": {}, "repeat": "again",
         "environment": {},

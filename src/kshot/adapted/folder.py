@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kshot.adapted.format_2 import upgraded
 from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
-from kshot.core.models import LanguageModel, TrainableModel
+from kshot.core.models import LanguageModel, TrainableModel, TunableModel
 from kshot.core.plugins import own_sources
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
@@ -218,7 +218,9 @@ def _fitted(folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], 
     if model and recipe.part("composer"):
         model = replace(model, composer=recipe.part("composer"))
     if model and about["adapter"]:
-        trained: TrainableModel = model.model.trainable(recipe.part("tuner").training, seed=about["seed"])
+        trained: TrainableModel = cast(TunableModel, model.model).trainable(
+            recipe.part("tuner").training, seed=about["seed"]
+        )
         trained.load_weights(folder / ADAPTER, about["adapter"]["fingerprint"])
         model = replace(model, model=trained)
     steering = None

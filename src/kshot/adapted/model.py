@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from kshot.core.errors import UserError
-from kshot.core.models import LanguageModel
+from kshot.core.models import LanguageModel, ScoringModel
 from kshot.core.progress import Progress, Silence
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Query, Task
@@ -64,7 +64,12 @@ class AdaptedModel:
         fitted = make_learner(recipe, setup).fit(examples)
         about = dict(fitted.about)
         if fitted.trained and setup.model:
-            about = {"forgetting": forgetting(setup.model.model, fitted.trained, ledger=setup.model.ledger), **about}
+            about = {
+                "forgetting": forgetting(
+                    cast(ScoringModel, setup.model.model), fitted.trained, ledger=setup.model.ledger
+                ),
+                **about,
+            }
         return cls(fitted, choice={**choice, **about}, temperature=temperature)
 
     @property

@@ -7,9 +7,10 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from kshot.cli.output import TerminalProgress, stderr
+from kshot.cli.output import TerminalProgress, stderr, stdout
 from kshot.core.progress import Board
 from kshot.reports.leaderboard import IN_THE_CHOICE, leaderboard_table
+from kshot.verbs.adapt import Run
 
 
 class RaceProgress(TerminalProgress):
@@ -17,13 +18,14 @@ class RaceProgress(TerminalProgress):
 
     Args:
         metric: The task's primary metric.
+        by: What the choice compares, "metric" or "bits".
     """
 
     tells_end = False  # its score is told instead
 
-    def __init__(self, metric: str):
+    def __init__(self, metric: str, by: str = "metric"):
         super().__init__()
-        self._metric, self._board, self._left = metric, (), ""
+        self._metric, self._by, self._board, self._left = metric, by, (), ""
         self._told: dict[str, tuple[int, str]] = {}  # how each recipe stood when that was told
         self._live = (
             Live(get_renderable=self._render, console=stderr, refresh_per_second=4, transient=True)
@@ -63,12 +65,23 @@ class RaceProgress(TerminalProgress):
 
     def _score(self, row: Mapping[str, Any]) -> str:
         bits = f"{row['bits_per_example']:.2f} bits"
-        if not row["metric_n"]:
-            return bits
-        return f"{self._metric} {row['metric']:.3f} ({row['metric_low']:.3f} - {row['metric_high']:.3f}), {bits}"
+        score = f"{self._metric} {row['metric']:.3f}, {bits}" if row["metric_n"] else bits
+        key, form = ("deployed", ".3f") if self._by == "metric" else ("deployed_bits", ".2f")
+        if row[key] is None:
+            return score
+        low, high = (f"{row[f'{key}_{end}']:{form}}" for end in ("low", "high"))
+        return f"{score}; when deployed {row[key]:{form}} ({low} - {high})"
 
     def _render(self) -> Group:
         first = self._board[0]["recipe"] if self._board else None
-        table = leaderboard_table(self._board, metric=self._metric, chosen=first, with_reasons=True)
+        table = leaderboard_table(self._board, metric=self._metric, by=self._by, chosen=first, with_reasons=True)
         left = [Text(f"{self._left} of the budget left", style="dim")] if self._left else []
         return Group(table, *([self._bars] if self._bars else []), *left)
+
+
+def print_run(run: Run, metric: str, by: str = "metric") -> None:
+    """Print a finished run: its leaderboard, what is said about the choice, and where model and report are."""
+    stdout.print(leaderboard_table(run.leaderboard, metric=metric, by=by, chosen=run.chosen))
+    stdout.print(f"\n{run.in_words}\n", markup=False)
+    stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})", markup=False)
+    stdout.print(f"report: {run.folder / 'report.html'}", markup=False)

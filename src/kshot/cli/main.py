@@ -10,6 +10,7 @@ import typer
 from kshot.cli import retriever_commands
 from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import read_settings
+from kshot.cli.demo_command import demo
 from kshot.cli.options import (
     ColumnsOption,
     DeviceOption,
@@ -58,7 +59,8 @@ def adapt(
 ) -> None:
     """Try the recipes on a task, choose the best, and hand over the adapted model."""
     settings = read_settings(task, config, flags)
-    from kshot.cli.live import RaceProgress
+    from kshot.cli.live import RaceProgress, print_run
+    from kshot.race.ranking import compared_by
     from kshot.reports.trackers import tracker
     from kshot.verbs.adapt import run
     from kshot.verbs.plan import plan
@@ -69,12 +71,13 @@ def adapt(
     if dry_run:
         _print_plan(plan(prepared), as_json)
         return
-    with RaceProgress(prepared.task.metrics[0]) as progress:
+    by = compared_by(prepared.task, settings.choose_by)
+    with RaceProgress(prepared.task.metrics[0], by) as progress:
         done = run(prepared, progress=progress, trackers=trackers)
     if as_json:
         print_json(done.to_json())
     else:
-        _print_run(done, prepared.task.metrics[0])
+        print_run(done, prepared.task.metrics[0], by)
 
 
 def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -89,15 +92,6 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
         stdout.print(f"{row['recipe']}: {cost if row['predictions'] else 'not applicable to this task and model'}")
     tokens, minutes = (sum(row[key] for row in rows) for key in ("forward_tokens", "minutes"))
     stdout.print(f"all: {tokens} forward tokens, about {minutes:.1f} min here if no recipe is dropped")
-
-
-def _print_run(run: Any, metric: str) -> None:
-    from kshot.reports.leaderboard import leaderboard_table
-
-    stdout.print(leaderboard_table(run.leaderboard, metric=metric, chosen=run.chosen))
-    stdout.print(f"\n{run.in_words}", markup=False)
-    stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})", markup=False)
-    stdout.print(f"report: {run.folder / 'report.html'}", markup=False)
 
 
 app.command()(select)
@@ -247,26 +241,7 @@ def recipes(as_json: JsonOption = False) -> None:
             stdout.print(f"{'':14} {row['source']}", markup=False, style="dim")
 
 
-@app.command()
-@guarded
-def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/demo") -> None:
-    """Adapt the packaged Gemma-3-270M to real BBC headlines and predict unseen ones."""
-    from kshot.cli.live import RaceProgress
-    from kshot.core.types import Task
-    from kshot.engine.load_model import load_model
-    from kshot.verbs.adapt import adapt as run_adapt
-
-    task = Task.load("builtin:bbc-headlines")
-    with RaceProgress(task.metrics[0]) as progress:
-        run = run_adapt(task, load_model("demo"), limit=40, out=out, progress=progress)
-    _print_run(run, task.metrics[0])
-    unseen = task.test[:6]
-    stdout.print("\nunseen headlines:")
-    for example, prediction in zip(unseen, run.best.predictions(unseen), strict=True):
-        mark = "right" if prediction.answer == example.output else f"wrong, it is {example.output}"
-        share = max(prediction.probs)
-        stdout.print(f"  {example.input}\n    {prediction.answer} ({share:.0%}; {mark})", markup=False)
-    stdout.print(f"\nrun folder: {run.folder.resolve()}", markup=False)
+app.command()(demo)
 
 
 @app.command()

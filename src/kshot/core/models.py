@@ -79,7 +79,7 @@ class ChatFormat(Protocol):
 
 
 class LanguageModel(Protocol):
-    """Something that scores continuations of prompts, and generates."""
+    """What every model says of itself; what it can be asked for is in the facets below, one a capability."""
 
     @property
     def name(self) -> str:
@@ -120,12 +120,16 @@ class LanguageModel(Protocol):
         """Return how many tokens `text` has when it is encoded as a segment of its own."""
         ...
 
-    def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
-        """Return how many tokens have to be run to score `requests`, without running any."""
-        ...
-
     def with_store(self, store: Store | None) -> Self:
         """Return the same model keeping every score in `store`, if there is one."""
+        ...
+
+
+class ScoringModel(LanguageModel, Protocol):
+    """A language model with the capability SCORE."""
+
+    def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
+        """Return how many tokens have to be run to score `requests`, without running any."""
         ...
 
     def score(
@@ -144,6 +148,10 @@ class LanguageModel(Protocol):
         """
         ...
 
+
+class WritingModel(LanguageModel, Protocol):
+    """A language model with the capability GENERATE."""
+
     def generate(
         self,
         requests: Sequence[GenerateRequest],
@@ -154,13 +162,21 @@ class LanguageModel(Protocol):
         """Return an answer for each request; arguments as `score`."""
         ...
 
+
+class TunableModel(LanguageModel, Protocol):
+    """A language model with the capability GRADIENTS, as what is trained starts from it."""
+
     def trainable(self, how: Training, *, seed: int) -> "TrainableModel":
         """Return the same model with weights of its own that can be trained; this one stays as it is.
 
         Raises:
-            ModelError: It cannot be trained: it lacks the capability GRADIENTS, or what `how` asks for.
+            ModelError: It lacks what `how` asks for.
         """
         ...
+
+
+class DifferentiableModel(LanguageModel, Protocol):
+    """A language model with the capability GRADIENTS, as its gradients are looked at."""
 
     def gradients(
         self,
@@ -183,12 +199,12 @@ class LanguageModel(Protocol):
             ledger: What it takes is added to.
 
         Raises:
-            ModelError: It lacks the capability GRADIENTS, or a gradient is not finite.
+            ModelError: A gradient is not finite.
         """
         ...
 
 
-class TrainableModel(LanguageModel, Protocol):
+class TrainableModel(ScoringModel, WritingModel, Protocol):
     """A language model that learns; its fingerprint depends on everything learnt, in its order."""
 
     @property
@@ -287,7 +303,7 @@ class Activations(Protocol):
         ...
 
 
-class SteerableModel(LanguageModel, Protocol):
+class SteerableModel(ScoringModel, WritingModel, Protocol):
     """A language model with the capability ACTIVATIONS."""
 
     @property

@@ -20,7 +20,7 @@ WORDS: Mapping[Kind, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Something that is said; its text has no layout of its own.
 
@@ -54,12 +54,21 @@ class Script:
             raise UserError(
                 f"A script must end with a question, a reason or an answer; it ends with {last}. Change the composer."
             )
-        for turn in self.turns:
-            if all(piece.role != "question" for piece in turn):
-                text = turn[-1].text
-                raise UserError(
-                    f"Each answer of a script must follow a question; '{text}' follows none. Change the composer."
-                )
+        is_asked = False
+        for piece in self.pieces:
+            if piece.role == "question":
+                is_asked = True
+            elif piece.role == "answer":
+                self._check(is_asked, piece)
+                is_asked = False
+        self._check(is_asked or last == "answer", self.pieces[-1])
+
+    def _check(self, is_asked: bool, piece: Piece) -> None:
+        if not is_asked:
+            raise UserError(
+                f"Each reason and answer of a script must follow a question; '{piece.text}' follows none. Change the "
+                "composer."
+            )
 
     def noted(self, notes: Sequence[str]) -> "Script":
         """Return the script with notes after what it opens with."""
@@ -93,7 +102,11 @@ def asked(question: Question | Example) -> list[Piece]:
 
 def shown(examples: Sequence[Example]) -> list[Piece]:
     """Return the pieces of demonstrations, in their order."""
-    return [piece for e in examples for piece in (*asked(e), Piece("answer", e.output, e.id))]
+    pieces = []
+    for e in examples:
+        pieces += asked(e)
+        pieces.append(Piece("answer", e.output, e.id))
+    return pieces
 
 
 def opening(task: Task) -> list[Piece]:

@@ -117,7 +117,7 @@ class Task:
         return digest(self.kind, self.labels, self.metrics, self.instruction, self.choices_in_input, rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A piece of a prompt; encoded on its own, so that the answers' token spans are exact."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD, GradientSettings, GradientStore
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, StepLog, Training, TrainingText
-from kshot.core.models import LanguageModel, SteerableModel, TrainableModel
+from kshot.core.models import Capability, LanguageModel, ScoringModel, SteerableModel, TrainableModel
 from kshot.core.objective_settings import step_tokens
 from kshot.core.steering import Shape, Steering
 from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest
@@ -29,8 +29,14 @@ class Counting:
         self.name, self.fingerprint, self.origin = model.name, model.fingerprint, model.origin
         self.capabilities, self.max_tokens = model.capabilities, model.max_tokens
         self.remark, self.chat = model.remark, model.chat
-        self.count_tokens, self.forward_tokens = model.count_tokens, model.forward_tokens
+        self.count_tokens = model.count_tokens
         self.unsteered, self.model = model.fingerprint, model
+
+    def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
+        """Return the model's own count; of one that only writes the tokens of the prompts."""
+        if Capability.SCORE not in self.capabilities:
+            return sum(prompt_tokens(request.prompt, self) for request in requests)
+        return cast(ScoringModel, self.model).forward_tokens(requests)
 
     def trainable(self, how: Training, *, seed: int) -> TrainableModel:
         """Return itself: what is trained counts too."""

@@ -5,11 +5,11 @@ from importlib.resources import files
 from math import exp
 
 from kshot.core.ledger import Ledger
-from kshot.core.models import LanguageModel
+from kshot.core.models import ScoringModel
 from kshot.core.types import Prompt, ScoreRequest, Segment
 
 
-def perplexity(model: LanguageModel, *, ledger: Ledger | None = None) -> float:
+def perplexity(model: ScoringModel, *, ledger: Ledger | None = None) -> float:
     """Return exp of the mean negative log-probability per token of five passages of plain English, written for this.
 
     The first sentence of each passage is given, the rest is scored.
@@ -23,7 +23,7 @@ def perplexity(model: LanguageModel, *, ledger: Ledger | None = None) -> float:
     return exp(nats / n_tokens)
 
 
-def forgetting(before: LanguageModel, after: LanguageModel, *, ledger: Ledger | None = None) -> Mapping[str, float]:
+def forgetting(before: ScoringModel, after: ScoringModel, *, ledger: Ledger | None = None) -> Mapping[str, float]:
     """Return the perplexity of general text before and after training."""
     return {
         "perplexity_before": perplexity(before, ledger=ledger),

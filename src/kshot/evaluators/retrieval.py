@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from kshot.core.errors import UserError
+from kshot.core.models import WritingModel
 from kshot.core.seeding import generator
 from kshot.core.types import Example, FloatArray, GenerateRequest, Prompt
 from kshot.learners.demonstrations import chosen, fitted
@@ -126,7 +127,10 @@ def _answers(model: TaskModel, prompts: Sequence[Prompt], queries: Sequence[Exam
         allowed = tuple(map(model.layout.answer, model.task.labels))
         requests = [GenerateRequest(p, model.answer_tokens, allowed=allowed) for p in prompts]
         return [
-            g.text.strip() for g in model.model.generate(requests, progress=model.progress.advance, ledger=model.ledger)
+            g.text.strip()
+            for g in cast(WritingModel, model.model).generate(
+                requests, progress=model.progress.advance, ledger=model.ledger
+            )
         ]
     candidates = [model.task.candidates(query) for query in queries]
     found = model.score(prompts, candidates, progress=model.progress.advance)

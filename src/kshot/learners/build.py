@@ -16,11 +16,14 @@ def lacking(recipe: Recipe, setup: Setup) -> frozenset[Capability]:
     """Return what a recipe needs on its task and the model, or the one that its selector asks, cannot do."""
     if not recipe.asks_model:
         return frozenset()
-    needs = recipe.needs | ({Capability.GENERATE} if setup.task.is_open else {Capability.SCORE})
     model, asked = setup.model, setup.selector_model or setup.model
-    return (needs - (model.model.capabilities if model else frozenset())) | (
-        recipe.selector_needs - (asked.model.capabilities if asked else frozenset())
-    )
+    can = model.model.capabilities if model else frozenset()
+    needs = recipe.needs
+    if setup.task.is_open:
+        needs |= {Capability.GENERATE}
+    elif Capability.GENERATE not in can:  # what is written is an answer too (`TaskModel.score`)
+        needs |= {Capability.SCORE}
+    return (needs - can) | (recipe.selector_needs - (asked.model.capabilities if asked else frozenset()))
 
 
 def make_learner(recipe: Recipe, setup: Setup) -> Learner:

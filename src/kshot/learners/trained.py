@@ -12,14 +12,14 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
 from kshot.core.ledger import Cost
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
-from kshot.core.models import TrainableModel
+from kshot.core.models import TrainableModel, TunableModel
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest, generator
 from kshot.core.steering import Steering
@@ -67,7 +67,7 @@ class TrainedLearner(Learner):
     @cached_property
     def model(self) -> TrainableModel:
         """The language model with the weights that are trained; as they were kept, where they were."""
-        model = self._base.model.trainable(self._tuner.training, seed=self._seed)
+        model = cast(TunableModel, self._base.model).trainable(self._tuner.training, seed=self._seed)
         if self._keep and self._state_file.exists():
             about = model.load_state(self._state_file)
             self._learnt, self.log = about["learnt"], about["log"]

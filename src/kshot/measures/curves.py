@@ -34,9 +34,18 @@ def uncertainty(gaps: FloatArray, n_end: int, shrink: float) -> float:
     s sqrt(1/n + reach^2 / (S_xx + shrink)): with a slope drawn around 0 with the variance s^2 / shrink, this is
     the posterior's spread, so few rows far from the end leave much open.
     """
-    n = len(gaps)
+    return float(gaps.std(ddof=1) * np.sqrt(_variance(len(gaps), n_end, shrink)))
+
+
+def rows_worth(n: int, n_end: int, shrink: float) -> float:
+    """Return how many rows at the end of the curve would tell as much about it as `n` rows along it: fewer."""
+    return 1 / _variance(n, n_end, shrink)
+
+
+def _variance(n: int, n_end: int, shrink: float) -> float:
+    """Return the variance of a projected value, in variances of a row."""
     x, reach = _centred(n, n_end)
-    return float(gaps.std(ddof=1) * np.sqrt(1 / n + reach**2 / (x @ x + shrink)))
+    return 1 / n + reach**2 / float(x @ x + shrink)
 
 
 def _centred(n: int, n_end: int) -> tuple[FloatArray, float]:

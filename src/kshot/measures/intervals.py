@@ -11,7 +11,7 @@ from kshot.measures.metrics import get_metric, row_score, statistic
 from kshot.measures.text_metrics import References
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Return the interval for a proportion; without data (n = 0) it is all of 0..1.
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kshot.core.errors import ModelError, UserError
-from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.errors import UserError
 from kshot.core.ledger import Cost, Ledger
-from kshot.core.lessons import Training, TrainingText
-from kshot.core.models import Capability, Store, TrainableModel
+from kshot.core.models import Capability, Store
 from kshot.core.seeding import digest
 from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest
 
@@ -62,23 +59,6 @@ class ScriptedModel:
     def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
         """Return 0: no network is run."""
         return 0
-
-    def trainable(self, how: Training, *, seed: int) -> TrainableModel:
-        """Raise, as there are no weights."""
-        raise ModelError(f"'{self.name}' has no weights that could be trained; give another --model.")
-
-    def gradients(
-        self,
-        texts: Sequence[TrainingText],
-        how: GradientSettings,
-        *,
-        seed: int,
-        store: GradientStore | None = None,
-        progress: Callable[[int], None] | None = None,
-        ledger: Ledger | None = None,
-    ) -> NDArray[np.float32]:
-        """Raise, as there are no weights."""
-        raise ModelError(f"'{self.name}' has no weights to take gradients of; give another --selector-model.")
 
     def with_store(self, store: Store | None) -> "ScriptedModel":
         """Return the same model keeping scores in `store`."""

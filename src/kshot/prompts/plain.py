@@ -39,23 +39,24 @@ class Plain:
 
     def write(self, script: Script) -> Prompt:
         """Return the script as a prompt."""
-        segments, pieces = [], script.pieces
+        pieces, segments = script.pieces, list[Segment]()
         given, wanted = f"{script.given}: " if script.given else "", f"{script.wanted}:"
         last_question = max(i for i, piece in enumerate(pieces) if piece.role == "question")
+        role: Role = "demonstration"
         for i, piece in enumerate(pieces):
-            role: Role = "query" if i >= last_question else "demonstration"
-            has_reason = i + 1 < len(pieces) and pieces[i + 1].role == "reason"
-            match piece.role:
-                case "context":
-                    segments.append(Segment("context", f"Context: {piece.text}\n"))
-                case "question":
-                    segments.append(Segment(role, f"{given}{piece.text}\n{'' if has_reason else wanted}"))
-                case "reason":
-                    segments += [Segment("reason", f"Reason: {piece.text}\n"), Segment(role, wanted)]
-                case "answer":
-                    segments.append(Segment("answer", self.answer(piece.text)))
-                case _:
-                    segments.append(Segment(PARAGRAPHS[piece.role], f"{piece.text}\n\n"))
+            said, text = piece.role, piece.text
+            if said == "question":
+                role = "query" if i == last_question else "demonstration"
+                has_reason = i + 1 < len(pieces) and pieces[i + 1].role == "reason"
+                segments.append(Segment(role, f"{given}{text}\n" if has_reason else f"{given}{text}\n{wanted}"))
+            elif said == "answer":
+                segments.append(Segment("answer", self.answer(text)))
+            elif said == "reason":
+                segments += [Segment("reason", f"Reason: {text}\n"), Segment(role, wanted)]
+            elif said == "context":
+                segments.append(Segment("context", f"Context: {text}\n"))
+            else:
+                segments.append(Segment(PARAGRAPHS[said], f"{text}\n\n"))
         return Prompt(tuple(segments))
 
     def answer(self, text: str) -> str:

@@ -1,6 +1,6 @@
 """The race of a run: its recipes go through the stream slice by slice, and how they stand is told after each one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
 from typing import Any
@@ -13,11 +13,13 @@ from kshot.measures.variance import Spread
 from kshot.race.entrant import Entrant
 from kshot.race.halving import dropped, slices
 from kshot.race.measure import Measuring
-from kshot.race.ranking import Evidence, evidence, ranked
+from kshot.race.ranking import Evidence, compared_by, evidence, ranked
 from kshot.race.rehearsal import rehearsed
 from kshot.race.speed import tokens_per_second
 from kshot.race.words import deployed
 from kshot.recipes.recipe import Recipe
+
+DEPLOYED = tuple(f"deployed{unit}{end}" for unit in ("", "_bits") for end in ("", "_low", "_high"))
 
 
 @dataclass
@@ -118,11 +120,25 @@ class Race:
         The choice is by the rows that all of those in it have.
         """
         costs = {e.recipe.name: self._summary(e) for e in self.eligible()}
-        first = ranked(self.expected(), self._evidence(), costs, prefer=self.prefer)
+        first = ranked(self.expected(), self._evidence(self.compares), costs, prefer=self.prefer)
         by_name = {e.recipe.name: e for e in self.entrants}
         others = [e for e in self.entrants if e.recipe.name not in first]
         others.sort(key=lambda e: -len(e.rows))
-        return [self._row(e) for e in (*(by_name[name] for name in first), *others)]
+        ends = self.when_deployed()
+        return [self._row(e, ends.get(e.recipe.name, {})) for e in (*(by_name[name] for name in first), *others)]
+
+    def lead(self) -> dict[str, Any] | None:
+        """Return how far the chosen recipe is ahead of the best of the others when deployed; None if it is alone.
+
+        In the unit of the choice, its metric or bits saved, with the standard error of the paired difference.
+        """
+        expected, found = self.expected(), self._evidence(self.compares)
+        first = self.board()[0]["recipe"]
+        if len(expected) < 2:
+            return None
+        second = max((name for name in expected if name != first), key=lambda name: expected[name])
+        gap, error = expected[first] - expected[second], found[first].paired(found[second])
+        return {"recipe": second, "gap": gap, "standard_error": error}
 
     def spread(self) -> Spread | None:
         """Return how much the draw of demonstrations matters to the chosen recipe; None where nothing is drawn."""
@@ -131,10 +147,15 @@ class Race:
         return self.measuring.spread(first) if first.status == "done" else None
 
     @property
+    def compares(self) -> ChooseBy:
+        """What the choice compares: bits too where texts are written for some rows only."""
+        return compared_by(self.measuring.task, self.by)
+
+    @property
     def how(self) -> str:
         """By what the choice is made, in words."""
         task = self.measuring.task
-        by = "bits" if self.by == "bits" or task.is_open else task.metrics[0]
+        by = "bits" if self.compares == "bits" else task.metrics[0]
         near = f"; of those less than a standard error behind, the one with {self.prefer}" if self.prefer else ""
         return f"{by} as expected once all examples are known{near}"
 
@@ -143,18 +164,41 @@ class Race:
 
         A metric that is no mean over rows, as macro_f1, is moved as far as the mean of its rows is.
         """
+        return self._expected(self.compares)
+
+    def _expected(self, by: ChooseBy) -> dict[str, float]:
         task, found = self.measuring.task, {}
-        for name, known in self._evidence().items():
+        for name, known in self._evidence(by).items():
             found[name] = known.expected(self.n_end)
-            if self.by == "metric" and not task.is_open:
+            if by == "metric":
                 rows = self._rows_of(name, known)
                 found[name] += metric_of(task, rows) - sum(r["score"] for r in rows) / len(rows)
+        return found
+
+    def when_deployed(self) -> dict[str, dict[str, float]]:
+        """Return what is expected of each recipe in the choice once it knows all examples, as in the leaderboard.
+
+        Returns:
+            Of each recipe: `deployed`, its metric, unless texts are written for some rows only, and `deployed_bits`,
+            each with `_low` and `_high`; nothing with too few rows.
+        """
+        found: dict[str, dict[str, float]] = {e.recipe.name: {} for e in self.eligible()}
+        for key, by in (("deployed", "metric"), ("deployed_bits", "bits")):
+            if by == "metric" and self.measuring.task.is_open:
+                continue
+            known = self._evidence(by)
+            for name, value in self._expected(by).items():
+                value = min(1.0, max(0.0, value)) if by == "metric" else max(0.0, -value)
+                ends = known[name].interval(value, self.n_end, is_share=by == "metric")
+                if ends:
+                    low, high = ends if by == "metric" else (max(0.0, end) for end in ends)
+                    found[name] |= {key: value, f"{key}_low": low, f"{key}_high": high}
         return found
 
     def deployed(self) -> dict[str, dict[str, Any]]:
         """Return what score and bits are expected of each recipe in the choice when deployed, with their intervals."""
         found = {}
-        for name, known in self._evidence().items():
+        for name, known in self._evidence(self.by).items():
             rows = self._rows_of(name, known)
             found[name] = {key: deployed(rows, key, are_final=bool(known.final)) for key in ("score", "bits")}
         return found
@@ -167,18 +211,19 @@ class Race:
             return rows
         return [*entrant.again, *(rows[i] for i in known.final.keys() - {r["position"] for r in entrant.again})]
 
-    def _evidence(self) -> dict[str, Evidence]:
+    def _evidence(self, by: ChooseBy) -> dict[str, Evidence]:
         """Return the evidence of each recipe in the choice, by rows of the stream that all of these have."""
         able, found = self.eligible(), {}
         n = min((len(e.rows) for e in able), default=0)
         for e in able:
             keeps = not e.recipe.learns or (e.recipe.per_query and bool(e.again))
-            found[e.recipe.name] = evidence(self.measuring.task, e.rows[:n], e.again, by=self.by, keeps_stream=keeps)
+            found[e.recipe.name] = evidence(self.measuring.task, e.rows[:n], e.again, by=by, keeps_stream=keeps)
         return found
 
-    def _row(self, entrant: Entrant) -> dict[str, Any]:
+    def _row(self, entrant: Entrant, end: Mapping[str, float]) -> dict[str, Any]:
         found = self._summary(entrant) if entrant.rows else {**dict.fromkeys(SUMMARY), "n": 0}
-        row = {"recipe": entrant.recipe.name, **{key: found[key] for key in SUMMARY}}
+        row = {"recipe": entrant.recipe.name, **dict.fromkeys(DEPLOYED), **end}
+        row |= {key: found[key] for key in SUMMARY}
         return row | {"status": entrant.status, "reason": entrant.reason}
 
     def _summary(self, entrant: Entrant) -> dict[str, Any]:

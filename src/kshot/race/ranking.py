@@ -16,15 +16,24 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
+from scipy.stats import t as student
 
 from kshot.core.settings import ChooseBy, Prefer
 from kshot.core.types import FloatArray, Task
-from kshot.measures.curves import at_end
+from kshot.measures.comparison import LEVEL
+from kshot.measures.curves import at_end, rows_worth
+from kshot.measures.intervals import wilson
 
 SHRINK = 2.0  # of slopes, for each row: about a third of a slope is believed
 SHARPNESS = 5.0  # of right and wrong, in standard deviations of margins
+LEAST_ROWS = 12  # for an interval
 
 Row = Mapping[str, Any]
+
+
+def compared_by(task: Task, by: ChooseBy) -> ChooseBy:
+    """Return what the choice compares: bits in open tasks, whose texts are written for some rows only."""
+    return "bits" if task.is_open else by
 
 
 @dataclass(frozen=True)
@@ -41,10 +50,28 @@ class Evidence:
     final: Mapping[int, float] = field(default_factory=dict)
 
     def expected(self, n_end: int) -> float:
-        """Return what is expected of a row behind `n_end` examples."""
+        """Return what is expected of a row after `n_end` examples."""
         if self.final:
             return float(np.mean(list(self.final.values())))
         return at_end(self.stream, n_end, SHRINK * len(self.stream))
+
+    def interval(self, value: float, n_end: int, *, is_share: bool) -> tuple[float, float] | None:
+        """Return the 95 % interval of what is expected of a row after `n_end` examples; None with too few rows.
+
+        Args:
+            value: What is expected.
+            n_end: Examples known.
+            is_share: Rows are worth 0 to 1. Then the interval is Wilson's, as nothing in 0..1 spreads more than zeros
+                and ones; otherwise Student's. Rows of the stream count as the fewer rows at its end that tell as much.
+        """
+        rows = np.array(list(self.final.values())) if self.final else self.stream
+        if len(rows) < LEAST_ROWS:
+            return None
+        n = len(rows) if self.final else rows_worth(len(rows), n_end, SHRINK * len(rows))
+        if is_share:
+            return wilson(value * n, n, level=LEVEL)
+        reach = float(student.ppf((1 + LEVEL) / 2, len(rows) - 1) * rows.std(ddof=1) / np.sqrt(n))
+        return value - reach, value + reach
 
     def paired(self, other: "Evidence") -> float:
         """Return the standard error of the difference of two recipes, by the rows that both have."""

@@ -99,12 +99,22 @@ class Recorder:
         spread = race.spread()
         board, rows = race.board(), {e.recipe.name: e.rows for e in race.entrants if e.rows}
         comparisons = compare_all(board[0]["recipe"], rows)
+        lead = race.lead()
         words = in_words(
-            self.task, board, rows, comparisons, prefer=race.prefer, spread=spread, expected=race.expected()
+            self.task,
+            board,
+            rows,
+            comparisons,
+            n_known=race.n_end,
+            by=race.compares,
+            prefer=race.prefer,
+            lead=lead,
+            spread=spread,
         )
         return {
             "how": race.how,
             "expected": race.expected(),
+            "lead": lead,
             "spread": spread and asdict(spread),
             "comparisons": comparisons,
             "in_words": words,

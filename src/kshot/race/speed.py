@@ -7,7 +7,7 @@ from itertools import count
 
 from kshot.core.ledger import Ledger
 from kshot.core.seeding import generator
-from kshot.core.types import Example, ScoreRequest
+from kshot.core.types import Example
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -20,15 +20,15 @@ def tokens_per_second(asker: TaskModel, examples: Sequence[Example], shots: int,
         shots: Demonstrations in the prompts, drawn at random.
         seconds: Nothing is started after this time.
     """
-    model, tokens = asker.model.with_store(None), 0
-    asker = replace(asker, model=model, ledger=Ledger())
+    tokens = 0
+    asker = replace(asker, model=asker.model.with_store(None), ledger=Ledger())
     began = time.perf_counter()
     for i in count():
         order = generator(0, "speed", i).permutation(len(examples))
         shown, asked = [examples[j] for j in order[1 : 1 + shots]], examples[order[0]]
-        requests = [(asker.prompt(shown, asked)[0], asker.answers(asked))]
-        tokens += model.forward_tokens([ScoreRequest(p, tuple(map(asker.layout.answer, a))) for p, a in requests])
-        asker.score(*zip(*requests, strict=True))
+        request = [asker.prompt(shown, asked)[0]], [asker.answers(asked)]
+        tokens += asker.forward_tokens(*request)
+        asker.score(*request)
         took = time.perf_counter() - began
         if took >= seconds:
             return tokens / took

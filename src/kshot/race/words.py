@@ -1,6 +1,7 @@
 """What was chosen, in plain words: how sure, against which others, at what cost, and what would change it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -67,53 +68,136 @@ def in_words(
     rows: Rows,
     comparisons: Sequence[dict[str, Any]],
     *,
+    n_known: int,
+    by: str = "metric",
     prefer: str | None = None,
+    lead: Mapping[str, Any] | None = None,
     spread: Spread | None = None,
-    expected: Mapping[str, float] | None = None,
 ) -> str:
-    """Return a paragraph on the choice.
+    """Return a paragraph on the choice: what and why, how sure, at what cost, and what more examples would do.
 
     Args:
         task: What is learnt.
         board: The leaderboard; its first row is what was chosen.
         rows: Of each recipe.
         comparisons: What `compare_all` returns.
+        n_known: Examples that what was chosen knows.
+        by: What the choice compared: "metric" or "bits".
         prefer: What was preferred among those nearly as good.
+        lead: How far the chosen one is ahead of the next when deployed, as `Race.lead` returns it.
         spread: How much the draw of demonstrations matters to what was chosen.
-        expected: What the choice compared.
     """
-    first, metric = board[0], task.metrics[0]
-    name = first["recipe"]
-    measured = f"{metric} {first['metric']:.3f} ({first['metric_low']:.3f} to {first['metric_high']:.3f})"
-    bits = f"{first['bits_per_example']:.2f} bits an example over {first['n']} predictions"
+    measure = _Measure(task, by)
     said = [
-        f"{name} was chosen by its {bits}; {measured} over {first['metric_n']} written answers."
-        if task.is_open
-        else f"{name} was chosen: {measured} and {bits}."
+        _chosen(measure, board, n_known, prefer, lead),
+        _along_the_stream(measure, board),
+        _certainty(comparisons),
+        _dropped(board),
+        _of_draws(task, spread),
+        _cost(board, comparisons),
+        _more_examples(rows[board[0]["recipe"]]),
     ]
-    said.append(_why_not_the_highest(task, board, prefer, expected or {}))
-    said.append(_certainty(comparisons))
-    said.append(_dropped(board))
-    said.append(_of_draws(task, spread))
-    said.append(_cost(board, comparisons))
-    said.append(_more_examples(rows[name]))
     return " ".join(text for text in said if text)
 
 
-def _why_not_the_highest(
-    task: Task, board: Sequence[Mapping[str, Any]], prefer: str | None, expected: Mapping[str, float]
+@dataclass(frozen=True)
+class _Measure:
+    """What the choice compares, in words: being right, another metric, or bits."""
+
+    task: Task
+    by: str
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """The leaderboard's columns of it: when deployed, and over the stream."""
+        return ("deployed", "metric") if self.by == "metric" else ("deployed_bits", "bits_per_example")
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        return 1 if self.by == "metric" else -1
+
+    @property
+    def _name(self) -> str:
+        return self.task.metrics[0]
+
+    def value(self, value: float) -> str:
+        """Return a value with its unit."""
+        if self.by == "bits":
+            return f"{value:.2f} bits an answer"
+        return f"{100 * value:.0f} %" if self._name == "accuracy" else f"{self._name} {value:.3f}"
+
+    def between(self, low: float, high: float) -> str:
+        """Return the ends of an interval."""
+        if self.by == "bits":
+            return f"{low:.2f} to {high:.2f}"
+        return f"{100 * low:.0f} to {100 * high:.0f}" if self._name == "accuracy" else f"{low:.3f} to {high:.3f}"
+
+    def achieved(self, value: float, low: float | None = None, high: float | None = None) -> str:
+        """Return what somebody is expected to do, or did, after "to" or "it was"."""
+        ends = "" if low is None or high is None else f" ({self.between(low, high)})"
+        if self.by == "bits":
+            return f"cost {self.value(value)}{ends}"
+        return f"right on {self.value(value)}{ends}" if self._name == "accuracy" else f"at {self.value(value)}{ends}"
+
+
+def _chosen(
+    measure: _Measure,
+    board: Sequence[Mapping[str, Any]],
+    n_known: int,
+    prefer: str | None,
+    lead: Mapping[str, Any] | None,
 ) -> str:
-    """Return why a recipe with more over the stream was not chosen, where there is one."""
-    key, sign = ("bits_per_example", -1) if task.is_open else ("metric", 1)
-    able = [r for r in board if r["status"] in ("done", "stopped") and r[key] is not None]
-    highest = max(able, key=lambda r: sign * r[key])
-    if highest["n"] != board[0]["n"] or sign * (highest[key] - board[0][key]) <= 0:
+    """Return what was chosen and why."""
+    first, key = board[0], measure.keys[0]
+    name = first["recipe"]
+    if first[key] is None:
+        return (
+            f"{name} was chosen, but {first['n']} predictions are too few to say what is expected of it once it knows "
+            f"all {n_known} examples."
+        )
+    value = measure.achieved(first[key], first[f"{key}_low"], first[f"{key}_high"])
+    verb = "be " if measure.by == "metric" else ""
+    on = " of new inputs" if value.startswith("right") else " on new inputs"
+    said = f"{name} was chosen: once it knows all {n_known} examples it is expected to {verb}{value}{on}"
+    if lead is None:
+        return f"{said}."
+    gap, reach = lead["gap"], 1.96 * lead["standard_error"]
+    row = next(r for r in board if r["recipe"] == lead["recipe"])
+    other = f"{row['recipe']} ({measure.value(row[key])})" if row[key] is not None else row["recipe"]
+    if prefer and gap < 0:
+        near = "is expected to do better, but by less than a standard error"
+        return f"{said}. {other} {near}, and {prefer} is preferred."
+    if measure.by == "bits":
+        ahead = f"{gap:.2f} bits fewer than {other}, the next, give or take {reach:.2f}"
+    elif measure.task.metrics[0] == "accuracy":
+        ahead = f"{100 * gap:.0f} points more than {other}, the next, give or take {100 * reach:.0f}"
+    else:
+        ahead = f"{gap:.3f} more than {other}, the next, give or take {reach:.3f}"
+    doubt = "" if gap > reach else ": too close to be sure"
+    return f"{said}. That is {ahead}{doubt}."
+
+
+def _along_the_stream(measure: _Measure, board: Sequence[Mapping[str, Any]]) -> str:
+    """Return how it did while it learnt, and why one that did better there was not chosen."""
+    end, key = measure.keys
+    first = board[0]
+    if first[key] is None:
         return ""
-    value = f"{highest['recipe']} has {highest[key]:.3f} over the stream"
-    if prefer:
-        return f"{value}, but less than a standard error more, and {board[0]['recipe']} is the one with {prefer}."
-    ours, theirs = (abs(expected[row["recipe"]]) for row in (board[0], highest))  # bits are negative there
-    return f"{value}, but {theirs:.3f} is expected of it once all examples are known, and {ours:.3f} of the chosen one."
+    said = (
+        f"Over the stream, where each of {first['n']} examples was predicted from those before it, it "
+        f"{'was ' if measure.by == 'metric' else ''}{measure.achieved(first[key])}"
+    )
+    able = [r for r in board if r["status"] in ("done", "stopped") and r[key] is not None and r["n"] == first["n"]]
+    highest = max(able, key=lambda r: measure.sign * r[key], default=first)
+    if measure.sign * (highest[key] - first[key]) <= 0:
+        return f"{said}."
+    more = "had more there" if measure.by == "metric" else "needed fewer there"
+    said += f"; {highest['recipe']} {more} ({measure.value(highest[key])})"
+    if highest[end] is None or first[end] is None or measure.sign * (first[end] - highest[end]) <= 0:
+        return f"{said}."
+    less = "less is expected of it" if measure.by == "metric" else "more are expected of it"
+    return f"{said}, but {less} in the end ({measure.value(highest[end])})."
 
 
 def _of_draws(task: Task, spread: Spread | None) -> str:
@@ -137,33 +221,26 @@ def _dropped(board: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _certainty(comparisons: Sequence[dict[str, Any]]) -> str:
+    """Return which others are better or worse, row by row."""
     if not comparisons:
         return "There was nothing to compare it with."
-    worse = [c for c in comparisons if c["verdict"].startswith("worse")]
-    alike = [c for c in comparisons if c["verdict"].startswith("no")]
-    better = [c for c in comparisons if c["verdict"].startswith("better")]
+    groups = {word: [c for c in comparisons if c["verdict"].startswith(word)] for word in ("worse", "better", "no")}
     said = []
-    if worse:
-        said.append(f"It is better than {_names(worse)}")
-    if alike:
+    if groups["worse"]:
+        said.append(f"it was better than {_names(groups['worse'])}")
+    if groups["better"]:
+        said.append(f"{_names(groups['better'])} {'was' if len(groups['better']) == 1 else 'were'} better")
+    if alike := groups["no"]:
         nearest = max(alike, key=lambda c: (c["score"]["n"], -c["score"]["mean"]))  # not one that was dropped early
         gap = nearest["score"]
         is_ahead = gap["mean"] < 0
-        mean, sign, where = (
-            abs(gap["mean"]),
-            -100 if is_ahead else 100,
-            "ahead along the stream" if is_ahead else "behind",
-        )
+        sign, where = (-100, "ahead") if is_ahead else (100, "behind")
         ends = sorted(sign * gap[key] for key in ("low", "high") if gap[key] is not None)
         between = " ({:+.1f} to {:+.1f})".format(*ends) if ends else ""
-        said.append(
-            f"no difference was found to {_names(alike)}; the nearest, {nearest['recipe']}, is "
-            f"{100 * mean:.1f} points {where}{between}"
-        )
-    if better:
-        said.append(f"by the metric alone {_names(better)} would be better")
-    text = "; ".join(said)
-    return f"{text[0].upper()}{text[1:]} (paired, 95 % for all comparisons together)."
+        at = f"{100 * abs(gap['mean']):.1f} points {where}{between}"
+        which = at if len(alike) == 1 else f"the nearest, {nearest['recipe']}, is {at}"
+        said.append(f"no difference was found to {_names(alike)}: {which}")
+    return f"Row by row along the stream {'; '.join(said)}. These hold at 95 %, all together."
 
 
 def _names(some: Sequence[dict[str, Any]], most: int = 4) -> str:
@@ -175,6 +252,8 @@ def _names(some: Sequence[dict[str, Any]], most: int = 4) -> str:
 
 def _cost(board: Sequence[Mapping[str, Any]], comparisons: Sequence[dict[str, Any]]) -> str:
     row = board[0]
+    if not row["query_tokens"]:
+        return "A query costs no prompt tokens: it asks no language model."
     said = f"A query costs {row['query_tokens']:.0f} prompt tokens"  # no milliseconds: the same run says the same
     alike = {c["recipe"] for c in comparisons if c["verdict"].startswith("no")}
     able = [r for r in board[1:] if r["recipe"] in alike and r["status"] in ("done", "stopped")]

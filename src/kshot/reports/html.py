@@ -87,7 +87,6 @@ def page(record: Mapping[str, Any]) -> str:
         metric=metric,
         first=shown[0] if shown else None,
         comparisons=comparisons,
-        ends=results["expected_when_deployed"],
         curves=[
             learning_curve(rows, shown, *what) for what in (("score", metric), ("bits", "bits an example")) if board
         ],

@@ -9,17 +9,27 @@ IN_THE_CHOICE = ("racing", "done", "stopped")
 
 
 def leaderboard_table(
-    rows: Sequence[Mapping[str, Any]], *, metric: str, chosen: str | None, with_reasons: bool = False
+    rows: Sequence[Mapping[str, Any]], *, metric: str, by: str, chosen: str | None, with_reasons: bool = False
 ) -> Table:
     """Return a table with the best recipe first; the chosen one is marked, and those out of the choice are grey.
 
-    Bits are per example; tokens and milliseconds per query. Where texts were generated for some rows only, n says for
-    how many of them the metric is.
+    The first column is what is expected of a recipe once it knows all examples, by which it is chosen; the others are
+    over the stream. Bits are per example; tokens and milliseconds per query. Where texts were generated for some rows
+    only, n says for how many of them the metric is.
+
+    Args:
+        rows: Of the leaderboard.
+        metric: The task's primary one.
+        by: What the choice compares, "metric" or "bits".
+        chosen: The recipe that is marked.
+        with_reasons: Say why recipes are out of the race, not only that they are.
     """
-    table = Table(box=None, pad_edge=False)
-    table.add_column("recipe", no_wrap=True)
-    for title in (metric, "95% interval", "bits", "n", "fit s", "tokens", "ms"):
-        table.add_column(title, justify="right", no_wrap=True)
+    key, digits, title = ("deployed", 3, metric) if by == "metric" else ("deployed_bits", 2, "bits")
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    table.add_column("\nrecipe", no_wrap=True)
+    costs = ("\nbits", "\nn", "\nfit s", "\ntokens", "\nms")
+    for text in (f"when deployed\n{title}", "\n95% interval", f"over the stream\n{metric}", *costs):
+        table.add_column(text, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, overflow="ellipsis")
     for row in rows:
         mark = "[bold green]> [/]" if row["recipe"] == chosen else "  "
@@ -27,11 +37,13 @@ def leaderboard_table(
         said = "" if status in ("done", "racing") else status
         if with_reasons and row["reason"]:
             said = row["reason"]
-        cells = [""] * 7
+        cells = [""] * 8
         if row["n"]:
+            end = row[key] is not None
             cells = [
+                f"{row[key]:.{digits}f}" if end else "",
+                f"{row[f'{key}_low']:.{digits}f} - {row[f'{key}_high']:.{digits}f}" if end else "",
                 "" if row["metric_n"] == 0 else f"{row['metric']:.3f}",
-                f"{row['metric_low']:.3f} - {row['metric_high']:.3f}",
                 f"{row['bits_per_example']:.2f}",
                 str(row["n"]) if row["metric_n"] == row["n"] else f"{row['metric_n']} of {row['n']}",
                 f"{row['fit_seconds']:.1f}",

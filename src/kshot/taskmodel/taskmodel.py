@@ -12,7 +12,16 @@ from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, StepLog, TrainingText
-from kshot.core.models import Activations, Capability, Gated, LanguageModel, SteerableModel
+from kshot.core.models import (
+    Activations,
+    Capability,
+    DifferentiableModel,
+    Gated,
+    LanguageModel,
+    ScoringModel,
+    SteerableModel,
+    WritingModel,
+)
 from kshot.core.progress import Progress, Silence
 from kshot.core.script import Script, UsualWording
 from kshot.core.steering import Steering
@@ -28,10 +37,11 @@ from kshot.core.types import (
     Task,
 )
 from kshot.measures.probabilities import normalised
-from kshot.prompts.fitting import write_to_fit
+from kshot.prompts.fitting import prompt_tokens, write_to_fit
 from kshot.prompts.layout import Layout, layout_for
 
 LEAST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 16, 1024
+WRITTEN = 0.9  # the probability of what a model writes that tells no probabilities
 
 
 class Composer(Protocol):
@@ -100,7 +110,7 @@ class TaskModel:
         prompt = Prompt((Segment("query", text),))
         request = GenerateRequest(prompt, max_tokens, stop, temperature=1.0, seed=seed)
         self.progress.begin("writing", 1)
-        (found,) = self.model.generate([request], progress=self.progress.advance, ledger=self.ledger)
+        (found,) = self._writing.generate([request], progress=self.progress.advance, ledger=self.ledger)
         return found
 
     def prompt(self, shown: Sequence[Example], question: Question | Example) -> tuple[Prompt, int]:
@@ -153,24 +163,63 @@ class TaskModel:
         *,
         progress: Callable[[int], None] | None = None,
     ) -> list[FloatArray]:
-        """Return log-probabilities in nats of each prompt's answers, with their terminator."""
-        requests = [
+        """Return log-probabilities in nats of each prompt's answers, with their terminator.
+
+        A model that only writes is asked to write: a candidate, where there are several, else a text of its own. What
+        it writes has the probability `WRITTEN`, and the other candidates share the rest.
+        """
+        if Capability.SCORE not in self.model.capabilities:
+            return self._written(prompts, answers, progress)
+        model = cast(ScoringModel, self.model)
+        return model.score(self._to_score(prompts, answers), progress=progress, ledger=self.ledger)
+
+    def forward_tokens(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> int:
+        """Return how many tokens have to be run to score answers, without running any."""
+        if Capability.SCORE not in self.model.capabilities:
+            return sum(prompt_tokens(prompt, self.model) for prompt in prompts)
+        return cast(ScoringModel, self.model).forward_tokens(self._to_score(prompts, answers))
+
+    def _to_score(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> list[ScoreRequest]:
+        return [
             ScoreRequest(prompt, tuple(map(self.layout.answer, texts)))
             for prompt, texts in zip(prompts, answers, strict=True)
         ]
-        return self.model.score(requests, progress=progress, ledger=self.ledger)
+
+    def _written(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], progress: Callable[[int], None] | None
+    ) -> list[FloatArray]:
+        stop = (self.layout.terminator,) if self.layout.terminator else ()
+        requests = [
+            GenerateRequest(prompt, self.answer_tokens, stop)
+            if self.task.is_open
+            else GenerateRequest(prompt, self.answer_tokens, allowed=tuple(map(self.layout.answer, texts)))
+            for prompt, texts in zip(prompts, answers, strict=True)
+        ]
+        found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
+        return [written_log_probs(a.text.strip(), texts) for a, texts in zip(found, answers, strict=True)]
+
+    @property
+    def _writing(self) -> WritingModel:
+        if Capability.GENERATE not in self.model.capabilities:
+            raise UserError(
+                f"Answers that are texts need a model that can write; '{self.model.name}' only scores. Give another "
+                "--model."
+            )
+        return cast(WritingModel, self.model)
 
     def generate(self, prompts: Sequence[Prompt], *, progress: Callable[[int], None] | None = None) -> list[Generation]:
         """Return a greedy answer to each prompt, up to the terminator."""
         stop = (self.layout.terminator,) if self.layout.terminator else ()
         requests = [GenerateRequest(p, self.answer_tokens, stop) for p in prompts]
-        return self.model.generate(requests, progress=progress, ledger=self.ledger)
+        if not requests:
+            return []
+        return self._writing.generate(requests, progress=progress, ledger=self.ledger)
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         """Return the bits of each query's output behind its demonstrations, `[n_queries]`."""
-        requests = self._requests(shown, queries)
-        self.progress.begin("asking for the selector", len(requests))
-        scores = self.model.score(requests, progress=self.progress.advance, ledger=self.ledger)
+        prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
+        self.progress.begin("asking for the selector", len(prompts))
+        scores = self.score(prompts, [self.answers(query) for query in queries], progress=self.progress.advance)
         return np.array([self._bits(query, row) for query, row in zip(queries, scores, strict=True)])
 
     def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
@@ -210,7 +259,7 @@ class TaskModel:
         texts = [self.training_text(Lesson((), example)) for example in examples]
         self.progress.begin("gradients", how.n_runs(len(texts)))
         also: Any = {"store": self.gradient_store, "progress": self.progress.advance, "ledger": self.ledger}
-        return self.model.gradients(texts, how, seed=seed, **also)
+        return cast(DifferentiableModel, self.model).gradients(texts, how, seed=seed, **also)
 
     @property
     def _steerable(self) -> SteerableModel:
@@ -268,3 +317,15 @@ class TaskModel:
         """Hand over what a selector wants to be known."""
         if self.notes:
             self.notes(values)
+
+
+def written_log_probs(text: str, answers: Sequence[str]) -> FloatArray:
+    """Return log-probabilities in nats of answers after a text was written, `[n_answers]`.
+
+    The written one has `WRITTEN`, the others share the rest; a single answer that was not written has the rest. Where
+    none of several was written, all are alike.
+    """
+    if len(answers) > 1 and text not in answers:
+        return np.full(len(answers), -log(len(answers)))
+    rest = (1 - WRITTEN) / max(1, len(answers) - 1)
+    return np.log([WRITTEN if answer == text else rest for answer in answers])

@@ -1,6 +1,7 @@
 """Tasks that come with kshot's extras, so that a first run needs no files and no network."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
 
 PER_TOPIC = 80  # 5 topics, so 400 train and 400 test rows; the smallest topic has 333 headlines
+FEW = 20
 
 
 def load_builtin(name: str) -> Task:
@@ -22,8 +24,11 @@ def load_builtin(name: str) -> Task:
     return BUILTINS[name]()
 
 
-def bbc_headlines() -> Task:
+def bbc_headlines(per_topic: int = PER_TOPIC) -> Task:
     """Return 400 train and 400 test headlines of BBC News (2004-2005), evenly from 5 topics.
+
+    Args:
+        per_topic: Fewer train headlines of each topic; the test headlines stay.
 
     Source: Greene and Cunningham (2006), Practical solutions to the problem of diagonal dominance in kernel
     document clustering, http://mlg.ucd.ie/datasets/bbc.html. Differs: headlines only, each once.
@@ -41,9 +46,9 @@ def bbc_headlines() -> Task:
         train += drawn[:PER_TOPIC]
         test += drawn[PER_TOPIC : 2 * PER_TOPIC]
     return Task(
-        name="bbc-headlines",
+        name="bbc-headlines" if per_topic == PER_TOPIC else f"bbc-headlines-{per_topic * len(topics)}",
         kind="classification",
-        train=tuple(train[i] for i in rng.permutation(len(train))),
+        train=tuple(train[i] for i in rng.permutation(len(train)) if i % PER_TOPIC < per_topic),
         test=tuple(test[i] for i in rng.permutation(len(test))),
         labels=tuple(topics),
         instruction="Say which topic the news headline belongs to.",
@@ -69,4 +74,7 @@ def _headlines(folder: Path) -> list[Example]:
     return list(headlines.values())
 
 
-BUILTINS: Mapping[str, Callable[[], Task]] = {"bbc-headlines": bbc_headlines}
+BUILTINS: Mapping[str, Callable[[], Task]] = {
+    "bbc-headlines": bbc_headlines,
+    "bbc-headlines-100": partial(bbc_headlines, FEW),
+}

@@ -28,7 +28,7 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
     for recipe in prepared.recipes:
         can_run = recipe.suits(prepared.task) and not lacking(recipe, setup)
         row: dict[str, Any] = {"recipe": recipe.name, "predictions": len(stream.examples) if can_run else 0}
-        tokens, steps = 0.0, 0
+        tokens, steps = 0, 0
         if can_run and recipe.asks_model and not recipe.missing_package:
             counted = rehearsed(recipe, setup, parts)
             tokens, steps = counted.tokens, counted.training_steps
