@@ -235,6 +235,7 @@ def _fitted(folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], 
         start = replace(bare, recipe=member, seed=said["seed"], model=bare.model if member.asks_model else None)
         members.append(_fitted(own, said, rows, member, start))
     bits = {row["id"]: row.pop("bits") for row in pool if "bits" in row}
-    examples = [Example(**{k: tuple(v) if k in _TUPLES else v for k, v in row.items()}) for row in pool]
+    rows: list[dict[str, Any]] = [{k: tuple(v) if k in _TUPLES else v for k, v in row.items()} for row in pool]
+    examples = [Example(**row) for row in rows]
     learnt: dict[str, Any] = {"steering": steering, "notes": tuple(about["notes"]), "bits": bits}
     return replace(bare, pool=tuple(examples), model=model, members=tuple(members), **learnt)

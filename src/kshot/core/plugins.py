@@ -144,7 +144,8 @@ class Room(Mapping[str, str]):
                 f"'{name}' must be a frozen dataclass, whose fields are its settings; put @dataclass(frozen=True) "
                 "before the class."
             )
-        without = [f.name for f in dataclasses.fields(cls) if f.init and _has_no_default(f)]
+        fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType] - it is a dataclass, as was looked at
+        without = [f.name for f in fields if f.init and _has_no_default(f)]
         if without:
             raise UserError(f"'{name}' must have a default for each setting; {', '.join(without)} has none.")
 

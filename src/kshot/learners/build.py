@@ -23,7 +23,10 @@ def lacking(recipe: Recipe, setup: Setup) -> frozenset[Capability]:
         needs |= {Capability.GENERATE}
     elif Capability.GENERATE not in can:  # what is written is an answer too (`TaskModel.score`)
         needs |= {Capability.SCORE}
-    return (needs - can) | (recipe.selector_needs - (asked.model.capabilities if asked else frozenset()))
+    asked_can = asked.model.capabilities if asked else frozenset()
+    if Capability.GENERATE in asked_can:
+        asked_can |= {Capability.SCORE}
+    return (needs - can) | (recipe.selector_needs - asked_can)
 
 
 def make_learner(recipe: Recipe, setup: Setup) -> Learner:
@@ -38,7 +41,7 @@ def make_learner(recipe: Recipe, setup: Setup) -> Learner:
         can = ", ".join(words.get(m, m.value) for m in sorted(missing))
         for_selector = " or --selector-model" if missing & recipe.selector_needs else ""
         raise UserError(f"The recipe '{recipe.name}' needs a model that can {can}; give another --model{for_selector}.")
-    if recipe.alternatives or "tuner" in recipe.parts:  # one setting is a race too: how it stands is told in the same way
+    if recipe.alternatives or "tuner" in recipe.parts:  # one setting races too: how it stands is told in the same way
         return SettingsRace(recipe, setup, [_of_one_setting(one, setup) for one in recipe.variants])
     return _of_one_setting(recipe, setup)
 

@@ -44,8 +44,10 @@ class CombinedLearner(Learner):
     def _ask(
         self, member: Learner, queries: Sequence[Query], progress: Callable[[int], None] | None
     ) -> list[Prediction]:
+        tell = progress or (lambda n: None)
+
         def ask() -> list[Prediction]:
-            return member.anew().predict(queries, progress=(lambda _: progress(0)) if progress else None)
+            return member.anew().predict(queries, progress=lambda _: tell(0))
 
         keep, model = self._setup.keep, self._setup.model
         if keep is None or member.follows or not self.follows:  # else the whole is kept

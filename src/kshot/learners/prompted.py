@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup, refitted
 from kshot.learners.preparation import Prepared, prepared
 from kshot.measures.probabilities import normalised
-from kshot.methods.contracts import Selector
+from kshot.methods.contracts import Composer, Selector
 from kshot.methods.orders import MOST_CONFIDENT_LAST, ZeroShotBits
 from kshot.prompts.fitting import prompt_tokens
 from kshot.recipes.recipe import Recipe
@@ -98,7 +98,7 @@ class PromptLearner(Learner):
         ready = prepared(self.recipe, examples, making, seed=self._seed)
         recipe, pool = self.recipe.without("generator", "loop"), (*examples, *ready.made)
         if recipe.part("composer"):
-            recipe = recipe.having(composer=ready.model.composer)
+            recipe = recipe.having(composer=cast(Composer, ready.model.composer))
         selecting = replace(self._selecting, notes=notes.append)
         selector, known = recipe.part("selector"), {}
         if selector is None:

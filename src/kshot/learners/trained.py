@@ -258,8 +258,8 @@ class TrainedLearner(Learner):
     def forget(self) -> None:
         """Give up the weights, and what was kept of them but the log: they will not be used again."""
         self._write_log()
-        self.__dict__.pop("_prompted", None)
-        self.__dict__.pop("model", None)
+        vars(self).pop("_prompted", None)
+        vars(self).pop("model", None)
         if self._keep:
             self._state_file.unlink(missing_ok=True)
             self._forget_steerings()

@@ -144,23 +144,32 @@ class Tuner(Training, Part):
     """Says what is learnt when an example arrives; how weights are trained are settings that all tuners have.
 
     Attributes:
-        steps: Steps of training for each new example.
-        k: The most demonstrations in a lesson.
-        fixed: Demonstrations are the first `k` of the stream, in lessons as in prompts.
         objective: What is made small over the lessons, unless a teacher says otherwise.
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
 
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     changes_model: ClassVar[bool] = True
-    fixed: ClassVar[bool] = False
-    k: ClassVar[int] = 0
-    steps: ClassVar[int] = 1
     objective: ClassVar[ObjectiveSettings] = Answers()
     grids: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
         "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},
     }
+
+    @property
+    def k(self) -> int:
+        """The most demonstrations in a lesson; a field of tuners that show some."""
+        return 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of training for each new example."""
+        return 1
+
+    @property
+    def fixed(self) -> bool:
+        """Whether demonstrations are the first `k` of the stream, in lessons as in prompts."""
+        return False
 
     @property
     def training(self) -> Training:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from kshot.core.models import Capability
+from kshot.core.models import Capability, Store
 
 
 class NoModel:
@@ -15,6 +15,10 @@ class NoModel:
     max_tokens = 0
     remark = None
     chat = None
+
+    def with_store(self, store: Store | None) -> "NoModel":
+        """Return itself: there is nothing to keep."""
+        return self
 
     def count_tokens(self, text: str) -> int:
         """Return 0: it reads nothing."""

@@ -151,13 +151,13 @@ class Measuring:
         if n_dropped:
             self.progress.say(
                 f"{recipe.name}: in {n_dropped} of {n} prompts demonstrations were left out, whole, to fit the "
-                f"model's {self.setup.model.model.max_tokens} tokens (`dropped` in samples.jsonl)"
+                f"model's {self.model.model.max_tokens} tokens (`dropped` in samples.jsonl)"
             )
         n_written, n_cut = sum(p.answer is not None for p in predictions), sum(p.cut_off for p in predictions)
         if n_cut:
             self.progress.say(
                 f"{recipe.name}: {n_cut} of {n_written} generated answers did not end within "
-                f"{self.setup.model.answer_tokens} tokens and were cut (`cut_off` in samples.jsonl)"
+                f"{self.model.answer_tokens} tokens and were cut (`cut_off` in samples.jsonl)"
             )
         if entrant.settled and len(recipe.variants) > 1:
             self.progress.say(f"{recipe.name}: of {len(recipe.variants)} settings {entrant.settled.name} is chosen")

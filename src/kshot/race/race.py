@@ -183,7 +183,8 @@ class Race:
             each with `_low` and `_high`; nothing with too few rows.
         """
         found: dict[str, dict[str, float]] = {e.recipe.name: {} for e in self.eligible()}
-        for key, by in (("deployed", "metric"), ("deployed_bits", "bits")):
+        ways: tuple[tuple[str, ChooseBy], ...] = (("deployed", "metric"), ("deployed_bits", "bits"))
+        for key, by in ways:
             if by == "metric" and self.measuring.task.is_open:
                 continue
             known = self._evidence(by)

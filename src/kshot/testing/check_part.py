@@ -201,7 +201,7 @@ def _check_steerer(part: Steerer, task: Task, model: TaskModel) -> None:
     known = task.train[: max(6, part.least)]
     found, again = (part.fit(known, model=model, rng=_rng()) for _ in range(2))
     _must(found.fingerprint == again.fingerprint, part, "must find the same with the same rng")
-    _must(np.isfinite(model.bits_under([found], known)).all(), part, "must leave outputs that are numbers")
+    _must(bool(np.isfinite(model.bits_under([found], known)).all()), part, "must leave outputs that are numbers")
 
 
 def _check_classifier(part: Classifier, task: Task, model: TaskModel) -> None:

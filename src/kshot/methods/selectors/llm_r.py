@@ -77,7 +77,7 @@ class LlmR(RetrieverSettings, Selector):
         return missing_package(self.encoder)
 
     @property
-    def needs(self) -> frozenset[Capability]:
+    def needs(self) -> frozenset[Capability]:  # pyright: ignore[reportIncompatibleVariableOverride] - by its settings
         """What the judge's model must be able to do: nothing where the retriever is trained."""
         return frozenset() if self.has_learnt else frozenset({Capability.SCORE})
 

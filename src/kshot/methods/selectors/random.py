@@ -32,7 +32,7 @@ class Random(Selector):
     draws = True
 
     @property
-    def per_query(self) -> bool:
+    def per_query(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - by its settings
         """Whether each query has its own draw."""
         return self.fresh
 

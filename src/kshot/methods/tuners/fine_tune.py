@@ -26,7 +26,7 @@ class FineTune(Tuner):
     Differs: theirs is batch=1,target=current, which forgets what it has seen (docs/results/weights.md).
     """
 
-    steps: int = setting(1, least=1)
+    steps: int = setting(1, least=1)  # pyright: ignore[reportIncompatibleMethodOverride] - here it is a setting
     batch: int = setting(4, least=1)
     target: str = setting("any-seen", choices=TARGETS)
 

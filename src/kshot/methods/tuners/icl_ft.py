@@ -31,11 +31,11 @@ class IclFt(Tuner):
     says, not the new one, as its algorithm says (target=current); `reuse` is off.
     """
 
-    k: int = setting(3, least=0)
-    steps: int = setting(1, least=1)
+    k: int = setting(3, least=0)  # pyright: ignore[reportIncompatibleMethodOverride] - here it is a setting
+    steps: int = setting(1, least=1)  # pyright: ignore[reportIncompatibleMethodOverride] - here it is a setting
     target: str = setting("any-seen", choices=TARGETS)
     loss: str = setting("all", choices=LOSSES)
-    fixed: bool = False
+    fixed: bool = False  # pyright: ignore[reportIncompatibleMethodOverride] - here it is a setting
     reuse: bool = False
 
     def lessons(
