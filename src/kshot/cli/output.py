@@ -48,6 +48,12 @@ def _print_error(text: str) -> None:
     stderr.print(text, markup=False)
 
 
+def print_paragraph(text: str) -> None:
+    """Print prose on stdout, broken between words where it is read in a terminal."""
+    wide = min(100, stdout.width) if stdout.is_terminal else None
+    stdout.print(text, markup=False, soft_wrap=not stdout.is_terminal, width=wide)
+
+
 def print_json(value: Any) -> None:
     """Print one line of JSON on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

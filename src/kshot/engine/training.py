@@ -214,7 +214,8 @@ class Trainer:
         ]
         logits, tokens = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
         n = sum(len(row.supervised) for row in part)
-        return Said(logits[:n], tokens[:n], logits[n:], tokens[n:])
+        own = logits if n == len(tokens) else logits[:n]  # the gradient of a slice is a copy of all logits
+        return Said(own, tokens[:n], logits[n:], tokens[n:])
 
     def objective(self, settings: ObjectiveSettings) -> Objective:
         """Return the objective, with what it remembers."""

@@ -25,24 +25,22 @@ def leaderboard_table(
         with_reasons: Say why recipes are out of the race, not only that they are.
     """
     key, digits, title = ("deployed", 3, metric) if by == "metric" else ("deployed_bits", 2, "bits")
-    table = Table(box=None, pad_edge=False, collapse_padding=True)
-    table.add_column("\nrecipe", no_wrap=True)
-    costs = ("\nbits", "\nn", "\nfit s", "\ntokens", "\nms")
-    for text in (f"when deployed\n{title}", "\n95% interval", f"over the stream\n{metric}", *costs):
+    table = Table(box=None, pad_edge=False)
+    table.add_column("\nrecipe", overflow="fold")
+    for text in (f"when deployed\n{title} (95%)", f"stream\n{metric}", "\nbits", "\nn", "\nfit s", "\ntokens", "\nms"):
         table.add_column(text, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, overflow="ellipsis")
+    table.add_column("")
     for row in rows:
         mark = "[bold green]> [/]" if row["recipe"] == chosen else "  "
         status = row["status"]
         said = "" if status in ("done", "racing") else status
         if with_reasons and row["reason"]:
-            said = row["reason"]
-        cells = [""] * 8
+            said = row["reason"].partition(":")[0] if status == "dropped" else row["reason"]
+        cells = [""] * 7
         if row["n"]:
-            end = row[key] is not None
+            low, high = row[f"{key}_low"], row[f"{key}_high"]
             cells = [
-                f"{row[key]:.{digits}f}" if end else "",
-                f"{row[f'{key}_low']:.{digits}f} - {row[f'{key}_high']:.{digits}f}" if end else "",
+                "" if row[key] is None else f"{row[key]:.{digits}f} ({low:.{digits}f} - {high:.{digits}f})",
                 "" if row["metric_n"] == 0 else f"{row['metric']:.3f}",
                 f"{row['bits_per_example']:.2f}",
                 str(row["n"]) if row["metric_n"] == row["n"] else f"{row['metric_n']} of {row['n']}",
