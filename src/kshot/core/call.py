@@ -87,20 +87,22 @@ def parse_call(text: str) -> Call:
         UserError: Brackets that are not balanced, or something behind them; a setting that comes twice.
     """
     text = text.strip()
-    name, colon, after = _head(text)
-    inside = after if colon else ""
-    at = name.find("(")
+    name, after = _head(text)
+    at, pieces = name.find("("), []
     if at >= 0:
         if not name.endswith(")"):
             raise UserError(f"'{text}' must end with its brackets, or go on with a colon; got '{name}'.")
-        name, inside = name[:at], ",".join(filter(None, (name[at + 1 : -1], inside)))
-    pieces = [piece.strip() for piece in split_outside(inside) if piece.strip()] if inside else []
-    members = tuple(piece for piece in _joined(pieces) if not is_setting(piece))
-    keyed = [piece.partition("=") for piece in _joined(pieces) if is_setting(piece)]
+        name, pieces = name[:at], _joined(_pieces(name[at + 1 : -1]))
+    pieces += _pieces(after)
+    keyed = [piece.partition("=") for piece in pieces if is_setting(piece)]
     settings = {key.strip(): value.strip() for key, _, value in keyed}
     if len(settings) < len(keyed):
-        raise UserError(f"{text}: each setting must be there once; got '{inside}'.")
-    return Call(name.strip(), members, settings)
+        raise UserError(f"{text}: each setting must be there once; got '{','.join(map(''.join, keyed))}'.")
+    return Call(name.strip(), tuple(piece for piece in pieces if not is_setting(piece)), settings)
+
+
+def _pieces(text: str) -> list[str]:
+    return [piece.strip() for piece in split_outside(text) if piece.strip()]
 
 
 def _joined(pieces: list[str]) -> list[str]:
@@ -114,10 +116,10 @@ def _joined(pieces: list[str]) -> list[str]:
     return found
 
 
-def _head(text: str) -> tuple[str, str, str]:
+def _head(text: str) -> tuple[str, str]:
     """Split at the colon before settings; a user's own "./file.py:Class" keeps its own."""
     pieces = split_outside(text, ":")
     if len(pieces) > 1 and pieces[0].endswith(".py"):
         pieces[:2] = [f"{pieces[0]}:{pieces[1]}"]
     head, *rest = pieces
-    return head, ":" if rest else "", ":".join(rest)
+    return head, ":".join(rest)

@@ -13,7 +13,7 @@ from kshot.core.errors import UserError
 from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE
 from kshot.store.files import write_text
-from kshot.store.run_folder import FORMAT, RESULTS, UNFINISHED, read_manifest
+from kshot.store.run_folder import READABLE, RESULTS, UNFINISHED, read_manifest
 
 MOST_PROBS = 8  # labels of a row whose probabilities are kept
 COLOURED = 5
@@ -28,10 +28,10 @@ def read_record(run: Path) -> dict[str, Any]:
         UserError: No run, one of another version, or one that has nothing to show yet.
     """
     manifest = read_manifest(run)
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in READABLE:
         raise UserError(
-            f"{run} must be a run of this version of kshot (format {FORMAT}); its format is {manifest.get('format')}. "
-            "Make the run again, or use the version of kshot that made it."
+            f"{run} must be a run of this version of kshot (format {READABLE[-1]}); its format is "
+            f"{manifest.get('format')}. Make the run again, or use the version of kshot that made it."
         )
     whole, unfinished = run / RESULTS, run / UNFINISHED
     if not whole.exists() and not unfinished.exists():

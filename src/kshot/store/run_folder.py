@@ -12,7 +12,8 @@ from kshot.store.files import write_json
 MANIFEST, RESULTS, UNFINISHED = "manifest.json", "results.json", "unfinished.json"
 
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # by reports; a run of an older format is not gone on with
 
 
 def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
