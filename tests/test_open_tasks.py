@@ -15,8 +15,8 @@ from kshot.core.progress import Silence
 from kshot.core.types import Example, GenerateRequest, Query, ScoreRequest, Task
 from kshot.engine.language_model import Engine
 from kshot.learners.build import make_learner
-from kshot.measures.samples import sample_row
 from kshot.learners.learner import Setup
+from kshot.measures.samples import sample_row
 from kshot.methods.classifiers import CLASSIFIERS
 from kshot.methods.steerers import STEERERS
 from kshot.methods.tuners import TUNERS
