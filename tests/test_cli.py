@@ -107,8 +107,12 @@ def test_evaluate_validate_and_recipes_print_one_line(run_cli, scripted_run, wor
         "problems": [],
     }
     rows = run_cli("recipes", "--json").json
-    assert all(set(row) == {"name", "selector", "tuner", "steerer", "needs", "source"} for row in rows)
-    assert [row["name"] for row in rows] == list(known_recipes())
+    recipes, others = ([row for row in rows if ("slot" in row) == other] for other in (False, True))
+    assert all(set(row) == {"name", "selector", "tuner", "steerer", "needs", "source"} for row in recipes)
+    assert [row["name"] for row in recipes] == list(known_recipes())
+    assert all(set(row) == {"name", "slot", "source"} for row in others)
+    assert {("composer", "wording"), ("combiner", "average")} <= {(row["slot"], row["name"]) for row in others}
+    assert rows == [*recipes, *others]
 
 
 def test_evaluate_can_be_limited(run_cli, scripted_run, words_task):
@@ -127,6 +131,7 @@ def test_without_json_people_can_read_it(run_cli, scripted_run, words_task):
     assert "\nText: the cat and the dog, number 0\nLabel:\n" in checked
     listed = run_cli("recipes").out
     assert all(f"{name} " in listed for name in known_recipes())
+    assert "\ncomposer=wording Say instruction" in listed
     assert run_cli("--version").out == f"{kshot.__version__}\n"
 
 
