@@ -323,12 +323,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(folder, asker, tmp_path_factory):
-    return kshot.adapt(folder, asker.model, out=tmp_path_factory.mktemp("runs") / "whole", **SETTINGS)
+    return kshot.adapt(Task.load(folder), asker.model, out=tmp_path_factory.mktemp("runs") / "whole", **SETTINGS)
 
 
 def test_a_finished_run_is_not_computed_again(folder, asker, whole, recorded):
     before = recorded(whole.folder)
-    again = kshot.adapt(folder, asker.model, out=whole.folder, **SETTINGS)
+    again = kshot.adapt(Task.load(folder), asker.model, out=whole.folder, **SETTINGS)
     assert (again.work.scored, again.chosen) == (0, whole.chosen)
     assert recorded(whole.folder) == before
     found = json.loads((whole.folder / "results.json").read_text())["configurations"]
