@@ -175,8 +175,8 @@ def test_an_example_longer_than_the_context(adapt_refused, run_cli, refused, tmp
         (("--recipes", ""), "there is no recipe ''. Known: "),
         (("--recipes", "random:balance=true"), "'random' has no setting 'balance'. Did you mean 'balanced'?"),
         (("--recipes", "random:balanced=maybe"), "random:balanced must be bool; got 'maybe'."),
-        (("--recipes", "bm25:k1=-1"), "bm25:k1 must be 0 or more; got -1.0."),
-        (("--recipes", "zero-shot:k=2"), "'zero-shot' has no setting but calibration; got 'k=2'."),
+        (("--recipes", "bm25:k1=-1"), "bm25:k1 must be a number, 0 or more; got -1.0."),
+        (("--recipes", "zero-shot:k=2"), "'zero-shot' has no setting 'k'. Known: calibration, composer, loop."),
         (("--recipes", "random,majority,random"), "--recipes must name each recipe once; got 'random' 2 times."),
         (
             ("--recipes", "random:order=neerest-last"),
@@ -188,7 +188,7 @@ def test_an_example_longer_than_the_context(adapt_refused, run_cli, refused, tmp
         ),
         (
             ("--recipes", "zero-shot:order=shuffled"),
-            "'zero-shot' has no setting but calibration; got 'order=shuffled'.",
+            "'zero-shot' has no setting 'order'. Known: calibration, composer, loop.",
         ),
         (
             ("--recipes", "random:calibration=temprature"),
@@ -439,7 +439,8 @@ def test_an_adapted_model_of_another_format(refused, finished):
     file = finished / "best" / "kshot.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99, "kshot": "7.0"}))
     text = refused("predict", finished, input="cat\n")
-    assert f"must have format 2, which this kshot {kshot.__version__} reads; got 99, written by kshot 7.0." in text
+    read = f"which this kshot {kshot.__version__} reads (or 2)"
+    assert f"must have format 3, {read}; got 99, written by kshot 7.0." in text
 
 
 def test_other_weights(refused, finished):

@@ -12,12 +12,14 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.progress import Silence
 from kshot.core.types import Example, Prediction, Prompt, Query, ScoreRequest, Segment, Task
 from kshot.learners.build import make_learner
+from kshot.learners.learner import Setup
 from kshot.measures import calibration
 from kshot.measures.calibration import TEMPERATURES, with_temperature
 from kshot.measures.probabilities import UNIFORM_SHARE
 from kshot.models.scripted import ScriptedModel
 from kshot.race.stream import make_stream
-from kshot.recipes.recipe import CALIBRATIONS, parse_recipe
+from kshot.recipes.grammar import parse_recipe
+from kshot.recipes.recipe import CALIBRATIONS
 from kshot.taskmodel.taskmodel import TaskModel
 
 LABELS = ("animal", "food", "tool")
@@ -250,7 +252,7 @@ def test_a_run_is_calibrated_on_its_past_alone(tmp_path):
 def rows_of(name, model, task, queries):
     """Return what a recipe predicts for queries, and how far its progress came."""
     told = []
-    learner = make_learner(parse_recipe(name, shots=3), task, TaskModel.for_task(task, model), seed=0)
+    learner = make_learner(parse_recipe(name, shots=3), Setup(task, TaskModel.for_task(task, model), 0))
     predictions = learner.predict(queries, progress=told.append)
     return predictions, told
 
@@ -411,8 +413,8 @@ def test_best_of_n_is_judged_without_temperature(tiny):
 
 def test_a_saved_temperature_is_not_the_recipes_to_change(tmp_path):
     """An adapted model saved with a temperature keeps it, and so do copies of it."""
-    asker = TaskModel.for_task(TASK, Boastful())
-    adapted = AdaptedModel.fit(asker, parse_recipe("random", shots=3), EXAMPLES, seed=0, choice={}, temperature=4.0)
+    setup = Setup(TASK, TaskModel.for_task(TASK, Boastful()), 0)
+    adapted = AdaptedModel.fit(parse_recipe("random", shots=3), EXAMPLES, setup, choice={}, temperature=4.0)
     adapted.save(tmp_path / "a")
     again = kshot.load(tmp_path / "a", model=Boastful())
     again.save(tmp_path / "b")

@@ -10,9 +10,11 @@ import kshot
 from conftest import labelled_rows, write_task
 from kshot.adapted.model import AdaptedModel
 from kshot.core.types import Task
+from kshot.learners.learner import Setup
 from kshot.models.scripted import ScriptedModel
 from kshot.race.race import DEPLOYED
-from kshot.recipes.recipe import known_recipes, parse_recipe
+from kshot.recipes.grammar import parse_recipe
+from kshot.recipes.names import known_recipes
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -105,8 +107,12 @@ def test_evaluate_validate_and_recipes_print_one_line(run_cli, scripted_run, wor
         "problems": [],
     }
     rows = run_cli("recipes", "--json").json
-    assert all(set(row) == {"name", "selector", "tuner", "steerer", "needs", "source"} for row in rows)
-    assert [row["name"] for row in rows] == list(known_recipes())
+    recipes, others = ([row for row in rows if ("slot" in row) == other] for other in (False, True))
+    assert all(set(row) == {"name", "selector", "tuner", "steerer", "needs", "source"} for row in recipes)
+    assert [row["name"] for row in recipes] == list(known_recipes())
+    assert all(set(row) == {"name", "slot", "source"} for row in others)
+    assert {("composer", "wording"), ("combiner", "average")} <= {(row["slot"], row["name"]) for row in others}
+    assert rows == [*recipes, *others]
 
 
 def test_evaluate_can_be_limited(run_cli, scripted_run, words_task):
@@ -125,6 +131,7 @@ def test_without_json_people_can_read_it(run_cli, scripted_run, words_task):
     assert "\nText: the cat and the dog, number 0\nLabel:\n" in checked
     listed = run_cli("recipes").out
     assert all(f"{name} " in listed for name in known_recipes())
+    assert "\ncomposer=wording Say instruction" in listed
     assert run_cli("--version").out == f"{kshot.__version__}\n"
 
 
@@ -516,19 +523,18 @@ def test_whatever_is_saved_answers_the_same_in_a_new_process(words_task, run_pro
     inputs = [e.input for e in task.test[:3]]
     folders, before = [], []
     for learnt in (task, written):
-        asker = TaskModel.for_task(learnt, tiny)
+        setup = Setup(learnt, TaskModel.for_task(learnt, tiny), 3)
         for name in names:
             recipe = parse_recipe(name, shots=6)
             if not recipe.suits(learnt):
                 continue
             temperature = 2.5 if recipe.calibration == "temperature" and not learnt.is_open else 1.0
-            how = {"seed": 3, "choice": {}, "temperature": temperature}
-            adapted = AdaptedModel.fit(asker, recipe, learnt.train, **how)
+            adapted = AdaptedModel.fit(recipe, learnt.train, setup, choice={}, temperature=temperature)
             folders.append(str(tmp_path / str(len(folders))))
             adapted.save(folders[-1])
             predictions = adapted.predictions(inputs)
             before.append([[p.answer, [*p.probs], [*p.demonstrations], p.cut_off] for p in predictions])
-            if not recipe.selector or not recipe.selector.per_query:  # what is saved is shown, in its order
+            if not recipe.per_query:  # what is saved is shown, in its order
                 pool = [e.id for e in adapted.pool]
                 for at in range(len(pool)):  # unless the order depends on the query: then what equals it stands last
                     (again,) = adapted.predictions([adapted.pool[at].input])

@@ -3,11 +3,20 @@
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from kshot.evaluators import EVALUATORS
+from kshot.recipes.grammar import parse_recipe
+from kshot.recipes.names import SLOTS
+from kshot.studies import STUDIES
+from test_architecture import LAYERS
+
 ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "examples/own/README.md"]
+PAGES += [str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def python_blocks(page: str) -> list[str]:
@@ -42,21 +51,20 @@ def test_the_snippet_of_the_page_on_steering_runs(data):
     assert (data / "steering" / "steering.safetensors").exists()
 
 
-def test_the_selector_of_the_docs_works(tmp_path):
-    from kshot.core.types import Example, Query, Task
-    from kshot.learners.build import make_learner
-    from kshot.models.scripted import ScriptedModel
-    from kshot.recipes.recipe import parse_recipes
-    from kshot.taskmodel.taskmodel import TaskModel
+def test_the_selector_of_the_docs_works(tmp_path, run_cli, words_task):
+    (tmp_path / "mine.py").write_text(python_blocks("docs/extending.md")[0])
+    run_cli("adapt", words_task, "--model", "scripted", "--shots", 1, "--out", tmp_path / "run",
+            "--recipes", f"{tmp_path}/mine.py:Shortest:reverse=true", "--json")  # fmt: skip
+    shown = json.loads((tmp_path / "run" / "best" / "demonstrations.jsonl").read_text().split("\n")[0])
+    rows = [json.loads(line) for line in (words_task / "train.jsonl").read_text().splitlines()]
+    assert len(shown["input"]) == max(len(row["input"]) for row in rows)
 
-    file = tmp_path / "mine.py"
-    file.write_text(python_blocks("docs/extending.md")[0])
-    pool = [Example("long " * n, "ab"[n % 2], f"e{n}") for n in (3, 1, 2)]
-    task = Task("t", "classification", tuple(pool), labels=("a", "b"))
-    (recipe,) = parse_recipes(f"{file}:Shortest:reverse=true", shots=1)
-    learner = make_learner(recipe, task, TaskModel.for_task(task, ScriptedModel()), seed=0)
-    (prediction,) = learner.predict([Query(pool[0], pool[1:])])
-    assert prediction.demonstrations == ("e2",)
+
+def test_the_check_of_the_docs_works(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(python_blocks("docs/extending.md")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    exec(python_blocks("docs/extending.md")[1], {})
 
 
 def test_the_requests_of_the_docs_work():
@@ -65,25 +73,71 @@ def test_the_requests_of_the_docs_work():
     assert names["model"].name == "tiny"
 
 
-def test_the_page_of_recipes_is_current():
+@pytest.fixture(scope="module")
+def pages():
     spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "recipes.md").read_text("utf-8") == module.recipes_page(), "run `make docs`"
+    return module
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/extending.md",
-        "docs/tasks.md",
-        "docs/selection.md",
-        "docs/retrieval.md",
-        "docs/steering.md",
-        "docs/design/main-job.md",
-    ],
-)
-def test_links_to_files_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text("utf-8")):
-        assert ((ROOT / page).parent / target).exists(), target
+@pytest.mark.parametrize("name", ["recipes.md", "papers.md", "architecture.md"])
+def test_the_pages_that_are_written_are_current(name, pages):
+    assert (ROOT / "docs" / name).read_text("utf-8") == pages.PAGES[name](), "run `make docs`"
+
+
+def test_every_file_has_its_line_on_the_map_and_every_line_its_file():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    lines = re.findall(r"^(?:- \[`(.+?)`\]\(\.\./src/kshot/(.+?)\)|\*\*(.+)/\*\*) (\S.{8,})$", page, flags=re.M)
+    listed = [path or f"{folder}/__init__.py" for _, path, folder, _ in lines]
+    there = [f for f in (ROOT / "src" / "kshot").rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+    assert sorted(listed) == sorted(str(f.relative_to(ROOT / "src" / "kshot")) for f in there)
+
+
+def test_the_map_draws_the_layers_that_are_enforced():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    (drawn,) = re.findall(r"```\n(core < .*?)```", page, flags=re.S)
+    assert [{room.strip() for room in layer.split("|")} for layer in drawn.split("<")] == LAYERS
+
+
+def test_the_docs_name_the_group_of_every_room():
+    page = (ROOT / "docs" / "extending.md").read_text("utf-8")
+    groups = {room.group for room in (*SLOTS.values(), EVALUATORS, STUDIES)}
+    assert set(re.findall(r"`(kshot\.[a-z]+s)`", page)) == groups
+
+
+def test_the_map_says_how_to_add_a_method_to_every_room():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    for room in (*SLOTS.values(), EVALUATORS, STUDIES):
+        heading = room.group.removeprefix("kshot.").capitalize()
+        (section,) = re.findall(rf"^### {heading}\n(.*?)(?=^### |\Z)", page, flags=re.M | re.S)
+        assert f"../examples/own/{room.what}.py" in section
+
+
+def test_the_recipes_of_the_docs_can_be_read(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(python_blocks("docs/extending.md")[0].replace("Shortest", "Mine"))
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    (block,) = re.findall(r"```\n(bm25 .*?)```", page, flags=re.S)
+    recipes = [re.split(r" {2,}", line)[0] for line in block.splitlines()]
+    (table,) = re.findall(r"^## Recipes\n(.*?)^## ", (ROOT / "README.md").read_text("utf-8"), flags=re.M | re.S)
+    for line in table.splitlines():
+        cell = line.removeprefix("| ").partition(" |")[0] if line.startswith("| `") else ""
+        recipes += [r.strip('"') for r in re.findall(r"`([^`]+)`", cell) if not r.startswith("--")]
+    assert len(recipes) == 17
+    for recipe in recipes:
+        parse_recipe(recipe, shots=2)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text("utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = target.partition("#")
+        if "://" in target:
+            continue
+        file = ((ROOT / page).parent / path) if path else ROOT / page
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", file.read_text("utf-8"), flags=re.M)
+            assert heading in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target

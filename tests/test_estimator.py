@@ -355,7 +355,7 @@ def test_settings_of_training_race_before_it_is_fitted():
     classifier = FewShotClassifier("tiny", recipe="icl+ft:k=1,lr=1e-3/1e-2,steps=1", shots=2)
     classifier.fit(texts, ["animal", "tool"] * 8)
     assert classifier.adapted_.choice["n"] == 16
-    assert classifier.adapted_.recipe.training.lr in (1e-3, 1e-2)
+    assert classifier.adapted_.recipe.part("tuner").lr in (1e-3, 1e-2)
     file = io.BytesIO()
     joblib.dump(classifier, file)
     file.seek(0)

@@ -59,14 +59,20 @@ def test_selectors_of_ones_own_are_checked(run_cli, words_task, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from dataclasses import dataclass\n"
+        "import kshot\n"
         "class Bare: pass\n"
-        "@dataclass(frozen=True)\n"
-        "class Wild:\n"
+        "class Thawed(kshot.Selector):\n"
         "    per_query = False\n"
-        "    def fit(self, pool, *, judge, rng): return self\n"
-        "    def select(self, query, k, *, rng): return [999]\n"
+        "    def fit(self, pool, *, model, rng): return self\n"
+        "    def select(self, question, k, *, rng): return [999]\n"
+        "@dataclass(frozen=True)\n"
+        "class Wild(Thawed): pass\n"
     )
-    for name, message in (("Bare", "must be a frozen dataclass"), ("Wild", "different indices in 0..0; Wild returned")):
+    for name, message in (
+        ("Bare", "must be a selector: a class that inherits from kshot.Selector and has fit, select; "),
+        ("Thawed", "must be a frozen dataclass, whose fields are its settings; put @dataclass(frozen=True) before"),
+        ("Wild", "different indices in 0..0; Wild returned [999]."),
+    ):
         flags = ("--model", "scripted", "--recipes", f"{file}:{name}", "--out", tmp_path / name)
         refused = run_cli("adapt", words_task, *flags)
         assert refused.code == 2

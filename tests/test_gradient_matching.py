@@ -1,7 +1,7 @@
 """Gradient matching and LESS as selectors: from gradients to demonstrations, in Python and in the shell."""
 
 import json
-from dataclasses import fields
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from kshot.core.types import Example, Task
 from kshot.methods.selectors.gradient_matching import PAPER, GradientMatching
 from kshot.methods.selectors.less import Less, influences
 from kshot.methods.selectors.matching import match
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
 POOL = tuple(Example(f"the {w} number {i}", label, f"e{i}") for i, (w, label) in enumerate(
@@ -35,8 +35,8 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def chosen(selector, model, k: int = 4, pool=POOL) -> tuple[list[int], list]:
     notes = []
-    judge = TaskModel(**{**vars(TaskModel.for_task(TASK, model)), "notes": notes.append})
-    return selector.fit(pool, judge=judge, rng=rng()).select(None, k, rng=rng()), notes
+    asked = replace(TaskModel.for_task(TASK, model), notes=notes.append)
+    return selector.fit(pool, model=asked, rng=rng()).select(None, k, rng=rng()), notes
 
 
 def test_the_choice_is_that_of_the_search_over_the_models_gradients(tiny):
@@ -64,7 +64,7 @@ def test_settings_change_the_choice_and_quotas_hold(tiny):
         "balanced=true",
     ):
         recipe = parse_recipe(f"gradient-matching:epochs=1,snapshots=2,{text}", shots=4)
-        indices, _ = chosen(recipe.selector, tiny)
+        indices, _ = chosen(recipe.part("selector"), tiny)
         assert len(set(indices)) == 4
         found[text] = tuple(indices)
     assert len(set(found.values())) > 2
@@ -78,7 +78,7 @@ def test_restarts_never_choose_worse(tiny):
 
 
 class Preferring:
-    """A judge with given gradients, behind which fewer bits are paid the more of `liked` is shown."""
+    """A model with given gradients, which pays fewer bits the more of `liked` is shown."""
 
     def __init__(self, liked: set[str]):
         self.liked, self.asked, self.notes = liked, [], []
@@ -95,42 +95,42 @@ class Preferring:
 
 
 def test_of_several_candidates_the_model_takes_the_one_it_reads_best():
-    judge = Preferring({"e1", "e4", "e7"})
-    selector = GradientMatching(candidates=6, queries=4).fit(POOL, judge=judge, rng=rng())  # type: ignore[arg-type]
+    model = Preferring({"e1", "e4", "e7"})
+    selector = GradientMatching(candidates=6, queries=4).fit(POOL, model=model, rng=rng())  # type: ignore[arg-type]
     indices = selector.select(None, 3, rng=rng())
-    assert len(judge.asked) == 6 * 4
-    sets, held_out = {demos for demos, _ in judge.asked}, {query.id for _, query in judge.asked}
+    assert len(model.asked) == 6 * 4
+    sets, held_out = {demos for demos, _ in model.asked}, {query.id for _, query in model.asked}
     assert len(held_out) == 4
     assert not held_out & {e.id for demos in sets for e in demos}
-    best = max(sum(e.id in judge.liked for e in demos) for demos in sets)
-    assert sum(POOL[i].id in judge.liked for i in indices) == best
+    best = max(sum(e.id in model.liked for e in demos) for demos in sets)
+    assert sum(POOL[i].id in model.liked for i in indices) == best
     assert tuple(POOL[i] for i in indices) in sets
-    (note,) = judge.notes
+    (note,) = model.notes
     assert len(note["candidate_bits"]) == 6
     assert min(note["candidate_bits"]) == pytest.approx(10 - best)
-    again = GradientMatching(candidates=6, queries=4).fit(POOL, judge=judge, rng=rng())  # type: ignore[arg-type]
+    again = GradientMatching(candidates=6, queries=4).fit(POOL, model=model, rng=rng())  # type: ignore[arg-type]
     assert again.select(None, 3, rng=rng()) == indices
 
 
 def test_where_nothing_can_be_held_out_the_nearest_set_is_taken():
-    judge = Preferring(set())
+    model = Preferring(set())
     for candidates in (1, 5):
-        selector = GradientMatching(candidates=candidates).fit(POOL, judge=judge, rng=rng())  # type: ignore[arg-type]
+        selector = GradientMatching(candidates=candidates).fit(POOL, model=model, rng=rng())  # type: ignore[arg-type]
         found = selector.select(None, 12, rng=rng()), selector.select(None, 11, rng=rng())
         assert sorted(found[0]) == list(range(12))
         assert len(set(found[1])) == 11
-    assert len(judge.asked) == 5  # one held-out example for five sets of 11
+    assert len(model.asked) == 5  # one held-out example for five sets of 11
 
 
 def test_all_of_a_small_pool_is_shown_without_a_gradient():
-    class NoJudge:
+    class Mute:
         """Cannot be asked."""
 
     for selector in (GradientMatching(), Less()):
-        fitted = selector.fit(POOL, judge=NoJudge(), rng=rng())  # type: ignore[arg-type]
+        fitted = selector.fit(POOL, model=Mute(), rng=rng())  # type: ignore[arg-type]
         assert fitted.select(None, 12, rng=rng()) == fitted.select(None, 40, rng=rng()) == list(range(12))
         assert fitted.select(None, 0, rng=rng()) == []
-        one = selector.fit(POOL[:1], judge=NoJudge(), rng=rng())  # type: ignore[arg-type]
+        one = selector.fit(POOL[:1], model=Mute(), rng=rng())  # type: ignore[arg-type]
         assert one.select(None, 1, rng=rng()) == [0]
 
 
@@ -193,13 +193,13 @@ def test_less_takes_those_with_the_most_influence_the_best_last(tiny):
     for of in ("lora", "prefix", "last-block"):
         selector = Less(of=of, epochs=1, snapshots=1)
         indices, _ = chosen(selector, tiny, 3)
-        judge = TaskModel.for_task(TASK, tiny)
+        model = TaskModel.for_task(TASK, tiny)
         seed = int(rng().integers(2**32))
-        how = GradientSettings(**{f.name: getattr(selector, f.name) for f in fields(GradientSettings)})
-        gradients = judge.gradients(POOL, how, seed=seed)
+        how = selector.settings
+        gradients = model.gradients(POOL, how, seed=seed)
         steps = gradients
         if of != "last-block":
-            steps = judge.gradients(POOL, GradientSettings(**{**vars(how), "adam": True}), seed=seed)
+            steps = model.gradients(POOL, replace(how, adam=True), seed=seed)
         scores = influences(steps, gradients, 1)
         assert indices == np.argsort(scores, kind="stable")[-3:].tolist()
 
@@ -207,7 +207,7 @@ def test_less_takes_those_with_the_most_influence_the_best_last(tiny):
 def test_what_selectors_need_of_which_model(words_task, tmp_path):
     recipe = parse_recipe("gradient-matching", shots=4)
     assert recipe.selector_needs == {Capability.GRADIENTS}
-    assert recipe.needs == {Capability.SCORE}
+    assert recipe.needs == set()  # the model that answers need only answer
     with pytest.raises(UserError, match="be trained; give another --model or --selector-model"):
         kshot.adapt(words_task, "scripted", recipes="gradient-matching", shots=4, out=tmp_path / "a")
     run = kshot.adapt(
@@ -304,10 +304,11 @@ def test_a_choice_from_a_large_pool_keeps_its_bars(run_cli):
 def test_a_selector_of_ones_own_may_note_anything(run_cli, words_task, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from dataclasses import dataclass, replace\n\n\n@dataclass(frozen=True)\nclass First:\n"
-        "    _judge: object = None\n    per_query = False\n\n"
-        "    def fit(self, pool, *, judge, rng):\n        return replace(self, _judge=judge)\n\n"
-        "    def select(self, query, k, *, rng):\n        self._judge.note({'why': 'first', 'half': 0.5})\n"
+        "from dataclasses import dataclass, replace\n\nimport kshot\n\n\n"
+        "@dataclass(frozen=True)\nclass First(kshot.Selector):\n"
+        "    _model: object = None\n    per_query = False\n\n"
+        "    def fit(self, pool, *, model, rng):\n        return replace(self, _model=model)\n\n"
+        "    def select(self, question, k, *, rng):\n        self._model.note({'why': 'first', 'half': 0.5})\n"
         "        return list(range(k))\n"
     )
     told = run_cli("select", words_task, "--selector", f"{file}:First", "-k", 2, "--model", "tiny")

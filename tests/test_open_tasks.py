@@ -15,15 +15,17 @@ from kshot.core.progress import Silence
 from kshot.core.types import Example, GenerateRequest, Query, ScoreRequest, Task
 from kshot.engine.language_model import Engine
 from kshot.learners.build import make_learner
+from kshot.learners.learner import Setup
 from kshot.measures.samples import sample_row
-from kshot.methods.classifiers import BASELINES
+from kshot.methods.classifiers import CLASSIFIERS
 from kshot.methods.steerers import STEERERS
 from kshot.methods.tuners import TUNERS
 from kshot.models.hf import Backbone
 from kshot.models.scripted import ScriptedModel
 from kshot.race.halving import slices
 from kshot.race.stream import make_stream
-from kshot.recipes.recipe import known_recipes, parse_recipe
+from kshot.recipes.grammar import parse_recipe
+from kshot.recipes.names import known_recipes
 from kshot.taskmodel.taskmodel import TaskModel
 
 KINDS = ("generation", "qa", "math", "parsing")
@@ -225,8 +227,8 @@ def test_predict_counts_what_it_does():
     """Of inputs without an output nothing is scored; their texts are what counts."""
     told = []
     task = made(10)
-    run_asker = TaskModel.for_task(task, ScriptedModel())
-    learner = make_learner(parse_recipe("zero-shot", shots=2), task, run_asker, seed=0)
+    setup = Setup(task, TaskModel.for_task(task, ScriptedModel()), 0)
+    learner = make_learner(parse_recipe("zero-shot", shots=2), setup)
     mixed = [task.train[0], replace(task.train[1], output=""), replace(task.train[2], output="")]
     learner.predict([Query(e, (), wants_text=True) for e in mixed], progress=told.append)
     assert sum(told) == 3
@@ -281,13 +283,14 @@ def test_which_texts_are_written(n, some):
 def predictions(name, stream, task, model, *, seed=0):
     queries = [Query(e, stream[:i], wants_text=i % 3 > 0) for i, e in enumerate(stream)]
     recipe = parse_recipe(name, shots=3)
-    judge = TaskModel.for_task(task, kshot.load_model("tiny")) if recipe.selector_needs else None
-    found = make_learner(recipe, task, TaskModel.for_task(task, model), seed=seed, judge=judge).predict(queries)
+    asked = TaskModel.for_task(task, kshot.load_model("tiny")) if recipe.selector_needs else None
+    setup = Setup(task, TaskModel.for_task(task, model), seed, selector_model=asked)
+    found = make_learner(recipe, setup).predict(queries)
     return [replace(p, seconds=0, fit_seconds=0) for p in found]
 
 
 GRADIENTS = ("gradient-matching", "less")
-LEARNERS = [name for name in known_recipes() if name not in (*BASELINES, *STEERERS)]  # these: test_steered_runs.py
+LEARNERS = [name for name in known_recipes() if name not in (*CLASSIFIERS, *STEERERS)]  # these: test_steered_runs.py
 
 
 @pytest.mark.parametrize(
@@ -331,7 +334,7 @@ def test_the_bits_do_rest_on_the_own_output():
 def test_bits_and_texts_are_the_models_own(name):
     """Answer and terminator are scored; the text ends before the terminator."""
     task, tiny = made(8), kshot.load_model("tiny")
-    asker = TaskModel.for_task(task, tiny)
+    model = TaskModel.for_task(task, tiny)
     known = {e.id: e for e in task.train}
     for query, found in zip(task.train, predictions(name, task.train, task, tiny), strict=True):
         prompt = plain_prompt(task, [known[i] for i in found.demonstrations], query)
@@ -340,7 +343,7 @@ def test_bits_and_texts_are_the_models_own(name):
         assert found.probs == pytest.approx(np.exp(log_probs).tolist(), rel=1e-3)
         assert found.prompt_tokens == len(prompt.text.encode()) + 1
         if found.answer is not None:
-            (text,) = tiny.generate([GenerateRequest(prompt, asker.answer_tokens, ("\n\n",))])
+            (text,) = tiny.generate([GenerateRequest(prompt, model.answer_tokens, ("\n\n",))])
             assert (found.answer, found.cut_off) == (text.text.strip(), not text.finished)
 
 

@@ -11,19 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kshot
+from conftest import labelled_rows, write_task
 from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
+from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
-from kshot.core.types import Example, FloatArray, Query, Task
+from kshot.core.progress import Progress, Silence
+from kshot.core.types import Example, FloatArray, Query, Question, Task
 from kshot.learners.build import make_learner
+from kshot.learners.learner import Setup
 from kshot.methods import orders as order
 from kshot.methods.orders import AS_SELECTED, ORDERS, ZeroShotBits, check_order
-from kshot.recipes.recipe import parse_recipe
+from kshot.methods.selectors import SELECTORS
+from kshot.recipes.grammar import parse_recipe
 from kshot.retrieval.lexical import LexicalIndex
 from kshot.taskmodel.taskmodel import TaskModel
 
 WORDS = ("who", "painted", "the", "moon", "far", "")
-QUERY = Example("who painted the moon", "", id="q")
+QUERY = Question("who painted the moon", "q")
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -31,12 +36,14 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 @dataclass
-class Judge:
+class StubModel:
     """Says bits that depend on the id alone, some of them equal, and keeps what it was asked."""
 
     model: LanguageModel | None = None
     asked: list[str] = field(default_factory=list)
     notes: Any = None
+    ledger: Ledger = field(default_factory=Ledger)
+    progress: Progress = field(default_factory=Silence)
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         assert not any(shown)
@@ -50,9 +57,9 @@ class Judge:
 
 
 def ordered(
-    name: str, shown: Sequence[Example], query: Example | None, *, rng: np.random.Generator
+    name: str, shown: Sequence[Example], query: Question | None, *, rng: np.random.Generator
 ) -> tuple[Example, ...]:
-    return order.ordered(name, shown, query, rng=rng, bits=ZeroShotBits(Judge()))
+    return order.ordered(name, shown, query, rng=rng, bits=ZeroShotBits(StubModel()))
 
 
 def demonstrations(outputs: str) -> list[Example]:
@@ -161,24 +168,24 @@ def test_an_unknown_order_is_the_users_error():
 
 @given(examples)
 def test_most_confident_last_goes_by_the_bits_and_keeps_ties(shown):
-    expected = sorted(shown, key=lambda e: -Judge.bits(e.id))
+    expected = sorted(shown, key=lambda e: -StubModel.bits(e.id))
     assert ordered("most-confident-last", shown, None, rng=rng()) == tuple(expected)
 
 
 def test_bits_are_asked_once_and_only_where_there_is_an_order():
-    judge, shown = Judge(), demonstrations("aabbc")
-    bits = ZeroShotBits(judge)
+    asked, shown = StubModel(), demonstrations("aabbc")
+    bits = ZeroShotBits(asked)
     for some in (shown[:1], shown[:3], shown, shown[2:]):
         order.ordered("most-confident-last", some, None, rng=rng(), bits=bits)
-    assert judge.asked == ["0", "1", "2", "3", "4"]
+    assert asked.asked == ["0", "1", "2", "3", "4"]
     for name in set(ORDERS) - {"most-confident-last"}:
-        order.ordered(name, shown, None, rng=rng(), bits=ZeroShotBits(judge))
-    assert len(judge.asked) == 5
-    assert bits([*shown, shown[0]]) == [Judge.bits(e.id) for e in (*shown, shown[0])]
+        order.ordered(name, shown, None, rng=rng(), bits=ZeroShotBits(asked))
+    assert len(asked.asked) == 5
+    assert bits([*shown, shown[0]]) == [StubModel.bits(e.id) for e in (*shown, shown[0])]
 
 
 def by_bits(ids: Sequence[str]) -> bool:
-    bits = [Judge.bits(name) for name in ids]
+    bits = [StubModel.bits(name) for name in ids]
     return bits == sorted(bits, reverse=True)
 
 
@@ -188,50 +195,52 @@ NAMES = ("random", "bm25", "icl+ft:k=3,lr=1e-3,steps=1,selector=bm25", "icl+ft:k
 @pytest.mark.parametrize("name", NAMES)
 def test_the_selectors_model_orders_a_stream_and_is_asked_once_for_each_example(words_task, name):
     task, model = Task.load(words_task), kshot.load_model("tiny")
-    judge = Judge(model)
+    asked = StubModel(model)
     name += f"{',' if ':' in name else ':'}order=most-confident-last"
-    learner = make_learner(parse_recipe(name, shots=4), task, TaskModel.for_task(task, model), seed=1, judge=judge)
+    setup = Setup(task, TaskModel.for_task(task, model), 1, selector_model=asked)
+    learner = make_learner(parse_recipe(name, shots=4), setup)
     stream = task.train[:12]
     predictions = learner.predict([Query(e, stream[:i]) for i, e in enumerate(stream)])
     assert all(by_bits(p.demonstrations) for p in predictions)
     assert max(len(p.demonstrations) for p in predictions) == (3 if "k=3" in name else 4)
     shown = {name for p in predictions for name in p.demonstrations if len(p.demonstrations) > 1}
-    assert sorted(shown) == sorted(judge.asked)
+    assert sorted(shown) == sorted(asked.asked)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_adapted_model_keeps_the_order(words_task, tmp_path, monkeypatch, name):
     task, model = Task.load(words_task), kshot.load_model("tiny")
-    judge = Judge(model)
+    asked = StubModel(model)
     recipe = parse_recipe(f"{name}{',' if ':' in name else ':'}order=most-confident-last", shots=4)
-    adapted = AdaptedModel.fit(TaskModel.for_task(task, model), recipe, task.train[:12], seed=1, choice={}, judge=judge)
-    per_query = recipe.selector.per_query
-    assert len(set(judge.asked)) == len(judge.asked)
-    assert set(judge.asked) >= {e.id for e in adapted.pool}
-    assert set(adapted.bits) == ({e.id for e in adapted.pool} if per_query else set())
-    n_asked = len(judge.asked)
+    setup = Setup(task, TaskModel.for_task(task, model), 1, selector_model=asked)
+    adapted = AdaptedModel.fit(recipe, task.train[:12], setup, choice={})
+    per_query = recipe.per_query
+    assert len(set(asked.asked)) == len(asked.asked)
+    assert set(asked.asked) >= {e.id for e in adapted.pool}
+    assert set(adapted.fitted.bits) == ({e.id for e in adapted.pool} if per_query else set())
+    n_asked = len(asked.asked)
     inputs = [e.input for e in task.test]
     adapted.save(tmp_path / "model")
-    # Nobody is asked from here on, though the judge is not saved
+    # Nobody is asked from here on, though the model that was asked is not saved
     monkeypatch.setattr(TaskModel, "code_lengths", lambda *_: pytest.fail("the bits are known"))
     loaded = kshot.load(tmp_path / "model", model=model)
     found = [[(p.demonstrations, p.probs) for p in a.predictions(inputs)] for a in (adapted, loaded)]
     assert found[0] == found[1]
     assert all(by_bits(ids) for ids, _ in found[0])
     assert len({ids for ids, _ in found[0]}) > 1 or not per_query
-    assert len(judge.asked) == n_asked
-    if not recipe.tuner:
+    assert len(asked.asked) == n_asked
+    if not recipe.trains:
         again = [p.demonstrations for p in loaded.with_model(model).predictions(inputs)]
         assert again == [ids for ids, _ in found[0]]
 
 
 def test_select_orders_by_the_bits_of_the_model_it_is_given(words_task):
     task, model = Task.load(words_task), kshot.load_model("tiny")
-    asker = TaskModel.for_task(task, model)
+    asked = TaskModel.for_task(task, model)
     for name, query in (("random", None), ("bm25", "which goat?")):
         plain = kshot.select(task, name, 6, query=query)
         got = kshot.select(task, f"{name}:order=most-confident-last", 6, query=query, model=model)
-        bits = dict(zip(plain, asker.code_lengths([()] * 6, plain), strict=True))
+        bits = dict(zip(plain, asked.code_lengths([()] * 6, plain), strict=True))
         assert got == sorted(plain, key=lambda e: -bits[e])
 
 
@@ -243,3 +252,14 @@ def test_select_without_a_model_says_so(run_cli, words_task):
     assert message in " ".join(refused.err.split())
     assert run_cli(*args, "-k", 1).code == 0  # one has one order
     assert run_cli(*args, "-k", 3, "--model", "scripted").code == 0
+
+
+@pytest.mark.parametrize("name", [name for name in SELECTORS if parse_recipe(name, shots=1).selector_needs])
+def test_a_selector_that_asks_does_so_only_where_there_is_a_choice(words_task, tmp_path, name):
+    task = write_task(tmp_path / "many", labelled_rows(36))
+    with pytest.raises(UserError, match=f"^The selector '{name}' asks a language model; give --model.$"):
+        kshot.select(str(task), name, 3, query="a cat")
+    if parse_recipe(name, shots=1).trains_selector:  # only where there is enough to learn from
+        assert len(kshot.select(str(words_task), name, 3, query="a cat")) == 3
+    else:
+        assert len(kshot.select(str(task), name, 36, query="a cat")) == 36

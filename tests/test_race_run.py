@@ -15,6 +15,7 @@ from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, UserError
 from kshot.core.settings import RunSettings
 from kshot.core.types import Task
+from kshot.learners.learner import Setup
 from kshot.race.second_look import other_draws, second_look
 from kshot.recipes.grammar import parse_recipe
 from kshot.store.run_folder import RESULTS
@@ -229,13 +230,13 @@ def test_settings_of_the_choice_come_from_a_file_too(run_cli, words_task, tmp_pa
 @pytest.fixture(scope="module")
 def parts(task, tiny):
     stream = prepare(RunSettings(task, "tiny", recipes="random", shots=6, limit=48)).stream
-    return TaskModel.for_task(task, tiny), stream.examples, stream.rest
+    return Setup(task, TaskModel.for_task(task, tiny), 0), stream.examples, stream.rest
 
 
 @pytest.mark.parametrize("name", ["random", "diverse", "bm25", "majority", "tfidf-lr", "random:order=shuffled"])
 def test_nothing_that_is_asked_again_is_known(parts, name):
-    asker, stream, rest = parts
-    learner, queries = second_look(parse_recipe(name, shots=6), asker, stream, rest, seed=0)
+    setup, stream, rest = parts
+    learner, queries = second_look(parse_recipe(name, shots=6), setup, stream, rest)
     for query in queries:
         assert query.example.id not in {e.id for e in query.past}
     predictions = learner.predict(queries)
@@ -256,8 +257,8 @@ def test_nothing_that_is_asked_again_is_known(parts, name):
 
 def test_a_second_look_asks_the_prompt_that_is_handed_over(task, tiny, parts, tmp_path):
     run = kshot.adapt(task, tiny, recipes="random", shots=6, limit=48, out=tmp_path)
-    asker, stream, rest = parts
-    learner, queries = second_look(parse_recipe("random", shots=6), asker, stream, rest, seed=0)
+    setup, stream, rest = parts
+    learner, queries = second_look(parse_recipe("random", shots=6), setup, stream, rest)
     before = [p.log_probs for p in learner.predict(queries)]
     after = [p.log_probs for p in run.best.predictions([q.example.input for q in queries])]
     assert np.array(before) == pytest.approx(np.array(after), abs=1e-5)
@@ -272,8 +273,8 @@ def test_a_second_look_asks_the_prompt_that_is_handed_over(task, tiny, parts, tm
 
 @pytest.mark.parametrize("name", ["zero-shot", "all-past", "fine-tune", "icl+ft", "random:k=40"])
 def test_where_nothing_new_can_be_asked_honestly_there_is_no_second_look(parts, name):
-    asker, stream, rest = parts
-    assert second_look(parse_recipe(name, shots=6), asker, stream[:48], rest[:0], seed=0) is None
+    setup, stream, rest = parts
+    assert second_look(parse_recipe(name, shots=6), setup, stream[:48], rest[:0]) is None
 
 
 def test_selectors_that_asked_the_model_about_the_examples_are_not_asked_again(task, tiny, tmp_path):
@@ -283,8 +284,8 @@ def test_selectors_that_asked_the_model_about_the_examples_are_not_asked_again(t
 
 
 def test_draws_and_orders_are_told_from_examples(task, parts, tiny, tmp_path):
-    asker, stream, rest = parts
-    prompts = other_draws(parse_recipe("random", shots=6), asker, stream, rest, seed=0)
+    setup, stream, rest = parts
+    prompts = other_draws(parse_recipe("random", shots=6), setup, stream, rest)
     assert len(prompts) == 8
     asked = {tuple(q.example.id for q in queries) for _, queries in prompts}
     assert len(asked) == 1
@@ -292,8 +293,8 @@ def test_draws_and_orders_are_told_from_examples(task, parts, tiny, tmp_path):
     assert not {e.id for past in shown for e in past} & set(next(iter(asked)))
     assert len(set(shown)) == 8
     assert [one[::-1] for one in shown[::2]] == shown[1::2]
-    assert other_draws(parse_recipe("bm25", shots=6), asker, stream, rest, seed=0) == []
-    assert other_draws(parse_recipe("random", shots=20), asker, stream, (), seed=0) == []  # too few are left to ask
+    assert other_draws(parse_recipe("bm25", shots=6), setup, stream, rest) == []
+    assert other_draws(parse_recipe("random", shots=20), setup, stream, ()) == []  # too few are left to ask
     run = kshot.adapt(task, tiny, recipes="random", shots=6, limit=48, out=tmp_path)
     spread = results(run)["choice"]["spread"]
     assert spread["n"] == len(next(iter(asked)))
@@ -408,17 +409,19 @@ def test_a_measured_speed_tells_the_minutes(run_cli, words_task, tmp_path):
 FAILS_LATE = """
 from dataclasses import dataclass
 
+import kshot
+
 
 @dataclass(frozen=True)
-class FailsLate:
+class FailsLate(kshot.Selector):
     per_query = False
 
-    def fit(self, pool, *, judge, rng):
+    def fit(self, pool, *, model, rng):
         if len(pool) > 16:
             raise RuntimeError("the pool is too large")
         return self
 
-    def select(self, query, k, *, rng):
+    def select(self, question, k, *, rng):
         return [0]
 """
 

@@ -91,13 +91,13 @@ def test_the_prompts_of_the_report_are_those_that_were_sent(run):
     record = read_record(run.folder)
     segments, by_id = record["prompts"]["segments"], {e.id: e for e in run.best.task.train}
     assert set(record["prompts"]["rows"]) == {"zero-shot", "random", "bm25"}
-    asker = run.best.asker
+    model = run.best.fitted.model
     for name, kept in record["prompts"]["rows"].items():
         before = []
         for (same, *more), row in zip(kept, record["rows"][name], strict=True):
             before = [*before[:same], *more]
             shown = [by_id[i] for i in row["demonstrations"]]
-            sent = asker.prompt(shown, by_id[row["example_id"]])[0]
+            sent = model.prompt(shown, by_id[row["example_id"]])[0]
             assert [tuple(segments[i]) for i in before] == [(s.role, s.text) for s in sent.segments]
 
 
@@ -226,17 +226,19 @@ def test_a_large_report_stays_small():
 BREAKS = """
 from dataclasses import dataclass
 
+import kshot
+
 
 @dataclass(frozen=True)
-class Breaks:
+class Breaks(kshot.Selector):
     per_query = True
 
-    def fit(self, pool, *, judge, rng):
+    def fit(self, pool, *, model, rng):
         if len(pool) > 5:
             raise RuntimeError("<i>no more</i>")
         return self
 
-    def select(self, query, k, *, rng):
+    def select(self, question, k, *, rng):
         return [0]
 """
 

@@ -15,12 +15,13 @@ from kshot.core.errors import UserError
 from kshot.core.ledger import Ledger
 from kshot.core.progress import Silence
 from kshot.core.seeding import generator
-from kshot.core.types import Example, Query, Task
+from kshot.core.types import Example, Query, Question, Task
 from kshot.encoders.encoder import load_encoder
 from kshot.learners.build import make_learner
+from kshot.learners.learner import Setup
 from kshot.methods.selectors.llm_r import LlmR
 from kshot.models.scripted import ScriptedModel
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.reports.retrieval_table import by_category
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.retriever import RetrieverRun, parse_settings
@@ -169,10 +170,14 @@ def test_selectors_refuse_what_is_no_retriever_or_of_another_encoder(trained, tm
         LlmR(retriever=str(tmp_path))
     with pytest.raises(UserError, match=r"encoder must be that of the retriever; .* got 'other/encoder'"):
         LlmR(retriever=str(trained), encoder="other/encoder")
-    with pytest.raises(UserError, match=r"llm-r:mmr must be in 0..1; got 2"):
+    with pytest.raises(UserError, match=r"^mmr must be in 0..1; got 2"):
         LlmR(mmr=2)
-    with pytest.raises(UserError, match="llm-r:iterations must be 1 or more; got 0"):
+    with pytest.raises(UserError, match=r"^llm-r:mmr must be in 0..1; got 2"):
+        parse_recipe("llm-r:mmr=2", shots=4)
+    with pytest.raises(UserError, match="^iterations must be 1 or more; got 0"):
         LlmR(iterations=0)
+    with pytest.raises(UserError, match="^llm-r:iterations must be 1 or more; got 0"):
+        parse_recipe("llm-r:iterations=0", shots=4)
     about = trained / "iteration-2" / "retriever" / "retriever.json"
     text = about.read_text()
     about.write_text(text.replace('"format": 1', '"format": 9'))
@@ -228,7 +233,7 @@ class Known:
 
 
 class Nobody:
-    """A judge that is not asked."""
+    """A model that is not asked."""
 
     task = Task("t", "generation", ())
     progress = Silence()
@@ -239,8 +244,8 @@ def test_near_copies_give_way_with_mmr():
     pool = [Example(text, "answer", text) for text in ("far", "copy", "other", "best")]
 
     def chosen(**settings: float) -> list[str]:
-        selector = LlmR(**settings, _encoder=encoder).fit(pool, judge=Nobody(), rng=generator(0))
-        found = selector.select(Example("query", "", "q"), 3, rng=generator(0))
+        selector = LlmR(**settings, _encoder=encoder).fit(pool, model=Nobody(), rng=generator(0))
+        found = selector.select(Question("query", "q"), 3, rng=generator(0))
         return [pool[i].id for i in found]
 
     assert chosen() == ["other", "copy", "best"]
@@ -253,19 +258,19 @@ def test_along_a_stream_it_learns_from_the_past_alone_whenever_that_has_doubled(
 
     @dataclass(frozen=True)
     class Learning(LlmR):
-        def learnt(self, pool, *, judge, rng):
+        def learnt(self, pool, *, model, rng):
             lessons.append(len(pool))
             return replace(self, _encoder=Known(text=(1, 0), **{"": (0, 1)}))
 
-        def fit(self, pool, *, judge, rng):
+        def fit(self, pool, *, model, rng):
             assert self.has_learnt
             lessons.append(-len(pool))
-            return super().fit(pool, judge=judge, rng=rng)
+            return super().fit(pool, model=model, rng=rng)
 
     examples = tuple(Example(f"text {i}", "ab"[i % 2], str(i)) for i in range(9))
     task = Task("t", "classification", examples, labels=("a", "b"))
-    recipe = replace(parse_recipe("llm-r:k=2", shots=2), selector=Learning())
-    learner = make_learner(recipe, task, TaskModel.for_task(task, ScriptedModel()), seed=0)
+    recipe = parse_recipe("llm-r:k=2", shots=2).having(selector=Learning())
+    learner = make_learner(recipe, Setup(task, TaskModel.for_task(task, ScriptedModel()), 0))
     learner.predict([Query(e, examples[:i]) for i, e in enumerate(examples)])
     assert lessons == [1, -1, 2, -2, -3, 4, -4, -5, -6, -7, 8, -8]
 

@@ -19,11 +19,12 @@ from kshot.engine.language_model import Engine
 from kshot.learners.build import make_learner
 from kshot.learners.kept import Keep
 from kshot.learners.learner import Setup
-from kshot.learners.trained import TunedLearner
+from kshot.learners.trained import TrainedLearner
 from kshot.methods.steerers.icv import direction
 from kshot.models.tiny import tiny_backbone
 from kshot.race.stream import make_stream
-from kshot.recipes.recipe import describe_recipes, parse_recipe, parse_recipes
+from kshot.recipes.catalogue import describe_recipes
+from kshot.recipes.grammar import parse_recipe, parse_recipes
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.plan import plan
@@ -58,19 +59,19 @@ def folder(tmp_path_factory):
 def test_a_prediction_knows_nothing_of_what_comes_later(name):
     examples = words().train
     recipe = parse_recipe(name, shots=2)
-    found = make_learner(recipe, words(), asker(), seed=0).predict(stream(examples))
+    found = make_learner(recipe, Setup(words(), asker(), 0)).predict(stream(examples))
     other = [*examples[:6], *[replace(e, output="tool") for e in examples[6:]]]
-    again = make_learner(recipe, words(), asker(), seed=0).predict(stream(other))
+    again = make_learner(recipe, Setup(words(), asker(), 0)).predict(stream(other))
     assert [p.log_probs for p in again[:7]] == [p.log_probs for p in found[:7]]
     assert [p.log_probs for p in again[9:]] != [p.log_probs for p in found[9:]]
-    alone = make_learner(recipe, words(), asker(), seed=0).predict([stream(examples)[10]])[0]
+    alone = make_learner(recipe, Setup(words(), asker(), 0)).predict([stream(examples)[10]])[0]
     np.testing.assert_allclose(alone.log_probs, found[10].log_probs, atol=1e-4)
 
 
 def test_before_there_are_enough_examples_nothing_is_steered_and_fits_are_counted():
     examples = words().train
-    found = make_learner(parse_recipe(SMALL, shots=1), words(), asker(), seed=0).predict(stream(examples))
-    bare = make_learner(parse_recipe("zero-shot", shots=1), words(), asker(), seed=0).predict(stream(examples))
+    found = make_learner(parse_recipe(SMALL, shots=1), Setup(words(), asker(), 0)).predict(stream(examples))
+    bare = make_learner(parse_recipe("zero-shot", shots=1), Setup(words(), asker(), 0)).predict(stream(examples))
     np.testing.assert_allclose([p.log_probs for p in found[:4]], [p.log_probs for p in bare[:4]], atol=1e-4)
     assert all(p.log_probs != q.log_probs for p, q in zip(found[4:], bare[4:], strict=True))
     assert [i for i, p in enumerate(found) if p.fit_tokens] == [4, 8]
@@ -80,7 +81,7 @@ def test_before_there_are_enough_examples_nothing_is_steered_and_fits_are_counte
 def test_beside_a_selector_the_prompts_are_the_selectors():
     examples = words().train
     steered, plain = (
-        make_learner(parse_recipe(name, shots=2), words(), asker(), seed=0).predict(stream(examples))
+        make_learner(parse_recipe(name, shots=2), Setup(words(), asker(), 0)).predict(stream(examples))
         for name in ("icv:selector=bm25,k=2,strength=0.1", "bm25:k=2")
     )
     assert [p.demonstrations for p in steered] == [p.demonstrations for p in plain]
@@ -90,24 +91,23 @@ def test_beside_a_selector_the_prompts_are_the_selectors():
 def test_beside_a_tuner_an_interrupted_stream_goes_on_to_the_same(tmp_path):
     examples = words(6).train
     recipe = parse_recipe("fine-tune:steerer=icv,lr=1e-3,steps=1", shots=1)
-    assert recipe.steerer
+    assert "steerer" in recipe.parts
 
-    def learner(place: Path) -> TunedLearner:
+    def learner(place: Path) -> TrainedLearner:
         keep = Keep(SqliteStore(place / "store.sqlite"), place / "training", "key")
-        return TunedLearner(recipe, asker(), asker(), 0, keep=keep)
+        return TrainedLearner(recipe, Setup(words(), asker(), 0, keep=keep))
 
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
-    whole = [learner(tmp_path / "whole").predict(q) for q in stream(examples)]
+    whole = learner(tmp_path / "whole").predict(stream(examples))
     first = learner(tmp_path / "cut")
-    for query in stream(examples)[:5]:
-        first.predict(query)
+    first.predict(stream(examples)[:5])
     first.save_state()
     second = learner(tmp_path / "cut")
-    resumed = [second.predict(q) for q in stream(examples)]
+    resumed = second.predict(stream(examples))
     assert [p.log_probs for p in resumed] == [p.log_probs for p in whole]
-    plain = TunedLearner(parse_recipe("fine-tune:lr=1e-3,steps=1", shots=1), asker(), asker(), 0)
-    bare = [plain.predict(q) for q in stream(examples)]
+    plain = TrainedLearner(parse_recipe("fine-tune:lr=1e-3,steps=1", shots=1), Setup(words(), asker(), 0))
+    bare = plain.predict(stream(examples))
     assert [i for i, (p, q) in enumerate(zip(whole, bare, strict=True)) if p.log_probs != q.log_probs] == [*range(2, 6)]
     second.save_state()
     assert [f.name.rpartition("-")[2] for f in (tmp_path / "cut" / "training").glob("*.steering-*")] == ["4"]
@@ -129,13 +129,13 @@ def test_an_adapted_model_is_saved_with_its_steering(folder, recipe, tmp_path):
     expected = run.best.predict_proba(INPUTS)
     loaded = kshot.load(best, model=model)
     assert loaded.predict_proba(INPUTS).tobytes() == expected.tobytes()
-    if loaded.recipe.tuner:
+    if loaded.recipe.trains:
         with pytest.raises(UserError, match="steers the model too, which cannot be worked into weights"):
             loaded.save_merged(tmp_path / "merged")
     again = kshot.adapt(folder, model, recipes=recipe, out=tmp_path / "run", limit=6)
     assert again.best.predict_proba(INPUTS).tobytes() == expected.tobytes()
-    bare = replace(loaded.recipe, steerer=None)
-    plain = kshot.AdaptedModel(loaded.task, bare, loaded.pool, loaded.asker, seed=0, choice={})
+    bare = replace(loaded.fitted, recipe=loaded.recipe.without("steerer"), steering=None)
+    plain = kshot.AdaptedModel(bare, choice={})
     assert plain.predict_proba(INPUTS).tobytes() != expected.tobytes()
     (-Steering.load(best)).save(best)
     with pytest.raises(UserError, match=r"must hold the steering that kshot\.json tells of; it holds another\. Adapt"):
@@ -181,9 +181,8 @@ def test_a_dry_run_counts_what_a_run_runs(folder, tmp_path):
     planned = plan(prepare(RunSettings(task, model, recipes=",".join(names), shots=2)))
     for row, name in zip(planned, names, strict=True):
         asked = TaskModel.for_task(task, model)
-        make_learner(parse_recipe(name, shots=2), Setup(task, asked, 0)).predict(
-            make_stream(task, limit=300, seed=0).queries()
-        )
+        learner = make_learner(parse_recipe(name, shots=2), Setup(task, asked, 0))
+        learner.predict(make_stream(task, limit=300, seed=0).queries())
         assert row["forward_tokens"] == pytest.approx(asked.ledger.cost.tokens, rel=0.25)
     assert row["recipe"] == names[-1]
 

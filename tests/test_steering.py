@@ -15,7 +15,6 @@ from torch import nn
 from kshot.core.errors import ModelError, UserError
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Training, TrainingText
-from kshot.core.methods import Steerer
 from kshot.core.models import Capability
 from kshot.core.seeding import generator
 from kshot.core.steering import Edit, Steering, averaged
@@ -23,6 +22,7 @@ from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Seg
 from kshot.engine.language_model import Engine
 from kshot.engine.training_rows import answer_losses
 from kshot.learners.steered import check_outputs, repeats_itself
+from kshot.methods.contracts import Steerer
 from kshot.methods.steerers import STEERERS
 from kshot.methods.steerers.function_vector import causal_effects
 from kshot.methods.steerers.held_out import halves
@@ -31,7 +31,7 @@ from kshot.methods.steerers.random_direction import randomised
 from kshot.methods.steerers.soft_injection import SoftInjection
 from kshot.models.hooks import steered, turned
 from kshot.models.tiny import tiny_backbone
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
 # Grouped queries everywhere but in GPT-2; in Gemma's shape a head is wider than width / heads
@@ -428,14 +428,14 @@ def test_a_choice_is_learnt_where_the_answers_differ_and_among_theirs():
 @pytest.mark.parametrize("name", STEERERS)
 def test_every_steerer_keeps_the_contract(name, kind, tmp_path):
     recipe = parse_recipe(f"{name}:{','.join(f'{k}={v}' for k, v in SMALL[name].items())}".rstrip(":"), shots=2)
-    steerer = recipe.steerer
+    steerer = recipe.part("steerer")
     assert isinstance(steerer, Steerer)
-    assert recipe.needs == {Capability.SCORE, Capability.ACTIVATIONS}
-    assert recipe.selector is None
+    assert recipe.needs == {Capability.ACTIVATIONS}
+    assert recipe.parts.keys() == {"steerer"}
     subject = asker(kind=kind)
     examples = subject.task.train
-    found = steerer.fit(examples, subject=subject, rng=generator(0, "steer"))
-    again = steerer.fit(examples, subject=subject, rng=generator(0, "steer"))
+    found = steerer.fit(examples, model=subject, rng=generator(0, "steer"))
+    again = steerer.fit(examples, model=subject, rng=generator(0, "steer"))
     assert found.edits
     assert found.fingerprint == again.fingerprint
     assert found.model == subject.model.unsteered
@@ -447,7 +447,7 @@ def test_every_steerer_keeps_the_contract(name, kind, tmp_path):
     assert same(subject.model.steered(loaded).score(asked), changed.model.score(asked))
     assert not same(changed.model.score(asked), subject.model.score(asked))
     with pytest.raises(UserError, match=rf"needs at least {steerer.least} examples.*got 1\."):
-        steerer.fit(examples[:1], subject=subject, rng=generator(0, "steer"))
+        steerer.fit(examples[:1], model=subject, rng=generator(0, "steer"))
 
 
 def test_a_direction_is_mean_and_first_component_and_turns_round_with_its_pairs():
@@ -464,7 +464,7 @@ def test_a_direction_is_mean_and_first_component_and_turns_round_with_its_pairs(
 
 def test_an_in_context_vector_reads_bare_texts_and_shifts_the_chosen_layers():
     subject = asker()
-    found = Icv(strength=0.1, layer=1).fit(subject.task.train, subject=subject, rng=generator(0, "x"))
+    found = Icv(strength=0.1, layer=1).fit(subject.task.train, model=subject, rng=generator(0, "x"))
     assert [(e.layer, e.site, e.last_only, e.weights.tolist()) for e in found.edits] == [
         (1, "mlp", False, [np.float32(0.1)])
     ]
@@ -483,14 +483,14 @@ def test_the_strength_is_chosen_on_examples_that_the_direction_does_not_know():
         assert all(not set(known) & set(asked) for known, asked in folds)
     assert list(halves(3, least=2, rng=generator(0, "x")))[0][0] != []
     subject = asker()
-    chosen = Icv().fit(subject.task.train, subject=subject, rng=generator(0, "x")).about["strength"]
+    chosen = Icv().fit(subject.task.train, model=subject, rng=generator(0, "x")).about["strength"]
     folds = list(halves(12, least=2, rng=generator(0, "x")))
     bits = {}
     for strength in (0.005, 0.01, 0.02, 0.05, 0.1):
         total = 0.0
         for known, asked in folds:
             some = [subject.task.train[i] for i in known]
-            made = Icv(strength=strength).fit(some, subject=subject, rng=generator(0, "y"))
+            made = Icv(strength=strength).fit(some, model=subject, rng=generator(0, "y"))
             total += subject.steered(made).code_lengths([()] * len(asked), [subject.task.train[i] for i in asked]).sum()
         bits[strength] = total
     assert chosen == min(bits, key=bits.get)
@@ -499,7 +499,7 @@ def test_the_strength_is_chosen_on_examples_that_the_direction_does_not_know():
 def test_soft_injection_keeps_the_gates_with_the_fewest_held_out_bits():
     subject = asker()
     how = SoftInjection(prompts=2, shots=2, steps=6, every=2)
-    found = how.fit(subject.task.train, subject=subject, rng=generator(0, "x"))
+    found = how.fit(subject.task.train, model=subject, rng=generator(0, "x"))
     looks = found.about["held_out_bits"]
     assert len(looks) == 4
     assert looks[found.about["kept"]] == min(looks)
@@ -513,7 +513,7 @@ def test_causal_effects_are_those_of_patching_each_head_alone():
     means = np.random.default_rng(0).normal(size=(2, shape.n_heads, shape.head_dim)).astype("f4")
     shown = [subject.task.train[:3], subject.task.train[4:7]]
     queries = [subject.task.train[8], subject.task.train[9]]
-    found = causal_effects(means, shown, queries, subject=subject, rng=generator(0, "x"))
+    found = causal_effects(means, shown, queries, model=subject, rng=generator(0, "x"))
     rng = generator(0, "x")
     shuffled = [[replace(e, output=demos[j].output) for e, j in zip(demos, rng.permutation(3), strict=True)]
                 for demos in shown]  # fmt: skip
@@ -552,7 +552,7 @@ def test_an_architecture_without_the_modules_is_named():
 
 def test_a_steering_of_another_model_is_refused():
     subject = asker()
-    found = Icv(strength=0.1).fit(subject.task.train, subject=subject, rng=generator(0, "x"))
+    found = Icv(strength=0.1).fit(subject.task.train, model=subject, rng=generator(0, "x"))
     other = Engine(tiny_backbone(seed=1))
     with pytest.raises(
         ModelError, match=r"must be used on the model it was fitted on \(.{12}\); 'tiny' is another one"
@@ -627,6 +627,6 @@ def test_settings_that_make_no_sense(recipe, message):
 
 def test_a_layer_that_the_model_has_not():
     subject = asker()
-    for steerer in (Icv(layer=2), parse_recipe("function-vector:layer=2", shots=1).steerer):
+    for steerer in (Icv(layer=2), parse_recipe("function-vector:layer=2", shots=1).part("steerer")):
         with pytest.raises(UserError, match=r"layer must be in 0\.\.1, the model's layers, or -1; got 2"):
-            steerer.fit(subject.task.train, subject=subject, rng=generator(0, "x"))
+            steerer.fit(subject.task.train, model=subject, rng=generator(0, "x"))

@@ -23,11 +23,12 @@ from kshot.engine.language_model import Engine
 from kshot.engine.trained_model import TrainedEngine
 from kshot.learners.build import make_learner
 from kshot.learners.kept import Keep
-from kshot.learners.settings_race import RacedLearner
-from kshot.learners.trained import TunedLearner
+from kshot.learners.learner import Learner, Setup
+from kshot.learners.settings_race import SettingsRace
+from kshot.learners.trained import TrainedLearner
 from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
-from kshot.recipes.recipe import parse_recipes
+from kshot.recipes.grammar import parse_recipes
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 from test_chat import SHAPES, chat_engine, chat_tokenizer
@@ -45,11 +46,11 @@ def asker() -> TaskModel:
 def run(text: str, asker: TaskModel, queries=QUERIES, *, seed: int = 0, keep: Keep | None = None):
     """Return a learner that has predicted the queries, and the predictions."""
     (recipe,) = parse_recipes(text, shots=3)
-    learner = TunedLearner(recipe, asker, asker, seed, keep=keep)
-    return learner, [replace(learner.predict(q), seconds=0, fit_seconds=0) for q in queries]
+    learner = TrainedLearner(recipe, Setup(TASK, asker, seed, keep=keep))
+    return learner, [replace(p, seconds=0, fit_seconds=0) for q in queries for p in learner.predict([q])]
 
 
-def in_bytes(one: TunedLearner) -> list[bytes]:
+def in_bytes(one: TrainedLearner) -> list[bytes]:
     return [t.numpy().tobytes() for t in one.model._weights.tensors().values()]
 
 
@@ -179,7 +180,7 @@ def test_a_new_process_goes_on_to_the_bit(asker, name, seconds, tmp_path, monkey
 @pytest.mark.parametrize("weights", ["lora", "full"])
 def test_without_a_learning_rate_it_is_prompting(asker, weights):
     (recipe,) = parse_recipes("random:fresh=true,k=3", shots=3)
-    prompting = make_learner(recipe, TASK, asker, seed=0)
+    prompting = make_learner(recipe, Setup(TASK, asker, 0))
     expected = [replace(prompting.predict([q])[0], seconds=0, fit_seconds=0) for q in QUERIES]
     for lr, is_same in (("0", True), ("1e-3", False)):
         one, found = run(f"icl+ft:lr={lr},steps=1,k=3,weights={weights}", asker)
@@ -206,26 +207,33 @@ def test_configurations_see_the_same_prompts_and_the_same_lessons(asker, lessons
 def test_demonstrations_can_be_chosen(asker, lessons, name):
     one, predictions = run(f"{name},selector=bm25,k=2,lr=1e-3,steps=1", asker)
     (prompting,) = parse_recipes("bm25:k=2", shots=3)
-    expected = make_learner(prompting, TASK, asker, seed=0).predict(QUERIES)
+    expected = make_learner(prompting, Setup(TASK, asker, 0)).predict(QUERIES)
     assert [p.demonstrations for p in predictions] == [p.demonstrations for p in expected]
     assert [len(shown) for shown, *_ in lessons] == [min(2, i) * name.startswith("icl") for i in range(7)]
     assert one.recipe.k == 2
 
 
-class Stub:
+class Stub(Learner):
     """A configuration with made-up probabilities of the right answer; where one is None it diverges."""
+
+    follows = True
 
     def __init__(self, name: str, right: list[float | None]):
         (self.recipe,) = parse_recipes(f"fine-tune:lr={name},steps=1", shots=3)
         self.right, self.asked, self.forgotten, self.saved = right, [], 0, 0
 
-    def predict(self, query, *, progress=None):
+    def fit(self, examples):
+        raise NotImplementedError
+
+    def predict(self, queries, *, progress=None):
+        (query,) = queries
         self.asked.append(len(query.past))
         p = self.right[len(query.past)]
         if p is None:
             raise DivergedError(f"no numbers with {self.recipe.name}")
         probs = tuple(p if label == query.example.output else (1 - p) / 2 for label in TASK.labels)
-        return Prediction(query.example.id, TASK.labels, tuple(map(log, probs)), probs, self.recipe.name, seconds=1.0)
+        log_probs = tuple(map(log, probs))
+        return [Prediction(query.example.id, TASK.labels, log_probs, probs, self.recipe.name, seconds=1.0)]
 
     def bits(self, n: int) -> float:
         return sum(-log2(p) for p in self.right[:n])
@@ -241,11 +249,17 @@ LONG = [Example(row["input"], row["output"], f"e{i}") for i, row in enumerate(la
 LONG_QUERIES = [Query(e, LONG[:i]) for i, e in enumerate(LONG)]
 
 
+def race_of(*learners: Learner) -> SettingsRace:
+    """Return a race of these configurations."""
+    recipe = replace(learners[0].recipe, name="raced", alternatives=tuple(one.recipe for one in learners))
+    return SettingsRace(recipe, Setup(TASK, None, 0), learners)
+
+
 def test_the_better_half_goes_on_and_the_best_so_far_predicts():
     rng = np.random.default_rng(0)
     stubs = [Stub(f"0.{i}", rng.uniform(0.05, 0.95, 25).tolist()) for i in range(1, 10)]
     stubs[4].right[2] = None
-    race = RacedLearner(TASK, stubs)
+    race = race_of(*stubs)
     found = race.predict(LONG_QUERIES)
     alive, expected = list(stubs), []
     for i in range(25):
@@ -259,8 +273,8 @@ def test_the_better_half_goes_on_and_the_best_so_far_predicts():
     assert len(set(expected)) > 2
     race.finish()
     best, other = sorted(alive, key=lambda s: s.bits(25))
-    assert race.winner is best.recipe
-    assert [p.answer for p in race.winner_predictions] == [best.recipe.name] * 25
+    assert race.settled is best.recipe
+    assert [p.answer for p in race.last(found)] == [best.recipe.name] * 25
     rows = race.configurations()
     assert sorted(row["n"] for row in rows) == [2, *[8] * 4, *[16] * 2, 25, 25]
     for s, row in zip(stubs, rows, strict=True):
@@ -274,14 +288,14 @@ def test_the_better_half_goes_on_and_the_best_so_far_predicts():
 
 def test_where_all_diverge_the_race_says_so():
     with pytest.raises(DivergedError, match=r"every configuration diverged; the last: no numbers.*0\.1.*smaller lr"):
-        RacedLearner(TASK, [Stub("0.1", [0.5, None]), Stub("0.2", [None])]).predict(LONG_QUERIES)
+        race_of(Stub("0.1", [0.5, None]), Stub("0.2", [None])).predict(LONG_QUERIES)
 
 
 def test_a_configuration_that_diverges_is_dropped(asker):
     (recipe,) = parse_recipes("icl+ft:lr=1e30/1e-3,steps=1", shots=3)
-    race = make_learner(recipe, TASK, asker, seed=0)
+    race = make_learner(recipe, Setup(TASK, asker, 0))
     assert len(race.predict(QUERIES)) == 8
-    assert race.winner.name == "icl+ft:lr=1e-3,steps=1"
+    assert race.settled.name == "icl+ft:lr=1e-3,steps=1"
     assert re.match(r"diverged after \d examples: .*1e\+30 is too large", race.configurations()[0]["status"])
 
 
@@ -294,7 +308,7 @@ def test_a_race_that_is_interrupted_keeps_its_states():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        RacedLearner(TASK, stubs).predict(LONG_QUERIES, progress=stop)
+        race_of(*stubs).predict(LONG_QUERIES, progress=stop)
     assert [(s.saved, s.forgotten, len(s.asked)) for s in stubs] == [(1, 0, 5)] * 2
 
 
@@ -309,12 +323,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(folder, asker, tmp_path_factory):
-    return kshot.adapt(folder, asker.model, out=tmp_path_factory.mktemp("runs") / "whole", **SETTINGS)
+    return kshot.adapt(Task.load(folder), asker.model, out=tmp_path_factory.mktemp("runs") / "whole", **SETTINGS)
 
 
 def test_a_finished_run_is_not_computed_again(folder, asker, whole, recorded):
     before = recorded(whole.folder)
-    again = kshot.adapt(folder, asker.model, out=whole.folder, **SETTINGS)
+    again = kshot.adapt(Task.load(folder), asker.model, out=whole.folder, **SETTINGS)
     assert (again.work.scored, again.chosen) == (0, whole.chosen)
     assert recorded(whole.folder) == before
     found = json.loads((whole.folder / "results.json").read_text())["configurations"]
@@ -363,16 +377,16 @@ runpy.run_path(sys.argv[0], run_name="__main__")"""
 
 def test_alternatives_are_raced():
     (one,) = parse_recipes("icl+ft:lr=1e-3/1e-2,k=1/4,steps=1", shots=3)
-    values = [(v.training.lr, v.tuner.k, v.tuner.steps) for v in one.variants]
+    values = [(t.lr, t.k, t.steps) for t in (v.part("tuner") for v in one.variants)]
     assert values == [(lr, k, 1) for lr in (1e-3, 1e-2) for k in (1, 4)]
     assert (one.name, one.k) == ("icl+ft:lr=1e-3/1e-2,k=1/4,steps=1", 4)
     assert parse_recipes(one.variants[2].name, shots=9)[0].fingerprint == one.variants[2].fingerprint
     lora, full = parse_recipes("icl+ft,icl+ft:weights=full", shots=3)
     grid = [f"icl+ft:lr={lr},steps={n}" for lr in ("1e-4", "3e-4", "1e-3") for n in (1, 3)]
     assert [v.name for v in lora.variants] == grid
-    assert [v.training.lr for v in full.variants] == [1e-5, 1e-5, 3e-5, 3e-5, 1e-4, 1e-4]
+    assert [v.part("tuner").lr for v in full.variants] == [1e-5, 1e-5, 3e-5, 3e-5, 1e-4, 1e-4]
     (alone,) = parse_recipes("fine-tune:lr=1e-3,steps=1", shots=3)
-    assert (alone.alternatives, alone.variants, alone.selector, alone.k) == ((), (alone,), None, 0)
+    assert (alone.alternatives, alone.variants, alone.parts.keys(), alone.k) == ((), (alone,), {"tuner"}, 0)
 
 
 BAD = {
@@ -439,7 +453,7 @@ def test_an_interrupt_in_the_middle_of_an_example_leaves_no_state(asker, tmp_pat
     (recipe,) = parse_recipes(name, shots=3)
     monkeypatch.setattr(TrainedEngine, "learn", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        RacedLearner(TASK, [TunedLearner(recipe, asker, asker, 0, keep=keep)]).predict(QUERIES)
+        race_of(TrainedLearner(recipe, Setup(TASK, asker, 0, keep=keep))).predict(QUERIES)
     monkeypatch.setattr(TrainedEngine, "learn", learn)
     second, again = run(name, asker, keep=keep)
     assert (again, in_bytes(second)) == (expected, in_bytes(whole))

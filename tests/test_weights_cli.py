@@ -130,7 +130,7 @@ def test_perplexity_is_that_of_the_scored_tokens():
     """Against the cross-entropy of a plain pass over each passage, of which the first sentence is given."""
     model = kshot.load_model("tiny")
     nats, n = 0.0, 0
-    for passage in files("kshot.measures").joinpath("general.txt").read_text("utf-8").strip().split("\n\n"):
+    for passage in files("kshot.evaluators").joinpath("general.txt").read_text("utf-8").strip().split("\n\n"):
         given = len(passage.split(". ")[0].encode()) + 2  # its full stop, and the first token
         ids = torch.tensor([[256, *passage.encode()]])
         with torch.inference_mode():

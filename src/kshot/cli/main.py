@@ -1,6 +1,7 @@
 """`kshot`: the verbs. Nothing heavy is imported before a verb needs it."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -228,17 +229,24 @@ def validate(
 @app.command()
 @guarded
 def recipes(as_json: JsonOption = False) -> None:
-    """List the known recipes."""
-    from kshot.recipes.catalogue import describe_recipes
+    """List the known recipes, and the methods that can be put into their slots."""
+    from kshot.recipes.catalogue import describe_methods, describe_recipes
 
-    rows = describe_recipes()
+    rows, methods = describe_recipes(), describe_methods()
     if as_json:
-        print_json([{key: value for key, value in row.items() if key != "summary"} for row in rows])
+        print_json([{key: value for key, value in row.items() if key != "summary"} for row in (*rows, *methods)])
         return
     for row in rows:
-        stdout.print(f"{row['name']:14} {row['summary']}", markup=False)
-        if row["source"]:
-            stdout.print(f"{'':14} {row['source']}", markup=False, style="dim")
+        _describe(row["name"], row)
+    stdout.print("\nThese work with others, such as random:composer=wording or average(bm25,zero-shot):\n")
+    for row in methods:
+        _describe(f"{row['slot']}={row['name']}" if row["slot"] != "combiner" else f"{row['name']}(…)", row)
+
+
+def _describe(name: str, row: Mapping[str, Any]) -> None:
+    stdout.print(f"{name:14} {row['summary']}", markup=False)
+    if row["source"]:
+        stdout.print(f"{'':14} {row['source']}", markup=False, style="dim")
 
 
 app.command()(demo)

@@ -95,7 +95,7 @@ class Room(Mapping[str, str]):
     @property
     def group(self) -> str:
         """The entry-point group in which packages register more methods."""
-        return f"kshot.{self.what.replace(' ', '-')}s"
+        return f"kshot.{self.what.removesuffix('y')}ies" if self.what.endswith("y") else f"kshot.{self.what}s"
 
     def knows(self, name: str) -> bool:
         """Return whether `name` is in the table, or registered by a package."""

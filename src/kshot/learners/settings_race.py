@@ -106,12 +106,15 @@ class SettingsRace(Learner):
         return predictions
 
     def _blocks(self, queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
-        """Divide queries at the places where the worse half is dropped."""
-        start = 0
+        """Divide queries at the places where the worse half is dropped, or one by one where learners follow the stream.
+
+        Those that follow it stay side by side: a run that is interrupted, or out of budget, has as much of each.
+        """
+        follows, start = any(r.learner.follows for r in self._runners), 0
         while start < len(queries):
             after = self._n  # examples before this block
             rung = FIRST_RUNG if after < FIRST_RUNG else 1 << after.bit_length()
-            stop = min(len(queries), start + rung - after)
+            stop = start + 1 if follows else min(len(queries), start + rung - after)
             yield queries[start:stop]
             start = stop
 
@@ -144,8 +147,7 @@ class SettingsRace(Learner):
         learner = runner.learner
         try:
             if learner.follows:
-                for query in block:
-                    runner.predictions += learner.predict([query], progress=lambda _: tell(0))
+                runner.predictions += learner.predict(block, progress=lambda _: tell(0))
             else:
                 runner.predictions += self._kept(learner, block, tell)
         except DivergedError as error:

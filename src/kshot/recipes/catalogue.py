@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from kshot.core.models import Capability
-from kshot.core.plugins import resolve
+from kshot.core.plugins import Room, resolve
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.names import SLOTS, known_recipes
 
@@ -32,15 +32,16 @@ def describe_recipes() -> list[dict[str, Any]]:
 
 
 def describe_methods() -> list[dict[str, Any]]:
-    """Return a row for each method that does nothing alone: name, summary, slot, source."""
+    """Return a row for each method that does nothing alone: name, summary, source, slot."""
     alone = known_recipes()
-    return [
-        {"name": name, "summary": _summary(doc), "slot": slot, "source": _source(doc)}
-        for slot, room in SLOTS.items()
-        for name in room
-        if name not in alone
-        for doc in [_doc(room[name])]
-    ]
+    rows = [row | {"slot": slot} for slot, room in SLOTS.items() for row in describe(room)]
+    return [row for row in rows if row["name"] not in alone]
+
+
+def describe(room: Room) -> list[dict[str, Any]]:
+    """Return a row for each method of a room: name, summary, source."""
+    docs = {name: _doc(reference) for name, reference in room.items()}
+    return [{"name": name, "summary": _summary(doc), "source": _source(doc)} for name, doc in docs.items()]
 
 
 def _doc(reference: str) -> str:

@@ -9,7 +9,7 @@ from kshot.core.models import Capability
 from kshot.core.part import Part
 from kshot.core.seeding import digest
 from kshot.core.types import Task
-from kshot.methods.orders import AS_SELECTED, MOST_CONFIDENT_LAST
+from kshot.methods.orders import AS_SELECTED
 from kshot.recipes.names import SLOTS
 
 CALIBRATIONS = ("temperature", "contextual", "none")
@@ -178,11 +178,6 @@ class Recipe:
     def chooses_alone(self) -> bool:
         """Whether it is a selector and nothing else."""
         return self.parts.keys() == {"selector"} and not self.alternatives
-
-    @property
-    def asks_to_choose(self) -> bool:
-        """Whether a language model is asked which demonstrations are shown, or in which order."""
-        return bool(self.selector_needs) or self.order == MOST_CONFIDENT_LAST
 
     @property
     def draws(self) -> bool:

@@ -71,10 +71,10 @@ def select(
         raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
     if recipe.k != k:
         raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
-    if model is None and recipe.asks_to_choose:
-        raise UserError(f"The selector '{selector}' asks a language model; give --model.")
+    if model is None:  # some ask only where there is a choice
+        model = NoModel(f"The selector '{selector}' asks a language model; give --model.")
     told = {"progress": progress or Silence(), "gradient_store": gradient_store or GradientStore(), "notes": notes}
-    asked = replace(TaskModel.for_task(task, model or NoModel(), layout), **told)
+    asked = replace(TaskModel.for_task(task, model, layout), **told)
     found = selected(recipe, pool, query.question if query else None, model=asked, seed=seed)
     if len(found) > k:
         raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(found)} whatever -k is.")
