@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 from kshot.core.errors import UserError
@@ -102,11 +103,13 @@ def asked(question: Question | Example) -> list[Piece]:
 
 def shown(examples: Sequence[Example]) -> list[Piece]:
     """Return the pieces of demonstrations, in their order."""
-    pieces = []
-    for e in examples:
-        pieces += asked(e)
-        pieces.append(Piece("answer", e.output, e.id))
-    return pieces
+    return [piece for e in examples for piece in _answered(e)]
+
+
+@lru_cache(maxsize=4096)
+def _answered(example: Example) -> tuple[Piece, ...]:
+    """Return the pieces of a demonstration: along a stream it is shown again and again."""
+    return (*asked(example), Piece("answer", example.output, example.id))
 
 
 def opening(task: Task) -> list[Piece]:

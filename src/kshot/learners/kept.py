@@ -1,7 +1,7 @@
 """Where the progress of a stream survives."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,7 +60,7 @@ class Keep:
         n_notes = len(self.notes)
         predictions = list(make())
         self.memory.put_predictions(digest(key, "selections"), self.notes[n_notes:])
-        self.memory.put_predictions(key, [asdict(p) for p in predictions])
+        self.memory.put_predictions(key, [vars(p) for p in predictions])
         return predictions
 
 

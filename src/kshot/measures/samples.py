@@ -5,7 +5,6 @@ https://doi.org/10.2307/2981683; for choosing recipes: Bornschein et al. (2025),
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ def sample_row(task: Task, recipe: str, position: int, example: Example, predict
         "references": list(example.accepted),
         "score": None if answer is None else row_score(primary_metric(task), example.accepted, answer),
         "bits": code_length_bits(task, example.output, prediction),
-        **asdict(prediction),
+        **vars(prediction),
     }
 
 
