@@ -12,7 +12,7 @@ time is given per query. Both are warmed up once; loading the model is not timed
 lm-eval wants python-dateutil below 3 (through typepy): installed into an environment that has 4, it takes it back.
 
 **The same ids.** Both sides get the same text: a prompt in kshot's plain layout, and for scoring a continuation
-" label\n\n". They tokenise it differently: kshot each segment on its own, behind the first token (BOS); lm-eval
+" label\n\n". They tokenise it differently: kshot each segment on its own, after the first token (BOS); lm-eval
 context + continuation as one string, of which it cuts off as many ids as the context alone has (`_encode_pair`), and it
 moves spaces at the end of a context to the continuation, of which there are none here, as a prompt ends in "Label:" or
 "Output:". `add_bos_token` is set to what kshot does, and no prompt comes near the 32,768 tokens where lm-eval would

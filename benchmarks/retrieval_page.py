@@ -64,7 +64,7 @@ def page(found: dict[str, Any], rows: Sequence[Row]) -> str:
         "",
         "## One demonstration alone",
         "",
-        "Mean log-probability (nats a token) of the right answer behind one demonstration, over the 8 retrieved.",
+        "Mean log-probability (nats a token) of the right answer after one demonstration, over the 8 retrieved.",
         "",
         *_table(rows, recipes, "one_shot_nats", "{:.3f}"),
         "",

@@ -166,7 +166,7 @@ def _between(gap: dict[str, float], factor: float, digits: int) -> str:
 def _per_task(table: dict[str, Any], key: str, random_key: str, gap_key: str) -> list[str]:
     tasks = list(dict.fromkeys(t for row in table.values() for t in row["tasks"]))
     lines = [f"| {key} | {' | '.join(t.rpartition('/')[2] for t in tasks)} |", "| --- |" + " ---: |" * len(tasks)]
-    # Of all test rows: the methods measured on fewer stand behind the others
+    # Of all test rows: the methods measured on fewer stand after the others
     random = {t: cell[random_key] for row in reversed(table.values()) for t, cell in row["tasks"].items()}
     lines.append(f"| random, mean of draws | {' | '.join(f'{random[t]:.2f}' for t in tasks)} |")
     for name, row in table.items():

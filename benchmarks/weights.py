@@ -104,7 +104,7 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
         rows.append(row)
         if unit.method == "icl+ft" and adapted and (best is None or _by_stream(row) > _by_stream(best[0])):
             best = row, adapted
-    if best and unit.layer == "1-first":  # the chosen weights behind demonstrations that are looked up for each query
+    if best and unit.layer == "1-first":  # the chosen weights after demonstrations that are looked up for each query
         for selector in RETRIEVERS:
             row, adapted = best
             recipe = parse_recipe(f"{row['recipe']},selector={selector}", shots=1)

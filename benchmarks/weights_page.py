@@ -120,7 +120,7 @@ def _looked_up(result: dict[str, Any]) -> list[str]:
         return []
     lines = [
         "",
-        "## The weights of icl+ft (N = 30, seed 0) behind demonstrations looked up for each query",
+        "## The weights of icl+ft (N = 30, seed 0) after demonstrations looked up for each query",
         "",
     ]
     lines += ["| task | uniform | " + " | ".join(RETRIEVERS) + " |", "| --- |" + " ---: |" * 3]

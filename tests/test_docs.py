@@ -114,6 +114,16 @@ def test_the_map_says_how_to_add_a_method_to_every_room():
         assert f"../examples/own/{room.what}.py" in section
 
 
+def test_what_the_map_follows_is_where_it_says():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = re.findall(r"`([A-Za-z_.]+)`\s+\(\[[^]]+\]\(\.\./(src/kshot/\S+?\.py)\)", page)
+    assert len(named) > 25
+    for name, file in named:
+        text = (ROOT / file).read_text("utf-8")
+        for part in name.split("."):
+            assert re.search(rf"^\s*(def|class) {part}\b|^{part}\b.* = ", text, flags=re.M), (name, file)
+
+
 def test_the_recipes_of_the_docs_can_be_read(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(python_blocks("docs/extending.md")[0].replace("Shortest", "Mine"))
     monkeypatch.chdir(tmp_path)
