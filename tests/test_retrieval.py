@@ -19,7 +19,7 @@ from kshot.retrieval.candidates import Candidates, by_words, draw
 from kshot.retrieval.corpus import Item, option_texts, read_pool, read_pools, training_queries
 from kshot.retrieval.feedback import PENALTY, one_shot, standardised, with_rules
 from kshot.retrieval.groups import groups, usable
-from kshot.retrieval.learn import find_candidates, learn, reward_scores
+from kshot.retrieval.learn import Stages, find_candidates, reward_scores
 from kshot.retrieval.retriever_settings import RetrieverSettings
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -324,7 +324,9 @@ def test_a_retriever_finds_hidden_rules_that_words_do_not_show(tiny_encoder):
     settings = RetrieverSettings(
         encoder=tiny_encoder, target="llm", queries=60, candidates=12, depth=60, lr=5e-3, epochs=10
     )
-    encoder = learn(read_pools([known]), {"planted": RuleJudge(t)}, settings, iterations=1, seed=0, progress=Silence())
+    encoder = Stages(read_pools([known]), settings, seed=0, progress=Silence()).learn(
+        {"planted": RuleJudge(t)}, iterations=1
+    )
     pool, new = read_pool(known), read_pool(replace(t, train=t.train[60:]))
 
     def word(item: Item) -> str:
@@ -384,7 +386,7 @@ def test_texts_that_an_encoder_cuts_are_counted(tiny_encoder):
         def say(self, text: str) -> None:
             told.append(text)
 
-    learn(read_pools([long]), {"planted": RuleJudge(long)}, settings, iterations=1, seed=0, progress=Told())
+    Stages(read_pools([long]), settings, seed=0, progress=Told()).learn({"planted": RuleJudge(long)}, iterations=1)
     assert told == [f"1 of 40 documents are longer than what '{tiny_encoder}' reads, and are cut"]
 
 

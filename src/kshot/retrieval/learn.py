@@ -1,18 +1,19 @@
-"""The stages of learning a retriever, in memory: candidates, scores, reward, distillation, and again.
+"""The stages of learning a retriever: candidates, scores, reward, distillation, and again.
 
 Source: Wang, Yang and Wei (2024), LLM-R, https://arxiv.org/abs/2307.07164, and its official code.
 Differs: candidates are searched within the query's own task unless `mixed`; the retriever learns from the scores
 themselves unless `target=reward`; smaller encoders, and steps by the number of queries instead of fixed ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 from kshot.core.errors import UserError
 from kshot.core.progress import Progress
 from kshot.core.seeding import generator
-from kshot.encoders.encoder import Encoder
+from kshot.encoders.encoder import Encoder, load_encoder
 from kshot.retrieval.candidates import Candidates, by_meaning, by_words, check_enough, draw
 from kshot.retrieval.corpus import Item, training_queries
 from kshot.retrieval.feedback import one_shot, standardised, with_rules
@@ -81,7 +82,7 @@ def distil(
 ) -> Encoder:
     """Train a retriever on scored candidates: the reward model's, or the language model's own.
 
-    Arguments as `reward_scores`; `ranked` may be those of several iterations, one behind the other.
+    Arguments as `reward_scores`; `ranked` may be those of several iterations, one after the other.
     """
     from kshot.encoders.encoder_training import train_retriever
 
@@ -125,40 +126,88 @@ def targets(
     return [standardised(row, settings.sharpness) for row in ranked] if settings.target == "llm" else ranked
 
 
-def learn(
-    pools: Pools,
-    models: Mapping[str, TaskModel],
-    settings: RetrieverSettings,
-    *,
-    iterations: int,
-    seed: int,
-    progress: Progress,
-) -> Encoder:
-    """Run all stages, `iterations` times; each begins with the untrained encoder and learns from all scores so far."""
-    encoder: Encoder | None = None
-    ranked: list[Candidates] = []
-    for number in range(1, iterations + 1):
-        found = find_candidates(pools, settings, seed=seed, iteration=number, encoder=encoder)
-        scored = one_shot(found, models)
-        ranked += targets(scored, pools, settings, seed=seed, progress=progress)
-        encoder = distil(ranked, pools, settings, seed=seed, progress=progress)
-    assert encoder is not None
-    return encoder
+class Stages:
+    """The stages of some iterations, each done once: candidates, scores, targets, retriever, and again.
+
+    Each iteration begins with the untrained encoder and learns from all targets so far. What is done is kept in memory;
+    a subclass keeps it elsewhere.
+
+    Args:
+        pools: Each task's documents.
+        settings: How a retriever is learnt.
+        seed: For every random choice.
+        progress: Told of the work.
+    """
+
+    def __init__(self, pools: Pools, settings: RetrieverSettings, *, seed: int, progress: Progress):
+        self.pools, self.settings, self.seed, self.progress = pools, settings, seed, progress
+        self._done: dict[tuple[str, int], Any] = {}
+
+    def learn(self, models: Mapping[str, TaskModel], *, iterations: int) -> Encoder:
+        """Run all stages of all iterations, and return the last retriever.
+
+        Args:
+            models: The language model on each task, by the task's name.
+            iterations: How many, 1 or more.
+        """
+        for number in range(1, iterations + 1):
+            if iterations > 1:
+                self.progress.say(f"iteration {number} of {iterations}")
+            self.candidates(number)
+            self.scores(number, models)
+            self.targets(number)
+            self.retriever(number)
+        return self.retriever(iterations)
+
+    def candidates(self, number: int) -> list[Candidates]:
+        """Return the candidates of an iteration: of the first by words, of later ones by the retriever before it."""
+
+        def find() -> list[Candidates]:
+            encoder = None if number == 1 else self.done("retriever", number - 1)
+            return find_candidates(self.pools, self.settings, seed=self.seed, iteration=number, encoder=encoder)
+
+        return self.once("candidates", number, find)
+
+    def scores(self, number: int, models: Mapping[str, TaskModel]) -> list[Candidates]:
+        """Return the candidates with the language model's one-shot scores."""
+        found = self.done("candidates", number)
+        return self.once("scores", number, lambda: one_shot(found, models))
+
+    def targets(self, number: int) -> list[Candidates]:
+        """Return the candidates with the scores that the retriever learns from."""
+        scored, how = self.done("scores", number), {"seed": self.seed, "progress": self.progress}
+        return self.once("targets", number, lambda: targets(scored, self.pools, self.settings, **how))
+
+    def retriever(self, number: int) -> Encoder:
+        """Return the retriever, trained on the targets of this iteration and those before it."""
+
+        def train() -> Encoder:
+            ranked = list(chain.from_iterable(self.done("targets", i + 1) for i in range(number)))
+            return distil(ranked, self.pools, self.settings, seed=self.seed, progress=self.progress)
+
+        return self.once("retriever", number, train)
+
+    def once(self, stage: str, number: int, make: Callable[[], Any]) -> Any:
+        """Return what a stage of an iteration has left, or let it make and keep it."""
+        if (stage, number) not in self._done:
+            self._done[stage, number] = make()
+        return self._done[stage, number]
+
+    def done(self, stage: str, number: int) -> Any:
+        """Return what a stage that comes first has left."""
+        return self._done[stage, number]
 
 
-def rehearse(
-    pools: Pools,
-    models: Mapping[str, TaskModel],
-    settings: RetrieverSettings,
-    encoder: Encoder,
-    *,
-    iterations: int,
-    seed: int,
-) -> None:
-    """Ask the models as much as `learn` does and train nothing: `encoder` stands for the retrievers between."""
-    for number in range(1, iterations + 1):
-        search = None if number == 1 else encoder
-        one_shot(find_candidates(pools, settings, seed=seed, iteration=number, encoder=search), models)
+class Rehearsal(Stages):
+    """Asks the models as much as learning does and trains nothing: the encoder stands for every retriever."""
+
+    def targets(self, number: int) -> list[Candidates]:
+        """Return nothing to learn from."""
+        return self.once("targets", number, list)
+
+    def retriever(self, number: int) -> Encoder:
+        """Return the untrained encoder."""
+        return self.once("retriever", number, lambda: load_encoder(self.settings.encoder))
 
 
 def _epochs(

@@ -6,7 +6,8 @@ done again; one that was stopped goes on, the scores at the first pack of querie
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -24,8 +25,7 @@ from kshot.evaluators.retrieval import RetrievalScores, evaluate_retrieval
 from kshot.recipes.grammar import parse_recipe
 from kshot.retrieval.candidates import Candidates, check_enough
 from kshot.retrieval.corpus import Item, option_texts, read_pools
-from kshot.retrieval.feedback import one_shot
-from kshot.retrieval.learn import distil, find_candidates, targets
+from kshot.retrieval.learn import Stages
 from kshot.retrieval.retriever_settings import RetrieverSettings
 from kshot.retrieval.saved import fingerprint, save_retriever
 from kshot.store.files import write_json, write_jsonl
@@ -120,14 +120,13 @@ class RetrieverRun:
         """The documents of each task that is learnt from, by its name."""
         return read_pools([task for task in self.tasks if task.name not in self.held_out])
 
+    @property
+    def _stages(self) -> "StagesInFolder":
+        return StagesInFolder(self)
+
     def candidates(self, iteration: int = 1) -> list[Candidates]:
         """Return the candidates of an iteration: of the first by words, of later ones by the retriever before it."""
-
-        def find() -> list[Candidates]:
-            encoder = None if iteration == 1 else self._retriever(iteration - 1)
-            return find_candidates(self.pools, self.settings, seed=self.seed, iteration=iteration, encoder=encoder)
-
-        return self._once(self._file(iteration, "candidates"), find)
+        return self._stages.candidates(iteration)
 
     def score(
         self, model: LanguageModel, iteration: int = 1, *, layout: str = "auto", ledger: Ledger | None = None
@@ -137,21 +136,8 @@ class RetrieverRun:
         Raises:
             UserError: Another model has scored here, or there are no candidates yet.
         """
-        file = self._file(iteration, "scores")
-        self._check_model(model)
-        found = self._kept(self._file(iteration, "candidates"), "candidates")
-
-        def ask() -> list[Candidates]:
-            store = SqliteStore(self.folder / "scores.sqlite")
-            keeping = model.with_store(store)
-            told: Any = {"progress": self.progress, "ledger": ledger or Ledger()}
-            askers = {t.name: replace(TaskModel.for_task(t, keeping, layout), **told) for t in self.tasks}
-            try:
-                return one_shot(found, askers)
-            finally:
-                store.close()
-
-        return self._once(file, ask)
+        with self._asked(model, layout, ledger) as models:
+            return self._stages.scores(iteration, models)
 
     def reward(self, iteration: int = 1) -> list[Candidates]:
         """Return the candidates with the scores that the retriever learns from, as `settings.target` says.
@@ -159,9 +145,7 @@ class RetrieverRun:
         Raises:
             UserError: There are no scores yet, or none can be learnt from.
         """
-        scored = self._kept(self._file(iteration, "scores"), "score")
-        how: dict[str, Any] = {"seed": self.seed, "progress": self.progress}
-        return self._once(self._file(iteration, "targets"), lambda: targets(scored, self.pools, self.settings, **how))
+        return self._stages.targets(iteration)
 
     def distill(self, iteration: int = 1) -> Path:
         """Train the retriever on the targets of this iteration and those before it, and return its folder.
@@ -169,26 +153,26 @@ class RetrieverRun:
         Raises:
             UserError: There are no targets yet.
         """
-        folder = self._folder(iteration) / "retriever"
-        if not folder.exists():
-            ranked = [self._kept(self._file(i + 1, "targets"), "reward") for i in range(iteration)]
-            rows = list(chain.from_iterable(ranked))
-            encoder = distil(rows, self.pools, self.settings, seed=self.seed, progress=self.progress)
-            about = {"encoder": self.settings.encoder, "tasks": [t.name for t in self.tasks], "iteration": iteration}
-            about |= {"settings": asdict(self.settings), "seed": self.seed}
-            save_retriever(encoder, folder, about, [fingerprint(row.query) for row in rows])
-        return folder
+        self._stages.retriever(iteration)
+        return self.stage_file(iteration, "retriever")
 
     def train(self, model: LanguageModel, *, iterations: int = 2, layout: str = "auto") -> Path:
         """Run all stages of all iterations, and return the folder of the last retriever."""
         check_iterations(iterations)
-        for iteration in range(1, iterations + 1):
-            self.progress.say(f"iteration {iteration} of {iterations}")
-            self.candidates(iteration)
-            self.score(model, iteration, layout=layout)
-            self.reward(iteration)
-            self.distill(iteration)
-        return self._folder(iterations) / "retriever"
+        with self._asked(model, layout) as models:
+            self._stages.learn(models, iterations=iterations)
+        return self.stage_file(iterations, "retriever")
+
+    @contextmanager
+    def _asked(self, model: LanguageModel, layout: str, ledger: Ledger | None = None) -> Iterator[dict[str, TaskModel]]:
+        """Give the language model on each task, keeping its scores, by the task's name."""
+        self._check_model(model)
+        store = SqliteStore(self.folder / "scores.sqlite")
+        keeping, told = model.with_store(store), {"progress": self.progress, "ledger": ledger or Ledger()}
+        try:
+            yield {t.name: replace(TaskModel.for_task(t, keeping, layout), **told) for t in self.tasks}
+        finally:
+            store.close()
 
     def evaluate(
         self, model: LanguageModel, selectors: Sequence[str], *, k: int = 8, limit: int | None = None
@@ -220,36 +204,10 @@ class RetrieverRun:
         store.close()
         return found
 
-    def _folder(self, iteration: int) -> Path:
-        return self.folder / f"iteration-{iteration}"
-
-    def _file(self, iteration: int, stage: str) -> Path:
-        return self._folder(iteration) / f"{stage}.jsonl"
-
-    def _once(self, file: Path, make: Callable[[], list[Candidates]]) -> list[Candidates]:
-        """Return what a stage has left in its file, or let it make and keep it."""
-        if file.exists():
-            return self._kept(file, file.stem)
-        found = make()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl(file, map(_row, found))
-        return found
-
-    def _kept(self, file: Path, verb: str) -> list[Candidates]:
-        if not file.exists():
-            raise UserError(f"{file} is not there yet; run `kshot retriever {verb}` first.")
-        items = {item.key: item for item in chain.from_iterable(self.pools.values())}
-        rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
-        return [
-            Candidates(items[row["query"]], tuple(items[key] for key in row["documents"]), tuple(row["scores"]))
-            for row in rows
-        ]
-
-    def _retriever(self, iteration: int) -> Encoder:
-        folder = self._folder(iteration) / "retriever"
-        if not folder.exists():
-            raise UserError(f"{folder} is not there yet; run `kshot retriever distill` first.")
-        return Encoder(fresh_model(str(folder)))
+    def stage_file(self, iteration: int, stage: str) -> Path:
+        """Return where a stage of an iteration is kept: a file, or the retriever's folder."""
+        name = stage if stage == "retriever" else f"{stage}.jsonl"
+        return self.folder / f"iteration-{iteration}" / name
 
     def _check_model(self, model: LanguageModel) -> None:
         file = self.folder / MODEL
@@ -262,6 +220,52 @@ class RetrieverRun:
                 f"All scores of a run must be of one model; {self.folder} has those of '{kept['name']}', now "
                 f"'{model.name}'. Give another --out."
             )
+
+
+class StagesInFolder(Stages):
+    """The stages of a run, each kept in the run's folder when it is done."""
+
+    def __init__(self, run: RetrieverRun):
+        super().__init__(run.pools, run.settings, seed=run.seed, progress=run.progress)
+        self._run = run
+
+    def once(self, stage: str, number: int, make: Callable[[], Any]) -> Any:
+        """Return what a stage has left in its file, or let it make and keep it."""
+        file = self._run.stage_file(number, stage)
+        if file.exists():
+            return self.done(stage, number)
+        found = make()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if stage == "retriever":
+            self._save(found, file, number)
+        else:
+            write_jsonl(file, map(_row, found))
+        return found
+
+    def done(self, stage: str, number: int) -> Any:
+        """Read what a stage has left.
+
+        Raises:
+            UserError: It has left nothing; the text says which verb comes first.
+        """
+        file = self._run.stage_file(number, stage)
+        if not file.exists():
+            verb = {"scores": "score", "targets": "reward", "retriever": "distill"}.get(stage, stage)
+            raise UserError(f"{file} is not there yet; run `kshot retriever {verb}` first.")
+        if stage == "retriever":
+            return Encoder(fresh_model(str(file)))
+        items = {item.key: item for item in chain.from_iterable(self.pools.values())}
+        rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+        return [
+            Candidates(items[row["query"]], tuple(items[key] for key in row["documents"]), tuple(row["scores"]))
+            for row in rows
+        ]
+
+    def _save(self, encoder: Encoder, folder: Path, number: int) -> None:
+        about = {"encoder": self.settings.encoder, "tasks": [t.name for t in self._run.tasks], "iteration": number}
+        about |= {"settings": asdict(self.settings), "seed": self.seed}
+        ranked = chain.from_iterable(self.done("targets", i + 1) for i in range(number))
+        save_retriever(encoder, folder, about, [fingerprint(row.query) for row in ranked])
 
 
 def check_iterations(iterations: int) -> None:

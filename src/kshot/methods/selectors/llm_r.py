@@ -17,7 +17,7 @@ from kshot.encoders.encoder import Encoder, fresh_model, load_encoder, missing_p
 from kshot.methods.contracts import Selector
 from kshot.methods.selectors.nearest import nearest_last, question_text
 from kshot.retrieval.corpus import Item
-from kshot.retrieval.learn import learn, rehearse
+from kshot.retrieval.learn import Rehearsal, Stages
 from kshot.retrieval.retriever_settings import RetrieverSettings
 from kshot.retrieval.saved import fingerprint, read_retriever, save_retriever
 from kshot.taskmodel.taskmodel import TaskModel
@@ -99,14 +99,11 @@ class LlmR(RetrieverSettings, Selector):
         settings = RetrieverSettings(**{f.name: getattr(self, f.name) for f in fields(RetrieverSettings)})
         settings, task = replace(settings, candidates=most), model.task
         pools = {task.name: [Item(task, e) for e in pool]}
-        models = {task.name: model}
-        if self._rehearses:
-            encoder = load_encoder(self.encoder)
-            rehearse(pools, models, settings, encoder, iterations=self.iterations, seed=seed)
-            return replace(self, _encoder=encoder)
-        how = {"iterations": self.iterations, "seed": seed, "progress": model.progress}
-        encoder = learn(pools, models, settings, **how)
-        return replace(self, _encoder=encoder, _lesson=tuple(map(fingerprint, pools[task.name])))
+        stages = Rehearsal if self._rehearses else Stages
+        learning = stages(pools, settings, seed=seed, progress=model.progress)
+        encoder = learning.learn({task.name: model}, iterations=self.iterations)
+        lesson = () if self._rehearses else tuple(map(fingerprint, pools[task.name]))
+        return replace(self, _encoder=encoder, _lesson=lesson)
 
     def rehearsing(self) -> Self:
         """Return a selector that asks for the scores it would learn from, and searches with the untrained encoder."""
