@@ -274,7 +274,7 @@ def sums(n):
 
 def test_numbers_that_cannot_be_compared(adapt_refused, refused, run_cli, tmp_path):
     message = (
-        "with the metric exact_match_number every output and reference must hold a number in digits, as 42 or "
+        "with the metric exact_match_number every output and reference must hold a number in digits, such as 42 or "
         "-1,200.5; got 'eight'. Correct the row, or name another metric in 'metrics' in task.json."
     )
     task = write_task(tmp_path / "task", [*sums(6), {"input": "40 and 40?", "output": "eight"}], card={"kind": "math"})

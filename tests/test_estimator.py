@@ -337,7 +337,7 @@ def test_labels_that_cannot_be_learnt_are_refused(labels, message):
         ({"shots": 0}, "shots must be a whole number, 1 or more; got 0"),
         ({"shots": True}, "got True"),
         ({"limit": 2.5}, "limit must be a whole number, 1 or more; got 2.5"),
-        ({"recipe": None}, "recipe must be a text, as 'bm25' or 'auto'; got None"),
+        ({"recipe": None}, "recipe must be a text, such as 'bm25' or 'auto'; got None"),
         ({"recipe": "bm52"}, "Did you mean 'bm25'"),
         ({"recipe": "bm25:k=99"}, "k must be in 1..30"),
         ({"model": "scripted:nowhere.json", "recipe": "bm25"}, "must name a JSON file"),

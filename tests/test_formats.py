@@ -193,10 +193,10 @@ USER, ANSWER = ("user", "a"), ("assistant", "b")
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ("hi", 'row 1: \'messages\' must be a list of messages, as {"role": …, "content": …}; got a string ("hi").'),
-        (None, 'row 1: \'messages\' must be a list of messages, as {"role": …, "content": …}; got null.'),
-        (["hi"], 'row 1: \'messages\' item 1 must be a message, as {"role": …, "content": …}; got a string'),
-        ([{"role": "user"}], "row 1: 'messages' item 1 must be a message, as "),
+        ("hi", 'row 1: \'messages\' must be a list of messages, such as {"role": …, "content": …}; got a string ('),
+        (None, 'row 1: \'messages\' must be a list of messages, such as {"role": …, "content": …}; got null.'),
+        (["hi"], 'row 1: \'messages\' item 1 must be a message, such as {"role": …, "content": …}; got a string'),
+        ([{"role": "user"}], "row 1: 'messages' item 1 must be a message, such as "),
         (
             talk(USER, ("tool", "x")),
             "row 1: 'messages' item 2 must have a role of system, user, assistant; got a string",
@@ -221,7 +221,7 @@ def test_a_bad_conversation_is_refused(refused, messages, message):
 
 def test_half_a_conversation_is_refused(refused):
     text = refused([{"prompt": talk(USER), "completion": "b"}])
-    assert text.startswith("row 1: 'completion' must be a list of messages, as ")
+    assert text.startswith("row 1: 'completion' must be a list of messages, such as ")
 
 
 # Columns
@@ -359,7 +359,7 @@ def test_numbers_of_classes_become_text(write, labels, texts):
     task = load_task(write("a.parquet", [{"input": f"i{n}", "output": label} for n, label in enumerate(labels)]))
     assert tuple(e.output for e in task.train) == texts
     assert without_kind(task.notes) == (
-        f"the column 'output' holds numbers or booleans; they are read as text, as '{texts[0]}'",
+        f"the column 'output' holds numbers or booleans; they are read as text, such as '{texts[0]}'",
     )
 
 

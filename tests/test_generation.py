@@ -262,7 +262,7 @@ def test_an_answer_ends_before_its_stop(llama):
     (free,) = Engine(llama).generate([request("alone")])
     assert not free.finished
     a, b, c, d = ids_of(free.text)[:4]
-    joint = f"{c}><{str(d)[0]}"  # spans two tokens, from inside of one into the next
+    joint = f"{c}><{str(d)[0]}"  # spans two tokens, from inside one into the next
     cases = {
         (f"<{c}>",): f"<{a}><{b}>",
         (joint,): f"<{a}><{b}><",
@@ -476,7 +476,7 @@ def test_without_packs_every_answer_is_committed(tmp_path):
         (request("x" * 4095), "between 1 and 4095 tokens, .*; got 4096 and 12"),
         (request("x", max_tokens=0), "an answer at least 1; got 2 and 0"),
         (GenerateRequest(Prompt((), spells_first_token=True), 4), "between 1 and 4095 tokens, .* got 0 and 4"),
-        (request("x" * 4090, allowed=("a" * 8,)), "between 1 and 4088 tokens, so that an answer fits behind it"),
+        (request("x" * 4090, allowed=("a" * 8,)), "between 1 and 4088 tokens, so that an answer fits after it"),
         (request("x", temperature=-1.0), r"temperature must be 0 or more, .* got -1.0"),
         (request("x", stop=("a", "")), r"a tuple of texts that are not empty; got .*'a', ''"),
         (request("x", stop="ab"), "a tuple of texts that are not empty; got 0.0 and 'ab'"),

@@ -166,7 +166,7 @@ def test_a_steering_on_its_own_is_that_of_the_adapted_model(folder, tmp_path):
     run = kshot.adapt(folder, model, recipes="icv", out=tmp_path / "run", limit=4, seed=3)
     assert found.fingerprint == run.best.steering.fingerprint
     for name in ("bm25", "fine-tune:steerer=icv", "icv:selector=bm25,k=2"):
-        with pytest.raises(UserError, match="steer needs a steerer alone, as 'icv' or 'soft-injection'; got"):
+        with pytest.raises(UserError, match="steer needs a steerer alone, such as 'icv' or 'soft-injection'; got"):
             kshot.steer(str(folder), name, model=model)
     few = Task("few", "classification", words().train[:3], labels=("animal", "food", "tool"))
     with pytest.raises(UserError, match="'soft-injection' needs at least 4 different examples; got 3"):

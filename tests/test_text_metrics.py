@@ -270,9 +270,9 @@ def test_bleu_counts_words_of_all_references():
 @pytest.mark.parametrize(
     ("name", "reference", "form"),
     [
-        ("exact_match_number", "seven", "hold a number in digits, as 42 or -1,200.5"),
-        ("entity_f1", "Paris", "be a list as 'entity [type]; entity [type]', or none"),
-        ("slot_f1", "a=1; b", "be a list as 'slot=value; slot=value', or none"),
+        ("exact_match_number", "seven", "hold a number in digits, such as 42 or -1,200.5"),
+        ("entity_f1", "Paris", "be a list such as 'entity [type]; entity [type]', or none"),
+        ("slot_f1", "a=1; b", "be a list such as 'slot=value; slot=value', or none"),
     ],
 )
 def test_a_row_that_cannot_be_scored_is_refused(name, reference, form):

@@ -143,7 +143,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _adapt(self, task: Task) -> Run:
         """Run the race; of a single recipe without a choice of settings one prediction is enough to have it fitted."""
         if not isinstance(self.recipe, str):
-            raise InvalidInputError(f"recipe must be a text, as 'bm25' or '{AUTO}'; got {self.recipe!r}.")
+            raise InvalidInputError(f"recipe must be a text, such as 'bm25' or '{AUTO}'; got {self.recipe!r}.")
         names = "all" if self.recipe == AUTO else self.recipe
         recipes = parse_recipes(names, shots=1)
         is_race = len(recipes) > 1 or any(recipe.alternatives for recipe in recipes)

@@ -1,7 +1,7 @@
 """How much faster gradients of single examples are in batches than one by one, and that they are the same.
 
 One by one is transformers with SDPA, fp32, the same threads, weights frozen, all logits, a text at a time; timed in
-turn with ours on the same texts: a question of about 40 tokens and its answer behind four trained vectors.
+turn with ours on the same texts: a question of about 40 tokens and its answer after four trained vectors.
 """
 
 import time

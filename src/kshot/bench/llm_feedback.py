@@ -1,4 +1,4 @@
-"""How much faster candidates are scored, each read once with the queries that drew it packed behind it.
+"""How much faster candidates are scored, each read once with the queries that drew it packed after it.
 
 "Naive" is transformers with SDPA, inference mode, fp32, the same threads, all logits, one pair at a time; timed on a
 fixed sample and extrapolated.

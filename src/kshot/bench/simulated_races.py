@@ -27,7 +27,7 @@ class Stream:
 
     Attributes:
         margins: `[n_recipes, n]` in nats; right where they are above 0.
-        final: Each recipe's accuracy behind the stream.
+        final: Each recipe's accuracy after the stream.
         costs: Tokens a row; 0 for recipes that ask no model.
     """
 

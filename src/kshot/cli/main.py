@@ -220,7 +220,7 @@ def validate(
 
         stdout.print("tokens of an input: least {}, median {}, most {}".format(*report.n_tokens))
         shown = loaded.train[1:3]
-        stdout.print("\nthe prompt for the first row, behind two demonstrations:\n" + "-" * 60)
+        stdout.print("\nthe prompt for the first row, after two demonstrations:\n" + "-" * 60)
         script = UsualWording().compose(loaded, shown, loaded.train[0].question)
         stdout.print(layout_for(language_model, layout or "auto").write(script).text, markup=False)
         stdout.print("-" * 60)

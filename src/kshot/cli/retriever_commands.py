@@ -61,7 +61,7 @@ def score(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
 ) -> None:
-    """Ask the language model how probable each query's answer is behind each of its candidates."""
+    """Ask the language model how probable each query's answer is after each of its candidates."""
     language_model = _model(model, device=device, dtype=dtype, revision=revision)
     with TerminalProgress() as progress:
         found = _opened(run, progress).score(language_model, iteration, layout=layout or "auto")

@@ -84,7 +84,7 @@ def parse_call(text: str) -> Call:
     """Read "name", "name(key=value)", "name:key=value", "./file.py:Class:key=value" and the same with brackets.
 
     Raises:
-        UserError: Brackets that are not balanced, or something behind them; a setting that comes twice.
+        UserError: Brackets that are not balanced, or something after them; a setting that comes twice.
     """
     text = text.strip()
     name, after = _head(text)

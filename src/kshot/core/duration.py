@@ -9,7 +9,7 @@ FACTORS = {"s": 1, "m": 60, "h": 3600}
 
 
 def read_number(text: str, units: Mapping[str, float]) -> float | None:
-    """Return a positive number with one of the units (letters behind it), or None if it is something else."""
+    """Return a positive number with one of the units (letters after it), or None if it is something else."""
     number = text.rstrip("kmsh")
     factor = units.get(text[len(number) :])
     try:

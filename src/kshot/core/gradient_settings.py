@@ -69,7 +69,7 @@ class GradientSettings(Checked):
     def cost(self, n_tokens: int, n: int) -> int:
         """Return the tokens run for `n` texts of `n_tokens` together, as `Cost` counts them.
 
-        What is trained runs forward and backward; behind the last block the way back is short.
+        What is trained runs forward and backward; after the last block the way back is short.
         """
         return n_tokens * self.n_runs(n) // max(1, n) * (1 if self.of == "last-block" else FORWARD_AND_BACKWARD)
 

@@ -317,7 +317,7 @@ class SteerableModel(ScoringModel, WritingModel, Protocol):
         ...
 
     def steered(self, steering: Steering) -> "SteerableModel":
-        """Return the same model with changed activations, behind changes that it has already.
+        """Return the same model with changed activations, after changes that it has already.
 
         Raises:
             ModelError: The steering is another model's, or the architecture has none of its sites.

@@ -157,7 +157,7 @@ class Room(Mapping[str, str]):
         """
         call = parse_call(text)
         if call.members:
-            raise UserError(f"'{call.name}' takes settings alone, as name(key=value); got '{call.members[0]}'.")
+            raise UserError(f"'{call.name}' takes settings alone, such as name(key=value); got '{call.members[0]}'.")
         return configure(self.find(call.name), call.settings, owner=call.name, also=also)
 
     def rebuild(self, record: Mapping[str, Any], folder: Path, own: Path | None = None) -> Any:

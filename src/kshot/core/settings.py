@@ -106,7 +106,7 @@ class RunSettings:
     )
     out: str | Path | None = _setting(None, "Run folder; the same one again resumes.", repeats=False)
     columns: str | None = _setting(
-        None, "Column names of the file, as input=question,output=answer.", check=readable(parse_columns)
+        None, "Column names of the file, such as input=question,output=answer.", check=readable(parse_columns)
     )
     layout: str = _setting("auto", "plain; turns or block of the model's chat template; auto (the default).")
     selector_model: LanguageModel | str | None = _setting(

@@ -37,7 +37,7 @@ class Edit:
 
     Attributes:
         layer: From 0.
-        site: "mlp", the output of the layer's MLP `[width]`; "block", the residual stream behind the layer `[width]`;
+        site: "mlp", the output of the layer's MLP `[width]`; "block", the residual stream after the layer `[width]`;
             "heads", what the heads hand to the attention's output projection `[n_heads, head_dim]`.
         operation: "turn" keeps the norm: |x| n(n(x) + mean_i w_i g_i n(v_i)) with n(x) = x / |x| and
             g_i = 1 + max(0, cos(x, -v_i)); "add" is x + mean_i w_i v_i; "mix", for heads, is (1 - w_h) x_h + w_h v_h.

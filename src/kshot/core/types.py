@@ -147,7 +147,7 @@ class EncodedPrompt:
     """Token ids of a prompt, and where in them its answers stand.
 
     Attributes:
-        ids: Token ids, the concatenation of the segments' own ids, behind the model's first token (BOS) unless the
+        ids: Token ids, the concatenation of the segments' own ids, after the model's first token (BOS) unless the
             prompt spells it.
         answer_spans: (start, end) of every answer segment, end exclusive.
     """

@@ -122,7 +122,7 @@ class Encoder:
         if not prompt or room < longest or request.max_tokens < 1:
             raise UserError(
                 f"A prompt must have between 1 and {self._backbone.max_tokens - longest} tokens, so that an answer "
-                f"fits behind it, and an answer at least 1; got {len(prompt)} and {request.max_tokens}. Use fewer "
+                f"fits after it, and an answer at least 1; got {len(prompt)} and {request.max_tokens}. Use fewer "
                 "demonstrations (--shots) or shorter inputs."
             )
         most = longest if allowed else min(request.max_tokens, room)

@@ -68,7 +68,7 @@ class GatedEngine:
         return log
 
     def _behind_prompts(self, rows: Sequence[TrainingRow], ledger: Ledger) -> list[TrainingRow]:
-        """Return what is behind the prompts, which no gate changes but in their last token: they are run once."""
+        """Return what is after the prompts, which no gate changes but in their last token: they are run once."""
         before = [row.ids[: row.marked[0]] for row in rows]
         new = list(dict.fromkeys(ids for ids in before if ids and ids not in self._pasts))
         if new:

@@ -1,11 +1,11 @@
-"""Answers written token by token: behind prefixes that are shared, many at once, within stops and allowed answers.
+"""Answers written token by token: after prefixes that are shared, many at once, within stops and allowed answers.
 
 The prompts' tree is run pack by pack as for scoring, but rows are remembered until a group of prompts is complete.
 Then all answers of the group are written together: a step is one row with one token for each unfinished answer, and
 each token sees its own prompt's path and its own answer. Groups depend on the tree alone, so a resumed run writes the
 same groups again.
 
-Source: batched decoding behind shared prefixes as in Juravsky et al. (2024), Hydragen, https://arxiv.org/abs/2402.05099.
+Source: batched decoding after shared prefixes as in Juravsky et al. (2024), Hydragen, https://arxiv.org/abs/2402.05099.
 Differs: one masked attention over all remembered rows, which is enough for groups of this size.
 """
 
@@ -85,7 +85,7 @@ class Answer:
 def groups_of(
     tree: Tree, packs: Sequence[tuple[int, int]], *, max_rows: int, max_answers: int
 ) -> list[tuple[int, int]]:
-    """Divide the packs into consecutive groups (first, behind the last), whose prompts are answered together.
+    """Divide the packs into consecutive groups (first, after the last), whose prompts are answered together.
 
     Args:
         tree: The tree.

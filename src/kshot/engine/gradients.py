@@ -135,7 +135,7 @@ class ExampleGradients:
         snapshots: Sequence[Path],
         progress: Callable[[int], None],
     ) -> Trainer | None:
-        """Train on all texts, keeping the state at some steps; go on behind those that are there."""
+        """Train on all texts, keeping the state at some steps; go on after those that are there."""
         if self.weights is None:
             return None
         how, n = self._how, len(rows)
@@ -157,7 +157,7 @@ class ExampleGradients:
         return trainer
 
     def prepared(self, row: TrainingRow) -> TrainingRow:
-        """Return the text with room for the prefix, behind the token that begins a text."""
+        """Return the text with room for the prefix, after the token that begins a text."""
         n = self._how.tokens if self._how.of == "prefix" else 0
         at = int(row.ids[:1] == self._backbone.first_ids)
         ids = (*row.ids[:at], *[0] * n, *row.ids[at:])

@@ -1,4 +1,4 @@
-"""Log-probabilities of continuations: packed behind shared prefixes, or in plain batches where packing is impossible.
+"""Log-probabilities of continuations: packed after shared prefixes, or in plain batches where packing is impossible.
 
 Packed: the tree's row is run pack by pack. Each layer's keys and values of the current root path stay in a buffer;
 a pack's queries see the part of the path and of the pack that are their ancestors (and within the layer's window),

@@ -124,7 +124,7 @@ class Session:
         return other
 
     def steered(self, steering: Steering) -> Self:
-        """Return the same model with changed activations, behind those that it has; it shares the store.
+        """Return the same model with changed activations, after those that it has; it shares the store.
 
         Raises:
             ModelError: The steering is another model's, or the architecture has none of its sites.

@@ -1,4 +1,4 @@
-"""Texts one behind the other in a row, each seeing itself alone, and the losses of their answers.
+"""Texts one after the other in a row, each seeing itself alone, and the losses of their answers.
 
 Logits are computed only where an answer's token is predicted. Where an architecture cannot be packed, texts are run
 one by one.
@@ -47,7 +47,7 @@ class TrainingRow:
         among: The tokens that there are to choose from at supervised positions; empty: all of the vocabulary.
         past: What stands before `ids`; positions are counted from the first of these.
         weight: How much the text counts in the mean over a step.
-        teacher: The target's answer behind what the teacher reads; that answer is what is supervised in it.
+        teacher: The target's answer after what the teacher reads; that answer is what is supervised in it.
         rejected: The text with an answer that is to become less probable.
     """
 
@@ -174,7 +174,7 @@ def remember(backbone: Backbone, texts: Sequence[Sequence[int]]) -> list[Past]:
 
 
 class _BlockAttention:
-    """Attention of texts that stand in one row: every token sees those of its own text that are not behind it.
+    """Attention of texts that stand in one row: every token sees those of its own text that are not after it.
 
     Args:
         lengths: Of the texts `[n_texts]`.

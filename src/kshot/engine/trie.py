@@ -1,6 +1,6 @@
 """From score requests to a tree of shared prefixes, laid out as one row, and cut into packs.
 
-The tree is written in preorder: a token's subtree is a contiguous range behind it, so "a is an ancestor of u" is
+The tree is written in preorder: a token's subtree is a contiguous range after it, so "a is an ancestor of u" is
 `a <= u < end[a]`, and any contiguous range of the row can be run as one pack. What a pack needs from before is exactly
 the path from the root to its first token: preorder leaves no other open branch. Small children come first, so a long
 trunk (the stream of `all-past`) sheds its side branches while the path is still short.
@@ -35,7 +35,7 @@ class Tree:
         tokens: Token ids `[n]`.
         marks: Of tokens that end a prompt, where prompts are marked; 0 elsewhere `[n]`.
         depths: Number of ancestors, which is the token's position in its sequence `[n]`.
-        ends: First index behind the token's subtree `[n]`.
+        ends: First index after the token's subtree `[n]`.
         positions: Index into `tokens` after which something is predicted `[t]`, ascending.
         targets: Token id predicted there `[t]`.
         slots: Which (request, continuation), counted through, the target belongs to `[t]`.

@@ -25,11 +25,11 @@ class RetrievalScores:
     """What was measured on each query.
 
     Attributes:
-        one_shot: Log-probability in nats a token of the right answer behind one demonstration, the mean over those
+        one_shot: Log-probability in nats a token of the right answer after one demonstration, the mean over those
             retrieved, `[n]`.
-        recall: How many of the three of 32 examples, the same for all queries, behind which the model finds the right
+        recall: How many of the three of 32 examples, the same for all queries, after which the model finds the right
             answer most probable, are among the `k` that are retrieved from these 32: 0 to 1, `[min(n, 50)]`.
-        scores: Of the answers behind all `k` demonstrations, by the primary metric, `[n]`.
+        scores: Of the answers after all `k` demonstrations, by the primary metric, `[n]`.
         same_label: In classification the share of demonstrations with the query's label, else NaN, `[n]`.
         metric: The primary metric over all queries with its 95 % interval.
         metric_name: Its name.
@@ -113,7 +113,7 @@ def evaluate_retrieval(
 
 
 def _one_shot(model: TaskModel, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
-    """Return log-probabilities behind each demonstration alone, `[n_queries, n_shown]`."""
+    """Return log-probabilities after each demonstration alone, `[n_queries, n_shown]`."""
     pairs = [(demo, query) for demos, query in zip(shown, queries, strict=True) for demo in demos]
     values = model.answer_log_probs([(demo,) for demo, _ in pairs], [query for _, query in pairs])
     return values.reshape(len(queries), -1)

@@ -250,7 +250,7 @@ class PromptLearner(Learner):
 
 
 def _without_content(question: Question) -> list[Question]:
-    """Return the question with each input without content in the place of its own."""
+    """Return the question with each input without content in place of its own."""
     return [replace(question, input=text, context=None) for text in CONTENT_FREE]
 
 

@@ -33,7 +33,7 @@ def _running_temperatures(bits: FloatArray) -> list[float]:
     """Return the temperature T that suits the rows before each row, and last that for all rows.
 
     It has the least sum over earlier rows j of DECAY^(rows since j) bits_T(j), + PRIOR_BITS (ln T)^2: it is 1 unless
-    another one saves bits on these rows, and behind fewer than 8 rows.
+    another one saves bits on these rows, and after fewer than 8 rows.
     """
     prior = PRIOR_BITS * np.log(TEMPERATURES) ** 2
     found, past = [1.0] * min(LEAST_PAST, len(bits) + 1), np.zeros(len(TEMPERATURES))

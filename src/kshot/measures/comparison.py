@@ -71,7 +71,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float,
 
 
 def at_the_end(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
-    """Return what is expected behind the whole stream, with its interval: (value, low, high).
+    """Return what is expected after the whole stream, with its interval: (value, low, high).
 
     The mean over a stream is that of models that knew fewer examples than the one that is handed over. A straight line
     in the logarithm of the number of examples known is fitted to all rows by least squares and read off at its end;

@@ -6,7 +6,7 @@ from kshot.core.types import FloatArray
 
 
 def projected(values: FloatArray, n_end: int, shrink: float) -> FloatArray:
-    """Return each recipe's value behind `n_end` examples, relative to the mean of all recipes, `[n_recipes]`.
+    """Return each recipe's value after `n_end` examples, relative to the mean of all recipes, `[n_recipes]`.
 
     A straight line in the logarithm of the number of examples known is fitted to the differences from the rows' means
     (what makes a row hard for all drops out) and read off at `n_end + 1`. Its slope is shrunk towards 0 (ridge), as
@@ -23,7 +23,7 @@ def projected(values: FloatArray, n_end: int, shrink: float) -> FloatArray:
 
 
 def at_end(values: FloatArray, n_end: int, shrink: float) -> float:
-    """Return one recipe's value behind `n_end` examples: its mean, moved along its shrunk slope; `values` are `[n]`."""
+    """Return one recipe's value after `n_end` examples: its mean, moved along its shrunk slope; `values` are `[n]`."""
     x, reach = _centred(len(values), n_end)
     return float(values.mean() + values @ x / (x @ x + shrink) * reach)
 

@@ -143,7 +143,7 @@ def _of_pieces(pattern: re.Pattern[str], form: str) -> Metric:
     return replace(
         _of_sums(partial(text.piece_statistics, pattern), text.piece_f1),
         readable=lambda reference: None not in text.pieces(pattern, reference),
-        readable_form=f"be a list as '{form}', or none",
+        readable_form=f"be a list such as '{form}', or none",
     )
 
 
@@ -159,7 +159,7 @@ METRICS: dict[str, Metric] = {
     "exact_match_number": replace(
         _mean(text.exact_match_number, zero_one=True),
         readable=lambda reference: text.last_number(reference) is not None,
-        readable_form="hold a number in digits, as 42 or -1,200.5",
+        readable_form="hold a number in digits, such as 42 or -1,200.5",
     ),
     "squad_f1": _mean(text.squad_f1),
     "rouge1": _mean(text.rouge1),

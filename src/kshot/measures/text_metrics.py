@@ -55,7 +55,7 @@ def exact_match_number(references: References, answer: str) -> float:
     The last one, because a worked solution ends with its result.
 
     Source: Cobbe et al. (2021), https://arxiv.org/abs/2110.14168. Differs: the last number counts, not the one
-        behind "####".
+        after "####".
     """
     number = last_number(answer)
     return float(number is not None and number in map(last_number, references))
@@ -64,7 +64,7 @@ def exact_match_number(references: References, answer: str) -> float:
 def set_exact_match(references: References, answer: str) -> float:
     """Return 1 if the answer lists the same items as a reference, in any order, any number of times, in any case.
 
-    Commas separate items in a reference that has one, as "polar bear, cat"; otherwise each word is an item. The
+    Commas separate items in a reference that has one, such as "polar bear, cat"; otherwise each word is an item. The
     answer is read in the same way as the reference.
 
     Source: Honovich et al. (2023), https://arxiv.org/abs/2205.10782. Differs: items between commas stay whole,

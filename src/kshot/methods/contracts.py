@@ -214,7 +214,7 @@ class Teacher(Part):
 
 @dataclass(frozen=True)
 class Steerer(Part):
-    """Finds the steering of a task: changes of activations in the place of examples in the prompt."""
+    """Finds the steering of a task: changes of activations in place of examples in the prompt."""
 
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.ACTIVATIONS})
     changes_model: ClassVar[bool] = True

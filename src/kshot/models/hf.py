@@ -98,7 +98,7 @@ class Backbone:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _behind_newline(self, text: str) -> tuple[int, ...] | None:
-        """Return the ids of `text` inside of a text, or None where it melts with what stands before."""
+        """Return the ids of `text` inside a text, or None where it melts with what stands before."""
         ids = self._encode("\n" + text)
         n = len(self._newline)
         return ids[n:] if ids[:n] == self._newline else None

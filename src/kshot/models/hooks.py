@@ -1,7 +1,7 @@
 """Reading and changing a backbone's activations, by hooks that are gone when the work is done.
 
 Three sites in each layer: the output of the MLP, the input of the attention's output projection (the outputs of its
-heads, one behind the other), and the residual stream behind the layer. Hooks are put on whatever stands at these places
+heads, one after the other), and the residual stream after the layer. Hooks are put on whatever stands at these places
 while they are attached, so adapters that are active are hooked instead of the layers they stand for.
 """
 
@@ -93,7 +93,7 @@ def steered(backbone: Backbone, steerings: Sequence[Steering]) -> Iterator[None]
 
 @contextmanager
 def changing(backbone: Backbone, changes: dict[tuple[int, str], list[Change]]) -> Iterator[None]:
-    """Attach changes at (layer, site), which are made one after the other; inside of it they can be nested."""
+    """Attach changes at (layer, site), which are made one after the other; inside it they can be nested."""
 
     def all_of(own: list[Change]) -> Change:
         def change(x: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 Source: Lester et al. (2021), https://arxiv.org/abs/2104.08691; as a latent concept of a task: Wang et al. (2023),
 https://arxiv.org/abs/2301.11916.
-Differs: behind the token that begins a text, where there is one, as the network knows nothing else in its place.
+Differs: after the token that begins a text, where there is one, as the network knows nothing else in its place.
 """
 
 from collections.abc import Iterator, Mapping

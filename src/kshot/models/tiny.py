@@ -29,7 +29,7 @@ class ByteTokenizer:
     chat_template = None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Return the bytes of `text`, behind the first token if asked."""
+        """Return the bytes of `text`, after the first token if asked."""
         return [256] * add_special_tokens + list(text.encode("utf-8", "replace"))
 
     def decode(self, token_ids: list[int]) -> str:

@@ -120,7 +120,7 @@ class TrainedWeights:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Let the backbone compute with these weights; inside of it, they can be used, not nested."""
+        """Let the backbone compute with these weights; inside it, they can be used, not nested."""
         for swap in self._swaps:
             setattr(swap.module, swap.attribute, swap.ours)
         try:

@@ -269,7 +269,7 @@ class Race:
         raise UserError(f"At least one recipe must be finished to choose from: {why}. Give {remedy}other --recipes.")
 
     def _smallest(self, entrants: Sequence[Entrant]) -> str:
-        """Return the smallest budget that works, as a sentence with a blank behind it; "" where nothing is known."""
+        """Return the smallest budget that works, as a sentence with a blank after it; "" where nothing is known."""
         costs = {e.recipe.name: tokens for e in entrants if (tokens := self._first_cost(e.recipe)[0])}
         if not costs:
             return ""

@@ -29,7 +29,7 @@ class PromptBook:
     """Prompts as they were sent, each segment once.
 
     A row is the number of segments that it shares with the beginning of the recipe's row before, then the numbers of
-    the others: behind demonstrations that stay, a prompt takes a few bytes.
+    the others: after demonstrations that stay, a prompt takes a few bytes.
     """
 
     model: TaskModel

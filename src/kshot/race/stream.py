@@ -32,7 +32,7 @@ class Stream:
     def queries(self) -> list[Query]:
         """Return each example as a query that sees the examples before it.
 
-        Of an open task the answers to the first 8 examples behind each checkpoint (4, 8, 16, 32, …) are generated,
+        Of an open task the answers to the first 8 examples after each checkpoint (4, 8, 16, 32, …) are generated,
         which costs more than scoring the known answer; the recipes race on the bits of all.
         """
         first = min(4, len(self.examples) - 1)

@@ -74,7 +74,7 @@ def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
     call = parse_call(name)
     slot = slot_of(call.name)
     if call.members and slot != "combiner":
-        raise UserError(f"'{call.name}' takes settings alone, as {call.name}:key=value; got '{call.members[0]}'.")
+        raise UserError(f"'{call.name}' takes settings alone, such as {call.name}:key=value; got '{call.members[0]}'.")
     grid = _grid(call, slot) if raced else {}
     tried = {key: _alternatives(key, text, call.name, slot) for key, text in {**grid, **call.settings}.items()}
     several = [key for key, options in tried.items() if len(options) > 1]
@@ -205,7 +205,7 @@ def _members(call: Call, *, shots: int) -> tuple[Recipe, ...]:
     """Return the recipes that a combiner is given, each with one value for every setting."""
     if len(call.members) < 2:
         raise UserError(
-            f"'{call.name}' combines recipes and must be given two or more, as {call.name}(bm25, zero-shot); got "
+            f"'{call.name}' combines recipes and must be given two or more, such as {call.name}(bm25, zero-shot); got "
             f"{len(call.members)}."
         )
     return tuple(replace(parse_recipe(m, shots=shots, raced=False), calibration="none") for m in call.members)

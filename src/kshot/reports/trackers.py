@@ -14,8 +14,8 @@ ARTIFACTS = (RESULTS, "samples.jsonl", "report.html")
 def log_to_mlflow(folder: Path) -> None:
     """Log a run to MLflow, where its own settings say (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME).
 
-    Parameters are what identifies the run; metrics stand once for each recipe, as `accuracy/random`; the choice is in
-    the tags and the note; results, sample rows and the report are artifacts.
+    Parameters are what identifies the run; metrics stand once for each recipe, such as `accuracy/random`; the choice is
+    in the tags and the note; results, sample rows and the report are artifacts.
 
     Args:
         folder: Of a finished run.

@@ -1,4 +1,4 @@
-"""What the language model says of candidates: how probable it finds the query's answer behind each of them."""
+"""What the language model says of candidates: how probable it finds the query's answer after each of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +15,10 @@ PENALTY = 100.0  # nats; more than any mean log-probability
 
 
 def one_shot(found: Sequence[Candidates], models: Mapping[str, TaskModel]) -> list[Candidates]:
-    """Score each candidate by the query's answer behind it alone, in nats a token.
+    """Score each candidate by the query's answer after it alone, in nats a token.
 
     score(x, y, d) = 1 / |y| sum over the tokens t of y of log p(y_t given d, x, y_<t). All queries of a task are asked
-    at once, so that a candidate is read once, and the queries that drew it are packed behind it.
+    at once, so that a candidate is read once, and the queries that drew it are packed after it.
 
     Args:
         found: Queries with their candidates.

@@ -216,7 +216,7 @@ class TaskModel:
         return self._writing.generate(requests, progress=progress, ledger=self.ledger)
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
-        """Return the bits of each query's output behind its demonstrations, `[n_queries]`."""
+        """Return the bits of each query's output after its demonstrations, `[n_queries]`."""
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         self.progress.begin("asking for the selector", len(prompts))
         scores = self.score(prompts, [self.answers(query) for query in queries], progress=self.progress.advance)

@@ -16,7 +16,7 @@ PLACES: Mapping[str, Callable[[str], int | None]] = {
 
 
 def chosen_texts(splits: Sequence[Sequence[Row]], names: Mapping[str, str]) -> tuple[list[list[Row]], tuple[str, ...]]:
-    """Put the chosen text in the place of its number or letter, if that is how train rows say their choice.
+    """Put the chosen text in place of its number or letter, if that is how train rows say their choice.
 
     Left as they are: outputs of which one is the text of a choice of its row, and numbers that may be counted from 0
     as well as from 1.
@@ -80,7 +80,7 @@ def numbers_as_text(rows: Sequence[Row], names: Mapping[str, str]) -> tuple[list
             replace(row, values={c: _as_text(v) if c == column else v for c, v in row.values.items()}) for row in rows
         ]
         notes.append(
-            f"the column '{column}' holds numbers or booleans; they are read as text, as '{_as_text(items[0])}'"
+            f"the column '{column}' holds numbers or booleans; they are read as text, such as '{_as_text(items[0])}'"
         )
     return rows, tuple(notes)
 

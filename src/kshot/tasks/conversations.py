@@ -78,7 +78,9 @@ def _messages(row: Row, columns: tuple[str, ...], *, labelled: bool) -> list[tup
         if column == "completion" and messages is None and not labelled:
             continue
         if not isinstance(messages, list):
-            row.fail(f'\'{column}\' must be a list of messages, as {{"role": …, "content": …}}; got {shown(messages)}.')
+            row.fail(
+                f'\'{column}\' must be a list of messages, such as {{"role": …, "content": …}}; got {shown(messages)}.'
+            )
         talk += [_message(row, f"'{column}' item {i}", message) for i, message in enumerate(messages, 1)]
     what = " and ".join(f"'{column}'" for column in columns)
     if not labelled:
@@ -103,7 +105,7 @@ def _messages(row: Row, columns: tuple[str, ...], *, labelled: bool) -> list[tup
 
 def _message(row: Row, what: str, message: Any) -> tuple[str, str]:
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-        row.fail(f'{what} must be a message, as {{"role": …, "content": …}}; got {shown(message)}.')
+        row.fail(f'{what} must be a message, such as {{"role": …, "content": …}}; got {shown(message)}.')
     role, content = message["role"], message["content"]
     if role not in ROLES:
         row.fail(f"{what} must have a role of {', '.join(ROLES)}; got {shown(role)}; leave such rows out.")

@@ -2,7 +2,7 @@
 
 A file, or a mapping in Python, is read with the columns of the task's own files if it has the column that held the
 input there; else with the fields' own names if it has `input`. Columns of another file are guessed as for a task.
-Conversations end with the user's message, the input; an answer behind it is not read.
+Conversations end with the user's message, the input; an answer after it is not read.
 """
 
 import json

@@ -49,7 +49,7 @@ def load_task(source: str | Path, *, columns: Mapping[str, str] | None = None) -
     Args:
         source: A folder, a `.jsonl`, `.csv` or `.parquet` file (train rows only), "builtin:NAME", or a dataset of the
             hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
-        columns: Which column holds a field, as {"input": "question", "output": "answer"}. Not needed for
+        columns: Which column holds a field, such as {"input": "question", "output": "answer"}. Not needed for
             columns with the fields' own names; input, output, context, choices and references are guessed from common
             names (see `kshot.tasks.columns`), and rows can be conversations (`kshot.tasks.conversations`). In CSV,
             cells of choices and references are split at "|".
@@ -272,8 +272,8 @@ def _check_answer(row: Row, example: Example, task: Task) -> None:
     if len(example.choices) < 2:
         row.fail(
             f"a multiple-choice row must have at least 2 'choices'; got {len(example.choices)}; list them in each row, "
-            'as "choices": ["…", "…"]; where the input lists them as (A) … too, task.json may say "choices_in_input": '
-            "true."
+            'such as "choices": ["…", "…"]; where the input lists them as (A) … too, task.json may say '
+            '"choices_in_input": true.'
         )
     candidates = task.candidates(example)
     if not task.choices_in_input and len(set(candidates)) < len(candidates):

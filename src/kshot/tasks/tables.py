@@ -104,7 +104,7 @@ def _jsonl_rows(source: str, text: str) -> Iterator[Row]:
             raise UserError(f"{source} row {number} must be one JSON object on one line; {detail}.") from None
         if not isinstance(values, dict):
             remedy = "; write one object a line" if isinstance(values, list) else ""
-            raise UserError(f"{source} row {number} must be a JSON object, as {{…}}; got {shown(values)}{remedy}.")
+            raise UserError(f"{source} row {number} must be a JSON object, such as {{…}}; got {shown(values)}{remedy}.")
         yield Row(source, number, values)
 
 

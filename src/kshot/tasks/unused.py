@@ -43,8 +43,8 @@ def refuse_options(table: Table, names: Mapping[str, str]) -> None:
             first = ", ".join(options)
             table.rows[0].fail(
                 f"the columns {first} look like the options of a question, but no field holds them; put them into one "
-                'list, as "choices": ["…", "…"] (in CSV a|b), with the text of the right one as output; or say in a '
-                'folder\'s task.json what else the rows are, as "kind": "classification".'
+                'list, such as "choices": ["…", "…"] (in CSV a|b), with the text of the right one as output; or say in '
+                'a folder\'s task.json what else the rows are, such as "kind": "classification".'
             )
 
 

@@ -100,12 +100,12 @@ def adapt(
         seed: For the order of the stream and every random choice.
         limit: The most examples that are predicted; the others are learnt at the end.
         out: The run folder; by default a name made of task, model and settings, under `kshot-runs`.
-        budget: A time such as "10m", or tokens as "500k-tokens" (a token that is learnt counts as three). What the last
-            fit of a recipe may take is kept. Once it is spent the choice is made by the examples that all recipes in
-            it have predicted; the same `out` with a larger budget goes on.
+        budget: A time such as "10m", or tokens such as "500k-tokens" (a token that is learnt counts as three). What the
+            last fit of a recipe may take is kept. Once it is spent the choice is made by the examples that all recipes
+            in it have predicted; the same `out` with a larger budget goes on.
         columns: Field to column of the task's file, where its names are others: {"input": "question"}.
         layout: "plain", "turns" or "block" of the model's chat template, or "auto": turns for chat models, else plain.
-        selector_model: The language model that selectors ask, as `best-of-n`; by default the one that answers.
+        selector_model: The language model that selectors ask, such as `best-of-n`; by default the one that answers.
         source: Another task, or where to load it from, whose gradients are aligned with those of this one while
             recipes train (`align`: gate unless they say pcgrad).
         race: Whether recipes that fall clearly behind are dropped (`kshot.race.halving`); otherwise all of them
@@ -117,7 +117,7 @@ def adapt(
         dtype: Of these models: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16".
         revision: Of these models on the hub: commit, branch or tag.
         progress: Told what is going on.
-        trackers: Told the finished run's record, as `kshot.reports.trackers`.
+        trackers: Told the finished run's record, such as those of `kshot.reports.trackers`.
 
     Returns:
         The run, its chosen recipe fitted on all training examples.

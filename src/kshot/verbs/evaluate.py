@@ -19,7 +19,7 @@ def evaluate(
     Args:
         adapted: What is measured.
         task: Of the same kind and labels; its test rows are asked.
-        suite: An evaluator with its settings, as "letter-case".
+        suite: An evaluator with its settings, such as "letter-case".
         limit: Only the first so many test rows.
         progress: Told how far it is.
 

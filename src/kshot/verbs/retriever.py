@@ -181,7 +181,8 @@ class RetrieverRun:
 
         Args:
             model: Answers.
-            selectors: Names with settings, as "bm25"; "llm-r" alone stands for the retriever of the last iteration.
+            selectors: Names with settings, such as "bm25"; "llm-r" alone stands for the retriever of the last
+                iteration.
             k: Demonstrations.
             limit: Only the first so many test rows of a task.
 

@@ -37,7 +37,7 @@ def select(
 
     Args:
         task: Where the examples come from, or where to load it from; repeated rows are left out.
-        selector: A selector's name with settings, as "random:balanced=true".
+        selector: A selector's name with settings, such as "random:balanced=true".
         k: How many, at most as many as there are.
         model: The language model, or its name, that the selector asks, if it asks one.
         layout: How that model is prompted, as for `adapt`.

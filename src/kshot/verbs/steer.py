@@ -30,7 +30,7 @@ def steer(
 
     Args:
         task: Where the examples come from, or where to load it from; repeated rows are left out.
-        steerer: A steerer's name with settings, as "icv:strength=0.1".
+        steerer: A steerer's name with settings, such as "icv:strength=0.1".
         model: The language model, or its name.
         layout: How it is prompted, as for `adapt`.
         seed: As for `adapt`: the same seed gives the steering of the adapted model.
@@ -50,7 +50,7 @@ def steer(
     task = task if isinstance(task, Task) else Task.load(task)
     recipe = parse_recipe(steerer, shots=1, raced=False)
     if recipe.parts.keys() != {"steerer"}:
-        raise UserError(f"steer needs a steerer alone, as 'icv' or 'soft-injection'; got '{steerer}'.")
+        raise UserError(f"steer needs a steerer alone, such as 'icv' or 'soft-injection'; got '{steerer}'.")
     examples = make_stream(task, limit=len(task.train), seed=seed).examples
     if len(examples) < recipe.least:
         raise UserError(f"'{steerer}' needs at least {recipe.least} different examples; got {len(examples)}.")

@@ -68,7 +68,7 @@ def study(
     """Run recipes on tasks of a family, and tell how many bits they are above the best answer.
 
     Args:
-        name: A study with its settings, as "label-frequencies(labels=4)".
+        name: A study with its settings, such as "label-frequencies(labels=4)".
         model: The language model, or its name.
         recipes: With their settings.
         n: Training examples of each task.

@@ -15,7 +15,7 @@ from kshot.taskmodel.taskmodel import TaskModel
 
 @dataclass(frozen=True)
 class BestOfN(Selector):
-    """Draw `n` random sets of `k` examples and keep the one behind which past outputs cost the fewest bits.
+    """Draw `n` random sets of `k` examples and keep the one after which past outputs cost the fewest bits.
 
     bits(set) = sum over the held-out examples of - log2 p(output given set and input), the same held-out examples
     for every set and never one of its members. Up to `queries` are held out, but at most half of what the
@@ -65,7 +65,7 @@ class BestOfN(Selector):
 def total_bits(
     sets: Sequence[Sequence[int]], held_out: Sequence[int], pool: Sequence[Example], model: TaskModel
 ) -> FloatArray:
-    """Return the bits that the outputs of the held-out examples cost behind each set, `[n_sets]`."""
+    """Return the bits that the outputs of the held-out examples cost after each set, `[n_sets]`."""
     shown = [tuple(pool[i] for i in chosen) for chosen in sets]
     asked = [pool[i] for i in held_out]
     # Queries of a set stand together: its demonstrations are read once.

@@ -35,9 +35,9 @@ class GradientMatching(GradientSettings, Selector):
 
     Minimises |1/k sum over the chosen of g_i - 1/N sum over the pool of g_i|, with g_i the gradient of example i's
     loss with respect to the last block's weights, greedily, then by the best single swaps; again from random sets; and
-    takes of these `candidates` the set behind which held-out examples cost the model the fewest bits. With `of=prefix`
+    takes of these `candidates` the set after which held-out examples cost the model the fewest bits. With `of=prefix`
     the gradients are those with respect to `tokens` trained vectors before the text, at `snapshots` steps of their
-    training, one behind the other. The choice is for the task, so all queries share the prompt's beginning, and can be
+    training, one after the other. The choice is for the task, so all queries share the prompt's beginning, and can be
     carried to other models. The first pick stands first.
 
     Costs a pass over the pool, which is run backwards through the last block alone (with `of=prefix` epochs +
@@ -48,7 +48,7 @@ class GradientMatching(GradientSettings, Selector):
         normalize: "row" gives every example the same weight, "snapshot" every snapshot, "none" neither: then examples
             with small gradients are preferred, those that are easy already.
         restarts: More searches from random sets; the nearest counts.
-        candidates: Of so many searches' sets the model takes the one behind which the outputs of `queries` held-out
+        candidates: Of so many searches' sets the model takes the one after which the outputs of `queries` held-out
             examples cost the fewest bits; 1 takes the set nearest to the mean.
         queries: The most held-out examples, but at most half of what the demonstrations leave.
         balanced: As equal numbers of each output as the pool allows.
@@ -59,7 +59,7 @@ class GradientMatching(GradientSettings, Selector):
     Differs: gradients of the last block instead of trained vectors, which costs a hundredth and does better (measured:
     docs/results/selection.md); several searches among which the model chooses. With `of=prefix`: smaller batches, fewer
     epochs and a larger learning rate, as pools are small; the last snapshot is kept (theirs drops it); the vectors
-    stand behind the token that begins a text; constant learning rate.
+    stand after the token that begins a text; constant learning rate.
     """
 
     of: str = setting("last-block", choices=OF)

@@ -1,4 +1,4 @@
-"""How activations are changed in the place of examples. One file a method; this table makes them known."""
+"""How activations are changed in place of examples. One file a method; this table makes them known."""
 
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Steerer

@@ -21,7 +21,7 @@ SCALES = (0.01, 0.03, 0.1)
 
 @dataclass(frozen=True)
 class FunctionVector(Steerer):
-    """Add the mean outputs of the heads with the largest causal effect to the residual stream behind one layer.
+    """Add the mean outputs of the heads with the largest causal effect to the residual stream after one layer.
 
     A head's effect is what its mean output does to the probability of the right answer in prompts whose answers were
     shuffled.

@@ -1,4 +1,4 @@
-"""In-context fine-tuning: learn to answer behind demonstrations, drawn anew for every step."""
+"""In-context fine-tuning: learn to answer after demonstrations, drawn anew for every step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
