@@ -13,7 +13,6 @@ import numpy as np
 from scipy.stats import t as student
 
 from kshot.core.types import FloatArray
-from kshot.measures.intervals import wilson
 
 LEVEL = 0.95
 
@@ -60,42 +59,24 @@ def bits_difference(ours: Sequence[float], theirs: Sequence[float], level: float
     return Difference(float(d.mean()), float(d.mean()) - reach, float(d.mean()) + reach, n)
 
 
-def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
-    """Return a mean with its interval: (value, low, high); Wilson's of zeros and ones, Student's of other values."""
-    y = np.asarray(values, dtype=np.float64)
-    n, mean = len(y), float(y.mean())
-    if set(values) <= {0.0, 1.0}:
-        return mean, *wilson(round(mean * n), n, level=level)
-    reach = float(student.ppf((1 + level) / 2, n - 1)) * float(y.std(ddof=1)) / sqrt(n)
-    return mean, mean - reach, mean + reach
+def trend(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
+    """Return how much values change along a stream, per factor of e in examples, with the interval of that.
 
-
-def at_the_end(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
-    """Return what is expected after the whole stream, with its interval: (value, low, high).
-
-    The mean over a stream is that of models that knew fewer examples than the one that is handed over. A straight line
-    in the logarithm of the number of examples known is fitted to all rows by least squares and read off at its end;
-    the interval is that of the line, by the residuals' own spread at each end (HC3).
+    A straight line in the logarithm of the number of examples known is fitted to all rows by least squares; the
+    interval is that of its slope, by the residuals' own spread (HC3).
 
     Args:
         values: Scores or bits in the order of the stream, 3 or more.
         level: The share of such intervals that contain what they are for.
 
+    Returns:
+        (slope, low, high).
+
     Source: MacKinnon and White (1985), https://doi.org/10.1016/0304-4076(85)90158-7, for the spread. A logarithmic
     learning curve is the simplest one that flattens. Differs: nothing.
     """
-    return _on_the_line(values, np.array([1.0, np.log(len(values) + 1)]), level)
-
-
-def trend(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
-    """Return the slope of the line of `at_the_end`, per factor of e in examples, with its interval."""
-    return _on_the_line(values, np.array([0.0, 1.0]), level)
-
-
-def _on_the_line(values: Sequence[float], at: FloatArray, level: float) -> tuple[float, float, float]:
-    """Return `at` times (intercept, slope) of the line through the values, with the interval of that."""
     y = np.asarray(values, dtype=np.float64)
-    n = len(y)
+    n, at = len(y), np.array([0.0, 1.0])
     x = np.column_stack([np.ones(n), np.log(np.arange(1, n + 1))])  # one more than is known: log 0 is none
     inverse = np.linalg.inv(x.T @ x)
     beta = inverse @ x.T @ y

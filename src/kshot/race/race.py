@@ -16,7 +16,6 @@ from kshot.race.measure import Measuring
 from kshot.race.ranking import Evidence, compared_by, evidence, ranked
 from kshot.race.rehearsal import rehearsed
 from kshot.race.speed import tokens_per_second
-from kshot.race.words import deployed
 from kshot.recipes.recipe import Recipe
 
 DEPLOYED = tuple(f"deployed{unit}{end}" for unit in ("", "_bits") for end in ("", "_low", "_high"))
@@ -194,14 +193,6 @@ class Race:
                 if ends:
                     low, high = ends if by == "metric" else (max(0.0, end) for end in ends)
                     found[name] |= {key: value, f"{key}_low": low, f"{key}_high": high}
-        return found
-
-    def deployed(self) -> dict[str, dict[str, Any]]:
-        """Return what score and bits are expected of each recipe in the choice when deployed, with their intervals."""
-        found = {}
-        for name, known in self._evidence(self.by).items():
-            rows = self._rows_of(name, known)
-            found[name] = {key: deployed(rows, key, are_final=bool(known.final)) for key in ("score", "bits")}
         return found
 
     def _rows_of(self, name: str, known: Evidence) -> list[dict[str, Any]]:

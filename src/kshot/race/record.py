@@ -179,7 +179,9 @@ class Recorder:
             },
             "removed": list(self.stream.removed),
             "leaderboard": list(board),
-            "expected_when_deployed": race.deployed(),
+            "expected_when_deployed": {
+                row["recipe"]: _deployed(row) for row in board if row["deployed_bits"] is not None
+            },
             "chosen": board[0]["recipe"] if choice else None,
             "choice": choice,
             "configurations": {e.recipe.name: e.configurations for e in race.entrants if e.configurations},
@@ -192,6 +194,12 @@ class Recorder:
             "kshot_version": __version__,
             "python": platform.python_version(),
         }
+
+
+def _deployed(row: Mapping[str, Any]) -> dict[str, list[float] | None]:
+    """Return what is expected of a recipe when deployed, with intervals: its score, unless texts are written, and bits."""
+    score, bits = ([row[f"{key}{end}"] for end in ("", "_low", "_high")] for key in ("deployed", "deployed_bits"))
+    return {"score": None if score[0] is None else score, "bits": bits}
 
 
 def _mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

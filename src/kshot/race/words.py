@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 from kshot.core.types import Task
-from kshot.measures.comparison import LEVEL, Difference, at_the_end, compared, mean_interval, trend
+from kshot.measures.comparison import LEVEL, Difference, compared, trend
 from kshot.measures.variance import Spread
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # each finished recipe's sample rows
@@ -40,26 +39,6 @@ def _verdict(gap: Difference) -> str:
     if not gap.is_clear:
         return "no difference found"
     return "worse than the chosen one" if gap.low > 0 else "better than the chosen one"
-
-
-def deployed(
-    rows: Sequence[Mapping[str, Any]], key: str, *, are_final: bool = False
-) -> tuple[float, float, float] | None:
-    """Return what a recipe's `key` is expected to be when it is handed over, or None with too few rows.
-
-    Args:
-        rows: Sample rows.
-        key: "score" or "bits".
-        are_final: The rows are those of the recipe as it is handed over; otherwise they are those of the stream, and
-            the end of its learning curve is returned.
-    """
-    values = [float(r[key]) for r in rows if r[key] is not None]
-    if len(values) < LEAST_FOR_A_CURVE:
-        return None
-    most = 1.0 if key == "score" else inf
-    found = mean_interval(values) if are_final else at_the_end(values)
-    value, low, high = (min(max(x, 0.0), most) for x in found)
-    return value, low, high
 
 
 def in_words(
