@@ -197,7 +197,7 @@ class Recorder:
 
 
 def _deployed(row: Mapping[str, Any]) -> dict[str, list[float] | None]:
-    """Return what is expected of a recipe when deployed, with intervals: its score, unless texts are written, and bits."""
+    """Return what is expected of a recipe when deployed, with intervals: score, unless texts are written, and bits."""
     score, bits = ([row[f"{key}{end}"] for end in ("", "_low", "_high")] for key in ("deployed", "deployed_bits"))
     return {"score": None if score[0] is None else score, "bits": bits}
 
