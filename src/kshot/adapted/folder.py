@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from kshot.adapted.format_2 import upgraded
 from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
-from kshot.core.models import LanguageModel, TrainableModel, TunableModel
+from kshot.core.models import LanguageModel
 from kshot.core.plugins import own_sources
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
@@ -181,7 +181,7 @@ def load(
         given = {name: value for name, value in (("dtype", dtype), ("revision", revision)) if value}
         model = model or load_model(about["model"]["name"], device=device, **(about["model"]["origin"] | given))
         asked = _asked(place, about, task, model, given)
-    fitted = _fitted(place, about, pool, recipe, Fitted(recipe, task, about["seed"], model=asked))
+    fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked))
     return AdaptedModel(fitted, choice=about["choice"], temperature=about["temperature"])
 
 
@@ -204,38 +204,27 @@ def _asked(
     return asked
 
 
-def _fitted(folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], recipe: Recipe, bare: Fitted) -> Fitted:
+def _fitted(folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], bare: Fitted) -> Fitted:
     """Return what was fitted, from what stands in its folder.
 
     Args:
         folder: Its own.
         about: What tells of the files beside it.
         pool: The rows of what it may show.
-        recipe: Rebuilt.
-        bare: With task, seed, and the language model as it was before training.
+        bare: With the rebuilt recipe, and the language model as it was before training.
     """
-    model = bare.model
-    if model and recipe.part("composer"):
-        model = replace(model, composer=recipe.part("composer"))
-    if model and about["adapter"]:
-        trained: TrainableModel = cast(TunableModel, model.model).trainable(
-            recipe.part("tuner").training, seed=about["seed"]
-        )
-        trained.load_weights(folder / ADAPTER, about["adapter"]["fingerprint"])
-        model = replace(model, model=trained)
+    found = bare.with_weights(folder / ADAPTER, about["adapter"]["fingerprint"]) if about["adapter"] else bare
     steering = None
     if about["steering"]:
         steering = Steering.load(folder)
         if steering.fingerprint != about["steering"]:
             raise UserError(f"{folder} must hold the steering that {ABOUT} tells of; it holds another. Adapt again.")
     members = []
-    for i, member in enumerate(recipe.members):
+    for i, member in enumerate(bare.recipe.members):
         own = folder / MEMBERS / str(i)
         said, rows = _read(own)
-        start = replace(bare, recipe=member, seed=said["seed"], model=bare.model if member.asks_model else None)
-        members.append(_fitted(own, said, rows, member, start))
+        members.append(_fitted(own, said, rows, Fitted.before_learning(member, bare.task, said["seed"], bare.model)))
     bits = {row["id"]: row.pop("bits") for row in pool if "bits" in row}
     rows: list[dict[str, Any]] = [{k: tuple(v) if k in _TUPLES else v for k, v in row.items()} for row in pool]
-    examples = [Example(**row) for row in rows]
     learnt: dict[str, Any] = {"steering": steering, "notes": tuple(about["notes"]), "bits": bits}
-    return replace(bare, pool=tuple(examples), model=model, members=tuple(members), **learnt)
+    return replace(found, pool=tuple(Example(**row) for row in rows), members=tuple(members), **learnt)

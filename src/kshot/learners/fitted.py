@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 from kshot.core.ledger import Ledger
-from kshot.core.models import LanguageModel, TrainableModel
+from kshot.core.models import LanguageModel, TrainableModel, TunableModel
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
 from kshot.recipes.recipe import Recipe
@@ -49,6 +50,21 @@ class Fitted:
     def trained(self) -> TrainableModel | None:
         """The language model, if its weights were trained."""
         return cast(TrainableModel, self.language_model) if self.recipe.trains and not self.members else None
+
+    @classmethod
+    def before_learning(cls, recipe: Recipe, task: Task, seed: int, model: TaskModel | None) -> "Fitted":
+        """Return what there is of a rebuilt recipe before what it has learnt is read: its composer speaks already."""
+        composer = recipe.part("composer")
+        model = replace(model, composer=composer) if model and composer else model
+        return cls(recipe, task, seed, model=model if recipe.asks_model else None)
+
+    def with_weights(self, folder: Path, fingerprint: str) -> "Fitted":
+        """Return the same with the weights that a folder holds; `fingerprint` is what they were."""
+        assert self.model is not None
+        base = cast(TunableModel, self.model.model)
+        trained = base.trainable(self.recipe.part("tuner").training, seed=self.seed)
+        trained.load_weights(folder, fingerprint)
+        return replace(self, model=replace(self.model, model=trained))
 
     def with_model(self, model: LanguageModel) -> "Fitted":
         """Return the same on an instance of its language model that keeps nothing; trained weights stay."""

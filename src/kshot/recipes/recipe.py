@@ -180,6 +180,11 @@ class Recipe:
         return self.parts.keys() == {"selector"} and not self.alternatives
 
     @property
+    def steers_alone(self) -> bool:
+        """Whether it is a steerer and nothing else."""
+        return self.parts.keys() == {"steerer"} and not self.alternatives
+
+    @property
     def draws(self) -> bool:
         """Whether chance decides what is shown."""
         selector = self.part("selector")

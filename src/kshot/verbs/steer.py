@@ -49,7 +49,7 @@ def steer(
     """
     task = task if isinstance(task, Task) else Task.load(task)
     recipe = parse_recipe(steerer, shots=1, raced=False)
-    if recipe.parts.keys() != {"steerer"}:
+    if not recipe.steers_alone:
         raise UserError(f"steer needs a steerer alone, such as 'icv' or 'soft-injection'; got '{steerer}'.")
     examples = make_stream(task, limit=len(task.train), seed=seed).examples
     if len(examples) < recipe.least:
