@@ -163,6 +163,17 @@ def test_bad_recipes_say_what_must_hold(text, message):
         parse_recipes(text, shots=4)
 
 
+def test_names_of_our_own_are_read_without_asking_all_packages(monkeypatch):
+    """That reads a file of each installed package."""
+    asked = []
+    monkeypatch.setattr("kshot.core.plugins.entry_points", lambda group: asked.append(group) or ())
+    parse_recipes(",".join(known_recipes()), shots=2)
+    assert asked == []
+    with pytest.raises(UserError, match="there is no recipe 'rondom'"):
+        parse_recipes("rondom", shots=2)
+    assert asked == [room.group for room in SLOTS.values()]
+
+
 def test_a_selector_of_the_users_own(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(

@@ -58,7 +58,8 @@ def slot_of(name: str) -> str | None:
         slot = next((s for s, r in SLOTS.items() if isinstance(cls, type) and issubclass(cls, r.contract)), None)
         SLOTS[slot or "selector"].check(cls, name)
     else:
-        slot = next((s for s in SLOTS if SLOTS[s].knows(name)), None)
+        slots = [s for s in SLOTS if name in SLOTS[s]]  # before packages are asked, which reads a file of each
+        slot = next(iter(slots or [s for s in SLOTS if SLOTS[s].knows(name)]), None)
     if slot is None:
         raise UserError(f"there is no recipe '{name}'.{did_you_mean(name, [*known_recipes(), *COMBINERS])}")
     if slot not in alone:
