@@ -275,19 +275,19 @@ def test_texts_that_lack_what_is_read_say_so(llama):
 
 
 BAD = [
-    (lambda: Distil(temperature=0.0), r"temperature must be a number above 0; got 0\.0"),
+    (lambda: Distil(temperature=0.0), r"temperature must be greater than 0; got 0\.0"),
     (lambda: Distil(direction="both"), "direction must be one of forward, reverse; got 'both'"),
-    (lambda: Preference(beta=float("nan")), "beta must be a number above 0; got nan"),
+    (lambda: Preference(beta=float("nan")), "beta must be greater than 0; got nan"),
     (lambda: Mixture((), ()), "one or more objectives, and a weight for each; got 0 objectives and 0 weights"),
     (lambda: Mixture((Answers(),), (1.0, 2.0)), "got 1 objectives and 2 weights"),
-    (lambda: Mixture((Answers(),), (-1.0,)), r"weight must be a number above 0; got -1\.0"),
+    (lambda: Mixture((Answers(),), (-1.0,)), r"weights must be greater than 0; got -1\.0"),
     (lambda: Lesson((), EXAMPLES[0], "first"), "learnt must be one of answers, last; got 'first'"),
-    (lambda: Lesson((), EXAMPLES[0], weight=0.0), r"weight must be a number above 0; got 0\.0"),
+    (lambda: Lesson((), EXAMPLES[0], weight=0.0), r"weight must be greater than 0; got 0\.0"),
     (
         lambda: Lesson((), EXAMPLES[0], rejected="tea"),
         r"rejected must be another answer .* got 'tea' for both \(example 'e0'\)",
     ),
-    (lambda: TrainingText(Prompt(()), weight=float("inf")), "weight must be a number above 0; got inf"),
+    (lambda: TrainingText(Prompt(()), weight=float("inf")), "weight must be greater than 0; got inf"),
 ]
 
 

@@ -112,7 +112,7 @@ def _check_taught(learnt: str, weight: float) -> None:
     if learnt not in LEARNT:
         raise UserError(f"learnt must be one of {', '.join(LEARNT)}; got '{learnt}'.")
     if not (isfinite(weight) and weight > 0):
-        raise UserError(f"weight must be a number above 0; got {weight}.")
+        raise UserError(f"weight must be greater than 0; got {weight}.")
 
 
 @dataclass(frozen=True)

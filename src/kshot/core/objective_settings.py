@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil, isfinite
 
 from kshot.core.errors import UserError
+from kshot.core.fields import Checked, setting
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
 
 DIRECTIONS = ("forward", "reverse")
@@ -18,7 +19,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Distil:
+class Distil(Checked):
     """Stay close to what the model before training says at the target's answer when it reads the teacher's prompt.
 
     Attributes:
@@ -31,19 +32,14 @@ class Distil:
     Differs: over the whole vocabulary, at the tokens of the known answer instead of sampled ones.
     """
 
-    temperature: float = 1.0
-    direction: str = "forward"
+    temperature: float = setting(1.0, above=0)
+    direction: str = setting("forward", choices=DIRECTIONS)
 
     reads = frozenset({"teacher"})
 
-    def __post_init__(self):
-        _check_positive("temperature", self.temperature)
-        if self.direction not in DIRECTIONS:
-            raise UserError(f"direction must be one of {', '.join(DIRECTIONS)}; got '{self.direction}'.")
-
 
 @dataclass(frozen=True)
-class Preference:
+class Preference(Checked):
     """Prefer the text's answer to the rejected one by more than the model before training does.
 
     The loss of a text is -log sigmoid(beta ((log p(chosen) - log r(chosen)) - (log p(rejected) - log r(rejected)))),
@@ -55,12 +51,9 @@ class Preference:
     Source: Rafailov et al. (2023), DPO, equation 7, https://arxiv.org/abs/2305.18290.
     """
 
-    beta: float = 0.1
+    beta: float = setting(0.1, above=0)
 
     reads = frozenset({"rejected"})
-
-    def __post_init__(self):
-        _check_positive("beta", self.beta)
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,8 @@ class Mixture:
                 f"objectives and {len(self.weights)} weights."
             )
         for weight in self.weights:
-            _check_positive("weight", weight)
+            if not (isfinite(weight) and weight > 0):
+                raise UserError(f"A mixture's weights must be greater than 0; got {weight}.")
 
     @property
     def reads(self) -> frozenset[str]:
@@ -107,8 +101,3 @@ def step_tokens(reads: frozenset[str], lengths: Sequence[tuple[int, int, int]]) 
         trained += own + rejected * ("rejected" in reads)
         forward += teacher * ("teacher" in reads) + (own + rejected) * ("rejected" in reads)
     return trained + ceil(forward / FORWARD_AND_BACKWARD)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (isfinite(value) and value > 0):
-        raise UserError(f"{name} must be a number above 0; got {value}.")
