@@ -17,7 +17,7 @@ from kshot.core.steering import Edit, Steering
 from kshot.core.types import Example, Prompt, Query, ScoreRequest, Segment, Task
 from kshot.engine.language_model import Engine
 from kshot.learners.build import make_learner
-from kshot.learners.kept import Keep
+from kshot.learners.kept import Kept
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.methods.steerers.icv import direction
@@ -94,8 +94,8 @@ def test_beside_a_tuner_an_interrupted_stream_goes_on_to_the_same(tmp_path):
     assert "steerer" in recipe.parts
 
     def learner(place: Path) -> TrainedLearner:
-        keep = Keep(SqliteStore(place / "store.sqlite"), place / "training", "key")
-        return TrainedLearner(recipe, Setup(words(), asker(), 0, keep=keep))
+        keep = Kept(SqliteStore(place / "store.sqlite"), place / "training", "key")
+        return TrainedLearner(recipe, Setup(words(), asker(), 0, kept=keep))
 
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()

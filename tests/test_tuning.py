@@ -22,7 +22,7 @@ from kshot.core.types import Example, Prediction, Query, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.trained_model import TrainedEngine
 from kshot.learners.build import make_learner
-from kshot.learners.kept import Keep
+from kshot.learners.kept import Kept
 from kshot.learners.learner import Learner, Setup
 from kshot.learners.settings_race import SettingsRace
 from kshot.learners.trained import TrainedLearner
@@ -43,10 +43,10 @@ def asker() -> TaskModel:
     return TaskModel.for_task(TASK, Engine(tiny_backbone()))
 
 
-def run(text: str, asker: TaskModel, queries=QUERIES, *, seed: int = 0, keep: Keep | None = None):
+def run(text: str, asker: TaskModel, queries=QUERIES, *, seed: int = 0, keep: Kept | None = None):
     """Return a learner that has predicted the queries, and the predictions."""
     (recipe,) = parse_recipes(text, shots=3)
-    learner = TrainedLearner(recipe, Setup(TASK, asker, seed, keep=keep))
+    learner = TrainedLearner(recipe, Setup(TASK, asker, seed, kept=keep))
     return learner, [replace(p, seconds=0, fit_seconds=0) for q in queries for p in learner.predict([q])]
 
 
@@ -157,7 +157,7 @@ def test_a_new_process_goes_on_to_the_bit(asker, name, seconds, tmp_path, monkey
         return learn(self, batch)
 
     monkeypatch.setattr(TrainedEngine, "learn", spy)
-    keep = Keep(SqliteStore(tmp_path / "store.sqlite"), tmp_path / "training", "key")
+    keep = Kept(SqliteStore(tmp_path / "store.sqlite"), tmp_path / "training", "key")
     assert run(name, asker, QUERIES[:5], keep=keep)[1] == expected[:5]
     assert len(list(tmp_path.glob("training/*.safetensors"))) == (seconds == 0)
     before = len(n_learnt)
@@ -441,7 +441,7 @@ def test_an_interrupt_in_the_middle_of_an_example_leaves_no_state(asker, tmp_pat
     name = "icl+ft:k=2,lr=1e-2,steps=3"
     monkeypatch.setattr(kshot.learners.trained, "SECONDS_BETWEEN_STATES", 0.0)
     whole, expected = run(name, asker)
-    keep = Keep(SqliteStore(tmp_path / "store.sqlite"), tmp_path / "training", "key")
+    keep = Kept(SqliteStore(tmp_path / "store.sqlite"), tmp_path / "training", "key")
     calls, learn = [], TrainedEngine.learn
 
     def interrupted(self, batch):
@@ -453,7 +453,7 @@ def test_an_interrupt_in_the_middle_of_an_example_leaves_no_state(asker, tmp_pat
     (recipe,) = parse_recipes(name, shots=3)
     monkeypatch.setattr(TrainedEngine, "learn", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        race_of(TrainedLearner(recipe, Setup(TASK, asker, 0, keep=keep))).predict(QUERIES)
+        race_of(TrainedLearner(recipe, Setup(TASK, asker, 0, kept=keep))).predict(QUERIES)
     monkeypatch.setattr(TrainedEngine, "learn", learn)
     second, again = run(name, asker, keep=keep)
     assert (again, in_bytes(second)) == (expected, in_bytes(whole))

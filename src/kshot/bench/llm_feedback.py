@@ -32,21 +32,21 @@ def run(model: str = "demo") -> dict[str, float]:
     pool = [example(i) for i in range(N_POOL)]
     task = Task("random words", "classification", tuple(pool), labels=labels)
     engine = Engine(backbone)
-    asker = TaskModel.for_task(task, engine)
+    asked = TaskModel.for_task(task, engine)
     queries, shown = [], []
     for i in range(N_QUERIES):
         others = [j for j in lots.permutation(N_POOL) if j != i][:N_CANDIDATES]
         queries += [pool[i]] * N_CANDIDATES
         shown += [(pool[j],) for j in others]
-    asker.answer_log_probs(shown[:2], queries[:2])  # warm up
+    asked.answer_log_probs(shown[:2], queries[:2])  # warm up
     began = time.perf_counter()
-    packed = asker.answer_log_probs(shown, queries)
+    packed = asked.answer_log_probs(shown, queries)
     seconds = time.perf_counter() - began
     sample = range(0, len(queries), len(queries) // N_NAIVE)[:N_NAIVE]
     took, gaps = [], []
     for i in [sample[0], *sample]:  # the first one warms up
-        prompt = engine.encode(asker.prompt(shown[i], queries[i])[0]).ids
-        answer = tuple(backbone.tokenise(asker.layout.answer(queries[i].output)))
+        prompt = engine.encode(asked.prompt(shown[i], queries[i])[0]).ids
+        answer = tuple(backbone.tokenise(asked.layout.answer(queries[i].output)))
         began = time.perf_counter()
         value = naive_log_prob(backbone, prompt, answer)
         took.append(time.perf_counter() - began)

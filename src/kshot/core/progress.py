@@ -44,7 +44,7 @@ class Silence:
 
 
 @dataclass(frozen=True)
-class Aside(Silence):
+class SideProgress(Silence):
     """Work for a selector or steerer: no prediction, but the budget is looked at, and what is said is heard."""
 
     heard: Progress

@@ -39,7 +39,7 @@ _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
-class Found:
+class LossGradient:
     """A gradient, with the loss in nats and the number of tokens that were run for it."""
 
     gradient: Gradient
@@ -140,7 +140,7 @@ class Trainer:
         n_supervised = sum(len(row.supervised) for row in rows)
         return StepLog(found.loss_nats, n_tokens, n_supervised, size, cosine_to_last=to_last, **log)
 
-    def _checked(self, found: Found, gradient: Gradient) -> float:
+    def _checked(self, found: LossGradient, gradient: Gradient) -> float:
         """Return the gradient's norm, or raise DivergedError."""
         size = norm(gradient)
         if not (isfinite(found.loss_nats) and isfinite(size)):
@@ -166,7 +166,7 @@ class Trainer:
     @fast_products()
     def gradient(
         self, rows: Sequence[TrainingRow], objective: ObjectiveSettings = _ANSWERS, *, with_graph: bool = False
-    ) -> Found:
+    ) -> LossGradient:
         """Return gradient and loss of texts, while the weights are active; the objective is prepared for them.
 
         Where memory is short, it tries smaller parts, once.
@@ -186,7 +186,7 @@ class Trainer:
         self._micro_tokens //= 2
         return self.gradient(rows, objective, with_graph=with_graph)
 
-    def _gradient_in_parts(self, rows: Sequence[TrainingRow], objective: Objective, with_graph: bool) -> Found:
+    def _gradient_in_parts(self, rows: Sequence[TrainingRow], objective: Objective, with_graph: bool) -> LossGradient:
         def size(row: TrainingRow) -> int:
             return sum(len(run.ids) for run in objective.runs([row]))
 
@@ -202,7 +202,7 @@ class Trainer:
                 found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
             total = [t + g for t, g in zip(total, found, strict=True)]
             loss_nats += float(loss.detach())
-        return Found(total, loss_nats, sum(map(size, rows)))
+        return LossGradient(total, loss_nats, sum(map(size, rows)))
 
     def _said(self, part: Sequence[TrainingRow], objective: Objective) -> Said:
         """Run the texts, and what the objective reads beside them, at once where they can share a row."""

@@ -49,12 +49,12 @@ class CombinedLearner(Learner):
         def ask() -> list[Prediction]:
             return member.anew().predict(queries, progress=lambda _: tell(0))
 
-        keep, model = self._setup.keep, self._setup.model
-        if keep is None or member.follows or not self.follows:  # else the whole is kept
+        kept, model = self._setup.kept, self._setup.model
+        if kept is None or member.follows or not self.follows:  # else the whole is kept
             return ask()
         name = f"{member.recipe.fingerprint} {self._n}-{self._n + len(queries)}"
         ledger = model.ledger if model else Ledger()
-        return keep.once(name, ledger, ask, asks_model=member.recipe.asks_model)
+        return kept.once(name, ledger, ask, asks_model=member.recipe.asks_model)
 
     def anew(self) -> "CombinedLearner":
         """Return a learner whose members begin anew, unless some follow the stream."""

@@ -23,7 +23,7 @@ class Memory(Protocol):
 
 
 @dataclass(frozen=True)
-class Keep:
+class Kept:
     """What is kept of a stream.
 
     Attributes:

@@ -9,7 +9,7 @@ from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest, generator
 from kshot.core.types import Example, Prediction, Query, Task
 from kshot.learners.fitted import Fitted
-from kshot.learners.kept import Keep
+from kshot.learners.kept import Kept
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -36,7 +36,7 @@ class Setup:
         model: The language model that answers; None will do for classifiers.
         seed: For every random choice.
         selector_model: The language model that selectors ask.
-        keep: Where the progress of a stream survives; None keeps nothing.
+        kept: Where the progress of a stream survives; None keeps nothing.
         source: Another task, for tuners that align with one.
     """
 
@@ -44,7 +44,7 @@ class Setup:
     model: TaskModel | None
     seed: int
     selector_model: TaskModel | None = None
-    keep: Keep | None = None
+    kept: Kept | None = None
     source: Source | None = None
 
     def drawn(self, draw: int) -> "Setup":

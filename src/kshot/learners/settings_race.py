@@ -159,12 +159,12 @@ class SettingsRace(Learner):
         def ask() -> list[Prediction]:
             return learner.anew().predict(block, progress=lambda _: tell(0))
 
-        keep, model = self._setup.keep, self._setup.model
-        if keep is None:
+        kept, model = self._setup.kept, self._setup.model
+        if kept is None:
             return ask()
         name = f"{learner.recipe.fingerprint} {self._n}-{self._n + len(block)}"
         ledger = model.ledger if model else Ledger()
-        return keep.once(name, ledger, ask, asks_model=learner.recipe.asks_model)
+        return kept.once(name, ledger, ask, asks_model=learner.recipe.asks_model)
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Race along the examples, unless a race is over, and fit the winner on all of them."""

@@ -51,12 +51,12 @@ class TrainedLearner(Learner):
     def __init__(self, recipe: Recipe, setup: Setup):
         assert setup.model is not None
         self.recipe, self._tuner, self._teacher = recipe, recipe.part("tuner"), recipe.part("teacher")
-        self._base, self._seed, self._keep = setup.model, setup.seed, setup.keep
+        self._base, self._seed, self._kept = setup.model, setup.seed, setup.kept
         self._selecting = setup.selector_model or setup.model
         self._setup = setup
         self._source = setup.source if self._tuner.align != "none" else None
         other = self._source.fingerprint if self._source else None
-        self._key = digest(self._keep.key if self._keep else None, recipe.fingerprint, other)
+        self._key = digest(self._kept.key if self._kept else None, recipe.fingerprint, other)
         self._learnt: list[str] = []  # ids, in their order
         self._n_saved, self._saved_at = 0, time.monotonic()
         self._n_past = 0  # of the query before
@@ -68,7 +68,7 @@ class TrainedLearner(Learner):
     def model(self) -> TrainableModel:
         """The language model with the weights that are trained; as they were kept, where they were."""
         model = cast(TunableModel, self._base.model).trainable(self._tuner.training, seed=self._seed)
-        if self._keep and self._state_file.exists():
+        if self._kept and self._state_file.exists():
             about = model.load_state(self._state_file)
             self._learnt, self.log = about["learnt"], about["log"]
             self._n_saved = len(self._learnt)
@@ -94,8 +94,8 @@ class TrainedLearner(Learner):
 
     @property
     def _state_file(self) -> Path:
-        assert self._keep
-        return self._keep.folder / f"{self._key[:16]}.safetensors"
+        assert self._kept
+        return self._kept.folder / f"{self._key[:16]}.safetensors"
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict queries in turn, each from its past, which has to begin with the pasts of the queries before it.
@@ -117,7 +117,7 @@ class TrainedLearner(Learner):
     def predict_next(self, query: Query, *, progress: Callable[[int], None] | None = None) -> Prediction:
         """Predict the next query of the stream, as `predict`."""
         key = digest(self._key, len(query.past), query.example.id, query.wants_text)
-        known = self._keep.memory.get_predictions(key) if self._keep else []
+        known = self._kept.memory.get_predictions(key) if self._kept else []
         if known and "diverged" in known[0]:
             raise DivergedError(known[0]["diverged"])
         if known:
@@ -155,8 +155,8 @@ class TrainedLearner(Learner):
         )
 
     def _remember(self, key: str, row: dict[str, Any]) -> None:
-        if self._keep:
-            self._keep.memory.put_predictions(key, [row])
+        if self._kept:
+            self._kept.memory.put_predictions(key, [row])
 
     def learn(self, past: Sequence[Example], *, progress: Callable[[int], None] | None = None) -> None:
         """Learn what is new in `past`, in its order."""
@@ -238,7 +238,7 @@ class TrainedLearner(Learner):
 
     def save_state(self) -> None:
         """Write the state of training, so that another process goes on from here, and the log of its steps."""
-        if not self._keep or self._n_saved == len(self._learnt) or not self._is_between:
+        if not self._kept or self._n_saved == len(self._learnt) or not self._is_between:
             return
         if self._steering and not self._steering_folder.exists():
             write_folder(self._steering_folder, {}, more=self._steering.save)
@@ -250,17 +250,17 @@ class TrainedLearner(Learner):
 
     def _write_log(self) -> None:
         """Write losses, norms and cosines of every step, for whoever wants to see them."""
-        if self._keep and self.log:
-            self._keep.folder.mkdir(parents=True, exist_ok=True)
+        if self._kept and self.log:
+            self._kept.folder.mkdir(parents=True, exist_ok=True)
             name = re.sub(r"[^\w.+=-]+", "-", self.recipe.name)
-            write_jsonl(self._keep.folder / f"{name}-{self._key[:8]}.jsonl", self.log)
+            write_jsonl(self._kept.folder / f"{name}-{self._key[:8]}.jsonl", self.log)
 
     def forget(self) -> None:
         """Give up the weights, and what was kept of them but the log: they will not be used again."""
         self._write_log()
         vars(self).pop("_prompted", None)
         vars(self).pop("model", None)
-        if self._keep:
+        if self._kept:
             self._state_file.unlink(missing_ok=True)
             self._forget_steerings()
 

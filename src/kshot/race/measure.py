@@ -14,12 +14,12 @@ from kshot.core.duration import in_words
 from kshot.core.errors import StorageError, UserError
 from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.lessons import DivergedError
-from kshot.core.progress import Aside, Progress
+from kshot.core.progress import Progress, SideProgress
 from kshot.core.seeding import digest
 from kshot.core.types import Prediction, Task
 from kshot.core.version import __version__
 from kshot.learners.build import lacking, make_learner
-from kshot.learners.kept import Keep, Memory
+from kshot.learners.kept import Kept, Memory
 from kshot.learners.learner import Learner, Setup
 from kshot.measures.calibration import calibrated, with_temperature
 from kshot.measures.samples import sample_row
@@ -210,25 +210,25 @@ class Measuring:
 
     def setup_of(self, entrant: Entrant) -> Setup:
         """Return what an entrant's learner is given: work beside predictions looks at the budget, and is kept."""
-        aside = Aside(self.progress, self._advance)
+        aside = SideProgress(self.progress, self._advance)
         model = replace(self.model, notes=lambda values: entrant.notes.append(dict(values)))
         selecting = replace(self.setup.selector_model or model, notes=model.notes, progress=aside)
         keep = replace(self._kept(asks_model=True), notes=entrant.notes)
-        return replace(self.setup, model=model, selector_model=selecting, keep=keep)
+        return replace(self.setup, model=model, selector_model=selecting, kept=keep)
 
     @cached_property
     def last_setup(self) -> Setup:
         """What the learner of the last fit is given: it may take what was kept of the budget."""
-        model = replace(self.model, progress=Aside(self.progress))
-        return replace(self.setup, model=model, keep=self._kept(asks_model=True))
+        model = replace(self.model, progress=SideProgress(self.progress))
+        return replace(self.setup, model=model, kept=self._kept(asks_model=True))
 
-    def _kept(self, *, asks_model: bool) -> Keep:
+    def _kept(self, *, asks_model: bool) -> Kept:
         """Return where the progress of a stream survives."""
         selecting = self.setup.selector_model
         asked = (self.model.model.fingerprint, dict(self.model.layout.record)) if asks_model else None
         others = selecting.model.fingerprint if selecting else None, self.task.fingerprint, self.stream.fingerprint
         key = digest(__version__, asked, *others, self.setup.seed)
-        return Keep(self.memory, self.folder / "training", key)
+        return Kept(self.memory, self.folder / "training", key)
 
     def left(self) -> str:
         """Return what is left of the budget, in words; "" without one."""

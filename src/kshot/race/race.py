@@ -48,8 +48,8 @@ class Race:
         """How many examples the adapted model will know."""
         return len(self.measuring.stream.examples) + len(self.measuring.stream.rest)
 
-    def run(self, told: "Callable[[Race], None]") -> None:
-        """Take the recipes through the stream; `told` is called after each slice, while some are still racing."""
+    def run(self, after_slice: "Callable[[Race], None]") -> None:
+        """Take the recipes through the stream; `after_slice` is called after each one, while some are still racing."""
         measuring, n = self.measuring, len(self.measuring.stream.examples)
         self._leave_out_what_cannot_be_fitted()
         for _, stop in slices(n):
@@ -66,7 +66,7 @@ class Race:
                     if entrant.recipe.name in out:
                         entrant.stop("dropped", out[entrant.recipe.name])
                 measuring.progress.standing(self.board(), measuring.left())
-            told(self)
+            after_slice(self)
         self._keep_to_budget()
         for entrant in self.entrants:
             if entrant.is_racing:

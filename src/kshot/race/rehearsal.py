@@ -37,6 +37,6 @@ def rehearsed(recipe: Recipe, setup: Setup, parts: Sequence[Sequence[Query]]) ->
     if selecting:
         selecting = replace(selecting, model=Counting(selecting.model), ledger=ledger)
     model = replace(setup.model, model=answering, ledger=ledger)
-    learner = make_learner(recipe.rehearsing(), replace(setup, model=model, selector_model=selecting, keep=None))
+    learner = make_learner(recipe.rehearsing(), replace(setup, model=model, selector_model=selecting, kept=None))
     predictions = [p for part in parts for p in learner.predict(part)]
     return Rehearsed(ledger.cost.tokens, answering.steps, tuple(predictions))

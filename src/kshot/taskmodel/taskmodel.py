@@ -64,7 +64,7 @@ class TaskModel:
         ledger: What the model does for it is added to; `replace(model, ledger=model.ledger.part())` counts a part.
         gradient_store: Where gradients are kept.
         notes: Where what methods note of their work goes.
-        told: Notes on the task that are said after the instruction.
+        task_notes: Notes on the task that are said after the instruction.
     """
 
     task: Task
@@ -76,7 +76,7 @@ class TaskModel:
     ledger: Ledger = field(default_factory=Ledger, repr=False, compare=False)
     gradient_store: GradientStore = GradientStore()
     notes: Callable[[Mapping[str, Any]], None] | None = None
-    told: tuple[str, ...] = ()
+    task_notes: tuple[str, ...] = ()
 
     @classmethod
     def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "TaskModel":
@@ -99,11 +99,11 @@ class TaskModel:
         """
         question = question.question if isinstance(question, Example) else question
         script = self.composer.compose(self.task, shown, question)
-        return self.layout.write(script.noted(self.told) if self.told else script)
+        return self.layout.write(script.noted(self.task_notes) if self.task_notes else script)
 
     def noted(self, notes: Sequence[str]) -> "TaskModel":
         """Return the task model with notes that are said after the instruction, beside those that it says already."""
-        return replace(self, told=(*self.told, *notes)) if notes else self
+        return replace(self, task_notes=(*self.task_notes, *notes)) if notes else self
 
     def write(self, text: str, *, max_tokens: int, stop: tuple[str, ...] = (), seed: int = 0) -> Generation:
         """Return what the model writes after a text of one's own, drawn at temperature 1."""

@@ -26,11 +26,11 @@ def evaluate(
     Raises:
         UserError: An unknown evaluator, or as `AdaptedModel.check_rows`.
     """
-    evaluator, told = EVALUATORS.build(suite), progress or Silence()
+    evaluator, progress = EVALUATORS.build(suite), progress or Silence()
     task = adapted.check_rows(task, limit=limit)
     if not evaluator.suits(task):
         raise UserError(f"'{suite}' must suit tasks of kind {task.kind}; it does not. Give another --suite.")
     cases = evaluator.cases(task, rng=generator(adapted.seed, "evaluate", suite))
-    told.begin(suite, len(cases))
-    predictions = adapted.predictions([case.example for case in cases], progress=told.advance)
+    progress.begin(suite, len(cases))
+    predictions = adapted.predictions([case.example for case in cases], progress=progress.advance)
     return {"suite": suite, **evaluator.report(task, cases, predictions)}

@@ -197,10 +197,10 @@ class RetrieverRun:
         store = SqliteStore(self.folder / "scores.sqlite")
         found = []
         for task in tested:
-            asker = replace(TaskModel.for_task(task, model.with_store(store)), progress=self.progress)
+            asked = replace(TaskModel.for_task(task, model.with_store(store)), progress=self.progress)
             for name, recipe in recipes.items():
                 self.progress.say(f"{task.name}: {name}")
-                rows = evaluate_retrieval(asker, recipe, task.train, task.test[:limit], seed=self.seed)
+                rows = evaluate_retrieval(asked, recipe, task.train, task.test[:limit], seed=self.seed)
                 found.append((task, name, rows))
         store.close()
         return found

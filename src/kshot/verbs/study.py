@@ -82,7 +82,7 @@ def study(
     """
     if n < 2 or tasks < 1:
         raise UserError(f"-n must be 2 or more and --tasks 1 or more; got {n} and {tasks}.")
-    family, told = STUDIES.build(name), progress or Silence()
+    family, progress = STUDIES.build(name), progress or Silence()
     chosen = parse_recipes(recipes, shots=min(shots, n))
     language_model = load_model(model) if isinstance(model, str) else model
     rows: dict[str, list[np.ndarray]] = {BEST: [], **{recipe.name: [] for recipe in chosen}}
@@ -90,8 +90,8 @@ def study(
         task = family.sample(n, rng=generator(seed, "study", number))
         rows[BEST].append(_best_bits(family, task, seed))
         for recipe in chosen:
-            told.begin(f"{recipe.name}, task {number + 1} of {tasks}", n)
-            rows[recipe.name].append(_bits(recipe, task, language_model, seed, told))
+            progress.begin(f"{recipe.name}, task {number + 1} of {tasks}", n)
+            rows[recipe.name].append(_bits(recipe, task, language_model, seed, progress))
     return StudyResult({name: np.mean(found, axis=0) for name, found in rows.items()}, tasks)
 
 

@@ -34,7 +34,7 @@ class BestOfN(Selector):
     orders lie apart: Zhao et al. (2021), https://arxiv.org/abs/2102.09690, and Lu et al. (2022),
     https://arxiv.org/abs/2104.08786.
     Differs: 16 held-out examples, the same for each set, instead of up to 1000 that are not in the set; the model
-    that answers is the judge unless another one is named.
+    that answers judges unless another one is named.
     """
 
     n: int = setting(5, least=2, hint="For one random set use 'random'.")
@@ -47,7 +47,7 @@ class BestOfN(Selector):
     needs = frozenset({Capability.SCORE})
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
-        """Remember pool and judge: the sets are scored once their size is known."""
+        """Remember pool and model: the sets are scored once their size is known."""
         return replace(self, _pool=tuple(pool), _model=model)
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:

@@ -92,7 +92,7 @@ class GradientMatching(GradientSettings, Selector):
             )
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
-        """Remember pool and judge: where all examples are shown, no gradient is needed."""
+        """Remember pool and model: where all examples are shown, no gradient is needed."""
         return replace(self, _pool=tuple(pool), _model=model, _seed=int(rng.integers(2**32)))
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:

@@ -78,7 +78,7 @@ class LlmR(RetrieverSettings, Selector):
 
     @property
     def needs(self) -> frozenset[Capability]:  # pyright: ignore[reportIncompatibleVariableOverride] - by its settings
-        """What the judge's model must be able to do: nothing where the retriever is trained."""
+        """What the model that it asks must be able to do: nothing where the retriever is trained."""
         return frozenset() if self.has_learnt else frozenset({Capability.SCORE})
 
     @property
