@@ -1,1 +1,1 @@
-"""The shell face."""
+"""The command line."""

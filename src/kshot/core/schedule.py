@@ -1,4 +1,4 @@
-"""When what rests on the past is made anew."""
+"""When choices that rest on the past are made again: at 1, 2, 4, 8, … examples."""
 
 
 def refit_point(n_past: int) -> int:

@@ -1,1 +1,1 @@
-"""The only place that runs the network: packed, prefix-sharing scoring."""
+"""The only place that runs the network: scoring, writing, training, gradients, activations."""

@@ -1,4 +1,4 @@
-"""An engine whose weights are trained: it scores and generates with what it has learnt so far."""
+"""A language model whose weights are trained: it scores and writes with what it has learnt so far."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

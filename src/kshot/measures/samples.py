@@ -1,8 +1,4 @@
-"""Test, then train: every example is predicted from the examples before it in a shuffled stream, and nothing else.
-
-Source: Dawid (1984), "Present position and potential developments: the prequential approach",
-https://doi.org/10.2307/2981683; for choosing recipes: Bornschein et al. (2025), https://arxiv.org/abs/2512.19879.
-"""
+"""What predictions were worth: a row for each, and what rows sum up to."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,1 +1,1 @@
-"""Prompts: from a task, demonstrations and a query to segments."""
+"""Layouts: how what is said is written for a model, and made to fit."""

@@ -1,4 +1,4 @@
-"""The race: all recipes over one stream, slice by slice; what falls clearly behind is dropped.
+"""Who is dropped on the way: those of the worse half that are clearly behind.
 
 After 16, 32, 64, … examples the better half stays. One of the worse half is dropped if its bits, projected to the end
 of the stream, are behind the leader's by more than their uncertainty: a bad start alone drops nobody, as a slope that

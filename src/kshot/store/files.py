@@ -1,4 +1,4 @@
-"""The run folder: who it belongs to, and files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 import json
 import os
