@@ -23,10 +23,7 @@ def lacking(recipe: Recipe, setup: Setup) -> frozenset[Capability]:
         needs |= {Capability.GENERATE}
     elif Capability.GENERATE not in can:  # what is written is an answer too (`TaskModel.score`)
         needs |= {Capability.SCORE}
-    asked_can = asked.model.capabilities if asked else frozenset()
-    if Capability.GENERATE in asked_can:
-        asked_can |= {Capability.SCORE}
-    return (needs - can) | (recipe.selector_needs - asked_can)
+    return (needs - can) | (recipe.selector_needs - (asked.model.capabilities if asked else frozenset()))
 
 
 def make_learner(recipe: Recipe, setup: Setup) -> Learner:
