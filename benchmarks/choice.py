@@ -21,15 +21,18 @@ from rows import kept_rows, measure_one, restore_units, run_units
 from kshot.adapted.model import AdaptedModel
 from kshot.core.types import Example, Prediction, Query, Task
 from kshot.engine.load_model import load_model
+from kshot.learners.answering import answering
 from kshot.learners.build import make_learner
-from kshot.learners.trained import TunedLearner
+from kshot.learners.learner import Setup
+from kshot.learners.trained import TrainedLearner
 from kshot.measures.calibration import calibrated, with_temperature
 from kshot.measures.samples import sample_row
 from kshot.race.halving import slices
 from kshot.race.ranking import margin
 from kshot.race.second_look import second_look
 from kshot.race.stream import Stream, make_stream
-from kshot.recipes.recipe import Recipe, parse_recipe
+from kshot.recipes.grammar import parse_recipe
+from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_text
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -98,9 +101,9 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     stream = make_stream(whole, limit=N, seed=unit.seed)
     test = whole.test[: N_TEST_OPEN if whole.is_open else N_TEST]
     task = replace(whole, train=stream.examples, test=test)
-    asker = TaskModel.for_task(task, load_model(model))
+    setup = Setup(task, TaskModel.for_task(task, load_model(model)), unit.seed)
     recipes = [parse_recipe(name, shots=SHOTS) for name in RECIPES[unit.group]]
-    return [_Measured(unit, task, stream, asker, recipe).row() for recipe in recipes if recipe.suits(task)]
+    return [_Measured(unit, setup, stream, recipe).row() for recipe in recipes if recipe.suits(task)]
 
 
 @dataclass
@@ -108,44 +111,39 @@ class _Measured:
     """A recipe on a task."""
 
     unit: Unit
-    task: Task
+    setup: Setup
     stream: Stream
-    asker: TaskModel
     recipe: Recipe
+
+    @property
+    def task(self) -> Task:
+        """What is learnt."""
+        return self.setup.task
 
     def row(self) -> dict[str, Any]:
         """Predict the stream slice by slice, the folds, test rows and other training rows."""
         examples, queries = self.stream.examples, [replace(q, wants_text=False) for q in self.stream.queries()]
         at = _parts(len(examples))[-1][0]
-        seed = self.unit.seed
-        if self.recipe.tuner:
-            learner = TunedLearner(self.recipe, self.asker, self.asker, seed)
+        if self.recipe.trains:
+            learner = TrainedLearner(self.recipe, self.setup)
             predictions, split = [], []
             for i, query in enumerate(queries):
-                predictions.append(learner.predict(query))
+                predictions.append(learner.predict_next(query))
                 if i == at:
-                    split = [learner.predict(Query(e, examples[:at])) for e in examples[at:]]
+                    split = learner.predict([Query(e, examples[:at]) for e in examples[at:]])
             folds = [split]
-            learner.learn(examples)
-            asker, pool = replace(self.asker, model=learner.model), examples
         else:
-            learner = make_learner(self.recipe, self.task, self.asker, seed=seed)
+            learner = make_learner(self.recipe, self.setup)
             predictions = [p for start, stop in slices(len(queries)) for p in learner.predict(queries[start:stop])]
             folds = [self._fold(part) for part in _parts(len(examples))]
-            asker, pool = self.asker, None
         temperature = 1.0
         if self.recipe.calibration == "temperature" and not self.task.is_open:
             predictions, temperature = calibrated(predictions, examples)
-        if pool is None:
-            final = AdaptedModel.fit(asker, self.recipe, examples, seed=seed, choice={}, temperature=temperature)
-        else:
-            final = AdaptedModel(
-                self.task, self.recipe, pool, asker, seed=seed, choice={}, temperature=temperature
-            )  # fmt: skip
+        final = AdaptedModel(learner.fit(examples), choice={}, temperature=temperature)
         rest = self.stream.rest[:N_REST]
         look = None
         if not any(p.fit_tokens for p in predictions):
-            look = second_look(self.recipe, self.asker, examples, (), seed=seed)
+            look = second_look(self.recipe, self.setup, examples, ())
         if look:
             again = look[0].predict(look[1])
             again = [with_temperature(p, temperature) for p in again] if temperature != 1 else again
@@ -159,7 +157,7 @@ class _Measured:
             "task": self.unit.task,
             "kind": self.task.kind,
             "recipe": self.recipe.name,
-            "seed": seed,
+            "seed": self.unit.seed,
             "n": len(examples),
             "k": self.recipe.k,
             "n_test": len(self.task.test),
@@ -176,12 +174,12 @@ class _Measured:
         """Predict a part of the stream from all of the rest of it."""
         start, stop = part
         examples = self.stream.examples
-        counted = replace(self.asker, ledger=self.asker.ledger.part())
-        fitted = AdaptedModel.fit(
-            counted, self.recipe, examples[:start] + examples[stop:], seed=self.unit.seed, choice={}
-        )
+        assert self.setup.model is not None
+        counted = replace(self.setup.model, ledger=self.setup.model.ledger.part())
+        learner = make_learner(self.recipe, replace(self.setup, model=counted))
+        fitted = learner.fit(examples[:start] + examples[stop:])
         queries = [Query(e, fitted.pool) for e in examples[start:stop]]
-        predictions = fitted._learner.predict(queries)
+        predictions = answering(fitted).predict(queries)
         tokens = counted.ledger.cost.tokens / len(queries)
         return [replace(p, tokens=tokens, fit_tokens=0.0) for p in predictions]
 

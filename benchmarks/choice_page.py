@@ -9,7 +9,8 @@ from kshot.core.seeding import generator
 from kshot.core.types import FloatArray
 from kshot.race.halving import dropped, slices
 from kshot.race.ranking import SHARPNESS, Evidence, smoothed
-from kshot.recipes.recipe import Recipe, parse_recipe
+from kshot.recipes.grammar import parse_recipe
+from kshot.recipes.recipe import Recipe
 
 SPLITS = 20
 Rows = Mapping[str, Mapping[str, Any]]  # of one task and seed, by recipe
@@ -127,9 +128,9 @@ def by_task(rows: Sequence[Mapping[str, Any]], *, trained: bool) -> dict[str, Ro
         found.setdefault(f"{row['task']} (seed {row['seed']})", {})[row["recipe"]] = row
     done = {}
     for task, some in found.items():
-        has = any(_recipe(name).tuner for name in some)
+        has = any(_recipe(name).trains for name in some)
         if {"bm25", "dense", "random"} <= some.keys() and (has or not trained):
-            done[task] = {name: row for name, row in some.items() if trained or not _recipe(name).tuner}
+            done[task] = {name: row for name, row in some.items() if trained or not _recipe(name).trains}
     return done
 
 

@@ -27,7 +27,8 @@ from kshot.engine.guidance import cosine
 from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
 from kshot.engine.trained_model import TrainedEngine
-from kshot.recipes.recipe import parse_recipe
+from kshot.learners.fitted import Fitted
+from kshot.recipes.grammar import parse_recipe
 from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -48,22 +49,22 @@ def measure(task_name: str, shots: int, seed: int, way: str, data: str, model: s
     recipe = parse_recipe(f"fine-tune:lr=2e-4,steps=1,{WAYS[way]}", shots=1)
     base = load_model(model)
     assert isinstance(base, Engine)
-    assert recipe.training is not None
-    engine = TrainedEngine(base, recipe.training, seed=seed)
-    asker = TaskModel.for_task(task, engine)
-    texts = {e.id: asker.training_text(Lesson((), e)) for e in (*support, *held_out)}
+    tuner = recipe.part("tuner")
+    engine = TrainedEngine(base, tuner.training, seed=seed)
+    trained = TaskModel.for_task(task, engine)
+    texts = {e.id: trained.training_text(Lesson((), e)) for e in (*support, *held_out)}
     logs, alignment, began = [], [], time.perf_counter()
     for step in range(STEPS):
         rng = generator(seed, "batch", step)
         drawn = [support[i] for i in rng.permutation(len(support))[:BATCH]]
         if step % EVERY == 0:  # by the gradient of rows that no way has seen
             rows = [[engine.training_row(texts[e.id]) for e in part] for part in (drawn, held_out)]
-            with engine._weights.active():
+            with engine.active():
                 alignment.append(cosine(*(engine._trainer.gradient(part).gradient for part in rows)))
-        anchor = [texts[e.id] for e in support[:32]] if recipe.training.is_guided else []
+        anchor = [texts[e.id] for e in support[:32]] if tuner.is_guided else []
         logs.append(engine.learn(Batch([texts[e.id] for e in drawn], anchor)))
     seconds = time.perf_counter() - began
-    adapted = AdaptedModel(replace(task, train=()), recipe, (), asker, seed=seed, choice={})
+    adapted = AdaptedModel(Fitted(recipe, replace(task, train=()), seed, model=trained), choice={})
     about = {"task": task_name, "recipe": way, "n": len(support)}
     norms = np.array([log.norm for log in logs])
     return {

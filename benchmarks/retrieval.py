@@ -23,7 +23,7 @@ from rows import kept_rows, restore_units, run_units
 from kshot.cli.output import TerminalProgress
 from kshot.engine.load_model import load_model
 from kshot.evaluators.retrieval import RetrievalScores, evaluate_retrieval
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.retrieval.corpus import read_pools
 from kshot.retrieval.learn import distil, targets
 from kshot.retrieval.saved import fingerprint, save_retriever
@@ -127,11 +127,11 @@ def measure(unit: Unit, data: str, model: str, folder: Path) -> dict[str, Any]:
     """Measure a selector on a task's test rows."""
     task = task_of(data, unit.task)
     store = SqliteStore(folder / f"{task.name}.sqlite")
-    asker = TaskModel.for_task(task, load_model(model).with_store(store))
+    asked = TaskModel.for_task(task, load_model(model).with_store(store))
     name = unit.what
     if name.startswith("llm-r-"):
         name = f"llm-r:retriever={folder_of(name.removeprefix('llm-r-'), folder)}"
-    found = evaluate_retrieval(asker, parse_recipe(name, shots=K), task.train, task.test, seed=SEED)
+    found = evaluate_retrieval(asked, parse_recipe(name, shots=K), task.train, task.test, seed=SEED)
     store.close()
     return {"rows": [_row(unit, found, len(task.train))]}
 

@@ -26,8 +26,10 @@ from kshot.core.types import Example, Query, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.build import make_learner
 from kshot.learners.demonstrations import chosen, fitted
+from kshot.learners.learner import Setup
 from kshot.race.stream import make_stream
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
+from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -162,43 +164,45 @@ def measure(unit: Unit, data: str) -> list[dict[str, Any]]:
     pool, rest = stream.examples[:POOL], stream.examples[POOL:]
     queries = (rest if unit.layer == "0-variants" else whole.test)[: unit.n_test]
     task = replace(whole, train=pool, test=queries)
-    asker = TaskModel.for_task(task, loaded(unit.answerer))
-    judge = asker if unit.chooser == unit.answerer else TaskModel.for_task(task, loaded(unit.chooser))
+    answering = TaskModel.for_task(task, loaded(unit.answerer))
+    choosing = answering if unit.chooser == unit.answerer else TaskModel.for_task(task, loaded(unit.chooser))
     folder = KEPT / "gradients" / unit.chooser / unit.task.replace("/", "-")
     notes: list[Any] = []
-    judge = replace(judge, gradient_store=GradientStore(folder), notes=notes.append)
+    choosing = replace(choosing, gradient_store=GradientStore(folder), notes=notes.append)
+    setup = Setup(task, answering, 0, selector_model=choosing)
     rows = []
     for k in unit.ks:
         for name in unit.names:
             notes.clear()
-            row = _measured(name, k, unit, task, asker, judge)
+            row = _measured(name, k, setup)
             rows.append(row | {"task": unit.task, "chosen_by": unit.chooser, "answered_by": unit.answerer} |
                         ({"matching": notes[0]} if notes else {}))  # fmt: skip
             print(unit.name, name, k, f"{row['metric']:.2f} {row['bits_per_example']:.2f}", file=sys.stderr, flush=True)
     return rows
 
 
-def _measured(name: str, k: int, unit: Unit, task: Task, asker: TaskModel, judge: TaskModel) -> dict[str, Any]:
+def _measured(name: str, k: int, setup: Setup) -> dict[str, Any]:
     """Return the row of the set that a method chooses, or of a method that chooses for each query."""
-    pool = task.train
+    task, pool = setup.task, setup.task.train
     recipe = parse_recipe("random" if name.startswith("draw-") else name, shots=k)
-    if recipe.selector and not recipe.selector.per_query:
-        picked = _set(name, k, recipe, pool, judge)
-        pool = picked
+    if recipe.shows_one_set:
+        assert setup.selector_model is not None
+        pool = _set(name, k, recipe, pool, setup.selector_model)
         order = "" if recipe.order == "as-selected" else f",order={recipe.order}"
         recipe = parse_recipe(f"all-past:limit={k}{order}", shots=k)
-    learner = make_learner(recipe, task, asker, seed=0, judge=judge)
+    learner = make_learner(recipe, setup)
     queries = [Query(e, pool, wants_text=task.is_open and i < N_WRITTEN) for i, e in enumerate(task.test)]
     about = {"recipe": name, "k": k, "n": POOL, "seed": 0, "demonstrations": [e.id for e in pool][:k]}
     return measured_row(task, learner.predict(queries), about)
 
 
-def _set(name: str, k: int, recipe: Any, pool: Sequence[Example], judge: TaskModel) -> tuple[Example, ...]:
+def _set(name: str, k: int, recipe: Recipe, pool: Sequence[Example], model: TaskModel) -> tuple[Example, ...]:
     """Return what is shown for the whole task, in the selector's order."""
     if name.startswith("draw-"):
         return tuple(pool[i] for i in generator(0, name).permutation(len(pool))[:k])
-    selector = fitted(recipe.selector, pool, judge=judge, seed=0)
-    return tuple(pool[i] for i in chosen(selector, pool, k, None, seed=0))
+    selector = fitted(recipe.part("selector"), pool, model=model, seed=0)
+    (indices,) = chosen(selector, pool, k, [None], seed=0)
+    return tuple(pool[i] for i in indices)
 
 
 def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:

@@ -20,14 +20,17 @@ from rows import kept_rows, measure_one, restore_units, run_units, tested_row
 from steering_page import figure, page, summary
 
 from kshot.adapted.model import AdaptedModel
+from kshot.core.models import LanguageModel
 from kshot.core.seeding import generator
 from kshot.core.steering import Steering
 from kshot.core.types import Task
 from kshot.engine.load_model import load_model
+from kshot.learners.build import make_learner
+from kshot.learners.learner import Setup
 from kshot.methods.steerers.random_direction import randomised
 from kshot.methods.steerers.task_embedding import task_embedding
 from kshot.race.stream import make_stream
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -80,42 +83,39 @@ def planned() -> list[Unit]:
 
 def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     """Run a unit and return its rows."""
-    asker, stream = _asker(unit.task, unit.seed, data, load_model(model))
+    setup = _setup(unit.task, unit.seed, data, load_model(model))
     places = Path("kshot-runs/bench-steering/steerings")
     if unit.layer == "2-embedding":
-        vectors = task_embedding(
-            stream.examples, n_prompts=50, shots=10, subject=asker, rng=generator(unit.seed, "embedding")
-        )
+        assert setup.model is not None
+        rng = generator(unit.seed, "embedding")
+        vectors = task_embedding(setup.task.train, n_prompts=50, shots=10, model=setup.model, rng=rng)
         return [{"task": unit.task, "embedding": _short(vectors)}]
     if unit.layer == "3-transfer":
-        return _transfer(unit, asker, places, data)
+        return _transfer(unit, setup, places, data)
     rows = []
     for name in (*PROMPTED, *STEERERS):
         recipe = parse_recipe(name, shots=10)
         began = time.perf_counter()
-        how: dict[str, Any] = {"seed": unit.seed, "choice": {}}
-        if recipe.steerer:
-            adapted = AdaptedModel.fit(asker, recipe, stream.examples, **how)
-        else:
-            adapted = AdaptedModel(asker.task, recipe, stream.examples, asker, **how)
-        row = _row(adapted, unit, name) | {"fit_seconds": time.perf_counter() - began if recipe.steerer else 0.0}
+        adapted = AdaptedModel.fit(recipe, setup.task.train, setup, choice={})
+        row = _row(adapted, unit, name)
+        row["fit_seconds"] = time.perf_counter() - began if adapted.steering else 0.0
         if adapted.steering:
             row["about"] = dict(adapted.steering.about)
             if name == "soft-injection":
                 row["embedding"] = _short(np.stack([e.vectors for e in adapted.steering.edits]))
                 adapted.steering.save(places / f"{unit.task.replace('/', '-')}-s{unit.seed}")
             control = randomised(adapted.steering, generator(unit.seed, "control", name))
-            other = AdaptedModel(asker.task, recipe, (), asker, steering=control, **how)
+            other = AdaptedModel(replace(adapted.fitted, steering=control), choice={})
             rows.append(_row(other, unit, f"random-direction:of={name}"))
         rows.append(row)
     return rows
 
 
-def _asker(name: str, seed: int, data: str, model: Any) -> tuple[TaskModel, Any]:
+def _setup(name: str, seed: int, data: str, model: LanguageModel) -> Setup:
     whole = Task.load(f"{data}/{name}")
     stream = make_stream(whole, limit=N_TRAIN, seed=seed)
     task = replace(whole, train=stream.examples, test=whole.test[:N_TEST])
-    return TaskModel.for_task(task, model), stream
+    return Setup(task, TaskModel.for_task(task, model), seed)
 
 
 def _row(adapted: AdaptedModel, unit: Unit, name: str) -> dict[str, Any]:
@@ -131,19 +131,20 @@ def _short(vectors: np.ndarray) -> list[float]:
     return [round(float(v), 3) for v in drawn @ flat / 16]
 
 
-def _transfer(unit: Unit, asker: TaskModel, places: Path, data: str) -> list[dict[str, Any]]:
+def _transfer(unit: Unit, setup: Setup, places: Path, data: str) -> list[dict[str, Any]]:
     """Return the bits of test rows under the soft injection of each task, and without any."""
+    assert setup.model is not None
     steerings, tasks = [Steering(())], [f"functions/{t}" for t in FUNCTIONS]
     for source in tasks:
         place = places / f"{source.replace('/', '-')}-s{unit.seed}"
         if not place.exists():  # it was fitted on another machine
-            other, stream = _asker(source, unit.seed, data, asker.model)
+            other = _setup(source, unit.seed, data, setup.model.model)
             recipe = parse_recipe("soft-injection", shots=10)
-            fitted = AdaptedModel.fit(other, recipe, stream.examples, seed=unit.seed, choice={}).steering
-            assert fitted
-            fitted.save(place)
+            steering = make_learner(recipe, other).fit(other.task.train).steering
+            assert steering
+            steering.save(place)
         steerings.append(Steering.load(place))
-    bits = asker.bits_under(steerings, asker.task.test[:N_TRANSFER]).mean(axis=1)
+    bits = setup.model.bits_under(steerings, setup.task.test[:N_TRANSFER]).mean(axis=1)
     return [{"task": unit.task, "source": s, "bits_per_example": float(b)}
             for s, b in zip(("none", *tasks), bits, strict=True)]  # fmt: skip
 

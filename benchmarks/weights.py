@@ -24,11 +24,12 @@ from kshot.core.types import Query, Task
 from kshot.engine.load_model import load_model
 from kshot.evaluators.forgetting import perplexity
 from kshot.learners.build import make_learner
-from kshot.learners.trained import TunedLearner
+from kshot.learners.learner import Setup
+from kshot.learners.trained import TrainedLearner
 from kshot.measures.calibration import calibrated
 from kshot.measures.samples import sample_row, summarise
 from kshot.race.stream import Stream, make_stream
-from kshot.recipes.recipe import parse_recipe
+from kshot.recipes.grammar import parse_recipe
 from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -97,10 +98,10 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     whole = Task.load(f"{data}/{unit.task}")
     stream = make_stream(whole, limit=unit.n, seed=unit.seed)
     task = replace(whole, train=stream.examples, test=whole.test[:N_TEST])
-    asker = TaskModel.for_task(task, load_model(model))
+    setup = Setup(task, TaskModel.for_task(task, load_model(model)), unit.seed)
     rows, best = [], None
     for name in unit.recipes:
-        row, adapted = _measure_recipe(name, unit, task, stream, asker)
+        row, adapted = _measure_recipe(name, unit, setup, stream)
         rows.append(row)
         if unit.method == "icl+ft" and adapted and (best is None or _by_stream(row) > _by_stream(best[0])):
             best = row, adapted
@@ -108,41 +109,39 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
         for selector in RETRIEVERS:
             row, adapted = best
             recipe = parse_recipe(f"{row['recipe']},selector={selector}", shots=1)
-            other = AdaptedModel(task, recipe, adapted.pool, adapted.asker, seed=unit.seed, choice={},
-                                 temperature=adapted.temperature)  # fmt: skip
+            fitted = replace(adapted.fitted, recipe=recipe)
+            other = AdaptedModel(fitted, choice={}, temperature=adapted.temperature)
             about = {"task": unit.task, "recipe": recipe.name, "n": unit.n, "asked_with": selector}
             rows.append(tested_row(other, task, about))
     return rows
 
 
-def _measure_recipe(
-    name: str, unit: Unit, task: Task, stream: Stream, asker: TaskModel
-) -> tuple[dict[str, Any], AdaptedModel | None]:
-    began = time.perf_counter()
+def _measure_recipe(name: str, unit: Unit, setup: Setup, stream: Stream) -> tuple[dict[str, Any], AdaptedModel | None]:
+    task, began = setup.task, time.perf_counter()
     recipe = parse_recipe(name, shots=1)
     at = int(SPLIT * len(stream.examples))
     queries = [replace(q, wants_text=task.is_open and i >= at) for i, q in enumerate(stream.queries())]
     held = [Query(e, stream.examples[:at], wants_text=task.is_open) for e in stream.examples[at:]]
     more: dict[str, Any] = {}
-    if recipe.tuner:
-        learner = TunedLearner(recipe, asker, asker, unit.seed)
-        predictions, split = [], []
+    if recipe.trains:
+        assert setup.model is not None
+        learner, predictions, split = TrainedLearner(recipe, setup), [], []
         try:
             for i, query in enumerate(queries):
-                predictions.append(learner.predict(query))
+                predictions.append(learner.predict_next(query))
                 if i == at:
-                    split = [learner.predict(q) for q in held]
-            learner.learn(stream.examples)
+                    split = learner.predict(held)
+            fitted = learner.fit(stream.examples)
         except DivergedError as error:
             return {"task": unit.task, "recipe": name, "seed": unit.seed, "n": unit.n, "status": str(error)}, None
         more["supervised_tokens"] = sum(step["supervised"] for step in learner.log)
-        more["perplexity_before"], more["perplexity_after"] = perplexity(asker.model), perplexity(learner.model)
-        asker = replace(asker, model=learner.model)
+        more["perplexity_before"], more["perplexity_after"] = perplexity(setup.model.model), perplexity(learner.model)
     else:
-        predictions = make_learner(recipe, task, asker, seed=unit.seed).predict([*queries, *held])
+        learner = make_learner(recipe, setup)
+        predictions, fitted = learner.predict([*queries, *held]), learner.fit(stream.examples)
         predictions, split = predictions[: len(queries)], predictions[len(queries) :]
     temperature = 1.0 if task.is_open else calibrated(predictions, stream.examples)[1]
-    adapted = AdaptedModel(task, recipe, stream.examples, asker, seed=unit.seed, choice={}, temperature=temperature)
+    adapted = AdaptedModel(replace(fitted, pool=stream.examples), choice={}, temperature=temperature)
     fit_seconds = time.perf_counter() - began
     row = (
         tested_row(adapted, task, {"task": unit.task, "recipe": name, "n": unit.n})

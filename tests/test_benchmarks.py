@@ -1,0 +1,101 @@
+"""The scripts behind the numbers in docs/results keep up with the package."""
+
+import json
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+NAMES = sorted(file.stem for file in FOLDER.glob("*.py"))
+LABELS = ("up", "down")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Return a function that imports a script of `benchmarks/`."""
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    for name in NAMES:  # what a test imports is not there for the next one
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        monkeypatch.delitem(sys.modules, name)
+    return import_module
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch) -> str:
+    """Return a folder with one small task; what scripts write goes to another folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "classification" / "sst2"
+    folder.mkdir(parents=True)
+    about = {"name": "sst2", "kind": "classification", "labels": LABELS, "metrics": ["accuracy"]}
+    (folder / "task.json").write_text(json.dumps(about), "utf-8")
+    for part, n in (("train", 24), ("test", 4)):
+        rows = [{"id": f"{part}-{i}", "input": f"row {i} of {part}", "output": LABELS[i % 2]} for i in range(n)]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return str(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_script_imports(script, monkeypatch, name):
+    for wanted, what in (("lm_eval.api.instance", "Instance"), ("lm_eval.models.huggingface", "HFLM")):
+        absent = ModuleType(wanted)  # it is in an environment of its own
+        setattr(absent, what, object)
+        monkeypatch.setitem(sys.modules, wanted, absent)
+    assert script(name).__doc__
+
+
+@pytest.mark.parametrize("name", ["weights", "selection", "choice"])
+def test_page_is_as_committed(script, name):
+    results = FOLDER.parent / "docs" / "results"
+    found = json.loads((results / f"{name}.json").read_text("utf-8"))
+    assert script(f"{name}_page").page(found) == (results / f"{name}.md").read_text("utf-8")
+
+
+def test_weights_measures_training(script, data, monkeypatch):
+    weights = script("weights")
+    monkeypatch.setattr(weights, "RETRIEVERS", ("bm25",))
+    trained = "icl+ft:lr=1e-4,steps=1"
+    unit = weights.Unit("1-first", "classification/sst2", "icl+ft", (trained,), 0, 6)
+    rows = weights.measure(unit, data, "tiny")
+    assert [row["recipe"] for row in rows] == [trained, f"{trained},selector=bm25"]
+    assert all(row["n_test"] == 4 and len(row["scores"]) == 4 for row in rows)
+    assert rows[0]["supervised_tokens"] > 0
+
+
+def test_choice_measures_stream_folds_and_test_rows(script, data, monkeypatch):
+    choice = script("choice")
+    monkeypatch.setitem(choice.RECIPES, "cheap", ("majority", "random"))
+    unit = choice.Unit("1-first", "classification/sst2", "cheap", 0)
+    classifier, prompt = choice.measure(unit, data, "tiny")
+    assert len(prompt["stream"]["scores"]) == prompt["n"] == 24
+    assert [len(fold["scores"]) for fold in prompt["folds"]] == [4, 5, 5, 5, 5]
+    assert len(classifier["test"]["bits"]) == len(prompt["test"]["bits"]) == 4
+
+
+def test_guidance_measures_gradients(script, data, monkeypatch):
+    guidance = script("guidance")
+    monkeypatch.setattr(guidance, "STEPS", 2)
+    row = guidance.measure("classification/sst2", 2, 0, "guided", data, "tiny")
+    assert row["n"] == 4
+    assert -1 <= row["held_out_alignment"] <= 1
+
+
+def test_steering_measures_a_task_beside_its_controls(script, data, monkeypatch):
+    steering = script("steering")
+    monkeypatch.setattr(steering, "PROMPTED", ("zero-shot",))
+    monkeypatch.setattr(steering, "STEERERS", ("icv",))
+    rows = steering.measure(steering.Unit("1-first", "classification/sst2"), data, "tiny")
+    assert [row["recipe"] for row in rows] == ["zero-shot", "random-direction:of=icv", "icv"]
+
+
+def test_selection_measures_sets_and_choices_for_each_query(script, data, monkeypatch):
+    selection = script("selection")
+    tiny = selection.load_model("tiny")
+    monkeypatch.setattr(selection, "loaded", lambda name: tiny)
+    (unit,) = (u for u in selection.planned() if u.name == "1-first-k8-classification-agnews-bm25-demo-demo")
+    unit = replace(unit, task="classification/sst2", names=("draw-0", "diverse", "bm25"), ks=(2,))
+    rows = selection.measure(unit, data)
+    assert [len(row["demonstrations"]) for row in rows] == [2, 2, 2]
