@@ -172,9 +172,9 @@ def test_an_example_longer_than_the_context(adapt_refused, run_cli, refused, tmp
         (("--recipes", "random:k=0"), "random:k=0: k must be a whole number, 1 or more; got '0'."),
         (("--recipes", "random:k=some"), "random:k=some: k must be a whole number, 1 or more; got 'some'."),
         (("--recipes", "randm"), "there is no recipe 'randm'. Did you mean 'random'? Known: "),
-        (("--recipes", ""), "there is no recipe ''. Known: "),
+        (("--recipes", ""), "--recipes must name at least one recipe, or all; got ''."),
         (("--recipes", "random:balance=true"), "'random' has no setting 'balance'. Did you mean 'balanced'?"),
-        (("--recipes", "random:balanced=maybe"), "random:balanced must be bool; got 'maybe'."),
+        (("--recipes", "random:balanced=maybe"), "random:balanced must be true or false; got 'maybe'."),
         (("--recipes", "bm25:k1=-1"), "bm25:k1 must be a number, 0 or more; got -1.0."),
         (("--recipes", "zero-shot:k=2"), "'zero-shot' has no setting 'k'. Known: calibration, composer, loop."),
         (("--recipes", "random,majority,random"), "--recipes must name each recipe once; got 'random' 2 times."),
@@ -410,7 +410,7 @@ def test_a_run_of_another_task(adapt_refused, finished, tmp_path):
 def test_a_run_of_another_format(adapt_refused, finished):
     manifest = json.loads((finished / "manifest.json").read_text())
     (finished / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
-    assert "another format (99, now 1)" in adapt_refused()
+    assert "another format (99, now 2)" in adapt_refused()
 
 
 # Adapted models
@@ -583,7 +583,7 @@ def check_nothing_is_half_written(folder):
     names = {path.name for path in folder.iterdir()}
     assert not {name for name in names if name.startswith(".")}
     if "manifest.json" in names:
-        assert json.loads((folder / "manifest.json").read_text())["format"] == 1
+        assert json.loads((folder / "manifest.json").read_text())["format"] == 2
     if "results.json" in names:
         assert json.loads((folder / "results.json").read_text())["chosen"]
         assert all(json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines())

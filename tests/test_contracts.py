@@ -146,6 +146,8 @@ BROKEN = {
     f"{FROZEN}{HEAD}{FIT}{SELECT}": "must be a selector; it lacks per_query",
     f"{HEAD}    per_query = True\n{FIT}{SELECT}": "must be a frozen dataclass",
     f"{FROZEN}{HEAD}    size: int\n    per_query = True\n{FIT}{SELECT}": "must have a default for each setting",
+    f"{FROZEN}{HEAD}    per_query = True\n    words: list[str] = ()\n{FIT}{SELECT}": "'words' is list[str].",
+    "import no_such_package": "must be Python that can be run; ModuleNotFoundError: No module named 'no_such_",
     "Other = 1": "must define 'Mine'; it defines no such class",
 }
 

@@ -163,7 +163,7 @@ def test_the_papers_settings():
         ("restarts=2", "gradient-matching:restarts must be 0 unless candidates=1, .* got 2 and candidates=8. Add"),
         ("of=weights", "of must be one of prefix, lora, last-block; got 'weights'"),
         ("normalise=row", "'gradient-matching' has no setting 'normalise'. Did you mean 'normalize'"),
-        ("epochs=x", "gradient-matching:epochs must be int; got 'x'"),
+        ("epochs=x", "gradient-matching:epochs must be a whole number; got 'x'"),
     ],
 )
 def test_settings_out_of_range(text, message):

@@ -148,7 +148,7 @@ def test_recipes_are_read_with_their_settings():
     [
         ("rnadom", "no recipe 'rnadom'. Did you mean 'random'"),
         ("random:balnced=true", "no setting 'balnced'. Did you mean 'balanced'"),
-        ("random:balanced=7", "random:balanced must be bool; got '7'"),
+        ("random:balanced=7", "random:balanced must be true or false; got '7'"),
         ("random:k=x", "k must be a whole number, 1 or more; got 'x'"),
         ("random:k=0", "k must be a whole number, 1 or more; got '0'"),
         ("zero-shot:k=4", "'zero-shot' has no setting 'k'. Known: calibration, composer, loop"),

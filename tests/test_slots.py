@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import kshot
+import kshot.core.errors
 from kshot.core.schedule import refit_point
 from kshot.core.types import Example, Query, Task
 from kshot.learners.build import make_learner
@@ -171,3 +172,74 @@ def test_a_recipe_is_rebuilt_from_its_record(tmp_path):
         again = Recipe.rebuilt(json.loads(json.dumps(recipe.record())), tmp_path)
         assert again == recipe
         assert again.fingerprint == recipe.fingerprint
+
+
+BAD = {
+    "Nan(kshot.Classifier)": (
+        "fit(self, task, examples, *, rng):\n        return self\n\n    def probabilities(self, questions):\n"
+        "        return [np.full(2, np.nan) for _ in questions]",
+        "{own}:Nan must give 2 probabilities that sum to 1; it gave [nan, nan]",
+    ),
+    "Many(kshot.Selector)": (
+        "fit(self, pool, *, model, rng):\n        return replace(self, _n=len(pool))\n\n"
+        "    per_query = True\n    _n: int = 0\n\n"
+        "    def select(self, question, k, *, rng):\n        return list(range(self._n))",
+        "A selector must return at most k = 2 indices; Many returned 3.",
+    ),
+    "Unknown(kshot.Generator)": (
+        "generate(self, seeds, *, model, rng):\n"
+        "        return kshot.Made((replace(seeds[0], id='new', output='three', meta={'made': 'x'}),))",
+        "random:generator={own}:Unknown: the output of an example that is made must be one of one, two; got 'three'.",
+    ),
+    "Again(kshot.Generator)": (
+        "generate(self, seeds, *, model, rng):\n        return kshot.Made(tuple(seeds))",
+        "each example that is made must have an id of its own; got ",
+    ),
+    "Unmarked(kshot.Generator)": (
+        "generate(self, seeds, *, model, rng):\n        return kshot.Made((replace(seeds[0], id='new'),))",
+        "each example that is made must say so in meta[\"made\"]; 'new' does not.",
+    ),
+    "Letters(kshot.Loop)": (
+        "run(self, examples, *, model, rng):\n        return kshot.Artefact(notes='one string')",
+        "a loop must leave notes as a tuple of texts; got 'one string'.",
+    ),
+    "Nothing(kshot.Combiner)": (
+        "combine(self, task, members):\n        return None",
+        "a combiner must return a prediction of numbers; got None",
+    ),
+}
+HEAD = "from dataclasses import dataclass, replace\n\nimport numpy as np\n\nimport kshot\n\n\n@dataclass(frozen=True)\n"
+USE = {"Classifier": "{}", "Selector": "{}:k=2", "Generator": "random:generator={}", "Loop": "zero-shot:loop={}"}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_a_method_of_ones_own_does_wrong_is_said(name, tmp_path):
+    source, said = BAD[name]
+    own = tmp_path / "own.py"
+    own.write_text(f"{HEAD}class {name}:\n    def {source}\n")
+    cls, _, contract = name.rstrip(")").partition("(kshot.")
+    use = USE.get(contract, "{}(zero-shot,bm25)").format(f"{own}:{cls}")
+    with pytest.raises(kshot.core.errors.KshotError) as error:
+        kshot.adapt(TASK, "scripted", recipes=use, shots=2, out=tmp_path / "run")
+    assert said.format(own=own) in str(error.value)
+
+
+def test_what_a_composer_has_fitted_is_saved(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        f"{HEAD}class Told(kshot.Composer):\n    _known: tuple[str, ...] = ()\n\n"
+        "    def fit(self, pool, *, model, rng):\n        return replace(self, _known=tuple(e.id for e in pool))\n\n"
+        "    def compose(self, task, shown, question):\n"
+        "        return kshot.Script((kshot.Piece('instruction', f'{len(self._known)} known'),\n"
+        "                             kshot.Piece('question', question.input)))\n"
+    )
+    run = kshot.adapt(TASK, "tiny", recipes=f"random:composer={own}:Told", shots=2, limit=8, out=tmp_path / "run")
+    loaded = kshot.load(tmp_path / "run")
+    assert len(loaded.recipe.part("composer")._known) == 20
+    assert (loaded.predict_proba(["text 3"]) == run.best.predict_proba(["text 3"])).all()
+
+
+def test_meta_must_be_json():
+    other = replace(TASK, train=(replace(TASK.train[0], meta={"page": {1, 2}}), *TASK.train[1:]))
+    with pytest.raises(kshot.core.errors.UserError, match="What an example has in `meta` must be JSON"):
+        other.fingerprint  # noqa: B018 - computed when it is asked for

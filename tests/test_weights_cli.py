@@ -92,7 +92,7 @@ def test_where_all_diverge_the_reason_is_said(task, run_cli, tmp_path):
         "adapt", task, "--model", "tiny", "--recipes", "fine-tune:lr=1e30,steps=1", "--out", tmp_path / "run"
     )
     assert found.code == 2
-    assert "is diverged. Give a smaller lr, or other --recipes." in found.err
+    assert "has diverged. Give a smaller lr, or other --recipes." in found.err
 
 
 def test_a_source_task_guides(task, run_cli, tmp_path):

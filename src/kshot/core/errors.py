@@ -41,7 +41,7 @@ def missing_extra(package: str, extra: str, purpose: str) -> UserError:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'? Known: a, b." for a name that is not among `known`."""
-    known = sorted(known)
+    known = sorted(set(known))
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     guess = f" Did you mean '{close[0]}'?" if close else ""
     return f"{guess} Known: {', '.join(known)}."

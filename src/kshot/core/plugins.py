@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -44,6 +45,7 @@ class Origin:
         return {"name": self.name, "file": str(self.file), "sha256": str(self.sha256)}
 
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _NAMES: dict[str, str] = {}  # "module:Class" -> its name in a table
 _OWN: dict[type, Origin] = {}  # classes of users' files
 _ROOMS: dict[type, "Room"] = {}
@@ -148,6 +150,15 @@ class Room(Mapping[str, str]):
         without = [f.name for f in fields if f.init and _has_no_default(f)]
         if without:
             raise UserError(f"'{name}' must have a default for each setting; {', '.join(without)} has none.")
+        hints = get_type_hints(cls)
+        for field in fields:
+            kind = hints[field.name]
+            if field.init and not field.name.startswith("_") and kind not in _KINDS and room_of(kind) is None:
+                said = getattr(kind, "__name__", None) if inspect.isclass(kind) else str(kind)
+                raise UserError(
+                    f"'{name}' must have settings that are numbers, texts, true or false, or methods; "
+                    f"'{field.name}' is {said}. Start its name with an underscore if it is no setting."
+                )
 
     def build(self, text: str, *, also: tuple[str, ...] = ()) -> Any:
         """Return the method that a text such as "bm25(k1=1.2)" stands for.
@@ -244,8 +255,21 @@ def _module(file: Path, sha256: str) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up annotations there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(
+            f"{file} must be Python that can be run; {type(error).__name__}: {error}{_line(error, file)}."
+        ) from error
     return module
+
+
+def _line(error: Exception, file: Path) -> str:
+    """Return the last line of a file that an error has passed, in words."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file]
+    at = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    return f" (line {at})" if at else ""
 
 
 def configure(cls: type, settings: Mapping[str, str], *, owner: str, also: tuple[str, ...] = ()) -> Any:
@@ -276,4 +300,4 @@ def _parse(text: str, kind: Any, where: str) -> Any:
     try:
         return words[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
-        raise UserError(f"{where} must be {kind.__name__}; got '{text}'.") from None
+        raise UserError(f"{where} must be {_KINDS.get(kind, kind.__name__)}; got '{text}'.") from None

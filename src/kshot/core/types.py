@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.core.errors import UserError
 from kshot.core.plugins import resolve
 from kshot.core.seeding import digest
 
@@ -114,7 +115,12 @@ class Task:
             [[e.id, e.input, e.output, e.context, e.choices, e.references, e.explanation, dict(e.meta)] for e in split]
             for split in (self.train, self.test)
         ]
-        return digest(self.kind, self.labels, self.metrics, self.instruction, self.choices_in_input, rows)
+        try:
+            return digest(self.kind, self.labels, self.metrics, self.instruction, self.choices_in_input, rows)
+        except TypeError as error:
+            raise UserError(
+                f"What an example has in `meta` must be JSON: numbers, texts, lists, mappings; {error}."
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from kshot.core.errors import ModelError
 from kshot.core.seeding import generator
-from kshot.core.types import Example, Prediction, Query
+from kshot.core.types import Example, FloatArray, Prediction, Query
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
 from kshot.measures.probabilities import mixed
@@ -31,8 +32,8 @@ class ClassifierLearner(Learner):
                 classifier = self._fitted(past)
             ready = time.perf_counter()
             question = query.example.question
-            probabilities = mixed(classifier.probabilities([question])[0])
             candidates = self._task.candidates(question)
+            probabilities = mixed(_checked(classifier.probabilities([question])[0], len(candidates), self.recipe.name))
             predictions.append(
                 Prediction(
                     example_id=question.id,
@@ -55,3 +56,10 @@ class ClassifierLearner(Learner):
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Keep all examples: a classifier is fitted in no time whenever it is loaded."""
         return Fitted(self.recipe, self._task, self._seed, tuple(examples))
+
+
+def _checked(row: FloatArray, n: int, name: str) -> FloatArray:
+    """Return a classifier's probabilities, or raise a ModelError if they are none."""
+    if np.shape(row) != (n,) or not np.isfinite(row).all() or (row < 0).any() or abs(row.sum() - 1) > 1e-6:
+        raise ModelError(f"{name} must give {n} probabilities that sum to 1; it gave {np.asarray(row).tolist()}")
+    return row

@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 
+import numpy as np
+
+from kshot.core.errors import ModelError
 from kshot.core.ledger import Ledger
 from kshot.core.types import Example, Prediction, Query
 from kshot.learners.fitted import Fitted
@@ -32,6 +35,8 @@ class CombinedLearner(Learner):
         combiner, found = self.recipe.part("combiner"), []
         for own in zip(*by_member, strict=True):
             whole = combiner.combine(self._setup.task, own)
+            if not isinstance(whole, Prediction) or not np.isfinite(whole.log_probs).all():
+                raise ModelError(f"{self.recipe.name}: a combiner must return a prediction of numbers; got {whole!r}")
             costs = {
                 name: sum(getattr(p, name) for p in own)
                 for name in ("prompt_tokens", "seconds", "fit_seconds", "tokens", "fit_tokens")

@@ -34,6 +34,9 @@ def chosen(
             raise UserError(
                 f"A selector must return different indices in 0..{len(pool) - 1}; {name} returned {indices}."
             )
+        if len(indices) > k and not selector.sees_all:
+            name = type(selector).__name__
+            raise UserError(f"A selector must return at most k = {k} indices; {name} returned {len(indices)}.")
     return found
 
 

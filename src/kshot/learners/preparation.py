@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kshot.core.errors import UserError
 from kshot.core.seeding import generator
-from kshot.core.types import Example
+from kshot.core.types import Example, Task
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -44,11 +45,31 @@ def prepared(recipe: Recipe, known: Sequence[Example], model: TaskModel, *, seed
         found = maker.generate(known, model=model, rng=rng("generate"))
         made += found.examples
         model.note({"generator": recipe.name, "made": len(found.examples), "rejected": len(found.rejected)})
+        _check(made, known, model.task, recipe.name)
     if (loop := recipe.part("loop")) and len(known) >= max(1, loop.least):
         artefact = loop.run((*known, *made), model=model, rng=rng("loop"))
         made += artefact.demonstrations
         notes += artefact.notes
+        _check(made, known, model.task, recipe.name)
+        if isinstance(artefact.notes, str) or not all(isinstance(note, str) and note for note in notes):
+            raise UserError(f"{recipe.name}: a loop must leave notes as a tuple of texts; got {artefact.notes!r}.")
     composer = recipe.part("composer")
     if composer:
         model = replace(model, composer=composer.fit((*known, *made), model=model, rng=rng("compose")))
     return Prepared(tuple(made), tuple(notes), model.noted(notes) if notes else model)
+
+
+def _check(made: Sequence[Example], known: Sequence[Example], task: Task, name: str) -> None:
+    """Raise a UserError unless examples that were made have ids of their own, a mark, and outputs of the task."""
+    ids = {e.id for e in known}
+    for e in made:
+        if e.id in ids:
+            raise UserError(f"{name}: each example that is made must have an id of its own; got '{e.id}' again.")
+        if "made" not in e.meta:
+            raise UserError(f"{name}: each example that is made must say so in meta[\"made\"]; '{e.id}' does not.")
+        if not task.is_open and e.output not in task.candidates(e):
+            raise UserError(
+                f"{name}: the output of an example that is made must be one of {', '.join(task.candidates(e))}; got "
+                f"'{e.output}'."
+            )
+        ids.add(e.id)

@@ -5,13 +5,16 @@ the one it is called on as it is; all randomness comes from `rng`. `model` is th
 (`kshot.taskmodel.taskmodel.TaskModel`): it scores, writes, has gradients and activations, as far as the model can.
 """
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from kshot.core.errors import UserError
 from kshot.core.fields import setting_names
 from kshot.core.lessons import Lesson, Training
 from kshot.core.models import Capability
@@ -21,6 +24,8 @@ from kshot.core.script import Script
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Question, Task
 from kshot.taskmodel.taskmodel import TaskModel
+
+COMPOSER = "composer.json"
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,13 @@ class Selector(Part):
         return 0
 
 
+def _tuples(value: Any) -> Any:
+    """Return what was read from JSON with tuples for its lists."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 @dataclass(frozen=True)
 class Composer(Part):
     """Says what is said: instruction, notes, demonstrations and the question, as a script."""
@@ -89,6 +101,33 @@ class Composer(Part):
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a composer that knows the past; again whenever it has doubled."""
         return self
+
+    def save(self, folder: Path) -> None:
+        """Write what `fit` remembers, in fields that start with an underscore, as JSON.
+
+        Raises:
+            UserError: It is no JSON; such a composer has `save` and `rebuilt` of its own.
+        """
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("_")}
+        if not kept:
+            return
+        try:
+            same = _tuples(json.loads(text := json.dumps(kept, ensure_ascii=False, allow_nan=False))) == kept
+        except (TypeError, ValueError):
+            text, same = "", False
+        if not same:
+            raise UserError(
+                f"What {type(self).__name__} remembers must be JSON, with tuples for lists, to be saved; got {kept!r}. "
+                "Give it methods save and rebuilt of its own."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / COMPOSER).write_text(text, "utf-8")
+
+    @classmethod
+    def rebuilt(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        """Return it with recorded settings and what `save` has written."""
+        file = folder / COMPOSER
+        return cls(**settings, **(_tuples(json.loads(file.read_text("utf-8"))) if file.exists() else {}))
 
     @abstractmethod
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:

@@ -243,7 +243,11 @@ class Race:
         none_asks = not any(e.rows and e.status != "failed" for e in asking)
         if able and not (none_asks and (failed or too_small)):
             return
-        why = ", ".join(f"{e.recipe.name} is {e.status}" for e in self.entrants if e not in able)
+        why = ", ".join(
+            f"{e.recipe.name} {'has' if e.status in ('failed', 'diverged') else 'is'} {e.status}"
+            for e in self.entrants
+            if e not in able
+        )
         if failed:
             reasons = " ".join(f"{e.recipe.name}: {e.reason}." for e in failed)
             raise ModelError(

@@ -150,7 +150,7 @@ def _chosen(
     if measure.by == "bits":
         ahead = f"{gap:.2f} bits fewer than {other}, the next, give or take {reach:.2f}"
     elif measure.task.metrics[0] == "accuracy":
-        ahead = f"{100 * gap:.0f} points more than {other}, the next, give or take {100 * reach:.0f}"
+        ahead = f"{_points(100 * gap)} more than {other}, the next, give or take {100 * reach:.0f}"
     else:
         ahead = f"{gap:.3f} more than {other}, the next, give or take {reach:.3f}"
     doubt = "" if gap > reach else ": too close to be sure"
@@ -254,3 +254,8 @@ def _more_examples(rows: Sequence[Mapping[str, Any]]) -> str:
     if trend(bits)[2] < 0:
         return f"It was still learning {halves}: more examples should help, and may change the choice."
     return f"Its learning curve has no clear trend {halves}: more examples of the same kind may not change much."
+
+
+def _points(value: float) -> str:
+    text = f"{value:.0f}"
+    return f"{text} point" if text == "1" else f"{text} points"

@@ -50,14 +50,15 @@ def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
         UserError: An unknown name or setting, a setting of the wrong type, a recipe named twice.
     """
     names = split_list(text)
-    if "all" in names:
+    if not any(names):
+        raise UserError(f"--recipes must name at least one recipe, or all; got '{text}'.")
+    if names.count("all") == 1:
         at = names.index("all")
         names[at : at + 1] = [name for name in cheap_recipes() if name not in names]
-    recipes = [parse_recipe(name, shots=shots) for name in names]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--recipes must name each recipe once; got '{name}' {names.count(name)} times.")
-    return tuple(recipes)
+    return tuple(parse_recipe(name, shots=shots) for name in names)
 
 
 def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
@@ -78,6 +79,9 @@ def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
     grid = _grid(call, slot) if raced else {}
     tried = {key: _alternatives(key, text, call.name, slot) for key, text in {**grid, **call.settings}.items()}
     several = [key for key, options in tried.items() if len(options) > 1]
+    for key in several:
+        if not all(tried[key]):
+            raise UserError(f"{name}: {key} must have a value on each side of a slash; got '{call.settings[key]}'.")
     if several and not raced:
         key = several[0]
         raise UserError(
@@ -167,8 +171,8 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     k = _shown(name, own, parts, shots=shots)
     if k and "selector" not in parts:
         parts["selector"] = _default_selector(parts, k)
-    if not k:
-        parts.pop("selector", None)
+    if not k and "selector" in parts:
+        raise UserError(f"{name}: k must be 1 or more, as a selector is named; got 0. Leave the selector out.")
     recipe = Recipe(name, parts, k, order, calibration)
     return _averaged(recipe, _count(name, own["contexts"], "contexts")) if "contexts" in own else recipe
 
@@ -194,7 +198,7 @@ def _averaged(recipe: Recipe, n: int) -> Recipe:
     """Return the average of `n` draws of a recipe."""
     if not recipe.draws:
         raise UserError(
-            f"'{recipe.name}': contexts averages several draws, and nothing is drawn here; name a selector that draws, "
+            f"{recipe.name}: contexts averages several draws, and nothing is drawn here; name a selector that draws, "
             "such as random."
         )
     members = tuple(replace(recipe, name=f"{recipe.name}, draw {i + 1}", draw=i, calibration="none") for i in range(n))
@@ -208,6 +212,12 @@ def _members(call: Call, *, shots: int) -> tuple[Recipe, ...]:
             f"'{call.name}' combines recipes and must be given two or more, such as {call.name}(bm25, zero-shot); got "
             f"{len(call.members)}."
         )
+    for member in call.members:
+        if call.members.count(member) > 1:
+            raise UserError(
+                f"'{call.name}' must be given different recipes; got '{member}' {call.members.count(member)} times. "
+                "Several draws of one are averaged by contexts, as random:contexts=4."
+            )
     return tuple(replace(parse_recipe(m, shots=shots, raced=False), calibration="none") for m in call.members)
 
 

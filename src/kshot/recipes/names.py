@@ -63,7 +63,8 @@ def slot_of(name: str) -> str | None:
     if slot is None:
         raise UserError(f"there is no recipe '{name}'.{did_you_mean(name, [*known_recipes(), *COMBINERS])}")
     if slot not in alone:
+        about = "fine-tune" if slot == "teacher" else "random"
         raise UserError(
-            f"'{name}' is a {slot}, which does nothing alone; put it into a recipe, as random:{slot}={name}."
+            f"'{name}' is a {slot}, which does nothing alone; put it into a recipe, as {about}:{slot}={name}."
         )
     return slot

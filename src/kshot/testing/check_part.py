@@ -108,7 +108,8 @@ def _check_record(part: Part, rebuild: Callable[[Mapping[str, Any], Path], Part]
 
 def _has_files(part: Part) -> bool:
     """Return whether it is rebuilt from files that only a fitted one writes."""
-    return type(part).rebuilt.__func__ is not Part.rebuilt.__func__  # pyright: ignore
+    without = (Part.rebuilt.__func__, Composer.rebuilt.__func__)  # pyright: ignore
+    return type(part).rebuilt.__func__ not in without  # pyright: ignore
 
 
 def _hidden(examples: Sequence[Example]) -> list[Any]:
@@ -123,6 +124,7 @@ def _check_selector(part: Selector, task: Task, model: TaskModel) -> None:
     _must(isinstance(fitted, type(part)), part, "must return a selector of its own kind from fit")
     for question in asked:
         found = [fitted.select(question, K, rng=_rng()) for _ in range(2)]
+        _must(all(isinstance(some, list) for some in found), part, "must return a list of indices")
         _must(found[0] == found[1], part, "must choose the same with the same rng")
         again = part.fit(pool, model=model, rng=_rng()).select(question, K, rng=_rng())
         _must(again == found[0], part, "must choose the same when it is fitted again with the same rng")
@@ -150,6 +152,11 @@ def _check_composer(part: Composer, task: Task, model: TaskModel) -> None:
         _must(script.pieces[-1].role != "answer", part, "must end where the answer begins")
         _must(all(e.output in said for e in shown), part, "must show the demonstrations' answers")
         model.layout.write(script)
+    with TemporaryDirectory() as folder:
+        fitted.save(Path(folder))
+        again = type(part).rebuilt(part.record()["settings"], Path(folder))
+    same = again.compose(task, task.train[:1], question) == fitted.compose(task, task.train[:1], question)
+    _must(same, part, "must say the same when what it remembers was saved and read again")
     marked = dataclasses.replace(question, meta={"gold": SECRET})
     same = fitted.compose(task, task.train[:1], marked) == fitted.compose(task, task.train[:1], question)
     _must(same, part, "must not say what stands in a question's meta")
@@ -169,7 +176,8 @@ def _check_generator(part: Generator, task: Task, model: TaskModel) -> None:
 def _check_loop(part: Loop, task: Task, model: TaskModel) -> None:
     found, again = (part.run(task.train, model=model, rng=_rng()) for _ in range(2))
     _must(found == again, part, "must leave the same with the same rng")
-    _must(all(isinstance(note, str) and note for note in found.notes), part, "must leave notes that are texts")
+    are_texts = isinstance(found.notes, tuple) and all(isinstance(note, str) and note for note in found.notes)
+    _must(are_texts, part, "must leave notes as a tuple of texts")
 
 
 def _check_tuner(part: Tuner, task: Task, model: TaskModel) -> None:
@@ -218,6 +226,7 @@ def _check_combiner(part: Combiner, task: Task, model: TaskModel) -> None:
     rows = ((0.7, 0.2, 0.1), (0.2, 0.5, 0.3))
     members = [Prediction("x", task.labels, tuple(np.log(p).tolist()), p, task.labels[int(np.argmax(p))]) for p in rows]
     found, again = (part.combine(task, members) for _ in range(2))
+    _must(isinstance(found, Prediction), part, "must return a prediction")
     _must(found == again, part, "must say the same twice")
     _must(abs(sum(found.probs) - 1) < 1e-6 and min(found.probs) >= 0, part, "must give probabilities that sum to 1")
     best = found.candidates[int(np.argmax(found.probs))]
