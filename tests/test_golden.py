@@ -15,10 +15,8 @@ LONG = {
     *("select-by-model", "less", "gradient-matching-prefix", "budget", "random-direction", "calibration-alone"),
     *("icv", "function-vector", "steered-and-shown", "embedded"),
 }
-RELATIVE, ABSOLUTE = (
-    1e-3,
-    1e-4,
-)  # another processor rounds differently; `python tests/golden.py` compares to the last bit
+# Another processor rounds differently; `python tests/golden.py` compares to the last bit
+RELATIVE, ABSOLUTE = 1e-3, 1e-4
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CASES]
 
 
