@@ -34,6 +34,17 @@ WORDS = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _figures_are_not_drawn():
+    """Drawing takes nine tenths of a small run's time; test_report.py draws."""
+    from kshot.reports import figures
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("learning_curve", "pareto"):
+            patch.setattr(figures, name, lambda *args: "<svg></svg>")
+        yield
+
+
 class Outcome(NamedTuple):
     """What a command left behind."""
 

@@ -512,6 +512,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_whatever_is_saved_answers_the_same_in_a_new_process(words_task, run_process, tmp_path):
     tiny, task = kshot.load_model("tiny"), Task.load(words_task)
     written = replace(task, kind="generation", labels=(), metrics=("exact_match",))

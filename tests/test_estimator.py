@@ -249,6 +249,7 @@ def test_a_race_can_be_kept_and_resumed(tmp_path):
     assert kshot.load(tmp_path / "run").predict(X) == first.predict(X).tolist()
 
 
+@pytest.mark.slow
 def test_cross_validation_loads_a_model_once(loads):
     grid = {"recipe": ["bm25", "random"], "shots": [2, 4]}
     search = GridSearchCV(FewShotClassifier("tiny"), grid, cv=3, error_score="raise").fit(X, Y)

@@ -76,7 +76,7 @@ class Stopped(BaseException):
     """Like KeyboardInterrupt, nothing that code would catch by accident."""
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_every_pack_can_be_the_last(task, tiny, whole, tmp_path, recorded, monkeypatch, when):
     """Stop at the first new commit, then at the second, and so on, in one folder; a committed pack is never rerun."""
     loaded, folder = Task.load(task), tmp_path / "run"
@@ -157,7 +157,7 @@ class Interrupter:
             raise Stopped
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_every_commit_of_an_open_task_can_be_the_last(open_task, tiny, tmp_path, recorded, monkeypatch, when):
     """Stop at commits of scores, texts and predictions, in one folder; no committed text is written again."""
     monkeypatch.setattr("kshot.engine.session._GROUP_ANSWERS", 6)  # several groups of texts in a recipe
@@ -186,6 +186,7 @@ def test_every_commit_of_an_open_task_can_be_the_last(open_task, tiny, tmp_path,
         assert recorded(tmp_path / folder) == recorded(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_what_is_committed_is_not_run_again(tiny, tmp_path, monkeypatch):
     """Forward passes of the parts of a run add up to those of a whole one, but for shared beginnings."""
     loaded = Task.load(write_task(tmp_path / "task", labelled_rows(90)))
@@ -232,6 +233,7 @@ def killed(task):
         yield killed
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(killed, tiny, whole, tmp_path, recorded):
     """Kill at seeded random events, resuming in between; later and later, so that it ends."""
     rng, folder, stored, latest = random.Random(0), tmp_path / "run", [0], 4
@@ -246,6 +248,7 @@ def test_killed_again_and_again(killed, tiny, whole, tmp_path, recorded):
     assert committed(folder) == whole[1]
 
 
+@pytest.mark.slow
 def test_killed_while_the_results_are_written(killed, task, tiny, whole, tmp_path, recorded):
     """Kill a finished run that is adapted again at a seventh of its events: what is replaced is there, old or new."""
     folder = tmp_path / "run"
@@ -259,6 +262,7 @@ def test_killed_while_the_results_are_written(killed, task, tiny, whole, tmp_pat
     assert recorded(folder) == whole[0]
 
 
+@pytest.mark.slow
 def test_the_command_line_killed_at_random_times(task, tiny, whole, tmp_path, recorded, run_cli):
     rng, folder = random.Random(1), tmp_path / "run"
     command = ["adapt", str(task), "--model", "tiny", "--out", str(folder), *ARGS]

@@ -295,7 +295,8 @@ LEARNERS = [name for name in known_recipes() if name not in (*CLASSIFIERS, *STEE
 
 @pytest.mark.parametrize(
     ("name", "order"),
-    [(name, order) for name in LEARNERS for order in ("as-selected", "shuffled", "nearest-last", "label-interleaved")
+    [pytest.param(name, order, marks=[pytest.mark.slow] if name in (*TUNERS, "less") else [])
+     for name in LEARNERS for order in ("as-selected", "shuffled", "nearest-last", "label-interleaved")
      if name not in (*TUNERS, *GRADIENTS) or order == "nearest-last"],
 )  # fmt: skip
 def test_texts_and_demonstrations_rest_on_the_past_alone(name, order):

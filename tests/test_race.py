@@ -102,6 +102,7 @@ def test_one_surprise_does_not_decide():
     assert "a" not in dropped(unlucky, 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_recipes", "n"), [(6, 100), (12, 300)])
 def test_a_clearly_best_recipe_is_rarely_dropped(n_recipes, n):
     """In simulated races it is lost in at most 5 % where it is better by 5 points or more; more: `kshot bench race`."""

@@ -59,6 +59,7 @@ def results(run):
     return json.loads((run.folder / RESULTS).read_text())
 
 
+@pytest.mark.slow
 def test_what_falls_behind_is_dropped_and_what_is_measured_is_the_same(raced, whole):
     board = {row["recipe"]: row for row in raced.leaderboard}
     out = {name for name, row in board.items() if row["status"] == "dropped"}
@@ -267,8 +268,8 @@ def test_a_second_look_asks_the_prompt_that_is_handed_over(task, tiny, parts, tm
     assert [r["example_id"] for r in rows] == [q.example.id for q in queries]
     assert found["again"]["random"]["n"] == len(queries)
     value, low, high = found["expected_when_deployed"]["random"]["score"]
-    assert value == pytest.approx(found["again"]["random"]["score"])
     assert low < value < high
+    assert value == next(row["deployed"] for row in found["leaderboard"] if row["recipe"] == "random")
 
 
 @pytest.mark.parametrize("name", ["zero-shot", "all-past", "fine-tune", "icl+ft", "random:k=40"])

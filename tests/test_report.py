@@ -13,10 +13,20 @@ import kshot
 from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
 from kshot.core.types import Task
+from kshot.reports import figures
 from kshot.reports.html import compare_runs, page, problems, read_record, suspicious_examples, write_report
 
 EVIL = "<script>alert('x')</script><b>&\u2028</b>"
+DRAWN = {name: getattr(figures, name) for name in ("learning_curve", "pareto")}
 RECIPES = "zero-shot,random,bm25,majority"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _figures_are_drawn():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, draw in DRAWN.items():
+            patch.setattr(figures, name, draw)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +150,7 @@ def test_an_unfinished_run_has_a_report_that_says_so(run, tmp_path):
         (lambda f: (f / "manifest.json").unlink(), "must be an empty folder or a run of kshot"),
         (
             lambda f: (f / "manifest.json").write_text('{"format": 99}'),
-            r"must be a run of this version of kshot \(format 1\); its format is 99\. Make the run again",
+            r"must be a run of this version of kshot \(format 2\); its format is 99\. Make the run again",
         ),
         (lambda f: (f / "results.json").unlink(), "has no finished recipe yet, so there is nothing to report"),
         (

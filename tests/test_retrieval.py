@@ -318,6 +318,7 @@ def planted(n: int) -> Task:
     return Task("planted", "generation", tuple(rows))
 
 
+@pytest.mark.slow
 def test_a_retriever_finds_hidden_rules_that_words_do_not_show(tiny_encoder):
     t = planted(90)
     known = replace(t, train=t.train[:60])
@@ -352,6 +353,7 @@ class RoseJudge(RuleJudge):
         return np.array([-0.1 if "rose" in some[0].input else -3.0 for some in shown])
 
 
+@pytest.mark.slow
 def test_a_reward_model_ranks_what_it_has_not_seen(tiny_encoder):
     t = planted(120)
     settings = RetrieverSettings(

@@ -47,6 +47,7 @@ def trained(tmp_path_factory, words_task, quick):
     return folder
 
 
+@pytest.mark.slow
 def test_stages_one_by_one_make_what_train_makes(trained, words_task, quick, run_cli, tmp_path):
     out = tmp_path / "run"
     first = run_cli("retriever", "candidates", words_task, "--out", out, "--settings", quick)
@@ -115,6 +116,7 @@ def test_held_out_tasks_are_measured_and_not_learnt_from(words_task, quick, tmp_
     assert [(row["task"], row["held_out"]) for row in rows] == [("words", False), ("other", True)]
 
 
+@pytest.mark.slow
 def test_a_trained_retriever_answers_in_another_process(trained, words_task, tmp_path):
     recipe = f"llm-r:retriever={trained},k=3"
     run = kshot.adapt(str(words_task), "tiny", recipes=recipe, out=tmp_path / "run", limit=6)

@@ -188,6 +188,7 @@ def test_without_a_learning_rate_it_is_prompting(asker, weights):
         assert ([replace(p, fit_tokens=0) for p in found] == expected) is is_same
 
 
+@pytest.mark.slow
 def test_configurations_see_the_same_prompts_and_the_same_lessons(asker, lessons):
     found = []
     for settings in ("lr=1e-4,steps=1", "lr=1e-2,steps=1", "lr=1e-2,steps=3", "lr=1e-3,steps=3,weights=full"):
@@ -350,6 +351,7 @@ def test_the_tuned_model_is_saved_and_loaded_to_the_bit(folder, asker, recipe, t
         kshot.load(tmp_path / "copy", model=Engine(tiny_backbone(seed=1)))
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(folder, asker, whole, tmp_path, recorded):
     """As in test_kill_resume.py, with a state written after every example."""
     script = str(Path(__file__).with_name("adapt_and_die.py"))
