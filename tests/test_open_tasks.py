@@ -467,6 +467,7 @@ def test_a_dry_run_of_best_of_n_counts_what_its_choice_costs(no_network, run_cli
 # A model that chooses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "answering"), [("generation", "tiny"), ("classification", "table")])
 def test_best_of_n_follows_the_selector_model(run_cli, tmp_path, words_task, kind, answering):
     """One model scores all sets alike, so that the first one is kept; another one prefers some."""

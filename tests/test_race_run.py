@@ -83,6 +83,7 @@ def test_what_falls_behind_is_dropped_and_what_is_measured_is_the_same(raced, wh
     assert all(board[name]["reason"] in page for name in out)
 
 
+@pytest.mark.slow
 def test_free_recipes_are_not_dropped(raced):
     board = {row["recipe"]: row for row in raced.leaderboard}
     assert board["majority"]["status"] == board["tfidf-lr"]["status"] == "done"

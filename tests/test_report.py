@@ -229,6 +229,7 @@ def big_record(n: int, n_recipes: int):
     return {"results": results, "rows": rows, "prompts": {"examples": examples, "segments": segments, "rows": prompts}}
 
 
+@pytest.mark.slow
 def test_a_large_report_stays_small():
     assert len(page(big_record(1000, 20)).encode()) < 15e6
 

@@ -104,6 +104,7 @@ def test_evaluate_compares_with_others(trained, run_cli):
     assert "mean of" not in text  # of one task there is none
 
 
+@pytest.mark.slow
 def test_held_out_tasks_are_measured_and_not_learnt_from(words_task, quick, tmp_path, run_cli):
     other = write_task(tmp_path / "other", labelled_rows(20, start=40), labelled_rows(4, start=70))
     run = RetrieverRun.start(
@@ -133,6 +134,7 @@ def test_a_trained_retriever_answers_in_another_process(trained, words_task, tmp
     assert json.loads(there) == run.best.predict_proba(inputs).tolist()
 
 
+@pytest.mark.slow
 def test_one_that_learns_in_the_run_is_saved_too(quick, tmp_path):
     task = write_task(tmp_path / "task", labelled_rows(40))
     run = kshot.adapt(str(task), "tiny", recipes=f"llm-r:k=2,{quick}", out=tmp_path / "run", limit=36)
