@@ -14,6 +14,7 @@ import kshot
 from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
 from kshot.core.models import Capability
+from kshot.core.types import Task
 from kshot.models.scripted import ScriptedModel
 from kshot.store.files import write_folder
 
@@ -91,7 +92,7 @@ def adapt_refused(refused, words_task, tmp_path):
         (
             b'{"input": "a", "output": "(A)", "choices": ["x", "y"]}\n'
             b'{"input": "b", "output": "(C)", "choices": ["x", "y"]}',
-            "row 2: '(C)' is not among the letters of the row's choices; correct it, or choices_in_input in task.json.",
+            "row 2: 'output' must hold the letter of the choice, as most rows of train do, and there are 2; got a ",
         ),
         (
             GOOD + b'{"input": "caf\xe9", "output": "b"}',
@@ -125,9 +126,11 @@ def test_an_unlisted_label(adapt_refused, tmp_path):
     assert "Did you mean 'animal'?" in text
 
 
-def test_one_id_twice(adapt_refused, tmp_path):
+def test_one_id_twice(tmp_path):
     task = write_task(tmp_path / "task", [row | {"id": "same"} for row in ROWS])
-    assert "row 2: the id 'same' is that of row 1 too" in adapt_refused(task=task)
+    loaded = Task.load(task)
+    assert len({e.id for e in loaded.train}) == len(ROWS)
+    assert loaded.notes[0].startswith("5 rows of train have the id of an earlier row, and a new one: 'same (row 2)', ")
 
 
 def test_one_label_only(adapt_refused, run_cli, tmp_path):
@@ -505,7 +508,7 @@ def test_a_task_that_the_model_did_not_learn(refused, finished, run_cli, quiz_ta
     assert "--limit must be 1 or more; got 0." in refused("evaluate", finished, quiz_task, "--limit", 0)
     args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "quiz")
     assert run_cli("adapt", quiz_task, *args).code == 0
-    letters = [{"input": "1 or 2?", "output": "(A)", "choices": ["1", "2"]}] * 2
+    letters = [{"input": "(A) 1 or (B) 2?", "output": "(A)", "choices": ["1", "2"]}] * 2
     text = refused("evaluate", tmp_path / "quiz", write_task(tmp_path / "letters", letters[:1], letters[:1]))
     assert "The model answers with the choices' text; the outputs of 'letters' are letters." in text
 

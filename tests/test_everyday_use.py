@@ -50,8 +50,8 @@ def test_one_text_is_not_a_list_of_texts(learnt):
 
 def test_choices_that_no_prompt_would_show_are_a_problem(run_cli, tmp_path):
     row = {"input": "What is red?", "choices": ["blood", "sky"], "output": "(A)"}
-    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "input": "And?"}) + "\n")
-    problems = run_cli("validate", tmp_path / "a.jsonl", "--json").json["problems"]
+    task = write_task(tmp_path / "task", [row, {**row, "input": "And?"}], card={"choices_in_input": True})
+    problems = run_cli("validate", task, "--json").json["problems"]
     assert any("answered by a letter whose input does not list the choices" in p for p in problems)
 
 

@@ -41,7 +41,7 @@ def write(tmp_path):
 
 
 def without_kind(notes):
-    return tuple(note for note in notes if not note.startswith("kind is guessed from the "))
+    return tuple(note for note in notes if not note.startswith("kind is guessed from the rows: "))
 
 
 @pytest.fixture
@@ -399,7 +399,7 @@ def test_a_test_row_that_numbers_its_choice_in_another_way_is_refused(write):
     with pytest.raises(UserError) as error:
         load_task(path.parent)
     assert str(error.value).startswith(
-        f"{path} row 2: 'output' must hold the number of the choice, counted from 1, as all rows of train do, and "
+        f"{path} row 2: 'output' must hold the number of the choice, counted from 1, as most rows of train do, and "
         "there are 2; got a number (0); correct it"
     )
 
@@ -440,8 +440,10 @@ def test_who_uses_the_fields_own_names_is_not_told_of_other_columns(rows_of):
 )
 def test_options_in_columns_of_their_own_are_refused(write, refused, row, options):
     text = refused([row, row])
-    assert text.startswith(f"row 1: the columns {options} look like the options of a question, but no field holds them")
+    assert text.startswith(f"the columns {options} look like the options of a question, but no field holds them")
+    assert text.endswith("or say what else the rows are, such as --kind classification.")
     rows = [{"input": str(i), "output": str(row.get("answer", row.get("output"))), **MMLU} for i in range(4)]
+    assert load_task(write("other.jsonl", rows), kind="classification").kind == "classification"
     write("other/task.json", json.dumps({"kind": "classification"}))
     assert load_task(write("other/train.jsonl", rows).parent).kind == "classification"
 

@@ -28,7 +28,9 @@ from kshot.taskmodel.taskmodel import TaskModel
 
 FORMAT = 3
 ABOUT, POOL, ADAPTER, OWN, MEMBERS = "kshot.json", "demonstrations.jsonl", "adapter", "own", "members"
-_TASK_FIELDS = ("name", "kind", "labels", "metrics", "instruction", "choices_in_input", "positive_label", "columns")
+_TASK_FIELDS = (
+    "name", "kind", "labels", "metrics", "instruction", "choices_in_input", "letter_form", "positive_label", "columns",
+)  # fmt: skip
 _TUPLES = ("choices", "references")
 
 

@@ -212,6 +212,8 @@ class AdaptedModel:
         if task.kind == "multiple_choice" and task.choices_in_input != self.task.choices_in_input:
             learnt, asked = ("letters" if t.choices_in_input else "the choices' text" for t in (self.task, task))
             raise UserError(f"The model answers with {learnt}; the outputs of '{task.name}' are {asked}.")
+        if task.letter_form != self.task.letter_form:
+            rows = tuple(_renamed(row, task, self.task) for row in rows)
         for row in rows:
             check_references(primary_metric(task), row.id, row.accepted)
             if not task.is_open and row.output not in self.task.candidates(row):
@@ -261,3 +263,10 @@ class AdaptedModel:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} must be new or empty, for the merged model; it holds something.")
         trained.save_merged(folder)
+
+
+def _renamed(row: Example, task: Task, ours: Task) -> Example:
+    """Return a row of `task` with its choice named as in our own task: "B" may be "(B)" there."""
+    names = dict(zip(task.candidates(row), ours.candidates(row), strict=True))
+    references = tuple(names.get(text, text) for text in row.references)
+    return replace(row, output=names.get(row.output, row.output), references=references)

@@ -17,9 +17,11 @@ from kshot.cli.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
+    KindOption,
     LayoutOption,
     ModelOption,
     RevisionOption,
+    SkipBadRowsOption,
     TaskArgument,
     load_named,
     load_task,
@@ -29,8 +31,11 @@ from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdo
 from kshot.cli.report_command import report
 from kshot.cli.select_command import select
 from kshot.cli.study_command import study
+from kshot.core.errors import UserError
 from kshot.core.settings import parse_columns
 from kshot.core.version import __version__
+
+MAX_BAD_ROWS = 20  # that `validate` prints; --json has all
 
 app = typer.Typer(
     help="Ten to a thousand labelled examples and one language model: where should the examples go?",
@@ -148,13 +153,15 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Only the first so many test rows.")] = None,
     suite: Annotated[str | None, typer.Option(help="An evaluator, such as letter-case or ./mine.py:Mine.")] = None,
     columns: ColumnsOption = None,
+    kind: KindOption = None,
+    skip_bad_rows: SkipBadRowsOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
-    from kshot.adapted.folder import load
+    from kshot.adapted.folder import load, saved_task
     from kshot.evaluators import EVALUATORS
     from kshot.verbs.evaluate import evaluate as run_suite
 
@@ -162,11 +169,14 @@ def evaluate(
         EVALUATORS.build(suite)  # before a model is loaded
 
     is_file = Path(task).is_file()
-    loaded = load_task(task, columns, kind_matters=not is_file)
+    if is_file and kind is None:
+        kind = saved_task(folder).kind  # no guess: what its rows are is known
+    loaded = load_task(task, columns, kind, skip_bad_rows)
     with TerminalProgress() as progress:
         adapted = load(folder, device=device, dtype=dtype, revision=revision)
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
-            loaded = replace(adapted.task, name=loaded.name, test=loaded.train)
+            own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
+            loaded = replace(adapted.task, name=loaded.name, test=loaded.train, **own)
         if suite:
             result = run_suite(adapted, loaded, suite, limit=limit, progress=progress)
         else:
@@ -191,22 +201,31 @@ def validate(
     model: ModelOption = None,
     layout: LayoutOption = None,
     columns: ColumnsOption = None,
+    kind: KindOption = None,
+    skip_bad_rows: SkipBadRowsOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
-    from kshot.core.types import Task
     from kshot.measures.samples import check_metrics
+    from kshot.tasks.load import load_task as load
+    from kshot.tasks.rows import BadRowsError
     from kshot.tasks.validate import validate as run_validate
 
-    loaded = Task.load(task, columns=parse_columns(columns))
+    named: Any = kind
+    try:
+        loaded = load(task, columns=parse_columns(columns), kind=named, skip_bad_rows=bool(skip_bad_rows))
+    except BadRowsError as error:
+        if as_json:
+            print_json({"bad_rows": [row.to_json() for row in error.rows]})
+        raise UserError(error.told(MAX_BAD_ROWS, "\n" if len(error.rows) > 1 else " ", "--json has all")) from None
     language_model = load_named(model, device=device, dtype=dtype, revision=revision)
     check_metrics(loaded)
     report = run_validate(loaded, language_model)
     if as_json:
-        print_json(report.to_json())
+        print_json(report.to_json() | {"notes": list(loaded.notes)})
         return
     labels = f", labels {', '.join(report.labels)}" if report.labels else ""
     stdout.print(f"{loaded.name}: {report.kind}, {report.n_train} train, {report.n_test} test{labels}", markup=False)

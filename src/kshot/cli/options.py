@@ -22,13 +22,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one line
 def _flag(name: str) -> Any:
     """Return the option of a setting of a run."""
     about = next(f.metadata for f in settings_of_a_run() if f.name == name)
-    names = f"{flag_of(name)}/--no-{name}" if about["type"] is bool else flag_of(name)
+    flag = flag_of(name)
+    names = f"{flag}/--no-{flag[2:]}" if about["type"] is bool else flag
     return typer.Option(names, help=about["help"])
 
 
 ModelOption = Annotated[str | None, _flag("model")]
 LayoutOption = Annotated[str | None, _flag("layout")]
 ColumnsOption = Annotated[str | None, _flag("columns")]
+KindOption = Annotated[str | None, _flag("kind")]
+SkipBadRowsOption = Annotated[bool | None, _flag("skip_bad_rows")]
 DeviceOption = Annotated[str | None, _flag("device")]
 DtypeOption = Annotated[str | None, _flag("dtype")]
 RevisionOption = Annotated[str | None, _flag("revision")]
@@ -67,12 +70,11 @@ def load_named(model: str | None, *, device: str | None, dtype: str | None, revi
     return load_model(model, device=device, dtype=dtype or RunSettings.dtype, revision=revision)
 
 
-def load_task(task: str, columns: str | None, *, kind_matters: bool = True) -> Any:
+def load_task(task: str, columns: str | None, kind: Any, skip_bad_rows: bool | None) -> Any:
     """Load a task and tell what was guessed."""
-    from kshot.core.types import Task
+    from kshot.tasks.load import load_task
 
-    loaded = Task.load(task, columns=parse_columns(columns))
+    loaded = load_task(task, columns=parse_columns(columns), kind=kind, skip_bad_rows=bool(skip_bad_rows))
     for note in loaded.notes:
-        if kind_matters or not note.startswith("kind is guessed"):
-            stderr.print(f"note: {note}", markup=False)
+        stderr.print(f"note: {note}", markup=False)
     return loaded

@@ -11,9 +11,11 @@ from kshot.cli.options import (
     ColumnsOption,
     DeviceOption,
     DtypeOption,
+    KindOption,
     LayoutOption,
     ModelOption,
     RevisionOption,
+    SkipBadRowsOption,
     TaskArgument,
     load_named,
     load_task,
@@ -35,6 +37,8 @@ def select(
     ] = "jsonl",
     out: Annotated[Path | None, typer.Option(help="Write it here instead of to stdout.")] = None,
     columns: ColumnsOption = None,
+    kind: KindOption = None,
+    skip_bad_rows: SkipBadRowsOption = None,
     gradients: Annotated[
         Path | None, typer.Option(help="Folder that keeps gradients, to choose again without taking them.")
     ] = None,
@@ -53,7 +57,7 @@ def select(
     from kshot.verbs.select import select as run_select
 
     write = formatter(form)  # before a model is loaded
-    loaded = load_task(task, columns)
+    loaded = load_task(task, columns, kind, skip_bad_rows)
     asked = Example(query, "", "query") if query else None
     language_model = load_named(model, device=device, dtype=dtype, revision=revision)
     with TerminalProgress() as progress:

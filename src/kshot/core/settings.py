@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from kshot.core.budget import parse_budget
 from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel
-from kshot.core.types import Task
+from kshot.core.types import KINDS, Kind, Task
 
 ChooseBy = Literal["metric", "bits"]
 Prefer = Literal["cheap-queries", "cheap-fit"]
@@ -108,6 +108,10 @@ class RunSettings:
     columns: str | None = _setting(
         None, "Column names of the file, such as input=question,output=answer.", check=readable(parse_columns)
     )
+    kind: Kind | None = _setting(
+        None, f"What the task is, whatever its rows look like: {', '.join(KINDS)}.", check=among(Kind)
+    )
+    skip_bad_rows: bool = _setting(False, "Go on without rows that cannot be used, at most half of a file.", type=bool)
     layout: str = _setting("auto", "plain; turns or block of the model's chat template; auto (the default).")
     selector_model: LanguageModel | str | None = _setting(
         None, "The model that selectors ask, if another than --model."
@@ -167,7 +171,8 @@ class RunSettings:
     def _command(self, given: Mapping[str, Any]) -> str:
         words = ["kshot", "adapt", str(self.task)]
         for name, value in given.items():
-            words += [f"--no-{name}"] if value is False else [flag_of(name), str(value)]
+            flag = flag_of(name)
+            words += [flag] if value is True else [f"--no-{flag[2:]}"] if value is False else [flag, str(value)]
         return shlex.join(words)
 
     def _call(self, given: Mapping[str, Any], objects: Sequence[str]) -> str:

@@ -64,6 +64,12 @@ class Example:
         return (self.output, *(r for r in self.references if r != self.output))
 
 
+def named_choice(form: str, place: int) -> str:
+    """Return how a choice is named where the first one is named `form`: of "(A)" and 2 "(C)", of "1." and 2 "3."."""
+    first = next(character for character in form if character.isalnum())
+    return form.replace(first, str(place + 1) if first == "1" else chr(ord(first) + place))
+
+
 @dataclass(frozen=True)
 class Task:
     """Labelled examples and what is asked of them.
@@ -72,6 +78,7 @@ class Task:
         labels: The closed set of outputs, known in advance; empty where every row brings its own choices.
         metrics: Names of metrics, the first is the primary one.
         choices_in_input: The rows' inputs list their choices as "(A) …" and outputs are letters as "(B)".
+        letter_form: How these letters are written: what names the first choice, such as "(A)", "A", "a)" or "1.".
         positive_label: The label that the metric `f1` counts, if the task names one.
         notes: What was guessed while loading, for the user to read; not part of the fingerprint.
         columns: Field to column of its files, where guessed or mapped; inputs to predict are read in the same way. Not
@@ -89,11 +96,19 @@ class Task:
     positive_label: str | None = None
     notes: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    letter_form: str = "(A)"
 
     @staticmethod
-    def load(source: str | Path, *, columns: Mapping[str, str] | None = None) -> "Task":
+    def load(
+        source: str | Path,
+        *,
+        columns: Mapping[str, str] | None = None,
+        kind: Kind | None = None,
+        skip_bad_rows: bool = False,
+    ) -> "Task":
         """Load a task from a folder, a file, `hf://NAME` or `builtin:NAME`; see `kshot.tasks.load`."""
-        return resolve("kshot.tasks.load:load_task")(source, columns=columns)
+        load = resolve("kshot.tasks.load:load_task")
+        return load(source, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
 
     @property
     def is_open(self) -> bool:
@@ -105,7 +120,7 @@ class Task:
         if self.kind != "multiple_choice":
             return self.labels
         if self.choices_in_input:
-            return tuple(f"({chr(ord('A') + i)})" for i in range(len(question.choices)))
+            return tuple(named_choice(self.letter_form, i) for i in range(len(question.choices)))
         return question.choices
 
     @cached_property
@@ -115,8 +130,9 @@ class Task:
             [[e.id, e.input, e.output, e.context, e.choices, e.references, e.explanation, dict(e.meta)] for e in split]
             for split in (self.train, self.test)
         ]
+        letters = self.choices_in_input and (self.letter_form if self.letter_form != "(A)" else True)
         try:
-            return digest(self.kind, self.labels, self.metrics, self.instruction, self.choices_in_input, rows)
+            return digest(self.kind, self.labels, self.metrics, self.instruction, letters, rows)
         except TypeError as error:
             raise UserError(
                 f"What an example has in `meta` must be JSON: numbers, texts, lists, mappings; {error}."

@@ -176,6 +176,7 @@ class Recorder:
                 "labels": task.labels,
                 "metrics": task.metrics,
                 "n_train": len(task.train),
+                "notes": task.notes,
             },
             "removed": list(self.stream.removed),
             "leaderboard": list(board),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from kshot.core.errors import UserError
 from kshot.core.seeding import generator
-from kshot.core.types import Example, Task
+from kshot.core.types import Example, Task, named_choice
 from kshot.tasks.validate import without_duplicates
 
 
@@ -60,8 +60,11 @@ def _unlisted(task: Task, e: Example) -> str:
     """Return the input without the choices that stand at its end."""
     if task.kind != "multiple_choice" or not task.choices_in_input:
         return e.input
-    lines = [f"{letter} {choice}" for letter, choice in zip(task.candidates(e), e.choices, strict=True)]
-    return e.input.rstrip().removesuffix("\n".join(lines)).rstrip().removesuffix("Options:").rstrip()
+    text, bare = e.input.rstrip(), task.letter_form.strip("()[].:")
+    for form in (f"({bare})", f"{bare}.", f"{bare})", f"{bare}:"):
+        lines = [f"{named_choice(form, i)} {choice}" for i, choice in enumerate(e.choices)]
+        text = text.removesuffix("\n".join(lines))
+    return text.rstrip().removesuffix("Options:").rstrip()
 
 
 def read_pool(task: Task) -> list[Item]:

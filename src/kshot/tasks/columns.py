@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kshot.core.errors import UserError, did_you_mean
-from kshot.tasks.rows import FIELDS, HOW_TO_MAP, LISTS, REQUIRED, Row
+from kshot.tasks.rows import FIELDS, HOW_TO_MAP, LISTS, REQUIRED, Row, each_row
 from kshot.tasks.tables import Table
 
 COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared without regard to it
@@ -95,9 +95,9 @@ def laid_out(table: Table, layout: Layout) -> Table:
     """Return the table with its lists as lists; empty cells are left out where they can only mean that.
 
     Raises:
-        UserError: A row's answers are not as in SQuAD.
+        BadRowsError: Rows whose answers are not as in SQuAD.
     """
-    return replace(table, rows=tuple(_laid_out(row, table, layout) for row in table.rows))
+    return replace(table, rows=tuple(each_row(table.rows, lambda row: _laid_out(row, table, layout))))
 
 
 def _laid_out(row: Row, table: Table, layout: Layout) -> Row:
@@ -165,4 +165,6 @@ def check_columns(table: Table, columns: Mapping[str, str]) -> None:
     for field, column in columns.items():
         if column not in table.columns:
             has = ", ".join(sorted(table.columns))
-            table.rows[0].fail(f"the column '{column}' for '{field}' is missing, the file has {has}; {HOW_TO_MAP}.")
+            raise UserError(
+                f"{table.source}: the column '{column}' for '{field}' is missing, the file has {has}; {HOW_TO_MAP}."
+            )

@@ -8,9 +8,10 @@ task's instruction, others begin the context of their rows.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from kshot.tasks.rows import REQUIRED, Row, shown
+from kshot.tasks.rows import REQUIRED, Row, each_row, shown
 from kshot.tasks.tables import Table
 
 ROLES = ("system", "user", "assistant")
@@ -39,9 +40,9 @@ def as_examples(tables: Sequence[Table], columns: tuple[str, ...]) -> tuple[list
         columns: As `columns_of_messages` gave them.
 
     Raises:
-        UserError: A row's messages are not as they must be.
+        BadRowsError: Rows whose messages are not as they must be.
     """
-    talks = [[_messages(row, columns, labelled=True) for row in table.rows] for table in tables]
+    talks = [each_row(table.rows, partial(_messages, columns=columns, labelled=True)) for table in tables]
     systems = {_system(talk) for split in talks for talk in split}
     shared = systems.pop() if len(systems) == 1 else ""
     made = [
@@ -62,7 +63,7 @@ def as_inputs(table: Table, columns: tuple[str, ...], instruction: str) -> Table
     Raises:
         UserError: A row's messages are not as they must be.
     """
-    talks = [_messages(row, columns, labelled=False) for row in table.rows]
+    talks = each_row(table.rows, partial(_messages, columns=columns, labelled=False))
     made = (_as_row(row, columns, talk, instruction) for row, talk in zip(table.rows, talks, strict=True))
     return replace(table, rows=tuple(made))
 

@@ -11,13 +11,13 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from kshot.core.errors import UserError, missing_extra
-from kshot.tasks.rows import Row
+from kshot.tasks.rows import BadRow, Row, each_row
 from kshot.tasks.tables import Table
 
 PREFIX = "hf://"
@@ -34,11 +34,12 @@ class HubDataset:
     notes: tuple[str, ...]
 
 
-def read_hub_dataset(source: str) -> HubDataset:
+def read_hub_dataset(source: str, bad: list[BadRow] | None = None) -> HubDataset:
     """Read the splits of a dataset.
 
     Args:
         source: hf://NAME[:CONFIG][@TRAIN[,TEST]].
+        bad: Rows that cannot be read are added to it.
 
     Raises:
         UserError: The source is not written like that, the dataset or a split is not there, the hub cannot be reached
@@ -61,7 +62,7 @@ def read_hub_dataset(source: str) -> HubDataset:
         test = parts["test"] or next((s for s in ("test", "validation") if s in splits and s != train), None)
         if test is not None and parts["test"] is None:
             notes.append(f"test rows are the split '{test}'")
-        tables = [_table(datasets, source, splits, split) for split in (train, test) if split]
+        tables = [_table(datasets, source, splits, split, bad) for split in (train, test) if split]
     short = Path(name).resolve().name if os.path.isdir(name) else name.rpartition("/")[2]
     return HubDataset(f"{short}-{config}" if config else short, tables, tuple(notes))
 
@@ -90,7 +91,7 @@ def _splits(datasets: ModuleType, source: str, name: str, config: str | None) ->
         raise UserError(f"{source} cannot be loaded: {text}{remedy}.") from None
 
 
-def _table(datasets: ModuleType, source: str, splits: Any, split: str) -> Table:
+def _table(datasets: ModuleType, source: str, splits: Any, split: str, bad: list[BadRow] | None) -> Table:
     if split not in splits:
         raise UserError(
             f"{source}: there is no split '{split}'; there is {', '.join(splits)}; choose with @TRAIN,TEST."
@@ -100,13 +101,14 @@ def _table(datasets: ModuleType, source: str, splits: Any, split: str) -> Table:
     if not len(rows):
         raise UserError(f"{where} has no rows; it must hold one example a row.")
     classes = {c: f.names for c, f in rows.features.items() if isinstance(f, datasets.ClassLabel)}
-    made = []
-    # Through Arrow, so that images and sounds beside the text are not decoded.
-    for number, values in enumerate(rows.with_format("arrow")[:].to_pylist(), 1):
-        row = Row(where, number, values)
+
+    def with_names(row: Row) -> Row:
         named = {column: _class_name(row, column, names) for column, names in classes.items()}
-        made.append(Row(where, number, values | named))
-    return Table(where, tuple(made), fixed=True)
+        return replace(row, values={**row.values, **named})
+
+    # Through Arrow, so that images and sounds beside the text are not decoded.
+    read = (Row(where, number, values) for number, values in enumerate(rows.with_format("arrow")[:].to_pylist(), 1))
+    return Table(where, tuple(each_row(read, with_names, bad)), fixed=True)
 
 
 def _class_name(row: Row, column: str, names: list[str]) -> str | None:

@@ -6,10 +6,10 @@ kind, labels, metrics, instruction, choices_in_input, positive_label (other keys
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,16 +17,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.types import KINDS, Example, Kind, Task
-from kshot.tasks.answers import chosen_texts, numbers_as_text
+from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
+from kshot.tasks.bad_rows import without_bad_rows
 from kshot.tasks.builtin import load_builtin
 from kshot.tasks.columns import check_columns, find_columns, laid_out, named
 from kshot.tasks.conversations import as_examples, columns_of_messages
 from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
-from kshot.tasks.rows import Row, shown, text_flaw
+from kshot.tasks.kinds import guessed_kind
+from kshot.tasks.labels import trimmed_examples
+from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw, trimmed
 from kshot.tasks.tables import SUFFIXES, Table, read_table, read_text
 from kshot.tasks.unused import refuse_options, unused_note
 
-MAX_INFERRED_LABELS = 50
 DEFAULT_METRIC: Mapping[Kind, str] = {
     "classification": "accuracy",
     "multiple_choice": "accuracy",
@@ -35,16 +37,19 @@ DEFAULT_METRIC: Mapping[Kind, str] = {
     "math": "exact_match_number",
     "parsing": "exact_match",
 }
-LETTER = re.compile(r"\([A-Z]\)")
-NUMBER = re.compile(r"[-+]?[$€£]?[0-9][0-9,]*(\.[0-9]+)?")
 
 
-def load_task(source: str | Path, *, columns: Mapping[str, str] | None = None) -> Task:
+def load_task(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    kind: Kind | None = None,
+    skip_bad_rows: bool = False,
+) -> Task:
     """Load a task from files, through the `datasets` library, or a built-in one.
 
-    What `task.json` does not say is inferred from the train rows: rows with choices are multiple choice; rows with
-    references are questions (qa); few and repeated outputs are the labels of a classification; other outputs that are
-    all numbers are math; anything else is generation. What was guessed is in the task's `notes`.
+    What neither `kind` nor `task.json` says is guessed from the train rows (`kshot.tasks.kinds`). What was guessed is
+    in the task's `notes`.
 
     Args:
         source: A folder, a `.jsonl`, `.csv` or `.parquet` file (train rows only), "builtin:NAME", or a dataset of the
@@ -53,39 +58,50 @@ def load_task(source: str | Path, *, columns: Mapping[str, str] | None = None) -
             columns with the fields' own names; input, output, context, choices and references are guessed from common
             names (see `kshot.tasks.columns`), and rows can be conversations (`kshot.tasks.conversations`). In CSV,
             cells of choices and references are split at "|".
+        kind: What the task is, whatever `task.json` says and the rows look like.
+        skip_bad_rows: Go on without rows that cannot be used, at most half of each file; a note names them.
 
     Raises:
-        UserError: The first thing that is wrong, with file, row and remedy.
+        BadRowsError: Rows that cannot be used: all of them, with file, row and remedy.
+        UserError: The first other thing that is wrong, with its remedy.
     """
     columns = columns or {}
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"--kind must be one of the kinds of tasks; got '{kind}'.{did_you_mean(kind, KINDS)}")
     if str(source).startswith("builtin:"):
-        if columns:
-            raise UserError("--columns must be left out for a builtin task; its columns are known.")
+        if columns or kind:
+            flag, what = ("--columns", "columns are") if columns else ("--kind", "kind is")
+            raise UserError(f"{flag} must be left out for a builtin task; its {what} known.")
         return load_builtin(str(source).removeprefix("builtin:"))
     named(columns)  # a field that does not exist is refused before anything is read
+    settle, bad = partial(_task, kind=kind, columns=columns), list[BadRow]()
     if str(source).startswith(PREFIX):
-        dataset = read_hub_dataset(str(source))
-        return _task(dataset.name, _Card(), dataset.tables, columns, dataset.notes)
+        dataset = read_hub_dataset(str(source), bad)
+        make = partial(settle, dataset.name, _Card(), notes=dataset.notes)
+        return without_bad_rows(make, dataset.tables, bad, skip=skip_bad_rows)
     path = Path(source)
     if os.path.isdir(path):  # os.path, as Path raises for names that are too long
-        return _from_folder(path, columns)
+        tables, name, card, notes = _read_folder(path, bad)
+        return without_bad_rows(partial(settle, name, card, notes=notes), tables, bad, skip=skip_bad_rows)
     if not os.path.exists(path):
         raise UserError(
             f"there is no '{path}'; a task is a folder, a .jsonl, .csv or .parquet file, builtin:NAME or hf://NAME."
         )
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"'{path}' must be a folder or a file that ends in .jsonl, .csv or .parquet.")
-    return _task(path.stem, _Card(), [read_table(path)], columns)
+    table = read_table(path, bad)
+    return without_bad_rows(partial(settle, path.stem, _Card()), [table], bad, skip=skip_bad_rows)
 
 
-def _from_folder(folder: Path, columns: Mapping[str, str]) -> Task:
+def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_Card", tuple[str, ...]]:
+    """Return the tables of a folder, the task's name, what `task.json` says, and notes on that."""
     train = _split_file(folder, "train")
     if train is None:
         raise UserError(f"the folder '{folder}' must hold train.jsonl, train.csv or train.parquet; it does not.")
     test = _split_file(folder, "test")
     card, notes = _read_card(folder / "task.json")
-    tables = [read_table(file) for file in (train, test) if file]
-    return _task(card.name or folder.resolve().name, card, tables, columns, notes)
+    tables = [read_table(file, bad) for file in (train, test) if file]
+    return tables, card.name or folder.resolve().name, card, notes
 
 
 def _split_file(folder: Path, split: str) -> Path | None:
@@ -104,6 +120,7 @@ def _no_flaw(text: str) -> str:
 
 _Text = Annotated[str, AfterValidator(_no_flaw)]
 _Name = Annotated[str, Field(min_length=1), AfterValidator(_no_flaw)]
+_Label = Annotated[_Name, AfterValidator(trimmed)]
 
 
 class _Card(BaseModel):
@@ -113,11 +130,11 @@ class _Card(BaseModel):
 
     name: _Name | None = None
     kind: Kind | None = None
-    labels: tuple[_Name, ...] = ()
+    labels: tuple[_Label, ...] = ()
     metrics: tuple[_Name, ...] = ()
     instruction: _Text = ""
     choices_in_input: bool | None = None
-    positive_label: str | None = None
+    positive_label: _Label | None = None
 
 
 def _read_card(file: Path) -> tuple[_Card, tuple[str, ...]]:
@@ -165,6 +182,8 @@ class _Read:
     names: Mapping[str, str]
     columns: Mapping[str, str]
     instruction: str
+    letter_form: str | None
+    has_final_answers: bool
     notes: tuple[str, ...]
 
 
@@ -187,44 +206,73 @@ def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read
     known = {**layout.guessed, **columns}
     if any(field != column for field, column in known.items()):
         notes += unused_note(tables[0], layout.names)
-    if card.kind in (None, "multiple_choice") and not card.choices_in_input:
-        splits, more = chosen_texts(splits, layout.names)
-        notes += more
+    letter_form, final = None, ()
+    if card.kind in (None, "multiple_choice"):
+        chosen = settle_choices(splits, layout.names, in_input=card.choices_in_input)
+        splits, letter_form = chosen.splits, chosen.form
+        notes += chosen.notes
+    if card.kind in (None, "math") and not card.labels:
+        splits, final = final_answers(splits, layout.names)
+        notes += final
     for i, rows in enumerate(splits):
         splits[i], more = numbers_as_text(rows, layout.names)
         notes += more
-    return _Read(splits, layout.names, known, card.instruction or instruction, tuple(dict.fromkeys(notes)))
+    return _Read(
+        splits,
+        layout.names,
+        known,
+        instruction=card.instruction or instruction,
+        letter_form=letter_form,
+        has_final_answers=bool(final),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
-def _task(name: str, card: _Card, tables: list[Table], columns: Mapping[str, str], notes: tuple[str, ...] = ()) -> Task:
+def _task(
+    name: str,
+    card: _Card,
+    tables: list[Table],
+    *,
+    kind: Kind | None,
+    columns: Mapping[str, str],
+    notes: tuple[str, ...] = (),
+) -> Task:
+    card = card.model_copy(update={"kind": kind}) if kind else card
     read = _read(card, tables, columns)
-    train, test = read.splits[0], [row for rows in read.splits[1:] for row in rows]
-    train_examples, test_examples = _examples(train, read.names, "train"), _examples(test, read.names, "test")
-    kind = card.kind or _inferred_kind(train_examples, card)
-    outputs = [e.output for e in train_examples]
-    # Most, not all: so that it is the one row which lacks a letter that gets refused.
-    letters = sum(LETTER.fullmatch(output) is not None for output in outputs) * 2 > len(outputs)
+    rows = [read.splits[0], [row for rows in read.splits[1:] for row in rows]]
+    notes += read.notes
+    splits = []
+    for split_rows, split in zip(rows, ("train", "test"), strict=True):
+        examples, more = _examples(split_rows, read.names, split)
+        splits.append(examples)
+        notes += more
+    known = card.kind or ("classification" if card.labels else "math" if read.has_final_answers else None)
+    settled = known or guessed_kind(splits[0])
+    if settled in ("classification", "multiple_choice"):
+        splits, more = trimmed_examples(splits)
+        notes += more
+    train, test = splits
+    labels = card.labels or (tuple(sorted({e.output for e in train})) if settled == "classification" else ())
+    if card.kind is None and not card.labels and settled != "multiple_choice":
+        with_labels = f" with {len(labels)} label{'s' * (len(labels) != 1)}" if labels else ""
+        notes += (f"kind is guessed from the rows: {settled}{with_labels} (--kind says another)",)
     task = Task(
         name=name,
-        kind=kind,
-        train=train_examples,
-        test=test_examples,
-        labels=card.labels or (tuple(sorted(set(outputs))) if kind == "classification" else ()),
-        metrics=card.metrics or (DEFAULT_METRIC[kind],),
+        kind=settled,
+        train=train,
+        test=test,
+        labels=labels,
+        metrics=card.metrics or (DEFAULT_METRIC[settled],),
         instruction=read.instruction,
-        choices_in_input=letters if card.choices_in_input is None else card.choices_in_input,
+        choices_in_input=read.letter_form is not None if card.choices_in_input is None else card.choices_in_input,
         positive_label=card.positive_label,
-        notes=(*notes, *read.notes),
+        notes=notes,
         columns=read.columns,
+        letter_form=read.letter_form or "(A)",
     )
-    if card.kind is None and not card.labels and kind != "multiple_choice":
-        with_labels = f" with {len(task.labels)} label{'s' * (len(task.labels) != 1)}" if task.labels else ""
-        basis = "references" if kind == "qa" else "outputs"
-        said = f"kind is guessed from the {basis}: {kind}{with_labels} (a folder with task.json can say another)"
-        task = replace(task, notes=(*task.notes, said))
     _check_labels(task)
-    for row, example in zip([*train, *test], [*train_examples, *test_examples], strict=True):
-        _check_answer(row, example, task)
+    checked = zip([*rows[0], *rows[1]], [*train, *test], strict=True)
+    each_row(checked, lambda pair: check_answer(pair[1], task, pair[0].fail, guessed=known is None))
     return task
 
 
@@ -237,55 +285,19 @@ def _check_labels(task: Task) -> None:
         raise UserError(f"{where}: positive_label must be one of the labels; got '{positive}'.{hint}")
 
 
-def _examples(rows: list[Row], names: Mapping[str, str], split: str) -> tuple[Example, ...]:
-    examples, seen = [], {}
-    for row in rows:
-        example = row.example(names, split)
-        if example.id in seen:
-            row.fail(f"the id '{example.id}' is that of row {seen[example.id]} too; ids must differ within a file.")
-        seen[example.id] = row.number
-        examples.append(example)
-    return tuple(examples)
-
-
-def _inferred_kind(train: tuple[Example, ...], card: _Card) -> Kind:
-    if any(e.choices for e in train):
-        return "multiple_choice"
-    n_outputs = len({e.output for e in train})
-    few = n_outputs <= max(2, min(MAX_INFERRED_LABELS, len(train) // 2)) and n_outputs < len(train)
-    if card.labels:
-        return "classification"
-    if any(e.references for e in train):
-        return "qa"
-    if few:
-        return "classification"
-    return "math" if all(NUMBER.fullmatch(e.output.strip()) for e in train) else "generation"
-
-
-def _check_answer(row: Row, example: Example, task: Task) -> None:
-    """Refuse an output that is none of the answers the row can have, for kinds where these are known."""
-    if task.kind == "classification" and example.output not in task.labels:
-        hint = did_you_mean(example.output, task.labels)
-        row.fail(f"'{example.output}' is not among the task's labels; correct it or list it in task.json.{hint}")
-    if task.kind != "multiple_choice":
-        return
-    if len(example.choices) < 2:
-        row.fail(
-            f"a multiple-choice row must have at least 2 'choices'; got {len(example.choices)}; list them in each row, "
-            'such as "choices": ["…", "…"]; where the input lists them as (A) … too, task.json may say '
-            '"choices_in_input": true.'
-        )
-    candidates = task.candidates(example)
-    if not task.choices_in_input and len(set(candidates)) < len(candidates):
-        row.fail("the 'choices' must differ, because the output is the text of one of them.")
-    if task.choices_in_input and len(candidates) > 26:
-        row.fail(f"'choices' that are answered by a letter must be at most 26; got {len(candidates)}.")
-    if example.output not in candidates:
-        if not task.choices_in_input and example.output.isdecimal() and int(example.output) <= len(candidates):
-            row.fail(
-                f"'{example.output}' is not among the row's choices, and it cannot be told whether the numbers of the "
-                "choices count from 0 or from 1; write the text of the choice, or its letter, in all rows."
-            )
-        what = "letters of the row's choices" if task.choices_in_input else "row's choices"
-        hint = did_you_mean(example.output, candidates)
-        row.fail(f"'{example.output}' is not among the {what}; correct it, or choices_in_input in task.json.{hint}")
+def _examples(rows: list[Row], names: Mapping[str, str], split: str) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+    """Return the rows as examples with ids that differ, and a note if some did not."""
+    examples, seen, again = [], set[str](), []
+    for row, example in zip(rows, each_row(rows, lambda row: row.example(names, split)), strict=True):
+        unique = example
+        while unique.id in seen:
+            unique = replace(unique, id=f"{unique.id} (row {row.number})")
+        if unique is not example:
+            again.append(unique.id)
+        seen.add(unique.id)
+        examples.append(unique)
+    if not again:
+        return tuple(examples), ()
+    first = ", ".join(f"'{name}'" for name in again[:3]) + (", …" if len(again) > 3 else "")
+    n_rows = f"{len(again)} rows of {split} have" if len(again) > 1 else f"1 row of {split} has"
+    return tuple(examples), (f"{n_rows} the id of an earlier row, and a new one: {first}; write ids that differ",)

@@ -1,10 +1,10 @@
-"""A row of labelled examples, from whatever format; the first thing that is wrong with it ends the reading."""
+"""A row of labelled examples, from whatever format, and what is said of rows that cannot be used."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from kshot.core.errors import UserError
 from kshot.core.types import Example
@@ -13,7 +13,78 @@ FIELDS = ("input", "output", "context", "explanation", "choices", "references", 
 REQUIRED = ("input", "output")
 LISTS = ("choices", "references")
 SURROGATE = re.compile("[\ud800-\udfff]")
+# Characters that no reader sees, which `str.strip` leaves: soft hyphen, zero-width ones, marks of direction
+UNSEEN = "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"
+BLANK = UNSEEN + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
+MAX_TOLD = 3
 HOW_TO_MAP = "name the columns, as in --columns input=question,output=answer"
+
+
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used.
+
+    Attributes:
+        source: The file or split.
+        number: As in `Row`.
+        text: One sentence, with the row and the remedy.
+    """
+
+    source: str
+    number: int
+    text: str
+
+    def to_json(self) -> dict[str, str | int]:
+        """Return what `kshot validate --json` says of it."""
+        return {"file": self.source, "row": self.number, "message": self.text}
+
+
+class BadRowsError(UserError):
+    """Rows cannot be used; the text says the first of them.
+
+    Attributes:
+        rows: All of them, in the order in which they were found.
+        advice: What to do about them together; a sentence, or empty.
+    """
+
+    def __init__(self, rows: Sequence[BadRow], advice: str = ""):
+        self.rows, self.advice = tuple(rows), advice
+        super().__init__(self.told(MAX_TOLD, " ", "`kshot validate` lists all"))
+
+    def told(self, most: int, between: str, rest: str) -> str:
+        """Return at most so many rows, how many more there are and where they are said (`rest`), and the advice."""
+        more = len(self.rows) - most
+        counted = [f"{more} more row{'s' * (more > 1)} cannot be used; {rest}."] if more > 0 else []
+        said = (*(row.text for row in self.rows[:most]), *counted, self.advice)
+        return between.join(filter(None, said))
+
+
+def each_row(rows: Iterable[R], read: Callable[[R], S], bad: list[BadRow] | None = None) -> list[S]:
+    """Return what `read` makes of each row, and go on after one that it refuses, so that all are known at once.
+
+    Args:
+        rows: What is read.
+        read: Raises BadRowsError for a row that cannot be used.
+        bad: Those rows are added to it.
+
+    Raises:
+        BadRowsError: With all rows that cannot be used, where there is no `bad`.
+    """
+    made, found = [], list[BadRow]()
+    for row in rows:
+        try:
+            made.append(read(row))
+        except BadRowsError as error:
+            found += error.rows
+    if bad is not None:
+        bad += found
+    elif found:
+        raise BadRowsError(found)
+    return made
 
 
 @dataclass(frozen=True)
@@ -31,8 +102,8 @@ class Row:
     values: Mapping[str, object]
 
     def fail(self, message: str) -> NoReturn:
-        """Raise a UserError that names the file and the row."""
-        raise UserError(f"{self.source} row {self.number}: {message}")
+        """Raise a BadRowsError that names the file and the row."""
+        raise BadRowsError([BadRow(self.source, self.number, f"{self.source} row {self.number}: {message}")])
 
     def example(self, names: Mapping[str, str], split: str, *, labelled: bool = True) -> Example:
         """Return the row as an example; columns that hold none of `FIELDS` become its `meta`.
@@ -43,7 +114,7 @@ class Row:
             labelled: The output must be there; otherwise output and references are left empty.
 
         Raises:
-            UserError: A field is missing, empty, of the wrong type, or holds characters that are no text; or the
+            BadRowsError: A field is missing, empty, of the wrong type, or holds characters that are no text; or the
                 output is not among the references.
         """
         example = Example(
@@ -59,7 +130,7 @@ class Row:
         column = names.get("references", "references")
         if labelled and self.values.get(column) == []:
             self.fail(f"'{column}' must not be empty; list all accepted outputs, or leave it out.")
-        if labelled and example.references and example.output not in example.references:
+        if labelled and example.references and trimmed(example.output) not in map(trimmed, example.references):
             self.fail(
                 f"the output must be one of '{column}', as these are all accepted outputs; got "
                 f"{shown(example.output)}; add it to them, or leave them out."
@@ -95,14 +166,15 @@ class Row:
         """Return a value that can be given to a model, and refuse another under the name `what`.
 
         Raises:
-            UserError: It is no string, is empty, or holds characters that are no text.
+            BadRowsError: It is no string, is empty, or holds characters that are no text.
         """
         if not isinstance(value, str):
             self.fail(f"{what} must be a string; got {shown(value)}{_remedy(value)}.")
         if flaw := text_flaw(value):
             self.fail(f"{what} must be text, but {flaw}.")
-        if not value.strip():
-            self.fail(f"{what} must not be empty; fill it in or leave it out.")
+        if not trimmed(value):
+            unseen = ", but all its characters are invisible" if value.strip() else ""
+            self.fail(f"{what} must not be empty{unseen}; fill it in or leave it out.")
         return value
 
 
@@ -112,6 +184,11 @@ def _remedy(value: object) -> str:
     if isinstance(value, list | dict):
         return f"; put its text into a column and {HOW_TO_MAP}"
     return ""
+
+
+def trimmed(text: str) -> str:
+    """Return the text without white space and invisible characters around it; empty where there is nothing to see."""
+    return text.strip(BLANK)
 
 
 def text_flaw(text: str) -> str | None:

@@ -10,11 +10,12 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kshot.core.errors import UserError
 from kshot.tasks.parquet import read_parquet
-from kshot.tasks.rows import Row, shown
+from kshot.tasks.rows import BadRow, BadRowsError, Row, each_row, shown
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 SEPARATORS = {";": "semicolons", "\t": "tabs"}  # of files that are called CSV all the same
@@ -41,14 +42,16 @@ class Table:
         return tuple(dict.fromkeys(column for row in self.rows for column in row.values))
 
 
-def read_table(file: Path) -> Table:
+def read_table(file: Path, bad: list[BadRow] | None = None) -> Table:
     """Read a `.csv` or `.parquet` file, or else a `.jsonl` file; blank lines are skipped.
 
     Args:
         file: Text files are UTF-8; a byte order mark is tolerated.
+        bad: Rows that cannot be read are added to it.
 
     Raises:
-        UserError: The file or a row of it cannot be read, or there are no rows.
+        BadRowsError: Rows cannot be read, where there is no `bad`.
+        UserError: The file cannot be read, or there are no rows.
     """
     if file.suffix.lower() == ".parquet":
         return Table(str(file), read_parquet(file), fixed=True)
@@ -56,9 +59,14 @@ def read_table(file: Path) -> Table:
     if not text.strip():
         raise UserError(f"{file} is empty; it must hold one example a line.")
     if file.suffix.lower() != ".csv":
-        return Table(str(file), tuple(_jsonl_rows(str(file), text)))
-    rows = tuple(_csv_rows(str(file), text))
-    if not rows:
+        # Not splitlines(): it also breaks at U+2028 and others, which JSON allows inside a string.
+        lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+        return Table(str(file), tuple(each_row(lines, partial(_jsonl_row, str(file)), bad)))
+    cells = _csv_cells(str(file), text)
+    _, header = next(cells)
+    n_bad = len(bad or ())
+    rows = tuple(each_row(cells, partial(_csv_row, str(file), header), bad))
+    if not rows and len(bad or ()) == n_bad:
         raise UserError(f"{file} has a header but no data rows; it must hold one example a line.")
     return Table(str(file), rows, fixed=True, cells=True)
 
@@ -92,23 +100,23 @@ def decoded(data: bytes, source: str) -> str:
         ) from None
 
 
-def _jsonl_rows(source: str, text: str) -> Iterator[Row]:
-    # Not splitlines(): it also breaks at U+2028 and others, which JSON allows inside a string.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            detail = f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise UserError(f"{source} row {number} must be one JSON object on one line; {detail}.") from None
-        if not isinstance(values, dict):
-            remedy = "; write one object a line" if isinstance(values, list) else ""
-            raise UserError(f"{source} row {number} must be a JSON object, such as {{…}}; got {shown(values)}{remedy}.")
-        yield Row(source, number, values)
+def _jsonl_row(source: str, numbered: tuple[int, str]) -> Row:
+    number, line = numbered
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        detail = f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
+        text = f"{source} row {number} must be one JSON object on one line; {detail}."
+        raise BadRowsError([BadRow(source, number, text)]) from None
+    if not isinstance(values, dict):
+        remedy = "; write one object a line" if isinstance(values, list) else ""
+        text = f"{source} row {number} must be a JSON object, such as {{…}}; got {shown(values)}{remedy}."
+        raise BadRowsError([BadRow(source, number, text)])
+    return Row(source, number, values)
 
 
-def _csv_rows(source: str, text: str) -> Iterator[Row]:
+def _csv_cells(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Iterate over the header and the rows that are not blank, each with the number of its last line."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(cells for cells in reader if cells)
@@ -118,14 +126,20 @@ def _csv_rows(source: str, text: str) -> Iterator[Row]:
             )
         if twice := sorted({column for column in header if header.count(column) > 1}):
             raise UserError(f"{source} row 1: the header must name each column once; '{twice[0]}' is there twice.")
+        yield reader.line_num, header
         for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise UserError(
-                    f"{source} row {reader.line_num} must have {len(header)} cells, as the header has; got "
-                    f"{len(cells)}; put quotes around cells with commas."
-                )
-            yield Row(source, reader.line_num, dict(zip(header, cells, strict=True)))
+            if cells:
+                yield reader.line_num, cells
     except csv.Error as error:
         raise UserError(f"{source} row {reader.line_num} must be CSV with commas and double quotes; {error}.") from None
+
+
+def _csv_row(source: str, header: list[str], numbered: tuple[int, list[str]]) -> Row:
+    number, cells = numbered
+    if len(cells) != len(header):
+        text = (
+            f"{source} row {number} must have {len(header)} cells, as the header has; got {len(cells)}; put quotes "
+            "around cells with commas."
+        )
+        raise BadRowsError([BadRow(source, number, text)])
+    return Row(source, number, dict(zip(header, cells, strict=True)))

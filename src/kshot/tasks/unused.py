@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from kshot.core.errors import UserError
 from kshot.tasks.rows import Row
 from kshot.tasks.tables import Table
 
@@ -41,10 +42,10 @@ def refuse_options(table: Table, names: Mapping[str, str]) -> None:
             _names_option(row, names["output"], options) for row in table.rows
         ):
             first = ", ".join(options)
-            table.rows[0].fail(
-                f"the columns {first} look like the options of a question, but no field holds them; put them into one "
-                'list, such as "choices": ["…", "…"] (in CSV a|b), with the text of the right one as output; or say in '
-                'a folder\'s task.json what else the rows are, such as "kind": "classification".'
+            raise UserError(
+                f"{table.source}: the columns {first} look like the options of a question, but no field holds them; "
+                'put them into one list, such as "choices": ["…", "…"] (in CSV a|b), with the text of the right one as '
+                "output; or say what else the rows are, such as --kind classification."
             )
 
 

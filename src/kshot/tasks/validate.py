@@ -1,5 +1,6 @@
 """Look for what can be worked with but may be wrong: repeated rows, leakage, missing labels, long rows."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, median_low
@@ -7,9 +8,12 @@ from typing import Any
 
 from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Task
+from kshot.tasks.labels import missing, variants
+from kshot.tasks.rows import shown
 
 LONG_ROW_CHARACTERS = 2000
 LONG_ROW_TIMES_MEDIAN = 8
+MAX_GRAVE = 3
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ def validate(task: Task, model: LanguageModel | None = None) -> Report:
         model: Counts tokens, and says how many a row may have.
     """
     rows = [*task.train, *task.test]
-    problems = [*_repeats(task), *_labels(task), *_long_rows(rows), *_choices(task, rows)]
-    problems += [*_no_numbers(task, rows), *_empty_lines(task, rows)]
+    problems = [*_repeats(task), *_conflicts(task), *_leaks(task), *_labels(task), *_variants(task), *_missing(task)]
+    problems += [*_long_rows(rows), *_choices(task, rows), *_no_numbers(task, rows), *_empty_lines(task, rows)]
     n_tokens = None
     if model is not None:
         inputs = [model.count_tokens(e.context or "") + model.count_tokens(e.input) for e in rows]
@@ -57,6 +61,20 @@ def validate(task: Task, model: LanguageModel | None = None) -> Report:
         longer = [e.id for e, n in zip(rows, totals, strict=True) if n > model.max_tokens]
         problems += _problem(longer, f"longer than the {model.max_tokens} tokens that '{model.name}' reads")
     return Report(task.kind, len(task.train), len(task.test), task.labels, tuple(problems), n_tokens)
+
+
+def grave_problems(task: Task, terminator: str) -> list[str]:
+    """Return the problems that change what a run finds, a sentence each, at most a few.
+
+    Args:
+        task: As for `validate`.
+        terminator: What ends an answer in the prompts of the run.
+    """
+    found = [*_variants(task), *_missing(task), *_conflicts(task), *_no_numbers(task, task.train)]
+    if terminator:
+        found += _empty_lines(task, task.train, terminator)
+    more = len(found) - MAX_GRAVE
+    return found[:MAX_GRAVE] + ([f"{more} more problems like these: `kshot validate` says them"] if more > 0 else [])
 
 
 def duplicate_key(example: Example) -> tuple[str, ...]:
@@ -82,17 +100,48 @@ def without_duplicates(examples: Sequence[Example]) -> tuple[tuple[Example, ...]
 
 
 def _repeats(task: Task) -> list[str]:
-    outputs: dict[tuple[str, ...], set[str]] = {}
-    for e in task.train:
-        outputs.setdefault(duplicate_key(e), set()).add(e.output)
     _, repeated = without_duplicates(task.train)
-    conflicting = [e.id for e in task.train if len(outputs[duplicate_key(e)]) > 1]
-    leaked = [e.id for e in task.test if duplicate_key(e) in outputs]
-    return [
-        *_problem(repeated, "of train with the input of an earlier row"),
-        *_problem(conflicting, "of train with the same input as another but a different output"),
-        *_problem(leaked, "of test with an input that train has too"),
-    ]
+    return _problem(repeated, "of train with the input of an earlier row")
+
+
+def _conflicts(task: Task) -> list[str]:
+    """Name rows of train that ask the same and are answered differently, with both answers."""
+    asked: dict[tuple[str, ...], list[Example]] = {}
+    for e in task.train:
+        asked.setdefault(duplicate_key(e), []).append(e)
+    groups = [group for group in asked.values() if len({e.output for e in group}) > 1]
+    if not groups:
+        return []
+    different = list({e.output: e for e in reversed(groups[0])}.values())[::-1]
+    first, second = (f"{e.id} {shown(e.output)}" for e in different[:2])
+    what = "labels" if task.kind == "classification" else "outputs"
+    ids = [e.id for group in groups for e in group]
+    (said,) = _problem(ids, "of train with the same input as another but a different output")
+    return [f"{said} Their {what} differ, as of {first} and {second}; only the first of such rows is learnt: keep one."]
+
+
+def _leaks(task: Task) -> list[str]:
+    known = set(map(duplicate_key, task.train))
+    return _problem([e.id for e in task.test if duplicate_key(e) in known], "of test with an input that train has too")
+
+
+def _variants(task: Task) -> list[str]:
+    counts = Counter(e.output for e in task.train)
+    return variants({label: counts[label] for label in task.labels})
+
+
+def _missing(task: Task) -> list[str]:
+    """Name outputs and inputs that other programs write where there is no value."""
+    rows = (*task.train, *task.test)
+    found = []
+    for what, texts in (("output", [e.output for e in rows]), ("input", [e.input for e in rows])):
+        for text, n in missing(texts):
+            n_rows = f"{n} rows have" if n > 1 else "1 row has"
+            found.append(
+                f"{n_rows} the {what} '{text}', which is how programs write a missing value; if it is one, fill it in "
+                "or leave the row out."
+            )
+    return found
 
 
 def _labels(task: Task) -> list[str]:
@@ -126,8 +175,11 @@ def _no_numbers(task: Task, rows: Sequence[Example]) -> list[str]:
     return _problem(without, "whose output holds no number, which is all that exact_match_number compares")
 
 
-def _empty_lines(task: Task, rows: Sequence[Example]) -> list[str]:
-    ids = [e.id for e in rows if "\n\n" in e.output.strip()] if task.is_open else []
+def _empty_lines(task: Task, rows: Sequence[Example], terminator: str = "\n\n") -> list[str]:
+    """Name outputs in which an answer would end too early; by default in the plain layout, at an empty line."""
+    ids = [e.id for e in rows if terminator in e.output.strip()] if task.is_open else []
+    if terminator != "\n\n":
+        return _problem(ids, f"whose output holds {terminator!r}, at which an answer ends")
     remedy = (
         "The plain layout ends an answer at its first empty line, so these cannot be generated in full: "
         "use a chat model, or replace the empty lines."

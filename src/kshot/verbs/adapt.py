@@ -18,7 +18,7 @@ from kshot.core.models import LanguageModel
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.settings import ChooseBy, Prefer, RunSettings
-from kshot.core.types import Task
+from kshot.core.types import Kind, Task
 from kshot.race.measure import Measuring
 from kshot.race.race import Race
 from kshot.race.record import Recorder
@@ -28,6 +28,7 @@ from kshot.reports.html import write_report
 from kshot.store.run_folder import open_run
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.validate import grave_problems
 from kshot.verbs.prepare import Prepared, prepare
 
 Tracker = Callable[[Path], None]  # called with the folder of a finished run
@@ -74,6 +75,8 @@ def adapt(
     out: str | Path | None = None,
     budget: str | None = None,
     columns: Mapping[str, str] | None = None,
+    kind: Kind | None = None,
+    skip_bad_rows: bool = False,
     layout: str = "auto",
     selector_model: LanguageModel | str | None = None,
     source: Task | str | Path | None = None,
@@ -104,6 +107,9 @@ def adapt(
             last fit of a recipe may take is kept. Once it is spent the choice is made by the examples that all recipes
             in it have predicted; the same `out` with a larger budget goes on.
         columns: Field to column of the task's file, where its names are others: {"input": "question"}.
+        kind: What a task that is loaded is, whatever its rows look like (`Task.kind`); by default `task.json` says it,
+            or it is guessed.
+        skip_bad_rows: Go on without rows that cannot be used, at most half of each file; what is left out is said.
         layout: "plain", "turns" or "block" of the model's chat template, or "auto": turns for chat models, else plain.
         selector_model: The language model that selectors ask, such as `best-of-n`; by default the one that answers.
         source: Another task, or where to load it from, whose gradients are aligned with those of this one while
@@ -129,6 +135,7 @@ def adapt(
     named = ",".join(f"{name}={column}" for name, column in columns.items()) if columns else None
     settings = RunSettings(
         task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, out=out, columns=named,
+        kind=kind, skip_bad_rows=skip_bad_rows,
         layout=layout, selector_model=selector_model, source=source, race=race, choose_by=choose_by, prefer=prefer,
         device=device, dtype=dtype, revision=revision,
     )  # fmt: skip
@@ -193,7 +200,8 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
 def _say(progress: Progress, task: Task, model: TaskModel, stream: Stream, recipes: Sequence[Recipe]) -> None:
     """Tell what a user should know before the run."""
     script = model.composer.compose(task, (), stream.examples[0].question)
-    said = [*task.notes, model.model.remark, *model.layout.remarks(script)]
+    said = [*task.notes, *grave_problems(task, model.layout.terminator), model.model.remark]
+    said += model.layout.remarks(script)
     if stream.removed:
         first = ", ".join(stream.removed[:5])
         said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.settings import RunSettings, parse_columns
@@ -16,6 +15,7 @@ from kshot.race.stream import Stream, make_stream
 from kshot.recipes.grammar import parse_recipes
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.built import given_task
 
 DEFAULT_SHOTS = 16
 
@@ -58,11 +58,9 @@ def prepare(settings: RunSettings) -> Prepared:
     Raises:
         UserError: Whatever is wrong with settings or data.
     """
-    task, source = (
-        Task.load(given, columns=columns) if isinstance(given, str | Path) else given
-        for given, columns in ((settings.task, parse_columns(settings.columns)), (settings.source, None))
-    )
-    assert task is not None
+    columns, skip = parse_columns(settings.columns), settings.skip_bad_rows
+    task = given_task(settings.task, columns=columns, kind=settings.kind, skip_bad_rows=skip)
+    source = given_task(settings.source, skip_bad_rows=skip) if settings.source else None
     stream = make_stream(task, limit=settings.limit, seed=settings.seed)
     n_pool, names = len(stream.examples) + len(stream.rest), settings.recipe_names
     shots = min(DEFAULT_SHOTS, n_pool) if settings.shots is None else settings.shots

@@ -15,6 +15,7 @@ from kshot.models.absent import NoModel
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.built import given_task
 
 
 def select(
@@ -56,8 +57,7 @@ def select(
     Raises:
         UserError: An unknown selector, `k` out of range, or a per-query selector without a query.
     """
-    if not isinstance(task, Task):
-        task = Task.load(task)
+    task = given_task(task)
     if isinstance(query, str):
         query = Example(query, "", "query")
     if isinstance(model, str):

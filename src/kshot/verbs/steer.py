@@ -12,6 +12,7 @@ from kshot.learners.steered import fitted_steering
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.built import given_task
 
 
 def steer(
@@ -47,7 +48,7 @@ def steer(
         UserError: An unknown steerer, or too few examples.
         ModelError: The model's activations cannot be changed, or its outputs are not numbers under the steering.
     """
-    task = task if isinstance(task, Task) else Task.load(task)
+    task = given_task(task)
     recipe = parse_recipe(steerer, shots=1, raced=False)
     if not recipe.steers_alone:
         raise UserError(f"steer needs a steerer alone, such as 'icv' or 'soft-injection'; got '{steerer}'.")

@@ -1,0 +1,114 @@
+"""Tasks that are built in Python, not loaded: what must hold before a verb works with them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kshot.core.errors import UserError, did_you_mean
+from kshot.core.types import KINDS, Example, Kind, Task
+from kshot.tasks.answers import check_answer
+from kshot.tasks.load import load_task
+from kshot.tasks.rows import shown, text_flaw, trimmed
+
+TEXTS = ("input", "output", "id")
+OPTIONAL_TEXTS = ("context", "explanation")
+LISTS = ("choices", "references")
+
+
+def given_task(
+    given: Task | str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    kind: Kind | None = None,
+    skip_bad_rows: bool = False,
+) -> Task:
+    """Return the task that a verb was given: loaded by its name, or built in Python and then checked.
+
+    Args:
+        given: The task, or where to load it from.
+        columns: As `load_task`, as are the others.
+        kind: What a task with a name is.
+        skip_bad_rows: Whether rows of files that cannot be used are left out.
+
+    Raises:
+        UserError: As `load_task` and `check_task`; or a setting of files for a task that is none.
+    """
+    if not isinstance(given, Task):
+        return load_task(given, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
+    for flag, value in (("columns", columns), ("kind", kind), ("skip_bad_rows", skip_bad_rows)):
+        if value:
+            raise UserError(
+                f"{flag} says how a task's files are read, and the task '{given.name}' was given as an object; leave "
+                f"it out, or say it to Task.load(…, {flag}=…)."
+            )
+    check_task(given)
+    return given
+
+
+def check_task(task: Task) -> None:
+    """Refuse a task whose examples or labels no verb could work with.
+
+    Raises:
+        UserError: The first thing that is wrong, with the example.
+    """
+    where = f"the task '{task.name}'"
+    if task.kind not in KINDS:
+        raise UserError(f"{where}: there is no kind '{task.kind}'.{did_you_mean(str(task.kind), KINDS)}")
+    if not task.train:
+        raise UserError(f"{where} must have training examples; it has none; give it some as train=(Example(…), …).")
+    _check_labels(task, where)
+    for split in ("train", "test"):
+        examples = getattr(task, split)
+        seen = dict[str, int]()
+        for number, example in enumerate(examples, 1):
+            place = f"{where}, {split} example {number}"
+            _check_example(example, place)
+            if (earlier := seen.setdefault(example.id, number)) != number:
+                raise UserError(
+                    f"{place}: the id '{example.id}' is that of example {earlier} too; give each example its own id."
+                )
+
+            def fail(message: str, place: str = place) -> NoReturn:
+                raise UserError(f"{place}: {message}")
+
+            check_answer(example, task, fail)
+
+
+def _check_labels(task: Task, where: str) -> None:
+    labels = task.labels
+    if not isinstance(labels, Sequence) or isinstance(labels, str) or not all(isinstance(x, str) for x in labels):
+        raise UserError(f"{where}: labels must be texts; got {labels!r}; write them as labels=('yes', 'no').")
+    if task.kind != "classification":
+        if labels:
+            raise UserError(f"{where}: labels are for the kind classification; leave them out for {task.kind}.")
+        return
+    if not labels:
+        raise UserError(f"{where}: a classification must have labels; name all of them, as labels=('yes', 'no').")
+    for label in labels:
+        if not trimmed(label) or text_flaw(label):
+            raise UserError(f"{where}: each label must be a text that can be written; got {label!r}; rename it.")
+    if len(set(map(trimmed, labels))) < len(labels):
+        twice = next(label for label in labels if sum(trimmed(other) == trimmed(label) for other in labels) > 1)
+        raise UserError(f"{where}: labels must differ, also without white space; '{twice}' is there twice; remove one.")
+
+
+def _check_example(example: Any, place: str) -> None:
+    if not isinstance(example, Example):
+        raise UserError(f"{place} must be an Example; got {shown(example)}; write it as Example(input, output, id).")
+    for field in (*TEXTS, *OPTIONAL_TEXTS):
+        value = getattr(example, field)
+        if value is None and field in OPTIONAL_TEXTS:
+            continue
+        if not isinstance(value, str):
+            raise UserError(f"{place}: '{field}' must be a text; got {shown(value)}; give it as a str.")
+        if flaw := text_flaw(value):
+            raise UserError(f"{place}: '{field}' must be text, but {flaw}.")
+        if not trimmed(value):
+            raise UserError(f"{place}: '{field}' must not be empty; fill it in, or leave the example out.")
+    for field in LISTS:
+        values = getattr(example, field)
+        if not isinstance(values, tuple) or not all(isinstance(v, str) and trimmed(v) for v in values):
+            raise UserError(
+                f"{place}: '{field}' must be a tuple of texts that are not empty; got {shown(values)}; write it as "
+                f"{field}=('…', '…')."
+            )
