@@ -105,6 +105,7 @@ def test_evaluate_validate_and_recipes_print_one_line(run_cli, scripted_run, wor
         "n_test": 6,
         "labels": ["animal", "food", "tool"],
         "problems": [],
+        "notes": ["kind is guessed from the rows: classification with 3 labels (--kind says another)"],
     }
     rows = run_cli("recipes", "--json").json
     recipes, others = ([row for row in rows if ("slot" in row) == other] for other in (False, True))
