@@ -405,8 +405,7 @@ def test_a_clean_task_has_no_problems():
             (
                 "There is 1 row of train with the input of an earlier row: r2.",
                 "There are 2 rows of train with the same input as another but a different output: r1, r2. Their labels "
-                'differ, as of r1 a string ("yes") and r2 a string ("no"); only the first of such rows is learnt: keep '
-                "one.",
+                "differ, as r1 'yes' and r2 'no'; only the first of such rows is learnt: keep one.",
             ),
         ),
         (

@@ -22,7 +22,7 @@ from kshot.core.settings import RunSettings
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model
 from kshot.recipes.grammar import parse_recipes
-from kshot.tasks.rows import text_flaw
+from kshot.tasks.rows import text_flaw, trimmed
 from kshot.tasks.validate import without_duplicates
 from kshot.verbs.adapt import Run, run
 from kshot.verbs.prepare import DEFAULT_SHOTS, prepare
@@ -233,7 +233,7 @@ def _as_texts(X: Any) -> list[str]:
             raise InvalidInputError(
                 f"X must hold texts; number {i + 1} is {text!r}. Write it as a str or leave it out."
             )
-        flaw = text_flaw(text) or ("it is empty; leave it out" if not text.strip() else None)
+        flaw = text_flaw(text) or ("it is empty; leave it out" if not trimmed(text) else None)
         if flaw:
             raise InvalidInputError(f"X must hold texts; number {i + 1} cannot be used: {flaw}.")
     return [str(text) for text in array]

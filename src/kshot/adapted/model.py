@@ -22,7 +22,9 @@ from kshot.measures.calibration import with_temperature
 from kshot.measures.metrics import check_references
 from kshot.measures.samples import primary_metric, sample_row, summarise
 from kshot.recipes.recipe import Recipe
+from kshot.tasks.built import check_examples
 from kshot.tasks.inputs import under_own_names
+from kshot.tasks.rows import trimmed
 from kshot.tasks.validate import duplicate_key
 
 
@@ -212,6 +214,7 @@ class AdaptedModel:
         if task.kind == "multiple_choice" and task.choices_in_input != self.task.choices_in_input:
             learnt, asked = ("letters" if t.choices_in_input else "the choices' text" for t in (self.task, task))
             raise UserError(f"The model answers with {learnt}; the outputs of '{task.name}' are {asked}.")
+        check_examples(task, rows, "test")
         if task.letter_form != self.task.letter_form:
             rows = tuple(_renamed(row, task, self.task) for row in rows)
         for row in rows:
@@ -231,7 +234,7 @@ class AdaptedModel:
             known = {k: value[k] for k in ("context", "choices") if value.get(k)}
             example = Example(str(value.get("input", "")), "", str(value.get("id", f"input-{i + 1}")), **known)
             value = replace(example, choices=tuple(example.choices))
-        if not value.input.strip():
+        if not trimmed(value.input):
             raise UserError(f"Each input must be a text that is not empty; number {i + 1} is empty.")
         if not self.task.is_open and not self.task.candidates(value):
             raise UserError(f"Each input of a multiple-choice task must bring its choices; number {i + 1} has none.")

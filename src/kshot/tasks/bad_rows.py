@@ -67,7 +67,12 @@ def _left_out(rows: Sequence[BadRow]) -> tuple[str, ...]:
     """Return the note on rows that were skipped."""
     if not rows:
         return ()
-    places = ", ".join(f"{row.source} row {row.number}" for row in rows[:MAX_NAMED])
-    more = ", …" if len(rows) > MAX_NAMED else ""
-    n_rows = f"{len(rows)} rows are" if len(rows) > 1 else "1 row is"
-    return (f"{n_rows} left out, as --skip-bad-rows says: {places}{more}; the first: {rows[0].text}",)
+    numbers: dict[str, list[str]] = {}
+    for row in rows:
+        numbers.setdefault(row.source, []).append(str(row.number))
+    places = [
+        f"{source} row{'s' * (len(those) > 1)} {', '.join(those[:MAX_NAMED])}{', …' if len(those) > MAX_NAMED else ''}"
+        for source, those in numbers.items()
+    ]
+    n_rows = f"{len(rows)} rows that cannot be used are" if len(rows) > 1 else "1 row that cannot be used is"
+    return (f"{n_rows} left out: {'; '.join(places)}; the first: {rows[0].text}",)

@@ -57,21 +57,30 @@ def check_task(task: Task) -> None:
     if not task.train:
         raise UserError(f"{where} must have training examples; it has none; give it some as train=(Example(…), …).")
     _check_labels(task, where)
-    for split in ("train", "test"):
-        examples = getattr(task, split)
-        seen = dict[str, int]()
+    for split, examples in (("train", task.train), ("test", task.test)):
+        check_examples(task, examples, split)
         for number, example in enumerate(examples, 1):
-            place = f"{where}, {split} example {number}"
-            _check_example(example, place)
-            if (earlier := seen.setdefault(example.id, number)) != number:
-                raise UserError(
-                    f"{place}: the id '{example.id}' is that of example {earlier} too; give each example its own id."
-                )
 
-            def fail(message: str, place: str = place) -> NoReturn:
+            def fail(message: str, place: str = f"{where}, {split} example {number}") -> NoReturn:
                 raise UserError(f"{place}: {message}")
 
             check_answer(example, task, fail)
+
+
+def check_examples(task: Task, examples: Sequence[Example], split: str) -> None:
+    """Refuse examples that are none: other types, texts that are empty, an id that is there twice.
+
+    Raises:
+        UserError: The first thing that is wrong, with the example.
+    """
+    seen = dict[str, int]()
+    for number, example in enumerate(examples, 1):
+        place = f"the task '{task.name}', {split} example {number}"
+        _check_example(example, place)
+        if (earlier := seen.setdefault(example.id, number)) != number:
+            raise UserError(
+                f"{place}: the id '{example.id}' is that of example {earlier} too; give each example its own id."
+            )
 
 
 def _check_labels(task: Task, where: str) -> None:

@@ -10,6 +10,7 @@ from kshot.core.types import Example
 from kshot.tasks.rows import UNSEEN, trimmed
 
 MAX_SHOWN = 4
+MAX_CHARACTERS = 40
 # As pandas and other programs write a cell that has no value
 MISSING = ("nan", "NaN", "NAN", "None", "null", "NULL", "Null", "N/A", "n/a", "#N/A", "NA", "<NA>", "NaT", "nil")
 ALIKE = str.maketrans(
@@ -46,7 +47,7 @@ def trimmed_examples(
 
     made = [tuple(map(cleaned, split)) for split in splits]
     return made, tuple(
-        f"white space around {field} is left out, as in {texts[0]!r} ({len(texts)} in all)"
+        f"white space around {field} is left out, as in {shortened(texts[0])} ({len(texts)} in all)"
         for field, texts in changed.items()
     )
 
@@ -69,21 +70,20 @@ def variants(counts: Mapping[str, int]) -> list[str]:
         if len(labels) < 2:
             continue
         labels.sort(key=lambda label: -counts[label])
-        shown = ", ".join(f"{label!r} ({_rows(counts[label])})" for label in labels[:MAX_SHOWN])
+        shown = ", ".join(f"{shortened(label)} ({_rows(counts[label])})" for label in labels[:MAX_SHOWN])
         more = ", …" if len(labels) > MAX_SHOWN else ""
         said.append(f"{len(labels)} labels differ only in {_difference(labels)}: {shown}{more}; write them alike.")
     return said
 
 
-def missing(texts: Sequence[str], *, known: Sequence[str] = ()) -> list[tuple[str, int]]:
-    """Return the texts that are likely no texts but missing values, with how often each is there.
+def missing(texts: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the texts that are likely no texts but missing values, with how often each is there."""
+    return Counter(text for text in map(trimmed, texts) if text in MISSING).most_common()
 
-    Args:
-        texts: Labels or inputs.
-        known: What somebody has listed is meant.
-    """
-    counts = Counter(text for text in map(trimmed, texts) if text in MISSING and text not in known)
-    return counts.most_common()
+
+def shortened(text: str) -> str:
+    """Return a text in quotes for a message, without its end where it is long."""
+    return repr(text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1]}…")
 
 
 def _difference(labels: Sequence[str]) -> str:

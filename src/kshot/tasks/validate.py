@@ -8,8 +8,7 @@ from typing import Any
 
 from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Task
-from kshot.tasks.labels import missing, variants
-from kshot.tasks.rows import shown
+from kshot.tasks.labels import missing, shortened, variants
 
 LONG_ROW_CHARACTERS = 2000
 LONG_ROW_TIMES_MEDIAN = 8
@@ -113,11 +112,11 @@ def _conflicts(task: Task) -> list[str]:
     if not groups:
         return []
     different = list({e.output: e for e in reversed(groups[0])}.values())[::-1]
-    first, second = (f"{e.id} {shown(e.output)}" for e in different[:2])
+    first, second = (f"{e.id} {shortened(e.output)}" for e in different[:2])
     what = "labels" if task.kind == "classification" else "outputs"
     ids = [e.id for group in groups for e in group]
     (said,) = _problem(ids, "of train with the same input as another but a different output")
-    return [f"{said} Their {what} differ, as of {first} and {second}; only the first of such rows is learnt: keep one."]
+    return [f"{said} Their {what} differ, as {first} and {second}; only the first of such rows is learnt: keep one."]
 
 
 def _leaks(task: Task) -> list[str]:
