@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from errors_page import errors_page
+
 from kshot.core.fields import setting_names
 from kshot.core.lessons import Training
 from kshot.core.plugins import Room, resolve
@@ -147,7 +149,15 @@ def _first(file: Path) -> str:
     return " ".join(doc.partition("\n\n")[0].split())
 
 
-PAGES = {"recipes.md": recipes_page, "papers.md": papers_page, "architecture.md": map_page}
+def all_errors() -> str:
+    """Return the page of errors."""
+    rooms = {
+        folder.name: _first(folder / "__init__.py") for folder in SOURCE.iterdir() if (folder / "__init__.py").exists()
+    }
+    return errors_page(SOURCE, rooms, WRITTEN.replace("the classes' own documentation", "the code"))
+
+
+PAGES = {"recipes.md": recipes_page, "papers.md": papers_page, "architecture.md": map_page, "errors.md": all_errors}
 
 
 if __name__ == "__main__":

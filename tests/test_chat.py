@@ -476,7 +476,7 @@ def test_several_templates_without_a_default_one(qwen):
     engine = chat_engine(chat_tokenizer(named, None, "<|im_end|>", ("<|im_start|>",)))
     assert layout_for(engine, "plain") == Plain()
     with pytest.raises(
-        UserError, match=r"several \(rag, tool_use\) and none of them is the default one\. Use --layout plain"
+        UserError, match=r"one of several \(rag, tool_use\), of which none is the default\. Use --layout plain"
     ):
         say(layout_for(engine, "auto"), TASK, DEMOS, QUERY)
     engine = chat_engine(chat_tokenizer({"default": QWEN25, **named}, None, "<|im_end|>", ("<|im_start|>",)))

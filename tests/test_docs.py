@@ -75,15 +75,24 @@ def test_the_requests_of_the_docs_work():
 
 @pytest.fixture(scope="module")
 def pages():
+    sys.path.insert(0, str(ROOT / "docs"))  # where `make docs` finds it
     spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.path.remove(str(ROOT / "docs"))
     return module
 
 
-@pytest.mark.parametrize("name", ["recipes.md", "papers.md", "architecture.md"])
+@pytest.mark.parametrize("name", ["recipes.md", "papers.md", "architecture.md", "errors.md"])
 def test_the_pages_that_are_written_are_current(name, pages):
     assert (ROOT / "docs" / name).read_text("utf-8") == pages.PAGES[name](), "run `make docs`"
+
+
+def test_every_error_says_what_to_do_or_what_must_hold(pages):
+    module = sys.modules[pages.errors_page.__module__]
+    said = module.messages(pages.SOURCE)
+    assert len(said) > 250
+    assert not [message for message in said if not module.is_helpful(message.text)]
 
 
 def test_every_file_has_its_line_on_the_map_and_every_line_its_file():

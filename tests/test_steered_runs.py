@@ -118,7 +118,9 @@ def test_beside_a_tuner_an_interrupted_stream_goes_on_to_the_same(tmp_path):
 # The adapted model
 
 
-@pytest.mark.parametrize("recipe", ["icv:selector=random,k=2", "fine-tune:steerer=icv,lr=1e-3,steps=1"])
+@pytest.mark.parametrize(
+    "recipe", ["icv:selector=random,k=2", pytest.param("fine-tune:steerer=icv,lr=1e-3,steps=1", marks=pytest.mark.slow)]
+)
 def test_an_adapted_model_is_saved_with_its_steering(folder, recipe, tmp_path):
     model = Engine(tiny_backbone())
     run = kshot.adapt(folder, model, recipes=recipe, out=tmp_path / "run", limit=6)

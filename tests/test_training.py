@@ -211,8 +211,10 @@ def test_a_seed_is_a_trajectory(llama):
 GUIDED = {"direction": 0.1, "magnitude": 0.05, "warmup": 0, "refresh": 2}
 
 
-HOWS = [{}, {"weights": "full"}, {"optimiser": "adafactor"}, {"reference": "anchor", **GUIDED}]
-HOWS += [{"weights": "full", "optimiser": "adafactor", **GUIDED}, {"backend": "exact", "reference": "ema", **GUIDED}]
+HOWS = [{"weights": "full", "optimiser": "adafactor", **GUIDED}]
+LONG = [{}, {"weights": "full"}, {"optimiser": "adafactor"}, {"reference": "anchor", **GUIDED}]
+LONG += [{"backend": "exact", "reference": "ema", **GUIDED}]
+HOWS += [pytest.param(how, marks=pytest.mark.slow) for how in LONG]
 
 
 @pytest.mark.parametrize("how", HOWS, ids=lambda how: " ".join(map(str, how.values())))
@@ -363,6 +365,7 @@ def test_half_precision_learns_in_single_precision():
     assert losses[-1] < losses[0] / 2
 
 
+@pytest.mark.slow
 def test_small_steps_add_up_in_half_precision(tmp_path):
     base = Backbone(backbone().model.to(torch.bfloat16), ByteTokenizer(), "tiny")
     model = trained(base, weights="full", lr=1e-4)

@@ -71,7 +71,14 @@ def ids(n: int) -> set[str]:
     return {e.id for e in STREAM[:n]}
 
 
-@pytest.mark.parametrize("more", ["", ",weights=full", ",target=current"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        ",weights=full",
+        pytest.param(",target=current", marks=pytest.mark.slow),
+    ],
+)
 def test_without_demonstrations_it_is_fine_tuning(asker, more):
     """The weights after all steps are the same to the byte, and so is every prediction."""
     settings = f"lr=1e-2,steps=2{more}"
@@ -102,7 +109,7 @@ def test_fixed_demonstrations_are_the_first_of_the_stream(asker, lessons):
 
 
 @pytest.mark.parametrize("name", ["icl+ft:k=2", "fine-tune:batch=3"])
-@pytest.mark.parametrize("target", ["current", "any-seen"])
+@pytest.mark.parametrize("target", ["current", pytest.param("any-seen", marks=pytest.mark.slow)])
 def test_what_a_step_learns(asker, lessons, name, target):
     """As many different examples seen in each step, the new one last, or anywhere or not at all where any will do."""
     run(f"{name},target={target},steps=3,lr=1e-3", asker)

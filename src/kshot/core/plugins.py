@@ -283,8 +283,8 @@ def configure(cls: type, settings: Mapping[str, str], *, owner: str, also: tuple
     values = {}
     for key, text in settings.items():
         if key not in fields:
-            known = did_you_mean(key, [*fields, *also]) if fields or also else " It has none."
-            raise UserError(f"'{owner}' has no setting '{key}'.{known}")
+            remedy = did_you_mean(key, [*fields, *also]) if fields or also else " It has none; leave it out."
+            raise UserError(f"'{owner}' has no setting '{key}'.{remedy}")
         values[key] = _parse(text, hints[key], f"{owner}:{key}")
     try:
         return cls(**values)

@@ -112,7 +112,7 @@ class Steering:
 
     def _check_directions(self, what: str) -> None:
         if any(e.operation == "mix" for e in self.edits):
-            raise UserError(f"Only directions can be {what}; this steering replaces the outputs of heads.")
+            raise UserError(f"Only directions can be {what}; this steering replaces the outputs of heads. Fit one that adds.")
 
     def _beside(self, other: "Steering", what: str) -> list[tuple[Edit, Edit]]:
         """Return the edits of both that act at the same places, in pairs."""

@@ -118,7 +118,7 @@ class Activations:
         for steering in steerings:
             check(self._backbone, steering)
         if engine.steering is not None:
-            raise ModelError("Steerings are tried on a model without one; this one is steered.")
+            raise ModelError("Steerings are tried on a model without one; this one is steered. Give the bare model.")
         if engine.obstacle is not None or not all(s.last_only for s in steerings):
             rows = [engine.steered(steering).score(requests, ledger=ledger) for steering in steerings]
             return [np.stack(of_request) for of_request in zip(*rows, strict=True)]

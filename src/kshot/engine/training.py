@@ -146,7 +146,7 @@ class Trainer:
         if not (isfinite(found.loss_nats) and isfinite(size)):
             raise DivergedError(
                 f"training left the finite numbers at step {self.n_steps + 1} (loss {found.loss_nats}, gradient norm "
-                f"{size}): the learning rate {self._how.lr:g} is too large"
+                f"{size}): the learning rate {self._how.lr:g} is too large; use a smaller one"
             )
         return size
 

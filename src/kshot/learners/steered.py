@@ -42,10 +42,10 @@ def check_outputs(name: str, steering: Steering, examples: Sequence[Example], mo
     Raises:
         ModelError: Its outputs are not numbers.
     """
-    weaker = "use a smaller strength, or let it be chosen"
+    remedy = "use a smaller strength, or let it be chosen"
     bits = model.bits_under([steering], examples)
     if not np.isfinite(bits).all():
-        raise ModelError(f"{name}: under this steering the model's outputs are not numbers; {weaker}.")
+        raise ModelError(f"{name}: under this steering the model's outputs are not numbers; {remedy}.")
     if not model.task.is_open:
         return
     prompts = [model.prompt((), e)[0] for e in examples]
@@ -55,7 +55,7 @@ def check_outputs(name: str, steering: Steering, examples: Sequence[Example], mo
         sample = next(g.text for g in steered if repeats_itself(g.text)).strip()[:40]
         model.progress.say(
             f"{name}: under this steering the model repeats itself on {n} of {len(examples)} inputs ({sample!r}; "
-            f"without it on {n_bare}); {weaker}"
+            f"without it on {n_bare}); {remedy}"
         )
 
 

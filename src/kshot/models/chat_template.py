@@ -57,7 +57,7 @@ class HfChat:
 
     def _apply(self, messages: Messages, open_answer: bool, **how: Any) -> Any:
         if self._template is None:
-            raise ModelError(f"there are several ({self._names}) and none of them is the default one")
+            raise ModelError(f"it is one of several ({self._names}), of which none is the default")
         how |= {"chat_template": self._template, "add_generation_prompt": open_answer}
         try:
             return self._tokenizer.apply_chat_template([dict(m) for m in messages], **how, **self._variables)

@@ -192,7 +192,7 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
         except Exception as error:
             raise StorageError(
                 f"The run is finished in {folder}, but a tracker could not log it: {type(error).__name__}: {error}. "
-                "The same command logs it again and computes nothing."
+                "Run the same command again: it logs the run and computes nothing."
             ) from error
     return Run(folder, tuple(board), winner.recipe.name, best, ledger.cost, choosing["in_words"])
 
