@@ -19,8 +19,10 @@ from kshot.cli.options import (
     JsonOption,
     LayoutOption,
     ModelOption,
+    MovedModelOption,
     RevisionOption,
     TaskArgument,
+    TrustOption,
     load_named,
     load_task,
     with_flags_of_settings,
@@ -110,9 +112,11 @@ def predict(
         typer.Argument(help="A .jsonl, .csv or .parquet file with the task's columns; a text, an input a line; stdin."),
     ] = None,
     columns: ColumnsOption = None,
+    model: MovedModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
@@ -123,7 +127,7 @@ def predict(
     examples, notes = read_inputs(inputs, sys.stdin.buffer, mapping, task=saved_task(folder))
     for note in notes:
         stderr.print(f"note: {note}", markup=False)
-    adapted = load(folder, device=device, dtype=dtype, revision=revision)
+    adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
     predictions = adapted.predictions(examples)
     if as_json:
         print_json({"predictions": [_answered(p, adapted.task.is_open) for p in predictions]})
@@ -133,6 +137,11 @@ def predict(
         stderr.print(f"{n_cut} of {len(predictions)} answers came to no end and were cut", markup=False)
     for p in predictions:
         sys.stdout.write(str(p.answer).replace("\n", " ") + "\n")
+
+
+def _placing(device: str | None, dtype: str | None, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """Return how the language model of an adapted model is loaded."""
+    return {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
 
 
 def _answered(p: Any, is_open: bool) -> dict[str, Any]:
@@ -148,9 +157,11 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Only the first so many test rows.")] = None,
     suite: Annotated[str | None, typer.Option(help="An evaluator, such as letter-case or ./mine.py:Mine.")] = None,
     columns: ColumnsOption = None,
+    model: MovedModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
@@ -164,7 +175,7 @@ def evaluate(
     is_file = Path(task).is_file()
     loaded = load_task(task, columns, kind_matters=not is_file)
     with TerminalProgress() as progress:
-        adapted = load(folder, device=device, dtype=dtype, revision=revision)
+        adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             loaded = replace(adapted.task, name=loaded.name, test=loaded.train)
         if suite:
@@ -194,6 +205,7 @@ def validate(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
@@ -202,7 +214,9 @@ def validate(
     from kshot.tasks.validate import validate as run_validate
 
     loaded = Task.load(task, columns=parse_columns(columns))
-    language_model = load_named(model, device=device, dtype=dtype, revision=revision)
+    language_model = load_named(
+        model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+    )
     check_metrics(loaded)
     report = run_validate(loaded, language_model)
     if as_json:
@@ -257,14 +271,16 @@ app.command()(demo)
 def merge(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
     out: Annotated[str, typer.Option(help="A new folder for the whole model.")],
+    model: MovedModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Work trained weights into the language model, and write it as transformers loads it."""
     from kshot.adapted.folder import load
 
-    load(folder, device=device, dtype=dtype, revision=revision).save_merged(out)
+    load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code)).save_merged(out)
     stdout.print(f"model: {out}", markup=False)
 
 

@@ -22,16 +22,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one line
 def _flag(name: str) -> Any:
     """Return the option of a setting of a run."""
     about = next(f.metadata for f in settings_of_a_run() if f.name == name)
-    names = f"{flag_of(name)}/--no-{name}" if about["type"] is bool else flag_of(name)
+    names = f"{flag_of(name)}/--no-{name.replace('_', '-')}" if about["type"] is bool else flag_of(name)
     return typer.Option(names, help=about["help"])
 
 
 ModelOption = Annotated[str | None, _flag("model")]
 LayoutOption = Annotated[str | None, _flag("layout")]
 ColumnsOption = Annotated[str | None, _flag("columns")]
+MovedModelOption = Annotated[
+    str | None, typer.Option("--model", help="The language model, where it is not found any more; by default as saved.")
+]
 DeviceOption = Annotated[str | None, _flag("device")]
 DtypeOption = Annotated[str | None, _flag("dtype")]
 RevisionOption = Annotated[str | None, _flag("revision")]
+TrustOption = Annotated[bool, _flag("trust_remote_code")]
 
 
 def with_flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,19 +56,24 @@ def with_flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def load_named(model: str | None, *, device: str | None, dtype: str | None, revision: str | None) -> Any:
+def load_named(
+    model: str | None, *, device: str | None, dtype: str | None, revision: str | None, trust_remote_code: bool
+) -> Any:
     """Load the language model that was named, or return None where none was.
 
     Raises:
         UserError: An unknown model, or flags that are for a model where none is named.
     """
     if model is None:
-        if device or dtype or revision:
-            raise UserError("--device, --dtype and --revision say how a model is loaded; give --model too.")
+        if device or dtype or revision or trust_remote_code:
+            raise UserError(
+                "--device, --dtype, --revision and --trust-remote-code say how a model is loaded; give --model too."
+            )
         return None
     from kshot.engine.load_model import load_model
 
-    return load_model(model, device=device, dtype=dtype or RunSettings.dtype, revision=revision)
+    how: Any = {"device": device, "dtype": dtype or RunSettings.dtype, "revision": revision}
+    return load_model(model, **how, trust_remote_code=trust_remote_code)
 
 
 def load_task(task: str, columns: str | None, *, kind_matters: bool = True) -> Any:

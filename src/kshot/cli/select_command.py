@@ -15,6 +15,7 @@ from kshot.cli.options import (
     ModelOption,
     RevisionOption,
     TaskArgument,
+    TrustOption,
     load_named,
     load_task,
 )
@@ -44,6 +45,7 @@ def select(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Choose demonstrations and print them in the order of the prompt."""
     from kshot.core.gradient_settings import GradientStore
@@ -55,7 +57,9 @@ def select(
     write = formatter(form)  # before a model is loaded
     loaded = load_task(task, columns)
     asked = Example(query, "", "query") if query else None
-    language_model = load_named(model, device=device, dtype=dtype, revision=revision)
+    language_model = load_named(
+        model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+    )
     with TerminalProgress() as progress:
         chosen = run_select(
             loaded,
