@@ -385,8 +385,8 @@ def break_one_thing(folder: Path, seed: int) -> str:
 # What must hold
 
 
-def refusal(folder: Path) -> str | None:
-    """Load, score and predict; return why that was refused, or None where it was right.
+def refusal(folder: Path, *, predict: bool) -> str | None:
+    """Load, score and, if asked, predict; return why that was refused, or None where it was right.
 
     Raises:
         AssertionError: It was loaded and something about it is wrong.
@@ -399,10 +399,15 @@ def refusal(folder: Path) -> str | None:
     except UserError as error:
         return str(error)
     check_stored(model.backbone.model, folder)
-    np.testing.assert_allclose(scores, own_scores(model, folder, prompt), rtol=1e-4, atol=1e-4)
-    classifier = kshot.FewShotClassifier(model=model, recipe="random", shots=2)
-    answers = classifier.fit(["the cat", "a saw", "a dog"], ["cat", "tool", "cat"]).predict(["a cat"])
-    assert answers[0] in ("cat", "tool")
+    expected = own_scores(model, folder, prompt)
+    np.testing.assert_array_equal(np.isfinite(scores), np.isfinite(expected))  # 3e38 can lead out of the numbers
+    if not np.isfinite(expected).all():
+        return None
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+    if predict:
+        classifier = kshot.FewShotClassifier(model=model, recipe="random", shots=2)
+        answers = classifier.fit(["the cat", "a saw", "a dog"], ["cat", "tool", "cat"]).predict(["a cat"])
+        assert answers[0] in ("cat", "tool")
     return None
 
 

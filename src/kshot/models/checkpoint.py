@@ -68,7 +68,8 @@ def load_backbone(
     place = device_of(device)
     wanted = dtype_of(dtype, place)
     checkpoint = Checkpoint(source, name, revision, trust_remote_code)
-    with learning(), quiet():
+    # transformers and peft draw weights from torch's own generator before they read those of the files
+    with learning(), quiet(), torch.random.fork_rng(devices=[]):
         model, tokenizer = checkpoint.load(wanted)
         try:
             model = model.to(place)
@@ -210,7 +211,7 @@ class Checkpoint:
 
 def check_kind(config: Any, name: str) -> None:
     """Raise UserError unless a config is that of a causal language model."""
-    made_as = _made_as(config)
+    made_as = f"{config.model_type}, {_made_as(config)}"
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"--model must name a causal language model, which continues a text; '{name}' is an encoder with a decoder "
@@ -226,7 +227,7 @@ def check_kind(config: Any, name: str) -> None:
 
 def _made_as(config: Any) -> str:
     named = getattr(config, "architectures", None)
-    return ", ".join(map(str, named)) if isinstance(named, list) and named else config.model_type
+    return ", ".join(map(str, named)) if isinstance(named, list) and named else "an unknown kind"
 
 
 def check_weights(model: Any, info: dict[str, Any], config: Any, name: str) -> None:
@@ -308,7 +309,7 @@ def check_vocabulary(tokenizer: Any, model: Any, name: str) -> None:
         if token is not None and not 0 <= token < rows:
             raise UserError(
                 f"The tokens that begin and end a text of '{name}' must be among the {rows} that its network "
-                f"knows; got the id {token}. Correct {CONFIG} and {GENERATION_CONFIG}, or copy the model's own tokenizer there."
+                f"knows; got the id {token}. Correct {CONFIG} and {GENERATION_CONFIG}, or copy its own tokenizer there."
             )
 
 

@@ -1,9 +1,9 @@
 """An adapter of peft as a model: its base, with the adapter worked into the weights."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 
@@ -69,7 +69,8 @@ def _merged(model: Any, folder: Path, name: str) -> Any:
                 f"{config.peft_type}. Give another one."
             )
         config.inference_mode = True
-        with torch.random.fork_rng(devices=[]):  # its first weights are drawn from torch's own generator
+        with warnings.catch_warnings():  # peft asks transformers for what will be called something else
+            warnings.simplefilter("ignore", FutureWarning)
             adapted = get_peft_model(model, config, adapter_name=_NAME)
         found = set_peft_model_state_dict(adapted, weights, adapter_name=_NAME)
         missing = sorted(key for key in found.missing_keys if f".{_NAME}" in key)

@@ -31,12 +31,12 @@ def check_trial(backbone: Backbone) -> None:
             "Correct its config, or give another --dtype or --device."
         ) from error
     logits, changed = logits[:n_same], changed[:n_same]  # [n_same, vocab]
+    possible = logits.isfinite() & changed.isfinite()
     if not torch.logsumexp(torch.cat([logits, changed]), dim=-1).isfinite().all():  # a single word may have -inf
         raise UserError(
             f"The outputs of '{name}' must be numbers; on a text of {length} tokens they are NaN or infinite in "
             f"{str(backbone.dtype).removeprefix('torch.')}. Give another --dtype, or another model."
         )
-    possible = logits.isfinite() & changed.isfinite()
     gap, spread = (logits - changed)[possible].abs().max(), logits[possible].std()
     if gap > _TOLERANCE.get(backbone.dtype, 1e-2) * spread:
         raise UserError(
