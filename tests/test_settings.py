@@ -155,7 +155,10 @@ def test_they_hold_for_every_model_of_a_run(run_cli, words_task, llama, tmp_path
     args = ("adapt", words_task, "--model", llama, "--recipes", "random", "--out", tmp_path / "run")
     refused = run_cli(*args, "--selector-model", "tiny", "--device", "cpu")
     assert (refused.code, refused.out) == (2, "")
-    assert "--device, --dtype and --revision must be left out for 'tiny', which has none of them." in refused.err
+    assert (
+        "--device, --dtype, --revision and --trust-remote-code must be left out for 'tiny', which has none of them."
+        in refused.err
+    )
     refused = run_cli(*args, "--revision", "main")
     assert (refused.code, refused.out) == (2, "")
     assert f"--revision must be left out for '{llama}', which is on no hub." in " ".join(refused.err.split())
@@ -177,7 +180,7 @@ def test_an_adapted_model_is_loaded_as_it_was_adapted(run_cli, words_task, llama
         assert (refused.code, refused.out) == (2, "")
         assert "leave --dtype out, or adapt again." in refused.err
         assert run_cli(*command, *cpu, **more).code == 0
-    with pytest.raises(UserError, match="--device must be one that torch has here, as cpu; got 'bogus'"):
+    with pytest.raises(UserError, match="--device must be one that torch has here, such as cpu; got 'bogus'"):
         kshot.load(run, device="bogus")
 
 
@@ -203,11 +206,14 @@ def test_other_verbs_take_them_too(run_cli, words_task, llama, tmp_path):
     ):
         refused = run_cli(*command, *model)
         assert (refused.code, refused.out) == (2, "")
-        assert "--device must be one that torch has here, as cpu; got 'bogus'" in " ".join(refused.err.split())
+        assert "--device must be one that torch has here, such as cpu; got 'bogus'" in " ".join(refused.err.split())
     for command in (("select", words_task, "--selector", "random", "-k", 2), ("validate", words_task)):
         refused = run_cli(*command, "--dtype", "float32")
-        assert "--device, --dtype and --revision say how a model is loaded; give --model too." in refused.err
-    with pytest.raises(UserError, match="--device must be one that torch has here, as cpu; got 'bogus'"):
+        assert (
+            "--device, --dtype, --revision and --trust-remote-code say how a model is loaded; give --model too."
+            in refused.err
+        )
+    with pytest.raises(UserError, match="--device must be one that torch has here, such as cpu; got 'bogus'"):
         kshot.select(str(words_task), "random", 2, model=llama, device="bogus")
     with pytest.raises(UserError, match="--dtype must be auto, float32, bfloat16 or float16; got 'int8'"):
         kshot.steer(str(words_task), "icv", model=llama, dtype="int8")

@@ -71,7 +71,7 @@ def test_an_adapter_that_is_gone_is_named(run, task, run_cli, tmp_path):
     kshot.load(run).save(tmp_path / "model")
     (tmp_path / "model" / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
     found = run_cli("predict", tmp_path / "model", input="the cat\n")
-    assert found.code == 3
+    assert found.code == 2
     assert "adapter_model.safetensors must hold the trained weights" in found.err
     assert "Copy the whole folder, or adapt again." in found.err
 
@@ -83,7 +83,7 @@ def test_an_adapter_of_another_run_is_refused(run, task, run_cli, tmp_path):
     file = "adapter/adapter_model.safetensors"
     (tmp_path / "model" / file).write_bytes((tmp_path / "other" / "best" / file).read_bytes())
     found = run_cli("predict", tmp_path / "model", input="the cat\n")
-    assert found.code == 3
+    assert found.code == 2
     assert "must hold the weights that kshot.json beside it tells of; it holds others." in found.err
 
 

@@ -20,7 +20,7 @@ from kshot.core.plugins import own_sources
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
 from kshot.core.version import __version__
-from kshot.engine.load_model import load_model, portable_name
+from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
@@ -66,7 +66,7 @@ def _model_record(fitted: Fitted) -> dict[str, Any] | None:
     if model is None:
         return None
     before = fitted.trained.base_fingerprint if fitted.trained else model.fingerprint
-    return {"name": portable_name(model.name), "fingerprint": before, "origin": dict(model.origin)}
+    return {"name": model.name, "fingerprint": before, "origin": dict(model.origin)}
 
 
 def _prompt_record(fitted: Fitted) -> dict[str, Any] | None:
@@ -157,19 +157,21 @@ def saved_task(folder: str | Path) -> Task:
 def load(
     folder: str | Path,
     *,
-    model: LanguageModel | None = None,
+    model: LanguageModel | str | None = None,
     device: str | None = None,
     dtype: str | None = None,
     revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> AdaptedModel:
     """Load an adapted model, and the language model it needs.
 
     Args:
         folder: What `AdaptedModel.save` wrote, or a run folder (its chosen model).
-        model: The language model, if it is loaded already.
+        model: The language model, if it is loaded already, or where it is now, if it is not where it was.
         device: Where the language model runs: "cpu", "cuda", …; by default CUDA if there is one.
         dtype: Its precision; by default that with which it was adapted, as another one gives other weights.
         revision: Its commit, branch or tag on the hub; by default that with which it was adapted.
+        trust_remote_code: Whether Python that comes with it may be run. That it was run before does not allow it.
 
     Raises:
         UserError: No adapted model there, one of another version, or a language model that is not the one it was
@@ -181,10 +183,28 @@ def load(
     task, asked = _task(about), None
     if about["model"] is not None:
         given = {name: value for name, value in (("dtype", dtype), ("revision", revision)) if value}
-        model = model or load_model(about["model"]["name"], device=device, **(about["model"]["origin"] | given))
+        if model is None or isinstance(model, str):
+            how = {**given, "device": device, "trust_remote_code": trust_remote_code}
+            model = _language_model(place, about["model"], model, how)
         asked = _asked(place, about, task, model, given)
     fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked))
     return AdaptedModel(fitted, choice=about["choice"], temperature=about["temperature"])
+
+
+def _language_model(folder: Path, saved: Mapping[str, Any], name: str | None, how: Mapping[str, Any]) -> LanguageModel:
+    """Load the language model that was saved with an adapted model, by another name if one is given."""
+    if saved["origin"].get("trust_remote_code") and not how["trust_remote_code"]:
+        raise UserError(
+            f"{folder} was adapted with '{saved['name']}', which brings Python code of its own. Read it, and if you "
+            "trust it give --trust-remote-code (in Python trust_remote_code=True)."
+        )
+    if name is None and is_moved(saved["name"]):
+        raise UserError(
+            f"{folder} was adapted with the model {saved['name']}, which is not there any more. Put it back, or say "
+            "where it is with --model (in Python model=)."
+        )
+    as_before = {key: saved["origin"][key] for key in ("dtype", "revision") if key in saved["origin"]}
+    return load_model(name or saved["name"], **as_before | dict(how))
 
 
 def _asked(

@@ -22,6 +22,7 @@ from kshot.measures.calibration import with_temperature
 from kshot.measures.metrics import check_references
 from kshot.measures.samples import primary_metric, sample_row, summarise
 from kshot.recipes.recipe import Recipe
+from kshot.store.files import write_folder
 from kshot.tasks.built import check_examples
 from kshot.tasks.inputs import under_own_names
 from kshot.tasks.rows import trimmed
@@ -263,9 +264,11 @@ class AdaptedModel:
             raise UserError(f"Only a model whose weights were trained can be merged; '{self.recipe.name}' trains none.")
         if self.steering:
             raise UserError(f"'{self.recipe.name}' steers the model too, which cannot be worked into weights.")
-        if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} must be new or empty, for the merged model; it holds something.")
-        trained.save_merged(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(
+                f"{folder} must be new or empty, for the merged model; it holds something. Name another folder."
+            )
+        write_folder(folder, {}, more=trained.save_merged)
 
 
 def _renamed(row: Example, task: Task, ours: Task) -> Example:

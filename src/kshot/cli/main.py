@@ -20,9 +20,11 @@ from kshot.cli.options import (
     KindOption,
     LayoutOption,
     ModelOption,
+    MovedModelOption,
     RevisionOption,
     SkipBadRowsOption,
     TaskArgument,
+    TrustOption,
     load_named,
     load_task,
     with_flags_of_settings,
@@ -115,9 +117,11 @@ def predict(
         typer.Argument(help="A .jsonl, .csv or .parquet file with the task's columns; a text, an input a line; stdin."),
     ] = None,
     columns: ColumnsOption = None,
+    model: MovedModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
@@ -128,7 +132,7 @@ def predict(
     examples, notes = read_inputs(inputs, sys.stdin.buffer, mapping, task=saved_task(folder))
     for note in notes:
         stderr.print(f"note: {note}", markup=False)
-    adapted = load(folder, device=device, dtype=dtype, revision=revision)
+    adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
     predictions = adapted.predictions(examples)
     if as_json:
         print_json({"predictions": [_answered(p, adapted.task.is_open) for p in predictions]})
@@ -138,6 +142,11 @@ def predict(
         stderr.print(f"{n_cut} of {len(predictions)} answers came to no end and were cut", markup=False)
     for p in predictions:
         sys.stdout.write(str(p.answer).replace("\n", " ") + "\n")
+
+
+def _placing(device: str | None, dtype: str | None, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """Return how the language model of an adapted model is loaded."""
+    return {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
 
 
 def _answered(p: Any, is_open: bool) -> dict[str, Any]:
@@ -155,9 +164,11 @@ def evaluate(
     columns: ColumnsOption = None,
     kind: KindOption = None,
     skip_bad_rows: SkipBadRowsOption = None,
+    model: MovedModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
@@ -173,7 +184,7 @@ def evaluate(
         kind = saved_task(folder).kind  # no guess: what its rows are is known
     loaded = load_task(task, columns, kind, skip_bad_rows)
     with TerminalProgress() as progress:
-        adapted = load(folder, device=device, dtype=dtype, revision=revision)
+        adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
             loaded = replace(adapted.task, name=loaded.name, test=loaded.train, **own)
@@ -206,6 +217,7 @@ def validate(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
@@ -221,7 +233,9 @@ def validate(
         if as_json:
             print_json({"bad_rows": [row.to_json() for row in error.rows]})
         raise UserError(error.told(MAX_BAD_ROWS, "\n" if len(error.rows) > 1 else " ", "--json has all")) from None
-    language_model = load_named(model, device=device, dtype=dtype, revision=revision)
+    language_model = load_named(
+        model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+    )
     check_metrics(loaded)
     report = run_validate(loaded, language_model)
     if as_json:
@@ -276,14 +290,16 @@ app.command()(demo)
 def merge(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
     out: Annotated[str, typer.Option(help="A new folder for the whole model.")],
+    model: MovedModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Work trained weights into the language model, and write it as transformers loads it."""
     from kshot.adapted.folder import load
 
-    load(folder, device=device, dtype=dtype, revision=revision).save_merged(out)
+    load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code)).save_merged(out)
     stdout.print(f"model: {out}", markup=False)
 
 

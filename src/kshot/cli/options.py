@@ -32,9 +32,13 @@ LayoutOption = Annotated[str | None, _flag("layout")]
 ColumnsOption = Annotated[str | None, _flag("columns")]
 KindOption = Annotated[str | None, _flag("kind")]
 SkipBadRowsOption = Annotated[bool | None, _flag("skip_bad_rows")]
+MovedModelOption = Annotated[
+    str | None, typer.Option("--model", help="The language model, where it is not found any more; by default as saved.")
+]
 DeviceOption = Annotated[str | None, _flag("device")]
 DtypeOption = Annotated[str | None, _flag("dtype")]
 RevisionOption = Annotated[str | None, _flag("revision")]
+TrustOption = Annotated[bool, _flag("trust_remote_code")]
 
 
 def with_flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,19 +59,24 @@ def with_flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def load_named(model: str | None, *, device: str | None, dtype: str | None, revision: str | None) -> Any:
+def load_named(
+    model: str | None, *, device: str | None, dtype: str | None, revision: str | None, trust_remote_code: bool
+) -> Any:
     """Load the language model that was named, or return None where none was.
 
     Raises:
         UserError: An unknown model, or flags that are for a model where none is named.
     """
     if model is None:
-        if device or dtype or revision:
-            raise UserError("--device, --dtype and --revision say how a model is loaded; give --model too.")
+        if device or dtype or revision or trust_remote_code:
+            raise UserError(
+                "--device, --dtype, --revision and --trust-remote-code say how a model is loaded; give --model too."
+            )
         return None
     from kshot.engine.load_model import load_model
 
-    return load_model(model, device=device, dtype=dtype or RunSettings.dtype, revision=revision)
+    how: Any = {"device": device, "dtype": dtype or RunSettings.dtype, "revision": revision}
+    return load_model(model, **how, trust_remote_code=trust_remote_code)
 
 
 def load_task(task: str, columns: str | None, kind: Any, skip_bad_rows: bool | None) -> Any:

@@ -12,6 +12,7 @@ from kshot.cli.options import (
     LayoutOption,
     ModelOption,
     RevisionOption,
+    TrustOption,
     load_named,
 )
 from kshot.cli.output import TerminalProgress, guarded, print_json, stdout
@@ -60,9 +61,10 @@ def score(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Ask the language model how probable each query's answer is after each of its candidates."""
-    language_model = _model(model, device=device, dtype=dtype, revision=revision)
+    language_model = _model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     with TerminalProgress() as progress:
         found = _opened(run, progress).score(language_model, iteration, layout=layout or "auto")
     stdout.print(f"{sum(len(row.scores) for row in found)} scores", markup=False)
@@ -100,6 +102,7 @@ def train(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Run all stages, some rounds, and tell where the retriever is."""
     from kshot.verbs.retriever import check_iterations
@@ -107,7 +110,9 @@ def train(
     check_iterations(iterations)
     with TerminalProgress() as progress:
         run = _started(tasks, out, hold_out, settings, seed, progress)
-        language_model = _model(model, device=device, dtype=dtype, revision=revision)
+        language_model = _model(
+            model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+        )
         folder = run.train(language_model, iterations=iterations, layout=layout or "auto")
     stdout.print(f"retriever: {folder}\nuse it as: --recipes llm-r:retriever={out}", markup=False)
 
@@ -125,13 +130,14 @@ def evaluate(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the retriever on test rows: one demonstration alone, recall of the model's own best, and k together."""
     from kshot.reports.retrieval_table import by_category
 
     names = ["random:fresh=true" if name == "random" else name for name in against.split(",") if name]
-    language_model = _model(model, device=device, dtype=dtype, revision=revision)
+    language_model = _model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     with TerminalProgress() as progress:
         opened = _opened(run, progress)
         found = opened.evaluate(language_model, [*names, "llm-r"], k=k, limit=limit)
@@ -166,7 +172,7 @@ def _opened(run: str, progress: Any) -> Any:
     return RetrieverRun.open(run, progress=progress)
 
 
-def _model(name: str | None, **placing: str | None) -> Any:
+def _model(name: str | None, **placing: Any) -> Any:
     if name is None:
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
     return load_named(name, **placing)

@@ -17,6 +17,7 @@ from kshot.cli.options import (
     RevisionOption,
     SkipBadRowsOption,
     TaskArgument,
+    TrustOption,
     load_named,
     load_task,
 )
@@ -48,6 +49,7 @@ def select(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Choose demonstrations and print them in the order of the prompt."""
     from kshot.core.gradient_settings import GradientStore
@@ -59,7 +61,9 @@ def select(
     write = formatter(form)  # before a model is loaded
     loaded = load_task(task, columns, kind, skip_bad_rows)
     asked = Example(query, "", "query") if query else None
-    language_model = load_named(model, device=device, dtype=dtype, revision=revision)
+    language_model = load_named(
+        model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+    )
     with TerminalProgress() as progress:
         chosen = run_select(
             loaded,

@@ -4,7 +4,15 @@ from typing import Annotated
 
 import typer
 
-from kshot.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption, RevisionOption, load_named
+from kshot.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    RevisionOption,
+    TrustOption,
+    load_named,
+)
 from kshot.cli.output import TerminalProgress, guarded, print_json, stdout
 from kshot.core.errors import UserError
 
@@ -21,6 +29,7 @@ def study(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Hold recipes against the best possible answer on made-up tasks where that is known."""
@@ -30,7 +39,9 @@ def study(
 
     STUDIES.build(name)  # these two before a model is loaded
     parse_recipes(recipes, shots=shots)
-    language_model = load_named(model, device=device, dtype=dtype, revision=revision)
+    language_model = load_named(
+        model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+    )
     if language_model is None:
         raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
     sizes = {"n": n, "tasks": tasks, "shots": shots, "seed": seed}

@@ -45,3 +45,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     guess = f" Did you mean '{close[0]}'?" if close else ""
     return f"{guess} Known: {', '.join(known)}."
+
+
+def in_short(error: BaseException) -> str:
+    """Return what another library's error says, for the middle of a sentence of ours: its beginning, or its kind."""
+    said = " ".join(str(error).split())
+    return said[:200].rstrip(". ") + "…" * (len(said) > 200) if said else type(error).__name__

@@ -2,6 +2,7 @@
 
 from dataclasses import field, fields
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import SettingError
@@ -42,6 +43,11 @@ def setting(
     )
 
 
+def place(default: str) -> Any:
+    """Return a dataclass field for a name that may be a folder's, whose path is made absolute."""
+    return field(default=default, metadata={"place": True})
+
+
 def state(default: Any = None) -> Any:
     """Return a dataclass field for what `fit` remembers: no setting, and no part of what a method is compared by."""
     return field(default=default, repr=False, compare=False)
@@ -53,6 +59,8 @@ class Checked:
     def __post_init__(self):
         for f in fields(self):  # pyright: ignore[reportArgumentType] - every subclass is a dataclass
             limits, value = f.metadata, getattr(self, f.name)
+            if "place" in limits and value != f.default and Path(value).is_dir():
+                object.__setattr__(self, f.name, str(Path(value).resolve()))
             if not (limits.keys() & set(_LIMITS)) or _allowed(value, limits):
                 continue
             got = f"'{value}'" if isinstance(value, str) else value

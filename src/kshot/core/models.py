@@ -92,7 +92,7 @@ class LanguageModel(Protocol):
         ...
 
     @property
-    def origin(self) -> Mapping[str, str]:
+    def origin(self) -> Mapping[str, Any]:
         """How to load it again beside its name: the arguments of `load_model` that were given."""
         ...
 

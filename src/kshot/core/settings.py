@@ -128,6 +128,7 @@ class RunSettings:
     device: str | None = _setting(None, "cpu, cuda, …")
     dtype: str = _setting("auto", "auto, float32, bfloat16 or float16.", check=among(Dtype))
     revision: str | None = _setting(None, "Commit, branch or tag on the hub.")
+    trust_remote_code: bool = _setting(False, "Run Python code that comes with the model's files.", type=bool)
 
     def __post_init__(self):
         if self.model is None:
@@ -147,7 +148,8 @@ class RunSettings:
     @property
     def placing(self) -> dict[str, Any]:
         """How every model of the run is loaded: the arguments of `load_model` beside the name."""
-        return {"device": self.device, "dtype": self.dtype, "revision": self.revision}
+        names = ("device", "dtype", "revision", "trust_remote_code")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def repeat(self) -> str:

@@ -112,7 +112,9 @@ class Steering:
 
     def _check_directions(self, what: str) -> None:
         if any(e.operation == "mix" for e in self.edits):
-            raise UserError(f"Only directions can be {what}; this steering replaces the outputs of heads. Fit one that adds.")
+            raise UserError(
+                f"Only directions can be {what}; this steering replaces the outputs of heads. Fit one that adds."
+            )
 
     def _beside(self, other: "Steering", what: str) -> list[tuple[Edit, Edit]]:
         """Return the edits of both that act at the same places, in pairs."""
@@ -173,6 +175,12 @@ class Steering:
                 f"{folder} must hold a steering, {WEIGHTS_FILE} and {ABOUT_FILE}; {error}. Copy the whole folder, or "
                 "fit it again."
             ) from error
+        for edit in found.edits:
+            if not (np.isfinite(edit.vectors).all() and np.isfinite(edit.weights).all()):
+                raise UserError(
+                    f"The steering in {folder} must be finite numbers; that of layer {edit.layer} at '{edit.site}' "
+                    "holds NaN or infinity. Fit it again."
+                )
         return found
 
 

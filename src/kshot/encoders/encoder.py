@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from logging import ERROR, getLogger
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.errors import UserError, missing_extra
+from kshot.core.errors import UserError, in_short, missing_extra
 from kshot.models.hub import only_local
+from kshot.models.quiet import quiet
 
 
 class Encoder:
@@ -110,13 +110,23 @@ def _loaded(kind: str, name: str, **how: Any) -> Any:
     try:
         make = getattr(sentence_transformers, kind)
         with quiet():
-            return make(path, device="cpu", local_files_only=only_local(path), **how)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+            model = make(path, device="cpu", local_files_only=only_local(path), trust_remote_code=False, **how)
+    except Exception as error:  # whatever a damaged file makes of other people's code
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"The encoder '{name}' brings Python code of its own, which kshot does not run. Give another encoder."
+            ) from error
         raise UserError(
-            f"the encoder '{name}' must be 'minilm', a sentence-transformers hub id or a folder; "
-            f"it cannot be loaded: {reason}"
-        ) from None
+            f"The encoder '{name}' must be 'minilm', a sentence-transformers hub id or a folder; it cannot be loaded: "
+            f"{in_short(error)}. Put it back where it was, or give another encoder."
+        ) from error
+    for weight, values in model.named_parameters():
+        if not values.isfinite().all():
+            raise UserError(
+                f"The weights of the encoder '{name}' must be finite numbers; '{weight}' holds NaN or infinity. Give "
+                "another encoder."
+            )
+    return model
 
 
 @contextmanager
@@ -129,23 +139,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers and sentence-transformers from printing bars and reports."""
-    from transformers.utils import logging
-
-    enabled, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    ours = getLogger("sentence_transformers")
-    its_level = ours.level
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    ours.setLevel(ERROR)
-    try:
-        yield
-    finally:
-        ours.setLevel(its_level)
-        logging.set_verbosity(level)
-        if enabled:
-            logging.enable_progress_bar()

@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kshot.encoders.encoder import Encoder, fresh_cross_encoder, fresh_model, n_cut, quiet
+from kshot.encoders.encoder import Encoder, fresh_cross_encoder, fresh_model, n_cut
 from kshot.encoders.losses import RetrieverLoss, RewardLoss
+from kshot.models.gradient_mode import learning
 from kshot.models.products import fast_products
+from kshot.models.quiet import quiet
 
 Batches = Sequence[list[int]]  # the rows of each step
 Columns = Mapping[str, Sequence[Any]]  # query, document_0 (the positive), …; scores where there is a teacher
@@ -69,7 +71,7 @@ def train_reward_model(
     from sentence_transformers import CrossEncoderTrainer as Trainer
     from sentence_transformers import CrossEncoderTrainingArguments as Arguments
 
-    with _own_randomness(seed), quiet():
+    with _own_randomness(seed), learning(), quiet():
         model = fresh_cross_encoder(name)
         plan = _Plan(columns, batches, lr, seed, progress)
         plan.run(Trainer, Arguments, model, RewardLoss(model))
@@ -95,7 +97,7 @@ def train_retriever(
     from sentence_transformers import SentenceTransformerTrainer as Trainer
     from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
 
-    with _own_randomness(seed), quiet():
+    with _own_randomness(seed), learning(), quiet():
         model = fresh_model(name)
         for weight, values in model.named_parameters():
             if "position_embeddings" in weight:

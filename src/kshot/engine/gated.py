@@ -14,6 +14,7 @@ from kshot.engine.session import Session
 from kshot.engine.training import Trainer
 from kshot.engine.training_rows import Past, TrainingRow, remember
 from kshot.models.gates import Gates
+from kshot.models.gradient_mode import learning
 
 
 class GatedEngine:
@@ -27,6 +28,7 @@ class GatedEngine:
 
     most_bytes = 2**30  # of remembered prompts
 
+    @learning()
     def __init__(self, engine: Session, vectors: NDArray[np.float32], how: Training):
         self._engine = engine
         self._gates = Gates(engine.backbone, vectors)
@@ -35,6 +37,7 @@ class GatedEngine:
         )
         self._pasts: dict[tuple[int, ...], Past] = {}
 
+    @learning()
     def learn(
         self,
         texts: Sequence[TrainingText],

@@ -14,6 +14,7 @@ from kshot.engine.activations import Activations
 from kshot.engine.gradients import ExampleGradients
 from kshot.engine.session import Session
 from kshot.engine.trained_model import TrainedEngine
+from kshot.models.gradient_mode import learning
 
 
 class Engine(Session):
@@ -40,6 +41,7 @@ class Engine(Session):
         if self.steering:
             raise ModelError(f"'{self.name}' is steered, and training would not know of it; train first, then steer.")
 
+    @learning()
     def gradients(
         self,
         texts: Sequence[TrainingText],

@@ -9,42 +9,60 @@ from kshot.models.white_box import load_white_box
 
 
 def load_model(
-    name: str, *, device: str | None = None, dtype: str = "auto", revision: str | None = None
+    name: str | Path,
+    *,
+    device: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> LanguageModel:
     """Load a language model.
 
     Args:
-        name: Hub id or folder of a causal LM in transformers' format, "demo" (the packaged Gemma-3-270M),
-            "gguf:FILE", "tiny" (two random layers, for trials) or "scripted" / "scripted:FILE" (answers from a table).
+        name: Hub id or folder of a causal LM in transformers' format, or of an adapter of one in peft's, "demo" (the
+            packaged Gemma-3-270M), "gguf:FILE", "tiny" (two random layers, for trials) or "scripted" /
+            "scripted:FILE" (answers from a table).
         device: "cpu", "cuda", …; by default CUDA if there is one.
         dtype: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16".
         revision: Commit, branch or tag on the hub.
+        trust_remote_code: Whether Python that comes with the model's files may be run; without it such a model is
+            refused.
 
     Raises:
-        UserError: An unknown model, or a missing extra.
+        UserError: An unknown model, a missing extra, or files that are damaged or no causal language model.
 
     Example:
         >>> load_model("scripted").count_tokens("Who painted it ?")
         4
     """
+    name = portable_name(str(name))
     is_scripted = name == "scripted" or name.startswith("scripted:")
-    if (is_scripted or name == "tiny") and (device or revision or dtype != "auto"):
-        raise UserError(f"--device, --dtype and --revision must be left out for '{name}', which has none of them.")
+    if (is_scripted or name == "tiny") and (device or revision or dtype != "auto" or trust_remote_code):
+        raise UserError(
+            f"--device, --dtype, --revision and --trust-remote-code must be left out for '{name}', which has none of "
+            "them."
+        )
     if revision and (name == "demo" or name.startswith("gguf:") or Path(name).is_dir()):
         raise UserError(f"--revision must be left out for '{name}', which is on no hub.")
     if is_scripted:
         return scripted_from(name)
-    backbone = load_white_box(name, device=device, dtype=dtype, revision=revision)
+    backbone = load_white_box(name, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     from kshot.engine.language_model import Engine
 
     return Engine(backbone)
 
 
 def portable_name(name: str) -> str:
-    """Return the name with a local path made absolute, so that it can be loaded from another folder."""
+    """Return the name of a model with a local path made absolute, so that it can be loaded from another folder."""
     if name in ("demo", "tiny", "scripted"):
         return name
-    scheme, _, path = name.rpartition(":")
-    if scheme in ("gguf", "scripted") or (not scheme and Path(name).is_dir()):
-        return f"{scheme}:{Path(path).resolve()}".removeprefix(":")
-    return name
+    scheme, _, path = name.partition(":")
+    if scheme in ("gguf", "scripted"):
+        return f"{scheme}:{Path(path).resolve()}"
+    return str(Path(name).resolve()) if name and Path(name).is_dir() else name
+
+
+def is_moved(name: str) -> bool:
+    """Return whether a model that was loaded from this machine once is not where `portable_name` says."""
+    path = Path(name.removeprefix("gguf:").removeprefix("scripted:"))
+    return path.is_absolute() and not path.exists()

@@ -74,7 +74,7 @@ class Session:
         return self.backbone.name
 
     @property
-    def origin(self) -> Mapping[str, str]:
+    def origin(self) -> Mapping[str, Any]:
         """How to load it again."""
         return self.backbone.origin
 

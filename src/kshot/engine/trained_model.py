@@ -10,6 +10,7 @@ from kshot.core.seeding import digest
 from kshot.engine.activations import Activations
 from kshot.engine.session import Session
 from kshot.engine.training import Trainer
+from kshot.models.gradient_mode import learning
 from kshot.models.weights import TrainedWeights, read_adapter
 
 
@@ -22,6 +23,7 @@ class TrainedEngine(Session):
         seed: For the first weights of adapters.
     """
 
+    @learning()
     def __init__(self, base: Session, how: Training, *, seed: int):
         super().__init__(base.backbone, store=base._store, pack_tokens=base._pack_tokens)
         self.__dict__["obstacle"] = base.obstacle  # tried once, with the backbone's own weights
@@ -54,6 +56,7 @@ class TrainedEngine(Session):
         """Reading activations, and asking under many steerings at once."""
         return Activations(self)
 
+    @learning()
     def learn(self, batch: Batch) -> StepLog:
         """Take one step.
 
@@ -72,6 +75,7 @@ class TrainedEngine(Session):
         """Write everything that training needs to go on, with `about` beside it."""
         self._trainer.save(file, about)
 
+    @learning()
     def load_state(self, file: Path) -> dict[str, Any]:
         """Go on where `save_state` was called; return its `about`."""
         return self._trainer.load(file)
@@ -80,11 +84,12 @@ class TrainedEngine(Session):
         """Write the weights: LoRA as an adapter that plain peft loads."""
         self._weights.save(folder, self.fingerprint)
 
+    @learning()
     def load_weights(self, folder: Path, fingerprint: str) -> None:
         """Read the weights that `save_weights` wrote; `fingerprint` is what it was then.
 
         Raises:
-            ModelError: The file is not there, cannot be read, or belongs to another model.
+            UserError: The file is not there, cannot be read, or belongs to another model.
         """
         self._weights.load_tensors(read_adapter(folder, self._how.weights, fingerprint))
         self._trainer.fingerprint = fingerprint

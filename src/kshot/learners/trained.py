@@ -147,7 +147,9 @@ class TrainedLearner(Learner):
             (prediction,) = self._prompted.predict([query])
         if any(math.isnan(value) for value in prediction.log_probs):
             lr = self._tuner.lr
-            raise DivergedError(f"the answers' log-probabilities are not numbers: lr={lr:g} is too large; use a smaller one")
+            raise DivergedError(
+                f"the answers' log-probabilities are not numbers: lr={lr:g} is too large; use a smaller one"
+            )
         return replace(
             prediction,
             fit_seconds=prediction.fit_seconds + seconds,

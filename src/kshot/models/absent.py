@@ -17,7 +17,7 @@ class NoModel:
 
     name = "none"
     fingerprint = ""
-    origin: Mapping[str, str] = {}
+    origin: Mapping[str, Any] = {}
     capabilities = frozenset(Capability)
     max_tokens = sys.maxsize
     remark = None

@@ -1,6 +1,6 @@
 """A backbone from transformers: tokenise, and run the network over a packed row or a plain batch.
 
-The only file that imports transformers. Packing needs control over what each position sees. transformers lets a
+Packing needs control over what each position sees. transformers lets a
 model run with a registered attention function; ours hands queries, keys and values of each layer to a callable
 that the engine gives, so masks and remembered prefixes are the engine's business and the rest stays the model's own
 code (embeddings, norms, rotary positions, soft-capped heads).
@@ -17,18 +17,15 @@ from typing import Any, Protocol
 
 import torch
 import transformers
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
-from kshot.core.errors import ModelError, UserError, did_you_mean
+from kshot.core.errors import ModelError, UserError
 from kshot.core.models import ChatFormat
 from kshot.models.chat_template import HfChat
-from kshot.models.hub import only_local
+from kshot.models.gradient_mode import learning
 from kshot.models.products import fast_products
+from kshot.models.quiet import quiet
 
-transformers.logging.set_verbosity_error()
-transformers.logging.disable_progress_bar()
-
-SHORT_NAMES = ("demo", "tiny", "scripted", "gguf:FILE")
 PACKED = "kshot_packed"
 _PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -73,10 +70,10 @@ class Backbone:
         model: A transformers causal LM.
         tokenizer: Its tokenizer.
         name: What the user called it.
-        origin: The arguments of `load_backbone` that load the same weights again, on whatever device.
+        origin: The arguments of `load_model` beside the name that load the same weights again, on whatever device.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, name: str, origin: Mapping[str, str] | None = None):
+    def __init__(self, model: Any, tokenizer: Tokenizer, name: str, origin: Mapping[str, Any] | None = None):
         self.model = model.eval().requires_grad_(False)  # what is trained are copies (`kshot.models.weights`)
         self.config = model.config.get_text_config()  # of a model that also sees images, the part for text
         self.name = name
@@ -86,8 +83,8 @@ class Backbone:
         self.places: Places = {}
         self.lock = RLock()  # held by whoever runs or changes it (`kshot.engine.session`)
         self._fingerprint: str | None = None
-        with_special = tokenizer.encode("a", add_special_tokens=True)
-        self.first_ids = tuple(with_special[:1]) if with_special[0] == tokenizer.bos_token_id else ()
+        first = tuple(tokenizer.encode("a", add_special_tokens=True)[:1])
+        self.first_ids = first if first == (tokenizer.bos_token_id,) else ()
         # SentencePiece tokenizers as Llama-2's put a space before every text they are given, which would stand at the
         # beginning of every segment. Behind a newline they do not.
         self._newline = tuple(tokenizer.encode("\n", add_special_tokens=False))
@@ -104,7 +101,14 @@ class Backbone:
         return ids[n:] if ids[:n] == self._newline else None
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
-        return (self._behind_newline(text) if self._adds_space else None) or self._encode(text)
+        ids = (self._behind_newline(text) if self._adds_space else None) or self._encode(text)
+        if ids and max(ids) >= self.n_words:
+            word = self._tokenizer.decode([max(ids)])
+            raise UserError(
+                f"A text must consist of tokens that '{self.name}' has a vector for; '{word}' has none, though its "
+                "tokenizer knows it. Leave it out of the text."
+            )
+        return ids
 
     def detokenise(self, ids: Sequence[int]) -> str:
         """Return the text of ids that follow a prompt, special tokens included."""
@@ -136,6 +140,11 @@ class Backbone:
     def vocab_size(self) -> int:
         """Number of logits at a position."""
         return self.model.get_output_embeddings().weight.shape[0]
+
+    @cached_property
+    def n_words(self) -> int:
+        """Number of tokens that have a vector."""
+        return self.model.get_input_embeddings().weight.shape[0]
 
     @property
     def max_tokens(self) -> int:
@@ -182,8 +191,6 @@ class Backbone:
         kinds = set(getattr(self.config, "layer_types", None) or [])
         if not kinds <= _PACKABLE_LAYERS:
             return f"layers of kind {', '.join(sorted(kinds - _PACKABLE_LAYERS))}"
-        if getattr(self.config, "use_bidirectional_attention", False):
-            return "attention in both directions"
         if not self.model._can_set_attn_implementation():
             return "an attention that cannot be exchanged"
         return None
@@ -304,51 +311,6 @@ class NotPackableError(Exception):
 AttentionInterface.register(PACKED, _attention)
 
 
-def load_backbone(
-    source: str | Path,
-    *,
-    name: str,
-    device: str | None = None,
-    dtype: str = "auto",
-    revision: str | None = None,
-) -> Backbone:
-    """Load a causal LM and its tokenizer from a hub id or a folder. Runs no remote code.
-
-    Args:
-        source: Hub id, or a folder with config, safetensors weights and tokenizer.
-        name: What messages and records call it.
-        device: "cpu", "cuda", …; by default CUDA if there is one.
-        dtype: "float32", "bfloat16", "float16"; "auto" is float32 on the CPU and the file's own elsewhere.
-        revision: Commit, branch or tag on the hub.
-
-    Raises:
-        UserError: No such model, or its files are not a causal LM.
-    """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if dtype == "auto":
-        wanted: Any = torch.float32 if device == "cpu" else "auto"
-    elif dtype in ("float32", "bfloat16", "float16"):
-        wanted = getattr(torch, dtype)
-    else:
-        raise UserError(f"--dtype must be auto, float32, bfloat16 or float16; got '{dtype}'.")
-    try:
-        where: Any = {"revision": revision, "local_files_only": only_local(source)}
-        tokenizer = AutoTokenizer.from_pretrained(source, **where)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=wanted, **where)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"--model must be a hub id, or a folder, of a causal language model that can be read here, or a short "
-            f"name; got '{name}' ({first}).{did_you_mean(name, SHORT_NAMES)}"
-        ) from error
-    try:
-        model = model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device must be one that torch has here, as cpu; got '{device}' ({error}).") from error
-    origin = {"dtype": str(model.dtype).removeprefix("torch.")} | ({"revision": revision} if revision else {})
-    return Backbone(model, tokenizer, name, origin)
-
-
 def build_backbone(
     model_type: str, settings: dict[str, Any], tokenizer: Tokenizer, *, name: str, seed: int
 ) -> Backbone:
@@ -361,23 +323,11 @@ def build_backbone(
         name: What messages call it.
         seed: For the weights.
     """
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
+    with learning(), quiet():
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings), dtype=torch.float32)
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, weight in sorted(model.named_parameters()):
             if weight.ndim > 1:
                 weight.normal_(0.0, 1.5 / weight.shape[-1] ** 0.5, generator=source)
     return Backbone(model, tokenizer, name)
-
-
-def convert_gguf(file: Path, target: Path) -> None:
-    """Dequantise a GGUF file to float32 and write weights, config and tokenizer to the folder `target`."""
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        file.parent,
-        gguf_file=file.name,
-        quantization_config=transformers.GgufConfig(dequantize=True),
-        dtype=torch.float32,
-    )
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)

@@ -33,7 +33,7 @@ class Prefix:
         if first == "embeddings":
             some = torch.arange(0, backbone.vocab_size, max(1, backbone.vocab_size // 4096), device=backbone.device)
             size = float(backbone.embed(some).float().square().mean().sqrt())
-        drawn = torch.randn(n_tokens, width, generator=torch.Generator().manual_seed(seed)) * size
+        drawn = torch.randn(n_tokens, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) * size
         self.soft = nn.Parameter(drawn.to(backbone.device))  # [n_tokens, width], float32
         self.parameters = {"prefix": self.soft}
 

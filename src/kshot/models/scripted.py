@@ -40,7 +40,7 @@ class ScriptedModel:
         name: str = "scripted",
     ):
         self.name = name
-        self.origin: Mapping[str, str] = {}
+        self.origin: Mapping[str, Any] = {}
         self.remark = None
         self._table = dict(table or {})
         self._confidence = confidence

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kshot.core.errors import ModelError
+from kshot.core.errors import ModelError, UserError, in_short
 from kshot.models.hf import Backbone
 
 WEIGHTS_FILE = {"lora": "adapter_model.safetensors", "full": "weights.safetensors"}
@@ -90,7 +90,7 @@ class TrainedWeights:
                 weight.data = torch.zeros_like(weight, dtype=torch.float32)  # also beside bfloat16: steps are small
                 self.parameters[f"{name}.lora_{part}"] = weight
             bound = first.in_features**-0.5  # peft's own: kaiming_uniform_ with a = sqrt(5)
-            drawn = torch.rand(first.weight.shape, generator=source) * 2 * bound - bound
+            drawn = torch.rand(first.weight.shape, generator=source, dtype=torch.float32) * 2 * bound - bound
             first.weight.data.copy_(drawn)
             parent, _, attribute = name.rpartition(".")
             self._swaps.append(_Swap(model.get_submodule(parent), attribute, layer.get_base_layer(), layer))
@@ -136,13 +136,13 @@ class TrainedWeights:
         """Take over weights by name.
 
         Raises:
-            ModelError: Other names or shapes: they belong to another model or other settings.
+            UserError: Other names or shapes: they belong to another model or other settings.
         """
         ours = {name: tuple(p.shape) for name, p in self.parameters.items()}
         theirs = {name: tuple(t.shape) for name, t in tensors.items()}
         if ours != theirs:
             odd = sorted(set(ours.items()) ^ set(theirs.items()))[0]
-            raise ModelError(
+            raise UserError(
                 f"The saved weights must be those of '{self.backbone.name}' with the same settings; '{odd[0]}' "
                 f"{list(odd[1])} is in one of them only. Adapt again."
             )
@@ -185,7 +185,7 @@ def read_adapter(folder: Path, kind: str, fingerprint: str) -> dict[str, torch.T
     """Read the weights that `TrainedWeights.save` wrote, under our names.
 
     Raises:
-        ModelError: The file is not there, cannot be read, or holds other weights.
+        UserError: The file is not there, cannot be read, or holds other weights, or ones that are not numbers.
     """
     file = folder / WEIGHTS_FILE[kind]
     try:
@@ -193,14 +193,19 @@ def read_adapter(folder: Path, kind: str, fingerprint: str) -> dict[str, torch.T
         with safe_open(file, framework="pt") as opened:
             found = (opened.metadata() or {}).get("kshot")
     except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{file} must hold the trained weights; {error}. Copy the whole folder, or adapt again."
+        raise UserError(
+            f"{file} must hold the trained weights; {in_short(error)}. Copy the whole folder, or adapt again."
         ) from error
     if found != fingerprint:
-        raise ModelError(
+        raise UserError(
             f"{file} must hold the weights that kshot.json beside it tells of; it holds others. Copy the whole folder, "
             "or adapt again."
         )
+    for name, values in tensors.items():
+        if not values.isfinite().all():
+            raise UserError(
+                f"The weights in {file} must be finite numbers; '{name}' holds NaN or infinity. Adapt again."
+            )
     if kind == "full":
         return tensors
     return {name.removeprefix(_PEFT_PREFIX).removesuffix(".weight"): t for name, t in tensors.items()}

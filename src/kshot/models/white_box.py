@@ -6,9 +6,10 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kshot.core.errors import ModelError, UserError, missing_extra
+from kshot.core.errors import UserError, in_short, missing_extra
+from kshot.models.model_files import check_is_file
 
 if TYPE_CHECKING:
     from kshot.models.hf import Backbone
@@ -22,34 +23,55 @@ def cache_folder() -> Path:
 
 
 def load_white_box(
-    name: str, *, device: str | None = None, dtype: str = "auto", revision: str | None = None
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> "Backbone":
     """Load a model whose weights we hold.
 
     Args:
         name: "demo" (the packaged Gemma-3-270M), "gguf:FILE", "tiny", or a hub id or folder for transformers.
-        device: As `kshot.models.hf.load_backbone`.
-        dtype: As `kshot.models.hf.load_backbone`.
-        revision: As `kshot.models.hf.load_backbone`.
+        device: As `kshot.models.checkpoint.load_backbone`.
+        dtype: As `kshot.models.checkpoint.load_backbone`.
+        revision: As `kshot.models.checkpoint.load_backbone`.
+        trust_remote_code: As `kshot.models.checkpoint.load_backbone`.
 
     Raises:
         UserError: A missing extra, an unknown model, an unreadable file.
     """
     try:
-        from kshot.models.hf import load_backbone
+        from kshot.models.checkpoint import load_backbone
         from kshot.models.tiny import tiny_backbone
     except ImportError as error:
         raise missing_extra(error.name or "transformers", "hf", f"The model '{name}'") from error
     if name == "tiny":
         return tiny_backbone()
-    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
-        raise UserError(f"--model must name a folder that exists, or a hub id; there is no folder {name}.")
-    source: str | Path = name
+    how: Any = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    return load_backbone(source_of(name), name=name, **how)
+
+
+def source_of(name: str) -> str | Path:
+    """Return the folder or hub id of a model's files; those of a GGUF file are made the first time.
+
+    Raises:
+        UserError: A missing extra, or no such folder or file.
+    """
     if name == "demo":
-        source = _converted(_demo_gguf())
-    elif name.startswith("gguf:"):
-        source = _converted(Path(name.removeprefix("gguf:")))
-    return load_backbone(source, name=name, device=device, dtype=dtype, revision=revision)
+        return _converted(_demo_gguf())
+    if name.startswith("gguf:"):
+        return _converted(Path(name.removeprefix("gguf:")))
+    if name.endswith(".gguf"):
+        raise UserError(f"--model must name a GGUF file with its kind; got '{name}'. Write gguf:{name}")
+    if Path(name).is_file():
+        raise UserError(f"--model must name a folder, a hub id or gguf:FILE; '{name}' is a file. Name its folder.")
+    if not name.strip() or (name.startswith((".", "/", "~")) and not Path(name).is_dir()):
+        raise UserError(
+            f"--model must name a folder that exists, or a hub id; there is no folder '{name}'. Give the folder's path."
+        )
+    return name
 
 
 def _demo_gguf() -> Path:
@@ -70,27 +92,36 @@ def _demo_gguf() -> Path:
 def _converted(file: Path) -> Path:
     """Return a folder with the GGUF file's weights in float32 safetensors; convert it the first time."""
     if not file.is_file():
-        raise UserError(f"gguf:FILE must name a GGUF file; there is no {file}.")
+        raise UserError(f"gguf:FILE must name a GGUF file; there is no file '{file}'. Give its path.")
+    check_is_file(file)
     with file.open("rb") as stream:
         if stream.read(4) != b"GGUF":
-            raise UserError(f"gguf:FILE must name a GGUF file; {file} is something else.")
+            raise UserError(f"gguf:FILE must name a GGUF file; '{file}' is something else. Give another file.")
         stream.seek(0)
         identity = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
     target = cache_folder() / f"gguf-{identity}"
     if target.exists():
         return target
-    from kshot.models.hf import convert_gguf
+    from kshot.models.checkpoint import convert_gguf
 
     print(f"converting {file.name} to safetensors, once, under {cache_folder()}", file=sys.stderr)
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".gguf-", dir=cache_folder()))
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".gguf-", dir=cache_folder()))
+    except OSError as error:
+        raise UserError(
+            f"{cache_folder()} must be writable, for converted models; the system says: {error.strerror}. Set "
+            "KSHOT_CACHE to another folder."
+        ) from error
     try:
         convert_gguf(file, partial)
         partial.rename(target)
-    except (ValueError, KeyError, OSError) as error:
-        if target.exists():  # another process was faster
-            return target
-        raise ModelError(f"{file} could not be converted: {error}") from error
+    except OSError as error:
+        if not target.exists():  # otherwise another process was faster
+            raise UserError(
+                f"{cache_folder()} must have room for the converted model; the system says: {in_short(error)}. Free "
+                "some, or set KSHOT_CACHE to another folder."
+            ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kshot.core.errors import SettingError
-from kshot.core.fields import Checked, setting
+from kshot.core.fields import Checked, place, setting
 
 TARGETS = ("reward", "llm", "none")
 
@@ -39,8 +39,8 @@ class RetrieverSettings(Checked):
     Source: Wang, Yang and Wei (2024), section 3 and appendix, https://arxiv.org/abs/2307.07164, and its official code.
     """
 
-    encoder: str = "minilm"
-    reward_encoder: str = "minilm"
+    encoder: str = place("minilm")
+    reward_encoder: str = place("minilm")
     queries: int = setting(200, least=1)
     candidates: int = setting(16, least=4)
     depth: int = 100

@@ -86,6 +86,7 @@ def adapt(
     device: str | None = None,
     dtype: str = "auto",
     revision: str | None = None,
+    trust_remote_code: bool = False,
     progress: Progress | None = None,
     trackers: Sequence[Tracker] = (),
 ) -> Run:
@@ -122,6 +123,7 @@ def adapt(
         device: Where the models that are named run: "cpu", "cuda", …; by default CUDA if there is one.
         dtype: Of these models: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16".
         revision: Of these models on the hub: commit, branch or tag.
+        trust_remote_code: Whether Python that comes with the files of these models may be run.
         progress: Told what is going on.
         trackers: Told the finished run's record, such as those of `kshot.reports.trackers`.
 
@@ -137,7 +139,7 @@ def adapt(
         task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, out=out, columns=named,
         kind=kind, skip_bad_rows=skip_bad_rows,
         layout=layout, selector_model=selector_model, source=source, race=race, choose_by=choose_by, prefer=prefer,
-        device=device, dtype=dtype, revision=revision,
+        device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     return run(prepare(settings), progress=progress, trackers=trackers)
 

@@ -33,6 +33,7 @@ def select(
     device: str | None = None,
     dtype: str = "auto",
     revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> list[Example]:
     """Choose demonstrations from the training examples.
 
@@ -50,6 +51,7 @@ def select(
         device: Where a model that is named runs, as for `load_model`.
         dtype: Its precision, as for `load_model`.
         revision: Its commit, branch or tag on the hub.
+        trust_remote_code: Whether Python that comes with its files may be run, as for `load_model`.
 
     Returns:
         The demonstrations in the order of the prompt; the last one stands next to the query.
@@ -61,7 +63,7 @@ def select(
     if isinstance(query, str):
         query = Example(query, "", "query")
     if isinstance(model, str):
-        model = load_model(model, device=device, dtype=dtype, revision=revision)
+        model = load_model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     recipe = parse_recipe(selector, shots=k, raced=False)
     stream = make_stream(task, limit=len(task.train), seed=seed)
     pool = stream.examples

@@ -26,6 +26,7 @@ def steer(
     device: str | None = None,
     dtype: str = "auto",
     revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Steering:
     """Find what to change in a model's activations, from all training examples of a task.
 
@@ -39,6 +40,7 @@ def steer(
         device: Where a model that is named runs, as for `load_model`.
         dtype: Its precision, as for `load_model`.
         revision: Its commit, branch or tag on the hub.
+        trust_remote_code: Whether Python that comes with its files may be run, as for `load_model`.
 
     Returns:
         The steering: `model.steered(found)` is the model under it; `-found`, `found + other`, `found.scaled(0.5)`,
@@ -56,7 +58,7 @@ def steer(
     if len(examples) < recipe.least:
         raise UserError(f"'{steerer}' needs at least {recipe.least} different examples; got {len(examples)}.")
     if isinstance(model, str):
-        model = load_model(model, device=device, dtype=dtype, revision=revision)
+        model = load_model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     asked = TaskModel.for_task(task, model, layout)
     found = fitted_steering(recipe, examples, replace(asked, progress=progress or Silence()), seed=seed)
     assert found is not None

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from kshot.core.fields import setting, state
+from kshot.core.fields import place, setting, state
 from kshot.core.types import Example, FloatArray, Question, Task
 from kshot.encoders.encoder import load_encoder, missing_package
 from kshot.methods.classifiers.logistic import Classify, fit_logistic
@@ -26,7 +26,7 @@ class EmbeddingLogistic(Classifier):
     Differs: the encoder is not fine-tuned; only the classification head is learnt.
     """
 
-    encoder: str = "minilm"
+    encoder: str = place("minilm")
     C: float = setting(10.0, above=0)
     _classify: Classify | None = state()
 

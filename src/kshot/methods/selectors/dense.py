@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.fields import state
+from kshot.core.fields import place, state
 from kshot.core.types import Example, Question
 from kshot.encoders.encoder import load_encoder, missing_package
 from kshot.methods.contracts import Selector
@@ -29,7 +29,7 @@ class Dense(Selector):
     tries both orders).
     """
 
-    encoder: str = "minilm"
+    encoder: str = place("minilm")
     _embeddings: NDArray[np.float64] | None = state()
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
-from kshot.core.fields import setting, state
+from kshot.core.fields import place, setting, state
 from kshot.core.models import Capability
 from kshot.core.types import Example, Question, Task
 from kshot.encoders.encoder import Encoder, fresh_model, load_encoder, missing_package
@@ -49,7 +49,7 @@ class LlmR(RetrieverSettings, Selector):
     examples unless a retriever of many tasks is named; `mmr` is not in the paper.
     """
 
-    retriever: str = ""
+    retriever: str = place("")
     iterations: int = setting(1, least=1)
     mmr: float = setting(0.0, least=0, most=1)
     weights: str = field(default="", init=False)

@@ -1,0 +1,89 @@
+"""An adapter of peft as a model: its base, with the adapter worked into the weights."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from kshot.core.errors import KshotError, UserError, in_short
+from kshot.models.checkpoint import Checkpoint, check_finite, check_vocabulary, some
+from kshot.models.model_files import ADAPTER_CONFIG, CONFIG, check_safetensors, has_tokenizer, read_object
+from kshot.models.white_box import source_of
+
+_WEIGHTS = "adapter_model.safetensors"
+_NAME = "default"
+
+
+def load_adapted(adapter: Checkpoint, folder: Path, dtype: Any) -> tuple[Any, Any]:
+    """Return a base with an adapter merged into it, and the tokenizer: the adapter's own, if it has one.
+
+    Args:
+        adapter: What was named.
+        folder: Where its config and weights are on this machine.
+        dtype: Of the weights.
+
+    Raises:
+        UserError: The base cannot be loaded, or the adapter is not one of it, not whole, or not one that can be merged.
+    """
+    name, about = adapter.name, read_object(folder / ADAPTER_CONFIG)
+    if (folder / CONFIG).is_file():
+        raise UserError(
+            f"--model must name a model or an adapter; '{name}' has both {CONFIG} and {ADAPTER_CONFIG}. Move the "
+            "adapter's files to a folder of their own."
+        )
+    base_name, revision = (about.get(key) for key in ("base_model_name_or_path", "revision"))
+    if not isinstance(base_name, str) or not base_name or base_name == "tiny":
+        raise UserError(
+            f"{folder / ADAPTER_CONFIG} must name the files of the model that the adapter is for; got "
+            f"{base_name or 'none'}. Write them there as base_model_name_or_path."
+        )
+    if not (folder / _WEIGHTS).is_file():
+        raise UserError(
+            f"The adapter '{name}' must hold its weights in {_WEIGHTS}; it has none (pickles are not loaded, as they "
+            "can run anything). Save it again with PeftModel.save_pretrained."
+        )
+    check_safetensors(folder / _WEIGHTS)
+    try:
+        base = Checkpoint(source_of(base_name), base_name, revision or None, adapter.trust_remote_code)
+        model = base.model(dtype)
+        tokenizer = (adapter if has_tokenizer(folder) else base).tokenizer()
+    except UserError as error:
+        raise UserError(
+            f"'{name}' is an adapter of '{base_name}', as its {ADAPTER_CONFIG} says, which cannot be loaded: {error}"
+        ) from error
+    check_vocabulary(tokenizer, model, name)
+    return _merged(model, folder, name), tokenizer
+
+
+def _merged(model: Any, folder: Path, name: str) -> Any:
+    """Return the base with the adapter's weights added to its own."""
+    weights = load_file(folder / _WEIGHTS)
+    check_finite(weights.items(), name)
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        if config.is_prompt_learning:
+            raise UserError(
+                f"An adapter must be one that can be worked into weights, such as LoRA; '{name}' is of type "
+                f"{config.peft_type}. Give another one."
+            )
+        config.inference_mode = True
+        with warnings.catch_warnings():  # peft asks transformers for what will be called something else
+            warnings.simplefilter("ignore", FutureWarning)
+            adapted = get_peft_model(model, config, adapter_name=_NAME)
+        found = set_peft_model_state_dict(adapted, weights, adapter_name=_NAME)
+        missing = sorted(key for key in found.missing_keys if f".{_NAME}" in key)
+        if odd := missing or sorted(found.unexpected_keys):
+            raise UserError(
+                f"The adapter '{name}' must hold all weights that its {ADAPTER_CONFIG} tells of, and no other; "
+                f"{some(odd)} {'is missing' if missing else 'has no place'}. Save it again, or name its own base there."
+            )
+        return adapted.merge_and_unload()
+    except KshotError:
+        raise
+    except Exception as error:  # whatever a damaged or foreign adapter makes of peft's code
+        raise UserError(
+            f"'{name}' must be an adapter of the base that its {ADAPTER_CONFIG} names; peft says: {in_short(error)} "
+            f"({type(error).__name__}). Name its own base there, or save it again."
+        ) from error
