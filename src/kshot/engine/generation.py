@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from kshot.core.control_tokens import without_marks
 from kshot.core.seeding import generator
 from kshot.core.types import Generation
 from kshot.engine.attention import TreeAttention
@@ -58,14 +59,14 @@ class Answer:
         token = self._choose(logits)
         how = self.decoding
         if token in backbone.last_ids and not how.allowed:
-            self.result = Generation(backbone.detokenise(self.ids), True)
+            self.result = Generation(without_marks(backbone.detokenise(self.ids)), True)
             return
         self.ids.append(token)
-        text = backbone.detokenise(self.ids)
+        text = backbone.detokenise(self.ids)  # a control token that is spelled is no stop: it has a mark
         stops = [at for at in map(text.find, how.stop) if at >= 0]
         complete = tuple(self.ids) in how.allowed
         if stops or complete or len(self.ids) == how.max_tokens:
-            self.result = Generation(text[: min(stops, default=None)], bool(stops) or complete)
+            self.result = Generation(without_marks(text[: min(stops, default=None)]), bool(stops) or complete)
 
     def _choose(self, logits: torch.Tensor) -> int:
         how, n = self.decoding, len(self.ids)

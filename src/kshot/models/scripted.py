@@ -30,6 +30,7 @@ class ScriptedModel:
 
     capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
     chat = None
+    control_tokens = ()
 
     def __init__(
         self,

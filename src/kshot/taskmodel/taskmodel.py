@@ -1,6 +1,7 @@
 """Asking a language model about one task: prompts that fit, scores of answers, generated answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any, Protocol, cast
@@ -8,7 +9,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.errors import UserError
+from kshot.core.control_tokens import spelled_out
+from kshot.core.errors import SameTokensError, UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, StepLog, TrainingText
@@ -101,13 +103,16 @@ class TaskModel:
         script = self.composer.compose(self.task, shown, question)
         return self.layout.write(script.noted(self.task_notes) if self.task_notes else script)
 
+    def _bare(self, text: str) -> Prompt:
+        return Prompt((Segment("query", spelled_out(text, self.model.control_tokens)),))
+
     def noted(self, notes: Sequence[str]) -> "TaskModel":
         """Return the task model with notes that are said after the instruction, beside those that it says already."""
         return replace(self, task_notes=(*self.task_notes, *notes)) if notes else self
 
     def write(self, text: str, *, max_tokens: int, stop: tuple[str, ...] = (), seed: int = 0) -> Generation:
         """Return what the model writes after a text of one's own, drawn at temperature 1."""
-        prompt = Prompt((Segment("query", text),))
+        prompt = self._bare(text)
         request = GenerateRequest(prompt, max_tokens, stop, temperature=1.0, seed=seed)
         self.progress.begin("writing", 1)
         (found,) = self._writing.generate([request], progress=self.progress.advance, ledger=self.ledger)
@@ -171,13 +176,28 @@ class TaskModel:
         if Capability.SCORE not in self.model.capabilities:
             return self._written(prompts, answers, progress)
         model = cast(ScoringModel, self.model)
-        return model.score(self._to_score(prompts, answers), progress=progress, ledger=self.ledger)
+        with self._naming(answers):
+            return model.score(self._to_score(prompts, answers), progress=progress, ledger=self.ledger)
 
     def forward_tokens(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> int:
         """Return how many tokens have to be run to score answers, without running any."""
         if Capability.SCORE not in self.model.capabilities:
             return sum(prompt_tokens(prompt, self.model) for prompt in prompts)
-        return cast(ScoringModel, self.model).forward_tokens(self._to_score(prompts, answers))
+        with self._naming(answers):
+            return cast(ScoringModel, self.model).forward_tokens(self._to_score(prompts, answers))
+
+    @contextmanager
+    def _naming(self, answers: Sequence[Sequence[str]]) -> Iterator[None]:
+        """Say which answers they are where two of them are the same text to the model."""
+        try:
+            yield
+        except SameTokensError as error:
+            names = {self.layout.answer(text): text for texts in answers for text in texts}
+            first, second = (names.get(text, text) for text in error.texts)
+            raise UserError(
+                f"The answers to choose from must differ for the model; '{first}' and '{second}' are the same tokens "
+                f"for '{self.model.name}', as its tokenizer or the layout drops what differs. Rename one of them."
+            ) from None
 
     def _to_score(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> list[ScoreRequest]:
         return [
@@ -213,7 +233,8 @@ class TaskModel:
         requests = [GenerateRequest(p, self.answer_tokens, stop) for p in prompts]
         if not requests:
             return []
-        return self._writing.generate(requests, progress=progress, ledger=self.ledger)
+        found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
+        return [replace(answer, text=self.layout.reply(answer.text)) for answer in found]
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         """Return the bits of each query's output after its demonstrations, `[n_queries]`."""
@@ -284,7 +305,7 @@ class TaskModel:
     def texts_at_end(self, texts: Sequence[str], site: str) -> NDArray[np.float32]:
         """Return the activations at the last token of each bare text, `[n_texts, n_layers, …]`."""
         self.progress.begin("reading activations", len(texts))
-        prompts = [Prompt((Segment("query", text),)) for text in texts]
+        prompts = [self._bare(text) for text in texts]
         return self.activations.read(prompts, site, progress=self.progress.advance, ledger=self.ledger)
 
     def prompts_at_end(

@@ -10,6 +10,8 @@ from kshot.core.types import Example, Task
 
 LONG_ROW_CHARACTERS = 2000
 LONG_ROW_TIMES_MEDIAN = 8
+_SPELLED = "They are sent as plain text, and mean nothing more."
+_IMITATED = "The model may take it for another answer or turn: change these rows, or use another --layout."
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,25 @@ class Report:
         }
 
 
-def validate(task: Task, model: LanguageModel | None = None) -> Report:
+def validate(task: Task, model: LanguageModel | None = None, *, marks: Sequence[str] = ()) -> Report:
     """Report what is odd about a task that could be loaded.
 
     Args:
         task: Its examples are valid already; see `load_task`.
-        model: Counts tokens, and says how many a row may have.
+        model: Counts tokens, and says how many a row may have, and what is more than text to it.
+        marks: What the layout writes around texts and a row can imitate (`Layout.marks`).
     """
     rows = [*task.train, *task.test]
     problems = [*_repeats(task), *_labels(task), *_long_rows(rows), *_choices(task, rows)]
     problems += [*_no_numbers(task, rows), *_empty_lines(task, rows)]
+    problems += _imitations(rows, marks, "with what the layout writes around texts, such as", _IMITATED)
     n_tokens = None
     if model is not None:
         inputs = [model.count_tokens(e.context or "") + model.count_tokens(e.input) for e in rows]
         totals = [n + model.count_tokens(e.output) for n, e in zip(inputs, rows, strict=True)]
         n_tokens = (min(inputs), median_low(inputs), max(inputs))
         longer = [e.id for e, n in zip(rows, totals, strict=True) if n > model.max_tokens]
+        problems += _imitations(rows, model.control_tokens, "with control tokens of the model, such as", _SPELLED)
         problems += _problem(longer, f"longer than the {model.max_tokens} tokens that '{model.name}' reads")
     return Report(task.kind, len(task.train), len(task.test), task.labels, tuple(problems), n_tokens)
 
@@ -133,6 +138,14 @@ def _empty_lines(task: Task, rows: Sequence[Example]) -> list[str]:
         "use a chat model, or replace the empty lines."
     )
     return [f"{said} {remedy}" for said in _problem(ids, "whose output holds an empty line")]
+
+
+def _imitations(rows: Sequence[Example], signs: Sequence[str], what: str, remedy: str) -> list[str]:
+    """Return a problem that names the rows with one of some signs in a text."""
+    texts = {e.id: "\0".join((e.input, e.context or "", e.output, *e.choices)) for e in rows}
+    ids = [i for i, text in texts.items() if any(sign in text for sign in signs)]
+    first = next((sign for sign in signs if ids and sign in texts[ids[0]]), "").strip()
+    return [f"{said} {remedy}" for said in _problem(ids, f"{what} '{first}'")]
 
 
 def _problem(ids: Sequence[str], what: str) -> list[str]:
