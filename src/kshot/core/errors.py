@@ -35,6 +35,10 @@ class ModelError(KshotError):
     """A model or server failed while it was running."""
 
 
+class NotFiniteError(ModelError):
+    """A number that an answer or a file rests on is NaN or infinite."""
+
+
 class StorageError(KshotError):
     """A run could not be written down; what was committed before is kept."""
 

@@ -43,14 +43,17 @@ class HfChat:
         if template and "strftime_now" in template:
             self._template = _STOPPED_CLOCK + template
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """The sha256 of the template, and of what closes the thoughts that it opens."""
+        return hashlib.sha256((self._source + self._closing).encode()).hexdigest()
+
+    @cached_property
+    def _closing(self) -> str:
         try:
-            closing = _end_of_thoughts(self._apply([{"role": "user", "content": "a"}], True))
-        except ModelError:
-            closing = ""
-        return hashlib.sha256((self._source + closing).encode()).hexdigest()
+            return _end_of_thoughts(self._apply([{"role": "user", "content": "a"}], True))
+        except ModelError:  # it refuses these messages, and perhaps others too: whoever writes a prompt is told
+            return ""
 
     def render(self, messages: Messages, *, open_answer: bool) -> str:
         """Return the conversation as text, ending where an answer begins if `open_answer`.

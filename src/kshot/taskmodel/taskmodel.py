@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.control_tokens import spelled_out
-from kshot.core.errors import SameTokensError, UserError
+from kshot.core.errors import NotFiniteError, SameTokensError, UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, StepLog, TrainingText
@@ -43,6 +43,7 @@ from kshot.prompts.fitting import prompt_tokens, write_to_fit
 from kshot.prompts.layout import Layout, layout_for
 
 LEAST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 16, 1024
+ROUNDING = 1e-2  # by which a log-probability in low precision may be above 0
 WRITTEN = 0.9  # the probability of what a model writes that tells no probabilities
 
 
@@ -172,12 +173,36 @@ class TaskModel:
 
         A model that only writes is asked to write: a candidate, where there are several, else a text of its own. What
         it writes has the probability `WRITTEN`, and the other candidates share the rest.
+
+        Raises:
+            NotFiniteError: What the model says are no log-probabilities.
+            UserError: Two of the answers to choose from are the same tokens.
         """
         if Capability.SCORE not in self.model.capabilities:
             return self._written(prompts, answers, progress)
         model = cast(ScoringModel, self.model)
         with self._naming(answers):
-            return model.score(self._to_score(prompts, answers), progress=progress, ledger=self.ledger)
+            rows = model.score(self._to_score(prompts, answers), progress=progress, ledger=self.ledger)
+        for row, texts in zip(rows, answers, strict=True):
+            self._check(row, texts)
+        return rows
+
+    def _check(self, row: FloatArray, texts: Sequence[str]) -> None:
+        """Raise NotFiniteError unless a model has said a log-probability of each answer."""
+        if np.shape(row) == (len(texts),) and np.isfinite(row).all() and (row <= ROUNDING).all():
+            return
+        raise NotFiniteError(
+            f"Log-probabilities must be finite numbers, 0 at most, one for each answer; '{self.model.name}' says "
+            f"{_shortened(row)} of {_shortened(texts)}. Use --dtype float32, or another --model."
+        )
+
+    def _check_read(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not np.isfinite(values).all():
+            raise NotFiniteError(
+                f"Activations must be finite numbers; those of '{self.model.name}' are not. Use --dtype float32, or "
+                "another --model."
+            )
+        return values
 
     def forward_tokens(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> int:
         """Return how many tokens have to be run to score answers, without running any."""
@@ -306,7 +331,8 @@ class TaskModel:
         """Return the activations at the last token of each bare text, `[n_texts, n_layers, …]`."""
         self.progress.begin("reading activations", len(texts))
         prompts = [self._bare(text) for text in texts]
-        return self.activations.read(prompts, site, progress=self.progress.advance, ledger=self.ledger)
+        also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
+        return self._check_read(self.activations.read(prompts, site, **also))
 
     def prompts_at_end(
         self, shown: Sequence[Sequence[Example]], queries: Sequence[Example], site: str
@@ -314,17 +340,29 @@ class TaskModel:
         """Return the activations where each query's answer begins, `[n_queries, n_layers, …]`."""
         self.progress.begin("reading activations", len(queries))
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
-        return self.activations.read(prompts, site, progress=self.progress.advance, ledger=self.ledger)
+        also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
+        return self._check_read(self.activations.read(prompts, site, **also))
 
     def bits_under(
         self, steerings: Sequence[Steering], queries: Sequence[Example], shown: Sequence[Sequence[Example]] = ()
     ) -> FloatArray:
-        """Return the bits of each query's output under each steering, `[n_steerings, n_queries]`."""
+        """Return the bits of each query's output under each steering, `[n_steerings, n_queries]`.
+
+        NaN where the model's outputs are not numbers under a steering.
+
+        Raises:
+            NotFiniteError: They are not numbers under one that changes nothing.
+        """
         requests = self._requests(shown or [()] * len(queries), queries)
         self.progress.begin("trying steerings", len(requests))
         also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
         scores = self.activations.score_under(requests, steerings, **also)
-        by_query = [[self._bits(q, row) for row in rows] for q, rows in zip(queries, scores, strict=True)]
+        for query, rows in zip(queries, scores, strict=True):
+            for steering, row in zip(steerings, rows, strict=True):
+                if not steering.edits:  # then it is the model's own fault
+                    self._check(row, self.answers(query))
+        with np.errstate(invalid="ignore"):
+            by_query = [[self._bits(q, row) for row in rows] for q, rows in zip(queries, scores, strict=True)]
         return np.array(by_query).T
 
     def learn(self, gated: Gated, examples: Sequence[Example], *, loss: str) -> StepLog:
@@ -338,6 +376,12 @@ class TaskModel:
         """Hand over what a selector wants to be known."""
         if self.notes:
             self.notes(values)
+
+
+def _shortened(values: Sequence[Any] | FloatArray) -> str:
+    """Return the first of some values for a message."""
+    first = ", ".join(f"'{v}'" if isinstance(v, str) else f"{v}" for v in list(np.ravel(np.array(values, object)))[:4])
+    return first + (", …" if len(values) > 4 else "")
 
 
 def written_log_probs(text: str, answers: Sequence[str]) -> FloatArray:
