@@ -79,8 +79,11 @@ class Fitted:
             return frozenset().union(*(member._learnt_of(examples) for member in self.members))
         if not self.recipe.learns:
             return frozenset()
-        is_drawn = self.recipe.chooses_alone and self.recipe.shows_one_set and self.recipe.draws
-        return fingerprints(self.pool if is_drawn else examples)
+        is_drawn = self.recipe.shows_one_set and self.recipe.chooses_alone and self.recipe.draws
+        is_drawn = (
+            is_drawn and not self.recipe.selector_needs
+        )  # else it was chosen by what the model says of the others
+        return fingerprints(self.pool if is_drawn else (*examples, *self.pool))  # some of a pool may be generated
 
     @classmethod
     def before_learning(cls, recipe: Recipe, task: Task, seed: int, model: TaskModel | None) -> "Fitted":
