@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.core.control_tokens import MARK, spelled_out, without_marks
+from kshot.core.control_tokens import MARK, Speller, without_marks
 from kshot.core.errors import UserError
 from kshot.core.lessons import Lesson
 from kshot.core.script import UsualWording
@@ -106,20 +106,20 @@ def test_packed_scores_are_those_of_a_plain_pass(chatty):
 def test_ids_of_ordinary_texts_stay(chatty):
     engine, tokenizer = chatty
     for text in ("a < b", "<b>bold</b>", "im_end", "<|im_end", "|im_end|>", "[INST] ###"):
-        assert spelled_out(text, engine.control_tokens) is text
+        assert Speller(engine.control_tokens)(text) is text
         prompt = layout_for(engine, "plain").write(UsualWording().compose(TASK, (), Example(text, "", "q").question))
         assert [s.text for s in prompt.segments][-1] == f"Text: {text}\nLabel:"
 
 
 def test_the_mark_itself_is_refused():
     with pytest.raises(UserError, match=r"must not hold the character U\+FDD0.*after 'ab'\. Remove the character\.$"):
-        spelled_out(f"ab{MARK}c", ())
+        Speller()(f"ab{MARK}c")
 
 
 def test_an_answer_ends_at_the_token_and_not_where_it_is_spelled(chatty):
     """A model that has learnt from such outputs writes the letters of a control token; they are part of its answer."""
     engine, tokenizer = chatty
-    spelled = engine.backbone.tokenise(spelled_out("a<|im_end|>b", engine.control_tokens))
+    spelled = engine.backbone.tokenise(Speller(engine.control_tokens)("a<|im_end|>b"))
     ids = [*spelled, tokenizer.convert_tokens_to_ids("<|im_end|>"), *spelled]
     answer = Answer(0, (0,), Decoding(len(ids), ("<|im_end|>",), 0.0, 0, ()))
     logits = np.eye(len(tokenizer), dtype=np.float32)

@@ -6,52 +6,53 @@ of the text: `<`, `|im_end|>` are then read as the letters that they are. Texts 
 """
 
 import re
-from functools import lru_cache
+from collections.abc import Iterable
+from itertools import pairwise
 
 from kshot.core.errors import UserError
 
 MARK = "\ufdd0"  # Unicode reserves it for programs: no text that is meant for others has it
 
 
-def spelled_out(text: str, control_tokens: tuple[str, ...]) -> str:
-    """Return a user's text with a mark in each of the control tokens that it spells; itself where there is none.
+class Speller:
+    """Spells out the control tokens in texts of users.
 
-    Raises:
-        UserError: It has the mark itself.
+    Args:
+        control_tokens: Those of a model; some have thousands.
 
     Example:
-        >>> spelled_out("a <s> b", ("<s>",)) == "a <" + MARK + "s> b"
+        >>> Speller(["<s>"])("a <s> b") == "a <" + MARK + "s> b"
         True
     """
-    if MARK in text:
-        at = text.index(MARK)
-        raise UserError(
-            "A text must not hold the character U+FDD0, which Unicode keeps for programs' own use; it stands after "
-            f"{text[max(0, at - 20) : at]!r}. Remove the character."
-        )
-    if not any(first in text for first in _firsts(control_tokens)):
-        return text
-    found, n = _beginnings(control_tokens).subn(lambda first: first[0] + MARK, text)
-    return found if n else text
+
+    def __init__(self, control_tokens: Iterable[str] = ()):
+        self._tokens = frozenset(control_tokens)
+        self._lengths = sorted({len(token) for token in self._tokens})
+        firsts = "".join(sorted({re.escape(token[0]) for token in self._tokens}))
+        self._first = re.compile(f"[{firsts}]" if firsts else r"(?!)")
+
+    def __call__(self, text: str) -> str:
+        """Return a user's text with a mark in each of the control tokens that it spells; itself where there is none.
+
+        Raises:
+            UserError: It has the mark itself.
+        """
+        if MARK in text:
+            at = text.index(MARK)
+            raise UserError(
+                "A text must not hold the character U+FDD0, which Unicode keeps for programs' own use; it stands after "
+                f"{text[max(0, at - 20) : at]!r}. Remove the character."
+            )
+        places = [at + 1 for at in self.found(text)]
+        return MARK.join(text[a:b] for a, b in pairwise([0, *places, len(text)])) if places else text
+
+    def found(self, text: str) -> dict[int, str]:
+        """Return where a text spells control tokens, and which."""
+        begins = (first.start() for first in self._first.finditer(text))
+        tried = ((at, text[at : at + n]) for at in begins for n in self._lengths)
+        return {at: token for at, token in tried if token in self._tokens}
 
 
 def without_marks(text: str) -> str:
     """Return a text that was spelled out as its author wrote it."""
     return text.replace(MARK, "")
-
-
-def held(text: str, control_tokens: tuple[str, ...]) -> list[str]:
-    """Return the control tokens that a text spells, in their order."""
-    return [token for token in control_tokens if token in text]
-
-
-@lru_cache(maxsize=64)
-def _firsts(control_tokens: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted({token[0] for token in control_tokens}))
-
-
-@lru_cache(maxsize=64)
-def _beginnings(control_tokens: tuple[str, ...]) -> re.Pattern[str]:
-    """Return a pattern of the first characters of control tokens; of thousands only those that may begin are tried."""
-    firsts = "".join(map(re.escape, _firsts(control_tokens)))
-    return re.compile(f"(?=[{firsts}])(?={'|'.join(map(re.escape, control_tokens))}).", re.DOTALL)

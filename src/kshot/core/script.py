@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
-from kshot.core.control_tokens import spelled_out
+from kshot.core.control_tokens import Speller
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Kind, Question, Task
 
@@ -34,9 +34,9 @@ class Piece:
     text: str
     example: str = field(default="", compare=False)
 
-    def spelled_out(self, control_tokens: tuple[str, ...]) -> "Piece":
+    def spelled_out(self, spell: Speller) -> "Piece":
         """Return the piece with marks in the control tokens that its text spells; itself where there are none."""
-        text = spelled_out(self.text, control_tokens)
+        text = spell(self.text)
         return self if text is self.text else replace(self, text=text)
 
 
@@ -77,10 +77,10 @@ class Script:
                 "composer."
             )
 
-    def spelled_out(self, control_tokens: tuple[str, ...]) -> "Script":
+    def spelled_out(self, spell: Speller) -> "Script":
         """Return the script with marks in the control tokens that its texts spell; see `kshot.core.control_tokens`."""
-        pieces = tuple(piece.spelled_out(control_tokens) for piece in self.pieces)
-        given, wanted = (spelled_out(name, control_tokens) for name in (self.given, self.wanted))
+        pieces = tuple(piece.spelled_out(spell) for piece in self.pieces)
+        given, wanted = (spell(name) for name in (self.given, self.wanted))
         is_same = all(a is b for a, b in zip(pieces, self.pieces, strict=True)) and given is self.given
         return self if is_same and wanted is self.wanted else Script(pieces, given, wanted)
 

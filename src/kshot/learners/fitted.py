@@ -80,9 +80,7 @@ class Fitted:
         if not self.recipe.learns:
             return frozenset()
         is_drawn = self.recipe.shows_one_set and self.recipe.chooses_alone and self.recipe.draws
-        is_drawn = (
-            is_drawn and not self.recipe.selector_needs
-        )  # else it was chosen by what the model says of the others
+        is_drawn = is_drawn and not self.recipe.selector_needs  # else all others were asked about
         return fingerprints(self.pool if is_drawn else (*examples, *self.pool))  # some of a pool may be generated
 
     @classmethod

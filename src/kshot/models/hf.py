@@ -20,7 +20,7 @@ import torch
 import transformers
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from kshot.core.control_tokens import MARK, spelled_out, without_marks
+from kshot.core.control_tokens import MARK, Speller, without_marks
 from kshot.core.errors import ModelError, UserError, did_you_mean
 from kshot.core.models import ChatFormat
 from kshot.models.chat_template import HfChat
@@ -115,11 +115,11 @@ class Backbone:
     def detokenise(self, ids: Sequence[int]) -> str:
         """Return the text of ids that follow a prompt, control tokens included; those that are spelled have marks."""
         text = self._decode(ids)
-        n_found = spelled_out(text, self.control_tokens).count(MARK)
+        n_found = len(self._speller.found(text))
         if not n_found or n_found == sum(i in self._control_ids for i in ids):
             return text
         runs = [(is_control, self._decode(run)) for is_control, run in groupby(ids, self._control_ids.__contains__)]
-        return "".join(t if is_control else spelled_out(t, self.control_tokens) for is_control, t in runs)
+        return "".join(t if is_control else self._speller(t) for is_control, t in runs)
 
     def _decode(self, ids: Iterable[int]) -> str:
         return without_marks(self._tokenizer.decode(list(ids)))
@@ -128,6 +128,10 @@ class Backbone:
     def control_tokens(self) -> tuple[str, ...]:
         """Texts that are tokens with a meaning of their own wherever they stand."""
         return tuple(self._added)
+
+    @cached_property
+    def _speller(self) -> Speller:
+        return Speller(self.control_tokens)
 
     @cached_property
     def _control_ids(self) -> frozenset[int]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from os.path import commonprefix
 from typing import Any
 
-from kshot.core.control_tokens import spelled_out
+from kshot.core.control_tokens import Speller
 from kshot.core.errors import ModelError, UserError
 from kshot.core.models import ChatFormat
 from kshot.core.script import Piece, Script
@@ -60,13 +60,13 @@ class Chat:
         format: The model's template.
         name: What messages call the model.
         in_block: Put instruction, demonstrations and query, in the plain layout, into one user message.
-        control_tokens: The model's; what users write of them is spelled out, so that turns are the template's alone.
+        spell: Spells out the model's control tokens where users write them, so that turns are the template's alone.
     """
 
     format: ChatFormat
     name: str
     in_block: bool = False
-    control_tokens: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    spell: Speller = field(default=Speller(), compare=False, repr=False)
     _known: dict[bool, _Parts] = field(default_factory=dict, repr=False)
     _verified: set[Any] = field(default_factory=set, repr=False)
 
@@ -82,7 +82,7 @@ class Chat:
 
     def answer(self, text: str) -> str:
         """Return the continuation that stands for the answer `text`."""
-        return self._answer(spelled_out(text, self.control_tokens))
+        return self._answer(self.spell(text))
 
     def _answer(self, text: str) -> str:
         parts = self._parts(False)
@@ -94,7 +94,7 @@ class Chat:
         Raises:
             UserError: The token ids would not be those of the model's own template.
         """
-        script = script.spelled_out(self.control_tokens)
+        script = script.spelled_out(self.spell)
         *shown, last = script.turns
         for turn in shown:  # each is tried with itself as the question
             self._verify(script, (turn,), turn)
@@ -143,7 +143,7 @@ class Chat:
         """Return the words of the template between turns that are neither control tokens nor ordinary words."""
         parts = self._parts(False)
         between = " ".join((parts.reply, parts.next, parts.ask))
-        for token in self.control_tokens:
+        for token in self.spell.found(between).values():
             between = between.replace(token, " ")
         return tuple(dict.fromkeys(word for word in between.split() if not word.isalnum()))
 

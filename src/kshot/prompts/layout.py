@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from kshot.core.control_tokens import Speller
 from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel
 from kshot.core.script import Script
@@ -66,8 +67,8 @@ def layout_for(model: LanguageModel | None, layout: str) -> Layout:
         raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}; got '{layout}'.")
     chat = model.chat if model else None
     if layout == "plain" or (layout == "auto" and chat is None):
-        return Plain(control_tokens=model.control_tokens if model else ())
+        return Plain(spell=Speller(model.control_tokens if model else ()))
     if model is None or chat is None:
         what = f"'{model.name}' has none" if model else "there is no model"
         raise UserError(f"--layout {layout} needs a model with a chat template; {what}. Use --layout plain.")
-    return Chat(chat, model.name, in_block=layout == "block", control_tokens=model.control_tokens)
+    return Chat(chat, model.name, in_block=layout == "block", spell=Speller(model.control_tokens))

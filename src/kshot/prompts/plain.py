@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kshot.core.control_tokens import spelled_out
+from kshot.core.control_tokens import Speller
 from kshot.core.script import Script, ScriptRole
 from kshot.core.types import Prompt, Role, Segment
 
@@ -13,6 +13,7 @@ PARAGRAPHS: Mapping[ScriptRole, Role] = {
     "schema": "context",
     "feedback": "note",
 }
+_AS_IT_IS = Speller()
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Plain:
     A question is a line "Text: …", after "Context: …" where it has one, and its answer a line "Label: …"; the script
     says what the two are called. A reason stands between them as "Reason: …". Instruction, notes and whatever else is
     said are paragraphs of their own. Every answer is followed by `terminator`, also the one that is scored: a label
-    that is the beginning of another one ("yes", "yes sir") is then a different text. The model's `control_tokens` are
-    spelled out where a text has them.
+    that is the beginning of another one ("yes", "yes sir") is then a different text. Control tokens
+    that a text has are spelled out (`spell`).
 
     Example:
         >>> from kshot.core.script import Piece
@@ -33,7 +34,7 @@ class Plain:
     """
 
     terminator: str = "\n\n"
-    control_tokens: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    spell: Speller = field(default=_AS_IT_IS, compare=False, repr=False)
 
     @property
     def record(self) -> Mapping[str, str]:
@@ -42,7 +43,7 @@ class Plain:
 
     def write(self, script: Script) -> Prompt:
         """Return the script as a prompt."""
-        return self.write_spelled(script.spelled_out(self.control_tokens))
+        return self.write_spelled(script.spelled_out(self.spell))
 
     def write_spelled(self, script: Script) -> Prompt:
         """Return the script as a prompt, its texts as they are."""
@@ -68,7 +69,7 @@ class Plain:
 
     def answer(self, text: str) -> str:
         """Return the continuation that stands for the answer `text`."""
-        return f" {spelled_out(text, self.control_tokens)}{self.terminator}"
+        return f" {self.spell(text)}{self.terminator}"
 
     def reply(self, text: str) -> str:
         """Return the answer in what the model has written: all of it."""

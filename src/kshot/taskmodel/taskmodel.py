@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.control_tokens import spelled_out
+from kshot.core.control_tokens import Speller
 from kshot.core.errors import NotFiniteError, SameTokensError, UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
 from kshot.core.ledger import Ledger
@@ -105,7 +105,7 @@ class TaskModel:
         return self.layout.write(script.noted(self.task_notes) if self.task_notes else script)
 
     def _bare(self, text: str) -> Prompt:
-        return Prompt((Segment("query", spelled_out(text, self.model.control_tokens)),))
+        return Prompt((Segment("query", Speller(self.model.control_tokens)(text)),))
 
     def noted(self, notes: Sequence[str]) -> "TaskModel":
         """Return the task model with notes that are said after the instruction, beside those that it says already."""

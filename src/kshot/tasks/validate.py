@@ -1,10 +1,11 @@
 """Look for what can be worked with but may be wrong: repeated rows, leakage, missing labels, long rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median, median_low
 from typing import Any
 
+from kshot.core.control_tokens import Speller
 from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Task
 
@@ -52,14 +53,21 @@ def validate(task: Task, model: LanguageModel | None = None, *, marks: Sequence[
     rows = [*task.train, *task.test]
     problems = [*_repeats(task), *_labels(task), *_long_rows(rows), *_choices(task, rows)]
     problems += [*_no_numbers(task, rows), *_empty_lines(task, rows)]
-    problems += _imitations(rows, marks, "with what the layout writes around texts, such as", _IMITATED)
+    problems += _imitations(
+        rows,
+        lambda text: [mark for mark in marks if mark in text],
+        "with what the layout writes around texts, such as",
+        _IMITATED,
+    )
     n_tokens = None
     if model is not None:
         inputs = [model.count_tokens(e.context or "") + model.count_tokens(e.input) for e in rows]
         totals = [n + model.count_tokens(e.output) for n, e in zip(inputs, rows, strict=True)]
         n_tokens = (min(inputs), median_low(inputs), max(inputs))
         longer = [e.id for e, n in zip(rows, totals, strict=True) if n > model.max_tokens]
-        problems += _imitations(rows, model.control_tokens, "with control tokens of the model, such as", _SPELLED)
+        spell = Speller(model.control_tokens)
+        spelled = "with control tokens of the model, such as"
+        problems += _imitations(rows, lambda text: [*spell.found(text).values()], spelled, _SPELLED)
         problems += _problem(longer, f"longer than the {model.max_tokens} tokens that '{model.name}' reads")
     return Report(task.kind, len(task.train), len(task.test), task.labels, tuple(problems), n_tokens)
 
@@ -140,12 +148,11 @@ def _empty_lines(task: Task, rows: Sequence[Example]) -> list[str]:
     return [f"{said} {remedy}" for said in _problem(ids, "whose output holds an empty line")]
 
 
-def _imitations(rows: Sequence[Example], signs: Sequence[str], what: str, remedy: str) -> list[str]:
-    """Return a problem that names the rows with one of some signs in a text."""
-    texts = {e.id: "\0".join((e.input, e.context or "", e.output, *e.choices)) for e in rows}
-    ids = [i for i, text in texts.items() if any(sign in text for sign in signs)]
-    first = next((sign for sign in signs if ids and sign in texts[ids[0]]), "").strip()
-    return [f"{said} {remedy}" for said in _problem(ids, f"{what} '{first}'")]
+def _imitations(rows: Sequence[Example], signs_in: Callable[[str], Sequence[str]], what: str, remedy: str) -> list[str]:
+    """Return a problem that names the rows in whose texts there are signs, with the first sign."""
+    found = {e.id: signs_in("\0".join((e.input, e.context or "", e.output, *e.choices))) for e in rows}
+    ids = [i for i, signs in found.items() if signs]
+    return [f"{said} {remedy}" for said in _problem(ids, f"{what} '{found[ids[0]][0].strip()}'" if ids else what)]
 
 
 def _problem(ids: Sequence[str], what: str) -> list[str]:
