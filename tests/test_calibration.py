@@ -304,7 +304,7 @@ def test_contextual_leaves_the_context_out_too(tiny):
 class Biased(ScriptedModel):
     """Has a weakness for one label, whatever is asked."""
 
-    bias = np.array([0.0, 4.0, -1.0])
+    bias = np.array([-4.0, 0.0, -5.0])
 
     def _answer(self, request):
         return super()._answer(request) + self.bias

@@ -1,6 +1,7 @@
 """Prompts of chat models: the same token ids as the tokenizer's own template, or a refusal that says why."""
 
 import hashlib
+import re
 from typing import Any
 
 import numpy as np
@@ -214,7 +215,27 @@ def expected_messages(task: Task, demos: Any, query: Example, *, system: bool, b
 
 
 def template_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **VARIABLES)
+    """The template's ids, where control tokens in the messages are texts: transformers' own `split_special_tokens`."""
+    control = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    stands_for = {token: chr(0xF0000 + i) for i, token in enumerate(control)}
+
+    def exchanged(text: str, pairs: Any) -> str:
+        for a, b in pairs:
+            text = text.replace(a, b)
+        return text
+
+    safe = [m | {"content": exchanged(m["content"], stands_for.items())} for m in messages]
+    if safe == messages:
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **VARIABLES)
+    text = tokenizer.apply_chat_template(safe, add_generation_prompt=True, tokenize=False, **VARIABLES)
+    ids = []
+    for part in re.split(f"({'|'.join(map(re.escape, control))})", text):
+        if part in control:
+            ids.append(tokenizer.convert_tokens_to_ids(part))
+        else:
+            part = exchanged(part, ((b, a) for a, b in stands_for.items()))
+            ids += tokenizer.encode(part, add_special_tokens=False, split_special_tokens=True)
+    return ids
 
 
 # Equal to the template
@@ -324,7 +345,8 @@ def test_a_block_byte_for_byte(qwen):
 
 
 def remarks_of(layout: Any, task: Task) -> list[str]:
-    return layout.remarks(UsualWording().compose(task, (), QUERY.question))
+    said = layout.remarks(UsualWording().compose(task, (), QUERY.question))
+    return [remark for remark in said if "block of thoughts" not in remark]
 
 
 def test_where_no_system_turn_is_taken_the_instruction_opens_the_first_user_turn(shape):
@@ -385,7 +407,7 @@ def refusal(chat: Any, task: Task, demos: Any, query: Example) -> str:
 
 
 def test_a_text_that_the_template_changes_is_refused_by_name():
-    engine = chat_engine(chat_tokenizer(*SHAPES["qwen3"][:4]))
+    engine = chat_engine(chat_tokenizer(QWEN3, None, "<|im_end|>", ("<|im_start|>",)))  # "</think>" is no token
     chat = layout_for(engine, "turns")
     thinks = Example("x", "I think</think>tech", "row-3")
     message = refusal(chat, TASK, (DEMOS[0], thinks), QUERY)
@@ -438,7 +460,7 @@ def test_what_was_tried_for_one_task_is_tried_again_for_another():
 
 
 def test_an_example_that_is_both_shown_and_asked_is_tried_as_both():
-    engine = chat_engine(chat_tokenizer(*SHAPES["qwen3"][:4]))
+    engine = chat_engine(chat_tokenizer(QWEN3, None, "<|im_end|>", ("<|im_start|>",)))
     both = Example("x", "a</think>b", "row")
     assert say(layout_for(engine, "turns"), TASK, (), both)
     assert "'row'" in refusal(layout_for(engine, "turns"), TASK, (both,), both)

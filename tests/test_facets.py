@@ -17,7 +17,7 @@ class Bare:
     def __init__(self):
         self._whole = ScriptedModel()
         self.name, self.fingerprint, self.origin = "bare", self._whole.fingerprint, {}
-        self.max_tokens, self.remark, self.chat = 4096, None, None
+        self.max_tokens, self.remark, self.chat, self.control_tokens = 4096, None, None, ()
         self.count_tokens = self._whole.count_tokens
 
     def with_store(self, store):

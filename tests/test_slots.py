@@ -205,7 +205,7 @@ BAD = {
     ),
     "Nothing(kshot.Combiner)": (
         "combine(self, task, members):\n        return None",
-        "a combiner must return a prediction of numbers; got None",
+        "a combiner must return a prediction with finite log-probabilities and probabilities that sum to 1; got None",
     ),
 }
 HEAD = "from dataclasses import dataclass, replace\n\nimport numpy as np\n\nimport kshot\n\n\n@dataclass(frozen=True)\n"

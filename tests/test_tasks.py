@@ -368,6 +368,7 @@ class Words:
 
     name = "words"
     max_tokens = 5
+    control_tokens = ()
 
     def count_tokens(self, text):
         return len(text.split())

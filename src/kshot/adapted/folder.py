@@ -1,33 +1,36 @@
 """The folder of an adapted model, written and read side by side.
 
-It holds `kshot.json` (task, recipe, language model, prompt, choice), `demonstrations.jsonl` (what it may show), and
-what was learnt: `adapter/` (peft's own format), `steering.safetensors` with `steering.json`, `retriever/`, and
-`members/` for the recipes of a combination. Users' own methods stand in `own/` by the sha256 of their files.
+It holds `kshot.json` (task, recipe, language model, prompt, choice), `demonstrations.jsonl` (what it may show),
+`learnt.txt` (fingerprints of the questions that it has learnt from, a line each), and what was learnt: `adapter/`
+(peft's own format), `steering.safetensors` with `steering.json`, `retriever/`, and `members/` for the recipes of a
+combination. Users' own methods stand in `own/` by the sha256 of their files.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from kshot.adapted.format_2 import upgraded
 from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
+from kshot.core.json_text import from_json, to_json
 from kshot.core.models import LanguageModel
 from kshot.core.plugins import own_sources
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
 from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
-from kshot.learners.fitted import Fitted
+from kshot.learners.fitted import Fitted, fingerprints
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
 from kshot.taskmodel.taskmodel import TaskModel
 
 FORMAT = 3
-ABOUT, POOL, ADAPTER, OWN, MEMBERS = "kshot.json", "demonstrations.jsonl", "adapter", "own", "members"
+ABOUT, POOL, LEARNT = "kshot.json", "demonstrations.jsonl", "learnt.txt"
+ADAPTER, OWN, MEMBERS = "adapter", "own", "members"
 _TASK_FIELDS = (
     "name", "kind", "labels", "metrics", "instruction", "choices_in_input", "letter_form", "positive_label", "columns",
 )  # fmt: skip
@@ -89,8 +92,9 @@ def _texts(about: Mapping[str, Any], fitted: Fitted) -> dict[str, str]:
         {k: v for k, v in asdict(e).items() if v or k in ("id", "input")} | noted.get(e.id, {}) for e in fitted.pool
     ]
     return {
-        ABOUT: json.dumps(about, ensure_ascii=False, indent=1) + "\n",
-        POOL: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+        ABOUT: to_json(about, indent=1) + "\n",
+        POOL: "".join(to_json(row) + "\n" for row in rows),
+        **({LEARNT: "".join(f"{mark}\n" for mark in sorted(fitted.learnt))} if fitted.learnt else {}),
     }
 
 
@@ -115,14 +119,15 @@ def _place(folder: str | Path) -> Path:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    reason = ""
     try:
-        about = json.loads((folder / ABOUT).read_text("utf-8"))
-        pool = [json.loads(line) for line in (folder / POOL).read_text("utf-8").split("\n") if line]
-    except (OSError, ValueError):
-        about, pool = None, []
+        about = from_json((folder / ABOUT).read_text("utf-8"))
+        pool = [from_json(line) for line in (folder / POOL).read_text("utf-8").split("\n") if line]
+    except (OSError, ValueError) as error:
+        about, pool, reason = None, [], f": {error}" if isinstance(error, ValueError) else ""
     if not isinstance(about, dict):
         raise UserError(
-            f"{folder} must be an adapted model or a finished run: it has no readable {ABOUT} and {POOL} "
+            f"{folder} must be an adapted model or a finished run: it has no readable {ABOUT} and {POOL}{reason} "
             "(a run that was interrupted is finished by the same `kshot adapt` command)."
         )
     return about, pool
@@ -187,8 +192,14 @@ def load(
             how = {**given, "device": device, "trust_remote_code": trust_remote_code}
             model = _language_model(place, about["model"], model, how)
         asked = _asked(place, about, task, model, given)
+    temperature = about["temperature"]
+    if not (isinstance(temperature, int | float) and 0 < temperature < inf):
+        raise UserError(
+            f"{place / ABOUT} must have a temperature above 0; got {temperature!r}. Copy the whole folder, or "
+            "adapt again."
+        )
     fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked))
-    return AdaptedModel(fitted, choice=about["choice"], temperature=about["temperature"])
+    return AdaptedModel(fitted, choice=about["choice"], temperature=temperature)
 
 
 def _language_model(folder: Path, saved: Mapping[str, Any], name: str | None, how: Mapping[str, Any]) -> LanguageModel:
@@ -249,4 +260,6 @@ def _fitted(folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], 
     bits = {row["id"]: row.pop("bits") for row in pool if "bits" in row}
     rows: list[dict[str, Any]] = [{k: tuple(v) if k in _TUPLES else v for k, v in row.items()} for row in pool]
     learnt: dict[str, Any] = {"steering": steering, "notes": tuple(about["notes"]), "bits": bits}
-    return replace(found, pool=tuple(Example(**row) for row in rows), members=tuple(members), **learnt)
+    shows = tuple(Example(**row) for row in rows)
+    marks = (folder / LEARNT).read_text("utf-8").split() if (folder / LEARNT).exists() else fingerprints(shows)
+    return replace(found, pool=shows, members=tuple(members), learnt=frozenset(marks), **learnt)

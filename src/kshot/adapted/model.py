@@ -16,7 +16,7 @@ from kshot.core.types import Example, FloatArray, Prediction, Query, Task
 from kshot.evaluators.forgetting import forgetting
 from kshot.learners.answering import answering
 from kshot.learners.build import make_learner
-from kshot.learners.fitted import Fitted
+from kshot.learners.fitted import Fitted, fingerprint
 from kshot.learners.learner import Setup
 from kshot.measures.calibration import with_temperature
 from kshot.measures.metrics import check_references
@@ -26,7 +26,6 @@ from kshot.store.files import write_folder
 from kshot.tasks.built import check_examples
 from kshot.tasks.inputs import under_own_names
 from kshot.tasks.rows import trimmed
-from kshot.tasks.validate import duplicate_key
 
 
 class AdaptedModel:
@@ -64,7 +63,8 @@ class AdaptedModel:
             choice: How the recipe was chosen, for the record.
             temperature: Of the probabilities.
         """
-        fitted = make_learner(recipe, setup).fit(examples)
+        beside = setup.source.examples if setup.source and recipe.aligns else ()
+        fitted = make_learner(recipe, setup).fit(examples).having_learnt(examples, beside)
         about = dict(fitted.about)
         if fitted.trained and setup.model:
             about = {
@@ -166,8 +166,9 @@ class AdaptedModel:
             progress: Told how far it is.
 
         Returns:
-            metric, metric_name, low, high (95 % interval), bits_per_example, n, and `metrics`: name to (value, low,
-            high) of every metric of the task.
+            metric, metric_name, low, high (95 % interval), bits_per_example, n, n_learnt (test rows that it has learnt
+            from: what is measured on them is too good), and `metrics`: name to (value, low, high) of every metric of
+            the task.
 
         Raises:
             UserError: No test rows, or another kind, or labels that the model does not know.
@@ -175,10 +176,7 @@ class AdaptedModel:
         task = self.check_rows(task, limit=limit)
         rows = task.test
         progress = progress or Silence()
-        learnt = {duplicate_key(e) for e in self.pool}
-        n_learnt = sum(duplicate_key(row) in learnt for row in rows)
-        if n_learnt:
-            progress.say(f"{n_learnt} of {len(rows)} test rows are among the examples that were learnt")
+        n_learnt = self.tell_learnt(task, progress)
         progress.begin(self.recipe.name, len(rows))
         predictions = self.predictions(rows, progress=progress.advance)
         pairs = zip(rows, predictions, strict=True)
@@ -191,8 +189,17 @@ class AdaptedModel:
             "high": found["metric_high"],
             "bits_per_example": found["bits_per_example"],
             "n": found["n"],
+            "n_learnt": n_learnt,
             "metrics": found["metrics"],
         }
+
+    def tell_learnt(self, task: Task, progress: Progress) -> int:
+        """Return how many test rows ask what the model has learnt from, and say so if there are some."""
+        known = self.recipe.known(replace(task, train=task.test))
+        n = sum(row.id in known or fingerprint(row) in self.fitted.learnt for row in task.test)
+        if n:
+            progress.say(f"{n} of {len(task.test)} test rows are among the examples that were learnt")
+        return n
 
     def check_rows(self, task: Task, *, limit: int | None = None) -> Task:
         """Return a task with the test rows that are asked.

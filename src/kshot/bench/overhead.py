@@ -1,6 +1,5 @@
 """What a run takes beside the work of model, selectors and classifiers: race, statistics, store, record and report."""
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
+from kshot.core.json_text import from_json
 from kshot.core.types import Task
 from kshot.engine.load_model import load_model
 from kshot.store.scores import SqliteStore
@@ -47,7 +47,7 @@ def run(model: str = "demo") -> dict[str, Any]:
         done = adapt(task, language_model, recipes=RECIPES, limit=LIMIT, out=Path(folder) / "run")
         whole = time.perf_counter() - began
         rows = [
-            json.loads(line)
+            from_json(line)
             for file in ("samples.jsonl", "second_look.jsonl")
             for line in (done.folder / file).read_text("utf-8").split("\n")
             if line

@@ -221,7 +221,10 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
+    from kshot.core.control_tokens import without_marks
+    from kshot.core.script import UsualWording
     from kshot.measures.samples import check_metrics
+    from kshot.prompts.layout import layout_for
     from kshot.tasks.load import load_task as load
     from kshot.tasks.rows import BadRowsError
     from kshot.tasks.validate import validate as run_validate
@@ -237,7 +240,9 @@ def validate(
         model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
     )
     check_metrics(loaded)
-    report = run_validate(loaded, language_model)
+    written = layout_for(language_model, (layout or "auto") if language_model else "plain")
+    script = UsualWording().compose(loaded, loaded.train[1:3], loaded.train[0].question)
+    report = run_validate(loaded, language_model, marks=written.marks(script) if language_model else ())
     if as_json:
         print_json(report.to_json() | {"notes": list(loaded.notes)})
         return
@@ -248,14 +253,9 @@ def validate(
     for problem in report.problems:
         stdout.print(f"problem: {problem}", markup=False)
     if report.n_tokens:
-        from kshot.core.script import UsualWording
-        from kshot.prompts.layout import layout_for
-
         stdout.print("tokens of an input: least {}, median {}, most {}".format(*report.n_tokens))
-        shown = loaded.train[1:3]
         stdout.print("\nthe prompt for the first row, after two demonstrations:\n" + "-" * 60)
-        script = UsualWording().compose(loaded, shown, loaded.train[0].question)
-        stdout.print(layout_for(language_model, layout or "auto").write(script).text, markup=False)
+        stdout.print(without_marks(written.write(script).text), markup=False)
         stdout.print("-" * 60)
 
 

@@ -1,7 +1,6 @@
 """What a command prints: results on stdout, everything else on stderr, errors as one sentence with an exit code."""
 
 import functools
-import json
 import sys
 import time
 import traceback
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kshot.core.errors import KshotError, RunInterruptedError
+from kshot.core.json_text import to_json
 from kshot.core.progress import Board
 
 P = ParamSpec("P")
@@ -56,7 +56,7 @@ def print_paragraph(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print one line of JSON on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(to_json(value) + "\n")
     sys.stdout.flush()
 
 

@@ -16,12 +16,27 @@ class UserError(KshotError):
     exit_code = 2
 
 
+class SameTokensError(UserError):
+    """Two answers to choose from are the same tokens; `texts` are both, as they were to be scored."""
+
+    def __init__(self, first: str, second: str):
+        super().__init__(
+            f"The answers to choose from must differ for the model; {first!r} and {second!r} are the same tokens. "
+            "Rename one of them."
+        )
+        self.texts = first, second
+
+
 class SettingError(UserError):
     """A setting has a value that it cannot have; who knows whose setting it is puts the name in front."""
 
 
 class ModelError(KshotError):
     """A model or server failed while it was running."""
+
+
+class NotFiniteError(ModelError):
+    """A number that an answer or a file rests on is NaN or infinite."""
 
 
 class StorageError(KshotError):

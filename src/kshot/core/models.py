@@ -116,6 +116,11 @@ class LanguageModel(Protocol):
         """How it writes conversations; None for a base model."""
         ...
 
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Texts that are tokens with a meaning of their own, such as "<|im_end|>" (`kshot.core.control_tokens`)."""
+        ...
+
     def count_tokens(self, text: str) -> int:
         """Return how many tokens `text` has when it is encoded as a segment of its own."""
         ...

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
+from kshot.core.control_tokens import Speller
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Kind, Question, Task
 
@@ -32,6 +33,11 @@ class Piece:
     role: ScriptRole
     text: str
     example: str = field(default="", compare=False)
+
+    def spelled_out(self, spell: Speller) -> "Piece":
+        """Return the piece with marks in the control tokens that its text spells; itself where there are none."""
+        text = spell(self.text)
+        return self if text is self.text else replace(self, text=text)
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,13 @@ class Script:
                 f"Each reason and answer of a script must follow a question; '{piece.text}' follows none. Change the "
                 "composer."
             )
+
+    def spelled_out(self, spell: Speller) -> "Script":
+        """Return the script with marks in the control tokens that its texts spell; see `kshot.core.control_tokens`."""
+        pieces = tuple(piece.spelled_out(spell) for piece in self.pieces)
+        given, wanted = (spell(name) for name in (self.given, self.wanted))
+        is_same = all(a is b for a, b in zip(pieces, self.pieces, strict=True)) and given is self.given
+        return self if is_same and wanted is self.wanted else Script(pieces, given, wanted)
 
     def noted(self, notes: Sequence[str]) -> "Script":
         """Return the script with notes after what it opens with."""

@@ -1,14 +1,15 @@
 """Where seeds enter: every generator derives from (seed, names), so neither order nor sharding changes a result."""
 
 import hashlib
-import json
 
 import numpy as np
+
+from kshot.core.json_text import to_json
 
 
 def digest(*parts: object) -> str:
     """Return the sha256 of `parts`, written as canonical JSON, as 64 hex digits."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = to_json(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

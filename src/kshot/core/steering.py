@@ -1,6 +1,5 @@
 """What is changed in a language model's activations, as plain numbers, and how it is written down."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.errors import UserError
+from kshot.core.errors import NotFiniteError, UserError
+from kshot.core.json_text import from_json, to_json
 from kshot.core.seeding import digest
 
 SITES = ("mlp", "heads", "block")
@@ -80,6 +80,15 @@ class Steering:
         """Whether nothing is changed but the last tokens of prompts."""
         return all(e.last_only for e in self.edits)
 
+    def check_finite(self) -> None:
+        """Raise NotFiniteError if a vector or a weight is not finite."""
+        for e in self.edits:
+            if not (np.isfinite(e.vectors).all() and np.isfinite(e.weights).all()):
+                raise NotFiniteError(
+                    f"A steering must be of finite numbers; that of layer {e.layer}, {e.site}, is not. Use a smaller "
+                    "strength, or fit it on a model in --dtype float32."
+                )
+
     def then(self, other: "Steering") -> "Steering":
         """Return both stacked: what this one leaves, the other one changes."""
         return replace(self, edits=self.edits + other.edits, about={"stacked": [dict(self.about), dict(other.about)]})
@@ -127,7 +136,12 @@ class Steering:
         return list(zip(self.edits, other.edits, strict=True))
 
     def save(self, folder: str | Path) -> None:
-        """Write `steering.safetensors` (the vectors) and `steering.json` (layer, site, scale of each edit)."""
+        """Write `steering.safetensors` (the vectors) and `steering.json` (layer, site, scale of each edit).
+
+        Raises:
+            NotFiniteError: As `check_finite`.
+        """
+        self.check_finite()
         from safetensors.numpy import save_file
 
         folder = Path(folder)
@@ -145,7 +159,7 @@ class Steering:
             for e in self.edits
         ]
         about = {"format": _FORMAT, "fingerprint": self.fingerprint, "model": self.model, "about": dict(self.about)}
-        text = json.dumps({**about, "edits": rows}, indent=1, ensure_ascii=False) + "\n"
+        text = to_json({**about, "edits": rows}, indent=1) + "\n"
         (folder / ABOUT_FILE).write_text(text, "utf-8")
 
     @classmethod
@@ -160,7 +174,7 @@ class Steering:
 
         folder = Path(folder)
         try:
-            kept = json.loads((folder / ABOUT_FILE).read_text("utf-8"))
+            kept = from_json((folder / ABOUT_FILE).read_text("utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
             edits = tuple(
                 Edit(r["layer"], r["site"], r["operation"], r["last_only"], tensors[f"edit.{i}"],
@@ -168,9 +182,10 @@ class Steering:
                 for i, r in enumerate(kept["edits"])
             )  # fmt: skip
             found = cls(edits, kept["model"], kept["about"])
+            found.check_finite()
             if kept["format"] != _FORMAT or found.fingerprint != kept["fingerprint"]:
                 raise ValueError("they do not belong together, or are of another version")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, NotFiniteError) as error:
             raise UserError(
                 f"{folder} must hold a steering, {WEIGHTS_FILE} and {ABOUT_FILE}; {error}. Copy the whole folder, or "
                 "fit it again."

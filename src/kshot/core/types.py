@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.errors import UserError
+from kshot.core.errors import NotFiniteError, UserError
 from kshot.core.plugins import resolve
 from kshot.core.seeding import digest
 
@@ -133,9 +133,9 @@ class Task:
         letters = self.choices_in_input and (self.letter_form if self.letter_form != "(A)" else True)
         try:
             return digest(self.kind, self.labels, self.metrics, self.instruction, letters, rows)
-        except TypeError as error:
+        except (TypeError, NotFiniteError) as error:
             raise UserError(
-                f"What an example has in `meta` must be JSON: numbers, texts, lists, mappings; {error}."
+                f"What an example has in `meta` must be JSON: finite numbers, texts, lists, mappings; {error}"
             ) from None
 
 

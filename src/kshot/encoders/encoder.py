@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.errors import UserError, in_short, missing_extra
+from kshot.core.errors import NotFiniteError, UserError, in_short, missing_extra
 from kshot.models.hub import only_local
 from kshot.models.quiet import quiet
 
@@ -46,6 +46,11 @@ class Encoder:
         if missing:
             with _one_thread():
                 rows = self._model.encode(missing, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
+            if not np.isfinite(rows).all():
+                bad = missing[int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])]
+                raise NotFiniteError(
+                    f"Embeddings must be finite numbers; the encoder's of {bad[:40]!r} is not. Use another encoder."
+                )
             self._known.update(zip(missing, rows, strict=True))
         return np.array([self._known[t] for t in texts], dtype=np.float32).reshape(len(texts), self.dim)
 

@@ -28,7 +28,7 @@ class Counting:
         self.steps = 0
         self.name, self.fingerprint, self.origin = model.name, model.fingerprint, model.origin
         self.capabilities, self.max_tokens = model.capabilities, model.max_tokens
-        self.remark, self.chat = model.remark, model.chat
+        self.remark, self.chat, self.control_tokens = model.remark, model.chat, model.control_tokens
         self.count_tokens = model.count_tokens
         self.unsteered, self.model = model.fingerprint, model
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kshot.core.errors import UserError
+from kshot.core.errors import SameTokensError, UserError
 from kshot.core.lessons import TrainingText
 from kshot.core.types import EncodedPrompt, GenerateRequest, Prompt, ScoreRequest
 from kshot.engine.generation import Decoding
@@ -94,6 +94,7 @@ class Encoder:
         answers = [self._backbone.tokenise(text) for text in request.continuations]
         if not prompt or not all(answers):
             raise UserError("A prompt and each of its continuations must have at least one token; got an empty text.")
+        _check_differ(request.continuations, answers)
         longest = len(prompt) + max(map(len, answers))
         if longest > self._backbone.max_tokens:
             raise UserError(
@@ -114,9 +115,11 @@ class Encoder:
                 f"{request.temperature} and {request.stop!r}."
             )
         prompt = self.prompt(request.prompt).ids
-        allowed = tuple(self._backbone.tokenise(text) for text in request.allowed)
+        texts = tuple(dict.fromkeys(request.allowed))
+        allowed = tuple(self._backbone.tokenise(text) for text in texts)
         if not all(allowed):
             raise UserError("Each allowed answer must have at least one token; got an empty text.")
+        _check_differ(texts, allowed)
         room = self._backbone.max_tokens - len(prompt)
         longest = max(map(len, allowed), default=1)
         if not prompt or room < longest or request.max_tokens < 1:
@@ -127,3 +130,10 @@ class Encoder:
             )
         most = longest if allowed else min(request.max_tokens, room)
         return prompt, Decoding(most, request.stop, request.temperature, request.seed, allowed)
+
+
+def _check_differ(texts: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:
+    """Raise SameTokensError where a model sees no difference between two answers to choose from."""
+    if len(set(ids)) < len(ids):
+        i, j = next((ids.index(found), j) for j, found in enumerate(ids) if ids.index(found) < j)
+        raise SameTokensError(texts[i], texts[j])

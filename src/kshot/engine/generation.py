@@ -11,10 +11,13 @@ Differs: one masked attention over all remembered rows, which is enough for grou
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 import torch
 
+from kshot.core.control_tokens import without_marks
+from kshot.core.errors import NotFiniteError
 from kshot.core.seeding import generator
 from kshot.core.types import Generation
 from kshot.engine.attention import TreeAttention
@@ -58,14 +61,14 @@ class Answer:
         token = self._choose(logits)
         how = self.decoding
         if token in backbone.last_ids and not how.allowed:
-            self.result = Generation(backbone.detokenise(self.ids), True)
+            self.result = Generation(without_marks(backbone.detokenise(self.ids)), True)
             return
         self.ids.append(token)
-        text = backbone.detokenise(self.ids)
+        text = backbone.detokenise(self.ids)  # a control token that is spelled is no stop: it has a mark
         stops = [at for at in map(text.find, how.stop) if at >= 0]
         complete = tuple(self.ids) in how.allowed
         if stops or complete or len(self.ids) == how.max_tokens:
-            self.result = Generation(text[: min(stops, default=None)], bool(stops) or complete)
+            self.result = Generation(without_marks(text[: min(stops, default=None)]), bool(stops) or complete)
 
     def _choose(self, logits: torch.Tensor) -> int:
         how, n = self.decoding, len(self.ids)
@@ -76,8 +79,14 @@ class Answer:
 
     def _pick(self, logits: torch.Tensor) -> int:
         """Return the index of the largest logit, or of a drawn one."""
+        best = int(logits.argmax())
+        if not isfinite(float(logits[best])):  # NaN is the largest of all
+            raise NotFiniteError(
+                f"A token's logits must be finite numbers; after {len(self.ids)} tokens of an answer they are not. Use "
+                "--dtype float32, or another --model."
+            )
         if self.decoding.temperature == 0:
-            return int(logits.argmax())
+            return best
         weights = torch.softmax(logits.double() / self.decoding.temperature, dim=0).cpu().numpy()
         return min(int(np.searchsorted(np.cumsum(weights), self._rng.random())), len(weights) - 1)
 

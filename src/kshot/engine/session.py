@@ -99,6 +99,11 @@ class Session:
         return self.backbone.chat
 
     @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Texts that are tokens with a meaning of their own."""
+        return self.backbone.control_tokens
+
+    @property
     def remark(self) -> str | None:
         """That the model is scored slowly, if it is, and why."""
         if self.obstacle is None:

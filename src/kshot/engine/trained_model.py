@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kshot.core.errors import NotFiniteError
 from kshot.core.lessons import Batch, StepLog, Training
 from kshot.core.seeding import digest
 from kshot.engine.activations import Activations
@@ -81,7 +82,12 @@ class TrainedEngine(Session):
         return self._trainer.load(file)
 
     def save_weights(self, folder: Path) -> None:
-        """Write the weights: LoRA as an adapter that plain peft loads."""
+        """Write the weights: LoRA as an adapter that plain peft loads.
+
+        Raises:
+            NotFiniteError: One is not finite.
+        """
+        self._check_finite("Train with a smaller lr, or use --dtype float32.")
         self._weights.save(folder, self.fingerprint)
 
     @learning()
@@ -90,9 +96,16 @@ class TrainedEngine(Session):
 
         Raises:
             UserError: The file is not there, cannot be read, or belongs to another model.
+            NotFiniteError: A weight is not finite.
         """
         self._weights.load_tensors(read_adapter(folder, self._how.weights, fingerprint))
+        self._check_finite(f"Copy {folder} again, or adapt again.")
         self._trainer.fingerprint = fingerprint
+
+    def _check_finite(self, remedy: str) -> None:
+        for name, tensor in self._weights.tensors().items():
+            if not tensor.isfinite().all():
+                raise NotFiniteError(f"Trained weights must be finite numbers; '{name}' is not. {remedy}")
 
     def save_merged(self, folder: Path) -> None:
         """Write a whole model with the weights worked in, as transformers loads it."""

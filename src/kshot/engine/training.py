@@ -6,7 +6,6 @@ Source: the loss of Bornschein et al. (2025), section 3, https://arxiv.org/abs/2
 supervised tokens of a step, so that a learning rate means the same for any number of demonstrations.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kshot.core.errors import ModelError
+from kshot.core.json_text import from_json, to_json
 from kshot.core.lessons import DivergedError, StepLog, Training
 from kshot.core.objective_settings import Answers, ObjectiveSettings, step_tokens
 from kshot.core.seeding import digest
@@ -242,7 +242,7 @@ class Trainer:
         tensors |= {f"last.{i}": g for i, g in enumerate(self._last or ())}
         guide_tensors, guide_values = self._guide.state() if self._guide else ({}, {})
         tensors |= {f"guide.{name}": t for name, t in guide_tensors.items()}
-        kept = json.dumps(
+        kept = to_json(
             {"n_steps": self.n_steps, "fingerprint": self.fingerprint, "guide": guide_values, "about": dict(about)}
         )
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -253,7 +253,7 @@ class Trainer:
     def load(self, file: Path) -> dict[str, Any]:
         """Read what `save` wrote and return its `about`."""
         with safe_open(file, framework="pt") as opened:
-            kept = json.loads(opened.metadata()["kshot"])
+            kept = from_json(opened.metadata()["kshot"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
 
         def named(prefix: str) -> dict[str, torch.Tensor]:

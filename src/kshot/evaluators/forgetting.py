@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from importlib.resources import files
-from math import exp
+from math import exp, isfinite
 
+from kshot.core.errors import NotFiniteError
 from kshot.core.ledger import Ledger
 from kshot.core.models import ScoringModel
 from kshot.core.types import Prompt, ScoreRequest, Segment
@@ -20,7 +21,12 @@ def perplexity(model: ScoringModel, *, ledger: Ledger | None = None) -> float:
         requests.append(ScoreRequest(Prompt((Segment("query", f"{first}."),)), (f" {rest}",)))
         n_tokens += model.count_tokens(f" {rest}")
     nats = -sum(float(values[0]) for values in model.score(requests, ledger=ledger))
-    return exp(nats / n_tokens)
+    if not isfinite(nats):
+        raise NotFiniteError(
+            f"Log-probabilities of general text must be finite numbers; those of '{model.name}' are not. Train with a "
+            "smaller lr, use --dtype float32, or another --model."
+        )
+    return exp(min(700.0, nats / n_tokens))  # of more there is no float
 
 
 def forgetting(before: ScoringModel, after: ScoringModel, *, ledger: Ledger | None = None) -> Mapping[str, float]:

@@ -1,9 +1,9 @@
 """Demonstrations for elsewhere: rows, a prompt of one's own, the messages of an API."""
 
-import json
 from collections.abc import Callable, Sequence
 
 from kshot.core.errors import UserError
+from kshot.core.json_text import to_json
 from kshot.core.models import LanguageModel
 from kshot.core.script import Script, UsualWording
 from kshot.core.types import Example, Question, Task
@@ -35,7 +35,7 @@ def as_jsonl(task: Task, demonstrations: Sequence[Example]) -> str:
         {"id": e.id, "input": e.input, "output": e.output} | {k: v for k in names if (v := getattr(e, k))}
         for e in demonstrations
     ]
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(to_json(row) + "\n" for row in rows)
 
 
 def as_prompt(task: Task, demonstrations: Sequence[Example]) -> str:
@@ -69,7 +69,7 @@ def formatter(name: str) -> Callable[[Task, Sequence[Example]], str]:
 
 
 def _messages_line(task: Task, demonstrations: Sequence[Example]) -> str:
-    return json.dumps(as_messages(task, demonstrations), ensure_ascii=False) + "\n"
+    return to_json(as_messages(task, demonstrations)) + "\n"
 
 
 FORMATS: dict[str, Callable[[Task, Sequence[Example]], str]] = {

@@ -35,8 +35,11 @@ class CombinedLearner(Learner):
         combiner, found = self.recipe.part("combiner"), []
         for own in zip(*by_member, strict=True):
             whole = combiner.combine(self._setup.task, own)
-            if not isinstance(whole, Prediction) or not np.isfinite(whole.log_probs).all():
-                raise ModelError(f"{self.recipe.name}: a combiner must return a prediction of numbers; got {whole!r}")
+            if not isinstance(whole, Prediction) or not self._holds(whole):
+                raise ModelError(
+                    f"{self.recipe.name}: a combiner must return a prediction with finite log-probabilities and "
+                    f"probabilities that sum to 1; got {whole!r}"
+                )
             costs = {
                 name: sum(getattr(p, name) for p in own)
                 for name in ("prompt_tokens", "seconds", "fit_seconds", "tokens", "fit_tokens")
@@ -45,6 +48,12 @@ class CombinedLearner(Learner):
         if progress:
             progress(len(queries))
         return found
+
+    def _holds(self, whole: Prediction) -> bool:
+        """Return whether a prediction's numbers are what they must be."""
+        probabilities = np.array(whole.probs)
+        whole_is_one = self._setup.task.is_open or abs(probabilities.sum() - 1) < 1e-6
+        return bool(whole_is_one and np.isfinite([*whole.log_probs, *whole.probs]).all() and (probabilities >= 0).all())
 
     def _ask(
         self, member: Learner, queries: Sequence[Query], progress: Callable[[int], None] | None

@@ -1,16 +1,28 @@
 """What a learner hands over: a recipe that has learnt everything, as an adapted model holds and saves it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel, TrainableModel, TunableModel
+from kshot.core.seeding import digest
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.validate import duplicate_key
+
+
+def fingerprints(examples: Iterable[Example]) -> frozenset[str]:
+    """Return what tells the questions of examples from others, short; their texts are not kept."""
+    return frozenset(map(fingerprint, examples))
+
+
+def fingerprint(example: Example) -> str:
+    """Return what tells a question from others: those that ask the same, but for white space, have the same."""
+    return digest(*duplicate_key(example))[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +40,7 @@ class Fitted:
         bits: What the model that selectors ask has said of the pool, by id, where the order for each query goes by it.
         about: What became known on the way, for the record.
         members: Of a recipe that combines others, in their order.
+        learnt: Fingerprints of the questions that it has learnt from.
     """
 
     recipe: Recipe
@@ -40,6 +53,7 @@ class Fitted:
     bits: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     members: "tuple[Fitted, ...]" = ()
+    learnt: frozenset[str] = frozenset()
 
     @property
     def language_model(self) -> LanguageModel | None:
@@ -50,6 +64,24 @@ class Fitted:
     def trained(self) -> TrainableModel | None:
         """The language model, if its weights were trained."""
         return cast(TrainableModel, self.language_model) if self.recipe.trains and not self.members else None
+
+    def having_learnt(self, examples: Sequence[Example], beside: Sequence[Example] = ()) -> "Fitted":
+        """Return the same, knowing what it has learnt from: whatever it shows, learns or chooses by.
+
+        Args:
+            examples: What it was fitted on.
+            beside: Of another task, which training was aligned with.
+        """
+        return replace(self, learnt=self._learnt_of(examples) | fingerprints(beside))
+
+    def _learnt_of(self, examples: Sequence[Example]) -> frozenset[str]:
+        if self.members:
+            return frozenset().union(*(member._learnt_of(examples) for member in self.members))
+        if not self.recipe.learns:
+            return frozenset()
+        is_drawn = self.recipe.shows_one_set and self.recipe.chooses_alone and self.recipe.draws
+        is_drawn = is_drawn and not self.recipe.selector_needs  # else all others were asked about
+        return fingerprints(self.pool if is_drawn else (*examples, *self.pool))  # some of a pool may be generated
 
     @classmethod
     def before_learning(cls, recipe: Recipe, task: Task, seed: int, model: TaskModel | None) -> "Fitted":

@@ -164,7 +164,7 @@ class PromptLearner(Learner):
         for i, row in enumerate(rows[: len(asked)]):
             start = len(asked) + i * (times - 1)
             empties = [r - np.logaddexp.reduce(r) for r in rows[start : start + times - 1]]
-            corrected.append(row - np.log(np.mean(np.exp(empties), axis=0)))
+            corrected.append(row - (np.logaddexp.reduce(empties, axis=0) - np.log(len(empties))))
         return corrected
 
     def _ask(self, queries: Sequence[Query]) -> list[_Asked]:

@@ -32,6 +32,7 @@ def fitted_steering(recipe: Recipe, known: Sequence[Example], model: TaskModel, 
     if steerer is None or len(known) < steerer.least:
         return None
     found = steerer.fit(known, model=model, rng=generator(seed, "steer", len(known)))
+    found.check_finite()
     check_outputs(recipe.name, found, known[:MOST_TRIED], model)
     return found
 

@@ -4,7 +4,6 @@ Source: Bornschein et al. (2025), Algorithm 1, https://arxiv.org/abs/2512.19879.
 the next prediction asks for it, which is the same order; the optimiser's state is carried over the whole stream.
 """
 
-import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +13,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, cast
 
-import numpy as np
-
+from kshot.core.errors import NotFiniteError
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
 from kshot.core.ledger import Cost
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
@@ -143,13 +141,15 @@ class TrainedLearner(Learner):
         self._base.ledger.add(Cost(tokens=n_tokens))
         self._n_past = len(query.past)
         self._prompted.steering = self._steering
-        with np.errstate(invalid="ignore"):  # what is not a number is found below
+        try:
             (prediction,) = self._prompted.predict([query])
-        if any(math.isnan(value) for value in prediction.log_probs):
+        except NotFiniteError as error:
+            if not self._learnt:
+                raise  # it is the model's own fault
             lr = self._tuner.lr
             raise DivergedError(
                 f"the answers' log-probabilities are not numbers: lr={lr:g} is too large; use a smaller one"
-            )
+            ) from error
         return replace(
             prediction,
             fit_seconds=prediction.fit_seconds + seconds,

@@ -5,7 +5,6 @@ the one it is called on as it is; all randomness comes from `rng`. `model` is th
 (`kshot.taskmodel.taskmodel.TaskModel`): it scores, writes, has gradients and activations, as far as the model can.
 """
 
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.core.fields import setting_names
+from kshot.core.json_text import from_json, to_json
 from kshot.core.lessons import Lesson, Training
 from kshot.core.models import Capability
 from kshot.core.objective_settings import Answers, ObjectiveSettings
@@ -82,9 +82,9 @@ class Selector(Part):
         """Return a selector whose `learnt` asks the model all that it would ask, and trains nothing: for a dry run."""
         return self
 
-    def n_known(self, task: Task) -> int:
-        """Return how many of a task's training examples it has learnt from before this run."""
-        return 0
+    def known(self, task: Task) -> frozenset[str]:
+        """Return the ids of a task's training examples that it has learnt from before this run."""
+        return frozenset()
 
 
 def _tuples(value: Any) -> Any:
@@ -112,7 +112,7 @@ class Composer(Part):
         if not kept:
             return
         try:
-            same = _tuples(json.loads(text := json.dumps(kept, ensure_ascii=False, allow_nan=False))) == kept
+            same = _tuples(from_json(text := to_json(kept))) == kept
         except (TypeError, ValueError):
             text, same = "", False
         if not same:
@@ -127,7 +127,7 @@ class Composer(Part):
     def rebuilt(cls, settings: Mapping[str, Any], folder: Path) -> Self:
         """Return it with recorded settings and what `save` has written."""
         file = folder / COMPOSER
-        return cls(**settings, **(_tuples(json.loads(file.read_text("utf-8"))) if file.exists() else {}))
+        return cls(**settings, **(_tuples(from_json(file.read_text("utf-8"))) if file.exists() else {}))
 
     @abstractmethod
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:

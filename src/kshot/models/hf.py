@@ -9,8 +9,9 @@ Source: transformers documentation, "AttentionInterface", https://huggingface.co
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
+from itertools import groupby
 from pathlib import Path
 from threading import RLock, local
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ import torch
 import transformers
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
+from kshot.core.control_tokens import MARK, Speller, without_marks
 from kshot.core.errors import ModelError, UserError
 from kshot.core.models import ChatFormat
 from kshot.models.chat_template import HfChat
@@ -101,7 +103,8 @@ class Backbone:
         return ids[n:] if ids[:n] == self._newline else None
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
-        ids = (self._behind_newline(text) if self._adds_space else None) or self._encode(text)
+        parts = [part for part in text.split(MARK) if part] if MARK in text else [text]
+        ids = tuple(i for part in parts for i in self._of_part(part))
         if ids and max(ids) >= self.n_words:
             word = self._tokenizer.decode([max(ids)])
             raise UserError(
@@ -110,9 +113,45 @@ class Backbone:
             )
         return ids
 
+    def _of_part(self, text: str) -> tuple[int, ...]:
+        return (self._behind_newline(text) if self._adds_space else None) or self._encode(text)
+
     def detokenise(self, ids: Sequence[int]) -> str:
-        """Return the text of ids that follow a prompt, special tokens included."""
-        return self._tokenizer.decode(list(ids))
+        """Return the text of ids that follow a prompt, control tokens included; those that are spelled have marks."""
+        text = self._decode(ids)
+        n_found = len(self._speller.found(text))
+        if not n_found or n_found == sum(i in self._control_ids for i in ids):
+            return text
+        runs = [(is_control, self._decode(run)) for is_control, run in groupby(ids, self._control_ids.__contains__)]
+        return "".join(t if is_control else self._speller(t) for is_control, t in runs)
+
+    def _decode(self, ids: Iterable[int]) -> str:
+        return without_marks(self._tokenizer.decode(list(ids)))
+
+    @cached_property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Texts that are tokens with a meaning of their own wherever they stand."""
+        return tuple(self._added)
+
+    @cached_property
+    def _speller(self) -> Speller:
+        return Speller(self.control_tokens)
+
+    @cached_property
+    def _control_ids(self) -> frozenset[int]:
+        return frozenset(self._added.values())
+
+    @cached_property
+    def _added(self) -> dict[str, int]:
+        """Return the tokens that are special, and those of the other added ones that the chat template writes."""
+        if not isinstance(self._tokenizer, transformers.PreTrainedTokenizerBase):
+            return {}
+        template, added = str(self._tokenizer.chat_template or ""), self._tokenizer.added_tokens_decoder
+        return {
+            token.content: i
+            for i, token in sorted(added.items())
+            if len(token.content.strip()) > 1 and (token.special or token.content in template)
+        }
 
     @cached_property
     def last_ids(self) -> frozenset[int]:

@@ -4,7 +4,6 @@ Where the table is silent it acts like a reader: it trusts the demonstration who
 query. So its scores depend on which demonstrations are shown, as a real model's do, and can be checked by hand.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kshot.core.errors import UserError
+from kshot.core.json_text import from_json
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import Capability, Store
 from kshot.core.seeding import digest
@@ -30,6 +30,7 @@ class ScriptedModel:
 
     capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
     chat = None
+    control_tokens = ()
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ def scripted_from(name: str) -> ScriptedModel:
     if not path:
         return ScriptedModel()
     try:
-        table = json.loads(Path(path).read_text("utf-8"))
+        table = from_json(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"scripted:FILE must name a JSON file with an object; {path}: {error}.") from error
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):

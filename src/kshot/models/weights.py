@@ -6,7 +6,6 @@ Source: Hu et al. (2021), LoRA, https://arxiv.org/abs/2106.09685; adapters and t
 https://huggingface.co/docs/peft. Differs: peft's modules are taken out again whenever they are not used.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kshot.core.errors import ModelError, UserError, in_short
+from kshot.core.json_text import to_json
 from kshot.models.hf import Backbone
 
 WEIGHTS_FILE = {"lora": "adapter_model.safetensors", "full": "weights.safetensors"}
@@ -159,7 +159,7 @@ class TrainedWeights:
             # As peft's own save_pretrained, which writes sets as lists, unsorted
             values = {k: sorted(v) if isinstance(v, set) else v for k, v in self.config.to_dict().items()}
             values["inference_mode"] = True
-            (folder / "adapter_config.json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", "utf-8")
+            (folder / "adapter_config.json").write_text(to_json(values, indent=1, sort_keys=True) + "\n", "utf-8")
         save_file(tensors, folder / WEIGHTS_FILE[self.kind], metadata={"format": "pt", "kshot": fingerprint})
 
     def save_merged(self, folder: Path) -> None:

@@ -9,11 +9,13 @@ Source: transformers documentation, "Chat templates", https://huggingface.co/doc
 Differs: an instruction goes into the system turn, or in front of the first user turn where the template has none.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os.path import commonprefix
 from typing import Any
 
+from kshot.core.control_tokens import Speller
 from kshot.core.errors import ModelError, UserError
 from kshot.core.models import ChatFormat
 from kshot.core.script import Piece, Script
@@ -22,6 +24,10 @@ from kshot.prompts.messages import asked_of, conversation, paragraphs
 from kshot.prompts.plain import Plain
 
 _SYSTEM, _MARKS = "\ue000", "\ue001\ue002\ue003\ue004\ue005"  # one character for each content, as no template has
+
+# As reasoning models write them, at the beginning of an answer
+_THOUGHTS = re.compile(r"^\s*(?:<think>|\[THINK\]).*?(?:</think>|\[/THINK\])\s*", re.DOTALL)
+_END_OF_THOUGHTS = re.compile(r"[<\[]/[^<>\[\]]*(?:think|thought|reason)[^<>\[\]]*[>\]]\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,13 @@ class Chat:
         format: The model's template.
         name: What messages call the model.
         in_block: Put instruction, demonstrations and query, in the plain layout, into one user message.
+        spell: Spells out the model's control tokens where users write them, so that turns are the template's alone.
     """
 
     format: ChatFormat
     name: str
     in_block: bool = False
+    spell: Speller = field(default=Speller(), compare=False, repr=False)
     _known: dict[bool, _Parts] = field(default_factory=dict, repr=False)
     _verified: set[Any] = field(default_factory=set, repr=False)
 
@@ -74,6 +82,9 @@ class Chat:
 
     def answer(self, text: str) -> str:
         """Return the continuation that stands for the answer `text`."""
+        return self._answer(self.spell(text))
+
+    def _answer(self, text: str) -> str:
         parts = self._parts(False)
         return parts.lead + text.strip() + parts.end
 
@@ -83,6 +94,7 @@ class Chat:
         Raises:
             UserError: The token ids would not be those of the model's own template.
         """
+        script = script.spelled_out(self.spell)
         *shown, last = script.turns
         for turn in shown:  # each is tried with itself as the question
             self._verify(script, (turn,), turn)
@@ -91,11 +103,11 @@ class Chat:
 
     def _write(self, script: Script) -> Prompt:
         *shown, last = script.turns
-        answer = [Segment("answer", self.answer(last[-1].text))] if last[-1].role == "answer" else []
+        answer = [Segment("answer", self._answer(last[-1].text))] if last[-1].role == "answer" else []
         if self.in_block:
             parts = self._parts(False)
             pieces = script.pieces[:-1] if answer else script.pieces
-            inside = Plain().write(replace(script, pieces=pieces)).text
+            inside = Plain().write_spelled(replace(script, pieces=pieces)).text
             segments = [Segment("query", parts.head + inside + parts.ask)]
             return Prompt((*segments, *answer), spells_first_token=True)
         opening = paragraphs(script.opening)
@@ -106,7 +118,7 @@ class Chat:
         segments = []
         for turn in shown:
             segments.append(Segment("demonstration", before + asked_of(turn) + parts.reply))
-            segments += [*self._reasons(turn), Segment("answer", self.answer(turn[-1].text))]
+            segments += [*self._reasons(turn), Segment("answer", self._answer(turn[-1].text))]
             before = parts.next.removeprefix(parts.end)
         segments += [Segment("query", before + asked_of(last) + parts.ask), *self._reasons(last), *answer]
         return Prompt(tuple(segments), spells_first_token=True)
@@ -119,9 +131,21 @@ class Chat:
     def messages(self, script: Script) -> list[dict[str, str]]:
         """Return the conversation that the prompt stands for."""
         if self.in_block:
-            return [{"role": "user", "content": Plain().write(script).text}]
+            return [{"role": "user", "content": Plain().write_spelled(script).text}]
         with_system = _SYSTEM in self._parts(bool(script.opening)).head
         return conversation(script, with_system=with_system, lead=self._parts(False).lead)
+
+    def reply(self, text: str) -> str:
+        """Return the answer in what the model has written, without the thoughts before it."""
+        return _THOUGHTS.sub("", text)
+
+    def marks(self, script: Script) -> tuple[str, ...]:
+        """Return the words of the template between turns that are neither control tokens nor ordinary words."""
+        parts = self._parts(False)
+        between = " ".join((parts.reply, parts.next, parts.ask))
+        for token in self.spell.found(between).values():
+            between = between.replace(token, " ")
+        return tuple(dict.fromkeys(word for word in between.split() if not word.isalnum()))
 
     def remarks(self, script: Script) -> list[str]:
         """Return what a user should know about prompts such as this."""
@@ -129,6 +153,11 @@ class Chat:
         if not self.in_block and script.opening and _SYSTEM not in self._parts(True).head:
             said.append(
                 f"the chat template of '{self.name}' takes no system turn: the instruction opens the first user turn"
+            )
+        if _END_OF_THOUGHTS.search(self._parts(False).ask):
+            said.append(
+                f"'{self.name}' answers at once: its block of thoughts is closed, empty, before each answer; thoughts "
+                "that it writes all the same are left out of its answers"
             )
         return said
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from kshot.core.control_tokens import Speller
 from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel
 from kshot.core.script import Script
@@ -38,6 +39,14 @@ class Layout(Protocol):
         """Return the continuation that stands for the answer `text`, with the terminator."""
         ...
 
+    def reply(self, text: str) -> str:
+        """Return the answer in what the model has written."""
+        ...
+
+    def marks(self, script: Script) -> tuple[str, ...]:
+        """Return what the layout writes around texts and a text can imitate, as it is no control token."""
+        ...
+
     def remarks(self, script: Script) -> list[str]:
         """Return what a user should know about prompts such as this."""
         ...
@@ -58,8 +67,8 @@ def layout_for(model: LanguageModel | None, layout: str) -> Layout:
         raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}; got '{layout}'.")
     chat = model.chat if model else None
     if layout == "plain" or (layout == "auto" and chat is None):
-        return Plain()
+        return Plain(spell=Speller(model.control_tokens if model else ()))
     if model is None or chat is None:
         what = f"'{model.name}' has none" if model else "there is no model"
         raise UserError(f"--layout {layout} needs a model with a chat template; {what}. Use --layout plain.")
-    return Chat(chat, model.name, in_block=layout == "block")
+    return Chat(chat, model.name, in_block=layout == "block", spell=Speller(model.control_tokens))

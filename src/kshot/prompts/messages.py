@@ -70,6 +70,14 @@ class ApiMessages:
         """Return the continuation that stands for the answer `text`."""
         return text.strip()
 
+    def reply(self, text: str) -> str:
+        """Return the answer in what the model has written: all of it."""
+        return text
+
+    def marks(self, script: Script) -> tuple[str, ...]:
+        """Return what a text can imitate of what is written around it: nothing."""
+        return ()
+
     def remarks(self, script: Script) -> list[str]:
         """Return what a user should know about prompts such as this: nothing."""
         return []

@@ -1,8 +1,9 @@
 """The layout for base models: paragraphs of text."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from kshot.core.control_tokens import Speller
 from kshot.core.script import Script, ScriptRole
 from kshot.core.types import Prompt, Role, Segment
 
@@ -12,6 +13,7 @@ PARAGRAPHS: Mapping[ScriptRole, Role] = {
     "schema": "context",
     "feedback": "note",
 }
+_AS_IT_IS = Speller()
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Plain:
     A question is a line "Text: …", after "Context: …" where it has one, and its answer a line "Label: …"; the script
     says what the two are called. A reason stands between them as "Reason: …". Instruction, notes and whatever else is
     said are paragraphs of their own. Every answer is followed by `terminator`, also the one that is scored: a label
-    that is the beginning of another one ("yes", "yes sir") is then a different text.
+    that is the beginning of another one ("yes", "yes sir") is then a different text. Control tokens
+    that a text has are spelled out (`spell`).
 
     Example:
         >>> from kshot.core.script import Piece
@@ -31,6 +34,7 @@ class Plain:
     """
 
     terminator: str = "\n\n"
+    spell: Speller = field(default=_AS_IT_IS, compare=False, repr=False)
 
     @property
     def record(self) -> Mapping[str, str]:
@@ -39,6 +43,10 @@ class Plain:
 
     def write(self, script: Script) -> Prompt:
         """Return the script as a prompt."""
+        return self.write_spelled(script.spelled_out(self.spell))
+
+    def write_spelled(self, script: Script) -> Prompt:
+        """Return the script as a prompt, its texts as they are."""
         pieces, segments = script.pieces, list[Segment]()
         given, wanted = f"{script.given}: " if script.given else "", f"{script.wanted}:"
         last_question = max(i for i, piece in enumerate(pieces) if piece.role == "question")
@@ -50,7 +58,7 @@ class Plain:
                 has_reason = i + 1 < len(pieces) and pieces[i + 1].role == "reason"
                 segments.append(Segment(role, f"{given}{text}\n" if has_reason else f"{given}{text}\n{wanted}"))
             elif said == "answer":
-                segments.append(Segment("answer", self.answer(text)))
+                segments.append(Segment("answer", f" {text}{self.terminator}"))
             elif said == "reason":
                 segments += [Segment("reason", f"Reason: {text}\n"), Segment(role, wanted)]
             elif said == "context":
@@ -61,7 +69,15 @@ class Plain:
 
     def answer(self, text: str) -> str:
         """Return the continuation that stands for the answer `text`."""
-        return f" {text}{self.terminator}"
+        return f" {self.spell(text)}{self.terminator}"
+
+    def reply(self, text: str) -> str:
+        """Return the answer in what the model has written: all of it."""
+        return text
+
+    def marks(self, script: Script) -> tuple[str, ...]:
+        """Return how answers and the questions after them begin."""
+        return (f"\n{script.wanted}:", *([f"\n\n{script.given}:"] if script.given else []))
 
     def remarks(self, script: Script) -> list[str]:
         """Return what a user should know about prompts such as this: nothing."""

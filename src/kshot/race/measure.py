@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kshot.core.duration import in_words
-from kshot.core.errors import StorageError, UserError
+from kshot.core.errors import NotFiniteError, StorageError, UserError
 from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.lessons import DivergedError
 from kshot.core.progress import Progress, SideProgress
@@ -201,6 +201,9 @@ class Measuring:
         try:
             predictions = self._once(entrant, "draws", predict)
         except BudgetSpentError:
+            return None
+        except NotFiniteError as error:
+            self.progress.say(f"{recipe.name}: other draws could not be tried; {error}")
             return None
         asked = [query.example for _, queries in prompts for query in queries]
         pairs = zip(asked, predictions, strict=True)

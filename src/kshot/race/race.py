@@ -249,7 +249,7 @@ class Race:
             if e not in able
         )
         if failed:
-            reasons = " ".join(f"{e.recipe.name}: {e.reason}." for e in failed)
+            reasons = " ".join(f"{e.recipe.name}: {(e.reason or '').rstrip('.')}." for e in failed)
             raise ModelError(
                 f"At least one recipe that asks the model must be finished to choose from: {why}. {reasons} What is "
                 "done is kept; mend what failed and run the same command again, or give other --recipes."

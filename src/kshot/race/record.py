@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from kshot.core.control_tokens import without_marks
 from kshot.core.ledger import Ledger
 from kshot.core.schedule import refit_point
 from kshot.core.types import Task
@@ -52,7 +53,8 @@ class PromptBook:
             made = {e.id: e for e in ready.made}
             shown = [self._by_id.get(i) or made[i] for i in sample["demonstrations"]]
             prompt = ready.model.compose(shown, self._by_id[sample["example_id"]].question)
-            ids = [self.segments.setdefault((s.role, s.text), len(self.segments)) for s in prompt.segments]
+            texts = [(s.role, without_marks(s.text)) for s in prompt.segments]
+            ids = [self.segments.setdefault(text, len(self.segments)) for text in texts]
             same = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), None)
             same = min(len(ids), len(before)) if same is None else same
             rows.append([same, *ids[same:]])

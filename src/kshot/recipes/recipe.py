@@ -196,10 +196,11 @@ class Recipe:
             return False
         return all(part.suits(task) for part in self.all_parts) and all(member.suits(task) for member in self.members)
 
-    def n_known(self, task: Task) -> int:
-        """Return how many of a task's training examples its selector has learnt from before."""
-        selector = self.part("selector")
-        return selector.n_known(task) if selector else 0
+    def known(self, task: Task) -> frozenset[str]:
+        """Return the ids of a task's training examples that its selectors have learnt from before."""
+        own = (one.part("selector") for one in (self, *self.alternatives))
+        found = (selector.known(task) for selector in own if selector)
+        return frozenset().union(*found, *(member.known(task) for member in self.members))
 
     def aligned(self) -> "Recipe":
         """Return the recipe aligned with a source task where it trains and does not say how; its members too."""

@@ -1,6 +1,5 @@
 """`report.html`: one file without any other, made from a run's saved record alone."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kshot.core.errors import UserError
+from kshot.core.json_text import from_json, to_json
 from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE
 from kshot.store.files import write_text
@@ -37,19 +37,19 @@ def read_record(run: Path) -> dict[str, Any]:
     if not whole.exists() and not unfinished.exists():
         raise UserError(f"{run} has no finished recipe yet, so there is nothing to report. Resume it with kshot adapt.")
     if not whole.exists():
-        kept = json.loads(unfinished.read_text("utf-8"))
+        kept = from_json(unfinished.read_text("utf-8"))
         return {"results": kept["results"], "rows": kept["samples"], "prompts": kept["prompts"]}
-    results = json.loads(whole.read_text("utf-8"))
+    results = from_json(whole.read_text("utf-8"))
     if "task" not in results:
         raise UserError(f"{run} was made by an older kshot, without what a report needs. Repeat the command to add it.")
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in _jsonl(run / "samples.jsonl"):
         rows.setdefault(row["recipe"], []).append(row)
-    return {"results": results, "rows": rows, "prompts": json.loads((run / "prompts.json").read_text("utf-8"))}
+    return {"results": results, "rows": rows, "prompts": from_json((run / "prompts.json").read_text("utf-8"))}
 
 
 def _jsonl(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]  # not splitlines: U+2028 is text
+    return [from_json(line) for line in file.read_text("utf-8").split("\n") if line]  # not splitlines: U+2028 is text
 
 
 def write_report(run: Path) -> Path:
@@ -103,7 +103,7 @@ def page(record: Mapping[str, Any]) -> str:
 
 def embedded(value: Any) -> str:
     """Return JSON that is safe inside a script element: no text of a user can end it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = to_json(value, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text

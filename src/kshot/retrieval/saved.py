@@ -1,13 +1,13 @@
 """A trained retriever on disk: what sentence-transformers loads, and how it was learnt."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
+from kshot.core.json_text import from_json, to_json
 from kshot.core.seeding import digest
 from kshot.core.types import Task
 from kshot.encoders.encoder import Encoder
@@ -33,9 +33,9 @@ class SavedRetriever:
     weights: str
     queries: frozenset[str]
 
-    def n_known(self, task: Task) -> int:
-        """Return how many of a task's training examples it has learnt from."""
-        return len(self.queries & {fingerprint(Item(task, e)) for e in task.train})
+    def known(self, task: Task) -> frozenset[str]:
+        """Return the ids of a task's training examples that it has learnt from."""
+        return frozenset(e.id for e in task.train if fingerprint(Item(task, e)) in self.queries)
 
 
 def fingerprint(query: Item) -> str:
@@ -53,7 +53,7 @@ def save_retriever(encoder: Encoder, folder: Path, about: Mapping[str, Any], que
         queries: Fingerprints of what it has learnt from.
     """
     known = sorted(set(queries))
-    text = json.dumps({"format": FORMAT, **about, "queries": known}, ensure_ascii=False, indent=1) + "\n"
+    text = to_json({"format": FORMAT, **about, "queries": known}, indent=1) + "\n"
     write_folder(folder, {ABOUT: text}, more=encoder.save)
 
 
@@ -71,7 +71,7 @@ def read_retriever(folder: str | Path) -> SavedRetriever:
     """
     folder = _last(Path(folder))
     try:
-        about = json.loads((folder / ABOUT).read_text("utf-8"))
+        about = from_json((folder / ABOUT).read_text("utf-8"))
         with (folder / "model.safetensors").open("rb") as weights:
             identity = hashlib.file_digest(weights, "sha256").hexdigest()
     except (OSError, ValueError):

@@ -5,13 +5,13 @@ Rows that are not written yet are NaN.
 Source: the file format, https://github.com/huggingface/safetensors#format
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from kshot.core.errors import StorageError, UserError
+from kshot.core.json_text import from_json, to_json
 
 _FILL_ROWS_BYTES, _MOST_HEADER_BYTES = 2**24, 2**20
 
@@ -57,14 +57,14 @@ def _read_header(file: Path) -> tuple[dict, int]:
     """Return a safetensors file's header and where its data begin."""
     with file.open("rb") as opened:
         size = int.from_bytes(opened.read(8), "little")
-        return json.loads(opened.read(min(size, _MOST_HEADER_BYTES))), 8 + size
+        return from_json(opened.read(min(size, _MOST_HEADER_BYTES))), 8 + size
 
 
 def _make(file: Path, shape: tuple[int, int], about: Mapping[str, str]) -> None:
     """Write the file with NaN everywhere, whole or not at all."""
     rows, width = shape
     data = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * rows * width]}
-    header = json.dumps({"__metadata__": dict(about), "rows": data}).encode()
+    header = to_json({"__metadata__": dict(about), "rows": data}).encode()
     header += b" " * (-(8 + len(header)) % 8)
     partial = file.with_name(f".{file.name}.partial")
     try:

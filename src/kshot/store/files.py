@@ -1,6 +1,5 @@
 """Files and folders that are written whole or not at all."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import StorageError
+from kshot.core.json_text import to_json
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,12 +31,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented, as `write_text` does."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, to_json(value, indent=1) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, as `write_text` does."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(to_json(row) + "\n" for row in rows))
 
 
 def write_folder(path: Path, files: Mapping[str, str], more: Callable[[Path], None] | None = None) -> None:

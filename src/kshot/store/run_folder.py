@@ -1,12 +1,12 @@
 """The run folder: who it belongs to."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
+from kshot.core.json_text import from_json, to_json
 from kshot.store.files import write_json
 
 MANIFEST, RESULTS, UNFINISHED = "manifest.json", "results.json", "unfinished.json"
@@ -53,7 +53,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: The folder is not a run.
     """
     try:
-        found = json.loads((folder / MANIFEST).read_text("utf-8"))
+        found = from_json((folder / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):
@@ -64,5 +64,5 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = to_json(value)
     return text if len(text) <= 40 else text[:37] + "…"

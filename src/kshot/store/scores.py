@@ -1,6 +1,5 @@
 """Every score and every prediction once, in SQLite: committed whole or not at all, so that killing loses one pack."""
 
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kshot.core.errors import StorageError
+from kshot.core.json_text import from_json, to_json
 from kshot.core.types import FloatArray, Generation
 
 _SCHEMA = """
@@ -45,8 +45,12 @@ class SqliteStore:
         return {key: (np.frombuffer(blob, dtype="<f8"), seconds) for key, blob, seconds in rows}
 
     def put(self, rows: Sequence[tuple[str, FloatArray, float]]) -> None:
-        """Store (key, log-probabilities, seconds) in one transaction; a key that is there keeps its value."""
-        values = [(key, np.asarray(v, dtype="<f8").tobytes(), seconds) for key, v, seconds in rows]
+        """Store (key, log-probabilities, seconds) in one transaction; a key that is there keeps its value.
+
+        What is not finite is no score, and is asked again.
+        """
+        finite = [(key, np.asarray(v, dtype="<f8"), s) for key, v, s in rows if np.isfinite(v).all()]
+        values = [(key, v.tobytes(), seconds) for key, v, seconds in finite]
         with _as_storage_error(self._path), self._db:
             self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", values)
 
@@ -74,11 +78,11 @@ class SqliteStore:
         """Return the rows stored for a learner's fingerprint, in the order of the stream."""
         with _as_storage_error(self._path):
             query = "SELECT row FROM predictions WHERE learner = ? ORDER BY position"
-            return [json.loads(row) for (row,) in self._db.execute(query, (learner,))]
+            return [from_json(row) for (row,) in self._db.execute(query, (learner,))]
 
     def put_predictions(self, learner: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store all of a learner's rows in one transaction."""
-        values = [(learner, i, json.dumps(row, ensure_ascii=False)) for i, row in enumerate(rows)]
+        values = [(learner, i, to_json(row)) for i, row in enumerate(rows)]
         with _as_storage_error(self._path), self._db:
             self._db.executemany("INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)", values)
 

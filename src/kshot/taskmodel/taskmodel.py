@@ -1,6 +1,7 @@
 """Asking a language model about one task: prompts that fit, scores of answers, generated answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any, Protocol, cast
@@ -8,7 +9,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.errors import UserError
+from kshot.core.control_tokens import Speller
+from kshot.core.errors import NotFiniteError, SameTokensError, UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, StepLog, TrainingText
@@ -41,6 +43,7 @@ from kshot.prompts.fitting import prompt_tokens, write_to_fit
 from kshot.prompts.layout import Layout, layout_for
 
 LEAST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 16, 1024
+ROUNDING = 1e-2  # by which a log-probability in low precision may be above 0
 WRITTEN = 0.9  # the probability of what a model writes that tells no probabilities
 
 
@@ -101,13 +104,16 @@ class TaskModel:
         script = self.composer.compose(self.task, shown, question)
         return self.layout.write(script.noted(self.task_notes) if self.task_notes else script)
 
+    def _bare(self, text: str) -> Prompt:
+        return Prompt((Segment("query", Speller(self.model.control_tokens)(text)),))
+
     def noted(self, notes: Sequence[str]) -> "TaskModel":
         """Return the task model with notes that are said after the instruction, beside those that it says already."""
         return replace(self, task_notes=(*self.task_notes, *notes)) if notes else self
 
     def write(self, text: str, *, max_tokens: int, stop: tuple[str, ...] = (), seed: int = 0) -> Generation:
         """Return what the model writes after a text of one's own, drawn at temperature 1."""
-        prompt = Prompt((Segment("query", text),))
+        prompt = self._bare(text)
         request = GenerateRequest(prompt, max_tokens, stop, temperature=1.0, seed=seed)
         self.progress.begin("writing", 1)
         (found,) = self._writing.generate([request], progress=self.progress.advance, ledger=self.ledger)
@@ -167,17 +173,56 @@ class TaskModel:
 
         A model that only writes is asked to write: a candidate, where there are several, else a text of its own. What
         it writes has the probability `WRITTEN`, and the other candidates share the rest.
+
+        Raises:
+            NotFiniteError: What the model says are no log-probabilities.
+            UserError: Two of the answers to choose from are the same tokens.
         """
         if Capability.SCORE not in self.model.capabilities:
             return self._written(prompts, answers, progress)
         model = cast(ScoringModel, self.model)
-        return model.score(self._to_score(prompts, answers), progress=progress, ledger=self.ledger)
+        with self._naming(answers):
+            rows = model.score(self._to_score(prompts, answers), progress=progress, ledger=self.ledger)
+        for row, texts in zip(rows, answers, strict=True):
+            self._check(row, texts)
+        return rows
+
+    def _check(self, row: FloatArray, texts: Sequence[str]) -> None:
+        """Raise NotFiniteError unless a model has said a log-probability of each answer."""
+        if np.shape(row) == (len(texts),) and np.isfinite(row).all() and (row <= ROUNDING).all():
+            return
+        raise NotFiniteError(
+            f"Log-probabilities must be finite numbers, 0 at most, one for each answer; '{self.model.name}' says "
+            f"{_shortened(row)} of {_shortened(texts)}. Use --dtype float32, or another --model."
+        )
+
+    def _check_read(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not np.isfinite(values).all():
+            raise NotFiniteError(
+                f"Activations must be finite numbers; those of '{self.model.name}' are not. Use --dtype float32, or "
+                "another --model."
+            )
+        return values
 
     def forward_tokens(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> int:
         """Return how many tokens have to be run to score answers, without running any."""
         if Capability.SCORE not in self.model.capabilities:
             return sum(prompt_tokens(prompt, self.model) for prompt in prompts)
-        return cast(ScoringModel, self.model).forward_tokens(self._to_score(prompts, answers))
+        with self._naming(answers):
+            return cast(ScoringModel, self.model).forward_tokens(self._to_score(prompts, answers))
+
+    @contextmanager
+    def _naming(self, answers: Sequence[Sequence[str]]) -> Iterator[None]:
+        """Say which answers they are where two of them are the same text to the model."""
+        try:
+            yield
+        except SameTokensError as error:
+            names = {self.layout.answer(text): text for texts in answers for text in texts}
+            first, second = (names.get(text, text) for text in error.texts)
+            raise UserError(
+                f"The answers to choose from must differ for the model; '{first}' and '{second}' are the same tokens "
+                f"for '{self.model.name}', as its tokenizer or the layout drops what differs. Rename one of them."
+            ) from None
 
     def _to_score(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> list[ScoreRequest]:
         return [
@@ -213,7 +258,8 @@ class TaskModel:
         requests = [GenerateRequest(p, self.answer_tokens, stop) for p in prompts]
         if not requests:
             return []
-        return self._writing.generate(requests, progress=progress, ledger=self.ledger)
+        found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
+        return [replace(answer, text=self.layout.reply(answer.text)) for answer in found]
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         """Return the bits of each query's output after its demonstrations, `[n_queries]`."""
@@ -284,8 +330,9 @@ class TaskModel:
     def texts_at_end(self, texts: Sequence[str], site: str) -> NDArray[np.float32]:
         """Return the activations at the last token of each bare text, `[n_texts, n_layers, …]`."""
         self.progress.begin("reading activations", len(texts))
-        prompts = [Prompt((Segment("query", text),)) for text in texts]
-        return self.activations.read(prompts, site, progress=self.progress.advance, ledger=self.ledger)
+        prompts = [self._bare(text) for text in texts]
+        also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
+        return self._check_read(self.activations.read(prompts, site, **also))
 
     def prompts_at_end(
         self, shown: Sequence[Sequence[Example]], queries: Sequence[Example], site: str
@@ -293,17 +340,29 @@ class TaskModel:
         """Return the activations where each query's answer begins, `[n_queries, n_layers, …]`."""
         self.progress.begin("reading activations", len(queries))
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
-        return self.activations.read(prompts, site, progress=self.progress.advance, ledger=self.ledger)
+        also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
+        return self._check_read(self.activations.read(prompts, site, **also))
 
     def bits_under(
         self, steerings: Sequence[Steering], queries: Sequence[Example], shown: Sequence[Sequence[Example]] = ()
     ) -> FloatArray:
-        """Return the bits of each query's output under each steering, `[n_steerings, n_queries]`."""
+        """Return the bits of each query's output under each steering, `[n_steerings, n_queries]`.
+
+        NaN where the model's outputs are not numbers under a steering.
+
+        Raises:
+            NotFiniteError: They are not numbers under one that changes nothing.
+        """
         requests = self._requests(shown or [()] * len(queries), queries)
         self.progress.begin("trying steerings", len(requests))
         also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
         scores = self.activations.score_under(requests, steerings, **also)
-        by_query = [[self._bits(q, row) for row in rows] for q, rows in zip(queries, scores, strict=True)]
+        for query, rows in zip(queries, scores, strict=True):
+            for steering, row in zip(steerings, rows, strict=True):
+                if not steering.edits:  # then it is the model's own fault
+                    self._check(row, self.answers(query))
+        with np.errstate(invalid="ignore"):
+            by_query = [[self._bits(q, row) for row in rows] for q, rows in zip(queries, scores, strict=True)]
         return np.array(by_query).T
 
     def learn(self, gated: Gated, examples: Sequence[Example], *, loss: str) -> StepLog:
@@ -317,6 +376,12 @@ class TaskModel:
         """Hand over what a selector wants to be known."""
         if self.notes:
             self.notes(values)
+
+
+def _shortened(values: Sequence[Any] | FloatArray) -> str:
+    """Return the first of some values for a message."""
+    first = ", ".join(f"'{v}'" if isinstance(v, str) else f"{v}" for v in list(np.ravel(np.array(values, object)))[:4])
+    return first + (", …" if len(values) > 4 else "")
 
 
 def written_log_probs(text: str, answers: Sequence[str]) -> FloatArray:

@@ -1,11 +1,12 @@
 """Look for what can be worked with but may be wrong: repeated rows, leakage, missing labels, long rows."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median, median_low
 from typing import Any
 
+from kshot.core.control_tokens import Speller
 from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Task
 from kshot.tasks.labels import missing, shortened, variants
@@ -13,6 +14,8 @@ from kshot.tasks.labels import missing, shortened, variants
 LONG_ROW_CHARACTERS = 2000
 LONG_ROW_TIMES_MEDIAN = 8
 MAX_GRAVE = 3
+_SPELLED = "They are sent as plain text, and mean nothing more."
+_IMITATED = "The model may take it for another answer or turn: change these rows, or use another --layout."
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,32 @@ class Report:
         }
 
 
-def validate(task: Task, model: LanguageModel | None = None) -> Report:
+def validate(task: Task, model: LanguageModel | None = None, *, marks: Sequence[str] = ()) -> Report:
     """Report what is odd about a task that could be loaded.
 
     Args:
         task: Its examples are valid already; see `load_task`.
-        model: Counts tokens, and says how many a row may have.
+        model: Counts tokens, and says how many a row may have, and what is more than text to it.
+        marks: What the layout writes around texts and a row can imitate (`Layout.marks`).
     """
     rows = [*task.train, *task.test]
     problems = [*_repeats(task), *_conflicts(task), *_leaks(task), *_labels(task), *_variants(task), *_missing(task)]
     problems += [*_long_rows(rows), *_choices(task, rows), *_no_numbers(task, rows), *_empty_lines(task, rows)]
+    problems += _imitations(
+        rows,
+        lambda text: [mark for mark in marks if mark in text],
+        "with what the layout writes around texts, such as",
+        _IMITATED,
+    )
     n_tokens = None
     if model is not None:
         inputs = [model.count_tokens(e.context or "") + model.count_tokens(e.input) for e in rows]
         totals = [n + model.count_tokens(e.output) for n, e in zip(inputs, rows, strict=True)]
         n_tokens = (min(inputs), median_low(inputs), max(inputs))
         longer = [e.id for e, n in zip(rows, totals, strict=True) if n > model.max_tokens]
+        spell = Speller(model.control_tokens)
+        spelled = "with control tokens of the model, such as"
+        problems += _imitations(rows, lambda text: [*spell.found(text).values()], spelled, _SPELLED)
         problems += _problem(longer, f"longer than the {model.max_tokens} tokens that '{model.name}' reads")
     return Report(task.kind, len(task.train), len(task.test), task.labels, tuple(problems), n_tokens)
 
@@ -184,6 +197,13 @@ def _empty_lines(task: Task, rows: Sequence[Example], terminator: str = "\n\n") 
         "use a chat model, or replace the empty lines."
     )
     return [f"{said} {remedy}" for said in _problem(ids, "whose output holds an empty line")]
+
+
+def _imitations(rows: Sequence[Example], signs_in: Callable[[str], Sequence[str]], what: str, remedy: str) -> list[str]:
+    """Return a problem that names the rows in whose texts there are signs, with the first sign."""
+    found = {e.id: signs_in("\0".join((e.input, e.context or "", e.output, *e.choices))) for e in rows}
+    ids = [i for i, signs in found.items() if signs]
+    return [f"{said} {remedy}" for said in _problem(ids, f"{what} '{found[ids[0]][0].strip()}'" if ids else what)]
 
 
 def _problem(ids: Sequence[str], what: str) -> list[str]:

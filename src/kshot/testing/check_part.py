@@ -1,7 +1,6 @@
 """Does a method keep the contract of its room? The checks that kshot's own methods pass, for anybody's."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kshot.core.json_text import from_json, to_json
 from kshot.core.lessons import Lesson
 from kshot.core.models import Capability, LanguageModel
 from kshot.core.part import Part
@@ -98,11 +98,11 @@ def _task(part: Part) -> Task:
 def _check_record(part: Part, rebuild: Callable[[Mapping[str, Any], Path], Part]) -> None:
     record = part.record()
     try:
-        text = json.dumps(record, allow_nan=False)
+        text = to_json(record)
     except (TypeError, ValueError) as error:
         raise ContractError(f"{type(part).__name__} must have a record that is JSON: {error}.") from error
     with TemporaryDirectory() as folder:
-        part_again = rebuild(json.loads(text), Path(folder)) if not _has_files(part) else part
+        part_again = rebuild(from_json(text), Path(folder)) if not _has_files(part) else part
     _must(part_again == part, part, "must be rebuilt from its record as an equal one")
 
 
@@ -241,7 +241,7 @@ def _check_evaluator(part: Evaluator, task: Task, model: TaskModel) -> None:
     _must(bool(cases), part, "must ask something")
     rows = [Prediction(c.example.id, task.labels, (0.0,) * 3, (1 / 3,) * 3, task.labels[0]) for c in cases]
     try:
-        json.dumps(part.report(task, cases, rows), allow_nan=False)
+        to_json(part.report(task, cases, rows))
     except (TypeError, ValueError) as error:
         raise ContractError(f"{type(part).__name__} must report JSON: {error}.") from error
 

@@ -215,7 +215,7 @@ def _say(progress: Progress, task: Task, model: TaskModel, stream: Stream, recip
             "recipes that train unlearn these, add examples of them"
         )
     for recipe in recipes:
-        if n := recipe.n_known(task):
+        if n := len(recipe.known(task)):
             said.append(
                 f"{recipe.name}: its retriever has learnt from {n} of the {len(task.train)} examples; what is measured "
                 "on these is too good. Hold the task out (`kshot retriever --hold-out`), or let llm-r learn in the run"

@@ -14,7 +14,7 @@ from kshot.evaluators import EVALUATORS
 def evaluate(
     adapted: AdaptedModel, task: Task, suite: str, *, limit: int | None = None, progress: Progress | None = None
 ) -> Mapping[str, Any]:
-    """Return an evaluator's report on an adapted model.
+    """Return an evaluator's report on an adapted model, with how many of the test rows it has learnt from.
 
     Args:
         adapted: What is measured.
@@ -30,7 +30,8 @@ def evaluate(
     task = adapted.check_rows(task, limit=limit)
     if not evaluator.suits(task):
         raise UserError(f"'{suite}' must suit tasks of kind {task.kind}; it does not. Give another --suite.")
+    n_learnt = adapted.tell_learnt(task, progress)
     cases = evaluator.cases(task, rng=generator(adapted.seed, "evaluate", suite))
     progress.begin(suite, len(cases))
     predictions = adapted.predictions([case.example for case in cases], progress=progress.advance)
-    return {"suite": suite, **evaluator.report(task, cases, predictions)}
+    return {"suite": suite, "n_learnt": n_learnt, **evaluator.report(task, cases, predictions)}

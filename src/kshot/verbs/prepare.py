@@ -104,7 +104,12 @@ def check_models(setup: Setup, stream: Stream, recipes: Sequence[Recipe], *, is_
         if is_named or not lacking(recipe, setup):
             make_learner(recipe, setup).check(stream.examples[:2])
     if any(r.asks_model for r in recipes):
+        checked = set[tuple[str, ...]]()
         for example in stream.examples:
-            setup.model.prompt((example,), example)
+            prompt, _ = setup.model.prompt((example,), example)
+            answers = setup.model.answers(example)
+            if len(answers) > 1 and answers not in checked:  # those that are the same to the model are refused
+                setup.model.forward_tokens([prompt], [answers])
+                checked.add(answers)
         for example in stream.rest:  # these are only shown, and left out where they do not fit
             setup.model.compose((example,), example)

@@ -5,7 +5,6 @@ for each iteration `candidates.jsonl`, `scores.jsonl`, `targets.jsonl` and `retr
 done again; one that was stopped goes on, the scores at the first pack of queries that is not finished.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
+from kshot.core.json_text import from_json
 from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.plugins import configure
@@ -215,7 +215,7 @@ class RetrieverRun:
         about = {"name": model.name, "fingerprint": model.fingerprint}
         if not file.exists():
             write_json(file, about)
-        kept = json.loads(file.read_text("utf-8"))
+        kept = from_json(file.read_text("utf-8"))
         if kept["fingerprint"] != model.fingerprint:
             raise UserError(
                 f"All scores of a run must be of one model; {self.folder} has those of '{kept['name']}', now "
@@ -256,7 +256,7 @@ class StagesInFolder(Stages):
         if stage == "retriever":
             return Encoder(fresh_model(str(file)))
         items = {item.key: item for item in chain.from_iterable(self.pools.values())}
-        rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+        rows = [from_json(line) for line in file.read_text("utf-8").split("\n") if line]
         return [
             Candidates(items[row["query"]], tuple(items[key] for key in row["documents"]), tuple(row["scores"]))
             for row in rows

@@ -32,7 +32,8 @@ class Average(Combiner):
     def combine(self, task: Task, members: Sequence[Prediction]) -> Prediction:
         """Return the average of the members' predictions of one question; it costs what all of them do."""
         first = members[0]
-        logs = np.log([p.probs for p in members])  # [n_members, n_candidates]
+        # [n_members, n_candidates]; the probability of a long text can be too small for a number
+        logs = np.array([p.log_probs for p in members]) if task.is_open else np.log([p.probs for p in members])
         mean = logs.mean(axis=0)
         if self.mean == "arithmetic":
             mean = np.logaddexp.reduce(logs, axis=0) - np.log(len(members))

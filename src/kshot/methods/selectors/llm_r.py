@@ -86,9 +86,9 @@ class LlmR(RetrieverSettings, Selector):
         """Whether there is a retriever, so that `fit` trains none."""
         return bool(self.retriever) or self._encoder is not None
 
-    def n_known(self, task: Task) -> int:
-        """Return how many of a task's training examples the retriever has learnt from."""
-        return read_retriever(self.retriever).n_known(task) if self.retriever else 0
+    def known(self, task: Task) -> frozenset[str]:
+        """Return the ids of a task's training examples that the retriever has learnt from."""
+        return read_retriever(self.retriever).known(task) if self.retriever else frozenset()
 
     def learnt(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a selector with a retriever that has learnt from `pool`; with few examples, the encoder as it is."""

@@ -1,0 +1,58 @@
+"""JSON as kshot writes and reads it: without NaN and infinity, which are no JSON; what has no value is null."""
+
+import json
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from typing import Any, NoReturn
+
+from kshot.core.errors import NotFiniteError
+
+
+def to_json(value: Any, **how: Any) -> str:
+    """Return a value as JSON.
+
+    Args:
+        value: Mappings, sequences, texts, numbers, None.
+        how: Further arguments of `json.dumps`, such as `indent`.
+
+    Raises:
+        NotFiniteError: A number in it is not finite.
+        TypeError: Something in it is no JSON.
+
+    Example:
+        >>> to_json({"é": None})
+        '{"é": null}'
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **how)
+    except ValueError:
+        place, number = next(_not_finite(value, ""))
+        raise NotFiniteError(
+            f"Numbers that are written down must be finite; {place.lstrip('.') or 'it'} is {number}. Leave out the "
+            "recipe or the method that says it."
+        ) from None
+
+
+def from_json(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: It is no JSON, or holds NaN or an infinity.
+    """
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}, which is no JSON")
+
+
+def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Return where in a value numbers are not finite."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _not_finite(item, f"{place}[{i}]")
+    elif isinstance(value, float) and not isfinite(value):
+        yield place, value
