@@ -466,7 +466,8 @@ def test_a_model_that_is_gone(refused, run_cli, words_task, tmp_path):
     )
     assert run_cli("adapt", words_task, *args).code == 0
     (tmp_path / "table.json").unlink()
-    assert "scripted:FILE must name a JSON file with an object" in refused("predict", tmp_path / "run", input="cat\n")
+    text = refused("predict", tmp_path / "run", input="cat\n")
+    assert "table.json, which is not there any more. Put it back, or say where it is with --model (in" in text
 
 
 def test_nothing_is_replaced_but_an_adapted_model(finished, tmp_path):

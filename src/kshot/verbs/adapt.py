@@ -65,7 +65,7 @@ class Run:
 
 def adapt(
     task: Task | str | Path,
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     *,
     recipes: str | Sequence[str] = "all",
     shots: int | None = None,
@@ -75,7 +75,7 @@ def adapt(
     budget: str | None = None,
     columns: Mapping[str, str] | None = None,
     layout: str = "auto",
-    selector_model: LanguageModel | str | None = None,
+    selector_model: LanguageModel | str | Path | None = None,
     source: Task | str | Path | None = None,
     race: bool = True,
     choose_by: ChooseBy = "metric",
