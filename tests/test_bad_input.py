@@ -224,11 +224,11 @@ def test_an_unknown_model(adapt_refused, refused, words_task, tmp_path):
     assert text.startswith("--model must be a hub id, or a folder, of a causal language model")
     assert "got 'no-such-model'" in text
     (tmp_path / "empty").mkdir()
-    assert f"got '{tmp_path}/empty'" in adapt_refused(model=tmp_path / "empty")
+    assert f"'{tmp_path}/empty' has no config.json. Copy the whole folder" in adapt_refused(model=tmp_path / "empty")
     assert "Known: demo, gguf:FILE, scripted, tiny." in refused("validate", words_task, "--model", "no-such-model")
-    assert "gguf:FILE must name a GGUF file; there is no none.gguf." in adapt_refused(model="gguf:none.gguf")
+    assert "gguf:FILE must name a GGUF file; there is no file '" in adapt_refused(model="gguf:none.gguf")
     assert "gguf:FILE must name a GGUF file; " in adapt_refused(model=f"gguf:{__file__}")
-    assert "scripted:FILE must name a JSON file with an object; none.json" in adapt_refused(model="scripted:none.json")
+    assert "scripted:FILE must name a JSON file with an object; " in adapt_refused(model="scripted:none.json")
 
 
 def test_settings_are_checked_before_the_model_is_loaded(adapt_refused, tmp_path):
@@ -469,7 +469,8 @@ def test_a_model_that_is_gone(refused, run_cli, words_task, tmp_path):
     )
     assert run_cli("adapt", words_task, *args).code == 0
     (tmp_path / "table.json").unlink()
-    assert "scripted:FILE must name a JSON file with an object" in refused("predict", tmp_path / "run", input="cat\n")
+    text = refused("predict", tmp_path / "run", input="cat\n")
+    assert "table.json, which is not there any more. Put it back, or say where it is with --model (in" in text
 
 
 def test_nothing_is_replaced_but_an_adapted_model(finished, tmp_path):

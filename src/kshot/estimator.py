@@ -119,7 +119,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = classes
         self.adapted_, self.recipe_ = done.best, done.chosen
         self.leaderboard_ = done.leaderboard if len(done.leaderboard) > 1 else ()
-        self._model = None if self.adapted_.model is None else self.model  # what loads `adapted_` again
+        asked = self.adapted_.model  # what loads `adapted_` again, by a name that holds in any folder
+        self._model = asked.name if asked and isinstance(self.model, str) else asked and self.model
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -162,7 +162,7 @@ def saved_task(folder: str | Path) -> Task:
 def load(
     folder: str | Path,
     *,
-    model: LanguageModel | str | None = None,
+    model: LanguageModel | str | Path | None = None,
     device: str | None = None,
     dtype: str | None = None,
     revision: str | None = None,
@@ -188,7 +188,7 @@ def load(
     task, asked = _task(about), None
     if about["model"] is not None:
         given = {name: value for name, value in (("dtype", dtype), ("revision", revision)) if value}
-        if model is None or isinstance(model, str):
+        if model is None or isinstance(model, str | Path):
             how = {**given, "device": device, "trust_remote_code": trust_remote_code}
             model = _language_model(place, about["model"], model, how)
         asked = _asked(place, about, task, model, given)
@@ -202,7 +202,9 @@ def load(
     return AdaptedModel(fitted, choice=about["choice"], temperature=temperature)
 
 
-def _language_model(folder: Path, saved: Mapping[str, Any], name: str | None, how: Mapping[str, Any]) -> LanguageModel:
+def _language_model(
+    folder: Path, saved: Mapping[str, Any], name: str | Path | None, how: Mapping[str, Any]
+) -> LanguageModel:
     """Load the language model that was saved with an adapted model, by another name if one is given."""
     if saved["origin"].get("trust_remote_code") and not how["trust_remote_code"]:
         raise UserError(

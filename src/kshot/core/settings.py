@@ -94,7 +94,7 @@ class RunSettings:
     """
 
     task: Task | str | Path
-    model: LanguageModel | str | None = _setting(None, "Hub id or folder, demo, gguf:FILE, tiny, scripted.")
+    model: LanguageModel | str | Path | None = _setting(None, "Hub id or folder, demo, gguf:FILE, tiny, scripted.")
     recipes: str | Sequence[str] = _setting(
         "all", "Names with settings; all (the default) are those that are cheap.", type=str | list[str]
     )
@@ -113,7 +113,7 @@ class RunSettings:
     )
     skip_bad_rows: bool = _setting(False, "Go on without rows that cannot be used, at most half of a file.", type=bool)
     layout: str = _setting("auto", "plain; turns or block of the model's chat template; auto (the default).")
-    selector_model: LanguageModel | str | None = _setting(
+    selector_model: LanguageModel | str | Path | None = _setting(
         None, "The model that selectors ask, if another than --model."
     )
     source: Task | str | Path | None = _setting(None, "Another task, whose gradients guide recipes that train.")
@@ -133,6 +133,9 @@ class RunSettings:
     def __post_init__(self):
         if self.model is None:
             raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
+        for name in ("model", "selector_model"):
+            if isinstance(value := getattr(self, name), Path):
+                object.__setattr__(self, name, str(value))
         if not isinstance(self.recipes, str):
             object.__setattr__(self, "recipes", ",".join(self.recipes))
         for known in settings_of_a_run():

@@ -81,7 +81,7 @@ def load_backbone(
         origin: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch.")}
         origin |= {"revision": revision} if revision else {}
         origin |= {"trust_remote_code": True} if checkpoint.ran_code(model, tokenizer) else {}
-        backbone = Backbone(model, tokenizer, name, origin)
+        backbone = checkpoint.read(lambda: Backbone(model, tokenizer, name, origin))  # which tokenizes a little
         check_trial(backbone)
     return backbone
 
@@ -110,7 +110,7 @@ class Checkpoint:
             return load_adapted(self, Path(adapter).parent, dtype)
         tokenizer = self.tokenizer()
         model = self.model(dtype)
-        check_vocabulary(tokenizer, model, self.name)
+        self.read(lambda: check_vocabulary(tokenizer, model, self.name))
         return model, tokenizer
 
     @property
@@ -162,7 +162,7 @@ class Checkpoint:
         check_weights(model, info, config, self.name)
         if Path(self.source).is_dir():
             self._check_stored(Path(self.source), model)
-        check_finite(model.state_dict().items(), self.name)
+        check_finite([*model.named_parameters(), *model.named_buffers()], self.name)
         return model
 
     def _check_stored(self, folder: Path, model: Any) -> None:
@@ -211,7 +211,7 @@ class Checkpoint:
 
 def check_kind(config: Any, name: str) -> None:
     """Raise UserError unless a config is that of a causal language model."""
-    made_as = f"{config.model_type}, {_made_as(config)}"
+    made_as = ", ".join(dict.fromkeys([config.model_type, _made_as(config)]))
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"--model must name a causal language model, which continues a text; '{name}' is an encoder with a decoder "
@@ -227,7 +227,7 @@ def check_kind(config: Any, name: str) -> None:
 
 def _made_as(config: Any) -> str:
     named = getattr(config, "architectures", None)
-    return ", ".join(map(str, named)) if isinstance(named, list) and named else "an unknown kind"
+    return ", ".join(map(str, named)) if isinstance(named, list) and named else config.model_type
 
 
 def check_weights(model: Any, info: dict[str, Any], config: Any, name: str) -> None:
@@ -323,7 +323,7 @@ def convert_gguf(file: Path, target: Path) -> None:
     with learning(), quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 file.parent,
                 gguf_file=file.name,
                 quantization_config=GgufConfig(dequantize=True),
@@ -332,6 +332,7 @@ def convert_gguf(file: Path, target: Path) -> None:
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
+            model, info = loaded
         except Exception as error:  # whatever a damaged file makes of other people's code
             raise UserError(
                 f"'{name}' must be a causal language model in a GGUF file that transformers can read; it says: "

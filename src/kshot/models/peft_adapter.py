@@ -53,7 +53,7 @@ def load_adapted(adapter: Checkpoint, folder: Path, dtype: Any) -> tuple[Any, An
         raise UserError(
             f"'{name}' is an adapter of '{base_name}', as its {ADAPTER_CONFIG} says, which cannot be loaded: {error}"
         ) from error
-    check_vocabulary(tokenizer, model, name)
+    adapter.read(lambda: check_vocabulary(tokenizer, model, name))
     return _merged(model, folder, name), tokenizer
 
 

@@ -19,6 +19,11 @@ def check_trial(backbone: Backbone) -> None:
         UserError: It cannot be run, its outputs are not numbers, or they depend on what comes later.
     """
     name, length = backbone.name, min(_LENGTH, backbone.max_tokens)
+    least = min([length, *(window for window in backbone.windows or [] if window is not None)])
+    if least < 1:
+        raise UserError(
+            f"'{name}' must see at least one token; its config has a context or a window of {least}. Correct it."
+        )
     words = min(250, backbone.n_words)
     row = np.random.default_rng(0).integers(0, words, size=length)
     n_same = max(1, length - _CHANGED)

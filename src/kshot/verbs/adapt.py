@@ -66,7 +66,7 @@ class Run:
 
 def adapt(
     task: Task | str | Path,
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     *,
     recipes: str | Sequence[str] = "all",
     shots: int | None = None,
@@ -78,7 +78,7 @@ def adapt(
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
     layout: str = "auto",
-    selector_model: LanguageModel | str | None = None,
+    selector_model: LanguageModel | str | Path | None = None,
     source: Task | str | Path | None = None,
     race: bool = True,
     choose_by: ChooseBy = "metric",

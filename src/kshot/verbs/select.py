@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
@@ -23,7 +24,7 @@ def select(
     selector: str,
     k: int,
     *,
-    model: LanguageModel | str | None = None,
+    model: LanguageModel | str | Path | None = None,
     layout: str = "auto",
     query: Example | str | None = None,
     seed: int = 0,
@@ -62,7 +63,7 @@ def select(
     task = given_task(task)
     if isinstance(query, str):
         query = Example(query, "", "query")
-    if isinstance(model, str):
+    if isinstance(model, str | Path):
         model = load_model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     recipe = parse_recipe(selector, shots=k, raced=False)
     stream = make_stream(task, limit=len(task.train), seed=seed)

@@ -1,6 +1,7 @@
 """Find the steering of a task on its own: to look at it, to do arithmetic with it, to use it elsewhere."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel
@@ -19,7 +20,7 @@ def steer(
     task: Task | str,
     steerer: str,
     *,
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     layout: str = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -57,7 +58,7 @@ def steer(
     examples = make_stream(task, limit=len(task.train), seed=seed).examples
     if len(examples) < recipe.least:
         raise UserError(f"'{steerer}' needs at least {recipe.least} different examples; got {len(examples)}.")
-    if isinstance(model, str):
+    if isinstance(model, str | Path):
         model = load_model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     asked = TaskModel.for_task(task, model, layout)
     found = fitted_steering(recipe, examples, replace(asked, progress=progress or Silence()), seed=seed)

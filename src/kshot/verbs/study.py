@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class StudyResult:
 
 def study(
     name: str,
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     *,
     recipes: str = "majority,zero-shot,all-past",
     n: int = 32,
@@ -84,7 +85,7 @@ def study(
         raise UserError(f"-n must be 2 or more and --tasks 1 or more; got {n} and {tasks}.")
     family, progress = STUDIES.build(name), progress or Silence()
     chosen = parse_recipes(recipes, shots=min(shots, n))
-    language_model = load_model(model) if isinstance(model, str) else model
+    language_model = load_model(model) if isinstance(model, str | Path) else model
     rows: dict[str, list[np.ndarray]] = {BEST: [], **{recipe.name: [] for recipe in chosen}}
     for number in range(tasks):
         task = family.sample(n, rng=generator(seed, "study", number))
