@@ -9,11 +9,13 @@ from transformers import PreTrainedTokenizerFast
 
 import kshot
 from conftest import labelled_rows, write_task
+from encoders import make_tiny_encoder
 from kshot.core.control_tokens import MARK, Speller, without_marks
 from kshot.core.errors import UserError
 from kshot.core.lessons import Lesson
 from kshot.core.script import UsualWording
 from kshot.core.types import Example, Prompt, Task
+from kshot.encoders.encoder import fresh_model
 from kshot.engine.encoding import Encoder
 from kshot.engine.generation import Answer, Decoding
 from kshot.engine.language_model import Engine
@@ -150,6 +152,12 @@ def test_validate_names_rows_that_spell_control_tokens_or_imitate_the_layout(run
     assert "1 row with control tokens of the model, such as '</s>': " in out
     assert "such as 'Label:'" in out
     assert MARK not in run_cli("validate", write_task(tmp_path / "u", [row, *labelled_rows(9)]), "--model", "some").out
+
+
+def test_encoders_read_their_marks_as_text(tmp_path):
+    tokenizer = fresh_model(make_tiny_encoder(tmp_path, ("plain",))).tokenizer
+    end = tokenizer.convert_tokens_to_ids("[SEP]")
+    assert tokenizer("a [SEP] b")["input_ids"].count(end) == tokenizer("plain")["input_ids"].count(end) == 1
 
 
 # Labels that are the same to the model

@@ -115,7 +115,9 @@ def _loaded(kind: str, name: str, **how: Any) -> Any:
     try:
         make = getattr(sentence_transformers, kind)
         with quiet():
-            return make(path, device="cpu", local_files_only=only_local(path), **how)
+            model = make(path, device="cpu", local_files_only=only_local(path), **how)
+        model.tokenizer.split_special_tokens = True  # "[SEP]" in a user's text is text
+        return model
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
