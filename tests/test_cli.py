@@ -93,7 +93,7 @@ def test_progress_goes_to_stderr(run_cli, words_task, tmp_path):
 
 def test_evaluate_validate_and_recipes_print_one_line(run_cli, scripted_run, words_task):
     measured = run_cli("evaluate", scripted_run[0], words_task, "--json").json
-    assert set(measured) == {"metric", "metric_name", "low", "high", "bits_per_example", "n", "metrics"}
+    assert set(measured) == {"metric", "metric_name", "low", "high", "bits_per_example", "n", "n_learnt", "metrics"}
     assert measured["metrics"] == {"accuracy": [measured["metric"], measured["low"], measured["high"]]}
     assert measured["metric_name"] == "accuracy"
     assert measured["n"] == 6

@@ -123,7 +123,14 @@ def test_the_others_go_on_where_one_recipe_has_no_numbers(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "recipe", ["fine-tune:lr=1e-3,steps=1", "icv:strength=0.1", "function-vector:prompts=1,shots=1", "less", "notes"]
+    "recipe",
+    [
+        "fine-tune:lr=1e-3,steps=1",
+        "icv:strength=0.1",
+        "notes",
+        pytest.param("function-vector:prompts=1,shots=1", marks=pytest.mark.slow),
+        pytest.param("less", marks=pytest.mark.slow),
+    ],
 )
 def test_every_way_of_asking_a_broken_network_fails(broken, recipe):
     if recipe == "notes":

@@ -107,6 +107,7 @@ def test_the_estimator_and_an_evaluator_know_it_too():
     assert progress.said == ["9 of 14 test rows are among the examples that were learnt"]
 
 
+@pytest.mark.slow  # trains twice
 def test_a_source_task_was_learnt_from_where_it_was_aligned_with(tiny):
     other = Task("other", "classification", ROWS[10:12], labels=LABELS)
     source = Source(TaskModel.for_task(other, tiny), other.train)

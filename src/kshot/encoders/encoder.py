@@ -131,6 +131,7 @@ def _loaded(kind: str, name: str, **how: Any) -> Any:
                 f"The weights of the encoder '{name}' must be finite numbers; '{weight}' holds NaN or infinity. Give "
                 "another encoder."
             )
+    model.tokenizer.split_special_tokens = True  # "[SEP]" in a user's text is text
     return model
 
 
