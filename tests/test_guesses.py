@@ -142,6 +142,11 @@ def test_the_flag_goes_before_task_json(tmp_path):
     task = write_task(tmp_path / "task", labelled_rows(6), card={"kind": "generation"})
     assert load_task(task).kind == "generation"
     assert load_task(task, kind="classification").labels == ("animal", "food", "tool")
+    card = {"labels": ["animal", "food", "tool", "plant"], "metrics": ["macro_f1"], "instruction": "Name it."}
+    task = load_task(other := write_task(tmp_path / "other", labelled_rows(6), card=card), kind="generation")
+    assert (task.labels, task.metrics, task.instruction) == ((), ("exact_match",), "Name it.")
+    assert task.notes == ("task.json: labels, metrics left out, as --kind says that the task is generation",)
+    assert load_task(other, kind="classification").labels == tuple(card["labels"])
 
 
 def test_a_label_that_only_test_rows_have_is_refused_with_what_to_do(tmp_path):

@@ -62,6 +62,20 @@ def test_so_it_is_around_choices_references_and_the_labels_of_task_json(load):
         load([{"input": "q", "output": "red", "choices": ["red", "red "]}, row, row])
 
 
+def test_so_it_is_around_the_choices_of_inputs_to_be_answered(run_cli, load, tmp_path):
+    rows = [{"input": f"q{i}", "output": COLOURS[i % 3], "choices": COLOURS} for i in range(6)]
+    run = kshot.adapt(load(rows), "scripted", recipes="majority", shots=2, out=tmp_path / "run")
+    asked = {"input": "q", "choices": [" red", "blue ", "green"]}
+    (tmp_path / "asked.jsonl").write_text(json.dumps(asked) + "\n")
+    (found,) = run_cli("predict", run.folder, tmp_path / "asked.jsonl", "--json").json["predictions"]
+    assert list(found["probs"]) == COLOURS
+    (found,) = run.best.predictions([asked])
+    assert found.candidates == tuple(COLOURS)
+    for choices in ([1, 2], "ab"):
+        with pytest.raises(UserError, match="The choices of an input must be a list of texts; those of number 1 are"):
+            run.best.predictions([{"input": "q", "choices": choices}])
+
+
 def test_outputs_of_open_tasks_stay_as_they_are(load):
     task = load(labelled("  return x\n", "a", "b"))
     assert (task.kind, task.train[0].output) == ("generation", "  return x\n")
