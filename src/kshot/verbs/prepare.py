@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.settings import RunSettings, parse_columns
