@@ -12,7 +12,7 @@ import kshot
 from conftest import labelled_rows, write_task
 from kshot import FewShotClassifier
 from kshot.core.errors import InvalidInputError, UserError
-from kshot.tasks.containers import is_missing, items_of
+from kshot.tasks.containers import is_absent, items_of
 
 TEXTS = ["one more cat", "a saw"]
 ANSWERS = ["animal", "tool"]
@@ -142,8 +142,8 @@ def test_nothing_is_answered_with_nothing(classifier):
 
 def test_what_counts_as_missing():
     nothing = [None, float("nan"), np.nan, np.float32("nan"), np.datetime64("NaT"), Decimal("nan"), pd.NA, pd.NaT]
-    assert all(map(is_missing, nothing))
-    assert not any(map(is_missing, [0, "", "nan", 0.0, [], np.float32(1), np.datetime64("2020-01-01"), False]))
+    assert all(map(is_absent, nothing))
+    assert not any(map(is_absent, [0, "", "nan", 0.0, [], np.float32(1), np.datetime64("2020-01-01"), False]))
     assert items_of(pd.DataFrame({"a": [None]}), "X") == [None]
 
 

@@ -13,16 +13,16 @@ from sklearn.utils import assert_all_finite, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from kshot.adapted.folder import load
 from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import InvalidInputError
+from kshot.core.locks import LOADING
 from kshot.core.models import LanguageModel
 from kshot.core.seeding import digest
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model
 from kshot.recipes.grammar import parse_recipes
-from kshot.tasks.containers import as_objects, checked_text, is_missing, items_of
+from kshot.tasks.containers import as_objects, checked_text, is_absent, items_of
 from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import without_duplicates
 from kshot.verbs.adapt import Run, run
@@ -34,10 +34,9 @@ AUTO = "auto"
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """Classify texts with a language model and a few labelled examples.
 
-    A model that is named is loaded once per process, however many fits a cross-validation makes; pickles (joblib,
-    `n_jobs`) hold no weights and load it again by its name. A model given as an object is shared by the clones of an
-    estimator; but models with weights cannot be pickled, and in a grid of parameters scikit-learn copies them: name
-    them there.
+    A model that is named is loaded once per process, however many fits a cross-validation makes; one given as an
+    object is shared by the clones of an estimator. Pickles (joblib, `n_jobs`) hold no weights of a language model: it
+    is loaded again by its name. Threads may share a classifier, fitted or not; they are answered one after the other.
 
     Args:
         model: A language model, or its name (`kshot.load_model`).
@@ -108,7 +107,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = classes
         self.adapted_, self.recipe_ = done.best, done.chosen
         self.leaderboard_ = done.leaderboard if len(done.leaderboard) > 1 else ()
-        self._model = None if self.adapted_.model is None else self.model  # what loads `adapted_` again
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -161,26 +159,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         clone.model = self.model
         return clone
 
-    def __getstate__(self) -> Any:
-        """Return the state with the adapted model as the files of its folder, without weights."""
-        state: Any = super().__getstate__()
-        if "adapted_" in state:
-            with TemporaryDirectory(prefix="kshot-") as folder:
-                self.adapted_.save(folder)
-                files = [f for f in Path(folder).rglob("*") if f.is_file()]
-                state = state | {"adapted_": {f.relative_to(folder).as_posix(): f.read_bytes() for f in files}}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Load the adapted model from its files."""
-        super().__setstate__(state)
-        if "adapted_" in state:
-            with TemporaryDirectory(prefix="kshot-") as folder:
-                for name, data in state["adapted_"].items():
-                    (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-                    (Path(folder) / name).write_bytes(data)
-                self.adapted_ = load(folder, model=None if self._model is None else _language_model(self._model))
-
     def __sklearn_tags__(self) -> Any:
         """Say that X is texts."""
         tags = super().__sklearn_tags__()
@@ -196,7 +174,8 @@ def _loaded(name: str) -> LanguageModel:
 
 
 def _language_model(model: LanguageModel | str) -> LanguageModel:
-    return _loaded(model) if isinstance(model, str) else model
+    with LOADING:  # two threads would load two
+        return _loaded(model) if isinstance(model, str) else model
 
 
 def _check_count(name: str, value: object) -> None:
@@ -226,7 +205,7 @@ def _as_targets(y: Any) -> np.ndarray:
     try:
         items = column_or_1d(as_objects(y), warn=True).tolist()
         for number, label in enumerate(items, 1):
-            if is_missing(label):
+            if is_absent(label):
                 raise InvalidInputError(
                     f"Each text must have a label, but Input y contains NaN or None: number {number} is {label!r}. "
                     "Leave the row out, or give it a label."

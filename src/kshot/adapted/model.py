@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import RLock
 from typing import Any, cast
 
 import numpy as np
 
 from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
 from kshot.core.progress import Progress, Silence
 from kshot.core.steering import Steering
@@ -41,7 +41,7 @@ class AdaptedModel:
         self.choice = dict(choice)
         self.temperature = temperature
         self._learner = answering(fitted)
-        self._lock = RLock()
+        self._lock = SharedLock(ADAPTED)
 
     @classmethod
     def fit(
@@ -72,6 +72,13 @@ class AdaptedModel:
                 **about,
             }
         return cls(fitted, choice={**choice, **about}, temperature=temperature)
+
+    def __reduce__(self) -> Any:
+        """Pickle and copy it as the files of its folder; a language model with weights is pickled as its name."""
+        from kshot.adapted.copies import as_files, from_files
+
+        with self._lock:
+            return from_files, (as_files(self), self.fitted.untrained)
 
     @property
     def task(self) -> Task:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError, missing_extra
+from kshot.core.locks import ONE_THREAD
 from kshot.models.hub import only_local
 
 
@@ -42,11 +43,12 @@ class Encoder:
         Returns:
             Array [n_texts, dim], float32.
         """
-        missing = sorted(set(texts) - self._known.keys())
-        if missing:
-            with _one_thread():
-                rows = self._model.encode(missing, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
-            self._known.update(zip(missing, rows, strict=True))
+        with ONE_THREAD:
+            missing = sorted(set(texts) - self._known.keys())
+            if missing:
+                with _one_thread():
+                    rows = self._model.encode(missing, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
+                self._known.update(zip(missing, rows, strict=True))
         return np.array([self._known[t] for t in texts], dtype=np.float32).reshape(len(texts), self.dim)
 
 
@@ -63,7 +65,8 @@ def load_encoder(name: str = "minilm") -> Encoder:
     Source: Reimers and Gurevych (2019), Sentence-BERT, https://arxiv.org/abs/1908.10084.
     Differs: nothing.
     """
-    return _load(name)
+    with ONE_THREAD:  # two threads would load two
+        return _load(name)
 
 
 def missing_package(name: str) -> str | None:

@@ -9,10 +9,11 @@ Source: transformers documentation, "AttentionInterface", https://huggingface.co
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from threading import RLock, local
+from threading import local
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +21,9 @@ import transformers
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from kshot.core.errors import ModelError, UserError, did_you_mean
+from kshot.core.locks import BACKBONE, LOADING, SharedLock
 from kshot.core.models import ChatFormat
+from kshot.models.again import backbone_again, remember
 from kshot.models.chat_template import HfChat
 from kshot.models.hub import only_local
 from kshot.models.products import fast_products
@@ -84,7 +87,7 @@ class Backbone:
         self._tokenizer = tokenizer
         self._attend: Attend | None = None
         self.places: Places = {}
-        self.lock = RLock()  # held by whoever runs or changes it (`kshot.engine.session`)
+        self.lock = SharedLock(BACKBONE)  # held by whoever runs or changes it (`kshot.engine.session`)
         self._fingerprint: str | None = None
         with_special = tokenizer.encode("a", add_special_tokens=True)
         self.first_ids = tuple(with_special[:1]) if with_special[0] == tokenizer.bos_token_id else ()
@@ -93,6 +96,20 @@ class Backbone:
         self._newline = tuple(tokenizer.encode("\n", add_special_tokens=False))
         self._adds_space = self._behind_newline("a") not in (None, self._encode("a"))
         self.tokenise = lru_cache(maxsize=100_000)(self._tokenise)
+
+    def __deepcopy__(self, memo: Any) -> "Backbone":
+        """Return itself: whoever changes it puts back what was there, and threads take turns."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Pickle how it is loaded again; no weights."""
+        if not self.origin and self.name != "tiny":
+            raise UserError(
+                f"A model that is pickled must be one that can be loaded by its name, but '{self.name}' was made in "
+                "memory. Save it into a folder and load that with kshot.load_model."
+            )
+        remember(self, self.fingerprint)  # before another one with the same weights
+        return backbone_again, (self.name, str(self.device), self.origin, self.fingerprint)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
@@ -148,6 +165,7 @@ class Backbone:
         with self.lock:
             if self._fingerprint is None:
                 self._fingerprint = self._digest()
+                remember(self, self._fingerprint)
             return self._fingerprint
 
     def _digest(self) -> str:
@@ -302,6 +320,10 @@ class NotPackableError(Exception):
 
 
 AttentionInterface.register(PACKED, _attention)
+if hasattr(
+    os, "register_at_fork"
+):  # a child has none of OpenMP's threads and would wait for them, as torch's loaders know
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def load_backbone(
@@ -333,8 +355,9 @@ def load_backbone(
         raise UserError(f"--dtype must be auto, float32, bfloat16 or float16; got '{dtype}'.")
     try:
         where: Any = {"revision": revision, "local_files_only": only_local(source)}
-        tokenizer = AutoTokenizer.from_pretrained(source, **where)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=wanted, **where)
+        with LOADING:
+            tokenizer = AutoTokenizer.from_pretrained(source, **where)
+            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=wanted, **where)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -361,7 +384,8 @@ def build_backbone(
         name: What messages call it.
         seed: For the weights.
     """
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
+    with LOADING:
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, weight in sorted(model.named_parameters()):

@@ -80,7 +80,7 @@ def as_objects(values: Any) -> np.ndarray:
     return np.asarray(values.tolist() if masked else values, dtype=object)
 
 
-def is_missing(value: object) -> bool:
+def is_absent(value: object) -> bool:
     """Return whether a value stands for nothing: None, NaN, pandas' NA and NaT."""
     if isinstance(value, float | np.floating | np.datetime64 | Decimal):
         return bool(value != value)  # as only NaN and NaT

@@ -15,7 +15,7 @@ import numpy as np
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.types import Example, Task
 from kshot.tasks.columns import Layout, check_columns, find_columns, laid_out, named
-from kshot.tasks.containers import checked_text, is_missing
+from kshot.tasks.containers import checked_text, is_absent
 from kshot.tasks.conversations import as_inputs, columns_of_messages
 from kshot.tasks.rows import Row
 from kshot.tasks.tables import SUFFIXES, Table, decoded, read_table, read_text
@@ -77,7 +77,7 @@ def input_of(values: Mapping[str, Any], task: Task, number: int) -> Example:
         value = values.get(field)
         value = value.item() if isinstance(value, np.generic) else value
         value = list(value) if isinstance(value, tuple | np.ndarray) else value
-        if not is_missing(value) and value not in ("", []):
+        if not is_absent(value) and value not in ("", []):
             given[field] = value
     return Row("The inputs,", number, given).example({name: name for name in given}, "input", labelled=False)
 
