@@ -10,6 +10,7 @@ import numpy as np
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
+from kshot.core.paths import path_of
 from kshot.core.progress import Progress, Silence
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Query, Task
@@ -253,7 +254,7 @@ class AdaptedModel:
         """
         from kshot.adapted.folder import save
 
-        save(self, Path(folder))
+        save(self, path_of(folder))
 
     def save_merged(self, folder: str | Path) -> None:
         """Write the language model with the trained weights worked in, as transformers loads it, with its tokenizer.
@@ -261,7 +262,7 @@ class AdaptedModel:
         Raises:
             UserError: No weights were trained, the model is steered beside them, or the folder is not empty.
         """
-        folder, trained = Path(folder), self.fitted.trained
+        folder, trained = path_of(folder), self.fitted.trained
         if trained is None:
             raise UserError(f"Only a model whose weights were trained can be merged; '{self.recipe.name}' trains none.")
         if self.steering:

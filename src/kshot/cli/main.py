@@ -25,10 +25,13 @@ from kshot.cli.options import (
     load_task,
     with_flags_of_settings,
 )
-from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
+from kshot.cli.output import TerminalProgress, failed, guarded, print_json, resumable, stderr, stdout
 from kshot.cli.report_command import report
 from kshot.cli.select_command import select
+from kshot.cli.streams import take_over
 from kshot.cli.study_command import study
+from kshot.core.errors import KshotError
+from kshot.core.paths import path_of
 from kshot.core.settings import parse_columns
 from kshot.core.version import __version__
 
@@ -49,7 +52,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 @app.command()
-@guarded
+@resumable
 @with_flags_of_settings
 def adapt(
     task: TaskArgument,
@@ -132,7 +135,7 @@ def predict(
     if n_cut:
         stderr.print(f"{n_cut} of {len(predictions)} answers came to no end and were cut", markup=False)
     for p in predictions:
-        sys.stdout.write(str(p.answer).replace("\n", " ") + "\n")
+        sys.stdout.write(" ".join(str(p.answer).splitlines()) + "\n")  # one line, whatever breaks lines
 
 
 def _answered(p: Any, is_open: bool) -> dict[str, Any]:
@@ -161,7 +164,7 @@ def evaluate(
     if suite:
         EVALUATORS.build(suite)  # before a model is loaded
 
-    is_file = Path(task).is_file()
+    is_file = path_of(task).is_file()
     loaded = load_task(task, columns, kind_matters=not is_file)
     with TerminalProgress() as progress:
         adapted = load(folder, device=device, dtype=dtype, revision=revision)
@@ -291,7 +294,14 @@ def bench(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    take_over()
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except KshotError as error:  # by what click itself prints
+        sys.exit(failed(str(error), error.exit_code))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from kshot.cli.options import (
     RevisionOption,
     load_named,
 )
-from kshot.cli.output import TerminalProgress, guarded, print_json, stdout
+from kshot.cli.output import TerminalProgress, guarded, print_json, resumable, stdout
 from kshot.core.errors import UserError
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ IterationOption = Annotated[int, typer.Option(min=1, help="Which round.")]
 
 
 @app.command()
-@guarded
+@resumable
 def candidates(
     tasks: TasksArgument,
     out: OutOption,
@@ -51,7 +51,7 @@ def candidates(
 
 
 @app.command()
-@guarded
+@resumable
 def score(
     run: RunArgument,
     model: ModelOption = None,
@@ -87,7 +87,7 @@ def distill(run: RunArgument, iteration: IterationOption = 1) -> None:
 
 
 @app.command()
-@guarded
+@resumable
 def train(
     tasks: TasksArgument,
     out: OutOption,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
+from kshot.core.paths import path_of
 from kshot.core.seeding import digest
 
 SITES = ("mlp", "heads", "block")
@@ -128,7 +129,7 @@ class Steering:
         """Write `steering.safetensors` (the vectors) and `steering.json` (layer, site, scale of each edit)."""
         from safetensors.numpy import save_file
 
-        folder = Path(folder)
+        folder = path_of(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"edit.{i}": np.ascontiguousarray(e.vectors) for i, e in enumerate(self.edits)}
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"kshot": self.fingerprint})
@@ -156,7 +157,7 @@ class Steering:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        folder = Path(folder)
+        folder = path_of(folder)
         try:
             kept = json.loads((folder / ABOUT_FILE).read_text("utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)

