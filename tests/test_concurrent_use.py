@@ -24,6 +24,7 @@ from kshot.engine.language_model import Engine
 from kshot.models import again
 from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
+from kshot.store.files import write_folder, write_text
 
 ROWS = labelled_rows(12)
 X, Y = [row["input"] for row in ROWS], [row["output"] for row in ROWS]
@@ -313,3 +314,13 @@ def test_encoders_in_threads(monkeypatch):
     assert found == [[[1.0, 1.0], [2.0, 1.0], [6.0, 1.0]]] * 9
     assert Model.n == 5
     assert torch.get_num_threads() == before
+
+
+def test_threads_that_write_one_file_or_folder(tmp_path, switching):
+    """Each leaves it whole."""
+    texts = [str(i) * 2000 for i in range(N_THREADS)]
+    in_threads(lambda text: [write_text(tmp_path / "file", text) for _ in range(5)], texts)
+    assert (tmp_path / "file").read_text() in texts
+    in_threads(lambda text: [write_folder(tmp_path / "folder", {"a": text, "b": text}) for _ in range(5)], texts)
+    assert (tmp_path / "folder" / "a").read_text() == (tmp_path / "folder" / "b").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}

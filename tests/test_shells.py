@@ -294,3 +294,25 @@ def test_an_answer_is_one_line_whatever_breaks_lines(run_cli, tmp_path, monkeypa
     kshot.adapt(task, "scripted", recipes="bm25", shots=2, out=tmp_path / "run")
     answers = run_cli("predict", tmp_path / "run", input="a 0\nb 0\nc 0\n").out
     assert len(answers.splitlines()) == 3
+
+
+ENVIRONMENTS = {
+    "optimised": "PYTHONOPTIMIZE=1",
+    "warnings are errors": "PYTHONWARNINGS=error",
+    "no home": "-u HOME",
+    "a home that is not there": "HOME=/nonexistent",
+    "no folder for what is temporary": "TMPDIR=/nonexistent",
+    "a dumb and narrow terminal": "NO_COLOR=1 TERM=dumb COLUMNS=20",
+    "another order of hashes": "PYTHONHASHSEED=7",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
+def test_environments_change_no_result(learnt, tmp_path, recorded, environment):
+    how = "adapt task --model scripted --recipes bm25,majority,random,tfidf-lr --shots 4"
+    code, out, err = shell(learnt, f"env {environment} $k {how} --out {tmp_path}/run")
+    assert (code, "error" in err, "Traceback" in err) == (0, False, False)
+    assert b"report: " in out
+    assert shell(learnt, f"$k {how} --out {tmp_path}/usual")[0] == 0
+    assert recorded(tmp_path / "run") == recorded(tmp_path / "usual")

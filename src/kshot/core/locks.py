@@ -6,13 +6,14 @@ the inner, as the threads take them that hold several.
 """
 
 import os
+from contextlib import ContextDecorator
 from threading import Lock, RLock
 from weakref import WeakSet
 
 ADAPTED, PROCESS, BACKBONE = range(3)  # an adapted model; what the whole process has one of; a backbone
 
 
-class SharedLock:
+class SharedLock(ContextDecorator):
     """A lock that a thread can take again while it holds it.
 
     Args:

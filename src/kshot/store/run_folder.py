@@ -35,9 +35,11 @@ def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         entries = [e.name for e in folder.iterdir() if not e.name.startswith(".")]
     except OSError as error:
-        raise UserError(f"--out must be a folder that can be written; {folder}: {error.strerror}.") from error
+        raise UserError(
+            f"--out must be a folder that can be written; {folder}: {error.strerror}. Give another --out."
+        ) from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"--out must be a folder that can be written; {folder} is read-only.")
+        raise UserError(f"--out must be a folder that can be written; {folder} is read-only. Give another --out.")
     if not entries:
         write_json(folder / MANIFEST, expected)
         return
