@@ -89,7 +89,6 @@ NOT_FOR_TEXTS = {
     "check_fit2d_1feature": f"{LOOK}: one column would be right",
     "check_estimators_empty_data_messages": f"{LOOK}: no features",
     "check_estimators_nan_inf": f"{LOOK}: NaN and infinity",
-    "check_estimator_sparse_tag": f"{LOOK}: sparse matrices",
     "check_estimator_sparse_array": f"{LOOK}: sparse matrices",
     "check_estimator_sparse_matrix": f"{LOOK}: sparse matrices",
 }
@@ -297,10 +296,10 @@ def test_what_is_not_fitted_says_so():
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("the cat", r"as a list \(\[text\] for one\) or a single column; got str"),
+        ("the cat", r"a list of inputs, also where there is one; got str. Write \[text\] for one"),
         ({"a": 1}, "got dict"),
         (np.zeros((2, 3)), r"got an array of shape \(2, 3\). Choose one column"),
-        (pd.DataFrame({"a": ["x", "y"], "b": ["x", "y"]}), r"shape \(2, 2\)"),
+        (pd.DataFrame({"a": ["x", "y"], "b": ["x", "y"]}), "a table with the columns a, b. Choose one column"),
         ([], "at least one text; got 0"),
         (["the cat", 3], "number 2 is 3"),
         (pd.Series(["the cat", None]), "number 2 is nan"),

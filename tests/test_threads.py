@@ -13,7 +13,7 @@ from kshot.models.tiny import tiny_backbone
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
-N_THREADS, N_CALLS = 4, 40
+N_THREADS, N_CALLS = 4, 12
 RECIPES = ("bm25:k=2", "fine-tune:lr=1e-2,steps=1,batch=1", "icv:strength=0.5")
 
 

@@ -11,18 +11,19 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import assert_all_finite, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from kshot.adapted.folder import load
 from kshot.adapted.model import AdaptedModel
-from kshot.core.errors import UserError
+from kshot.core.errors import InvalidInputError
+from kshot.core.locks import LOADING
 from kshot.core.models import LanguageModel
 from kshot.core.seeding import digest
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model
 from kshot.recipes.grammar import parse_recipes
-from kshot.tasks.rows import text_flaw, trimmed
+from kshot.tasks.containers import as_objects, checked_text, is_absent, items_of
+from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import without_duplicates
 from kshot.verbs.adapt import Run, run
 from kshot.verbs.prepare import DEFAULT_SHOTS, prepare
@@ -30,17 +31,12 @@ from kshot.verbs.prepare import DEFAULT_SHOTS, prepare
 AUTO = "auto"
 
 
-class InvalidInputError(UserError, ValueError):
-    """Data or a setting that the classifier does not take: a `ValueError`, as scikit-learn's tools expect."""
-
-
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """Classify texts with a language model and a few labelled examples.
 
-    A model that is named is loaded once per process, however many fits a cross-validation makes; pickles (joblib,
-    `n_jobs`) hold no weights and load it again by its name. A model given as an object is shared by the clones of an
-    estimator; but models with weights cannot be pickled, and in a grid of parameters scikit-learn copies them: name
-    them there.
+    A model that is named is loaded once per process, however many fits a cross-validation makes; one given as an
+    object is shared by the clones of an estimator. Pickles (joblib, `n_jobs`) hold no weights of a language model: it
+    is loaded again by its name. Threads may share a classifier, fitted or not; they are answered one after the other.
 
     Args:
         model: A language model, or its name (`kshot.load_model`).
@@ -99,17 +95,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             InvalidInputError: Texts, labels or settings that cannot be worked with; it is a ValueError too.
             UserError: An unknown model or recipe, or a text that is too long for the model.
         """
-        if y is None:
-            raise InvalidInputError(
-                "This classifier requires y to be passed, but the target y is None; give one label per text."
-            )
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-        classes, codes = np.unique(y, return_inverse=True)
-        labels = _as_labels(classes)
-        texts = _as_texts(X)
-        check_consistent_length(texts, y)
+        classes, codes = np.unique(_as_targets(y), return_inverse=True)
+        labels, texts = _as_labels(classes), _as_texts(X)
+        _check_pairs(texts, codes)
         for name in ("shots", "limit"):
             _check_count(name, getattr(self, name))
         rows = enumerate(zip(texts, codes, strict=True))
@@ -119,8 +107,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = classes
         self.adapted_, self.recipe_ = done.best, done.chosen
         self.leaderboard_ = done.leaderboard if len(done.leaderboard) > 1 else ()
-        asked = self.adapted_.model  # what loads `adapted_` again, by a name that holds in any folder
-        self._model = asked.name if asked and isinstance(self.model, str) else asked and self.model
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -173,26 +159,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         clone.model = self.model
         return clone
 
-    def __getstate__(self) -> Any:
-        """Return the state with the adapted model as the files of its folder, without weights."""
-        state: Any = super().__getstate__()
-        if "adapted_" in state:
-            with TemporaryDirectory(prefix="kshot-") as folder:
-                self.adapted_.save(folder)
-                files = [f for f in Path(folder).rglob("*") if f.is_file()]
-                state = state | {"adapted_": {f.relative_to(folder).as_posix(): f.read_bytes() for f in files}}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Load the adapted model from its files."""
-        super().__setstate__(state)
-        if "adapted_" in state:
-            with TemporaryDirectory(prefix="kshot-") as folder:
-                for name, data in state["adapted_"].items():
-                    (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-                    (Path(folder) / name).write_bytes(data)
-                self.adapted_ = load(folder, model=None if self._model is None else _language_model(self._model))
-
     def __sklearn_tags__(self) -> Any:
         """Say that X is texts."""
         tags = super().__sklearn_tags__()
@@ -208,7 +174,8 @@ def _loaded(name: str) -> LanguageModel:
 
 
 def _language_model(model: LanguageModel | str) -> LanguageModel:
-    return _loaded(model) if isinstance(model, str) else model
+    with LOADING:  # two threads would load two
+        return _loaded(model) if isinstance(model, str) else model
 
 
 def _check_count(name: str, value: object) -> None:
@@ -218,31 +185,67 @@ def _check_count(name: str, value: object) -> None:
 
 def _as_texts(X: Any) -> list[str]:
     """Return texts from whatever holds one text a row, or say what is wrong with it."""
-    array = np.asarray(X, dtype=object)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        got = f"an array of shape {array.shape}" if array.ndim else f"{type(X).__name__}"
-        raise InvalidInputError(
-            f"X must hold one text a row, as a list ([text] for one) or a single column; got {got}. Choose one column, "
-            "or put a transformer in front that writes each row as one text."
-        )
-    if not len(array):
-        raise InvalidInputError("X must hold at least one text; got 0 texts.")
-    for i, text in enumerate(array):
-        if not isinstance(text, str):
-            raise InvalidInputError(
-                f"X must hold texts; number {i + 1} is {text!r}. Write it as a str or leave it out."
-            )
-        flaw = text_flaw(text) or ("it is empty; leave it out" if not trimmed(text) else None)
-        if flaw:
-            raise InvalidInputError(f"X must hold texts; number {i + 1} cannot be used: {flaw}.")
-    return [str(text) for text in array]
+    items = items_of(X, "X")
+    if not items:
+        raise InvalidInputError("X must hold at least one text; got 0 texts. Give a list of texts.")
+    return [checked_text(item, "X", number) for number, item in enumerate(items, 1)]
 
 
 def _as_queries(X: Any) -> list[Example]:
     """Return texts as examples whose ids are their content: an answer does not depend on a text's place."""
     return [Example(text, "", digest(text)) for text in _as_texts(X)]
+
+
+def _as_targets(y: Any) -> np.ndarray:
+    """Return labels `[n]` in the type that they have, or say what is wrong with them."""
+    if y is None:
+        raise InvalidInputError(
+            "This classifier requires y to be passed, but the target y is None; give one label per text."
+        )
+    try:
+        items = column_or_1d(as_objects(y), warn=True).tolist()
+        for number, label in enumerate(items, 1):
+            if is_absent(label):
+                raise InvalidInputError(
+                    f"Each text must have a label, but Input y contains NaN or None: number {number} is {label!r}. "
+                    "Leave the row out, or give it a label."
+                )
+            if isinstance(label, bytes):
+                raise InvalidInputError(
+                    f"Labels must be texts or numbers; number {number} is {label!r}. Decode them: label.decode()."
+                )
+        is_text = [isinstance(label, str) for label in items]
+        if any(is_text) and not all(is_text):
+            raise InvalidInputError(
+                f"Labels must all be texts, or none; {items[is_text.index(True)]!r} is one and "
+                f"{items[is_text.index(False)]!r} is not. Write all of them as texts: str(label)."
+            )
+        # pandas would have its whole numbers and truth values become floats, and "1.0" be shown for 1
+        has_type = isinstance(getattr(y, "dtype", None), np.dtype) and y.dtype != object
+        found = column_or_1d(y) if has_type else np.asarray(items)
+        assert_all_finite(found, input_name="y")
+        check_classification_targets(found)
+    except InvalidInputError:
+        raise
+    except ValueError as error:
+        said = str(error).partition("\n")[0].rstrip(".")
+        raise InvalidInputError(f"y must hold one label per text: {said}. Give a list or a column of labels.") from None
+    return found
+
+
+def _check_pairs(texts: list[str], codes: np.ndarray) -> None:
+    """Refuse texts and labels that cannot belong together."""
+    if len(texts) != len(codes):
+        raise InvalidInputError(
+            f"X and y must have one label per text; got inconsistent numbers of samples, {len(texts)} texts and "
+            f"{len(codes)} labels. Choose the same rows for both."
+        )
+    n_texts, n_labels = len(set(texts)), len(set(codes))
+    if n_labels > n_texts:
+        raise InvalidInputError(
+            f"There must be at least as many different texts as labels; got {n_texts} texts in X and {n_labels} labels "
+            "in y. Where they are swapped, call fit(texts, labels)."
+        )
 
 
 def _as_labels(classes: np.ndarray) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
 from kshot.core.json_text import from_json, to_json
 from kshot.core.models import LanguageModel
+from kshot.core.paths import path_of
 from kshot.core.plugins import own_sources
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
@@ -114,7 +115,7 @@ def _write_learnt(fitted: Fitted, own: Mapping[str, str], folder: Path) -> None:
 
 def _place(folder: str | Path) -> Path:
     """Return the folder of an adapted model: itself, or that of a run."""
-    folder = Path(folder)
+    folder = path_of(folder)
     return folder / "best" if not (folder / ABOUT).exists() and (folder / "best" / ABOUT).exists() else folder
 
 

@@ -1,15 +1,16 @@
 """The adapted model: a recipe that has learnt everything, and answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import RLock
 from typing import Any, cast
 
 import numpy as np
 
-from kshot.core.errors import UserError
+from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
+from kshot.core.paths import path_of
 from kshot.core.progress import Progress, Silence
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Query, Task
@@ -24,8 +25,8 @@ from kshot.measures.samples import primary_metric, sample_row, summarise
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
 from kshot.tasks.built import check_examples
-from kshot.tasks.inputs import under_own_names
-from kshot.tasks.rows import trimmed
+from kshot.tasks.containers import checked_text, items_of
+from kshot.tasks.inputs import input_of
 
 
 class AdaptedModel:
@@ -42,7 +43,7 @@ class AdaptedModel:
         self.choice = dict(choice)
         self.temperature = temperature
         self._learner = answering(fitted)
-        self._lock = RLock()
+        self._lock = SharedLock(ADAPTED)
 
     @classmethod
     def fit(
@@ -74,6 +75,13 @@ class AdaptedModel:
                 **about,
             }
         return cls(fitted, choice={**choice, **about}, temperature=temperature)
+
+    def __reduce__(self) -> Any:
+        """Pickle and copy it as the files of its folder; a language model with weights is pickled as its name."""
+        from kshot.adapted.copies import as_files, from_files
+
+        with self._lock:
+            return from_files, (as_files(self), self.fitted.untrained)
 
     @property
     def task(self) -> Task:
@@ -116,22 +124,22 @@ class AdaptedModel:
 
     def predictions(
         self,
-        inputs: Sequence["str | Mapping[str, Any] | Example"],
+        inputs: Iterable["str | Mapping[str, Any] | Example"],
         *,
         progress: Callable[[int], None] | None = None,
     ) -> list[Prediction]:
         """Return full predictions with candidates and probabilities.
 
         Args:
-            inputs: Texts, or mappings with `input` and, where the task has them, `context` and `choices`.
+            inputs: Texts, or mappings with `input` and, where the task has them, `context` and `choices`: a list, an
+                iterator, an array, a series or a data frame's only column.
             progress: Called with the number of predictions finished since the last call.
 
         Raises:
-            UserError: An input that is empty, or without choices in a multiple-choice task.
+            InvalidInputError: Something else than a list of inputs, or an input that is no text, is empty, or has no
+                choices in a multiple-choice task; it is a ValueError too.
         """
-        if isinstance(inputs, str | Mapping | Example):
-            raise UserError("The inputs must be a list, also where there is one: predict([text]).")
-        examples = [self._example(i, value) for i, value in enumerate(inputs)]
+        examples = [self._example(i, value) for i, value in enumerate(items_of(inputs, "The inputs"), 1)]
         queries = [Query(e, self.pool, wants_text=True) for e in examples]
         with self._lock:  # learners remember what they have chosen
             predictions = self._learner.predict(queries, progress=progress)
@@ -139,11 +147,11 @@ class AdaptedModel:
             return predictions
         return [with_temperature(p, self.temperature) for p in predictions]
 
-    def predict(self, inputs: Sequence["str | Mapping[str, Any] | Example"]) -> list[str]:
+    def predict(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> list[str]:
         """Return the most probable answer, or the generated one, for each input; see `predictions`."""
         return [str(p.answer) for p in self.predictions(inputs)]
 
-    def predict_proba(self, inputs: Sequence["str | Mapping[str, Any] | Example"]) -> FloatArray:
+    def predict_proba(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> FloatArray:
         """Return probabilities `[n_inputs, n_labels]`; rows with fewer choices than others end in NaN.
 
         Raises:
@@ -152,7 +160,7 @@ class AdaptedModel:
         if self.task.is_open:
             raise UserError(f"predict_proba needs a task with labels or choices; this one is {self.task.kind}.")
         rows = [p.probs for p in self.predictions(inputs)]
-        table = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+        table = np.full((len(rows), max(map(len, rows), default=len(self.labels))), np.nan)
         for i, row in enumerate(rows):
             table[i, : len(row)] = row
         return table
@@ -232,27 +240,21 @@ class AdaptedModel:
                 raise UserError(f"Each output must be one that the model can give ({known}); '{row.id}': {row.output}.")
         return replace(task, test=rows)
 
-    def _example(self, i: int, value: "str | Mapping[str, Any] | Example") -> Example:
-        if isinstance(value, str):
-            value = {"input": value}
-        if not isinstance(value, Example | Mapping):
-            raise UserError(f"Each input must be a text, a mapping or an Example; number {i + 1} is {value!r}.")
-        if not isinstance(value, Example):
-            value = under_own_names(value, self.task, i + 1)
-            known = {k: value[k] for k in ("context", "choices") if value.get(k)}
-            example = Example(str(value.get("input", "")), "", str(value.get("id", f"input-{i + 1}")), **known)
-            choices = example.choices
-            if isinstance(choices, str) or not all(isinstance(choice, str) for choice in choices):
-                raise UserError(
-                    f"The choices of an input must be a list of texts; those of number {i + 1} are {choices!r}; write "
-                    "them as ['…', '…']."
-                )
-            value = replace(example, choices=tuple(map(trimmed, choices)))
-        if not trimmed(value.input):
-            raise UserError(f"Each input must be a text that is not empty; number {i + 1} is empty.")
-        if not self.task.is_open and not self.task.candidates(value):
-            raise UserError(f"Each input of a multiple-choice task must bring its choices; number {i + 1} has none.")
-        return value
+    def _example(self, number: int, value: Any) -> Example:
+        """Return an input as an example; its `number` counts from 1."""
+        if isinstance(value, Mapping):
+            example = input_of(value, self.task, number)
+        elif isinstance(value, Example):
+            checked_text(value.input, "The inputs", number)
+            example = value
+        else:
+            example = Example(checked_text(value, "The inputs", number), "", f"input-{number}")
+        if not self.task.is_open and not self.task.candidates(example):
+            raise InvalidInputError(
+                f"Each input of a multiple-choice task must bring its choices; number {number} has none. Give it as "
+                '{"input": text, "choices": [text, …]}.'
+            )
+        return example
 
     def save(self, folder: str | Path) -> None:
         """Write it into a folder, as `kshot.load` reads it: JSON and safetensors.
@@ -264,7 +266,7 @@ class AdaptedModel:
         """
         from kshot.adapted.folder import save
 
-        save(self, Path(folder))
+        save(self, path_of(folder))
 
     def save_merged(self, folder: str | Path) -> None:
         """Write the language model with the trained weights worked in, as transformers loads it, with its tokenizer.
@@ -272,7 +274,7 @@ class AdaptedModel:
         Raises:
             UserError: No weights were trained, the model is steered beside them, or the folder is not empty.
         """
-        folder, trained = Path(folder), self.fitted.trained
+        folder, trained = path_of(folder), self.fitted.trained
         if trained is None:
             raise UserError(f"Only a model whose weights were trained can be merged; '{self.recipe.name}' trains none.")
         if self.steering:

@@ -5,6 +5,7 @@ from typing import Any
 
 from kshot.core.duration import parse_seconds
 from kshot.core.errors import UserError, did_you_mean, missing_extra
+from kshot.core.paths import at_home, path_of
 from kshot.core.plugins import own_class, resolve
 
 SPEED = {
@@ -41,10 +42,10 @@ def quality_benchmark(name: str, *, model: str, data: str | None, budget: str) -
     Raises:
         UserError: No data, or not in the repository.
     """
-    if data is None or not Path(data).is_dir():
+    if data is None or not path_of(data).is_dir():
         raise UserError(f"--data must be a folder with tasks; got {data}.")
     file = Path("benchmarks") / f"{name}.py"
     if not file.is_file():
         raise UserError(f"The benchmark '{name}' must be run in kshot's repository; there is no {file} here.")
     run = own_class(f"{file}:run")
-    return run(data=data, budget_s=parse_seconds(budget), model=model)
+    return run(data=at_home(data), budget_s=parse_seconds(budget), model=model)

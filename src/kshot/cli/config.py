@@ -7,6 +7,7 @@ import yaml
 from pydantic import ConfigDict, ValidationError, create_model
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.core.paths import path_of
 from kshot.core.settings import RunSettings, settings_of_a_run
 
 
@@ -20,7 +21,7 @@ def read_settings(task: str, file: Path | None, flags: dict[str, Any]) -> RunSet
     values: Any = {}
     if file is not None:
         try:
-            values = yaml.safe_load(file.read_text("utf-8")) or {}
+            values = yaml.safe_load(path_of(file).read_text("utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"--config must name a readable YAML file; {file}: {_one_line(error)}.") from error
         if not isinstance(values, dict):

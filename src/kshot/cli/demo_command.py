@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kshot.cli.output import guarded, print_paragraph, stdout
+from kshot.cli.output import print_paragraph, resumable, stdout
 from kshot.core.types import Task
 
 TASK, LIMIT, SHOTS, BUDGET = "builtin:bbc-headlines-100", 40, 8, "5m"
@@ -18,7 +18,7 @@ PLACES = {
 }
 
 
-@guarded
+@resumable
 def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/demo") -> None:
     """Adapt the packaged Gemma-3-270M to real BBC headlines and predict unseen ones, within 5 minutes."""
     from kshot.cli.live import RaceProgress, print_run

@@ -29,11 +29,13 @@ from kshot.cli.options import (
     load_task,
     with_flags_of_settings,
 )
-from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
+from kshot.cli.output import TerminalProgress, failed, guarded, print_json, resumable, stderr, stdout
 from kshot.cli.report_command import report
 from kshot.cli.select_command import select
+from kshot.cli.streams import take_over
 from kshot.cli.study_command import study
-from kshot.core.errors import UserError
+from kshot.core.errors import KshotError, UserError
+from kshot.core.paths import path_of
 from kshot.core.settings import parse_columns
 from kshot.core.version import __version__
 
@@ -56,7 +58,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 @app.command()
-@guarded
+@resumable
 @with_flags_of_settings
 def adapt(
     task: TaskArgument,
@@ -141,7 +143,7 @@ def predict(
     if n_cut:
         stderr.print(f"{n_cut} of {len(predictions)} answers came to no end and were cut", markup=False)
     for p in predictions:
-        sys.stdout.write(str(p.answer).replace("\n", " ") + "\n")
+        sys.stdout.write(" ".join(str(p.answer).splitlines()) + "\n")  # one line, whatever breaks lines
 
 
 def _placing(device: str | None, dtype: str | None, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def evaluate(
     if suite:
         EVALUATORS.build(suite)  # before a model is loaded
 
-    is_file = Path(task).is_file()
+    is_file = path_of(task).is_file()
     if is_file and kind is None:
         kind = saved_task(folder).kind  # no guess: what its rows are is known
     loaded = load_task(task, columns, kind, skip_bad_rows)
@@ -326,7 +328,14 @@ def bench(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    take_over()
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except KshotError as error:  # by what click itself prints
+        sys.exit(failed(str(error), error.exit_code))
 
 
 if __name__ == "__main__":

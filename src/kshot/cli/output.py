@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kshot.cli.streams import TERMINATED, TerminatedError
 from kshot.core.errors import KshotError, RunInterruptedError
 from kshot.core.json_text import to_json
 from kshot.core.progress import Board
@@ -18,29 +19,52 @@ from kshot.core.progress import Board
 P = ParamSpec("P")
 R = TypeVar("R")
 # Where stdout is a file or a pipe nothing is cut to the width of a terminal
-stdout = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+stdout = Console(highlight=False, soft_wrap=True, width=None if sys.stdout and sys.stdout.isatty() else 200)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn errors into one sentence on stderr and the exit code that the shell expects."""
+def guarded(command: Callable[P, R], *, resumes: bool = False) -> Callable[P, R]:
+    """Turn errors into one sentence on stderr and the exit code that the shell expects.
+
+    Args:
+        command: What is run.
+        resumes: The same command again goes on where it was stopped.
+    """
+    kept = "; what was computed is kept, and the same command resumes" if resumes else ""
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            done = command(*args, **kwargs)
+            sys.stdout.flush()
+            return done
         except KshotError as error:
-            _print_error(str(error))
-            raise typer.Exit(error.exit_code) from None
+            code = failed(str(error), error.exit_code)
+        except TerminatedError:
+            code = failed(f"terminated{kept}.", TERMINATED)
         except KeyboardInterrupt:
-            _print_error("interrupted; what was computed is kept, and the same command resumes.")
-            raise typer.Exit(RunInterruptedError.exit_code) from None
-        except Exception as error:  # a model that fails, or a mistake of ours: both must be seen whole
+            code = failed(f"interrupted{kept}.", RunInterruptedError.exit_code)
+        except MemoryError:
+            code = failed(f"there must be memory for the model and its prompts; there is too little{kept}. Free some.")
+        except OSError as error:
+            where = f"'{error.filename}'" if error.filename else "a file or connection"
+            code = failed(f"{where} must be usable; the system says: {error.strerror or error}{kept}. Make it so.")
+        except Exception as error:  # a mistake of ours must be seen whole
             traceback.print_exc()
-            _print_error(f"failed while running: {error or type(error).__name__}. What was committed is kept.")
-            raise typer.Exit(3) from None
+            said = f"{type(error).__name__}: {error}".rstrip(": .")
+            code = failed(f"a mistake of kshot's own: {said}{kept}. Please report it with the lines above.")
+        raise typer.Exit(code) from None
 
     return wrapper
+
+
+resumable = functools.partial(guarded, resumes=True)
+
+
+def failed(text: str, code: int = KshotError.exit_code) -> int:
+    """Tell what went wrong, and return the exit code."""
+    _print_error(text)
+    return code
 
 
 def _print_error(text: str) -> None:
@@ -56,8 +80,12 @@ def print_paragraph(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print one line of JSON on stdout."""
-    sys.stdout.write(to_json(value) + "\n")
-    sys.stdout.flush()
+    text = to_json(value)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = to_json(value, ensure_ascii=True)  # with escapes of JSON's own
+    sys.stdout.write(text + "\n")
 
 
 class TerminalProgress:

@@ -7,6 +7,7 @@ import typer
 
 from kshot.cli.options import JsonOption
 from kshot.cli.output import guarded, print_json, stdout
+from kshot.core.paths import path_of
 
 
 @guarded
@@ -18,6 +19,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write report.html of a run; with two runs, compare what they chose on the examples that both predicted."""
+    run, other = path_of(run), path_of(other) if other else None
     from kshot.reports.html import compare_runs, write_report
 
     if other is None:
@@ -31,7 +33,8 @@ def report(
     if as_json:
         print_json(found)
         return
-    stdout.print(f"{found['first']} of {run} against {found['second']} of {other}, on {found['n']} examples:")
+    what = f"{found['first']} of {run} against {found['second']} of {other}"
+    stdout.print(f"{what}, on {found['n']} examples:", markup=False)
     for key, name, factor in (("score", f"{found['metric_name']}, points", 100), ("bits", "bits an example", 1)):
         gap = found[key]
         said = "clear" if gap["clear"] else "no difference found"

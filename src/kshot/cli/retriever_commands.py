@@ -15,7 +15,7 @@ from kshot.cli.options import (
     TrustOption,
     load_named,
 )
-from kshot.cli.output import TerminalProgress, guarded, print_json, stdout
+from kshot.cli.output import TerminalProgress, guarded, print_json, resumable, stdout
 from kshot.core.errors import UserError
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ IterationOption = Annotated[int, typer.Option(min=1, help="Which round.")]
 
 
 @app.command()
-@guarded
+@resumable
 def candidates(
     tasks: TasksArgument,
     out: OutOption,
@@ -52,7 +52,7 @@ def candidates(
 
 
 @app.command()
-@guarded
+@resumable
 def score(
     run: RunArgument,
     model: ModelOption = None,
@@ -89,7 +89,7 @@ def distill(run: RunArgument, iteration: IterationOption = 1) -> None:
 
 
 @app.command()
-@guarded
+@resumable
 def train(
     tasks: TasksArgument,
     out: OutOption,

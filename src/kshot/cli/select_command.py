@@ -22,6 +22,7 @@ from kshot.cli.options import (
     load_task,
 )
 from kshot.cli.output import TerminalProgress, guarded, stderr
+from kshot.core.paths import path_of
 
 
 @guarded
@@ -73,7 +74,7 @@ def select(
             layout=layout or "auto",
             query=asked,
             seed=seed,
-            gradient_store=GradientStore(gradients, rebuild),
+            gradient_store=GradientStore(path_of(gradients) if gradients else None, rebuild),
             progress=progress,
             notes=_tell,
         )
@@ -82,7 +83,7 @@ def select(
         stderr.print(f"{n_tokens} tokens for '{model}'", markup=False)
     text = write(loaded, chosen)
     if out:
-        write_text(out, text)
+        write_text(path_of(out), text)
     else:
         sys.stdout.write(text)
 

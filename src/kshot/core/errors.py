@@ -27,6 +27,10 @@ class SameTokensError(UserError):
         self.texts = first, second
 
 
+class InvalidInputError(UserError, ValueError):
+    """What Python was given cannot be used: a `ValueError` too, as scikit-learn's tools expect."""
+
+
 class SettingError(UserError):
     """A setting has a value that it cannot have; who knows whose setting it is puts the name in front."""
 

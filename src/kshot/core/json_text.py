@@ -13,7 +13,7 @@ def to_json(value: Any, **how: Any) -> str:
 
     Args:
         value: Mappings, sequences, texts, numbers, None.
-        how: Further arguments of `json.dumps`, such as `indent`.
+        how: Further arguments of `json.dumps`, such as `indent`; `ensure_ascii` is False if not given.
 
     Raises:
         NotFiniteError: A number in it is not finite.
@@ -24,7 +24,7 @@ def to_json(value: Any, **how: Any) -> str:
         '{"é": null}'
     """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, **how)
+        return json.dumps(value, **({"ensure_ascii": False} | how), allow_nan=False)
     except ValueError:
         place, number = next(_not_finite(value, ""))
         raise NotFiniteError(

@@ -213,6 +213,11 @@ class TrainableModel(ScoringModel, WritingModel, Protocol):
     """A language model that learns; its fingerprint depends on everything learnt, in its order."""
 
     @property
+    def base(self) -> LanguageModel:
+        """The model before training, on the same weights."""
+        ...
+
+    @property
     def base_fingerprint(self) -> str:
         """The fingerprint of the model before training."""
         ...

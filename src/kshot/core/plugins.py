@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 
 from kshot.core.call import parse_call
 from kshot.core.errors import SettingError, UserError, did_you_mean
+from kshot.core.paths import path_of
 
 
 def resolve(reference: str) -> Any:
@@ -229,7 +230,7 @@ def own_class(name: str, *, sha256: str | None = None, file: Path | None = None)
         UserError: There is no such file or class, or the file is not what it was.
     """
     path, _, what = name.rpartition(":")
-    place = Path(path)
+    place = path_of(path)
     if not place.is_file():
         raise UserError(f"'{name}' must name a Python file; {path} does not exist.")
     source = place.read_bytes()

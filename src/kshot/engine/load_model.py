@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel
+from kshot.core.paths import at_home
 from kshot.models.scripted import scripted_from
 from kshot.models.white_box import load_white_box
 
@@ -35,7 +36,7 @@ def load_model(
         >>> load_model("scripted").count_tokens("Who painted it ?")
         4
     """
-    name = portable_name(str(name))
+    name = portable_name(at_home(name))
     is_scripted = name == "scripted" or name.startswith("scripted:")
     if (is_scripted or name == "tiny") and (device or revision or dtype != "auto" or trust_remote_code):
         raise UserError(

@@ -29,12 +29,17 @@ class TrainedEngine(Session):
         super().__init__(base.backbone, store=base._store, pack_tokens=base._pack_tokens)
         self.__dict__["obstacle"] = base.obstacle  # tried once, with the backbone's own weights
         self._pack_scored = base._pack_scored
-        self._how = how
+        self._base, self._how = base, how
         fingerprint = digest(base.fingerprint, repr(how), seed)
         self._weights = TrainedWeights(base.backbone, how.weights, rank=how.rank, seed=seed)
         self._trainer = Trainer(
             base.backbone, self._weights, how, fingerprint=fingerprint, can_pack=base.obstacle is None
         )
+
+    @property
+    def base(self) -> Session:
+        """The model before training, on the same backbone."""
+        return self._base
 
     @property
     def base_fingerprint(self) -> str:

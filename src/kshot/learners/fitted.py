@@ -83,6 +83,14 @@ class Fitted:
         is_drawn = is_drawn and not self.recipe.selector_needs  # else all others were asked about
         return fingerprints(self.pool if is_drawn else (*examples, *self.pool))  # some of a pool may be generated
 
+    @property
+    def untrained(self) -> LanguageModel | None:
+        """The language model before its weights were trained, which keeps nothing; None for classifiers."""
+        first = next((f for f in (self, *self.members) if f.language_model), None)
+        if first is None or first.language_model is None:
+            return None
+        return (first.trained.base if first.trained else first.language_model).with_store(None)
+
     @classmethod
     def before_learning(cls, recipe: Recipe, task: Task, seed: int, model: TaskModel | None) -> "Fitted":
         """Return what there is of a rebuilt recipe before what it has learnt is read: its composer speaks already."""

@@ -9,11 +9,12 @@ Source: transformers documentation, "AttentionInterface", https://huggingface.co
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
-from threading import RLock, local
+from threading import local
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +23,9 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from kshot.core.control_tokens import MARK, Speller, without_marks
 from kshot.core.errors import ModelError, UserError
+from kshot.core.locks import BACKBONE, SharedLock
 from kshot.core.models import ChatFormat
+from kshot.models.again import backbone_again, remember
 from kshot.models.chat_template import HfChat
 from kshot.models.gradient_mode import learning
 from kshot.models.products import fast_products
@@ -83,7 +86,7 @@ class Backbone:
         self._tokenizer = tokenizer
         self._attend: Attend | None = None
         self.places: Places = {}
-        self.lock = RLock()  # held by whoever runs or changes it (`kshot.engine.session`)
+        self.lock = SharedLock(BACKBONE)  # held by whoever runs or changes it (`kshot.engine.session`)
         self._fingerprint: str | None = None
         first = tuple(tokenizer.encode("a", add_special_tokens=True)[:1])
         self.first_ids = first if first == (tokenizer.bos_token_id,) else ()
@@ -92,6 +95,20 @@ class Backbone:
         self._newline = tuple(tokenizer.encode("\n", add_special_tokens=False))
         self._adds_space = self._behind_newline("a") not in (None, self._encode("a"))
         self.tokenise = lru_cache(maxsize=100_000)(self._tokenise)
+
+    def __deepcopy__(self, memo: Any) -> "Backbone":
+        """Return itself: whoever changes it puts back what was there, and threads take turns."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Pickle how it is loaded again; no weights."""
+        if not self.origin and self.name != "tiny":
+            raise UserError(
+                f"A model that is pickled must be one that can be loaded by its name, but '{self.name}' was made in "
+                "memory. Save it into a folder and load that with kshot.load_model."
+            )
+        remember(self, self.fingerprint)  # before another one with the same weights
+        return backbone_again, (self.name, str(self.device), self.origin, self.fingerprint)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
@@ -196,6 +213,7 @@ class Backbone:
         with self.lock:
             if self._fingerprint is None:
                 self._fingerprint = self._digest()
+                remember(self, self._fingerprint)
             return self._fingerprint
 
     def _digest(self) -> str:
@@ -348,6 +366,10 @@ class NotPackableError(Exception):
 
 
 AttentionInterface.register(PACKED, _attention)
+if hasattr(
+    os, "register_at_fork"
+):  # a child has none of OpenMP's threads and would wait for them, as torch's loaders know
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def build_backbone(

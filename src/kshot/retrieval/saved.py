@@ -8,6 +8,7 @@ from typing import Any
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import from_json, to_json
+from kshot.core.paths import path_of
 from kshot.core.seeding import digest
 from kshot.core.types import Task
 from kshot.encoders.encoder import Encoder
@@ -69,7 +70,7 @@ def read_retriever(folder: str | Path) -> SavedRetriever:
     Raises:
         UserError: There is none, or it is of another version.
     """
-    folder = _last(Path(folder))
+    folder = _last(path_of(folder))
     try:
         about = from_json((folder / ABOUT).read_text("utf-8"))
         with (folder / "model.safetensors").open("rb") as weights:

@@ -9,8 +9,12 @@ from typing import Any
 
 from kshot.core.errors import StorageError
 from kshot.core.json_text import to_json
+from kshot.core.locks import PROCESS, SharedLock
+
+_WRITING = SharedLock(PROCESS)  # what is not whole yet is named by the process alone
 
 
+@_WRITING
 def write_text(path: Path, text: str) -> None:
     """Write a file so that no reader ever sees half of it.
 
@@ -39,6 +43,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(to_json(row) + "\n" for row in rows))
 
 
+@_WRITING
 def write_folder(path: Path, files: Mapping[str, str], more: Callable[[Path], None] | None = None) -> None:
     """Write a folder so that it appears whole; one that is there is replaced.
 

@@ -1,7 +1,11 @@
 """The run folder: who it belongs to."""
 
+import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +35,11 @@ def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         entries = [e.name for e in folder.iterdir() if not e.name.startswith(".")]
     except OSError as error:
-        raise UserError(f"--out must be a folder that can be written; {folder}: {error.strerror}.") from error
+        raise UserError(
+            f"--out must be a folder that can be written; {folder}: {error.strerror}. Give another --out."
+        ) from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"--out must be a folder that can be written; {folder} is read-only.")
+        raise UserError(f"--out must be a folder that can be written; {folder} is read-only. Give another --out.")
     if not entries:
         write_json(folder / MANIFEST, expected)
         return
@@ -44,6 +50,38 @@ def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
                 f"{folder} holds a run with another {key.replace('_', ' ')} ({_short(found.get(key))}, now "
                 f"{_short(value)}); give another --out, or repeat the settings it was started with."
             )
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a run folder, of this process and of others; a killed process keeps nobody out.
+
+    The folder itself is locked, so nothing is left in it. Where there are no such locks (Windows, some network drives)
+    nobody is kept out.
+
+    Raises:
+        UserError: Another run is at work in it.
+    """
+    if find_spec("fcntl") is None:
+        yield
+        return
+    fcntl, opened = import_module("fcntl"), os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(opened)
+        raise UserError(
+            f"{folder} must be used by one run at a time; another run is at work in it. Wait until it has ended, or "
+            "give another --out."
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS):
+            os.close(opened)
+            raise
+    try:
+        yield
+    finally:
+        os.close(opened)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kshot.core.errors import UserError
+import numpy as np
+
+from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.paths import at_home
 from kshot.core.types import Example, Task
 from kshot.tasks.columns import Layout, check_columns, find_columns, laid_out, named
+from kshot.tasks.containers import checked_text, is_absent
 from kshot.tasks.conversations import as_inputs, columns_of_messages
 from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.rows import Row, each_row
@@ -40,8 +44,7 @@ def read_inputs(
         UserError: The file cannot be read, there is nothing in it, it is not of these formats, or a line between
             others is empty.
     """
-    if source == "-":
-        source = None
+    source = None if source in (None, "-") else at_home(source)
     suffix = Path(source or "").suffix.lower()
     if source is not None and suffix in SUFFIXES:
         table = read_table(Path(source))
@@ -60,6 +63,28 @@ def read_inputs(
         )
     text = decoded(stdin.read(), "stdin") if source is None else read_text(Path(source))
     return _lines(source or "stdin", text), ()
+
+
+def input_of(values: Mapping[str, Any], task: Task, number: int) -> Example:
+    """Return one input, given as a mapping in Python; what is missing in it (None, NaN) counts as left out.
+
+    Raises:
+        UserError: It has no input, or a field is not as it must be.
+    """
+    values = under_own_names(values, task, number)
+    if "input" not in values:
+        raise InvalidInputError(
+            f"Each input that is a mapping must have the key 'input'; number {number} has "
+            f"{', '.join(map(str, values)) or 'no keys'}. Rename the one that holds the text, or give the text alone."
+        )
+    given: dict[str, Any] = {"input": checked_text(values["input"], "The inputs", number)}
+    for field in ("id", "context", "choices"):
+        value = values.get(field)
+        value = value.item() if isinstance(value, np.generic) else value
+        value = list(value) if isinstance(value, tuple | np.ndarray) else value
+        if not is_absent(value) and value not in ("", []):
+            given[field] = value
+    return Row("The inputs,", number, given).example({name: name for name in given}, "input", labelled=False)
 
 
 def under_own_names(values: Mapping[str, Any], task: Task, number: int) -> Mapping[str, Any]:

@@ -15,17 +15,19 @@ from kshot.core.errors import StorageError
 from kshot.core.gradient_settings import GradientStore
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import LanguageModel
+from kshot.core.paths import path_of, written
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.settings import ChooseBy, Prefer, RunSettings
 from kshot.core.types import Kind, Task
+from kshot.learners.learner import Setup
 from kshot.race.measure import Measuring
 from kshot.race.race import Race
 from kshot.race.record import Recorder
 from kshot.race.stream import Stream
 from kshot.recipes.recipe import Recipe
 from kshot.reports.html import write_report
-from kshot.store.run_folder import open_run
+from kshot.store.run_folder import alone_in, open_run
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.validate import grave_problems
@@ -146,9 +148,7 @@ def adapt(
 
 def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Run:
     """Carry out a run that `prepare` has checked; see `adapt`."""
-    settings, task, stream = prepared.settings, prepared.task, prepared.stream
-    progress, seed, models = progress or Silence(), settings.seed, prepared.load_models()
-    ledger = Ledger(parse_budget(settings.budget))
+    settings, task, models = prepared.settings, prepared.task, prepared.load_models()
     assert models.model is not None
     language_model, selecting = models.model.model, models.selector_model
     identity = {
@@ -157,11 +157,30 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
         "prompt": dict(models.model.layout.record),
         "selector_model": selecting.model.fingerprint if selecting else None,
         "source": prepared.source.fingerprint if prepared.source else None,
-        "seed": seed,
+        "seed": settings.seed,
         "limit": settings.limit,
     }
-    folder = Path(settings.out) if settings.out else _default_folder(task, language_model, identity)
+    folder = path_of(settings.out) if settings.out else _default_folder(task, language_model, identity)
+    for place in (str(folder.resolve()), language_model.name):
+        written(place)  # not at the end, when it is
     open_run(folder, identity | {"task_name": task.name, "model_name": language_model.name})
+    with alone_in(folder):
+        return _run_in(folder, prepared, models, identity, progress or Silence(), trackers)
+
+
+def _run_in(
+    folder: Path,
+    prepared: Prepared,
+    models: Setup,
+    identity: dict[str, Any],
+    progress: Progress,
+    trackers: Sequence[Tracker],
+) -> Run:
+    """Carry out a run in a folder that is its own."""
+    settings, task, stream, seed = prepared.settings, prepared.task, prepared.stream, prepared.settings.seed
+    ledger = Ledger(parse_budget(settings.budget))
+    assert models.model is not None
+    language_model, selecting = models.model.model, models.selector_model
     store = SqliteStore(folder / "store.sqlite")
     try:
         kept = GradientStore(folder / "gradients")

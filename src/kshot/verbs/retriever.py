@@ -17,6 +17,7 @@ from kshot.core.errors import UserError
 from kshot.core.json_text import from_json
 from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
+from kshot.core.paths import path_of
 from kshot.core.plugins import configure
 from kshot.core.progress import Progress, Silence
 from kshot.core.types import Task
@@ -89,13 +90,13 @@ class RetrieverRun:
             raise UserError(f"--hold-out must name given tasks ({', '.join(names)}); got {', '.join(unknown)}.")
         if set(held_out) == set(names):
             raise UserError("A retriever must have a task to learn from; all are held out.")
-        run = cls(Path(folder), tasks, frozenset(held_out), settings, seed, progress)
+        run = cls(path_of(folder), tasks, frozenset(held_out), settings, seed, progress)
         for task in tasks:
             if pool := run.pools.get(task.name):
                 check_enough(task.name, len(pool), settings)
                 if n := len(task.train) - len(pool):
                     progress.say(f"{task.name}: {n} repeated examples are left out")
-        places = [source if ":" in source else str(Path(source).resolve()) for source in sources]
+        places = [source if ":" in source else str(path_of(source).resolve()) for source in sources]
         fingerprints = {task.name: task.fingerprint for task in tasks}
         about = {"tasks": fingerprints, "held_out": sorted(held_out), "seed": seed, **asdict(settings)}
         open_run(run.folder, {"kind": "retriever", **about, "sources": places})
@@ -108,7 +109,7 @@ class RetrieverRun:
         Raises:
             UserError: It is none, or its tasks are not what they were.
         """
-        about = read_manifest(Path(folder))
+        about = read_manifest(path_of(folder))
         if about.get("kind") != "retriever":
             raise UserError(f"{folder} must be a run of `kshot retriever`; it is another one.")
         named = {name: about[name] for name in asdict(RetrieverSettings())}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kshot.core.locks import ONE_THREAD
 from kshot.core.types import Example, FloatArray, Question, Task
 from kshot.methods.classifiers.majority import Majority
 
@@ -39,7 +40,7 @@ def fit_logistic(
     # newton-cg ends 10 times nearer to the optimum than lbfgs in less time. One thread: the vectors are short
     # and BLAS threads that wait for each other on a busy machine made one fit take seconds instead of 10 ms.
     model = make_pipeline(transformer, LogisticRegression(C=C, solver="newton-cg", max_iter=1000))
-    with threadpool_limits(1):
+    with ONE_THREAD, threadpool_limits(1):
         model.fit([e.text for e in examples], outputs)
     columns = [task.labels.index(label) for label in model.classes_]
 

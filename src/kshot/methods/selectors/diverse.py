@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.fields import place, state
+from kshot.core.locks import ONE_THREAD
 from kshot.core.types import Example, Question
 from kshot.encoders.encoder import load_encoder, missing_package
 from kshot.methods.contracts import Selector
@@ -70,6 +71,6 @@ def _centres(points: NDArray[np.float64], k: int, rng: np.random.Generator) -> N
     model = KMeans(k, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType] - it takes "auto" for the type
     # One thread, so that sums have one order. With fewer distinct points than `k` some centres are equal, of which
     # scikit-learn warns; that is fine here, as each of them takes another example.
-    with threadpool_limits(1), warnings.catch_warnings():
+    with ONE_THREAD, threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(points).cluster_centers_

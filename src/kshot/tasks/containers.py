@@ -1,0 +1,108 @@
+"""What Python holds texts in: lists, arrays, series, one column of a data frame; or what else it is, and what to do."""
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from io import IOBase
+from typing import Any
+
+import numpy as np
+
+from kshot.core.errors import InvalidInputError
+from kshot.core.types import Example, Question
+from kshot.tasks.rows import text_flaw, trimmed
+
+_ONE = (str, bytes, bytearray, memoryview, Mapping, Example, Question)  # can be iterated over, and is one input
+_MISSING = ("NAType", "NaTType")  # pandas is not imported for its own words for "nothing"
+
+
+def items_of(values: Any, name: str) -> list[Any]:
+    """Return the items of whatever holds one a row: a list, an iterator, an array, a series, a table of one column.
+
+    Args:
+        values: What was given.
+        name: What messages call it.
+
+    Raises:
+        InvalidInputError: It is one input alone, a table of several columns, or has no order.
+    """
+    if isinstance(values, _ONE):
+        raise InvalidInputError(
+            f"{name} must be a list of inputs, also where there is one; got {type(values).__name__}. Write [text] for "
+            "one."
+        )
+    if isinstance(values, set | frozenset):
+        raise InvalidInputError(
+            f"{name} must have an order, in which answers come; got {type(values).__name__}. Make it a list: "
+            "sorted(texts)."
+        )
+    if isinstance(values, IOBase):
+        raise InvalidInputError(
+            f"{name} must be a list of inputs; got an open file. Give its lines: file.read().splitlines()."
+        )
+    if hasattr(values, "__array__"):
+        return _column(values, name)
+    if not isinstance(values, Iterable):
+        raise InvalidInputError(f"{name} must be a list of inputs; got {type(values).__name__}. Write [text] for one.")
+    items = list(values)
+    if items and all(isinstance(item, list | tuple | np.ndarray) for item in items):
+        if any(len(item) != 1 for item in items):
+            raise InvalidInputError(
+                f"{name} must hold one text a row; got rows of several, as {_short(items[0])}. Choose one of them, or "
+                "write each row as one text."
+            )
+        return [item[0] for item in items]
+    return items
+
+
+def _column(values: Any, name: str) -> list[Any]:
+    """Return the items of an array, or of anything that becomes one, of one dimension or one column."""
+    array = as_objects(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 1:
+        return list(array)
+    if array.ndim == 0:
+        raise InvalidInputError(f"{name} must be a list of inputs; got {type(values).__name__}. Write [text] for one.")
+    columns = [str(column) for column in getattr(values, "columns", ())]
+    got = f"an array of shape {array.shape}"
+    if columns:
+        got = f"a table with the columns {', '.join(columns[:5])}{', …' if columns[5:] else ''}"
+    choice = f"df[{columns[0]!r}]" if columns else "array[:, 0]"
+    raise InvalidInputError(
+        f"{name} must hold one text a row, in a single column; got {got}. Choose one column, as in {choice}, or write "
+        "each row as one text."
+    )
+
+
+def as_objects(values: Any) -> np.ndarray:
+    """Return an array of the values as they are, with None where one is masked."""
+    masked = isinstance(values, np.ma.MaskedArray)
+    return np.asarray(values.tolist() if masked else values, dtype=object)
+
+
+def is_absent(value: object) -> bool:
+    """Return whether a value stands for nothing: None, NaN, pandas' NA and NaT."""
+    if isinstance(value, float | np.floating | np.datetime64 | Decimal):
+        return bool(value != value)  # as only NaN and NaT
+    return value is None or type(value).__name__ in _MISSING
+
+
+def checked_text(value: object, name: str, number: int) -> str:
+    """Return an item that is a text which a model can be given.
+
+    Raises:
+        InvalidInputError: It is something else, is empty, or holds characters that are no text.
+    """
+    if not isinstance(value, str):
+        remedy = "decode it: text.decode()" if isinstance(value, bytes) else "write it as a str"
+        raise InvalidInputError(
+            f"{name} must hold texts; number {number} is {_short(value)}. Leave it out, or {remedy}."
+        )
+    if flaw := text_flaw(value) or ("" if trimmed(value) else "it is empty; leave it out"):
+        raise InvalidInputError(f"{name} must hold texts; number {number} cannot be used: {flaw}.")
+    return str(value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,0 +1,280 @@
+"""What Python brings as texts and labels: the right answer, or a sentence that says what to do."""
+
+import io
+from datetime import date
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kshot
+from conftest import labelled_rows, write_task
+from kshot import FewShotClassifier
+from kshot.core.errors import InvalidInputError, UserError
+from kshot.tasks.containers import is_absent, items_of
+
+TEXTS = ["one more cat", "a saw"]
+ANSWERS = ["animal", "tool"]
+ROWS = labelled_rows(12)
+X, Y = [row["input"] for row in ROWS], [row["output"] for row in ROWS]
+CODES = [sorted(set(Y)).index(label) for label in Y]
+
+
+class Table:
+    """A data frame of polars, as far as it matters here."""
+
+    def __init__(self, **columns):
+        self._columns = columns
+        self.columns = list(columns)
+
+    def __iter__(self):
+        return iter(self._columns.values())
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(list(self._columns.values()), dtype=dtype).T
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return FewShotClassifier("scripted", recipe="bm25", shots=4).fit(X, Y)
+
+
+@pytest.fixture(params=["classifier", "adapted"])
+def model(request, classifier):
+    return classifier if request.param == "classifier" else classifier.adapted_
+
+
+def refused(act, message):
+    """Both faces refuse with one kind of error, which scikit-learn's tools take for theirs."""
+    with pytest.raises(InvalidInputError) as caught:
+        act()
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, UserError)
+    assert message in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+GOOD = {
+    "list": TEXTS,
+    "tuple": tuple(TEXTS),
+    "numpy texts": list(map(np.str_, TEXTS)),
+    "array": np.array(TEXTS),
+    "object array": np.array(TEXTS, dtype=object),
+    "column of an array": np.array(TEXTS)[:, None],
+    "masked array": np.ma.array(TEXTS),
+    "rows of one": [[text] for text in TEXTS],
+    "series": pd.Series(TEXTS, index=[5, 9]),
+    "series of strings": pd.Series(TEXTS, dtype="string"),
+    "series of arrow strings": pd.Series(TEXTS, dtype="string[pyarrow]"),
+    "categories": pd.Series(TEXTS, dtype="category"),
+    "index": pd.Index(TEXTS),
+    "extension array": pd.array(TEXTS),
+    "frame of one column": pd.DataFrame({"text": TEXTS}),
+    "polars": Table(text=TEXTS),
+    "keys": dict.fromkeys(TEXTS).keys(),
+}
+
+
+@pytest.mark.parametrize("values", GOOD.values(), ids=GOOD)
+def test_texts_in_any_container_are_answered_one_by_one(model, values):
+    assert list(model.predict(values)) == ANSWERS
+    assert len(model.predict_proba(values)) == len(TEXTS)
+
+
+def test_an_iterator_is_read_once(model):
+    assert list(model.predict(text for text in TEXTS)) == ANSWERS
+    assert list(model.predict(map(str, TEXTS))) == ANSWERS
+
+
+FRAME = pd.DataFrame({"text": TEXTS, "label": ANSWERS})
+BAD = {
+    "text": ("the cat", "must be a list of inputs, also where there is one; got str. Write [text] for one."),
+    "numpy text": (np.str_("the cat"), "got str_"),
+    "bytes": (b"the cat", "got bytes"),
+    "mapping": ({"input": "the cat"}, "got dict"),
+    "example": (kshot.Example("the cat", "", "a"), "got Example"),
+    "None": (None, "must be a list of inputs; got NoneType"),
+    "number": (3, "got int"),
+    "one item": (np.array("the cat"), "got ndarray"),
+    "set": (set(TEXTS), "must have an order, in which answers come; got set. Make it a list"),
+    "frozen set": (frozenset(TEXTS), "got frozenset"),
+    "file": (io.StringIO("a\nb\n"), "got an open file. Give its lines: file.read().splitlines()"),
+    "frame": (FRAME, "got a table with the columns text, label. Choose one column, as in df['text']"),
+    "polars frame": (Table(text=TEXTS, label=ANSWERS), "got a table with the columns text, label. Choose one column"),
+    "empty frame": (pd.DataFrame(), "got an array of shape (0, 0)"),
+    "array of two columns": (np.zeros((2, 3)), "got an array of shape (2, 3). Choose one column, as in array[:, 0]"),
+    "deep array": (np.array([[TEXTS]]), "got an array of shape (1, 1, 2)"),
+    "nested": ([TEXTS, TEXTS], "must hold one text a row; got rows of several, as ['one more cat', 'a saw']"),
+    "pairs": (list(zip(TEXTS, ANSWERS, strict=True)), "got rows of several, as ('one more cat', 'animal')"),
+    "ragged": ([["a"], ["b", "c"]], "got rows of several"),
+    "rows of a frame": (list(FRAME.itertuples()), "got rows of several"),
+    "a missing one": ([*TEXTS, None], "must hold texts; number 3 is None. Leave it out, or write it as a str."),
+    "NaN": ([*TEXTS, float("nan")], "number 3 is nan"),
+    "NA": ([*TEXTS, pd.NA], "number 3 is <NA>"),
+    "a missing one of a series": (pd.Series(["the cat", None], dtype="string"), "number 2 is <NA>"),
+    "a masked one": (np.ma.array(TEXTS, mask=[False, True]), "number 2 is None"),
+    "numbers": ([1, 2], "number 1 is 1"),
+    "array of numbers": (np.arange(3), "number 1 is 0"),
+    "truth": ([True], "number 1 is True"),
+    "dates": ([date(2020, 1, 1)], "number 1 is datetime.date(2020, 1, 1)"),
+    "bytes inside": ([b"the cat"], "number 1 is b'the cat'. Leave it out, or decode it: text.decode()."),
+    "long": ([b"x" * 500], "x…. Leave it out"),
+    "empty text": (["the cat", " \n"], "number 2 cannot be used: it is empty; leave it out"),
+    "NUL": (["the cat\0"], "number 1 cannot be used: it holds a NUL character"),
+    "surrogate": (["\ud800"], "number 1 cannot be used: it holds half of a surrogate pair"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), BAD.values(), ids=BAD)
+def test_what_holds_no_texts_is_refused(model, values, message):
+    for ask in (model.predict, model.predict_proba):
+        refused(lambda ask=ask: ask(values), message)
+
+
+def test_nothing_is_answered_with_nothing(classifier):
+    adapted = classifier.adapted_
+    assert adapted.predict([]) == []
+    assert adapted.predict_proba([]).shape == (0, 3)
+    assert adapted.predict(pd.Series([], dtype=str)) == []
+    refused(lambda: classifier.predict([]), "X must hold at least one text; got 0 texts. Give a list of texts.")
+
+
+def test_what_counts_as_missing():
+    nothing = [None, float("nan"), np.nan, np.float32("nan"), np.datetime64("NaT"), Decimal("nan"), pd.NA, pd.NaT]
+    assert all(map(is_absent, nothing))
+    assert not any(map(is_absent, [0, "", "nan", 0.0, [], np.float32(1), np.datetime64("2020-01-01"), False]))
+    assert items_of(pd.DataFrame({"a": [None]}), "X") == [None]
+
+
+# Mappings
+
+
+def test_a_mapping_without_a_text_is_refused(classifier):
+    for value, message in (
+        ({"text": "the cat"}, "must have the key 'input'; number 1 has text. Rename the one that holds the text"),
+        ({}, "number 1 has no keys"),
+        ({"input": None}, "must hold texts; number 1 is None"),
+        ({"input": 3}, "number 1 is 3"),
+        ({"input": float("nan")}, "number 1 is nan"),
+        ({"input": ["the cat"]}, "number 1 is ['the cat']"),
+        ({"input": " "}, "number 1 cannot be used: it is empty"),
+    ):
+        refused(lambda value=value: classifier.adapted_.predict([value]), message)
+    with pytest.raises(UserError, match=r"The inputs, row 1: 'context' must be a string; got a number \(3\)"):
+        classifier.adapted_.predict([{"input": "the cat", "context": 3}])
+
+
+def test_rows_of_a_frame_as_mappings(classifier, quiz_task, tmp_path):
+    records = pd.DataFrame({"input": TEXTS, "context": ["here", None], "id": [7, 8]}).to_dict("records")
+    found = classifier.adapted_.predictions(records)
+    assert [(p.answer, p.example_id) for p in found] == [("animal", "7"), ("tool", "8")]
+    named = classifier.adapted_.predictions([{"input": "a saw", "id": None}, {"input": "a saw", "id": np.int64(5)}])
+    assert [p.example_id for p in named] == ["input-1", "5"]
+    quiz = kshot.adapt(quiz_task, "scripted", recipes="zero-shot", shots=2, limit=2, out=tmp_path / "run").best
+    for choices in (["1", "2"], ("1", "2"), np.array(["1", "2"])):
+        assert quiz.predictions([{"input": "1?", "choices": choices}])[0].candidates == ("1", "2")
+    refused(lambda: quiz.predict(["1?"]), 'must bring its choices; number 1 has none. Give it as {"input": text')
+    refused(lambda: quiz.predict([{"input": "1?", "choices": None}]), "number 1 has none")
+    with pytest.raises(UserError, match="'choices' item 2 must be a string; got a number"):
+        quiz.predict([{"input": "1?", "choices": ["1", 2]}])
+    with pytest.raises(UserError, match="'choices' must be a list of strings; got a string"):
+        quiz.predict([{"input": "1?", "choices": "12"}])
+
+
+def test_examples_without_a_text_are_refused(classifier):
+    refused(lambda: classifier.adapted_.predict([kshot.Example(None, "", "a")]), "number 1 is None")  # type: ignore
+    refused(lambda: classifier.adapted_.predict([kshot.Example(" ", "", "a")]), "it is empty")
+
+
+# Labels
+
+
+def fitted(y, x=X):
+    return FewShotClassifier("scripted", recipe="bm25", shots=4).fit(x, y)
+
+
+LABELS = {
+    "bools": [code == 0 for code in CODES],
+    "ints": CODES,
+    "whole floats": [float(code) for code in CODES],
+    "nullable ints": pd.Series(CODES, dtype="Int64"),
+    "nullable bools": pd.Series([code == 0 for code in CODES], dtype="boolean"),
+    "arrow ints": pd.Series(CODES, dtype="int64[pyarrow]"),
+    "arrow strings": pd.Series(Y, dtype="string[pyarrow]"),
+    "objects": np.array(Y, dtype=object),
+    "objects that are ints": np.array(CODES, dtype=object),
+    "categories": pd.Categorical(Y, categories=["unused", *sorted(set(Y))]),
+    "categories of ints": pd.Series(CODES, dtype="category"),
+    "masked": np.ma.array(CODES),
+    "index": pd.Index(Y),
+}
+
+
+@pytest.mark.parametrize("y", LABELS.values(), ids=LABELS)
+def test_labels_are_shown_and_come_back_as_they_are(y):
+    classifier = fitted(y)
+    values = list(dict.fromkeys(list(y)))
+    assert sorted(classifier.classes_.tolist()) == sorted(values)
+    assert set(map(type, classifier.classes_.tolist())) == set(map(type, np.array(values).tolist()))
+    assert classifier.adapted_.labels == tuple(map(str, sorted(values)))
+    assert list(classifier.predict(X[:3])) == list(y)[:3]
+
+
+def with_label(value):
+    return [*Y[:3], value, *Y[4:]]
+
+
+NO_LABELS = {
+    "None": (with_label(None), "a label, but Input y contains NaN or None: number 4 is None. Leave the row out"),
+    "NaN": (with_label(float("nan")), "number 4 is nan"),
+    "NA": (with_label(pd.NA), "number 4 is <NA>"),
+    "NaT": (with_label(pd.NaT), "number 4 is NaT"),
+    "all None": ([None] * 12, "number 1 is None"),
+    "None of a series": (pd.Series(with_label(None)), "number 4 is nan"),
+    "NA of arrow": (pd.Series(with_label(None), dtype="string[pyarrow]"), "number 4 is <NA>"),
+    "NA of ints": (pd.Series([None, *CODES[1:]], dtype="Int64"), "number 1 is <NA>"),
+    "NaN of categories": (pd.Series(with_label(None), dtype="category"), "number 4 is nan"),
+    "masked": (np.ma.array(CODES, mask=[True] + [False] * 11), "number 1 is None"),
+    "infinity": ([float("inf"), *map(float, CODES[1:])], "y contains infinity"),
+    "bytes": ([label.encode() for label in Y], "number 1 is b'animal'. Decode them: label.decode()."),
+    "array of bytes": (np.array([label.encode() for label in Y]), "Decode them"),
+    "mixed": (with_label(3), "must all be texts, or none; 'animal' is one and 3 is not. Write all of them as texts"),
+    "single": (["a"] * 12, "must have at least two classes to choose between; got 1 class: a"),
+    "fewer": (Y[:-1], "got inconsistent numbers of samples, 12 texts and 11 labels. Choose the same rows for both."),
+    "more": ([*Y, "tool"], "12 texts and 13 labels"),
+    "frame": (pd.DataFrame({"a": Y, "b": Y}), "y must hold one label per text: y should be a 1d array"),
+    "one-hot": (np.eye(3)[CODES], "Give a list or a column of labels."),
+    "row": (np.array(Y)[None], "got an array of shape (1, 12)"),
+    "one text": ("a" * 12, "got an array of shape ()"),
+    "set": (set(Y), "got an array of shape ()"),
+    "iterator": (iter(Y), "got an array of shape ()"),
+    "mapping": (dict(enumerate(Y)), "got an array of shape ()"),
+    "rows": ([{"label": label} for label in Y], "Unknown label type"),
+    "complex": ([1j] * 12, "Complex data not supported"),
+    "None itself": (None, "requires y to be passed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("y", "message"), NO_LABELS.values(), ids=NO_LABELS)
+def test_labels_that_are_none_are_refused(y, message):
+    refused(lambda: fitted(y), message)
+
+
+def test_texts_and_labels_that_are_swapped_are_refused():
+    refused(
+        lambda: fitted(X, x=Y),
+        "at least as many different texts as labels; got 3 texts in X and 12 labels in y. Where they are swapped, call",
+    )
+    assert fitted(["a", "b", "c"], x=["the cat", "the bread", "the saw"]).classes_.tolist() == ["a", "b", "c"]
+
+
+def test_a_column_of_labels_in_a_frame_is_taken():
+    with pytest.warns(UserWarning, match="A column-vector y was passed"):
+        assert fitted(pd.DataFrame({"label": Y})).predict(X[:3]).tolist() == Y[:3]
+
+
+def test_a_task_folder_is_no_list_of_texts(classifier, tmp_path):
+    folder = write_task(tmp_path / "task", ROWS)
+    refused(lambda: classifier.adapted_.predict(kshot.Task.load(folder)), "got Task")
+    refused(lambda: classifier.predict(folder), "got PosixPath")
