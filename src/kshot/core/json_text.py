@@ -8,12 +8,13 @@ from typing import Any, NoReturn
 from kshot.core.errors import NotFiniteError
 
 
-def to_json(value: Any, **how: Any) -> str:
+def to_json(value: Any, *, ensure_ascii: bool = False, **how: Any) -> str:
     """Return a value as JSON.
 
     Args:
         value: Mappings, sequences, texts, numbers, None.
-        how: Further arguments of `json.dumps`, such as `indent`; `ensure_ascii` is False if not given.
+        ensure_ascii: Write other letters as escapes.
+        how: Further arguments of `json.dumps`, such as `indent`.
 
     Raises:
         NotFiniteError: A number in it is not finite.
@@ -24,7 +25,7 @@ def to_json(value: Any, **how: Any) -> str:
         '{"é": null}'
     """
     try:
-        return json.dumps(value, **({"ensure_ascii": False} | how), allow_nan=False)
+        return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False, **how)
     except ValueError:
         place, number = next(_not_finite(value, ""))
         raise NotFiniteError(

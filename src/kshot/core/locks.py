@@ -10,7 +10,8 @@ from contextlib import ContextDecorator
 from threading import Lock, RLock
 from weakref import WeakSet
 
-ADAPTED, PROCESS, BACKBONE = range(3)  # an adapted model; what the whole process has one of; a backbone
+# An adapted model; loading models; what else a process has one of; a backbone
+ADAPTED, MODELS, PROCESS, BACKBONE = range(4)
 
 
 class SharedLock(ContextDecorator):
@@ -53,5 +54,5 @@ def _release_all() -> None:
 if hasattr(os, "register_at_fork"):  # where there is no fork there is nothing to do
     os.register_at_fork(before=_take_all, after_in_parent=_release_all, after_in_child=_release_all)
 
-LOADING = SharedLock(PROCESS)  # transformers changes torch's default dtype while it loads a model
+LOADING = SharedLock(MODELS)  # transformers changes torch's default dtype while it loads a model
 ONE_THREAD = SharedLock(PROCESS)  # who changes how many threads compute puts it back before the next one does

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import NotFiniteError, UserError, in_short, missing_extra
-from kshot.core.locks import ONE_THREAD
+from kshot.core.locks import LOADING, ONE_THREAD
 from kshot.core.paths import at_home
 from kshot.models.hub import only_local
 from kshot.models.quiet import quiet
@@ -71,7 +71,7 @@ def load_encoder(name: str = "minilm") -> Encoder:
     Source: Reimers and Gurevych (2019), Sentence-BERT, https://arxiv.org/abs/1908.10084.
     Differs: nothing.
     """
-    with ONE_THREAD:  # two threads would load two
+    with LOADING:  # two threads would load two
         return _load(name)
 
 

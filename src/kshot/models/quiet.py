@@ -11,7 +11,7 @@ from kshot.core.locks import LOADING
 def quiet() -> Iterator[None]:
     """Keep transformers and sentence-transformers from printing bars and reports; then both are as they were.
 
-    One thread at a time: these settings, and torch's default dtype, which transformers changes, are the whole process's.
+    One thread at a time: these settings are the whole process's, and so is the dtype that transformers changes.
     """
     from transformers.utils import logging
 
