@@ -72,7 +72,7 @@ def test_so_it_is_around_the_choices_of_inputs_to_be_answered(run_cli, load, tmp
     (found,) = run.best.predictions([asked])
     assert found.candidates == tuple(COLOURS)
     for choices in ([1, 2], "ab"):
-        with pytest.raises(UserError, match="The choices of an input must be a list of texts; those of number 1 are"):
+        with pytest.raises(UserError, match="row 1: 'choices' (item 1 must be a string|must be a list of strings)"):
             run.best.predictions([{"input": "q", "choices": choices}])
 
 
@@ -323,7 +323,7 @@ def test_test_rows_that_are_evaluated_are_checked_too(tmp_path):
         run.best.evaluate(replace(GOOD, test=rows))
     with pytest.raises(UserError, match="test example 1: 'input' must be a text; got null"):
         run.best.evaluate(replace(GOOD, test=(replace(rows[0], input=None),)))
-    with pytest.raises(UserError, match="Each input must be a text that is not empty; number 1 is empty"):
+    with pytest.raises(UserError, match="The inputs must hold texts; number 1 cannot be used: it is empty"):
         run.best.predict(["\u200b"])
 
 

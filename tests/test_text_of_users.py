@@ -176,7 +176,7 @@ def lower_engine() -> Engine:
     return Engine(Backbone(backbone.model, wrapped, "lower"))
 
 
-@pytest.mark.parametrize(("first", "second"), [("Yes", "yes"), ("№", "No"), ("maybe", "perhaps"), ("no", "no ")])
+@pytest.mark.parametrize(("first", "second"), [("Yes", "yes"), ("№", "No"), ("maybe", "perhaps")])
 def test_labels_that_are_the_same_tokens_are_refused_before_a_run(first, second, tmp_path):
     rows = [Example(f"text {i}", (first, second)[i % 2], f"r{i}") for i in range(4)]
     task = Task("t", "classification", tuple(rows), labels=(first, second))

@@ -226,10 +226,15 @@ class AdaptedModel:
             ours, theirs = (
                 " with the labels ".join(filter(None, (t.kind, ", ".join(t.labels)))) for t in (self.task, task)
             )
-            raise UserError(f"The model answers {ours}; '{task.name}' is {theirs}.")
+            raise UserError(
+                f"The model answers {ours}; '{task.name}' is {theirs}. Give test rows of its own task, or adapt again."
+            )
         if task.kind == "multiple_choice" and task.choices_in_input != self.task.choices_in_input:
             learnt, asked = ("letters" if t.choices_in_input else "the choices' text" for t in (self.task, task))
-            raise UserError(f"The model answers with {learnt}; the outputs of '{task.name}' are {asked}.")
+            raise UserError(
+                f"The model answers with {learnt}; the outputs of '{task.name}' are {asked}. Write them so, or "
+                "adapt again."
+            )
         check_examples(task, rows, "test")
         if task.letter_form != self.task.letter_form:
             rows = tuple(_renamed(row, task, self.task) for row in rows)
@@ -276,9 +281,15 @@ class AdaptedModel:
         """
         folder, trained = path_of(folder), self.fitted.trained
         if trained is None:
-            raise UserError(f"Only a model whose weights were trained can be merged; '{self.recipe.name}' trains none.")
+            raise UserError(
+                f"Only a model whose weights were trained can be merged; '{self.recipe.name}' trains none. Adapt with "
+                "fine-tune or icl+ft."
+            )
         if self.steering:
-            raise UserError(f"'{self.recipe.name}' steers the model too, which cannot be worked into weights.")
+            raise UserError(
+                f"'{self.recipe.name}' steers the model too, which cannot be worked into weights. Adapt "
+                "without a steerer."
+            )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(
                 f"{folder} must be new or empty, for the merged model; it holds something. Name another folder."

@@ -191,12 +191,6 @@ class Steering:
                 f"{folder} must hold a steering, {WEIGHTS_FILE} and {ABOUT_FILE}; {error}. Copy the whole folder, or "
                 "fit it again."
             ) from error
-        for edit in found.edits:
-            if not (np.isfinite(edit.vectors).all() and np.isfinite(edit.weights).all()):
-                raise UserError(
-                    f"The steering in {folder} must be finite numbers; that of layer {edit.layer} at '{edit.site}' "
-                    "holds NaN or infinity. Fit it again."
-                )
         return found
 
 

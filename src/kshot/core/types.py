@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import NotFiniteError, UserError
-from kshot.core.paths import at_home
 from kshot.core.plugins import resolve
 from kshot.core.seeding import digest
 
@@ -109,7 +108,7 @@ class Task:
     ) -> "Task":
         """Load a task from a folder, a file, `hf://NAME` or `builtin:NAME`; see `kshot.tasks.load`."""
         load = resolve("kshot.tasks.load:load_task")
-        return load(at_home(source), columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
+        return load(source, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
 
     @property
     def is_open(self) -> bool:

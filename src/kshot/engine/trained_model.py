@@ -92,7 +92,12 @@ class TrainedEngine(Session):
         Raises:
             NotFiniteError: One is not finite.
         """
-        self._check_finite("Train with a smaller lr, or use --dtype float32.")
+        for name, tensor in self._weights.tensors().items():
+            if not tensor.isfinite().all():
+                raise NotFiniteError(
+                    f"Trained weights must be finite numbers; '{name}' is not. Train with a smaller lr, or use --dtype "
+                    "float32."
+                )
         self._weights.save(folder, self.fingerprint)
 
     @learning()
@@ -101,16 +106,9 @@ class TrainedEngine(Session):
 
         Raises:
             UserError: The file is not there, cannot be read, or belongs to another model.
-            NotFiniteError: A weight is not finite.
         """
         self._weights.load_tensors(read_adapter(folder, self._how.weights, fingerprint))
-        self._check_finite(f"Copy {folder} again, or adapt again.")
         self._trainer.fingerprint = fingerprint
-
-    def _check_finite(self, remedy: str) -> None:
-        for name, tensor in self._weights.tensors().items():
-            if not tensor.isfinite().all():
-                raise NotFiniteError(f"Trained weights must be finite numbers; '{name}' is not. {remedy}")
 
     def save_merged(self, folder: Path) -> None:
         """Write a whole model with the weights worked in, as transformers loads it."""

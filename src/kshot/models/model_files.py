@@ -1,6 +1,5 @@
 """What is wrong with the files of a model's folder, looked up where they could not be loaded, and said by name."""
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from kshot.core.errors import UserError, in_short
+from kshot.core.json_text import from_json
 
 CONFIG, ADAPTER_CONFIG, GENERATION_CONFIG = "config.json", "adapter_config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -37,7 +37,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     check_is_file(path)
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = from_json(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} must hold a JSON object; {in_short(error)}. Download it again.") from error
     if not isinstance(found, dict):

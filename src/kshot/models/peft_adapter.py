@@ -51,7 +51,8 @@ def load_adapted(adapter: Checkpoint, folder: Path, dtype: Any) -> tuple[Any, An
         tokenizer = (adapter if has_tokenizer(folder) else base).tokenizer()
     except UserError as error:
         raise UserError(
-            f"'{name}' is an adapter of '{base_name}', as its {ADAPTER_CONFIG} says, which cannot be loaded: {error}"
+            f"'{name}' is an adapter, and the model that its {ADAPTER_CONFIG} names must be one that can be loaded, "
+            f"but '{base_name}' is not: {error}"
         ) from error
     adapter.read(lambda: check_vocabulary(tokenizer, model, name))
     return _merged(model, folder, name), tokenizer

@@ -78,7 +78,7 @@ class TrainedWeights:
         try:
             inject_adapter_in_model(self.config, model, adapter_name=_NAME)
         except ValueError as error:
-            raise ModelError(f"LoRA cannot be put on '{self.backbone.name}': {error}") from error
+            raise ModelError(f"LoRA cannot be put on '{self.backbone.name}': {error}. Use weights=full.") from error
         del model.peft_config
         source = torch.Generator().manual_seed(seed)
         layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}

@@ -84,7 +84,8 @@ def input_of(values: Mapping[str, Any], task: Task, number: int) -> Example:
         value = list(value) if isinstance(value, tuple | np.ndarray) else value
         if not is_absent(value) and value not in ("", []):
             given[field] = value
-    return Row("The inputs,", number, given).example({name: name for name in given}, "input", labelled=False)
+    example = Row("The inputs,", number, given).example({name: name for name in given}, "input", labelled=False)
+    return example if task.is_open else trimmed_examples([(example,)])[0][0][0]
 
 
 def under_own_names(values: Mapping[str, Any], task: Task, number: int) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.core.paths import at_home
 from kshot.core.types import KINDS, Example, Kind, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
 from kshot.tasks.bad_rows import without_bad_rows
@@ -65,18 +66,18 @@ def load_task(
         BadRowsError: Rows that cannot be used: all of them, with file, row and remedy.
         UserError: The first other thing that is wrong, with its remedy.
     """
-    columns = columns or {}
+    source, columns = at_home(source), columns or {}
     if kind is not None and kind not in KINDS:
         raise UserError(f"--kind must be one of the kinds of tasks; got '{kind}'.{did_you_mean(kind, KINDS)}")
-    if str(source).startswith("builtin:"):
+    if source.startswith("builtin:"):
         if columns or kind:
             flag, what = ("--columns", "columns are") if columns else ("--kind", "kind is")
             raise UserError(f"{flag} must be left out for a builtin task; its {what} known.")
-        return load_builtin(str(source).removeprefix("builtin:"))
+        return load_builtin(source.removeprefix("builtin:"))
     named(columns)  # a field that does not exist is refused before anything is read
     settle, bad = partial(_task, kind=kind, columns=columns), list[BadRow]()
-    if str(source).startswith(PREFIX):
-        dataset = read_hub_dataset(str(source), bad)
+    if source.startswith(PREFIX):
+        dataset = read_hub_dataset(source, bad)
         make = partial(settle, dataset.name, _Card(), notes=dataset.notes)
         return without_bad_rows(make, dataset.tables, bad, skip=skip_bad_rows)
     path = Path(source)
