@@ -241,7 +241,13 @@ class AdaptedModel:
             value = under_own_names(value, self.task, i + 1)
             known = {k: value[k] for k in ("context", "choices") if value.get(k)}
             example = Example(str(value.get("input", "")), "", str(value.get("id", f"input-{i + 1}")), **known)
-            value = replace(example, choices=tuple(example.choices))
+            choices = example.choices
+            if isinstance(choices, str) or not all(isinstance(choice, str) for choice in choices):
+                raise UserError(
+                    f"The choices of an input must be a list of texts; those of number {i + 1} are {choices!r}; write "
+                    "them as ['…', '…']."
+                )
+            value = replace(example, choices=tuple(map(trimmed, choices)))
         if not trimmed(value.input):
             raise UserError(f"Each input must be a text that is not empty; number {i + 1} is empty.")
         if not self.task.is_open and not self.task.candidates(value):

@@ -14,6 +14,7 @@ from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
 from kshot.tasks.columns import Layout, check_columns, find_columns, laid_out, named
 from kshot.tasks.conversations import as_inputs, columns_of_messages
+from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.rows import Row, each_row
 from kshot.tasks.tables import SUFFIXES, Table, decoded, read_table, read_text
 
@@ -47,7 +48,11 @@ def read_inputs(
         instruction = task.instruction if task else ""
         table, layout = _layout(table, columns or {}, task.columns if task and not columns else {}, instruction)
         rows = laid_out(table, layout).rows
-        return each_row(rows, lambda row: row.example(layout.names, "input", labelled=False)), layout.notes
+        examples = each_row(rows, lambda row: row.example(layout.names, "input", labelled=False))
+        if task and not task.is_open:
+            (made,), _ = trimmed_examples([tuple(examples)])
+            examples = list(made)
+        return examples, layout.notes
     if suffix in OTHER_TABLES:
         raise UserError(
             f"{source} must be a .jsonl (one object a line), .csv or .parquet file, or a text with one input a line; "

@@ -43,6 +43,8 @@ def trimmed_examples(
         output = clean(e.output, "outputs")
         references = tuple(dict.fromkeys(clean(text, "references") for text in e.references))
         choices = tuple(clean(text, "choices") for text in e.choices)
+        if (output, references, choices) == (e.output, e.references, e.choices):
+            return e
         return replace(e, output=output, references=references, choices=choices)
 
     made = [tuple(map(cleaned, split)) for split in splits]

@@ -237,7 +237,9 @@ def _task(
     columns: Mapping[str, str],
     notes: tuple[str, ...] = (),
 ) -> Task:
-    card = card.model_copy(update={"kind": kind}) if kind else card
+    if kind and kind != card.kind:
+        card, more = _as_kind(card, kind)
+        notes += more
     read = _read(card, tables, columns)
     rows = [read.splits[0], [row for rows in read.splits[1:] for row in rows]]
     notes += read.notes
@@ -274,6 +276,16 @@ def _task(
     checked = zip([*rows[0], *rows[1]], [*train, *test], strict=True)
     each_row(checked, lambda pair: check_answer(pair[1], task, pair[0].fail, guessed=known is None))
     return task
+
+
+def _as_kind(card: _Card, kind: Kind) -> tuple[_Card, tuple[str, ...]]:
+    """Return the card of a task of another kind, and a note on what it says of its own kind alone."""
+    own = () if kind == "classification" and card.kind is None else ("labels", "positive_label", "metrics")
+    dropped = [field for field in own if getattr(card, field)]
+    note = f"task.json: {', '.join(dropped)} left out, as --kind says that the task is {kind}"
+    return card.model_copy(update={"kind": kind, **{f: _Card.model_fields[f].default for f in dropped}}), (
+        (note,) if dropped else ()
+    )
 
 
 def _check_labels(task: Task) -> None:

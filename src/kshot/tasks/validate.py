@@ -86,7 +86,8 @@ def grave_problems(task: Task, terminator: str) -> list[str]:
     if terminator:
         found += _empty_lines(task, task.train, terminator)
     more = len(found) - MAX_GRAVE
-    return found[:MAX_GRAVE] + ([f"{more} more problems like these: `kshot validate` says them"] if more > 0 else [])
+    rest = [f"{more} more problem{'s' * (more > 1)} like these; `kshot validate` says all"] if more > 0 else []
+    return found[:MAX_GRAVE] + rest
 
 
 def duplicate_key(example: Example) -> tuple[str, ...]:

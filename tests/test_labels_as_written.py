@@ -1,0 +1,351 @@
+"""Labels, choices and letters in all the ways that people write them, and what is said of the ways that differ."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import kshot
+from conftest import labelled_rows, write_task
+from kshot.core.errors import UserError
+from kshot.core.types import Example, Task, named_choice
+from kshot.retrieval.corpus import option_texts
+from kshot.tasks.labels import missing, variants
+from kshot.tasks.load import load_task
+from kshot.tasks.rows import trimmed
+from kshot.tasks.validate import grave_problems, validate
+
+LISTED = "Which?\n{0}. red\n{1}. blue\n{2}. green"
+COLOURS = ["red", "blue", "green"]
+
+
+def labelled(*outputs, times=1):
+    return [{"input": f"text {i}", "output": output} for i, output in enumerate(outputs * times)]
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load rows that are written as a folder."""
+
+    def load(train, test=(), card=None, **settings):
+        folder = tmp_path / f"task{len(list(tmp_path.iterdir()))}"
+        return load_task(write_task(folder, train, test, card), **settings)
+
+    return load
+
+
+# White space
+
+
+def test_white_space_around_labels_is_left_out_and_said(load):
+    task = load(
+        labelled("positive", "positive ", " negative\n", "\u200bnegative", times=2),
+        [{"input": "new", "output": "\tpositive\u00a0"}],
+    )
+    assert task.labels == ("negative", "positive")
+    assert [e.output for e in task.train] == ["positive", "positive", "negative", "negative"] * 2
+    assert task.test[0].output == "positive"
+    assert task.notes[0] == "white space around outputs is left out, as in 'positive ' (7 in all)"
+    assert validate(task).problems == ()
+
+
+def test_so_it_is_around_choices_references_and_the_labels_of_task_json(load):
+    row = {"input": "q", "output": "red ", "choices": [" red", "blue"], "references": ["red"]}
+    ((example,), notes) = (task := load([row])).train, task.notes
+    assert (example.output, example.choices, example.references) == ("red", ("red", "blue"), ("red",))
+    assert [note.split(" is left")[0] for note in notes] == ["white space around outputs", "white space around choices"]
+    task = load(labelled("yes ", "no"), card={"labels": [" yes", "no "], "positive_label": "yes "})
+    assert (task.labels, task.positive_label) == (("yes", "no"), "yes")
+    with pytest.raises(UserError, match="'labels' must differ; 'yes' is there twice"):
+        load(labelled("yes", "no"), card={"labels": ["yes", "yes "]})
+    with pytest.raises(UserError, match="row 1: the 'choices' must differ, because the output is the text of one"):
+        load([{"input": "q", "output": "red", "choices": ["red", "red "]}, row, row])
+
+
+def test_so_it_is_around_the_choices_of_inputs_to_be_answered(run_cli, load, tmp_path):
+    rows = [{"input": f"q{i}", "output": COLOURS[i % 3], "choices": COLOURS} for i in range(6)]
+    run = kshot.adapt(load(rows), "scripted", recipes="majority", shots=2, out=tmp_path / "run")
+    asked = {"input": "q", "choices": [" red", "blue ", "green"]}
+    (tmp_path / "asked.jsonl").write_text(json.dumps(asked) + "\n")
+    (found,) = run_cli("predict", run.folder, tmp_path / "asked.jsonl", "--json").json["predictions"]
+    assert list(found["probs"]) == COLOURS
+    (found,) = run.best.predictions([asked])
+    assert found.candidates == tuple(COLOURS)
+    for choices in ([1, 2], "ab"):
+        with pytest.raises(UserError, match="The choices of an input must be a list of texts; those of number 1 are"):
+            run.best.predictions([{"input": "q", "choices": choices}])
+
+
+def test_outputs_of_open_tasks_stay_as_they_are(load):
+    task = load(labelled("  return x\n", "a", "b"))
+    assert (task.kind, task.train[0].output) == ("generation", "  return x\n")
+
+
+def test_legacy_completions_are_labels(load):
+    rows = [{"prompt": f"t{i} ->", "completion": f" {'good' if i % 2 else 'bad'}\n"} for i in range(6)]
+    assert load(rows).labels == ("bad", "good")
+
+
+# Labels that differ in nothing that counts
+
+
+@pytest.mark.parametrize(
+    ("labels", "difference"),
+    [
+        (("positive", "Positive", "POSITIVE"), "case"),
+        (("very good", "very  good"), "white space"),
+        (("non-fiction", "non\u2011fiction"), "characters that look alike"),
+        (("it's", "it\u2019s"), "characters that look alike"),
+        (("caf\u00e9", "cafe\u0301"), "characters that look alike"),
+        (("neg\u200bative", "negative"), "characters that look alike"),
+        (("\uff21", "A"), "characters that look alike"),
+        (("a\u00a0b", "a b"), "white space"),
+        (("stra\u00dfe\u2019s", "STRASSE's"), "case and characters that look alike"),
+        (("yes", "Yes."), "case or punctuation"),
+    ],
+)
+def test_variants_of_a_label_are_told(labels, difference):
+    first, second = labels[:2]
+    (said,) = variants({first: 41, second: 1, **dict.fromkeys(labels[2:], 1), "other": 7})
+    assert said.startswith(f"{len(labels)} labels differ only in {difference}: {first!r} (41 rows), {second!r} (1 row)")
+    assert said.endswith("; write them alike.")
+
+
+@pytest.mark.parametrize(
+    "labels", [("a", "b"), ("+", "-"), ("!", "?"), (":)", ":("), ("C", "C++", "C#"), ("1", "10"), ("é", "e")]
+)
+def test_labels_that_differ_are_not(labels):
+    assert variants(dict.fromkeys(labels, 1)) == []
+
+
+def test_validate_and_adapt_tell_variants_missing_values_and_contradictions(run_cli, tmp_path):
+    rows = labelled("positive", "Positive", "negative", "nan", times=3)
+    rows += [{"input": "text 0", "output": "negative"}, {"input": "null", "output": "negative"}]
+    task = write_task(tmp_path / "task", rows)
+    problems = run_cli("validate", task, "--json").json["problems"]
+    wanted = [
+        "2 labels differ only in case: 'Positive' (3 rows), 'positive' (3 rows); write them alike.",
+        "3 rows have the output 'nan', which is how programs write a missing value; if it is one, fill it in or leave "
+        "the row out.",
+        "1 row has the input 'null', which is how programs write a missing value; if it is one, fill it in or leave "
+        "the row out.",
+    ]
+    assert set(wanted) <= set(problems)
+    conflict = (
+        "There are 2 rows of train with the same input as another but a different output: train-1, train-13. Their "
+        "labels differ, as train-1 'positive' and train-13 'negative'; only the first of such rows is learnt: keep one."
+    )
+    assert conflict in problems
+    args = ("--model", "scripted", "--recipes", "majority", "--shots", 2, "--out", tmp_path / "run")
+    told = run_cli("adapt", task, *args).err
+    assert all(problem in told for problem in wanted)
+    assert "1 more problem like these; `kshot validate` says all" in told
+    assert "1 more problem" not in run_cli("validate", task).out
+
+
+def test_missing_values_are_those_of_programs():
+    assert missing(["nan", "NaN ", "None", "none", "na", "null", "nan"]) == [
+        ("nan", 2),
+        ("NaN", 1),
+        ("None", 1),
+        ("null", 1),
+    ]
+
+
+def test_an_empty_line_in_an_answer_is_told_where_it_ends_one(run_cli, tmp_path):
+    task = write_task(tmp_path / "task", labelled(*(f"line {i}\n\nmore" for i in range(5))))
+    args = ("--model", "scripted", "--recipes", "random", "--shots", 2, "--out", tmp_path / "run")
+    assert "There are 5 rows whose output holds an empty line: train-1, " in run_cli("adapt", task, *args).err
+    loaded = load_task(task)
+    assert grave_problems(loaded, "") == []
+    assert grave_problems(loaded, "e\n") == []
+    assert grave_problems(loaded, "1\n") == [
+        "There is 1 row whose output holds '1\\n', at which an answer ends: train-2."
+    ]
+
+
+# Letters
+
+
+def quiz(form, n=6, *, listed=LISTED, names="ABC"):
+    """Return rows whose outputs name their choice in a form."""
+    return [
+        {"input": f"{i}: {listed.format(*names)}", "choices": COLOURS, "output": named_choice(form, i % 3)}
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize("form", ["(A)", "A", "A.", "A)", "[A]", "A:", "a", "(a)", "a)", "1", "1.", "(1)", "1)"])
+def test_a_letter_or_number_names_a_choice_that_the_input_lists(load, form):
+    names = [named_choice(form.strip("()[].:"), i) for i in range(3)]
+    task = load(rows := quiz(form, names=names), quiz(form, 2, names=names))
+    assert (task.kind, task.choices_in_input, task.letter_form) == ("multiple_choice", True, form)
+    assert [e.output for e in task.train] == [row["output"] for row in rows]
+    assert task.candidates(task.train[0]) == tuple(named_choice(form, i) for i in range(3))
+    said = f"outputs name a choice that the input lists as '{form}'; so will answers"
+    assert task.notes == (() if form == "(A)" else (said,))
+
+
+@pytest.mark.parametrize("form", ["(A)", "A", "A.", "a", "(a)", "A)", "1", "(1)", "1."])
+def test_where_the_input_does_not_list_them_it_is_the_text(load, form):
+    task = load(quiz(form, listed="Which?"))
+    assert (task.kind, task.choices_in_input) == ("multiple_choice", False)
+    assert [e.output for e in task.train] == COLOURS * 2
+    what = "number of the choice, counted from 1" if "1" in form else "letter of the choice"
+    assert task.notes == (f"the column 'output' holds the {what}; it is read as the text of that choice",)
+
+
+def test_choices_may_carry_their_letters(load):
+    rows = [{"input": f"q{i}", "choices": ["A. red", "B. blue", "C. green"], "output": "ABC"[i % 3]} for i in range(6)]
+    assert [e.output for e in load(rows).train] == ["A. red", "B. blue", "C. green"] * 2
+
+
+def test_ways_of_writing_a_letter_become_the_one_of_most_rows(load):
+    rows = quiz("A", 9)
+    rows[1]["output"], rows[2]["output"] = "(B)", "c."
+    rows[2]["references"] = ["c."]
+    task = load(rows, [{**rows[0], "output": "a)"}])
+    assert [e.output for e in (*task.train, *task.test)] == ["A", "B", "C"] * 3 + ["A"]
+    assert task.train[2].references == ("C",)
+    assert (
+        task.notes[1] == "3 outputs name their choice in another way than most, such as '(B)'; it is written as 'A' is"
+    )
+
+
+def test_a_choice_may_be_a_letter_itself(load):
+    rows = [{"input": f"{i}", "choices": ["C", "A", "B"], "output": "ABC"[i % 3]} for i in range(6)]
+    task = load(rows)
+    assert ([e.output for e in task.train], task.choices_in_input) == (["A", "B", "C"] * 2, False)
+
+
+def test_a_slip_among_letters_is_the_row_that_is_refused(load):
+    for listed in (LISTED, "Which?"):
+        rows = quiz("A", 20, listed=listed)
+        rows[7]["output"] = "E"
+        with pytest.raises(UserError, match=r"train.jsonl row 8: .*E.* --skip-bad-rows goes on without it.$"):
+            load(rows)
+    rows = quiz("1", 20, listed="Which?")
+    rows[7]["output"] = "7"
+    with pytest.raises(UserError, match=r"row 8: 'output' must hold the number of the choice, counted from 1, as most"):
+        load(rows)
+    rows[7]["output"] = "blue"
+    assert load(rows).train[7].output == "blue"
+
+
+def test_answers_have_the_form_of_the_user_also_when_it_is_loaded_again(run_cli, load, tmp_path):
+    task = load(quiz("a)", names="abc"))
+    run = kshot.adapt(task, "scripted", recipes="majority", shots=2, out=tmp_path / "run")
+    again = kshot.load(run.folder)
+    assert again.task.letter_form == "a)"
+    assert again.predict([{"input": "x", "choices": COLOURS}])[0] in ("a)", "b)", "c)")
+    other = load(quiz("(A)"), quiz("(A)", 4))
+    assert again.evaluate(other)["n"] == 4
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in quiz("A")))
+    measured = run_cli("evaluate", run.folder, tmp_path / "test.jsonl", "--json").json
+    assert measured["n"] == 6
+
+
+def test_the_form_of_letters_tells_tasks_apart(load):
+    task = load(quiz("(A)"))
+    assert replace(task, letter_form="A").fingerprint != task.fingerprint
+    assert replace(task, letter_form="(A)").fingerprint == task.fingerprint
+
+
+@pytest.mark.parametrize("form", ["(A)", "A", "a)"])
+def test_a_retriever_reads_texts_instead_of_letters(load, form):
+    names = "abc" if "a" in form else "ABC"
+    plain = option_texts(load(quiz(form, names=names)))
+    assert plain.train[1] == Example("1: Which?", "blue", "train-2", choices=tuple(COLOURS))
+
+
+# Tasks that are built in Python
+
+GOOD = Task("t", "classification", tuple(Example(f"t{i}", "ab"[i % 2], str(i)) for i in range(6)), labels=("a", "b"))
+
+
+def changed(**fields):
+    return replace(GOOD, train=(*GOOD.train[:2], replace(GOOD.train[2], **fields), *GOOD.train[3:]))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (replace(GOOD, labels=()), "a classification must have labels; name all of them, as labels=('yes', 'no')."),
+        (replace(GOOD, train=()), "must have training examples; it has none; give it some as train=(Example(…), …)."),
+        (replace(GOOD, labels=("a", "b", "a")), "labels must differ, also without white space; 'a' is there twice"),
+        (replace(GOOD, labels=("a", "b", "b ")), "labels must differ, also without white space; 'b' is there twice"),
+        (replace(GOOD, labels=("a", "b", "")), "each label must be a text that can be written; got ''; rename it."),
+        (replace(GOOD, labels=("a", 1)), "labels must be texts; got ('a', 1); write them as labels=('yes', 'no')."),
+        (replace(GOOD, labels="ab"), "labels must be texts; got 'ab'; write them as"),
+        (replace(GOOD, kind="generation"), "labels are for the kind classification; leave them out for generation."),
+        (replace(GOOD, kind="sums", labels=()), "there is no kind 'sums'. Known: classification, "),
+        (changed(output="c"), "train example 3: 'c' is not among the task's labels; correct it or list it"),
+        (changed(output=" a"), "train example 3: ' a' is not among the task's labels"),
+        (changed(id="0"), "train example 3: the id '0' is that of example 1 too; give each example its own id."),
+        (changed(input=None), "train example 3: 'input' must be a text; got null; give it as a str."),
+        (changed(output=3), "train example 3: 'output' must be a text; got a number (3); give it as a str."),
+        (changed(id=3), "train example 3: 'id' must be a text; got a number (3); give it as a str."),
+        (changed(input=" \u200b"), "train example 3: 'input' must not be empty; fill it in, or leave the example out."),
+        (changed(context=""), "train example 3: 'context' must not be empty; fill it in, or leave the example out."),
+        (changed(input="a\0"), "train example 3: 'input' must be text, but it holds a NUL character; remove it."),
+        (changed(choices="ab"), "'choices' must be a tuple of texts that are not empty; got a string (\"ab\"); write"),
+        (
+            replace(GOOD, train=("a", "b")),
+            'train example 1 must be an Example; got a string ("a"); write it as Example(',
+        ),
+        (
+            replace(GOOD, kind="multiple_choice", labels=()),
+            "example 1: a multiple-choice row must have at least 2 'choi",
+        ),
+        (
+            replace(GOOD, test=GOOD.test + (Example("x", "c", "9"),)),
+            "test example 1: 'c' is not among the task's labels",
+        ),
+    ],
+)
+def test_a_task_that_cannot_be_right_is_refused(task, message, tmp_path):
+    for verb in (
+        lambda: kshot.adapt(task, "scripted", recipes="random", shots=2, out=tmp_path / "run"),
+        lambda: kshot.select(task, "random", 2),
+        lambda: kshot.steer(task, "icv", model="tiny"),
+    ):
+        with pytest.raises(UserError) as error:
+            verb()
+        assert str(error.value).startswith("the task 't'")
+        assert message in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_test_rows_that_are_evaluated_are_checked_too(tmp_path):
+    run = kshot.adapt(GOOD, "scripted", recipes="majority", shots=2, out=tmp_path / "run")
+    rows = (Example("x", "a", "1"), Example("y", "b", "1"))
+    with pytest.raises(UserError, match="test example 2: the id '1' is that of example 1 too"):
+        run.best.evaluate(replace(GOOD, test=rows))
+    with pytest.raises(UserError, match="test example 1: 'input' must be a text; got null"):
+        run.best.evaluate(replace(GOOD, test=(replace(rows[0], input=None),)))
+    with pytest.raises(UserError, match="Each input must be a text that is not empty; number 1 is empty"):
+        run.best.predict(["\u200b"])
+
+
+def test_a_setting_of_files_is_refused_for_a_task_that_is_none(words_task):
+    task = load_task(words_task)
+    for setting in ({"columns": {"input": "text"}}, {"kind": "qa"}, {"skip_bad_rows": True}):
+        (name,) = setting
+        with pytest.raises(UserError, match=f"{name} says how a task's files are read, and the task 'words' was given"):
+            kshot.adapt(task, "scripted", **setting)
+
+
+def test_trimming_is_quick_and_leaves_what_is_inside():
+    assert trimmed(" \u200ba  b\u200b c\ufeff\n") == "a  b\u200b c"
+    assert trimmed(f"a{' ' * 200_000}b") == f"a{' ' * 200_000}b"
+    assert trimmed("\u200b \u2060") == ""
+
+
+def test_repeated_ids_get_new_ones_and_are_told(load):
+    rows = [{**row, "id": i % 3} for i, row in enumerate(labelled_rows(6))]
+    task = load([*rows, {**rows[0], "id": "1 (row 5)"}])
+    assert [e.id for e in task.train] == ["0", "1", "2", "0 (row 4)", "1 (row 5)", "2 (row 6)", "1 (row 5) (row 7)"]
+    assert task.notes[0] == (
+        "4 rows of train have the id of an earlier row, and a new one: '0 (row 4)', '1 (row 5)', '2 (row 6)', …; write "
+        "ids that differ"
+    )
