@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kshot.core.errors import UserError, did_you_mean
-from kshot.tasks.rows import FIELDS, HOW_TO_MAP, LISTS, REQUIRED, Row
+from kshot.tasks.missing import is_blank
+from kshot.tasks.rows import FIELDS, HOW_TO_MAP, LISTS, REQUIRED, Row, shown
 from kshot.tasks.tables import Table
 
 COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared without regard to it
@@ -21,6 +22,8 @@ COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared
 # Halves of an input. Which one is the input and which the context is for the user to say.
 HALVES = ("premise", "hypothesis", "sentence1", "sentence2", "question1", "question2", "text1", "text2")
 ALPACA = {"input": "instruction", "context": "input"}
+MAX_NAME = 60  # characters, and words: a longer header is a sentence
+MAX_WORDS = 5
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def find_columns(table: Table, columns: Mapping[str, str], *, required: Sequence
         required: The fields that each row must have: rows to be answered need no output.
 
     Raises:
-        UserError: A field that is needed may stand in more than one column.
+        UserError: A field that is needed may stand in more than one column, or in none, and it can be told why.
     """
     names = named(columns)
     free = [c for c in table.columns if c not in columns.values()]
@@ -84,6 +87,9 @@ def find_columns(table: Table, columns: Mapping[str, str], *, required: Sequence
     if answers:
         guessed["references"] = answers
     names |= guessed
+    lacking = [f for f in missing if f not in guessed]
+    if lacking and not (lacking == ["output"] and names.get("references") in table.columns):
+        _say_why(table, lacking[0])
     notes = [_said(guessed)] if guessed else []
     if "output" in missing and "output" not in guessed and names.get("references") in table.columns:
         answers = names["references"]
@@ -91,20 +97,27 @@ def find_columns(table: Table, columns: Mapping[str, str], *, required: Sequence
     return Layout(names, guessed, answers, tuple(notes))
 
 
-def laid_out(table: Table, layout: Layout) -> Table:
+def laid_out(table: Table, layout: Layout, *, labelled: bool = True) -> Table:
     """Return the table with its lists as lists; empty cells are left out where they can only mean that.
 
+    An output that is a list of one text is that text, if rows must be `labelled`; otherwise outputs are not looked at.
+
     Raises:
-        UserError: A row's answers are not as in SQuAD.
+        UserError: A row's answers are not as in SQuAD, or it has several outputs.
     """
-    return replace(table, rows=tuple(_laid_out(row, table, layout) for row in table.rows))
+    laid = replace(table, rows=tuple(_laid_out(row, table, layout) for row in table.rows))
+    output = layout.names["output"]
+    if not labelled or not any(isinstance(row.values.get(output), list) for row in laid.rows):
+        return laid
+    note = f"the column '{output}' holds lists of one text, which is the output"
+    return replace(laid, rows=tuple(_with_one_output(row, output) for row in laid.rows), notes=(*laid.notes, note))
 
 
 def _laid_out(row: Row, table: Table, layout: Layout) -> Row:
     names = layout.names
     can_be_empty = set(row.values) if table.fixed else set(names.values()) if layout.guessed else set()
     can_be_empty -= {names[field] for field in REQUIRED}
-    values: dict[str, Any] = {c: v for c, v in row.values.items() if c not in can_be_empty or v not in (None, "")}
+    values: dict[str, Any] = {c: v for c, v in row.values.items() if c not in can_be_empty or not _is_empty(v)}
     if table.cells:
         for column in {names[field] for field in LISTS if field in names} & values.keys():
             values[column] = [part.strip() for part in values[column].split("|")]
@@ -119,6 +132,43 @@ def _laid_out(row: Row, table: Table, layout: Layout) -> Row:
     return replace(row, values=values)
 
 
+def _with_one_output(row: Row, column: str) -> Row:
+    outputs = row.values.get(column)
+    if not isinstance(outputs, list):
+        return row
+    if len(outputs) > 1:
+        row.fail(
+            f"'{column}' must hold one text, as a row has one output; got {shown(outputs)}; if each of them is right, "
+            f"say --columns references={column}; if all of them are needed, join them into one text, such as a, b."
+        )
+    return replace(row, values={**row.values, column: outputs[0] if outputs else None})
+
+
+def _say_why(table: Table, field: str) -> None:
+    """Refuse a table without a column for `field` if it has no header, or holds objects with such columns."""
+    if table.cells and any(_is_no_name(table, column) for column in table.columns):
+        raise UserError(
+            f"{table.source} must begin with a line that names the columns, but its first line looks like an example "
+            f"({', '.join(table.columns)[:MAX_NAME]}); put a line such as text,label above it."
+        )
+    for column in table.columns:
+        values = [row.values.get(column) for row in table.rows]
+        if all(isinstance(value, dict) and any(c.lower() in COMMON[field] for c in value) for value in values):
+            raise UserError(
+                f"{table.source}: the {field} must stand in a column of its own, but it stands inside the objects of "
+                f"'{column}'; write these as the rows, as with: jq -c .{column}"
+            )
+
+
+def _is_no_name(table: Table, column: str) -> bool:
+    return (
+        len(column) > MAX_NAME
+        or len(column.split()) > MAX_WORDS
+        or column.replace(".", "", 1).isdecimal()
+        or any(column == str(row.values.get(column)).strip() for row in table.rows)
+    )
+
+
 def _guess(table: Table, field: str, free: Sequence[str]) -> str | None:
     """Return the one column with a common name of `field`, or None.
 
@@ -127,8 +177,10 @@ def _guess(table: Table, field: str, free: Sequence[str]) -> str | None:
     """
     found = [c for c in free if c.lower() in COMMON[field]]
     halves = [c for c in free if c.lower() in HALVES] if field == "input" else []
-    if field == "output" and "label" in found and "label_text" in free:
-        return "label_text"  # SetFit's: the names of what `label` numbers
+    if field == "output" and "label" in map(str.lower, found):
+        texts = [c for c in free if c.lower() == "label_text"]
+        if len(texts) == 1:
+            return texts[0]  # SetFit's: the names of what `label` numbers
     parts = [*halves, *found]
     if len(found) < 2 and not halves:
         return found[0] if found else None
@@ -144,6 +196,10 @@ def _squad(table: Table, free: Sequence[str]) -> str | None:
         return None
     values = [row.values.get("answers") for row in table.rows]
     return "answers" if all(isinstance(v, list) or (isinstance(v, dict) and "text" in v) for v in values) else None
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str) and is_blank(value))
 
 
 def _fits(value: object, field: str, cells: bool) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kshot.core.errors import UserError, missing_extra
+from kshot.tasks.missing import without_nan
 from kshot.tasks.rows import Row
 
 
@@ -28,4 +29,4 @@ def read_parquet(file: Path) -> tuple[Row, ...]:
         raise UserError(f"{file} must be a Parquet file that can be read; {reason}.") from None
     if not rows:
         raise UserError(f"{file} has no rows; it must hold one example a row.")
-    return tuple(Row(str(file), number, values) for number, values in enumerate(rows, 1))
+    return tuple(Row(str(file), number, without_nan(values)) for number, values in enumerate(rows, 1))

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from kshot.core.errors import UserError
 from kshot.core.types import Example
+from kshot.tasks.missing import is_blank
 
 FIELDS = ("input", "output", "context", "explanation", "choices", "references", "id")
 REQUIRED = ("input", "output")
@@ -101,7 +102,7 @@ class Row:
             self.fail(f"{what} must be a string; got {shown(value)}{_remedy(value)}.")
         if flaw := text_flaw(value):
             self.fail(f"{what} must be text, but {flaw}.")
-        if not value.strip():
+        if is_blank(value):
             self.fail(f"{what} must not be empty; fill it in or leave it out.")
         return value
 
@@ -109,6 +110,8 @@ class Row:
 def _remedy(value: object) -> str:
     if isinstance(value, bool | int | float):
         return f'; write it as "{json.dumps(value)}"'
+    if value is None:
+        return "; fill it in, or leave the row out"
     if isinstance(value, list | dict):
         return f"; put its text into a column and {HOW_TO_MAP}"
     return ""
