@@ -45,8 +45,9 @@ def read_csv(source: str, text: str, separator: str | None = None) -> tuple[tupl
         if any(cell[:1] == " " for cell in records[0][1][1:]) or any(
             cell[:1] == " " and QUOTED_AFTER_BLANK.fullmatch(cell) for _, cells in records[1:] for cell in cells[1:]
         ):
-            records = list(_records(source, text, separator, first_line, after_blank=True))
-            notes += ("blanks between a separator and a cell are left out",)
+            without = list(_records(source, text, separator, first_line, after_blank=True))
+            notes += ("blanks between a separator and a cell are left out",) if without != records else ()
+            records = without
     while len(records) > 1 and len(records[-1][1]) > 1 and not any(map(str.strip, records[-1][1])):
         records.pop()  # spreadsheets write empty rows below the last one
     return tuple(_rows(source, separator, records)), notes
@@ -107,7 +108,7 @@ def _separator(source: str, text: str) -> str:
     Raises:
         UserError: Rows can be read with more than one of them.
     """
-    found = [separator for separator in SEPARATORS if len(_header(source, text, separator)) > 1]
+    found = [separator for separator in SEPARATORS if len(_header(text, separator)) > 1]
     if len(found) > 1:
         fitting = [separator for separator in found if _fits(text, separator)]
         if len(fitting) > 1:
@@ -120,8 +121,12 @@ def _separator(source: str, text: str) -> str:
     return found[0] if found else ","
 
 
-def _header(source: str, text: str, separator: str) -> list[str]:
-    return next((cells for _, cells in _records(source, text, separator, 0)), [])
+def _header(text: str, separator: str) -> list[str]:
+    """Return the cells of the header; none if they cannot be told apart by `separator`."""
+    try:
+        return next((cells for _, cells in _records("", text, separator, 0)), [])
+    except UserError:
+        return []
 
 
 def _fits(text: str, separator: str) -> bool:
