@@ -1,4 +1,4 @@
-"""Write files of rows at random, as users have them, and know what was written: test_fuzzed_files.py reads them back."""
+"""Write files of rows at random, as users have them, and know what is in them; see test_fuzzed_files.py."""
 
 import csv
 import json
@@ -11,16 +11,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kshot.tasks.missing import is_blank
+from kshot.tasks.rows import FIELDS
 
-WORDS = "film was a good one and bad 5 stars naïve Größe 東京 Привет مرحبا 👍🏽 ok! don't (sic) x=1 e.g. 3,14 N/A".split()
-ODD = [
-    "\u200b", "\ufeff", "\u2060", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\xa0", "\u3000", "e\u0301", "\u202e", "\r",
-    "\n", "\r\n", "\n\n", "\t", '"', '""', "'", ",", ";", "|", "\\", "\\n", "#", "{", "}", "[", "]", " ", "  ", "\x01",
-    "\x7f", "\ufffd", "\U0001f9ff", "null", "NaN", "None", "sep=;", "a,b", "<|endoftext|>", "###", "=1+1",
+WORDS = [
+    "film", "was", "a", "good", "one", "and", "bad", "5", "stars", "naïve", "Größe", "東京", "Привет", "مرحبا", "👍🏽",
+    "ok!", "don't", "(sic)", "x=1", "e.g.", "3,14", "N/A",
 ]  # fmt: skip
-LABELS = [("yes", "no"), ("positive", "negative", "neutral"), ("très bien", "mal"), ("0 stars", "5 stars"), ("a b", "c d")]
+ODD = [
+    "\u200b", "\ufeff", "\u2060", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\xa0", "\u3000", "e\u0301", "\u202e",
+    "\r", "\n", "\r\n", "\n\n", "\t", '"', '""', "'", ",", ";", "|", "\\", "\\n", "#", "{", "}", "[", "]", " ", "  ",
+    "\x01", "\x7f", "\ufffd", "\U0001f9ff", "null", "NaN", "None", "sep=;", "a,b", "<|endoftext|>", "###", "=1+1",
+]  # fmt: skip
+OTHERS = ("conversations", "instruction", "history", "A", "B", "C")
+LABELS = [
+    ("yes", "no"),
+    ("positive", "negative", "neutral"),
+    ("très bien", "mal"),
+    ("0 stars", "5 stars"),
+    ("a b", "c d"),
+]
+DAMAGE = (b"", b'"', b"\n", b"\0", b",", b"\xff", b"{", b"]")
+READ = ("input", "output", "context")
 REFUSED = "must be refused: "
-INPUTS, OUTPUTS = ("text", "sentence", "question", "Review", "query", "problem"), ("label", "answer", "Target", "sentiment")
+INPUTS, OUTPUTS = (
+    ("text", "sentence", "question", "Review", "query", "problem"),
+    ("label", "answer", "Target", "sentiment"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +47,7 @@ class Written:
         source: What is given to kshot.
         rows: What was meant, each with input, output and maybe context and choices; None where that is not known.
         columns: How the columns are named to kshot.
-        plain: There is nothing odd about it, so it must be read.
+        plain: All texts can be seen and the file is whole, so it must be read.
         like: What it is, for whoever reads a failure.
     """
 
@@ -50,7 +66,7 @@ def write_source(folder: Path, rng: Random) -> Written:
 
 def _text(rng: Random, odd: float) -> str:
     parts = [rng.choice(ODD) if rng.random() < odd else rng.choice(WORDS) for _ in range(rng.choice((1, 2, 5, 12)))]
-    text = rng.choice(("", " ", " ", " ")).join(parts)
+    text = rng.choice(("", " ")) * (odd > 0) + rng.choice(("", " ", " ", " ")).join(parts)
     if rng.random() < odd / 20:
         text += "long " * rng.choice((2_000, 30_000))
     return text
@@ -61,7 +77,7 @@ def _rows(rng: Random, odd: float) -> list[dict[str, Any]]:
     with_context, with_choices = rng.random() < 0.3, rng.random() < 0.15
     rows = []
     for i in range(rng.choice((1, 2, 3, 8, 20))):
-        row: dict[str, Any] = {"input": f"{i} {_text(rng, odd)}" if rng.random() > odd / 5 else _text(rng, odd)}
+        row: dict[str, Any] = {"input": f"{_text(rng, odd)} {i}" if rng.random() > odd / 5 else _text(rng, odd)}
         row["output"] = rng.choice(labels) if labels and rng.random() > odd / 5 else _text(rng, odd)
         if with_context and rng.random() < 0.8:
             row["context"] = _text(rng, odd)
@@ -70,6 +86,10 @@ def _rows(rng: Random, odd: float) -> list[dict[str, Any]]:
             row["output"] = rng.choice(row["choices"])
         rows.append(row)
     return rows
+
+
+def _seen(rows: list[dict[str, Any]]) -> bool:
+    return not any(isinstance(row.get(key), str) and is_blank(row[key]) for row in rows for key in READ)
 
 
 def _names(rng: Random) -> tuple[dict[str, str], dict[str, str]]:
@@ -93,7 +113,7 @@ def _table(folder: Path, rng: Random, stem: str = "rows") -> Written:
             row |= rng.choice(({"id": f"r{i}"}, {"source": "web"}, {"score": i / 2}, {"score": float("nan")}))
     how = rng.choice((_json_lines, _json_list, _csv, _csv, _csv, _parquet))
     path, like = how(folder / stem, renamed, rng, "|" if any("choices" in row for row in rows) else "")
-    return Written(path, rows, columns, plain=odd == 0 and not like.startswith(REFUSED), like=like)
+    return Written(path, rows, columns, plain=_seen(rows) and not like.startswith(REFUSED), like=like)
 
 
 def _json_lines(path: Path, rows: list[dict[str, Any]], rng: Random, bar: str) -> tuple[Path, str]:
@@ -115,14 +135,13 @@ def _csv(path: Path, rows: list[dict[str, Any]], rng: Random, bar: str) -> tuple
     separator, end = rng.choice(",,,;\t"), rng.choice(("\n", "\n", "\r\n", "\r"))
     path = path.with_suffix(".tsv" if separator == "\t" and rng.random() < 0.5 else ".csv")
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    if len(columns) < 2:
-        separator = ","
+    rng.shuffle(columns)
     cells = [["|".join(v) if isinstance(v := row.get(c, ""), list) else str(v) for c in columns] for row in rows]
     after = " " if rng.random() < 0.15 else ""
     quoting = rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
 
     def cell(text: str) -> str:
-        must = any(c in text for c in f'{separator}"\r\n') or (text[:1] == " ") or text != text.strip()
+        must = any(c in text for c in f'{separator}"\r\n') or (after and text[:1] == " ")
         return '"' + text.replace('"', '""') + '"' if must or quoting == csv.QUOTE_ALL else text
 
     extra = separator * rng.choice((0, 0, 0, 2))
@@ -183,7 +202,9 @@ def _conversations(folder: Path, rng: Random) -> Written:
         meant.append({"input": talk[last - 1][1], "output": talk[last][1], "system": own, "earlier": earlier})
     path = folder / "talks.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    return Written(path, meant, plain=odd == 0 and bool(meant), like=f"conversations in {style}, beside {beside}")
+    texts = [{"input": text.partition(": ")[2]} for row in meant for text in row["earlier"]]
+    plain = odd == 0 and bool(meant) or (bool(meant) and not weighted and _seen([*meant, *texts]))
+    return Written(path, meant, plain=plain, like=f"conversations in {style}, beside {beside}")
 
 
 def _instructions(folder: Path, rng: Random) -> Written:
@@ -194,7 +215,11 @@ def _instructions(folder: Path, rng: Random) -> Written:
         own = shared or rng.choice(("", f"S {_text(rng, odd)}"))
         turns = [[f"q {_text(rng, odd)}", f"a {_text(rng, odd)}"] for _ in range(rng.randrange(3) * with_history)]
         context = row.get("context", "")
-        values = {"instruction": row["input"], "input": context, "output": [row["output"]] if as_list else row["output"]}
+        values = {
+            "instruction": row["input"],
+            "input": context,
+            "output": [row["output"]] if as_list else row["output"],
+        }
         rows.append(values | {"system": own} | ({"history": turns} if with_history else {}))
         earlier = [f"{who}: {text}" for pair in turns for who, text in zip(("User", "Assistant"), pair, strict=True)]
         passage = [context] if context and not is_blank(context) else []
@@ -204,7 +229,7 @@ def _instructions(folder: Path, rng: Random) -> Written:
         pq.write_table(pa.Table.from_pylist(rows), path)
     else:
         path.write_text(json.dumps(rows) if path.suffix == ".json" else "\n".join(map(json.dumps, rows)))
-    return Written(path, meant, plain=odd == 0, like="instructions")
+    return Written(path, meant, plain=_seen(meant), like="instructions")
 
 
 def _folder(folder: Path, rng: Random) -> Written:
@@ -215,7 +240,11 @@ def _folder(folder: Path, rng: Random) -> Written:
         names = {"input": "input"} | train.columns
         (home / "test.jsonl").write_text(json.dumps({names["input"]: "a", "Review": "b", "text": "c"}))
     if rng.random() < 0.5:
-        card = {"instruction": _text(rng, 0.2), "metrics": ["accuracy"], rng.choice(("name", "kind", "labels", "x")): "qa"}
+        card = {
+            "instruction": _text(rng, 0.2),
+            "metrics": ["accuracy"],
+            rng.choice(("name", "kind", "labels", "x")): "qa",
+        }
         (home / "task.json").write_text(json.dumps(card))
     return Written(home, train.rows, train.columns, like=f"folder of {train.like}")
 
@@ -227,8 +256,7 @@ def _damaged(folder: Path, rng: Random) -> Written:
     for _ in range(rng.choice((0, 1, 3, 30))):
         place = rng.randrange(len(data) + 1)
         length = rng.choice((1, 1, 5))
-        change = rng.choice((b"", b'"', b"\n", b"\0", b",", b"\xff", b"{", b"]", bytes(rng.randrange(256) for _ in range(3))))
-        data[place : place + rng.choice((0, length))] = change
+        data[place : place + rng.choice((0, length))] = rng.choice((*DAMAGE, bytes([rng.randrange(256)] * 3)))
     if rng.random() < 0.2:
         del data[rng.randrange(len(data) + 1) :]
     path = folder / f"damaged{rng.choice((written.source.suffix, '.jsonl', '.csv', '.json', '.tsv', '.parquet'))}"
@@ -250,8 +278,7 @@ def _value(rng: Random, depth: int = 0) -> Any:
 
 def _values(folder: Path, rng: Random) -> Written:
     """Write rows whose columns hold anything."""
-    names = ("input", "output", "text", "label", "context", "choices", "references", "answers", "messages", "id", "system")
-    names = rng.sample((*names, "prompt", "completion", "conversations", "instruction", "history", "A", "B", "C"), 4)
+    names = rng.sample((*FIELDS, "text", "label", "answers", "messages", "system", "prompt", "completion", *OTHERS), 4)
     rows = [{name: _value(rng) for name in names if rng.random() < 0.9} for _ in range(rng.choice((1, 2, 5)))]
     path = folder / f"values{rng.choice(('.jsonl', '.json'))}"
     path.write_text(json.dumps(rows) if rng.random() < 0.3 else "\n".join(map(json.dumps, rows)))

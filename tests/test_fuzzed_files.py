@@ -21,7 +21,6 @@ def read(written: Written) -> Task | str:
     try:
         task = load_task(written.source, columns=written.columns)
     except UserError as error:
-        assert str(error).encode("utf-8", "backslashreplace")
         return str(error)
     assert validate(task).n_train == len(task.train)
     assert task.fingerprint
@@ -34,6 +33,7 @@ def check(written: Written, task: Task) -> None:
     """Each example is what was written; white space around outputs and choices may be left out."""
     assert written.rows is not None
     assert len(task.train) == len(written.rows)
+    blanks_left_out = "blanks between a separator and a cell are left out" in task.notes
     systems = {row.get("system", "") for row in written.rows}
     assert "system" not in written.rows[0] or len(systems) > 1 or task.instruction == systems.pop()
     for meant, example in zip(written.rows, task.train, strict=True):
@@ -41,9 +41,10 @@ def check(written: Written, task: Task) -> None:
         if "earlier" in meant:
             own = meant["system"] if meant["system"] != task.instruction else ""
             context = "\n\n".join([*meant.get("before", ()), *[own] * bool(own), *meant["earlier"]])
-        assert example.input == meant["input"]
+        assert example.input == meant["input"] or (blanks_left_out and example.input == meant["input"].lstrip(" "))
         assert example.output.strip() == meant["output"].strip()
-        assert (example.context or "") == ("" if is_blank(context) else context)
+        context = "" if is_blank(context) else context.lstrip(" ") if blanks_left_out else context
+        assert (example.context or "").lstrip(" " * blanks_left_out) == context
         assert [c.strip() for c in example.choices] == [c.strip() for c in meant.get("choices", ())]
 
 

@@ -35,19 +35,14 @@ def read_csv(source: str, text: str, separator: str | None = None) -> tuple[tupl
     first_line, notes = 0, ()
     if said := SAID.match(text):
         separator, text, first_line = said["separator"], text[said.end() :], 1
-    with _cells_of(len(text)):
+    with _any_length(len(text)):
         if separator is None:
             separator = _separator(source, text)
             notes = (f"cells are separated by {SEPARATORS[separator]}, as in the header",) if separator != "," else ()
-        records = list(_records(source, text, separator, first_line))
-        if not any(cell.strip() for _, cells in records for cell in cells):
-            raise UserError(f"{source} has no cells; it must have a header and one example a line.")
-        if any(cell[:1] == " " for cell in records[0][1][1:]) or any(
-            cell[:1] == " " and QUOTED_AFTER_BLANK.fullmatch(cell) for _, cells in records[1:] for cell in cells[1:]
-        ):
-            without = list(_records(source, text, separator, first_line, after_blank=True))
-            notes += ("blanks between a separator and a cell are left out",) if without != records else ()
-            records = without
+        records, after_blank = _records(source, text, separator, first_line)
+    if not any(cell.strip() for _, cells in records for cell in cells):
+        raise UserError(f"{source} has no cells; it must have a header and one example a line.")
+    notes += ("blanks between a separator and a cell are left out",) if after_blank else ()
     while len(records) > 1 and len(records[-1][1]) > 1 and not any(map(str.strip, records[-1][1])):
         records.pop()  # spreadsheets write empty rows below the last one
     return tuple(_rows(source, separator, records)), notes
@@ -83,8 +78,19 @@ def _row(row: Row, header: list[str], cells: list[str], separator: str, known: S
     return replace(row, values=dict(zip(header, cells, strict=True)))
 
 
-def _records(
-    source: str, text: str, separator: str, first_line: int, *, after_blank: bool = False
+def _records(source: str, text: str, separator: str, first_line: int) -> tuple[list[tuple[int, list[str]]], bool]:
+    """Return the cells of each row with the number of its last line, and whether a blank before them was left out."""
+    if any(cell[:1] == " " for cell in _header(text, separator)[1:]):
+        return list(_cells(source, text, separator, first_line, after_blank=True)), True
+    records = list(_cells(source, text, separator, first_line))
+    if any(cell[:1] == " " and QUOTED_AFTER_BLANK.fullmatch(cell) for _, cells in records for cell in cells[1:]):
+        without = list(_cells(source, text, separator, first_line, after_blank=True))
+        return without, without != records
+    return records, False
+
+
+def _cells(
+    source: str, text: str, separator: str, first_line: int = 0, *, after_blank: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the cells of each row with the number of its last line, and skip blank lines."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=after_blank, strict=True)
@@ -124,14 +130,14 @@ def _separator(source: str, text: str) -> str:
 def _header(text: str, separator: str) -> list[str]:
     """Return the cells of the header; none if they cannot be told apart by `separator`."""
     try:
-        return next((cells for _, cells in _records("", text, separator, 0)), [])
+        return next((cells for _, cells in _cells("", text, separator)), [])
     except UserError:
         return []
 
 
 def _fits(text: str, separator: str) -> bool:
     try:
-        return len({len(cells) for _, cells in _records("", text, separator, 0)}) == 1
+        return len({len(cells) for _, cells in _records("", text, separator, 0)[0]}) == 1
     except UserError:
         return False
 
@@ -163,7 +169,7 @@ def _swallows(cell: str, column: int, separator: str, values: Sequence[Mapping[s
 
 
 @contextmanager
-def _cells_of(length: int) -> Iterator[None]:
+def _any_length(length: int) -> Iterator[None]:
     """Let cells have this length for as long as it is needed: the limit is the process's, not the reader's."""
     with LIMIT:
         before = csv.field_size_limit()
