@@ -146,10 +146,11 @@ def _with_one_output(row: Row, column: str) -> Row:
 
 def _say_why(table: Table, field: str) -> None:
     """Refuse a table without a column for `field` if it has no header, or holds objects with such columns."""
-    if table.cells and any(_is_no_name(table, column) for column in table.columns):
+    if table.cells and (len(table.columns) == 1 or any(_is_no_name(table, column) for column in table.columns)):
         raise UserError(
             f"{table.source} must begin with a line that names the columns, but its first line looks like an example "
-            f"({', '.join(table.columns)[:MAX_NAME]}); put a line such as text,label above it."
+            f"({', '.join(table.columns)[:MAX_NAME]}); put a line such as text,label above it, or say with --columns "
+            "what the columns hold."
         )
     for column in table.columns:
         values = [row.values.get(column) for row in table.rows]
@@ -175,7 +176,7 @@ def _guess(table: Table, field: str, free: Sequence[str]) -> str | None:
     Raises:
         UserError: There are several.
     """
-    found = [c for c in free if c.lower() in COMMON[field]]
+    found = [c for c in free if c.strip().lower() in COMMON[field]]
     halves = [c for c in free if c.lower() in HALVES] if field == "input" else []
     if field == "output" and "label" in map(str.lower, found):
         texts = [c for c in free if c.lower() == "label_text"]

@@ -148,11 +148,11 @@ def _without_unanswered(table: Table, columns: MessageColumns) -> Table:
         messages = row.values.get(columns.lists[-1])
         last = messages[-1] if isinstance(messages, list) and messages else None
         role = last.get("role", last.get("from")) if isinstance(last, dict) else None
-        return ROLES.get(role) != "user" if isinstance(role, str) else not is_missing(messages)
+        return not isinstance(role, str) or ROLES.get(role.lower()) != "user"
 
     if any(map(answered, table.rows)):
         return table
-    return table.without_rows()
+    return table.without_rows(columns.lists[-1])
 
 
 def _system(talk: Sequence[_Message]) -> str:

@@ -17,28 +17,28 @@ from kshot.tasks.text_file import lines_of
 
 SEPARATORS: Mapping[str, str] = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 SAID = re.compile(r'"?sep=(?P<separator>.)"?[ ,;\t]*(\r\n|\r|\n)', re.I)
-QUOTED_AFTER_BLANK = re.compile(r' +".*" *', re.S)
+QUOTED_AFTER_BLANK = re.compile(' +"')
 LIMIT = Lock()  # csv has one limit on the length of a cell for the whole process
 
 
-def read_csv(source: str, text: str, separator: str | None = None) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+def read_csv(source: str, text: str, *, usual: str = ",") -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """Return the rows, all with the same columns, and notes on how they were read.
 
     Args:
         source: What messages call the file.
         text: All of it.
-        separator: What stands between cells; None where the file has to say it.
+        usual: What stands between cells, as far as the file's name tells.
 
     Raises:
         UserError: The text is not like that.
     """
-    first_line, notes = 0, ()
+    first_line, separator, notes = 0, None, ()
     if said := SAID.match(text):
         separator, text, first_line = said["separator"], text[said.end() :], 1
     with _any_length(len(text)):
         if separator is None:
-            separator = _separator(source, text)
-            notes = (f"cells are separated by {SEPARATORS[separator]}, as in the header",) if separator != "," else ()
+            separator = _separator(source, text, usual)
+            notes = (f"cells are separated by {SEPARATORS[separator]}, as in the header",) if separator != usual else ()
         records, after_blank = _records(source, text, separator, first_line)
     if not any(cell.strip() for _, cells in records for cell in cells):
         raise UserError(f"{source} has no cells; it must have a header and one example a line.")
@@ -83,10 +83,13 @@ def _records(source: str, text: str, separator: str, first_line: int) -> tuple[l
     if any(cell[:1] == " " for cell in _header(text, separator)[1:]):
         return list(_cells(source, text, separator, first_line, after_blank=True)), True
     records = list(_cells(source, text, separator, first_line))
-    if any(cell[:1] == " " and QUOTED_AFTER_BLANK.fullmatch(cell) for _, cells in records for cell in cells[1:]):
+    if not any(QUOTED_AFTER_BLANK.match(cell) for _, cells in records for cell in cells[1:]):
+        return records, False
+    try:
         without = list(_cells(source, text, separator, first_line, after_blank=True))
-        return without, without != records
-    return records, False
+    except UserError:  # these quotes are part of the text
+        return records, False
+    return without, without != records
 
 
 def _cells(
@@ -108,13 +111,15 @@ def _cells(
         ) from None
 
 
-def _separator(source: str, text: str) -> str:
+def _separator(source: str, text: str, usual: str) -> str:
     """Return what separates the cells of the header, and of the rows where the header has several candidates.
 
     Raises:
         UserError: Rows can be read with more than one of them.
     """
     found = [separator for separator in SEPARATORS if len(_header(text, separator)) > 1]
+    if usual != "," and usual in found:  # the file's name says so
+        return usual
     if len(found) > 1:
         fitting = [separator for separator in found if _fits(text, separator)]
         if len(fitting) > 1:
@@ -124,7 +129,7 @@ def _separator(source: str, text: str) -> str:
                 f"say which, with 'sep={fitting[0]}' or 'sep={fitting[1]}' as the first line."
             )
         return fitting[0] if fitting else found[0]
-    return found[0] if found else ","
+    return found[0] if found else usual
 
 
 def _header(text: str, separator: str) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from kshot.core.errors import UserError
 from kshot.tasks.missing import without_nan
-from kshot.tasks.rows import Row, shown
+from kshot.tasks.rows import Row, shown, text_flaw
 from kshot.tasks.text_file import lines_of
 
 LISTS_OF_ROWS = ("data", "rows", "examples", "instances", "items", "records", "train")
@@ -72,6 +72,8 @@ def _row(source: str, number: int, values: Any) -> Row:
         Row(source, number, {}).fail(
             f"it must be a JSON object, such as {{…}}; got {shown(values)}; write one, or leave the row out."
         )
+    if flaw := next(filter(None, map(text_flaw, values)), None):
+        Row(source, number, {}).fail(f"the name of each column must be text, but {flaw}.")
     return Row(source, number, without_nan(values))
 
 

@@ -55,7 +55,7 @@ class Row:
             explanation=self._text(names.get("explanation")),
             choices=self._texts(names.get("choices")),
             references=self._texts(names.get("references")) if labelled else (),
-            meta={c: v for c, v in self.values.items() if c not in names.values() and v is not None},
+            meta={c: _whole(v) for c, v in self.values.items() if c not in names.values() and v is not None},
         )
         column = names.get("references", "references")
         if labelled and self.values.get(column) == []:
@@ -124,6 +124,17 @@ def text_flaw(text: str) -> str | None:
     if SURROGATE.search(text):
         return "it holds half of a surrogate pair; remove it"
     return None
+
+
+def _whole(value: object) -> object:
+    """Return a value that is only kept with U+FFFD for half of a surrogate pair, which no file could hold."""
+    if isinstance(value, str):
+        return SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
 
 
 def shown(value: object) -> str:

@@ -51,9 +51,13 @@ class Table:
         """What notes call it: its file's name, or the dataset's with the split."""
         return Path(self.source).name
 
-    def without_rows(self) -> "Table":
-        """Return a table of test rows without them, and say that they have no answers."""
-        return replace(self, rows=(), notes=(*self.notes, f"{self.short} holds no answers, so there are no test rows"))
+    def without_rows(self, column: str) -> "Table":
+        """Return a table of test rows without them, and say that none of them has an answer in `column`."""
+        return replace(
+            self,
+            rows=(),
+            notes=(*self.notes, f"{self.short} holds no answers in '{column}', so there are no test rows"),
+        )
 
 
 def read_table(file: Path) -> Table:
@@ -74,7 +78,7 @@ def read_table(file: Path) -> Table:
     if suffix in (".jsonl", ".json"):
         rows, notes = read_json(source, text)
         return Table(source, rows, notes=notes)
-    rows, notes = read_csv(source, text, "\t" if suffix == ".tsv" else None)
+    rows, notes = read_csv(source, text, usual="\t" if suffix == ".tsv" else ",")
     if not rows:
         raise UserError(f"{file} has a header but no data rows; it must hold one example a line.")
     return Table(source, rows, fixed=True, cells=True, notes=notes)

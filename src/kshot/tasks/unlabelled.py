@@ -12,7 +12,10 @@ def without_unlabelled(test: Table, train: Table, layout: Layout) -> Table:
     """Return a table of test rows as it is, or empty and with a note if none of its rows has an answer."""
     answers = [_answer(row, layout) for row in test.rows]
     hidden = {HIDDEN} == set(answers) and HIDDEN not in (_answer(row, layout) for row in train.rows)
-    return test if any(answers) and not hidden else test.without_rows()
+    known = (any(answers) and not hidden) or layout.names[
+        "input"
+    ] not in test.columns  # or they are no such rows at all
+    return test if known else test.without_rows(layout.names["output"])
 
 
 def _answer(row: Row, layout: Layout) -> str:
