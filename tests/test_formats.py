@@ -115,7 +115,7 @@ def test_a_folder_holds_each_split_in_any_format(write, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (b"PAR1 not really", "must be a Parquet file that can be read; "),
+        (b"PAR1 not really", "must be a Parquet file that can be read, but "),
         (pa.table({"input": pa.array([], pa.string())}), "has no rows; it must hold one example a row."),
         (pa.table([["a"], ["b"]], names=["input", "input"]), "must name each column once; 'input' is there twice."),
         ([{**ROW, "input": {"text": "a"}}], 'row 1: \'input\' must be a string; got an object ({"text": "a"}); put'),
@@ -511,7 +511,8 @@ def test_conversations_to_be_answered_end_with_the_user(write):
         assert inputs_of(write("c.jsonl", [{"prompt": talk(("user", "a")), **row}]), task) == asked
     rows = [{"messages": talk(("system", "Be long."), *start[1:], ("user", "c"))}]
     context = "Be long.\n\nUser: a\n\nAssistant: b"
-    assert inputs_of(write("d.jsonl", rows), task) == ([("c", context, ())], ())
+    said = "system messages other than the task's instruction begin the context"
+    assert inputs_of(write("d.jsonl", rows), task) == ([("c", context, ())], (said,))
     for turns in ((), start[:1]):
         with pytest.raises(UserError, match="row 1: 'messages' must end with a message by the user, the input; there "):
             inputs_of(write("e.jsonl", [{"messages": talk(*turns)}]), task)

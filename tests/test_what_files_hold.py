@@ -137,8 +137,9 @@ def test_a_system_text_that_all_rows_share_is_the_instruction(load, write, row):
     (asked,), _ = read_inputs(str(write(b__jsonl=[row])), io.BytesIO(), task=task)
     assert (asked.input, asked.context) == ("q", None)
     other = {k: "T" if k.startswith("system") else v for k, v in row.items()}
-    (asked,), _ = read_inputs(str(write(c__jsonl=[other])), io.BytesIO(), task=task)
+    (asked,), notes = read_inputs(str(write(c__jsonl=[other])), io.BytesIO(), task=task)
     assert asked.context == (None if other == row else "T")
+    assert any("begin" in note for note in notes) == (other != row)
 
 
 def test_system_texts_that_differ_and_earlier_turns_begin_the_context(load):
@@ -386,7 +387,7 @@ def test_texts_of_several_lines_are_no_swallowed_rows(load):
         ),
         (
             "5,a\n6,b\n",
-            "first line looks like an example (5, a); put a line such as text,label above it, or say with --c",
+            "first line looks like an example (5, a); put a line such as text,label above it; if it does nam",
         ),
         (
             "text,label\na,x\ntext,label\nb,y\n",
@@ -441,6 +442,11 @@ def test_a_list_of_rows_is_read(load, name, indent, wrap):
     task, notes = load(**{name: json.dumps(wrap(rows), indent=indent)})
     assert (pairs(task), task.train[1].id) == ([("a", "x"), ("b", "y")], "train-2")
     assert notes == ([] if wrap(rows) == rows else ["rows are read from 'data'; not used: version"])
+
+
+def test_a_single_row_with_a_list_of_objects_is_a_row(load):
+    task, notes = load(a__jsonl=[{"input": "a", "output": "x", "data": [{"text": "b"}]}])
+    assert (pairs(task), notes) == ([("a", "x")], [])
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n"])

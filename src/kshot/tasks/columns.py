@@ -149,8 +149,8 @@ def _say_why(table: Table, field: str) -> None:
     if table.cells and (len(table.columns) == 1 or any(_is_no_name(table, column) for column in table.columns)):
         raise UserError(
             f"{table.source} must begin with a line that names the columns, but its first line looks like an example "
-            f"({', '.join(table.columns)[:MAX_NAME]}); put a line such as text,label above it, or say with --columns "
-            "what the columns hold."
+            f"({', '.join(table.columns)[:MAX_NAME]}); put a line such as text,label above it; if it does name them, "
+            "say what they hold with --columns input=…,output=…"
         )
     for column in table.columns:
         values = [row.values.get(column) for row in table.rows]

@@ -115,14 +115,16 @@ def as_inputs(table: Table, columns: MessageColumns, instruction: str) -> Table:
     Raises:
         UserError: A row's messages are not as they must be.
     """
-    made = []
+    made, notes = [], table.notes
     for row in table.rows:
         talk = _messages(row, columns, labelled=False)
         if not talk or talk[-1].role == "system":
             row.fail(f"{columns} must end with a message by the user, the input; there is none; add it.")
         talk = [*talk, _Message("assistant", "")] if talk[-1].role == "user" else _learnt(talk) or talk
         made.append(_as_row(row, columns, _checked(row, columns, talk), instruction))
-    return replace(table, rows=tuple(made))
+        if _system(talk) not in ("", instruction):
+            notes = (*table.notes, "system messages other than the task's instruction begin the context")
+    return replace(table, rows=tuple(made), notes=notes)
 
 
 def joined(own: object, parts: Sequence[str]) -> object:

@@ -55,12 +55,12 @@ def _rows(source: str, separator: str, records: list[tuple[int, list[str]]]) -> 
     if twice := sorted({name for name in header if header.count(name) > 1}):
         what = f"'{twice[0]}' is there twice" if twice[0] else "more than one has no name"
         raise UserError(f"{source} row {line}: the header must name each column once; {what}; rename one of them.")
-    known = _values(rows, len(header))
+    known = [{cells[i] for _, cells in rows if i < len(cells)} for i in range(len(header))]
     for number, cells in rows:
         yield _row(Row(source, number, {}), header, cells, separator, known)
 
 
-def _row(row: Row, header: list[str], cells: list[str], separator: str, known: Sequence[Mapping[str, int]]) -> Row:
+def _row(row: Row, header: list[str], cells: list[str], separator: str, known: Sequence[set[str]]) -> Row:
     if not any(map(str.strip, cells[len(header) :])):
         cells = cells[: len(header)]  # spreadsheets write empty cells beside the last column
     if len(cells) != len(header):
@@ -147,30 +147,21 @@ def _fits(text: str, separator: str) -> bool:
         return False
 
 
-def _values(rows: list[tuple[int, list[str]]], width: int) -> list[dict[str, int]]:
-    """Return for each column how often it has each value."""
-    counts: list[dict[str, int]] = [{} for _ in range(width)]
-    for _, cells in rows:
-        for count, cell in zip(counts, cells, strict=False):
-            count[cell] = count.get(cell, 0) + 1
-    return counts
-
-
-def _swallows(cell: str, column: int, separator: str, values: Sequence[Mapping[str, int]]) -> bool:
+def _swallows(cell: str, column: int, separator: str, known: Sequence[set[str]]) -> bool:
     """Return whether a line within a cell is a row, or an end of one: it has its cells, and one of them is known.
 
     The first line of the cell would end the row that begins before it, and the last one begin the row that ends after
     it; a file with one column cannot tell.
     """
-    if len(values) == 1 or ("\n" not in cell and "\r" not in cell):
+    if len(known) == 1 or ("\n" not in cell and "\r" not in cell):
         return False
     first, *middle, last = (line.split(separator) for line in lines_of(cell))
-    whole = [dict(enumerate(parts)) for parts in middle if len(parts) == len(values)]
-    if column + len(first) == len(values):
+    whole = [dict(enumerate(parts)) for parts in middle if len(parts) == len(known)]
+    if column + len(first) == len(known):
         whole.append(dict(enumerate(first[1:], column + 1)))
     if len(last) == column + 1:
         whole.append(dict(enumerate(last[:-1])))
-    return any(part and part in values[i] for parts in whole for i, part in parts.items())
+    return any(part and part in known[i] for parts in whole for i, part in parts.items())
 
 
 @contextmanager

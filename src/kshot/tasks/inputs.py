@@ -7,6 +7,7 @@ Conversations end with the user's message, the input; an answer after it is not 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,8 +72,7 @@ def under_own_names(values: Mapping[str, Any], task: Task, number: int) -> Mappi
         if not (messages := columns_of_messages(table, {}, labelled=False)):
             return values
         names, table = named({}), as_inputs(table, messages, task.instruction)
-    (table,), _, _ = with_what_was_said([table], names, task.instruction)
-    (row,) = table.rows
+    (row,) = _with_what_was_said(table, names, task.instruction).rows
     return {field: row.values[column] for field, column in names.items() if column in row.values}
 
 
@@ -80,15 +80,17 @@ def _layout(
     table: Table, columns: Mapping[str, str], learnt: Mapping[str, str], instruction: str
 ) -> tuple[Table, Layout]:
     if not columns and (names := _names(learnt, table.columns)) is not None:
-        layout = Layout(names, learnt)
-        (table,), _, _ = with_what_was_said([table], names, instruction)
-        return table, layout
+        return _with_what_was_said(table, names, instruction), Layout(names, learnt)
     if messages := columns_of_messages(table, columns, labelled=False):
         table = as_inputs(table, messages, instruction)
     check_columns(table, columns)
     layout = find_columns(table, columns, required=("input",))
-    (table,), _, _ = with_what_was_said([table], layout.names, instruction)
-    return table, layout
+    return _with_what_was_said(table, layout.names, instruction), layout
+
+
+def _with_what_was_said(table: Table, names: Mapping[str, str], instruction: str) -> Table:
+    (table,), _, notes = with_what_was_said([table], names, instruction)
+    return replace(table, notes=(*table.notes, *notes))
 
 
 def _names(learnt: Mapping[str, str], present: Sequence[str]) -> dict[str, str] | None:

@@ -42,7 +42,7 @@ def with_what_was_said(
     if system is None and turns is None:
         return list(tables), "", ()
     texts = {_system(row, system) for table in tables for row in table.rows}
-    shared = instruction if instruction is not None else texts.pop() if len(texts) == 1 else ""
+    shared = instruction if instruction is not None else next(iter(texts)) if len(texts) == 1 else ""
     context = names.get("context", "context")
 
     def with_context(row: Row) -> Row:
@@ -56,7 +56,7 @@ def with_what_was_said(
         return replace(row, values=values)
 
     made = [replace(table, rows=tuple(map(with_context, table.rows))) for table in tables]
-    notes = [f"the column '{system}' begins the context"] if system and not shared else []
+    notes = [f"the column '{system}' begins the context"] if texts - {"", shared} else []
     notes += [f"the column '{turns}' holds earlier turns, which are in the context"] if turns else []
     return made, shared, tuple(notes)
 

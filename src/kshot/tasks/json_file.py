@@ -5,7 +5,7 @@ from typing import Any
 
 from kshot.core.errors import UserError
 from kshot.tasks.missing import without_nan
-from kshot.tasks.rows import Row, shown, text_flaw
+from kshot.tasks.rows import REQUIRED, Row, shown, text_flaw
 from kshot.tasks.text_file import lines_of
 
 LISTS_OF_ROWS = ("data", "rows", "examples", "instances", "items", "records", "train")
@@ -46,7 +46,8 @@ def _value_of_line(source: str, number: int, line: str) -> Any:
 def _rows_of_value(source: str, number: int, value: Any) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     notes = ()
     if isinstance(value, dict):
-        inside = [key for key in LISTS_OF_ROWS if _is_rows(value.get(key))]
+        is_row = not value.keys().isdisjoint(REQUIRED)
+        inside = [key for key in LISTS_OF_ROWS if _is_rows(value.get(key)) and not is_row]
         if len(inside) > 1 or (inside and any(_is_rows(value.get(key)) for key in ("test", "validation", "dev"))):
             found = ", ".join(key for key in value if _is_rows(value[key]))
             raise UserError(f"{source} must hold one list of rows; it has {found}; write each into a file of its own.")

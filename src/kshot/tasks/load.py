@@ -1,7 +1,7 @@
 """Load a task: read its rows, settle what the task is, and refuse what cannot be worked with.
 
-A folder holds `train` and maybe `test`, each as .jsonl, .csv or .parquet, and maybe `task.json` with any of: name,
-kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
+A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.tables`), and maybe `task.json` with any of:
+name, kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
 """
 
 import json
@@ -53,8 +53,8 @@ def load_task(source: str | Path, *, columns: Mapping[str, str] | None = None) -
     all numbers are math; anything else is generation. What was guessed is in the task's `notes`.
 
     Args:
-        source: A folder, a `.jsonl`, `.csv` or `.parquet` file (train rows only), "builtin:NAME", or a dataset of the
-            hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
+        source: A folder, a file of rows that ends in one of `SUFFIXES` (train rows only), "builtin:NAME", or a dataset
+            of the hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
         columns: Which column holds a field, such as {"input": "question", "output": "answer"}. Not needed for
             columns with the fields' own names; input, output, context, choices and references are guessed from common
             names (see `kshot.tasks.columns`), and rows can be conversations (`kshot.tasks.conversations`). In CSV,

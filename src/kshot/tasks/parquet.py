@@ -26,7 +26,7 @@ def read_parquet(file: Path) -> tuple[Row, ...]:
             rows = opened.read().to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # a text in it need not be UTF-8
         reason = (str(error) or "it is damaged").splitlines()[0].rstrip(".")
-        raise UserError(f"{file} must be a Parquet file that can be read, but {reason}; write it anew.") from None
+        raise UserError(f"{file} must be a Parquet file that can be read, but {reason}; save it again.") from None
     if not rows:
         raise UserError(f"{file} has no rows; it must hold one example a row.")
     return tuple(Row(str(file), number, without_nan(values)) for number, values in enumerate(rows, 1))
