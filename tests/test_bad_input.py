@@ -485,7 +485,9 @@ def test_inputs_that_cannot_be_answered(refused, finished, run_cli, quiz_task, t
     assert "stdin must hold at least one input, but it is empty; write one a line." in refused(
         "predict", finished, input="\n \n"
     )
-    assert "none.txt cannot be read: No such file or directory." in refused("predict", finished, "none.txt")
+    assert "none.txt cannot be read: No such file or directory; check its name" in refused(
+        "predict", finished, "none.txt"
+    )
     (tmp_path / "in.jsonl").write_text('{"asked": "cat"}\n')
     assert "row 1: the column 'input' is missing" in refused("predict", finished, tmp_path / "in.jsonl")
     args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "quiz")

@@ -353,16 +353,17 @@ def test_test_rows_are_checked_like_train_rows(folder):
 
 
 def test_a_source_that_is_no_task_is_refused(tmp_path, write):
-    assert f"there is no '{tmp_path}/nowhere'; a task is a folder, a file that ends in .jsonl" in message(
-        tmp_path / "nowhere"
-    )
+    assert f"there is no '{tmp_path}/nowhere'; a task is a folder, a .jsonl, .csv or" in message(tmp_path / "nowhere")
     assert message("x" * 1000).startswith("there is no 'xxx")
     assert "must be a folder or a file that ends in .jsonl, .json, .csv, .tsv or .parquet; save" in message(
         write("a.txt", "x")
     )
     assert f"the folder '{tmp_path}' must hold train.jsonl, train.csv or train.parquet; it" in message(tmp_path)
     (tmp_path / "train.jsonl").mkdir()
-    assert message(tmp_path) == f"{tmp_path}/train.jsonl cannot be read: Is a directory; give a file that you may read."
+    assert (
+        message(tmp_path)
+        == f"{tmp_path}/train.jsonl cannot be read: Is a directory; check its name and its permissions."
+    )
 
 
 # What is odd

@@ -40,10 +40,10 @@ def read_csv(source: str, text: str, *, usual: str = ",") -> tuple[tuple[Row, ..
             separator = _separator(source, text, usual)
             notes = (f"cells are separated by {SEPARATORS[separator]}, as in the header",) if separator != usual else ()
         records, after_blank = _records(source, text, separator, first_line)
-    if not any(cell.strip() for _, cells in records for cell in cells):
+    if not any(_width(cells) for _, cells in records):
         raise UserError(f"{source} has no cells; it must have a header and one example a line.")
     notes += ("blanks between a separator and a cell are left out",) if after_blank else ()
-    while len(records) > 1 and len(records[-1][1]) > 1 and not any(map(str.strip, records[-1][1])):
+    while len(records) > 1 and len(records[-1][1]) > 1 and not _width(records[-1][1]):
         records.pop()  # spreadsheets write empty rows below the last one
     return tuple(_rows(source, separator, records)), notes
 
@@ -51,7 +51,7 @@ def read_csv(source: str, text: str, *, usual: str = ",") -> tuple[tuple[Row, ..
 def _rows(source: str, separator: str, records: list[tuple[int, list[str]]]) -> Iterator[Row]:
     (line, header), *rows = records
     header = [name.strip("\ufeff\u200b \t") for name in header]
-    header = header[: max(i for _, cells in records for i, cell in enumerate(cells, 1) if cell.strip())]
+    header = header[: max(_width(cells) for _, cells in records)]
     if twice := sorted({name for name in header if header.count(name) > 1}):
         what = f"'{twice[0]}' is there twice" if twice[0] else "more than one has no name"
         raise UserError(f"{source} row {line}: the header must name each column once; {what}; rename one of them.")
@@ -61,7 +61,7 @@ def _rows(source: str, separator: str, records: list[tuple[int, list[str]]]) -> 
 
 
 def _row(row: Row, header: list[str], cells: list[str], separator: str, known: Sequence[set[str]]) -> Row:
-    if not any(map(str.strip, cells[len(header) :])):
+    if _width(cells) <= len(header):
         cells = cells[: len(header)]  # spreadsheets write empty cells beside the last column
     if len(cells) != len(header):
         what = SEPARATORS.get(separator, f"'{separator}'")
@@ -141,10 +141,17 @@ def _header(text: str, separator: str) -> list[str]:
 
 
 def _fits(text: str, separator: str) -> bool:
+    """Return whether all rows have the header's cells; empty ones at the end do not count."""
     try:
-        return len({len(cells) for _, cells in _records("", text, separator, 0)[0]}) == 1
+        (_, header), *rows = _records("", text, separator, 0)[0]
     except UserError:
         return False
+    wide = _width(header)
+    return all(_width(cells) <= wide <= len(cells) for _, cells in rows if _width(cells))
+
+
+def _width(cells: Sequence[str]) -> int:
+    return max((i for i, cell in enumerate(cells, 1) if cell.strip()), default=0)
 
 
 def _swallows(cell: str, column: int, separator: str, known: Sequence[set[str]]) -> bool:

@@ -77,7 +77,7 @@ def load_task(source: str | Path, *, columns: Mapping[str, str] | None = None) -
         return _from_folder(path, columns)
     if not os.path.exists(path):
         raise UserError(
-            f"there is no '{path}'; a task is a folder, a file that ends in {ENDINGS}, builtin:NAME or hf://NAME."
+            f"there is no '{path}'; a task is a folder, a .jsonl, .csv or .parquet file, builtin:NAME or hf://NAME."
         )
     if (suffix := path.suffix.lower()) not in SUFFIXES:
         remedy = REMEDIES.get(suffix, "save its rows as one of these")

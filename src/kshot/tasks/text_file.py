@@ -35,7 +35,7 @@ def read_text(file: Path) -> str:
     try:
         return decoded(file.read_bytes(), str(file))
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}; give a file that you may read.") from None
+        raise UserError(f"{file} cannot be read: {error.strerror}; check its name and its permissions.") from None
 
 
 def decoded(data: bytes, source: str) -> str:
