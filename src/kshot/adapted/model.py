@@ -25,7 +25,7 @@ from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
 from kshot.tasks.built import check_examples
 from kshot.tasks.inputs import under_own_names
-from kshot.tasks.rows import trimmed
+from kshot.tasks.missing import trimmed
 
 
 class AdaptedModel:
