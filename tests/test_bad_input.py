@@ -486,8 +486,12 @@ def test_nothing_is_replaced_but_an_adapted_model(finished, tmp_path):
 
 
 def test_inputs_that_cannot_be_answered(refused, finished, run_cli, quiz_task, tmp_path):
-    assert "stdin must hold at least one input, one a line; it is empty." in refused("predict", finished, input="\n \n")
-    assert "none.txt cannot be read: No such file or directory." in refused("predict", finished, "none.txt")
+    assert "stdin must hold at least one input, but it is empty; write one a line." in refused(
+        "predict", finished, input="\n \n"
+    )
+    assert "none.txt cannot be read: No such file or directory; check its name" in refused(
+        "predict", finished, "none.txt"
+    )
     (tmp_path / "in.jsonl").write_text('{"asked": "cat"}\n')
     assert "row 1: the column 'input' is missing" in refused("predict", finished, tmp_path / "in.jsonl")
     args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "quiz")

@@ -21,8 +21,8 @@ BAD = {
     21: {"input": "a\0b", "output": "animal"},
 }
 MESSAGES = {
-    3: "must be one JSON object on one line; column 14: Expecting ',' delimiter.",
-    5: "must be a JSON object, such as {…}; got a list ([1, 2]); write one object a line.",
+    3: ": it must be one JSON object on one line; column 14: Expecting ',' delimiter; correct it, or leave the row",
+    5: ": it must be a JSON object, such as {…}; got a list ([1, 2]); write one, or leave the row out.",
     8: "the column 'output' is missing, the row has input; name the columns, as in --columns input=question,",
     9: "'output' must be a string; got a number (3); write it as \"3\".",
     14: "'input' must not be empty, but all its characters are invisible; fill it in or leave it out.",
@@ -73,7 +73,7 @@ def test_a_task_without_bad_rows_is_that_of_the_file_without_them(broken, tmp_pa
     (*notes, left_out) = skipped.notes
     assert tuple(notes) == expected.notes
     assert left_out.startswith(
-        f"6 rows that cannot be used are left out: {broken} rows 3, 5, 8, 9, 14, …; the first: {broken} row 3 must be "
+        f"6 rows that cannot be used are left out: {broken} rows 3, 5, 8, 9, 14, …; the first: {broken} row 3: it must "
     )
     assert Task.load(good, skip_bad_rows=True).notes == expected.notes
 
@@ -194,7 +194,7 @@ def test_what_is_wrong_with_a_file_is_no_row(tmp_path):
     path.write_text(lines(labelled_rows(6), {2: "{"}))
     for skip in (False, True):
         with pytest.raises(
-            UserError, match=f"^{path}: the column 'asked' for 'input' is missing|row 2 must be one JSON"
+            UserError, match=f"^{path}: the column 'asked' for 'input' is missing|row 2: it must be one JSON"
         ):
             load_task(path, columns={"input": "asked"}, skip_bad_rows=skip)
     with pytest.raises(UserError, match="^there is no "):

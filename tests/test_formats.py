@@ -115,11 +115,11 @@ def test_a_folder_holds_each_split_in_any_format(write, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (b"PAR1 not really", "must be a Parquet file that can be read; "),
+        (b"PAR1 not really", "must be a Parquet file that can be read, but "),
         (pa.table({"input": pa.array([], pa.string())}), "has no rows; it must hold one example a row."),
         (pa.table([["a"], ["b"]], names=["input", "input"]), "must name each column once; 'input' is there twice."),
         ([{**ROW, "input": {"text": "a"}}], 'row 1: \'input\' must be a string; got an object ({"text": "a"}); put'),
-        ([ROW, {**ROW, "output": None}], "row 2: 'output' must be a string; got null."),
+        ([ROW, {**ROW, "output": None}], "row 2: 'output' must be a string; got null; fill it in"),
         ([{**ROW, "output": 0.5}], "row 1: 'output' must be a string; got a number (0.5); write it as \"0.5\"."),
         ([{**ROW, "input": b"a"}], "row 1: 'input' must be a string; got a value of type bytes"),
         (
@@ -194,25 +194,31 @@ USER, ANSWER = ("user", "a"), ("assistant", "b")
     ("messages", "message"),
     [
         ("hi", 'row 1: \'messages\' must be a list of messages, such as {"role": …, "content": …}; got a string ('),
-        (None, 'row 1: \'messages\' must be a list of messages, such as {"role": …, "content": …}; got null.'),
+        (None, 'row 1: \'messages\' must be a list of messages, such as {"role": …, "content": …}; got null; write'),
         (["hi"], 'row 1: \'messages\' item 1 must be a message, such as {"role": …, "content": …}; got a string'),
         ([{"role": "user"}], "row 1: 'messages' item 1 must be a message, such as "),
         (
             talk(USER, ("tool", "x")),
             "row 1: 'messages' item 2 must have a role of system, user, assistant; got a string",
         ),
-        (talk(USER, ("assistant", None)), "row 1: the content of 'messages' item 2 must be a string; got null."),
-        (talk(("user", [{"type": "text"}]), ANSWER), "row 1: the content of 'messages' item 1 must be a string; got a"),
+        (
+            talk(USER, ("assistant", None)),
+            "row 1: the content of 'messages' item 2 must be a string; got null; fill it in",
+        ),
+        (
+            talk(("user", [{"type": "text"}]), ANSWER),
+            "row 1: the content of 'messages' item 1 must be a string; got null",
+        ),
         (talk(USER, ("assistant", " ")), "row 1: the content of 'messages' item 2 must not be empty"),
-        ([], "row 1: 'messages' must end with a message by the assistant, the output; there is none."),
-        (talk(USER), "row 1: 'messages' must end with a message by the assistant, the output; there is none."),
+        ([], "row 1: 'messages' must end with a message by the assistant, the output; there is none; add it"),
+        (talk(USER), "row 1: 'messages' must end with a message by the assistant, the output; there is none; add it"),
         (talk(USER, ANSWER, USER), "row 1: 'messages' must end with a message by the assistant, the output; the last "),
         (talk(ANSWER), "row 1: 'messages' must have a message by the user, the input, before the last one; it is miss"),
         (
             talk(USER, ANSWER, ANSWER),
             "row 1: 'messages' must have a message by the user, the input, before the last on",
         ),
-        (talk(USER, ("system", "s"), USER, ANSWER), "row 1: 'messages' must have a system message only at the beginn"),
+        (talk(USER, ("system", "s"), USER, ANSWER), "row 1: 'messages' must have system messages only at the beginn"),
     ],
 )
 def test_a_bad_conversation_is_refused(refused, messages, message):
@@ -507,7 +513,8 @@ def test_conversations_to_be_answered_end_with_the_user(write):
         assert inputs_of(write("c.jsonl", [{"prompt": talk(("user", "a")), **row}]), task) == asked
     rows = [{"messages": talk(("system", "Be long."), *start[1:], ("user", "c"))}]
     context = "Be long.\n\nUser: a\n\nAssistant: b"
-    assert inputs_of(write("d.jsonl", rows), task) == ([("c", context, ())], ())
+    said = "system messages other than the task's instruction begin the context"
+    assert inputs_of(write("d.jsonl", rows), task) == ([("c", context, ())], (said,))
     for turns in ((), start[:1]):
         with pytest.raises(UserError, match="row 1: 'messages' must end with a message by the user, the input; there "):
             inputs_of(write("e.jsonl", [{"messages": talk(*turns)}]), task)
@@ -534,18 +541,17 @@ def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(run_cli, write,
     assert (done.code, "the column 'input' is missing" in done.err) == (2, True)
 
 
-@pytest.mark.parametrize("suffix", ["json", "tsv", "xlsx"])
-def test_inputs_in_other_formats_are_refused(write, suffix):
-    with pytest.raises(
-        UserError, match=rf"must be a .jsonl \(one object a line\).*save the rows of the .{suffix} file"
-    ):
+@pytest.mark.parametrize(
+    ("suffix", "remedy"),
+    [("xlsx", "save the sheet as CSV UTF-8"), ("csv.gz", "unpack it first"), ("xml", "save its rows")],
+)
+def test_inputs_in_other_formats_are_refused(write, suffix, remedy):
+    with pytest.raises(UserError, match=rf"must be a file of rows that ends in .jsonl, .*; {remedy}"):
         inputs_of(write(f"a.{suffix}", "x\ty"))
 
 
 def test_lines_of_json_are_no_plain_text(write):
-    with pytest.raises(
-        UserError, match="a.txt must hold inputs as plain text, one a line, but each line is a JSON obj"
-    ):
+    with pytest.raises(UserError, match="a.txt must hold inputs as plain text, one a line, but it holds JSON objects"):
         inputs_of(write("a.txt", '{"input": "a"}\n{"input": "b"}\n'))
     with pytest.raises(UserError, match="stdin must hold inputs as plain text"):
         read_inputs(None, io.BytesIO(b"{}"))

@@ -11,7 +11,7 @@ from kshot.core.errors import UserError
 from kshot.core.types import KINDS, Example, Task, named_choice
 from kshot.tasks.kinds import guessed_kind
 from kshot.tasks.load import load_task
-from kshot.tasks.rows import trimmed
+from kshot.tasks.missing import trimmed
 from kshot.tasks.validate import grave_problems, validate
 
 ADVICE = "(--kind says another)"
@@ -272,6 +272,7 @@ def check_rows_that_load(task, rows):
             "as the text of that choice": e.output in e.choices,
             "in another way than most": task.choices_in_input,
             "after '####'": any(text.endswith(e.output) for text in written),
+            "lists of one text": [e.output] in [row.get("output") for row in by_input[e.input]],
             "they are read as text": e.output in [json.dumps(row.get("output")) for row in by_input[e.input]],
         }
         assert any(holds for note, holds in reasons.items() if note in said), (e, written, task.notes)

@@ -12,7 +12,7 @@ from kshot.core.types import Example, Task, named_choice
 from kshot.retrieval.corpus import option_texts
 from kshot.tasks.labels import missing, variants
 from kshot.tasks.load import load_task
-from kshot.tasks.rows import trimmed
+from kshot.tasks.missing import trimmed
 from kshot.tasks.validate import grave_problems, validate
 
 LISTED = "Which?\n{0}. red\n{1}. blue\n{2}. green"

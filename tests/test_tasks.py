@@ -233,11 +233,11 @@ def test_choices_are_answered_by_letters_or_by_their_text(write):
     [
         ("", "is empty; it must hold one example a line"),
         ("\n \n", "is empty"),
-        ([ROW, '{"input": "a" "output"}'], "row 2 must be one JSON object on one line; column 15: Expecting"),
-        (["[" * 100_000], "row 1 must be one JSON object on one line; "),
-        (["1" * 5000], "row 1 must be one JSON object on one line; "),
-        ([ROW, "", "[1, 2]"], "row 3 must be a JSON object, such as {…}; got a list ([1, 2]); write one object"),
-        (["null"], "row 1 must be a JSON object, such as {…}; got null"),
+        ([ROW, '{"input": "a" "output"}'], "row 2: it must be one JSON object on one line; column 15: Expecting"),
+        (["[" * 100_000], "row 1: it must be one JSON object on one line; "),
+        (["1" * 5000], "row 1: it must be one JSON object on one line; "),
+        ([ROW, "", "[1, 2]"], "row 3: it must be a JSON object, such as {…}; got a list ([1, 2]); write one, or"),
+        (["null"], "row 1: it must be a JSON object, such as {…}; got null"),
         ([ROW, {"input": "a"}], "row 2: the column 'output' is missing, the row has input; name the columns"),
         (["{}"], "row 1: the column 'input' is missing, the row has no columns; name the columns"),
         ([{"asked": "a", "said": "b"}], "the row has asked, said; name the columns, as in"),
@@ -248,7 +248,7 @@ def test_choices_are_answered_by_letters_or_by_their_text(write):
         ([{**ROW, "output": ""}], "row 1: 'output' must not be empty"),
         ([ROW, {**ROW, "output": True}], "row 2: 'output' must be a string; got a boolean (true); write it as"),
         ([{"text": "a", "label": 1.5}], "'label' must be a string; got a number (1.5); write it as \"1.5\"."),
-        ([{**ROW, "output": None}], "row 1: 'output' must be a string; got null."),
+        ([{**ROW, "output": None}], "row 1: 'output' must be a string; got null; fill it in, or leave"),
         ([{**ROW, "input": ["a"]}], "row 1: 'input' must be a string; got a list ([\"a\"]); put its text into a"),
         ([{**ROW, "context": {"a": 1}}], "row 1: 'context' must be a string; got an object ({\"a\": 1}); put its"),
         ([{**ROW, "context": ""}], "row 1: 'context' must not be empty; fill it in or leave it out."),
@@ -270,7 +270,7 @@ def test_choices_are_answered_by_letters_or_by_their_text(write):
             "row 1: '5' is not among the row's choices; correct it, or choices_in_input",
         ),
         ([{**QUIZ, "output": "4", "choices": ["4", "4"]}], "row 1: the 'choices' must differ"),
-        (b'{"input": "a",\n "caf\xe9', "row 2 must be UTF-8, but byte 6 of the row is 0xe9; save the file"),
+        (b'{"input": "a",\n "caf\xe9', "row 2 must be UTF-8, but byte 6 of the row is 0xe9, 'é' in Windows-1252"),
     ],
 )
 def test_a_bad_json_lines_file_is_refused(write, rows, expected):
@@ -285,16 +285,13 @@ def test_a_bad_json_lines_file_is_refused(write, rows, expected):
     [
         ("", "is empty"),
         ("input,output\n", "has a header but no data rows"),
-        ("input,output\n\na,b,c\n", "row 3 must have 2 cells, as the header has; got 3; put quotes around"),
-        ("input,output\na\n", "row 2 must have 2 cells, as the header has; got 1"),
+        ("input,output\n\na,b,c\n", "row 3: it must have 2 cells, as the header has; got 3; put quotes around"),
+        ("input,output\na\n", "row 2: it must have 2 cells, as the header has; got 1; write empty"),
         ("input,output,input\na,b,c\n", "row 1: the header must name each column once; 'input' is there"),
         ('input,output\n"a"b,c\n', "row 2 must be CSV with commas and double quotes; ',' expected after"),
         ('input,output\n"a,c\n', "row 2 must be CSV with commas and double quotes; unexpected end of data"),
-        (f"input,output\n{'a' * 140_000},b\n", "row 2 must be CSV with commas and double quotes; field"),
         ("input,output\na,\n", "row 2: 'output' must not be empty"),
         ("input,output,choices\na,b,b||c\n", "row 2: 'choices' item 2 must not be empty"),
-        ("input;output\na;b\n", "row 1: cells must be separated by commas; the header has semicolons; save it"),
-        ("input\toutput\na\tb\n", "row 1: cells must be separated by commas; the header has tabs; save it with"),
         ("input,output\na\0,b\n", "row 2: 'input' must be text, but it holds a NUL character"),
     ],
 )
@@ -352,12 +349,17 @@ def test_test_rows_are_checked_like_train_rows(folder):
 
 
 def test_a_source_that_is_no_task_is_refused(tmp_path, write):
-    assert f"there is no '{tmp_path}/nowhere'; a task is a folder, a .jsonl" in message(tmp_path / "nowhere")
+    assert f"there is no '{tmp_path}/nowhere'; a task is a folder, a .jsonl, .csv or" in message(tmp_path / "nowhere")
     assert message("x" * 1000).startswith("there is no 'xxx")
-    assert "must be a folder or a file that ends in .jsonl, .csv or .parquet." in message(write("a.txt", "x"))
+    assert "must be a folder or a file that ends in .jsonl, .json, .csv, .tsv or .parquet; save" in message(
+        write("a.txt", "x")
+    )
     assert f"the folder '{tmp_path}' must hold train.jsonl, train.csv or train.parquet; it" in message(tmp_path)
     (tmp_path / "train.jsonl").mkdir()
-    assert message(tmp_path) == f"{tmp_path}/train.jsonl cannot be read: Is a directory."
+    assert (
+        message(tmp_path)
+        == f"{tmp_path}/train.jsonl cannot be read: Is a directory; check its name and its permissions."
+    )
 
 
 # What is odd

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from kshot.core.errors import did_you_mean
 from kshot.core.types import Example, Task, named_choice
 from kshot.tasks.kinds import NUMBER
-from kshot.tasks.rows import Row, each_row, shown, trimmed
+from kshot.tasks.missing import trimmed
+from kshot.tasks.rows import Row, each_row, shown
 
 MARK = re.compile(r"(?P<before>[(\[]?)(?P<name>[A-Za-z]|[0-9]{1,2})(?P<after>[.):\]]{0,2})")
 # How an output may say which of the choices it is: the place by what stands in its mark, where it is a number or not.

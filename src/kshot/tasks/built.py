@@ -8,7 +8,8 @@ from kshot.core.errors import UserError, did_you_mean
 from kshot.core.types import KINDS, Example, Kind, Task
 from kshot.tasks.answers import check_answer
 from kshot.tasks.load import load_task
-from kshot.tasks.rows import shown, text_flaw, trimmed
+from kshot.tasks.missing import trimmed
+from kshot.tasks.rows import shown, text_flaw
 
 TEXTS = ("input", "output", "id")
 OPTIONAL_TEXTS = ("context", "explanation")

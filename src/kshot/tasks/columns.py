@@ -4,12 +4,16 @@ Guessed are only fields that no column names, and only where the input or the ou
 columns `input` and `output` means what it says, and so does a user who names both.
 """
 
+import ast
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kshot.core.errors import UserError, did_you_mean
-from kshot.tasks.rows import FIELDS, HOW_TO_MAP, LISTS, REQUIRED, Row, each_row
+from kshot.tasks.missing import is_missing
+from kshot.tasks.rows import FIELDS, HOW_TO_MAP, LISTS, REQUIRED, Row, each_row, shown
 from kshot.tasks.tables import Table
 
 COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared without regard to it
@@ -21,6 +25,13 @@ COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared
 # Halves of an input. Which one is the input and which the context is for the user to say.
 HALVES = ("premise", "hypothesis", "sentence1", "sentence2", "question1", "question2", "text1", "text2")
 ALPACA = {"input": "instruction", "context": "input"}
+# Cells that are no parts between bars but a list: of texts or numbers, and of texts as Python writes it.
+WRITTEN_LIST = re.compile(r"""\[(['"].*['"]|[0-9 ,.-]*)\]""", re.DOTALL)
+ESCAPE = r"\\(?:[\\'nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})"
+STRING = rf"""(?:'(?:[^'\\\n\r\0]|{ESCAPE})*'|"(?:[^"\\\n\r\0]|{ESCAPE})*")"""
+PYTHON_LIST = re.compile(rf"\[{STRING}(?:, {STRING})*\]")
+MAX_NAME = 60  # characters, and words: a longer header is a sentence
+MAX_WORDS = 5
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ def find_columns(table: Table, columns: Mapping[str, str], *, required: Sequence
         required: The fields that each row must have: rows to be answered need no output.
 
     Raises:
-        UserError: A field that is needed may stand in more than one column.
+        UserError: A field that is needed may stand in more than one column, or in none, and it can be told why.
     """
     names = named(columns)
     free = [c for c in table.columns if c not in columns.values()]
@@ -84,6 +95,9 @@ def find_columns(table: Table, columns: Mapping[str, str], *, required: Sequence
     if answers:
         guessed["references"] = answers
     names |= guessed
+    lacking = [f for f in missing if f not in guessed]
+    if lacking and not (lacking == ["output"] and names.get("references") in table.columns):
+        _say_why(table, lacking[0])
     notes = [_said(guessed)] if guessed else []
     if "output" in missing and "output" not in guessed and names.get("references") in table.columns:
         answers = names["references"]
@@ -91,23 +105,41 @@ def find_columns(table: Table, columns: Mapping[str, str], *, required: Sequence
     return Layout(names, guessed, answers, tuple(notes))
 
 
-def laid_out(table: Table, layout: Layout) -> Table:
+def laid_out(table: Table, layout: Layout, *, labelled: bool = True) -> Table:
     """Return the table with its lists as lists; empty cells are left out where they can only mean that.
 
+    An output that is a list of one text is that text, if rows must be `labelled`; otherwise outputs are not looked at.
+
     Raises:
-        BadRowsError: Rows whose answers are not as in SQuAD.
+        BadRowsError: Rows whose answers are not as in SQuAD, that have several outputs, or whose cells are no lists.
     """
-    return replace(table, rows=tuple(each_row(table.rows, lambda row: _laid_out(row, table, layout))))
+    output = layout.names["output"]
+
+    def read(row: Row) -> Row:
+        laid = _laid_out(row, table, layout)
+        return _with_one_output(laid, output) if labelled else laid
+
+    rows = tuple(each_row(table.rows, read))
+    notes = [
+        f'cells of \'{column}\' that are written as lists, such as ["a", "b"], are read as these'
+        for column in _columns_of_lists(table, layout)
+        if any(WRITTEN_LIST.fullmatch(str(row.values.get(column)).strip()) for row in table.rows)
+    ]
+    if labelled and any(isinstance(row.values.get(output), list) for row in table.rows):
+        notes.append(f"the column '{output}' holds lists of one text, which is the output")
+    return replace(table, rows=rows, notes=(*table.notes, *notes))
 
 
 def _laid_out(row: Row, table: Table, layout: Layout) -> Row:
     names = layout.names
     can_be_empty = set(row.values) if table.fixed else set(names.values()) if layout.guessed else set()
     can_be_empty -= {names[field] for field in REQUIRED}
-    values: dict[str, Any] = {c: v for c, v in row.values.items() if c not in can_be_empty or v not in (None, "")}
-    if table.cells:
-        for column in {names[field] for field in LISTS if field in names} & values.keys():
-            values[column] = [part.strip() for part in values[column].split("|")]
+    values: dict[str, Any] = {
+        c: v for c, v in row.values.items() if c not in can_be_empty or v == [] or not is_missing(v)
+    }
+    for column in _columns_of_lists(table, layout):
+        if column in values:
+            values[column] = _list_of_cell(row, column, values[column].strip())
     if layout.answers is not None:
         texts = values.get(layout.answers)
         texts = texts.get("text") if isinstance(texts, dict) else texts
@@ -119,16 +151,76 @@ def _laid_out(row: Row, table: Table, layout: Layout) -> Row:
     return replace(row, values=values)
 
 
+def _columns_of_lists(table: Table, layout: Layout) -> list[str]:
+    """Return the columns whose cells are text and stand for lists."""
+    return [layout.names[field] for field in LISTS if table.cells and layout.names.get(field) in table.columns]
+
+
+def _list_of_cell(row: Row, column: str, cell: str) -> list[Any]:
+    """Return the parts of a cell between bars; or the list that it is, as JSON or Python write it."""
+    if not WRITTEN_LIST.fullmatch(cell):
+        return [part.strip() for part in cell.split("|")]
+    if PYTHON_LIST.fullmatch(cell):
+        return ast.literal_eval(cell)
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        row.fail(
+            f"'{column}' must be a list, but cannot be read as one; got {shown(cell)}; write it as a|b, or as JSON: "
+            '["a", "b"].'
+        )
+
+
+def _with_one_output(row: Row, column: str) -> Row:
+    outputs = row.values.get(column)
+    if not isinstance(outputs, list):
+        return row
+    if len(outputs) > 1:
+        row.fail(
+            f"'{column}' must hold one text, as a row has one output; got {shown(outputs)}; if each of them is right, "
+            f"say --columns references={column}; if all of them are needed, join them into one text, such as a, b."
+        )
+    return replace(row, values={**row.values, column: outputs[0] if outputs else None})
+
+
+def _say_why(table: Table, field: str) -> None:
+    """Refuse a table without a column for `field` if it has no header, or holds objects with such columns."""
+    if table.cells and (len(table.columns) == 1 or any(_is_no_name(table, column) for column in table.columns)):
+        raise UserError(
+            f"{table.source} must begin with a line that names the columns, but its first line looks like an example "
+            f"({', '.join(table.columns)[:MAX_NAME]}); put a line such as text,label above it; if it does name them, "
+            "say what they hold with --columns input=…,output=…"
+        )
+    for column in table.columns:
+        values = [row.values.get(column) for row in table.rows]
+        if all(isinstance(value, dict) and any(c.lower() in COMMON[field] for c in value) for value in values):
+            raise UserError(
+                f"{table.source}: the {field} must stand in a column of its own, but it stands inside the objects of "
+                f"'{column}'; write these as the rows, as with: jq -c .{column}"
+            )
+
+
+def _is_no_name(table: Table, column: str) -> bool:
+    return (
+        len(column) > MAX_NAME
+        or len(column.split()) > MAX_WORDS
+        or column.replace(".", "", 1).isdecimal()
+        or any(column == str(row.values.get(column)).strip() for row in table.rows)
+    )
+
+
 def _guess(table: Table, field: str, free: Sequence[str]) -> str | None:
     """Return the one column with a common name of `field`, or None.
 
     Raises:
         UserError: There are several.
     """
-    found = [c for c in free if c.lower() in COMMON[field]]
+    found = [c for c in free if c.strip().lower() in COMMON[field]]
     halves = [c for c in free if c.lower() in HALVES] if field == "input" else []
-    if field == "output" and "label" in found and "label_text" in free:
-        return "label_text"  # SetFit's: the names of what `label` numbers
+    if field == "output" and "label" in map(str.lower, found):
+        texts = [c for c in free if c.lower() == "label_text"]
+        if len(texts) == 1:
+            return texts[0]  # SetFit's: the names of what `label` numbers
     parts = [*halves, *found]
     if len(found) < 2 and not halves:
         return found[0] if found else None

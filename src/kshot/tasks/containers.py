@@ -9,7 +9,8 @@ import numpy as np
 
 from kshot.core.errors import InvalidInputError
 from kshot.core.types import Example, Question
-from kshot.tasks.rows import text_flaw, trimmed
+from kshot.tasks.missing import trimmed
+from kshot.tasks.rows import text_flaw
 
 _ONE = (str, bytes, bytearray, memoryview, Mapping, Example, Question)  # can be iterated over, and is one input
 _MISSING = ("NAType", "NaTType")  # pandas is not imported for its own words for "nothing"

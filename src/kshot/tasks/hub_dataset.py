@@ -2,7 +2,7 @@
 
 NAME is an id of the hub, as stanfordnlp/imdb, or a folder that the library can read, as /path/folder or ./folder.
 Without names of splits the train rows are the split `train`, and the test rows the split `test`, else `validation`, if
-there is one. Numbers of classes become the classes' names. Code that comes with a dataset is never run.
+there is one with answers. Numbers of classes become the classes' names. Code that comes with a dataset is never run.
 """
 
 import logging
@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from kshot.core.errors import UserError, missing_extra
+from kshot.tasks.missing import without_nan
 from kshot.tasks.rows import BadRow, Row, each_row
 from kshot.tasks.tables import Table
 
@@ -59,9 +60,12 @@ def read_hub_dataset(source: str, bad: list[BadRow] | None = None) -> HubDataset
         splits, from_cache = _splits(datasets, source, name, config)
         notes = ["the hub cannot be reached; the rows are those in this machine's cache"] if from_cache else []
         train = parts["train"] or "train"
-        test = parts["test"] or next((s for s in ("test", "validation") if s in splits and s != train), None)
-        if test is not None and parts["test"] is None:
-            notes.append(f"test rows are the split '{test}'")
+        test = parts["test"]
+        if test is None:
+            there = [s for s in ("test", "validation") if s in splits and s != train]
+            test = next((s for s in there if not _hides_classes(datasets, splits[s])), None)
+            notes += [f"the split '{s}' holds no answers" for s in there[: there.index(test) if test else None]]
+            notes += [f"test rows are the split '{test}'"] if test else []
         tables = [_table(datasets, source, splits, split, bad) for split in (train, test) if split]
     short = Path(name).resolve().name if os.path.isdir(name) else name.rpartition("/")[2]
     return HubDataset(f"{short}-{config}" if config else short, tables, tuple(notes))
@@ -102,13 +106,20 @@ def _table(datasets: ModuleType, source: str, splits: Any, split: str, bad: list
         raise UserError(f"{where} has no rows; it must hold one example a row.")
     classes = {c: f.names for c, f in rows.features.items() if isinstance(f, datasets.ClassLabel)}
 
-    def with_names(row: Row) -> Row:
+    def with_names(numbered: tuple[int, dict[str, Any]]) -> Row:
+        row = Row(where, numbered[0], without_nan(numbered[1]))
         named = {column: _class_name(row, column, names) for column, names in classes.items()}
         return replace(row, values={**row.values, **named})
 
     # Through Arrow, so that images and sounds beside the text are not decoded.
-    read = (Row(where, number, values) for number, values in enumerate(rows.with_format("arrow")[:].to_pylist(), 1))
+    read = enumerate(rows.with_format("arrow")[:].to_pylist(), 1)
     return Table(where, tuple(each_row(read, with_names, bad)), fixed=True)
+
+
+def _hides_classes(datasets: ModuleType, rows: Any) -> bool:
+    """Return whether all rows have the class -1, as those of hidden test sets have."""
+    classes = [c for c, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
+    return any(set(rows.with_format("arrow")[:][column].to_pylist()) == {-1} for column in classes)
 
 
 def _class_name(row: Row, column: str, names: list[str]) -> str | None:

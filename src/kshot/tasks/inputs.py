@@ -6,7 +6,8 @@ Conversations end with the user's message, the input; an answer after it is not 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,14 +16,16 @@ import numpy as np
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.paths import at_home
 from kshot.core.types import Example, Task
-from kshot.tasks.columns import Layout, check_columns, find_columns, laid_out, named
+from kshot.tasks.columns import COMMON, Layout, check_columns, find_columns, laid_out, named
 from kshot.tasks.containers import checked_text, is_absent
 from kshot.tasks.conversations import as_inputs, columns_of_messages
+from kshot.tasks.csv_file import SEPARATORS
+from kshot.tasks.instruction_data import with_what_was_said
 from kshot.tasks.labels import trimmed_examples
-from kshot.tasks.rows import Row, each_row
-from kshot.tasks.tables import SUFFIXES, Table, decoded, read_table, read_text
-
-OTHER_TABLES = (".json", ".tsv", ".xlsx", ".xls", ".yaml", ".yml", ".xml")
+from kshot.tasks.missing import is_missing
+from kshot.tasks.rows import Row, each_row, text_flaw
+from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
+from kshot.tasks.text_file import decoded, lines_of, read_text
 
 
 def read_inputs(
@@ -31,8 +34,8 @@ def read_inputs(
     """Read what is to be answered.
 
     Args:
-        source: A `.jsonl`, `.csv` or `.parquet` file, a text file with one input a line, or None or "-" to read lines
-            from `stdin`.
+        source: A file of rows, as `read_table` reads them, a text file with one input a line, or None or "-" to read
+            lines from `stdin`.
         stdin: Read where there is no source.
         columns: Field to column of a file with columns, as `load_task`; given, the task's own do not count.
         task: What was learnt; its `columns` and instruction say how its rows were read.
@@ -50,19 +53,19 @@ def read_inputs(
         table = read_table(Path(source))
         instruction = task.instruction if task else ""
         table, layout = _layout(table, columns or {}, task.columns if task and not columns else {}, instruction)
-        rows = laid_out(table, layout).rows
+        rows = laid_out(table, layout, labelled=False).rows
         examples = each_row(rows, lambda row: row.example(layout.names, "input", labelled=False))
         if task and not task.is_open:
             (made,), _ = trimmed_examples([tuple(examples)])
             examples = list(made)
-        return examples, layout.notes
-    if suffix in OTHER_TABLES:
+        return examples, (*table.notes, *layout.notes)
+    if remedy := REMEDIES.get(suffix):
         raise UserError(
-            f"{source} must be a .jsonl (one object a line), .csv or .parquet file, or a text with one input a line; "
-            f"save the rows of the {suffix} file as one of these."
+            f"{source} must be a file of rows that ends in {', '.join(SUFFIXES)}, or a text with one input a line; "
+            f"{remedy}."
         )
     text = decoded(stdin.read(), "stdin") if source is None else read_text(Path(source))
-    return _lines(source or "stdin", text), ()
+    return _lines(source or "stdin", text, task.columns.values() if task else ()), ()
 
 
 def input_of(values: Mapping[str, Any], task: Task, number: int) -> Example:
@@ -100,7 +103,7 @@ def under_own_names(values: Mapping[str, Any], task: Task, number: int) -> Mappi
         if not (messages := columns_of_messages(table, {}, labelled=False)):
             return values
         names, table = named({}), as_inputs(table, messages, task.instruction)
-    (row,) = table.rows
+    (row,) = _with_what_was_said(table, names, task.instruction).rows
     return {field: row.values[column] for field, column in names.items() if column in row.values}
 
 
@@ -108,11 +111,17 @@ def _layout(
     table: Table, columns: Mapping[str, str], learnt: Mapping[str, str], instruction: str
 ) -> tuple[Table, Layout]:
     if not columns and (names := _names(learnt, table.columns)) is not None:
-        return table, Layout(names, learnt)
+        return _with_what_was_said(table, names, instruction), Layout(names, learnt)
     if messages := columns_of_messages(table, columns, labelled=False):
         table = as_inputs(table, messages, instruction)
     check_columns(table, columns)
-    return table, find_columns(table, columns, required=("input",))
+    layout = find_columns(table, columns, required=("input",))
+    return _with_what_was_said(table, layout.names, instruction), layout
+
+
+def _with_what_was_said(table: Table, names: Mapping[str, str], instruction: str) -> Table:
+    (table,), _, notes = with_what_was_said([table], names, instruction)
+    return replace(table, notes=(*table.notes, *notes))
 
 
 def _names(learnt: Mapping[str, str], present: Sequence[str]) -> dict[str, str] | None:
@@ -122,23 +131,36 @@ def _names(learnt: Mapping[str, str], present: Sequence[str]) -> dict[str, str] 
     return named({field: column for field, column in learnt.items() if column in present})
 
 
-def _lines(source: str, text: str) -> list[Example]:
-    lines = [line.rstrip("\r") for line in text.rstrip().split("\n")]
-    if not text.strip():
-        raise UserError(f"{source} must hold at least one input, one a line; it is empty.")
+def _lines(source: str, text: str, columns: Iterable[str]) -> list[Example]:
+    if is_missing(text):
+        raise UserError(f"{source} must hold at least one input, but it is empty; write one a line.")
+    lines = lines_of(text.rstrip())
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            raise UserError(f"{source} line {number} must not be empty, as answers come one a line.")
-    if all(map(_is_json_object, lines)):
+        if is_missing(line):
+            raise UserError(f"{source} line {number} must not be empty, as answers come one a line; leave it out.")
+        if flaw := text_flaw(line):
+            raise UserError(f"{source} line {number} must be text, but {flaw}.")
+    if all(map(_is_json_object, lines)) or _is_json_object(text):
         raise UserError(
-            f"{source} must hold inputs as plain text, one a line, but each line is a JSON object; give the rows as a "
-            "file that ends in .jsonl."
+            f"{source} must hold inputs as plain text, one a line, but it holds JSON objects; give the rows as a file "
+            "that ends in .jsonl."
         )
+    known = {*COMMON["input"], *COMMON["output"], *map(str.lower, columns)}
+    for separator in SEPARATORS:
+        cells = [cell.strip(' "').lower() for cell in lines[0].split(separator)]
+        if len(cells) > 1 and known.issuperset(cells):
+            raise UserError(
+                f"{source} must hold inputs as plain text, one a line, but its first line names columns ({lines[0]}); "
+                "give the rows as a file that ends in .csv."
+            )
     return [Example(line, "", f"input-{i}") for i, line in enumerate(lines, 1)]
 
 
-def _is_json_object(line: str) -> bool:
+def _is_json_object(text: str) -> bool:
+    """Return whether a text is a JSON object, or a list of them."""
     try:
-        return isinstance(json.loads(line), dict)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return False
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(item, dict) for item in values)

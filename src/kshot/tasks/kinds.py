@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from kshot.core.types import Example, Kind
-from kshot.tasks.rows import trimmed
+from kshot.tasks.missing import trimmed
 
 MAX_LABELS = 50  # of which two rows each are enough; more labels must repeat more
 ROWS_EACH, ROWS_EACH_OF_MANY, ROWS_EACH_OF_NUMBERS = 2, 5, 20

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kshot.core.types import Example
-from kshot.tasks.rows import UNSEEN, trimmed
+from kshot.tasks.missing import UNSEEN, trimmed
 
 MAX_SHOWN = 4
 MAX_CHARACTERS = 40

@@ -1,7 +1,7 @@
 """Load a task: read its rows, settle what the task is, and refuse what cannot be worked with.
 
-A folder holds `train` and maybe `test`, each as .jsonl, .csv or .parquet, and maybe `task.json` with any of: name,
-kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
+A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.tables`), and maybe `task.json` with any of:
+name, kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
 """
 
 import json
@@ -22,12 +22,17 @@ from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, se
 from kshot.tasks.bad_rows import without_bad_rows
 from kshot.tasks.builtin import load_builtin
 from kshot.tasks.columns import check_columns, find_columns, laid_out, named
-from kshot.tasks.conversations import as_examples, columns_of_messages
+from kshot.tasks.conversations import SYSTEM_COLUMNS, as_examples, columns_of_messages
+from kshot.tasks.endings import ending_note
 from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
+from kshot.tasks.instruction_data import HISTORY, with_what_was_said
 from kshot.tasks.kinds import guessed_kind
 from kshot.tasks.labels import trimmed_examples
-from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw, trimmed
-from kshot.tasks.tables import SUFFIXES, Table, read_table, read_text
+from kshot.tasks.missing import trimmed
+from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
+from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
+from kshot.tasks.text_file import read_text
+from kshot.tasks.unlabelled import without_unlabelled
 from kshot.tasks.unused import refuse_options, unused_note
 
 DEFAULT_METRIC: Mapping[Kind, str] = {
@@ -38,6 +43,8 @@ DEFAULT_METRIC: Mapping[Kind, str] = {
     "math": "exact_match_number",
     "parsing": "exact_match",
 }
+VALIDATION = {f"{split}{suffix}" for split in ("validation", "valid", "val", "dev") for suffix in SUFFIXES}
+ENDINGS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
 
 def load_task(
@@ -53,8 +60,8 @@ def load_task(
     in the task's `notes`.
 
     Args:
-        source: A folder, a `.jsonl`, `.csv` or `.parquet` file (train rows only), "builtin:NAME", or a dataset of the
-            hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
+        source: A folder, a file of rows that ends in one of `SUFFIXES` (train rows only), "builtin:NAME", or a dataset
+            of the hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
         columns: Which column holds a field, such as {"input": "question", "output": "answer"}. Not needed for
             columns with the fields' own names; input, output, context, choices and references are guessed from common
             names (see `kshot.tasks.columns`), and rows can be conversations (`kshot.tasks.conversations`). In CSV,
@@ -88,8 +95,9 @@ def load_task(
         raise UserError(
             f"there is no '{path}'; a task is a folder, a .jsonl, .csv or .parquet file, builtin:NAME or hf://NAME."
         )
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"'{path}' must be a folder or a file that ends in .jsonl, .csv or .parquet.")
+    if (suffix := path.suffix.lower()) not in SUFFIXES:
+        remedy = REMEDIES.get(suffix, "save its rows as one of these")
+        raise UserError(f"'{path}' must be a folder or a file that ends in {ENDINGS}; {remedy}.")
     table = read_table(path, bad)
     return without_bad_rows(partial(settle, path.stem, _Card()), [table], bad, skip=skip_bad_rows)
 
@@ -98,19 +106,34 @@ def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_C
     """Return the tables of a folder, the task's name, what `task.json` says, and notes on that."""
     train = _split_file(folder, "train")
     if train is None:
-        raise UserError(f"the folder '{folder}' must hold train.jsonl, train.csv or train.parquet; it does not.")
+        found = ", ".join(name for name in _names(folder) if Path(name).suffix.lower() in (*SUFFIXES, *REMEDIES))
+        raise UserError(
+            f"the folder '{folder}' must hold train.jsonl, train.csv or train.parquet; it has {found or 'none'}; "
+            "name one of its files train, or give the file instead of the folder."
+        )
     test = _split_file(folder, "test")
     card, notes = _read_card(folder / "task.json")
+    if test is None and (others := [name for name in _names(folder) if name.lower() in VALIDATION]):
+        notes += (f"there are no test rows; '{others[0]}' is not read unless it is named test",)
     tables = [read_table(file, bad) for file in (train, test) if file]
     return tables, card.name or folder.resolve().name, card, notes
 
 
 def _split_file(folder: Path, split: str) -> Path | None:
-    files = [file for suffix in SUFFIXES if (file := folder / f"{split}{suffix}").exists()]
+    files = [folder / name for name in _names(folder) if name.lower() in {f"{split}{suffix}" for suffix in SUFFIXES}]
     if len(files) > 1:
         there = " and ".join(file.name for file in files)
         raise UserError(f"the folder '{folder}' must hold the rows of {split} once; it holds {there}; remove one.")
     return files[0] if files else None
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(
+            f"the folder '{folder}' cannot be read: {error.strerror}; give one that you may read."
+        ) from None
 
 
 def _no_flaw(text: str) -> str:
@@ -193,20 +216,23 @@ def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read
     instruction, notes = "", []
     if messages := columns_of_messages(tables[0], columns):
         tables, instruction = as_examples(tables, messages)
-        where = " and ".join(f"'{column}'" for column in messages)
-        notes.append(f"input and output are the last two messages in {where}")
-        if instruction:
-            what = "is replaced by that of task.json" if card.instruction else "is the instruction"
-            notes.append(f"the system message, the same in all rows, {what}")
+        notes.append(f"input and output are the last two messages in {messages}")
     check_columns(tables[0], columns)
     layout = find_columns(tables[0], columns)
-    splits = [list(laid_out(table, layout).rows) for table in tables]
-    notes += layout.notes
+    tables, shared, said = with_what_was_said(tables, layout.names)
+    instruction = instruction or shared
+    train, *tests = tables
+    tables = [laid_out(t, layout) for t in (train, *(without_unlabelled(test, train, layout) for test in tests))]
+    splits = [list(table.rows) for table in tables]
+    notes += [*layout.notes, *said, *ending_note(splits[0], layout.names["input"])]
+    if instruction:
+        what = "is replaced by that of task.json" if card.instruction else "is the instruction"
+        notes.append(f"the system message, the same in all rows, {what}")
     if card.kind in (None, "multiple_choice") and not card.labels:
         refuse_options(tables[0], layout.names)
     known = {**layout.guessed, **columns}
-    if any(field != column for field, column in known.items()):
-        notes += unused_note(tables[0], layout.names)
+    own = messages is None and all(field == column for field, column in known.items())
+    notes += unused_note(tables[0], layout.names, (*SYSTEM_COLUMNS, HISTORY) if own else None)
     letter_form, final = None, ()
     if card.kind in (None, "multiple_choice"):
         chosen = settle_choices(splits, layout.names, in_input=card.choices_in_input)
@@ -218,6 +244,7 @@ def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read
     for i, rows in enumerate(splits):
         splits[i], more = numbers_as_text(rows, layout.names)
         notes += more
+    notes = [*(note for table in tables for note in table.notes), *notes]
     return _Read(
         splits,
         layout.names,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kshot.core.errors import UserError, missing_extra
+from kshot.tasks.missing import without_nan
 from kshot.tasks.rows import Row
 
 
@@ -23,9 +24,9 @@ def read_parquet(file: Path) -> tuple[Row, ...]:
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise UserError(f"{file} must name each column once; '{twice[0]}' is there twice.")
             rows = opened.read().to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{file} must be a Parquet file that can be read; {reason}.") from None
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # a text in it need not be UTF-8
+        reason = (str(error) or "it is damaged").splitlines()[0].rstrip(".")
+        raise UserError(f"{file} must be a Parquet file that can be read, but {reason}; save it again.") from None
     if not rows:
         raise UserError(f"{file} has no rows; it must hold one example a row.")
-    return tuple(Row(str(file), number, values) for number, values in enumerate(rows, 1))
+    return tuple(Row(str(file), number, without_nan(values)) for number, values in enumerate(rows, 1))

@@ -8,14 +8,12 @@ from typing import NoReturn, TypeVar
 
 from kshot.core.errors import UserError
 from kshot.core.types import Example
+from kshot.tasks.missing import trimmed
 
 FIELDS = ("input", "output", "context", "explanation", "choices", "references", "id")
 REQUIRED = ("input", "output")
 LISTS = ("choices", "references")
 SURROGATE = re.compile("[\ud800-\udfff]")
-# Characters that no reader sees, which `str.strip` leaves: soft hyphen, zero-width ones, marks of direction
-UNSEEN = "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"
-BLANK = UNSEEN + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
 MAX_TOLD = 3
 HOW_TO_MAP = "name the columns, as in --columns input=question,output=answer"
 
@@ -125,7 +123,7 @@ class Row:
             explanation=self._text(names.get("explanation")),
             choices=self._texts(names.get("choices")),
             references=self._texts(names.get("references")) if labelled else (),
-            meta={c: v for c, v in self.values.items() if c not in names.values() and v is not None},
+            meta={c: _whole(v) for c, v in self.values.items() if c not in names.values() and v is not None},
         )
         column = names.get("references", "references")
         if labelled and self.values.get(column) == []:
@@ -181,14 +179,11 @@ class Row:
 def _remedy(value: object) -> str:
     if isinstance(value, bool | int | float):
         return f'; write it as "{json.dumps(value)}"'
+    if value is None:
+        return "; fill it in, or leave the row out"
     if isinstance(value, list | dict):
         return f"; put its text into a column and {HOW_TO_MAP}"
     return ""
-
-
-def trimmed(text: str) -> str:
-    """Return the text without white space and invisible characters around it; empty where there is nothing to see."""
-    return text.strip(BLANK)
 
 
 def text_flaw(text: str) -> str | None:
@@ -198,6 +193,17 @@ def text_flaw(text: str) -> str | None:
     if SURROGATE.search(text):
         return "it holds half of a surrogate pair; remove it"
     return None
+
+
+def _whole(value: object) -> object:
+    """Return a value that is only kept with U+FFFD for half of a surrogate pair, which no file could hold."""
+    if isinstance(value, str):
+        return SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
 
 
 def shown(value: object) -> str:

@@ -5,10 +5,11 @@ task loads, and measures something else.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from kshot.core.errors import UserError
+from kshot.tasks.missing import is_missing
 from kshot.tasks.rows import Row
 from kshot.tasks.tables import Table
 
@@ -19,9 +20,10 @@ MIN_LETTERS = 3  # two columns A and B may as well be two texts that are compare
 NUMBERED = re.compile(r"(option|opt|choice|sol|solution|ending|answer|ans|alternative)[ _]?([0-9]|[A-Ea-e])", re.I)
 
 
-def unused_note(table: Table, names: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a note that names the columns of texts that no field holds, if there are any."""
-    unused = [c for c in table.columns if c not in names.values() and _is_text(table.rows, c)]
+def unused_note(table: Table, names: Mapping[str, str], among: Container[str] | None = None) -> tuple[str, ...]:
+    """Return a note that names the columns of texts that no field holds, if there are any, or any `among` some."""
+    free = [c for c in table.columns if c not in names.values() and (among is None or c in among)]
+    unused = [c for c in free if _is_text(table.rows, c)]
     more = ", …" if len(unused) > MAX_NAMED else ""
     return (f"not used: {', '.join(unused[:MAX_NAMED])}{more}",) if unused else ()
 
@@ -58,9 +60,16 @@ def _names_option(row: Row, column: str, options: Sequence[str]) -> bool:
 
 
 def _is_text(rows: Sequence[Row], column: str) -> bool:
-    values = [value for row in rows if (value := row.values.get(column)) not in (None, "", [])]
-    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    texts = [leaf for row in rows for leaf in _leaves(row.values.get(column)) if not is_missing(leaf)]
     return bool(texts) and all(isinstance(t, str) for t in texts) and not all(map(_is_number, texts))
+
+
+def _leaves(value: object) -> Iterator[object]:
+    if not isinstance(value, list):
+        yield value
+        return
+    for item in value:
+        yield from _leaves(item)
 
 
 def _is_number(text: object) -> bool:
