@@ -12,7 +12,8 @@ import kshot
 from conftest import labelled_rows, write_task
 from kshot import FewShotClassifier
 from kshot.core.errors import InvalidInputError, UserError
-from kshot.tasks.containers import is_absent, items_of
+from kshot.tasks.containers import items_of
+from kshot.tasks.missing import is_absent
 
 TEXTS = ["one more cat", "a saw"]
 ANSWERS = ["animal", "tool"]

@@ -22,7 +22,8 @@ from kshot.core.settings import RunSettings
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model
 from kshot.recipes.grammar import parse_recipes
-from kshot.tasks.containers import as_objects, checked_text, is_absent, items_of
+from kshot.tasks.containers import as_objects, checked_text, items_of
+from kshot.tasks.missing import is_absent
 from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import without_duplicates
 from kshot.verbs.adapt import Run, run

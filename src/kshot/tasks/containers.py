@@ -1,7 +1,6 @@
 """What Python holds texts in: lists, arrays, series, one column of a data frame; or what else it is, and what to do."""
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from io import IOBase
 from typing import Any
 
@@ -13,7 +12,6 @@ from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import text_flaw
 
 _ONE = (str, bytes, bytearray, memoryview, Mapping, Example, Question)  # can be iterated over, and is one input
-_MISSING = ("NAType", "NaTType")  # pandas is not imported for its own words for "nothing"
 
 
 def items_of(values: Any, name: str) -> list[Any]:
@@ -79,13 +77,6 @@ def as_objects(values: Any) -> np.ndarray:
     """Return an array of the values as they are, with None where one is masked."""
     masked = isinstance(values, np.ma.MaskedArray)
     return np.asarray(values.tolist() if masked else values, dtype=object)
-
-
-def is_absent(value: object) -> bool:
-    """Return whether a value stands for nothing: None, NaN, pandas' NA and NaT."""
-    if isinstance(value, float | np.floating | np.datetime64 | Decimal):
-        return bool(value != value)  # as only NaN and NaT
-    return value is None or type(value).__name__ in _MISSING
 
 
 def checked_text(value: object, name: str, number: int) -> str:

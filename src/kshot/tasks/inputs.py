@@ -17,12 +17,12 @@ from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.paths import at_home
 from kshot.core.types import Example, Task
 from kshot.tasks.columns import COMMON, Layout, check_columns, find_columns, laid_out, named
-from kshot.tasks.containers import checked_text, is_absent
+from kshot.tasks.containers import checked_text
 from kshot.tasks.conversations import as_inputs, columns_of_messages
 from kshot.tasks.csv_file import SEPARATORS
 from kshot.tasks.instruction_data import with_what_was_said
 from kshot.tasks.labels import trimmed_examples
-from kshot.tasks.missing import is_missing
+from kshot.tasks.missing import is_absent, is_missing
 from kshot.tasks.rows import Row, each_row, text_flaw
 from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
 from kshot.tasks.text_file import decoded, lines_of, read_text

@@ -1,7 +1,9 @@
-"""What counts as missing in a file of rows: NaN, null, and text in which nothing can be seen."""
+"""What counts as missing in rows: None (null), NaN, and text in which nothing can be seen."""
 
-import math
 from collections.abc import Mapping
+from decimal import Decimal
+
+import numpy as np
 
 # Control and format characters of Unicode that no reader sees, which `str.strip` leaves: U+200B, U+FEFF, marks of
 # direction, …. Signs of Arabic are format characters too, but are seen; tags are part of emoji, as in flags.
@@ -15,6 +17,7 @@ UNSEEN = "".join(
     if not chr(code).isspace()
 )
 BLANK = UNSEEN + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
+PANDAS = ("NAType", "NaTType")  # its words for "nothing", for which it is not imported
 
 
 def trimmed(text: str) -> str:
@@ -22,17 +25,20 @@ def trimmed(text: str) -> str:
     return text.strip(BLANK)
 
 
+def is_absent(value: object) -> bool:
+    """Return whether a value stands for nothing: None, NaN, pandas' NA and NaT."""
+    if isinstance(value, float | np.floating | np.datetime64 | Decimal):
+        return bool(value != value)  # as only NaN and NaT
+    return value is None or type(value).__name__ in PANDAS
+
+
 def is_missing(value: object) -> bool:
     """Return whether a cell, or a value of JSON, holds nothing: null, NaN, an empty list, or a text without content."""
     if isinstance(value, str):
         return not trimmed(value)
-    return value is None or value == [] or _is_nan(value)
+    return is_absent(value) or (isinstance(value, list) and not value)
 
 
 def without_nan(values: Mapping[str, object]) -> dict[str, object]:
     """Return a row's values with null for NaN, which is how pandas and NumPy write a missing value."""
-    return {column: None if _is_nan(value) else value for column, value in values.items()}
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    return {column: None if is_absent(value) else value for column, value in values.items()}
