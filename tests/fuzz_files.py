@@ -23,6 +23,19 @@ ODD = [
     "\x01", "\x7f", "\ufffd", "\U0001f9ff", "null", "NaN", "None", "sep=;", "a,b", "<|endoftext|>", "###", "=1+1",
 ]  # fmt: skip
 OTHERS = ("conversations", "instruction", "history", "A", "B", "C")
+LETTERS = ("A", "(A)", "a)", "A.")  # how outputs may say which choice they are
+# Rows that cannot be used: lines and values of JSON, cells beside an input and an output, values of Parquet.
+BAD_LINES = [
+    '{"input": "a"', "nonsense", "[1, 2]", "null", '{"input": "a", "output": "b"', '{"a": 1, "a": 2}',
+]  # fmt: skip
+BAD_VALUES = [
+    {"input": "a"}, {"output": "b"}, {}, {"input": 3, "output": "b"}, {"input": "a", "output": None}, [1], 7,
+    {"input": "\u200b \u2060", "output": "b"}, {"input": "a", "output": " "}, {"input": "a\0b", "output": "b"},
+    {"input": "a", "output": ["b", "c"]}, {"input": "a", "output": "b", "context": 5}, {"input": ["a"], "output": "b"},
+    {"input": "\ud800", "output": "b"}, {"input": "a", "output": "b", "choices": "a|b"},
+]  # fmt: skip
+BAD_CELLS = ["a", "a,b,c", "input,output", ",b", "a, ", "\u200b,b", '"a\0",b', '"a","b","c"']
+BAD_RECORDS = [{"input": None, "output": "b"}, {"input": "a", "output": None}, {"input": "\u2060", "output": "b"}]
 LABELS = [
     ("yes", "no"),
     ("positive", "negative", "neutral"),
@@ -47,6 +60,7 @@ class Written:
         source: What is given to kshot.
         rows: What was meant, each with input, output and maybe context and choices; None where that is not known.
         columns: How the columns are named to kshot.
+        bad: The numbers of rows that cannot be used; they are not among `rows`.
         plain: All texts can be seen and the file is whole, so it must be read.
         like: What it is, for whoever reads a failure.
     """
@@ -54,13 +68,14 @@ class Written:
     source: Path
     rows: list[dict[str, Any]] | None
     columns: dict[str, str] = field(default_factory=dict)
+    bad: tuple[int, ...] = ()
     plain: bool = False
     like: str = ""
 
 
 def write_source(folder: Path, rng: Random) -> Written:
     """Write a file or a folder of a random kind."""
-    kinds = [_table, _table, _table, _conversations, _instructions, _folder, _damaged, _values, _bytes]
+    kinds = [_table, _table, _table, _conversations, _instructions, _folder, _spoilt, _damaged, _values, _bytes]
     return rng.choice(kinds)(folder, rng)
 
 
@@ -74,7 +89,8 @@ def _text(rng: Random, odd: float) -> str:
 
 def _rows(rng: Random, odd: float) -> list[dict[str, Any]]:
     labels = rng.choice(LABELS) if rng.random() < 0.6 else ()
-    with_context, with_choices = rng.random() < 0.3, rng.random() < 0.15
+    with_context, with_choices, rationale = rng.random() < 0.3, rng.random() < 0.15, rng.random() < 0.05
+    form = rng.choice((None, *LETTERS))
     rows = []
     for i in range(rng.choice((1, 2, 3, 8, 20))):
         row: dict[str, Any] = {"input": f"{_text(rng, odd)} {i}" if rng.random() > odd / 5 else _text(rng, odd)}
@@ -84,8 +100,18 @@ def _rows(rng: Random, odd: float) -> list[dict[str, Any]]:
         if with_choices:
             row["choices"] = [f"{word} {i}" for word in rng.sample(WORDS, rng.choice((2, 3, 4)))]
             row["output"] = rng.choice(row["choices"])
+            if form:
+                place = row["choices"].index(row["output"])
+                row["written"] = form.replace("A", "ABCD"[place]).replace("a", "abcd"[place])
+        elif rationale:
+            row |= {"output": str(i), "written": f"{_text(rng, odd)}\n#### {i}"}
         rows.append(row)
     return rows
+
+
+def as_written(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with its output as it stands in the file: a letter for a choice, a rationale before a number."""
+    return {f: row.get("written", v) if f == "output" else v for f, v in row.items() if f != "written"}
 
 
 def _seen(rows: list[dict[str, Any]]) -> bool:
@@ -107,7 +133,7 @@ def _names(rng: Random) -> tuple[dict[str, str], dict[str, str]]:
 def _table(folder: Path, rng: Random, stem: str = "rows") -> Written:
     odd = rng.choice((0.0, 0.0, 0.05, 0.4))
     rows, (names, columns) = _rows(rng, odd), _names(rng)
-    renamed = [{names[f]: v for f, v in row.items()} for row in rows]
+    renamed = [{names[f]: v for f, v in as_written(row).items()} for row in rows]
     if rng.random() < 0.3:
         for i, row in enumerate(renamed):
             row |= rng.choice(({"id": f"r{i}"}, {"source": "web"}, {"score": i / 2}, {"score": float("nan")}))
@@ -131,6 +157,10 @@ def _json_list(path: Path, rows: list[dict[str, Any]], rng: Random, bar: str) ->
     return path, "JSON"
 
 
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
 def _csv(path: Path, rows: list[dict[str, Any]], rng: Random, bar: str) -> tuple[Path, str]:
     separator, end = rng.choice(",,,;\t"), rng.choice(("\n", "\n", "\r\n", "\r"))
     path = path.with_suffix(".tsv" if separator == "\t" and rng.random() < 0.5 else ".csv")
@@ -142,7 +172,7 @@ def _csv(path: Path, rows: list[dict[str, Any]], rng: Random, bar: str) -> tuple
 
     def cell(text: str) -> str:
         must = any(c in text for c in f'{separator}"\r\n') or (after and text[:1] == " ")
-        return '"' + text.replace('"', '""') + '"' if must or quoting == csv.QUOTE_ALL else text
+        return _quoted(text) if must or quoting == csv.QUOTE_ALL else text
 
     extra = separator * rng.choice((0, 0, 0, 2))
     lines = [(separator + after).join(map(cell, line)) + extra for line in [columns, *cells]]
@@ -247,6 +277,32 @@ def _folder(folder: Path, rng: Random) -> Written:
         }
         (home / "task.json").write_text(json.dumps(card))
     return Written(home, train.rows, train.columns, like=f"folder of {train.like}")
+
+
+def _spoilt(folder: Path, rng: Random) -> Written:
+    """Write a good file, with rows among the others that cannot be used."""
+    rows = [{f: row[f] for f in ("input", "output")} for row in _rows(rng, rng.choice((0.0, 0.05)))]
+    rows = [row for row in rows if _seen([row])] or [{"input": "a", "output": "b"}]
+    how = rng.choice((".jsonl", ".json", ".csv", ".parquet"))
+    spoilt = {".jsonl": BAD_LINES + list(map(json.dumps, BAD_VALUES)), ".json": BAD_VALUES, ".csv": BAD_CELLS}
+    if how == ".csv":
+        rows = [{f: " ".join(text.split()) for f, text in row.items()} for row in rows]
+    n_bad = rng.choice((1, 1, 2, len(rows) // 2 + 1, len(rows) + 1))
+    bad = sorted(rng.sample(range(len(rows) + n_bad), n_bad))
+    mixed: list[Any] = list(rows)
+    for i in bad:
+        mixed.insert(i, rng.choice(spoilt.get(how, BAD_RECORDS)))
+    path, first = folder / f"spoilt{how}", 2 if how == ".csv" else 1
+    if how == ".jsonl":
+        path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in mixed))
+    elif how == ".json":
+        path.write_text(json.dumps(mixed))
+    elif how == ".csv":
+        cells = [r if isinstance(r, str) else ",".join(map(_quoted, r.values())) for r in mixed]
+        path.write_text("\n".join(["input,output", *cells]))
+    else:
+        pq.write_table(pa.Table.from_pylist(mixed), path)
+    return Written(path, rows, bad=tuple(i + first for i in bad), like=f"{n_bad} bad rows in {how}")
 
 
 def _damaged(folder: Path, rng: Random) -> Written:
