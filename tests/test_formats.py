@@ -652,7 +652,7 @@ def test_a_dataset_that_was_saved_to_disk_loads(tmp_path):
     [
         ("@dev", "there is no split 'dev'; there is train, validation; choose with @TRAIN,TEST."),
         ("@train,dev", "there is no split 'dev'; there is train, validation; choose with @TRAIN,TEST."),
-        ("s", "there is no folder '"),
+        ("s", "must name a folder that exists; there is no '"),
         (":small", "cannot be loaded: BuilderConfig 'small' not found"),
     ],
 )

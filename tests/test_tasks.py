@@ -349,7 +349,9 @@ def test_test_rows_are_checked_like_train_rows(folder):
 
 
 def test_a_source_that_is_no_task_is_refused(tmp_path, write):
-    assert f"there is no '{tmp_path}/nowhere'; a task is a folder, a .jsonl, .csv or" in message(tmp_path / "nowhere")
+    assert f"there is no '{tmp_path}/nowhere'; give a folder, a file that ends in .jsonl" in message(
+        tmp_path / "nowhere"
+    )
     assert message("x" * 1000).startswith("there is no 'xxx")
     assert "must be a folder or a file that ends in .jsonl, .json, .csv, .tsv or .parquet; save" in message(
         write("a.txt", "x")

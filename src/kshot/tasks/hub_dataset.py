@@ -51,7 +51,7 @@ def read_hub_dataset(source: str, bad: list[BadRow] | None = None) -> HubDataset
         raise UserError(f"'{source}' must be hf://NAME[:CONFIG][@TRAIN[,TEST]], as hf://stanfordnlp/imdb@train,test.")
     name, config = parts["name"], parts["config"]
     if name.startswith(("/", "./", "../")) and not os.path.isdir(name):
-        raise UserError(f"{source}: there is no folder '{name}'.")
+        raise UserError(f"{source} must name a folder that exists; there is no '{name}'.")
     try:
         import datasets
     except ImportError:

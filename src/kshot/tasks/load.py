@@ -93,7 +93,8 @@ def load_task(
         return without_bad_rows(partial(settle, name, card, notes=notes), tables, bad, skip=skip_bad_rows)
     if not os.path.exists(path):
         raise UserError(
-            f"there is no '{path}'; a task is a folder, a .jsonl, .csv or .parquet file, builtin:NAME or hf://NAME."
+            f"there is no '{path}'; give a folder, a file that ends in {', '.join(SUFFIXES)}, builtin:NAME or "
+            "hf://NAME[:CONFIG][@TRAIN[,TEST]]."
         )
     if (suffix := path.suffix.lower()) not in SUFFIXES:
         remedy = REMEDIES.get(suffix, "save its rows as one of these")

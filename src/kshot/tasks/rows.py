@@ -54,11 +54,25 @@ class BadRowsError(UserError):
         super().__init__(self.told(MAX_TOLD, " ", "`kshot validate` lists all"))
 
     def told(self, most: int, between: str, rest: str) -> str:
-        """Return at most so many rows, how many more there are and where they are said (`rest`), and the advice."""
-        more = len(self.rows) - most
-        counted = [f"{more} more row{'s' * (more > 1)} cannot be used; {rest}."] if more > 0 else []
-        said = (*(row.text for row in self.rows[:most]), *counted, self.advice)
-        return between.join(filter(None, said))
+        """Return what is wrong at most so often, how many more rows there are and where they are said, and the advice.
+
+        Rows of which the same is wrong are told together.
+        """
+        alike: dict[tuple[str, str], list[BadRow]] = {}
+        for row in self.rows:
+            reason = row.text.removeprefix(f"{row.source} row {row.number}")
+            alike.setdefault((row.source, reason), []).append(row)
+        groups = list(alike.values())
+        more = sum(map(len, groups[most:]))
+        counted = [f"{more} more row{'s' * (more > 1)} cannot be used; {rest}."] if more else []
+        return between.join(filter(None, (*(_together(rows, most) for rows in groups[:most]), *counted, self.advice)))
+
+
+def _together(rows: Sequence[BadRow], most: int) -> str:
+    """Return what the first row says, and which others say the same, at most so many by their numbers."""
+    first, *others = rows
+    numbers = ", ".join(str(row.number) for row in others[:most]) + (", …" if len(others) > most else "")
+    return f"{first.text} The same in {len(others)} more: {numbers}." if others else first.text
 
 
 def each_row(rows: Iterable[R], read: Callable[[R], S], bad: list[BadRow] | None = None) -> list[S]:
