@@ -12,10 +12,8 @@ def without_unlabelled(test: Table, train: Table, layout: Layout) -> Table:
     """Return a table of test rows as it is, or empty and with a note if none of its rows has an answer."""
     answers = [_answer(row, layout) for row in test.rows]
     hidden = {HIDDEN} == set(answers) and HIDDEN not in (_answer(row, layout) for row in train.rows)
-    known = (any(answers) and not hidden) or layout.names[
-        "input"
-    ] not in test.columns  # or they are no such rows at all
-    return test if known else test.without_rows(layout.names["output"])
+    are_other_rows = layout.names["input"] not in test.columns
+    return test if (any(answers) and not hidden) or are_other_rows else test.without_rows(layout.names["output"])
 
 
 def _answer(row: Row, layout: Layout) -> str:
