@@ -114,7 +114,7 @@ def test_a_broken_file(refused, adapt_refused, tmp_path, verb, content, message)
 def test_no_file(refused, tmp_path):
     for verb in (("validate",), ("adapt", "--model", "scripted"), ("select", "--selector", "random", "-k", 1)):
         assert "there is no 'none.jsonl'; give a folder, " in refused(*verb, "none.jsonl")
-    assert "must hold train.jsonl" in refused("validate", tmp_path)
+    assert "must hold a file train that ends in .jsonl, " in refused("validate", tmp_path)
 
 
 def test_an_unlisted_label(adapt_refused, tmp_path):

@@ -356,7 +356,10 @@ def test_a_source_that_is_no_task_is_refused(tmp_path, write):
     assert "must be a folder or a file that ends in .jsonl, .json, .csv, .tsv or .parquet; save" in message(
         write("a.txt", "x")
     )
-    assert f"the folder '{tmp_path}' must hold train.jsonl, train.csv or train.parquet; it" in message(tmp_path)
+    assert (
+        f"the folder '{tmp_path}' must hold a file train that ends in .jsonl, .json, .csv, .tsv or .parquet; it"
+        in message(tmp_path)
+    )
     (tmp_path / "train.jsonl").mkdir()
     assert (
         message(tmp_path)

@@ -529,6 +529,77 @@ def test_a_list_of_one_label_is_that_label(load, write):
     assert read_inputs(str(write(c__jsonl=rows)), io.BytesIO(), task=task)[0][0].input == "c"
 
 
+@pytest.mark.parametrize("column", ["choices", "references"])
+@pytest.mark.parametrize(
+    ("cell", "parts"),
+    [
+        ('["b", "c, d"]', ("b", "c, d")),
+        ("['b', \"it's\", 'x\\n\\u200by']", ("b", "it's", "x\n\u200by")),
+        (' ["b","é"] ', ("b", "é")),
+        ('["b"]', ("b",)),
+        ("b|[c]", ("b", "[c]")),
+        ("[b]|c|b", ("[b]", "c", "b")),
+    ],
+)
+def test_a_list_in_a_cell_is_read_as_it_is_written(write, tmp_path, column, cell, parts):
+    rows = [[f"q{i}", parts[0], cell] for i in range(3)]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["input", "output", column], *rows])
+    task = load_task(tmp_path / "a.csv", kind="generation")
+    assert [getattr(e, column) for e in task.train] == [parts] * 3
+    said = f'cells of \'{column}\' that are written as lists, such as ["a", "b"], are read as these'
+    assert (said in task.notes) == cell.strip().startswith(("['", '["'))
+
+
+@pytest.mark.parametrize(
+    "cell", ["['a' 'b']", '["a", "b]', "['a', b']", "['a', f('b')']", "[1 2]", "['\\U99999999', 'a']"]
+)
+def test_a_cell_that_looks_like_a_list_and_is_none_is_refused(refused, tmp_path, cell):
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["input", "output", "choices"], ["q", "a", "a|b"], ["q", "a", cell]])
+    text = refused(tmp_path / "a.csv")
+    assert text.startswith("a.csv row 3: 'choices' must be a list, but cannot be read as one; got a string (")
+    assert text.endswith('; write it as a|b, or as JSON: ["a", "b"]. --skip-bad-rows goes on without it.')
+
+
+def test_numbers_in_a_list_of_a_cell_are_refused_as_in_json(refused):
+    text = refused(a__csv='input,output,choices\nq,1,"[1, 2]"\nr,1,1|2\n')
+    assert text.startswith("a.csv row 2: 'choices' item 1 must be a string; got a number (1); write it as \"1\".")
+
+
+def test_a_quote_that_swallows_rows_is_no_row_that_can_be_skipped(write):
+    path = write(a__csv='text,label\na,yes\n"b,no\nc,yes\nd,""no""\ne",yes\nf,no\ng,yes\n')
+    with pytest.raises(UserError, match="row 6: the cell of 'text' holds lines that look like rows"):
+        load_task(path, skip_bad_rows=True)
+
+
+@pytest.mark.parametrize("text", ["[{}, 3, {}]", '{{"data": [{}, 3, {}]}}'])
+def test_bad_rows_of_a_list_are_told_and_skipped(write, text):
+    row, path = '{"input": "a", "output": "b"}', write(a__json="")
+    path.write_text(text.format(row, row))
+    assert [e.id for e in load_task(path, skip_bad_rows=True).train] == ["train-1", "train-3"]
+    with pytest.raises(UserError, match="row 2: it must be a JSON object, such as"):
+        load_task(path)
+
+
+def test_nothing_to_see_before_a_final_number_is_no_rationale(load):
+    task, _ = load(a__jsonl=[{"input": "q", "output": "2 and 3\n#### 5"}, {"input": "r", "output": "\u200b\n#### 7"}])
+    assert [(e.output, e.explanation) for e in task.train] == [("5", "2 and 3"), ("7", None)]
+
+
+@pytest.mark.parametrize("text", ["\u202ea\u202c", "\u2068a\u2069", "\x01a", " \ufeffa\u2029"])
+def test_marks_that_are_not_seen_are_no_part_of_labels_but_of_texts(load, text):
+    task, _ = load(a__jsonl=[{"input": text, "output": text}, {"input": "b", "output": "a"}] * 2)
+    assert task.labels == ("a",)
+    assert task.train[0].input == text
+
+
+def test_a_flag_is_no_mark(load):
+    england = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+    task, _ = load(a__jsonl=[{"input": "q", "output": england}, {"input": "r", "output": "\u0601"}] * 2)
+    assert task.labels == ("\u0601", england)
+
+
 def test_half_a_character_in_a_column_that_is_only_kept_is_replaced(write):
     rows = [{"input": f"i{i}", "output": "xy"[i % 2], "raw": ["\ud83d", {"\ud800": 1}]} for i in range(8)]
     task = load_task(write(a__jsonl=rows))
@@ -579,8 +650,8 @@ def test_other_formats_are_refused_with_what_to_do(refused, name, remedy):
 def test_names_of_splits_are_found_in_any_case_and_others_are_said(load, refused, write, tmp_path):
     path = write(Test__CSV="text,label\nc,x\n", notes__md="x", data__jsonl="x")
     assert refused(path.parent) == (
-        f"the folder '{tmp_path}' must hold train.jsonl, train.csv or train.parquet; it has Test.CSV, data.jsonl; name "
-        "one of its files train, or give the file instead of the folder."
+        f"the folder '{tmp_path}' must hold a file train that ends in .jsonl, .json, .csv, .tsv or .parquet; it "
+        "has Test.CSV, data.jsonl; name one of its files train, or give the file instead of the folder."
     )
     write(TRAIN__tsv="text\tlabel\na\tx\nb\ty\n", dev__tsv="text\tlabel\nd\tx\n")
     task, notes = load(path.parent)
@@ -591,7 +662,7 @@ def test_names_of_splits_are_found_in_any_case_and_others_are_said(load, refused
 
 def test_what_cannot_be_opened_is_refused(refused, write, monkeypatch, tmp_path):
     (tmp_path / "x.jsonl").mkdir()
-    assert "must hold train.jsonl, train.csv or train.parquet; it has none; name" in refused(tmp_path / "x.jsonl")
+    assert ".parquet; it has none; name one of its files train, or" in refused(tmp_path / "x.jsonl")
 
     def forbidden(*args):
         raise PermissionError(13, "Permission denied")

@@ -219,9 +219,7 @@ class AdaptedModel:
             raise UserError(f"--limit must be 1 or more; got {limit}.")
         rows = task.test[:limit]
         if not rows:
-            raise UserError(
-                f"evaluate needs test rows; '{task.name}' has none. Give a folder with test.jsonl, .csv or .parquet."
-            )
+            raise UserError(f"evaluate needs test rows; '{task.name}' has none. Give a folder with a file test.jsonl.")
         if set(task.labels) - set(self.labels) or task.kind != self.task.kind:
             ours, theirs = (
                 " with the labels ".join(filter(None, (t.kind, ", ".join(t.labels)))) for t in (self.task, task)

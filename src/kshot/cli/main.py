@@ -116,7 +116,9 @@ def predict(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
     inputs: Annotated[
         str | None,
-        typer.Argument(help="A .jsonl, .csv or .parquet file with the task's columns; a text, an input a line; stdin."),
+        typer.Argument(
+            help="A file of rows, in a format and with columns as the task's; a text, an input a line; stdin."
+        ),
     ] = None,
     columns: ColumnsOption = None,
     model: MovedModelOption = None,

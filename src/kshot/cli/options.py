@@ -13,7 +13,8 @@ from kshot.core.settings import RunSettings, flag_of, parse_columns, settings_of
 TaskArgument = Annotated[
     str,
     typer.Argument(
-        metavar="TASK", help="Folder; .jsonl, .csv or .parquet file; hf://NAME[:CONFIG][@TRAIN[,TEST]]; builtin:NAME."
+        metavar="TASK",
+        help="Folder; .jsonl, .json, .csv, .tsv or .parquet file; hf://NAME[:CONFIG][@TRAIN[,TEST]]; builtin:NAME.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one line of JSON on stdout.")]

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from kshot.core.errors import did_you_mean
 from kshot.core.types import Example, Task, named_choice
 from kshot.tasks.kinds import NUMBER
-from kshot.tasks.missing import trimmed
+from kshot.tasks.missing import is_missing, trimmed
 from kshot.tasks.rows import Row, each_row, shown
 
 MARK = re.compile(r"(?P<before>[(\[]?)(?P<name>[A-Za-z]|[0-9]{1,2})(?P<after>[.):\]]{0,2})")
@@ -199,8 +199,8 @@ def final_answers(splits: Sequence[Sequence[Row]], names: Mapping[str, str]) -> 
                 f"'{column}' must end with '#### ' and a number, as most rows do; got {shown(row.values.get(column))}; "
                 "correct it, leave the row out, or say --kind generation to keep outputs as they are."
             )
-        told = (row.values.get(explanation), found["rationale"].strip())
-        reasons = "\n".join(text for text in told if isinstance(text, str) and text)
+        told = (row.values.get(explanation), trimmed(found["rationale"]))
+        reasons = "\n".join(text for text in told if isinstance(text, str) and not is_missing(text))
         changed = {column: found["answer"]} | ({explanation: reasons} if reasons else {})
         return replace(row, values={**row.values, **changed})
 

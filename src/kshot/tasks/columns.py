@@ -26,7 +26,7 @@ COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared
 HALVES = ("premise", "hypothesis", "sentence1", "sentence2", "question1", "question2", "text1", "text2")
 ALPACA = {"input": "instruction", "context": "input"}
 # Cells that are no parts between bars but a list: of texts or numbers, and of texts as Python writes it.
-WRITTEN_LIST = re.compile(r"""\[(['"].*['"]|[0-9 ,.-]*)\]""", re.DOTALL)
+WRITTEN_LIST = re.compile(r"""\[(?:['"].*|[0-9 ,.-]*)\]""", re.DOTALL)
 ESCAPE = r"\\(?:[\\'nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})"
 STRING = rf"""(?:'(?:[^'\\\n\r\0]|{ESCAPE})*'|"(?:[^"\\\n\r\0]|{ESCAPE})*")"""
 PYTHON_LIST = re.compile(rf"\[{STRING}(?:, {STRING})*\]")

@@ -109,7 +109,7 @@ def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_C
     if train is None:
         found = ", ".join(name for name in _names(folder) if Path(name).suffix.lower() in (*SUFFIXES, *REMEDIES))
         raise UserError(
-            f"the folder '{folder}' must hold train.jsonl, train.csv or train.parquet; it has {found or 'none'}; "
+            f"the folder '{folder}' must hold a file train that ends in {ENDINGS}; it has {found or 'none'}; "
             "name one of its files train, or give the file instead of the folder."
         )
     test = _split_file(folder, "test")
