@@ -239,6 +239,26 @@ def test_a_fork_waits_for_who_holds_a_lock():
     assert order == ["released", "forked"]
 
 
+def test_a_fork_while_a_lock_is_made_by_who_holds_another():
+    outer, held, made = SharedLock(0), threading.Event(), []
+
+    def hold():
+        with outer:
+            held.set()
+            time.sleep(0.05)
+            made.append(SharedLock(1))
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    process = os.fork()
+    if not process:
+        with outer, made[0]:
+            os._exit(0)
+    assert os.waitpid(process, 0)[1] == 0
+    thread.join()
+
+
 # One folder, two runs
 
 

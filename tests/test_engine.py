@@ -32,10 +32,14 @@ PACKABLE = {
     "mistral": ("mistral", {"sliding_window": 16}),
     "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}),
 }
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 10000.0}
+LONG |= {"original_max_position_embeddings": 32}
 PLAIN = {
     "gemma2": ("gemma2", {"sliding_window": 16}, "soft-capped"),
     "bloom": ("bloom", {}, "cannot be exchanged"),
     "mamba": ("mamba", {}, "linear_attention"),
+    "longrope": ("llama", {"rope_parameters": LONG, "max_position_embeddings": 512}, "longrope"),
+    "phimoe": ("phimoe", {"num_local_experts": 4, "sliding_window": 16}, "a sliding window that only its mask knows"),
 }
 LABELS = (" yes\n", " no\n", " yes sir\n")
 

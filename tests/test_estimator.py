@@ -3,6 +3,7 @@
 import copy
 import doctest
 import io
+import json
 import subprocess
 import sys
 import tempfile
@@ -361,3 +362,14 @@ def test_settings_of_training_race_before_it_is_fitted():
     file.seek(0)
     again = joblib.load(file)
     assert (again.predict_proba(texts) == classifier.predict_proba(texts)).all()
+
+
+def test_a_model_with_a_relative_name_is_that_of_the_folder_one_stands_in(tmp_path, monkeypatch):
+    found = []
+    for place, answer in (("one", "animal"), ("two", "tool")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "m.json").write_text(json.dumps({"cat": answer}))
+        monkeypatch.chdir(tmp_path / place)
+        fitted = FewShotClassifier("scripted:m.json", recipe="zero-shot").fit(["x", "y"], ["animal", "tool"])
+        found += fitted.predict(["cat"]).tolist()
+    assert found == ["animal", "tool"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import kshot
@@ -174,6 +174,18 @@ def lower_engine() -> Engine:
     backbone = tiny_backbone(settings={"vocab_size": 16, **ends})
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
     return Engine(Backbone(backbone.model, wrapped, "lower"))
+
+
+def test_letters_that_become_a_control_token_when_they_are_normalised_are_refused():
+    words = {"a": 0, "[UNK]": 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.NFKC()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
+    wrapped.add_special_tokens({"additional_special_tokens": [AddedToken("<|end|>", normalized=True)]})
+    backbone = Backbone(tiny_backbone().model, wrapped, "wide")
+    assert set(backbone.tokenise(Speller(backbone.control_tokens)("a <|end|> a"))) <= {0, 1}
+    with pytest.raises(UserError, match=r"normalises it; '＜\|end\|＞' holds a spelling of '<\|end\|>'\. Take it out"):
+        backbone.tokenise("＜|end|＞")
 
 
 @pytest.mark.parametrize(("first", "second"), [("Yes", "yes"), ("№", "No"), ("maybe", "perhaps")])

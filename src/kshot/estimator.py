@@ -17,10 +17,11 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import InvalidInputError
 from kshot.core.locks import LOADING
 from kshot.core.models import LanguageModel
+from kshot.core.paths import at_home
 from kshot.core.seeding import digest
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, FloatArray, Task
-from kshot.engine.load_model import load_model
+from kshot.engine.load_model import load_model, portable_name
 from kshot.recipes.grammar import parse_recipes
 from kshot.tasks.containers import as_objects, checked_text, items_of
 from kshot.tasks.missing import is_absent
@@ -176,7 +177,7 @@ def _loaded(name: str) -> LanguageModel:
 
 def _language_model(model: LanguageModel | str) -> LanguageModel:
     with LOADING:  # two threads would load two
-        return _loaded(model) if isinstance(model, str) else model
+        return _loaded(portable_name(at_home(model))) if isinstance(model, str) else model
 
 
 def _check_count(name: str, value: object) -> None:

@@ -39,10 +39,18 @@ _HELD: list[SharedLock] = []  # while a process is forked
 
 
 def _take_all() -> None:
-    _LISTING.acquire()
-    _HELD[:] = sorted(_ALL, key=lambda lock: lock.rank)
-    for lock in _HELD:
-        lock.__enter__()
+    while True:
+        with _LISTING:  # never held while waiting: who makes a lock may hold others
+            known = sorted(_ALL, key=lambda lock: lock.rank)
+        for lock in known:
+            lock.__enter__()
+        _LISTING.acquire()
+        if set(known) >= set(_ALL):
+            _HELD[:] = known
+            return
+        _LISTING.release()  # one was made in the meantime
+        for lock in reversed(known):
+            lock.__exit__()
 
 
 def _release_all() -> None:

@@ -10,6 +10,7 @@ Source: transformers documentation, "AttentionInterface", https://huggingface.co
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -33,6 +34,7 @@ from kshot.models.quiet import quiet
 
 PACKED = "kshot_packed"
 _PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
+_OWN_WINDOW = re.compile(r"(?<!sliding)(?<!max)_window_size$|^window_size$|^keep_window")
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float | None, int | None], torch.Tensor]
 """(layer, query [heads, n, dim], key [kv_heads, n, dim], value, scale, window) -> output [heads, n, dim]."""
@@ -122,6 +124,7 @@ class Backbone:
     def _tokenise(self, text: str) -> tuple[int, ...]:
         parts = [part for part in text.split(MARK) if part] if MARK in text else [text]
         ids = tuple(i for part in parts for i in self._of_part(part))
+        self._check_spelled(text, ids)
         if ids and max(ids) >= self.n_words:
             word = self._tokenizer.decode([max(ids)])
             raise UserError(
@@ -129,6 +132,16 @@ class Backbone:
                 "tokenizer knows it. Leave it out of the text."
             )
         return ids
+
+    def _check_spelled(self, text: str, ids: Sequence[int]) -> None:
+        """Refuse letters that a tokenizer makes a control token of, as full-width brackets or capitals can become."""
+        control = [i for i in ids if i in self._control_ids and i != self._unknown_id]
+        if len(control) > len(self._speller.found(text)):
+            token = self._tokenizer.decode(control[:1])
+            raise UserError(
+                f"A text must not become a control token where the tokenizer of '{self.name}' normalises it; "
+                f"{without_marks(text)[:40]!r} holds a spelling of '{token}'. Take it out of the text."
+            )
 
     def _of_part(self, text: str) -> tuple[int, ...]:
         return (self._behind_newline(text) if self._adds_space else None) or self._encode(text)
@@ -157,6 +170,10 @@ class Backbone:
     @cached_property
     def _control_ids(self) -> frozenset[int]:
         return frozenset(self._added.values())
+
+    @cached_property
+    def _unknown_id(self) -> int | None:
+        return getattr(self._tokenizer, "unk_token_id", None)  # what no token says; no text spells it so
 
     @cached_property
     def _added(self) -> dict[str, int]:
@@ -243,6 +260,15 @@ class Backbone:
             raise ModelError(f"The blocks of '{self.name}' must stand in one list of {n}; there is none in it.")
         return list(lists[0])
 
+    @cached_property
+    def why_alone(self) -> str | None:
+        """Why what a text gets depends on the length of others beside it, even in a batch; None where it does not."""
+        settings = self.config.to_dict()
+        if "longrope" in str(settings.get("rope_parameters")):
+            return "positions that mean something else where the longest text is long (longrope)"
+        own = [key for key, value in settings.items() if _OWN_WINDOW.search(key) and type(value) is int]
+        return f"a window of its own kind ({own[0]})" if own else None
+
     def why_not_packable(self) -> str | None:
         """Return why packed rows are out of the question, or None where a trial can decide."""
         kinds = set(getattr(self.config, "layer_types", None) or [])
@@ -250,7 +276,7 @@ class Backbone:
             return f"layers of kind {', '.join(sorted(kinds - _PACKABLE_LAYERS))}"
         if not self.model._can_set_attn_implementation():
             return "an attention that cannot be exchanged"
-        return None
+        return self.why_alone
 
     @torch.inference_mode()
     def packed_logits(
@@ -319,6 +345,10 @@ class Backbone:
         Returns:
             For each row its logits `[len(row), vocab]`, float32.
         """
+        if self.why_alone and len(rows) > 1:
+            places = places or {}
+            alone = [{mark: (r[r == i] - i, at[r == i]) for mark, (r, at) in places.items()} for i in range(len(rows))]
+            return [self.plain_logits([row], own)[0] for row, own in zip(rows, alone, strict=True)]
         width = max(len(row) for row in rows)
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
         self.places = places or {}
@@ -356,6 +386,8 @@ def _attention(
         raise NotPackableError("soft-capped attention or attention sinks")
     layer = module.layer_idx
     window = kwargs.get("sliding_window") if backbone.windows is None else backbone.windows[layer]
+    if window is None and backbone.windows is None and getattr(backbone.config, "sliding_window", None):
+        raise NotPackableError("a sliding window that only its mask knows")
     # query [1, heads, n, dim] -> output [1, n, heads, dim]
     out = backbone._attend(layer, query[0], key[0], value[0], kwargs.get("scaling"), window)
     return out.transpose(0, 1)[None].contiguous(), None

@@ -52,7 +52,7 @@ def load_adapted(adapter: Checkpoint, folder: Path, dtype: Any) -> tuple[Any, An
     except UserError as error:
         raise UserError(
             f"'{name}' is an adapter, and the model that its {ADAPTER_CONFIG} names must be one that can be loaded, "
-            f"but '{base_name}' is not: {error}"
+            f"but '{base_name}' is not (a relative path is looked up from the current folder): {error}"
         ) from error
     adapter.read(lambda: check_vocabulary(tokenizer, model, name))
     return _merged(model, folder, name), tokenizer
