@@ -451,7 +451,7 @@ def test_an_adapter_is_a_model(adapter, whole):
     [
         (lambda p: edit_json(p / "adapter_config.json", lambda c: c.pop("base_model_name_or_path")), "got none. Write"),
         (lambda p: edit_json(p / "adapter_config.json", lambda c: c.update(base_model_name_or_path="no/such")),
-         "must be one that can be loaded, but 'no/such' is not: "),
+         "but 'no/such' is not (a relative path is looked up from the current folder): "),
         (lambda p: edit_json(p / "adapter_config.json", lambda c: c.update(peft_type="NONE")), "peft says: "),
         (lambda p: edit_json(p / "adapter_config.json", lambda c: c.update(r=3)), "peft says: "),
         (lambda p: (p / "adapter_config.json").write_text("{"), "adapter_config.json must hold a JSON object"),
