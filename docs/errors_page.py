@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROW = "fail"  # the method that says what is wrong with a row of a file
@@ -60,6 +61,7 @@ def errors_page(source: Path, first_sentence: dict[str, str], written: str) -> s
     return "\n".join(parts)
 
 
+@cache
 def messages(source: Path) -> list[Said]:
     """Return every message of an error of kshot's own, file by file."""
     trees = {file: ast.parse(file.read_text("utf-8")) for file in sorted(source.rglob("*.py"))}
