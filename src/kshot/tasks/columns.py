@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.tasks.marked_choices import parted
 from kshot.tasks.missing import is_missing
 from kshot.tasks.rows import FIELDS, HOW_TO_MAP, LISTS, REQUIRED, Row, each_row, shown
 from kshot.tasks.tables import Table
 
 COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared without regard to it
     "input": ("input", "text", "sentence", "review", "question", "query", "instruction", "prompt", "problem", "ctx"),
-    "output": ("output", "label", "answer", "response", "completion", "target", "sentiment"),
+    "output": ("output", "label", "answer", "response", "completion", "target", "sentiment", "answerkey", "answer_key"),
     "context": ("context", "passage"),
     "choices": ("choices", "options", "endings"),
 }
@@ -239,7 +240,9 @@ def _squad(table: Table, free: Sequence[str]) -> str | None:
 
 
 def _fits(value: object, field: str, cells: bool) -> bool:
-    return value is None or isinstance(value, list if field == "choices" and not cells else str)
+    if field == "choices" and not cells:
+        return value is None or isinstance(value, list) or parted(value) is not None
+    return value is None or isinstance(value, str)
 
 
 def _said(guessed: Mapping[str, str]) -> str:

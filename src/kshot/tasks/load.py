@@ -28,6 +28,7 @@ from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
 from kshot.tasks.instruction_data import HISTORY, with_what_was_said
 from kshot.tasks.kinds import guessed_kind
 from kshot.tasks.labels import trimmed_examples
+from kshot.tasks.marked_choices import without_marks
 from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
 from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
@@ -235,7 +236,10 @@ def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read
     own = messages is None and all(field == column for field, column in known.items())
     notes += unused_note(tables[0], layout.names, (*SYSTEM_COLUMNS, HISTORY) if own else None)
     letter_form, final = None, ()
-    if card.kind in (None, "multiple_choice"):
+    can_choose = card.kind in (None, "multiple_choice")
+    splits, more = without_marks(splits, layout.names, settle_outputs=can_choose, in_input=card.choices_in_input)
+    notes += more
+    if can_choose:
         chosen = settle_choices(splits, layout.names, in_input=card.choices_in_input)
         splits, letter_form = chosen.splits, chosen.form
         notes += chosen.notes
