@@ -298,3 +298,56 @@ def test_odd_rows_load_right_or_are_refused(write, seed):
                 validate(task)
                 grave_problems(task, "\n\n")
     assert n_loaded > n_tried / 4
+
+
+# Columns
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("Nr,Text,Kategorie\n1,a b,x\n2,c d,y\n3,e f,x\n", "the output; it has Nr, Text, Kategorie; name it, as in "
+         "--columns output=Kategorie."),
+        ("satz,Art (neu),Nr\na b,x,1\nc d,y,2\ne f,x,3\n", "the input and the output; it has satz, Art (neu), Nr; name "
+         "them, as in --columns 'input=satz,output=Art (neu)'."),
+        ("lang,sentence,Sorte\nde,a b,x\nde,c d,y\n", "the output; it has lang, sentence, Sorte; name it, as in "
+         "--columns output=Sorte."),
+    ],
+)  # fmt: skip
+def test_a_column_that_no_row_has_is_told_once_with_a_likely_one(tmp_path, content, text):
+    path = tmp_path / "excel.csv"
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        load_task(path)
+    assert str(error.value) == f"{path}: no column holds {text}"
+
+
+@pytest.mark.parametrize("column", ["labels", "class", "Category", "tag"])
+def test_less_common_names_of_an_output_are_guessed_where_they_hold_one_text(write, column):
+    rows = [{"text": f"t{i}", column: "ab"[i % 2]} for i in range(6)]
+    assert load_task(write(rows)).labels == ("a", "b")
+    assert load_task(write([row | {column: [row[column]]} for row in rows])).labels == ("a", "b")
+    assert load_task(write([row | {"label": "c"} for row in rows])).labels == ("c",)
+    with pytest.raises(UserError, match=f"no column holds the output; .* --columns output={column}.$"):
+        load_task(write([row | {column: ["a", "b"]} for row in rows]))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"label": None}, "'label' must be a string; got null; fill it in, or leave the row out."),
+        (
+            {"label": {"a": 1}},
+            "'label' must be a string; got an object ({\"a\": 1}); write it as one text, or",
+        ),
+        ({"text": ["a"]}, "'text' must be a string; got a list ([\"a\"]); write it as one text, or leave the row out."),
+        ({}, "the column 'label' is missing, the row has text; add it, or leave the row out."),
+    ],
+)
+def test_one_row_among_many_is_not_a_matter_of_columns(write, change, text):
+    rows = [{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(9)]
+    rows[4] = rows[4] | change if change else {"text": "t4"}
+    with pytest.raises(UserError) as error:
+        load_task(write(rows))
+    assert f"a.jsonl row 5: {text}" in str(error.value)
+    assert str(error.value).endswith(" --skip-bad-rows (in Python skip_bad_rows=True) goes on without it.")

@@ -21,7 +21,7 @@ from kshot.core.types import KINDS, Example, Kind, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
 from kshot.tasks.bad_rows import without_bad_rows
 from kshot.tasks.builtin import load_builtin
-from kshot.tasks.columns import check_columns, find_columns, laid_out, named
+from kshot.tasks.columns import check_columns, check_test_columns, find_columns, laid_out, named
 from kshot.tasks.conversations import SYSTEM_COLUMNS, as_examples, columns_of_messages
 from kshot.tasks.endings import ending_note
 from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
@@ -224,7 +224,10 @@ def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read
     tables, shared, said = with_what_was_said(tables, layout.names)
     instruction = instruction or shared
     train, *tests = tables
-    tables = [laid_out(t, layout) for t in (train, *(without_unlabelled(test, train, layout) for test in tests))]
+    tests = [without_unlabelled(test, train, layout) for test in tests]
+    for test in tests:
+        check_test_columns(test, layout)
+    tables = [laid_out(table, layout) for table in (train, *tests)]
     splits = [list(table.rows) for table in tables]
     notes += [*layout.notes, *said, *ending_note(splits[0], layout.names["input"])]
     if instruction:
