@@ -21,7 +21,7 @@ BAD = {
     21: {"input": "a\0b", "output": "animal"},
 }
 MESSAGES = {
-    3: ": it must be one JSON object on one line; column 14: Expecting ',' delimiter; correct it, or leave the row",
+    3: ": it must be one JSON object on one line, but a comma or a closing bracket is missing at column 14; correct",
     5: ": it must be a JSON object, such as {…}; got a list ([1, 2]); write one, or leave the row out.",
     8: "the column 'output' is missing, the row has input; add it, or leave the row out.",
     9: "'output' must be a string; got a number (3); write it as \"3\".",

@@ -233,9 +233,9 @@ def test_choices_are_answered_by_letters_or_by_their_text(write):
     [
         ("", "is empty; it must hold one example a line"),
         ("\n \n", "is empty"),
-        ([ROW, '{"input": "a" "output"}'], "row 2: it must be one JSON object on one line; column 15: Expecting"),
-        (["[" * 100_000], "row 1: it must be one JSON object on one line; "),
-        (["1" * 5000], "row 1: it must be one JSON object on one line; "),
+        ([ROW, '{"input": "a" "output"}'], "row 2: it must be one JSON object on one line, but a comma or a"),
+        (["[" * 100_000], "on one line, but its lists and objects stand too deep in one another; correct it"),
+        (["1" * 5000], "on one line, but a number in it has too many digits; correct it, or leave the row out."),
         ([ROW, "", "[1, 2]"], "row 3: it must be a JSON object, such as {…}; got a list ([1, 2]); write one, or"),
         (["null"], "row 1: it must be a JSON object, such as {…}; got null"),
         ([ROW, {"input": "a"}], "row 2: the column 'output' is missing, the row has input; add it, or"),
