@@ -8,6 +8,7 @@ import pytest
 import kshot
 from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
+from kshot.core.settings import RunSettings
 from kshot.core.types import KINDS, Example, Task, named_choice
 from kshot.tasks.kinds import guessed_kind
 from kshot.tasks.load import load_task
@@ -124,16 +125,28 @@ def test_kind_is_there_wherever_a_task_is_read_by_its_name(run_cli, write, tmp_p
     assert run.best.task.kind == "math"
 
 
+def test_a_kind_is_known_in_any_case_and_with_a_hyphen(write, tmp_path):
+    path = write(labelled_rows(6))
+    assert load_task(path, kind="Classification").kind == "classification"
+    choice = write([{"input": "q", "choices": ["a", "b"], "output": "a"}], "b.jsonl")
+    assert load_task(choice, kind="Multiple-Choice").kind == "multiple_choice"
+    (tmp_path / "train.jsonl").write_bytes(path.read_bytes())
+    (tmp_path / "task.json").write_text('{"kind": "QA"}')
+    assert load_task(tmp_path).kind == "qa"
+    assert RunSettings(path, "scripted", kind="QA").kind == "qa"
+
+
 def test_an_unknown_kind_is_refused(run_cli, write):
     path = write(labelled_rows(6))
     known = f"Known: {', '.join(sorted(KINDS))}."
     done = run_cli("validate", path, "--kind", "clasification")
     assert done.code == 2
     assert f"got 'clasification'. Did you mean 'classification'? {known}" in done.err
-    with pytest.raises(
-        UserError, match="--kind must be classification, multiple_choice, generation, qa, math or parsing"
-    ):
+    with pytest.raises(UserError, match="^--kind must be one of the kinds of tasks; got 'labels'. Known: classi"):
         kshot.adapt(path, "scripted", kind="labels")
+    for name, meant in (("multi-class", "classification"), ("mc", "multiple_choice"), ("QnA", "qa")):
+        with pytest.raises(UserError, match=f"got '{name}'. Did you mean '{meant}'?"):
+            load_task(path, kind=name)
     with pytest.raises(UserError, match="--kind must be left out for a builtin task; its kind is known"):
         load_task("builtin:bbc-headlines", kind="qa")
 

@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.core.kind_names import kind_of_flag, known_kind, meant_kind
 from kshot.core.paths import at_home
 from kshot.core.types import KINDS, Example, Kind, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
@@ -75,8 +76,7 @@ def load_task(
         UserError: The first other thing that is wrong, with its remedy.
     """
     source, columns = at_home(source), columns or {}
-    if kind is not None and kind not in KINDS:
-        raise UserError(f"--kind must be one of the kinds of tasks; got '{kind}'.{did_you_mean(kind, KINDS)}")
+    kind = kind if kind is None else kind_of_flag(kind)
     if source.startswith("builtin:"):
         if columns or kind:
             flag, what = ("--columns", "columns are") if columns else ("--kind", "kind is")
@@ -155,7 +155,7 @@ class _Card(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     name: _Name | None = None
-    kind: Kind | None = None
+    kind: Annotated[Kind | None, BeforeValidator(lambda name: known_kind(name) or name)] = None
     labels: tuple[_Label, ...] = ()
     metrics: tuple[_Name, ...] = ()
     instruction: _Text = ""
@@ -195,7 +195,7 @@ def _card_error(file: Path, error: ValidationError) -> UserError:
     if first["type"] == "json_invalid":
         return UserError(f"{file} must be one JSON object; {first['msg']}.")
     if where == ("kind",) and isinstance(got, str):
-        return UserError(f"{file}: there is no kind '{got}'.{did_you_mean(got, KINDS)}")
+        return UserError(f"{file}: there is no kind '{got}'.{did_you_mean(meant_kind(got), KINDS)}")
     what = "".join(f" '{part}'" if isinstance(part, str) else f" item {part + 1}" for part in where) or " it"
     return UserError(f"{file}:{what} is not as it must be; got {shown(got)}; {first['msg']}.")
 
