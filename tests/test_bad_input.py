@@ -493,7 +493,8 @@ def test_inputs_that_cannot_be_answered(refused, finished, run_cli, quiz_task, t
         "predict", finished, "none.txt"
     )
     (tmp_path / "in.jsonl").write_text('{"asked": "cat"}\n')
-    assert "row 1: the column 'input' is missing" in refused("predict", finished, tmp_path / "in.jsonl")
+    text = refused("predict", finished, tmp_path / "in.jsonl")
+    assert text.endswith("in.jsonl: no column holds the input; it has asked; name it, as in --columns input=asked.")
     args = ("--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "quiz")
     assert run_cli("adapt", quiz_task, *args).code == 0
     assert "must bring its choices; number 1 has none." in refused("predict", tmp_path / "quiz", input="what is 1?\n")

@@ -21,9 +21,9 @@ BAD = {
     21: {"input": "a\0b", "output": "animal"},
 }
 MESSAGES = {
-    3: ": it must be one JSON object on one line; column 14: Expecting ',' delimiter; correct it, or leave the row",
+    3: ": it must be one JSON object on one line, but a comma or a closing bracket is missing at column 14; correct",
     5: ": it must be a JSON object, such as {…}; got a list ([1, 2]); write one, or leave the row out.",
-    8: "the column 'output' is missing, the row has input; name the columns, as in --columns input=question,",
+    8: "the column 'output' is missing, the row has input; add it, or leave the row out.",
     9: "'output' must be a string; got a number (3); write it as \"3\".",
     14: "'input' must not be empty, but all its characters are invisible; fill it in or leave it out.",
     21: "'input' must be text, but it holds a NUL character; remove it.",
@@ -56,7 +56,8 @@ def test_all_bad_rows_are_known_at_once(broken):
         assert MESSAGES[row.number] in row.text
     first = " ".join(row.text for row in error.value.rows[:3])
     assert str(error.value) == (
-        f"{first} 3 more rows cannot be used; `kshot validate` lists all. --skip-bad-rows goes on without them."
+        f"{first} 3 more rows cannot be used; `kshot validate` lists all. "
+        "--skip-bad-rows (in Python skip_bad_rows=True) goes on without them."
     )
 
 
@@ -83,7 +84,7 @@ def test_validate_lists_them_all(run_cli, tmp_path, broken):
     assert (done.code, done.out) == (2, "")
     told = done.err.removeprefix("error: ").splitlines()
     assert [line.split("row ")[1].split(":")[0].split()[0] for line in told[:-1]] == list(map(str, BAD))
-    assert told[-1] == "--skip-bad-rows goes on without them."
+    assert told[-1] == "--skip-bad-rows (in Python skip_bad_rows=True) goes on without them."
     done = run_cli("validate", broken, "--json")
     assert done.code == 2
     rows = json.loads(done.out)["bad_rows"]
@@ -94,7 +95,7 @@ def test_validate_lists_them_all(run_cli, tmp_path, broken):
     done = run_cli("validate", many)
     (told, advice) = done.err.splitlines()
     assert told.endswith(f" The same in 24 more: {', '.join(str(2 * i) for i in range(2, 22))}, ….")
-    assert advice == "--skip-bad-rows goes on without them."
+    assert advice == "--skip-bad-rows (in Python skip_bad_rows=True) goes on without them."
     assert len(json.loads(run_cli("validate", many, "--json").out)["bad_rows"]) == 25
     done = run_cli("validate", many, "--skip-bad-rows", "--json").json
     assert done["n_train"] == 60
@@ -105,7 +106,7 @@ def test_adapt_goes_on_without_them_and_records_it(run_cli, broken, tmp_path):
     args = ("adapt", broken, "--model", "scripted", "--recipes", "majority,random", "--shots", 3)
     done = run_cli(*args, "--out", tmp_path / "run")
     assert (done.code, done.out) == (2, "")
-    assert done.err.endswith("lists all. --skip-bad-rows goes on without them.\n")
+    assert done.err.endswith("lists all. --skip-bad-rows (in Python skip_bad_rows=True) goes on without them.\n")
     done = run_cli(*args, "--out", tmp_path / "run", "--skip-bad-rows")
     assert done.code == 0
     assert "6 rows that cannot be used are left out: " in done.err
@@ -127,7 +128,8 @@ def test_other_verbs_go_on_without_them_too(run_cli, broken, words_task, tmp_pat
     assert run_cli("adapt", words_task, *args).code == 0
     done = run_cli("evaluate", tmp_path / "run", broken)
     assert done.err.endswith(
-        "3 more rows cannot be used; `kshot validate` lists all. --skip-bad-rows goes on without them.\n"
+        "3 more rows cannot be used; `kshot validate` lists all. "
+        "--skip-bad-rows (in Python skip_bad_rows=True) goes on without them.\n"
     )
     assert run_cli("evaluate", tmp_path / "run", broken, "--skip-bad-rows", "--json").json["n"] == 30
 
@@ -187,7 +189,7 @@ def test_more_than_half_of_a_file_is_too_many(tmp_path, skip):
     path.write_text('{"input": "alone"}\n')
     with pytest.raises(UserError) as error:
         load_task(path, skip_bad_rows=skip)
-    assert str(error.value).endswith("name the columns, as in --columns input=question,output=answer.")
+    assert str(error.value).endswith("no column holds the output; it has input; add a column 'output'.")
 
 
 def test_what_is_wrong_with_a_file_is_no_row(tmp_path):

@@ -16,6 +16,7 @@ from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
 from kshot.tasks.inputs import read_inputs, under_own_names
 from kshot.tasks.load import load_task
+from kshot.tasks.validate import grave_problems, validate
 
 ROW = {"input": "good film", "output": "yes"}
 QUIZ = {"input": "2+2?", "choices": ["3", "4"]}
@@ -118,7 +119,7 @@ def test_a_folder_holds_each_split_in_any_format(write, tmp_path, suffix):
         (b"PAR1 not really", "must be a Parquet file that can be read, but "),
         (pa.table({"input": pa.array([], pa.string())}), "has no rows; it must hold one example a row."),
         (pa.table([["a"], ["b"]], names=["input", "input"]), "must name each column once; 'input' is there twice."),
-        ([{**ROW, "input": {"text": "a"}}], 'row 1: \'input\' must be a string; got an object ({"text": "a"}); put'),
+        ([{**ROW, "input": {"text": "a"}}], 'row 1: \'input\' must be a string; got an object ({"text": "a"}); wr'),
         ([ROW, {**ROW, "output": None}], "row 2: 'output' must be a string; got null; fill it in"),
         ([{**ROW, "output": 0.5}], "row 1: 'output' must be a string; got a number (0.5); write it as \"0.5\"."),
         ([{**ROW, "input": b"a"}], "row 1: 'input' must be a string; got a value of type bytes"),
@@ -447,11 +448,21 @@ def test_who_uses_the_fields_own_names_is_not_told_of_other_columns(rows_of):
 def test_options_in_columns_of_their_own_are_refused(write, refused, row, options):
     text = refused([row, row])
     assert text.startswith(f"the columns {options} look like the options of a question, but no field holds them")
-    assert text.endswith("or say what else the rows are, such as --kind classification.")
+    by_text = row.get("answer") == "y"
+    assert text.endswith("such as --kind classification." if by_text else "with the text of the right one as output.")
     rows = [{"input": str(i), "output": str(row.get("answer", row.get("output"))), **MMLU} for i in range(4)]
     assert load_task(write("other.jsonl", rows), kind="classification").kind == "classification"
     write("other/task.json", json.dumps({"kind": "classification"}))
     assert load_task(write("other/train.jsonl", rows).parent).kind == "classification"
+
+
+@pytest.mark.parametrize(("outputs", "told"), [("ABCD", True), ("1234", True), ("xyzw", False)])
+def test_options_that_a_task_does_not_use_are_told(write, outputs, told):
+    rows = [{"input": f"q{i}", "output": outputs[i % 4], **MMLU} for i in range(8)]
+    task = load_task(write("a.jsonl", rows), kind="classification")
+    text = "The columns A, B, C, D look like the options that outputs name, but are not used, so a model does not see "
+    for problems in (validate(task).problems, grave_problems(task, "")):
+        assert [problem.startswith(text) for problem in problems] == [True] * told
 
 
 def test_two_columns_a_and_b_can_be_texts_that_are_compared(rows_of):
@@ -538,7 +549,7 @@ def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(run_cli, write,
     assert run_cli("adapt", path, "--model", "scripted", "--recipes", "random", "--out", tmp_path / "run").code == 0
     monkeypatch.setattr("kshot.adapted.folder.load_model", None)
     done = run_cli("predict", tmp_path / "run", write("b.jsonl", [{"asked": "t"}]))
-    assert (done.code, "the column 'input' is missing" in done.err) == (2, True)
+    assert (done.code, "no column holds the input; it has " in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(

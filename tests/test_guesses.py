@@ -8,6 +8,7 @@ import pytest
 import kshot
 from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
+from kshot.core.settings import RunSettings
 from kshot.core.types import KINDS, Example, Task, named_choice
 from kshot.tasks.kinds import guessed_kind
 from kshot.tasks.load import load_task
@@ -124,16 +125,28 @@ def test_kind_is_there_wherever_a_task_is_read_by_its_name(run_cli, write, tmp_p
     assert run.best.task.kind == "math"
 
 
+def test_a_kind_is_known_in_any_case_and_with_a_hyphen(write, tmp_path):
+    path = write(labelled_rows(6))
+    assert load_task(path, kind="Classification").kind == "classification"
+    choice = write([{"input": "q", "choices": ["a", "b"], "output": "a"}], "b.jsonl")
+    assert load_task(choice, kind="Multiple-Choice").kind == "multiple_choice"
+    (tmp_path / "train.jsonl").write_bytes(path.read_bytes())
+    (tmp_path / "task.json").write_text('{"kind": "QA"}')
+    assert load_task(tmp_path).kind == "qa"
+    assert RunSettings(path, "scripted", kind="QA").kind == "qa"
+
+
 def test_an_unknown_kind_is_refused(run_cli, write):
     path = write(labelled_rows(6))
     known = f"Known: {', '.join(sorted(KINDS))}."
     done = run_cli("validate", path, "--kind", "clasification")
     assert done.code == 2
     assert f"got 'clasification'. Did you mean 'classification'? {known}" in done.err
-    with pytest.raises(
-        UserError, match="--kind must be classification, multiple_choice, generation, qa, math or parsing"
-    ):
+    with pytest.raises(UserError, match="^--kind must be one of the kinds of tasks; got 'labels'. Known: classi"):
         kshot.adapt(path, "scripted", kind="labels")
+    for name, meant in (("multi-class", "classification"), ("mc", "multiple_choice"), ("QnA", "qa")):
+        with pytest.raises(UserError, match=f"got '{name}'. Did you mean '{meant}'?"):
+            load_task(path, kind=name)
     with pytest.raises(UserError, match="--kind must be left out for a builtin task; its kind is known"):
         load_task("builtin:bbc-headlines", kind="qa")
 
@@ -298,3 +311,56 @@ def test_odd_rows_load_right_or_are_refused(write, seed):
                 validate(task)
                 grave_problems(task, "\n\n")
     assert n_loaded > n_tried / 4
+
+
+# Columns
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("Nr,Text,Kategorie\n1,a b,x\n2,c d,y\n3,e f,x\n", "the output; it has Nr, Text, Kategorie; name it, as in "
+         "--columns output=Kategorie."),
+        ("satz,Art (neu),Nr\na b,x,1\nc d,y,2\ne f,x,3\n", "the input and the output; it has satz, Art (neu), Nr; name "
+         "them, as in --columns 'input=satz,output=Art (neu)'."),
+        ("lang,sentence,Sorte\nde,a b,x\nde,c d,y\n", "the output; it has lang, sentence, Sorte; name it, as in "
+         "--columns output=Sorte."),
+    ],
+)  # fmt: skip
+def test_a_column_that_no_row_has_is_told_once_with_a_likely_one(tmp_path, content, text):
+    path = tmp_path / "excel.csv"
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        load_task(path)
+    assert str(error.value) == f"{path}: no column holds {text}"
+
+
+@pytest.mark.parametrize("column", ["labels", "class", "Category", "tag"])
+def test_less_common_names_of_an_output_are_guessed_where_they_hold_one_text(write, column):
+    rows = [{"text": f"t{i}", column: "ab"[i % 2]} for i in range(6)]
+    assert load_task(write(rows)).labels == ("a", "b")
+    assert load_task(write([row | {column: [row[column]]} for row in rows])).labels == ("a", "b")
+    assert load_task(write([row | {"label": "c"} for row in rows])).labels == ("c",)
+    with pytest.raises(UserError, match=f"no column holds the output; .* --columns output={column}.$"):
+        load_task(write([row | {column: ["a", "b"]} for row in rows]))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"label": None}, "'label' must be a string; got null; fill it in, or leave the row out."),
+        (
+            {"label": {"a": 1}},
+            "'label' must be a string; got an object ({\"a\": 1}); write it as one text, or",
+        ),
+        ({"text": ["a"]}, "'text' must be a string; got a list ([\"a\"]); write it as one text, or leave the row out."),
+        ({}, "the column 'label' is missing, the row has text; add it, or leave the row out."),
+    ],
+)
+def test_one_row_among_many_is_not_a_matter_of_columns(write, change, text):
+    rows = [{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(9)]
+    rows[4] = rows[4] | change if change else {"text": "t4"}
+    with pytest.raises(UserError) as error:
+        load_task(write(rows))
+    assert f"a.jsonl row 5: {text}" in str(error.value)
+    assert str(error.value).endswith(" --skip-bad-rows (in Python skip_bad_rows=True) goes on without it.")

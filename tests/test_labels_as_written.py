@@ -1,5 +1,6 @@
 """Labels, choices and letters in all the ways that people write them, and what is said of the ways that differ."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Task, named_choice
 from kshot.retrieval.corpus import option_texts
+from kshot.tasks.inputs import input_of, read_inputs
 from kshot.tasks.labels import missing, variants
 from kshot.tasks.load import load_task
 from kshot.tasks.missing import trimmed
@@ -125,10 +127,10 @@ def test_validate_and_adapt_tell_variants_missing_values_and_contradictions(run_
     problems = run_cli("validate", task, "--json").json["problems"]
     wanted = [
         "2 labels differ only in case: 'Positive' (3 rows), 'positive' (3 rows); write them alike.",
-        "3 rows have the output 'nan', which is how programs write a missing value; if it is one, fill it in or leave "
-        "the row out.",
-        "1 row has the input 'null', which is how programs write a missing value; if it is one, fill it in or leave "
-        "the row out.",
+        "There are 3 rows with the output 'nan': train-4, train-8, train-12. That is how programs write a missing "
+        "value; if it is one, fill it in or leave the row out.",
+        "There is 1 row with the input 'null': train-14. That is how programs write a missing value; if it is one, "
+        "fill it in or leave the row out.",
     ]
     assert set(wanted) <= set(problems)
     conflict = (
@@ -195,11 +197,6 @@ def test_where_the_input_does_not_list_them_it_is_the_text(load, form):
     assert task.notes == (f"the column 'output' holds the {what}; it is read as the text of that choice",)
 
 
-def test_choices_may_carry_their_letters(load):
-    rows = [{"input": f"q{i}", "choices": ["A. red", "B. blue", "C. green"], "output": "ABC"[i % 3]} for i in range(6)]
-    assert [e.output for e in load(rows).train] == ["A. red", "B. blue", "C. green"] * 2
-
-
 def test_ways_of_writing_a_letter_become_the_one_of_most_rows(load):
     rows = quiz("A", 9)
     rows[1]["output"], rows[2]["output"] = "(B)", "c."
@@ -222,7 +219,7 @@ def test_a_slip_among_letters_is_the_row_that_is_refused(load):
     for listed in (LISTED, "Which?"):
         rows = quiz("A", 20, listed=listed)
         rows[7]["output"] = "E"
-        with pytest.raises(UserError, match=r"train.jsonl row 8: .*E.* --skip-bad-rows goes on without it.$"):
+        with pytest.raises(UserError, match=r"train.jsonl row 8: .*E.* --skip-bad-rows .* goes on without it.$"):
             load(rows)
     rows = quiz("1", 20, listed="Which?")
     rows[7]["output"] = "7"
@@ -349,3 +346,72 @@ def test_repeated_ids_get_new_ones_and_are_told(load):
         "4 rows of train have the id of an earlier row, and a new one: '0 (row 4)', '1 (row 5)', '2 (row 6)', …; write "
         "ids that differ"
     )
+
+
+# Choices with marks of their own
+
+
+def arc(place, labels="ABCD", texts=("air", "tar", "iron", "ice")):
+    return {"question": "What melts?", "choices": {"text": list(texts), "label": list(labels)}, "answerKey": place}
+
+
+def test_choices_with_labels_as_arc_has_them_are_read_as_texts(load):
+    task = load([arc("D"), arc("4", "1234"), arc("A")], [arc("C")])
+    assert (task.kind, task.choices_in_input) == ("multiple_choice", False)
+    assert [e.output for e in (*task.train, *task.test)] == ["ice", "ice", "air", "iron"]
+    assert {e.choices for e in task.train} == {("air", "tar", "iron", "ice")}
+    assert task.notes[1:] == (
+        "the marks of the choices in the column 'choices', such as 'A', are left out (4 rows)",
+        "the column 'answerKey' names choices by their marks, such as 'D'; it is read as the text of that choice",
+    )
+    with pytest.raises(UserError, match="train.jsonl row 2: 'E' is not among the row's choices"):
+        load([arc("A"), arc("E"), arc("B")])
+    assert load([arc("D"), arc("A")] * 3, kind="classification").labels == ("A", "D")
+
+
+def test_where_the_input_lists_them_the_output_stays_a_letter(load):
+    question = {"question": "What melts? A. air B. tar C. iron D. ice"}
+    task = load([arc("D") | question, arc("A") | question])
+    assert (task.choices_in_input, task.letter_form, task.train[0].output) == (True, "A", "D")
+    assert task.train[0].choices == ("air", "tar", "iron", "ice")
+    task = load([arc("D") | question, arc("A") | question], card={"choices_in_input": False})
+    assert [e.output for e in task.train] == ["ice", "air"]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"A": "red", "B": "blue", "C": "green", "D": None},
+        [{"label": "A", "text": "red"}, {"label": "B", "text": "blue"}, {"label": "C", "text": "green"}],
+        ["A. red", "B. blue", "C. green"],
+        ["(a) red", "(b) blue", "(c) green"],
+        ["A) red", "B)  blue", "C) green "],
+    ],
+)
+@pytest.mark.parametrize("output", ["B", "B.", "(b)", "blue", "B. blue"])
+def test_marks_are_taken_off_choices_however_they_are_written(load, choices, output):
+    row = {"question": "q", "options": choices, "answer": output}
+    task = load([row, row | {"question": "r"}])
+    assert (task.train[0].choices, task.train[0].output) == (("red", "blue", "green"), "blue")
+    assert any("the marks of the choices in the column 'options', such as '" in note for note in task.notes)
+    kept = input_of({"question": "new", "options": choices}, task, 1)
+    assert kept.choices == ("red", "blue", "green")
+
+
+def test_numbers_before_choices_are_marks_too(load):
+    row = {"input": "q", "choices": ["1. 2.5 m", "2. 1.5 m"]}
+    task = load([row | {"output": "2"}, row | {"output": "2. 1.5 m"}])
+    assert [(e.choices, e.output) for e in task.train] == [(("2.5 m", "1.5 m"), "1.5 m")] * 2
+
+
+@pytest.mark.parametrize("choices", [["A. Einstein", "N. Bohr"], ["1.5 m", "2.5 m"], ["A", "B"], ["A. red", "blue"]])
+def test_what_only_looks_like_marks_stays(load, choices):
+    task = load([{"input": "q", "choices": choices, "output": choices[0]}])
+    assert (task.train[0].choices, task.train[0].output) == (tuple(choices), choices[0])
+
+
+def test_choices_of_inputs_to_be_answered_are_read_in_the_same_way(load, tmp_path):
+    task = load([arc("D"), arc("A")])
+    (tmp_path / "new.jsonl").write_text(json.dumps(arc("A")) + "\n")
+    (asked,), _ = read_inputs(str(tmp_path / "new.jsonl"), io.BytesIO(), task=task)
+    assert asked.choices == ("air", "tar", "iron", "ice")

@@ -233,24 +233,30 @@ def test_choices_are_answered_by_letters_or_by_their_text(write):
     [
         ("", "is empty; it must hold one example a line"),
         ("\n \n", "is empty"),
-        ([ROW, '{"input": "a" "output"}'], "row 2: it must be one JSON object on one line; column 15: Expecting"),
-        (["[" * 100_000], "row 1: it must be one JSON object on one line; "),
-        (["1" * 5000], "row 1: it must be one JSON object on one line; "),
+        ([ROW, '{"input": "a" "output"}'], "row 2: it must be one JSON object on one line, but a comma or a"),
+        (["[" * 100_000], "on one line, but its lists and objects stand too deep in one another; correct it"),
+        (["1" * 5000], "on one line, but a number in it has too many digits; correct it, or leave the row out."),
         ([ROW, "", "[1, 2]"], "row 3: it must be a JSON object, such as {…}; got a list ([1, 2]); write one, or"),
         (["null"], "row 1: it must be a JSON object, such as {…}; got null"),
-        ([ROW, {"input": "a"}], "row 2: the column 'output' is missing, the row has input; name the columns"),
-        (["{}"], "row 1: the column 'input' is missing, the row has no columns; name the columns"),
-        ([{"asked": "a", "said": "b"}], "the row has asked, said; name the columns, as in"),
-        ([{"asked": "a", "said": "b"}], "as in --columns input=question,output=answer."),
+        ([ROW, {"input": "a"}], "row 2: the column 'output' is missing, the row has input; add it, or"),
+        (["{}"], ": no column holds the input and the output; it has no columns; add a column 'input'."),
+        (
+            [{"asked": "a", "said": "b"}],
+            ": no column holds the input and the output; it has asked, said; name",
+        ),
+        ([{"asked": "a", "said": "b"}], "as in --columns input=asked,output=said."),
         ([ROW, {"text": "a", "label": "b"}], "row 2: the column 'input' is missing, the row has text, label"),
-        ([{"input": "a", "said": "b"}], "row 1: the column 'output' is missing, the row has input, said"),
+        (
+            [{"input": "a", "said": "b"}],
+            ": no column holds the output; it has input, said; name it, as in --col",
+        ),
         ([{**ROW, "input": " \n"}], "row 1: 'input' must not be empty"),
         ([{**ROW, "output": ""}], "row 1: 'output' must not be empty"),
         ([ROW, {**ROW, "output": True}], "row 2: 'output' must be a string; got a boolean (true); write it as"),
         ([{"text": "a", "label": 1.5}], "'label' must be a string; got a number (1.5); write it as \"1.5\"."),
         ([{**ROW, "output": None}], "row 1: 'output' must be a string; got null; fill it in, or leave"),
-        ([{**ROW, "input": ["a"]}], "row 1: 'input' must be a string; got a list ([\"a\"]); put its text into a"),
-        ([{**ROW, "context": {"a": 1}}], "row 1: 'context' must be a string; got an object ({\"a\": 1}); put its"),
+        ([{**ROW, "input": ["a"]}], "row 1: 'input' must be a string; got a list ([\"a\"]); write it as one"),
+        ([{**ROW, "context": {"a": 1}}], "row 1: 'context' must be a string; got an object ({\"a\": 1}); write"),
         ([{**ROW, "context": ""}], "row 1: 'context' must not be empty; fill it in or leave it out."),
         ([{**ROW, "explanation": 0.5}], "row 1: 'explanation' must be a string; got a number (0.5)"),
         ([{**ROW, "input": "a\0b"}], "row 1: 'input' must be text, but it holds a NUL character; remove it."),
@@ -276,7 +282,7 @@ def test_choices_are_answered_by_letters_or_by_their_text(write):
 def test_a_bad_json_lines_file_is_refused(write, rows, expected):
     path = write("bad.jsonl", rows)
     text = message(path)
-    assert text.startswith(f"{path} ")
+    assert text.startswith((f"{path} ", f"{path}: "))
     assert expected in text
 
 
@@ -307,7 +313,7 @@ def test_a_bad_csv_file_is_refused(write, text, expected):
     [
         ({"inputs": "q"}, "--columns must map fields of an example; got 'inputs'. Did you mean 'input'?"),
         ({"input": "question"}, "a.csv: the column 'question' for 'input' is missing, the file has a, q;"),
-        ({"input": "q"}, "row 2: the column 'output' is missing, the row has q, a; name the columns"),
+        ({"input": "q"}, "a.csv: no column holds the output; it has q, a; name it, as in --columns output=a."),
         ({"input": "q", "output": "a", "context": "c"}, "the column 'c' for 'context' is missing, the file"),
     ],
 )

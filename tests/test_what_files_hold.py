@@ -248,11 +248,12 @@ def test_test_rows_of_another_form_are_refused_not_left_out(refused, write):
     path = write(train__jsonl=[{"messages": [user("q"), answer("a")]}], test__jsonl=[{"input": "q", "output": "a"}])
     assert refused(path.parent).startswith("test.jsonl row 1: 'messages' must be a list of messages")
     write(train__jsonl=[{"text": "q", "label": "a"}], test__jsonl=[{"sentence": "q", "label": "a"}])
-    assert refused(path.parent).startswith(
-        "test.jsonl row 1: the column 'text' is missing, the row has sentence, label"
-    )
-    write(test__jsonl=[{"sentence": "q"}])
-    assert refused(path.parent).startswith("test.jsonl row 1: the column 'text' is missing, the row has sentence; name")
+    for row in ({"sentence": "q", "label": "a"}, {"sentence": "q"}):
+        write(test__jsonl=[row])
+        assert refused(path.parent) == (
+            f"test.jsonl: no column is called 'text', which holds the input in train; it has {', '.join(row)}; rename "
+            "the column as in train."
+        )
 
 
 def test_one_test_row_without_an_answer_is_refused(refused, write):
@@ -460,15 +461,18 @@ def test_lines_of_json_end_in_any_way(load, end):
     [
         (
             '{"text": "a", "text": "b", "label": "x"}',
-            "row 1: it must be one JSON object on one line; it names 'text' twi",
+            "row 1: it must be one JSON object on one line, but it names 'text'",
         ),
-        ('[{"text": "a"},\n{"text": "b",}]', "must hold one object a line, or be one JSON value; line 2 column "),
+        (
+            '[{"text": "a"},\n{"text": "b",}]',
+            "must hold one object a line, or be one JSON value, but a name in ",
+        ),
         (
             '{\n"text": "a"\n}\n{\n"text": "b"\n}',
-            "must hold one object a line, or be one JSON value; line 4 column 1: E",
+            "must hold one object a line, or be one JSON value, but it goes on at line 4",
         ),
-        ('{"text": "a"\n{"text": "b", "label": "x"}', "row 1: it must be one JSON object on one line; column 13: Exp"),
-        ("{'text': 'a'}", "row 1: it must be one JSON object on one line; column 2: Expecting property name"),
+        ('{"text": "a"\n{"text": "b", "label": "x"}', "row 1: it must be one JSON object on one line, but a comma"),
+        ("{'text': 'a'}", "row 1: it must be one JSON object on one line, but a name in double quo"),
         ("[]", "a.json is an empty list; it must hold one example an object."),
         (
             '["a", "b"]',
@@ -559,7 +563,9 @@ def test_a_cell_that_looks_like_a_list_and_is_none_is_refused(refused, tmp_path,
         csv.writer(file).writerows([["input", "output", "choices"], ["q", "a", "a|b"], ["q", "a", cell]])
     text = refused(tmp_path / "a.csv")
     assert text.startswith("a.csv row 3: 'choices' must be a list, but cannot be read as one; got a string (")
-    assert text.endswith('; write it as a|b, or as JSON: ["a", "b"]. --skip-bad-rows goes on without it.')
+    assert text.endswith(
+        '; write it as a|b, or as JSON: ["a", "b"]. --skip-bad-rows (in Python skip_bad_rows=True) goes on without it.'
+    )
 
 
 def test_numbers_in_a_list_of_a_cell_are_refused_as_in_json(refused):
@@ -742,3 +748,26 @@ def test_a_file_of_inputs_without_a_header_is_refused(write):
         UserError, match=r"a.csv must begin with a line that names the columns, .* an example \(a film\)"
     ):
         read_inputs(str(write(a__csv="a film\nb film\n")), io.BytesIO())
+
+
+# JSON that is none
+
+
+@pytest.mark.parametrize(
+    ("line", "flaw"),
+    [
+        ('{"text": "a', "a quote that is opened at column 10 is never closed"),
+        ('{"text": "a" "b": 1}', "a comma or a closing bracket is missing at column 14"),
+        ('{"text": "a"', "a comma or a closing bracket is missing at column 13"),
+        ('{"text" "a"}', "a colon is missing at column 9"),
+        ('{"text": None}', "no value begins at column 10: it must be a text in double quotes, a number, true, false, "),
+        ('{"text": "a",}', "a name in double quotes is missing at column 14"),
+        ('{"text": "a"} {}', "it goes on at column 15, where the value is complete"),
+        ('{"text": "a\tb"}', "a text holds a control character at column 12 (a tab is written \\t);"),
+        ('{"text": "a\\q"}', "the backslash at column 12 begins no character (a backslash itself is written \\\\);"),
+        ('{"text": "\\u12"}', "the backslash at column 12 begins no character"),
+    ],
+)
+def test_what_is_wrong_with_json_is_said_in_words(refused, line, flaw):
+    good = '{"text": "a", "label": "b"}\n'
+    assert f"a.jsonl row 2: it must be one JSON object on one line, but {flaw}" in refused(a__jsonl=f"{good}{line}\n")

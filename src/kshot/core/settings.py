@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from kshot.core.budget import parse_budget
 from kshot.core.errors import UserError
+from kshot.core.kind_names import kind_of_flag
 from kshot.core.models import LanguageModel
 from kshot.core.types import KINDS, Kind, Task
 
@@ -108,9 +109,7 @@ class RunSettings:
     columns: str | None = _setting(
         None, "Column names of the file, such as input=question,output=answer.", check=readable(parse_columns)
     )
-    kind: Kind | None = _setting(
-        None, f"What the task is, whatever its rows look like: {', '.join(KINDS)}.", check=among(Kind)
-    )
+    kind: Kind | None = _setting(None, f"What the task is, whatever its rows look like: {', '.join(KINDS)}.")
     skip_bad_rows: bool = _setting(False, "Go on without rows that cannot be used, at most half of a file.", type=bool)
     layout: str = _setting("auto", "plain; turns or block of the model's chat template; auto (the default).")
     selector_model: LanguageModel | str | Path | None = _setting(
@@ -138,6 +137,8 @@ class RunSettings:
                 object.__setattr__(self, name, str(value))
         if not isinstance(self.recipes, str):
             object.__setattr__(self, "recipes", ",".join(self.recipes))
+        if self.kind is not None:
+            object.__setattr__(self, "kind", kind_of_flag(self.kind))
         for known in settings_of_a_run():
             if check := known.metadata["check"]:
                 check(known.name, getattr(self, known.name))

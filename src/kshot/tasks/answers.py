@@ -72,7 +72,9 @@ def settle_choices(splits: Sequence[Sequence[Row]], names: Mapping[str, str], *,
         return unchanged
     form, _ = Counter(map(_form, marks)).most_common(1)[0]
     if in_input is None:
-        in_input = sum(_lists(text_of(row), choices, form) for row, _, choices in train) * 2 > len(train)
+        bare = form.strip("()[].:")
+        named = [(row, [named_choice(bare, i) for i in range(len(choices))]) for row, _, choices in train]
+        in_input = sum(lists_choices(text_of(row), those) for row, those in named) * 2 > len(train)
     if not in_input:
         return _as_texts(splits, names, parts, by_letter="1" not in form) or unchanged
     others: list[str] = []
@@ -87,7 +89,7 @@ def settle_choices(splits: Sequence[Sequence[Row]], names: Mapping[str, str], *,
             return row
         if output != (written := named_choice(form, place)):
             others.append(output)
-        return _answered(row, names, written)
+        return answered(row, names, written)
 
     made = [[in_form(row) for row in rows] for rows in splits]
     notes = [] if form == "(A)" else [f"outputs name a choice that the input lists as '{form}'; so will answers"]
@@ -106,11 +108,9 @@ def _is_text(output: str, choices: list[Any]) -> bool:
     return any(isinstance(choice, str) and trimmed(choice) == output for choice in choices)
 
 
-def _lists(text: str, choices: list[Any], form: str) -> bool:
-    """Return whether a text has a mark for each of the choices, such as "A." or "(A)"."""
-    bare = form.strip("()[].:")
-    names = [named_choice(bare, i) for i in range(len(choices))]
-    return bool(choices) and all(re.search(rf"(?<!\w){re.escape(name)}[.):\]]", text) for name in names)
+def lists_choices(text: str, names: Sequence[str]) -> bool:
+    """Return whether a text has a mark for each of the choices, such as "A." or "(A)", by what names them."""
+    return bool(names) and all(re.search(rf"(?<!\w){re.escape(name)}[.):\]]", text) for name in names)
 
 
 def _as_texts(
@@ -131,7 +131,7 @@ def _as_texts(
         output, choices = parts(row)
         text = _chosen(how, output, choices)
         if text is not None:
-            return _answered(row, names, text)
+            return answered(row, names, text)
         if choices and not _is_text(output, choices) and row.values.get(column) is not None:
             row.fail(
                 f"'{column}' must hold {how}, as most rows of train do, and there are {len(choices)}; got "
@@ -153,7 +153,7 @@ def _counted(train: Sequence[tuple[str, list[Any]]]) -> str | None:
     return None
 
 
-def _answered(row: Row, names: Mapping[str, str], output: str) -> Row:
+def answered(row: Row, names: Mapping[str, str], output: str) -> Row:
     """Return the row with another text for its output, also where that stands among the references."""
     column, references = names["output"], names.get("references", "references")
     before, values = row.values.get(column), {**row.values, column: output}

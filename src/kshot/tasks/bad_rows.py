@@ -49,7 +49,8 @@ def without_bad_rows(
         else:
             if skip or not found:
                 return replace(task, notes=(*task.notes, *_left_out(found)))
-        raise BadRowsError(found, f"--skip-bad-rows goes on without {'it' if len(found) == 1 else 'them'}.")
+        them = "it" if len(found) == 1 else "them"
+        raise BadRowsError(found, f"--skip-bad-rows (in Python skip_bad_rows=True) goes on without {them}.")
 
 
 def _refuse_too_many(found: Sequence[BadRow], sizes: Mapping[str, int]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.core.kind_names import meant_kind
 from kshot.core.types import KINDS, Example, Kind, Task
 from kshot.tasks.answers import check_answer
 from kshot.tasks.load import load_task
@@ -54,7 +55,7 @@ def check_task(task: Task) -> None:
     """
     where = f"the task '{task.name}'"
     if task.kind not in KINDS:
-        raise UserError(f"{where}: there is no kind '{task.kind}'.{did_you_mean(str(task.kind), KINDS)}")
+        raise UserError(f"{where}: there is no kind '{task.kind}'.{did_you_mean(meant_kind(task.kind), KINDS)}")
     if not task.train:
         raise UserError(f"{where} must have training examples; it has none; give it some as train=(Example(…), …).")
     _check_labels(task, where)

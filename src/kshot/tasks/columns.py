@@ -7,21 +7,25 @@ columns `input` and `output` means what it says, and so does a user who names bo
 import ast
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.tasks.marked_choices import parted
 from kshot.tasks.missing import is_missing
-from kshot.tasks.rows import FIELDS, HOW_TO_MAP, LISTS, REQUIRED, Row, each_row, shown
+from kshot.tasks.rows import FIELDS, LISTS, REQUIRED, Row, each_row, shown
 from kshot.tasks.tables import Table
 
 COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared without regard to it
     "input": ("input", "text", "sentence", "review", "question", "query", "instruction", "prompt", "problem", "ctx"),
-    "output": ("output", "label", "answer", "response", "completion", "target", "sentiment"),
+    "output": ("output", "label", "answer", "response", "completion", "target", "sentiment", "answerkey", "answer_key"),
     "context": ("context", "passage"),
     "choices": ("choices", "options", "endings"),
 }
+# Names of the output that are its second meaning: looked at where there is none of the first.
+LESS_COMMON_OUTPUT = ("labels", "class", "category", "tag")
 # Halves of an input. Which one is the input and which the context is for the user to say.
 HALVES = ("premise", "hypothesis", "sentence1", "sentence2", "question1", "question2", "text1", "text2")
 ALPACA = {"input": "instruction", "context": "input"}
@@ -98,6 +102,7 @@ def find_columns(table: Table, columns: Mapping[str, str], *, required: Sequence
     lacking = [f for f in missing if f not in guessed]
     if lacking and not (lacking == ["output"] and names.get("references") in table.columns):
         _say_why(table, lacking[0])
+        _say_how(table, lacking, [c for c in table.columns if c not in names.values()])
     notes = [_said(guessed)] if guessed else []
     if "output" in missing and "output" not in guessed and names.get("references") in table.columns:
         answers = names["references"]
@@ -200,6 +205,24 @@ def _say_why(table: Table, field: str) -> None:
             )
 
 
+def _say_how(table: Table, lacking: Sequence[str], unused: Sequence[str]) -> NoReturn:
+    """Refuse a table without columns for the fields that are `lacking`; the remedy shows it with likely ones."""
+    what = " and ".join(f"the {field}" for field in lacking)
+    has, left, shown_as = ", ".join(table.columns) or "no columns", list(unused), []
+    for field in lacking:
+        cells = {c: [str(row.values.get(c)) for row in table.rows] for c in left}
+        if left and field == "input":
+            likely = max(left, key=lambda column: sum(map(len, cells[column])))
+        elif left:  # labels repeat, and they often come last
+            likely = min(reversed(left), key=lambda column: (len(set(cells[column])) == 1, len(set(cells[column]))))
+        else:
+            raise UserError(f"{table.source}: no column holds {what}; it has {has}; add a column '{field}'.")
+        left.remove(likely)
+        shown_as.append(f"{field}={likely}")
+    them, how = "them" if len(lacking) > 1 else "it", shlex.quote(",".join(shown_as))
+    raise UserError(f"{table.source}: no column holds {what}; it has {has}; name {them}, as in --columns {how}.")
+
+
 def _is_no_name(table: Table, column: str) -> bool:
     return (
         len(column) > MAX_NAME
@@ -216,6 +239,8 @@ def _guess(table: Table, field: str, free: Sequence[str]) -> str | None:
         UserError: There are several.
     """
     found = [c for c in free if c.strip().lower() in COMMON[field]]
+    if field == "output" and not found:
+        found = [c for c in free if c.strip().lower() in LESS_COMMON_OUTPUT and _holds_one_text(table, c)]
     halves = [c for c in free if c.lower() in HALVES] if field == "input" else []
     if field == "output" and "label" in map(str.lower, found):
         texts = [c for c in free if c.lower() == "label_text"]
@@ -231,6 +256,11 @@ def _guess(table: Table, field: str, free: Sequence[str]) -> str | None:
     )
 
 
+def _holds_one_text(table: Table, column: str) -> bool:
+    values = [row.values.get(column) for row in table.rows]
+    return not any(isinstance(v, dict) or (isinstance(v, list) and len(v) > 1) for v in values)
+
+
 def _squad(table: Table, free: Sequence[str]) -> str | None:
     if "references" in free or "answers" not in free:
         return None
@@ -239,13 +269,31 @@ def _squad(table: Table, free: Sequence[str]) -> str | None:
 
 
 def _fits(value: object, field: str, cells: bool) -> bool:
-    return value is None or isinstance(value, list if field == "choices" and not cells else str)
+    if field == "choices" and not cells:
+        return value is None or isinstance(value, list) or parted(value) is not None
+    return value is None or isinstance(value, str)
 
 
 def _said(guessed: Mapping[str, str]) -> str:
     (first, column), *others = guessed.items()
     rest = "".join(f", {field} from '{other}'" for field, other in others)
     return f"{first} is read from the column '{column}'{rest} (guessed; --columns overrides)"
+
+
+def check_test_columns(test: Table, layout: Layout) -> None:
+    """Refuse test rows that lack a column of train, if no row has it.
+
+    Raises:
+        UserError: With the columns that there are.
+    """
+    for field in REQUIRED:
+        column = layout.names[field]
+        if test.rows and column not in test.columns and not (field == "output" and layout.answers):
+            has = ", ".join(test.columns) or "no columns"
+            raise UserError(
+                f"{test.source}: no column is called '{column}', which holds the {field} in train; it has {has}; "
+                "rename the column as in train."
+            )
 
 
 def check_columns(table: Table, columns: Mapping[str, str]) -> None:
@@ -258,5 +306,6 @@ def check_columns(table: Table, columns: Mapping[str, str]) -> None:
         if column not in table.columns:
             has = ", ".join(sorted(table.columns))
             raise UserError(
-                f"{table.source}: the column '{column}' for '{field}' is missing, the file has {has}; {HOW_TO_MAP}."
+                f"{table.source}: the column '{column}' for '{field}' is missing, the file has {has}; name the "
+                "columns, as in --columns input=question,output=answer."
             )

@@ -22,6 +22,7 @@ from kshot.tasks.conversations import as_inputs, columns_of_messages
 from kshot.tasks.csv_file import SEPARATORS
 from kshot.tasks.instruction_data import with_what_was_said
 from kshot.tasks.labels import trimmed_examples
+from kshot.tasks.marked_choices import parted, with_bare_choices
 from kshot.tasks.missing import is_absent, is_missing
 from kshot.tasks.rows import Row, each_row, text_flaw
 from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
@@ -53,7 +54,8 @@ def read_inputs(
         table = read_table(Path(source))
         instruction = task.instruction if task else ""
         table, layout = _layout(table, columns or {}, task.columns if task and not columns else {}, instruction)
-        rows = laid_out(table, layout, labelled=False).rows
+        choices = layout.names.get("choices", "choices")
+        rows = [with_bare_choices(row, choices) for row in laid_out(table, layout, labelled=False).rows]
         examples = each_row(rows, lambda row: row.example(layout.names, "input", labelled=False))
         if task and not task.is_open:
             (made,), _ = trimmed_examples([tuple(examples)])
@@ -85,6 +87,8 @@ def input_of(values: Mapping[str, Any], task: Task, number: int) -> Example:
         value = values.get(field)
         value = value.item() if isinstance(value, np.generic) else value
         value = list(value) if isinstance(value, tuple | np.ndarray) else value
+        if field == "choices" and (found := parted(value)):
+            value = found[0]
         if not is_absent(value) and value not in ("", []):
             given[field] = value
     example = Row("The inputs,", number, given).example({name: name for name in given}, "input", labelled=False)

@@ -8,6 +8,19 @@ from kshot.tasks.missing import without_nan
 from kshot.tasks.rows import REQUIRED, BadRow, Row, each_row, shown, text_flaw
 from kshot.tasks.text_file import lines_of
 
+# What the json library says, and what it means.
+FLAWS = {
+    "Unterminated string": "a quote that is opened at {} is never closed",
+    "Expecting ',' delimiter": "a comma or a closing bracket is missing at {}",
+    "Expecting ':' delimiter": "a colon is missing at {}",
+    "Expecting value": "no value begins at {}: it must be a text in double quotes, a number, true, false, null, a list "
+    "or an object",
+    "Expecting property name": "a name in double quotes is missing at {}",
+    "Extra data": "it goes on at {}, where the value is complete",
+    "Invalid control character": "a text holds a control character at {} (a tab is written \\t)",
+    "Invalid \\": "the backslash at {} begins no character (a backslash itself is written \\\\)",
+}
+TOO_LONG = "a number in it has too many digits"
 LISTS_OF_ROWS = ("data", "rows", "examples", "instances", "items", "records", "train")
 
 
@@ -36,8 +49,8 @@ def read_json(source: str, text: str, bad: list[BadRow] | None = None) -> tuple[
         return _rows_of_value(source, 1, _parsed(text), bad)
     except ValueError as error:
         raise UserError(
-            f"{source} must hold one object a line, or be one JSON value; {_detail(error)}; write one object a line, "
-            "as with: jq -c ."
+            f"{source} must hold one object a line, or be one JSON value, but {_detail(error)}; correct it, or write "
+            "one object a line, as with: jq -c ."
         ) from None
 
 
@@ -46,7 +59,7 @@ def _value_of_line(source: str, number: int, line: str) -> Any:
         return _parsed(line)
     except ValueError as error:
         Row(source, number, {}).fail(
-            f"it must be one JSON object on one line; {_detail(error)}; correct it, or leave the row out."
+            f"it must be one JSON object on one line, but {_detail(error)}; correct it, or leave the row out."
         )
 
 
@@ -97,8 +110,8 @@ def _parsed(text: str) -> Any:
     """
     try:
         return json.loads(text, object_pairs_hook=_object)
-    except RecursionError as error:
-        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("its lists and objects stand too deep in one another") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -121,7 +134,9 @@ def _goes_on(first: str, second: str) -> bool:
 
 
 def _detail(error: ValueError) -> str:
+    """Return what is wrong with a text that is no JSON, for the end of a sentence."""
     if not isinstance(error, json.JSONDecodeError):
-        return str(error)
-    line = f"line {error.lineno} " if error.lineno > 1 else ""
-    return f"{line}column {error.colno}: {error.msg}"
+        return TOO_LONG if str(error).startswith("Exceeds the limit") else str(error)
+    place = f"{f'line {error.lineno} ' if error.lineno > 1 else ''}column {error.colno}"
+    known = next((what for said, what in FLAWS.items() if error.msg.startswith(said)), None)
+    return known.format(place) if known else f"{error.msg} at {place}"

@@ -13,21 +13,23 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.core.kind_names import kind_of_flag, known_kind, meant_kind
 from kshot.core.paths import at_home
 from kshot.core.types import KINDS, Example, Kind, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
 from kshot.tasks.bad_rows import without_bad_rows
 from kshot.tasks.builtin import load_builtin
-from kshot.tasks.columns import check_columns, find_columns, laid_out, named
+from kshot.tasks.columns import check_columns, check_test_columns, find_columns, laid_out, named
 from kshot.tasks.conversations import SYSTEM_COLUMNS, as_examples, columns_of_messages
 from kshot.tasks.endings import ending_note
 from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
 from kshot.tasks.instruction_data import HISTORY, with_what_was_said
 from kshot.tasks.kinds import guessed_kind
 from kshot.tasks.labels import trimmed_examples
+from kshot.tasks.marked_choices import without_marks
 from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
 from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
@@ -74,8 +76,7 @@ def load_task(
         UserError: The first other thing that is wrong, with its remedy.
     """
     source, columns = at_home(source), columns or {}
-    if kind is not None and kind not in KINDS:
-        raise UserError(f"--kind must be one of the kinds of tasks; got '{kind}'.{did_you_mean(kind, KINDS)}")
+    kind = kind if kind is None else kind_of_flag(kind)
     if source.startswith("builtin:"):
         if columns or kind:
             flag, what = ("--columns", "columns are") if columns else ("--kind", "kind is")
@@ -154,7 +155,7 @@ class _Card(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     name: _Name | None = None
-    kind: Kind | None = None
+    kind: Annotated[Kind | None, BeforeValidator(lambda name: known_kind(name) or name)] = None
     labels: tuple[_Label, ...] = ()
     metrics: tuple[_Name, ...] = ()
     instruction: _Text = ""
@@ -194,7 +195,7 @@ def _card_error(file: Path, error: ValidationError) -> UserError:
     if first["type"] == "json_invalid":
         return UserError(f"{file} must be one JSON object; {first['msg']}.")
     if where == ("kind",) and isinstance(got, str):
-        return UserError(f"{file}: there is no kind '{got}'.{did_you_mean(got, KINDS)}")
+        return UserError(f"{file}: there is no kind '{got}'.{did_you_mean(meant_kind(got), KINDS)}")
     what = "".join(f" '{part}'" if isinstance(part, str) else f" item {part + 1}" for part in where) or " it"
     return UserError(f"{file}:{what} is not as it must be; got {shown(got)}; {first['msg']}.")
 
@@ -223,7 +224,10 @@ def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read
     tables, shared, said = with_what_was_said(tables, layout.names)
     instruction = instruction or shared
     train, *tests = tables
-    tables = [laid_out(t, layout) for t in (train, *(without_unlabelled(test, train, layout) for test in tests))]
+    tests = [without_unlabelled(test, train, layout) for test in tests]
+    for test in tests:
+        check_test_columns(test, layout)
+    tables = [laid_out(table, layout) for table in (train, *tests)]
     splits = [list(table.rows) for table in tables]
     notes += [*layout.notes, *said, *ending_note(splits[0], layout.names["input"])]
     if instruction:
@@ -235,7 +239,10 @@ def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read
     own = messages is None and all(field == column for field, column in known.items())
     notes += unused_note(tables[0], layout.names, (*SYSTEM_COLUMNS, HISTORY) if own else None)
     letter_form, final = None, ()
-    if card.kind in (None, "multiple_choice"):
+    can_choose = card.kind in (None, "multiple_choice")
+    splits, more = without_marks(splits, layout.names, settle_outputs=can_choose, in_input=card.choices_in_input)
+    notes += more
+    if can_choose:
         chosen = settle_choices(splits, layout.names, in_input=card.choices_in_input)
         splits, letter_form = chosen.splits, chosen.form
         notes += chosen.notes

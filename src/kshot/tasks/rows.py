@@ -15,7 +15,6 @@ REQUIRED = ("input", "output")
 LISTS = ("choices", "references")
 SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_TOLD = 3
-HOW_TO_MAP = "name the columns, as in --columns input=question,output=answer"
 
 
 R = TypeVar("R")
@@ -152,7 +151,7 @@ class Row:
     def _required(self, column: str) -> str:
         if column not in self.values:
             present = ", ".join(self.values) or "no columns"
-            self.fail(f"the column '{column}' is missing, the row has {present}; {HOW_TO_MAP}.")
+            self.fail(f"the column '{column}' is missing, the row has {present}; add it, or leave the row out.")
         return self.text(self.values[column], f"'{column}'")
 
     def _text(self, column: str | None) -> str | None:
@@ -196,7 +195,7 @@ def _remedy(value: object) -> str:
     if value is None:
         return "; fill it in, or leave the row out"
     if isinstance(value, list | dict):
-        return f"; put its text into a column and {HOW_TO_MAP}"
+        return "; write it as one text, or leave the row out"
     return ""
 
 

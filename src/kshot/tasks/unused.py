@@ -5,10 +5,11 @@ task loads, and measures something else.
 """
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from kshot.core.errors import UserError
+from kshot.tasks.marked_choices import AROUND
 from kshot.tasks.missing import is_missing
 from kshot.tasks.rows import Row
 from kshot.tasks.tables import Table
@@ -36,27 +37,44 @@ def refuse_options(table: Table, names: Mapping[str, str]) -> None:
     """
     if names.get("choices") in table.columns:
         return
+    rows = [(row.values, str(row.values.get(names["output"]))) for row in table.rows]
     free = [c for c in table.columns if c not in names.values()]
-    parts = [(m[1].lower(), c) for c in free if (m := LETTER.fullmatch(c) or NUMBERED.fullmatch(c))]
+    if options := option_columns(free, rows):
+        raise UserError(
+            f"{table.source}: the columns {', '.join(options)} look like the options of a question, but no field holds "
+            'them; put them into one list, such as "choices": ["…", "…"] (in CSV a|b), with the text of the right one '
+            "as output."
+        )
+    if options := option_columns(free, rows, by_text=True):
+        raise UserError(
+            f"{table.source}: the columns {', '.join(options)} look like the options of a question, but no field holds "
+            'them; put them into one list, such as "choices": ["…", "…"] (in CSV a|b); or say what else the rows are, '
+            "such as --kind classification."
+        )
+
+
+def option_columns(
+    columns: Iterable[str], rows: Sequence[tuple[Mapping[str, object], str]], *, by_text: bool = False
+) -> list[str]:
+    """Return columns that look like the options of a question, if each output is one of them; else an empty list.
+
+    Args:
+        columns: Those that no field holds.
+        rows: The values of a row, and its output: the name, the number (from 0 or 1) or the letter of an option.
+        by_text: An output may also be the text of an option.
+    """
+    parts = [(m[1].lower(), c) for c in columns if (m := LETTER.fullmatch(c) or NUMBERED.fullmatch(c))]
     for stem, group in groupby(sorted(parts), key=lambda part: part[0]):
         options = [column for _, column in group]
+        letters = [chr(ord("a") + i) for i in range(len(options))]
+        places = {*map(str.lower, options), *letters, *map(str, range(len(options) + 1))}
         if len(options) >= (2 if stem else MIN_LETTERS) and all(
-            _names_option(row, names["output"], options) for row in table.rows
+            output.strip(AROUND).lower() in places
+            or (by_text and output.strip() in (values.get(option) for option in options))
+            for values, output in rows
         ):
-            first = ", ".join(options)
-            raise UserError(
-                f"{table.source}: the columns {first} look like the options of a question, but no field holds them; "
-                'put them into one list, such as "choices": ["…", "…"] (in CSV a|b), with the text of the right one as '
-                "output; or say what else the rows are, such as --kind classification."
-            )
-
-
-def _names_option(row: Row, column: str, options: Sequence[str]) -> bool:
-    """Return whether the output is the name, the number (from 0 or 1), the letter or the text of an option."""
-    output = str(row.values.get(column)).strip()
-    letters = [chr(ord("A") + i) for i in range(len(options))]
-    places = [*options, *letters, *map(str, range(len(options) + 1))]
-    return output.lower() in map(str.lower, places) or output in (row.values.get(option) for option in options)
+            return options
+    return []
 
 
 def _is_text(rows: Sequence[Row], column: str) -> bool:

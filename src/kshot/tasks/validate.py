@@ -10,6 +10,8 @@ from kshot.core.control_tokens import Speller
 from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Task
 from kshot.tasks.labels import missing, shortened, variants
+from kshot.tasks.missing import trimmed
+from kshot.tasks.unused import option_columns
 
 LONG_ROW_CHARACTERS = 2000
 LONG_ROW_TIMES_MEDIAN = 8
@@ -55,7 +57,8 @@ def validate(task: Task, model: LanguageModel | None = None, *, marks: Sequence[
     """
     rows = [*task.train, *task.test]
     problems = [*_repeats(task), *_conflicts(task), *_leaks(task), *_labels(task), *_variants(task), *_missing(task)]
-    problems += [*_long_rows(rows), *_choices(task, rows), *_no_numbers(task, rows), *_empty_lines(task, rows)]
+    problems += [*_options(task), *_long_rows(rows), *_choices(task, rows), *_no_numbers(task, rows)]
+    problems += _empty_lines(task, rows)
     problems += _imitations(
         rows,
         lambda text: [mark for mark in marks if mark in text],
@@ -82,7 +85,7 @@ def grave_problems(task: Task, terminator: str) -> list[str]:
         task: As for `validate`.
         terminator: What ends an answer in the prompts of the run.
     """
-    found = [*_variants(task), *_missing(task), *_conflicts(task), *_no_numbers(task, task.train)]
+    found = [*_options(task), *_variants(task), *_missing(task), *_conflicts(task), *_no_numbers(task, task.train)]
     if terminator:
         found += _empty_lines(task, task.train, terminator)
     more = len(found) - MAX_GRAVE
@@ -148,13 +151,27 @@ def _missing(task: Task) -> list[str]:
     rows = (*task.train, *task.test)
     found = []
     for what, texts in (("output", [e.output for e in rows]), ("input", [e.input for e in rows])):
-        for text, n in missing(texts):
-            n_rows = f"{n} rows have" if n > 1 else "1 row has"
+        for text, _ in missing(texts):
+            ids = [e.id for e, other in zip(rows, texts, strict=True) if trimmed(other) == text]
+            (said,) = _problem(ids, f"with the {what} '{text}'")
             found.append(
-                f"{n_rows} the {what} '{text}', which is how programs write a missing value; if it is one, fill it in "
-                "or leave the row out."
+                f"{said} That is how programs write a missing value; if it is one, fill it in or leave the row out."
             )
     return found
+
+
+def _options(task: Task) -> list[str]:
+    """Name columns that hold the options of the questions, where outputs say which of them is right."""
+    if task.kind == "multiple_choice":
+        return []
+    columns = dict.fromkeys(column for e in task.train for column in e.meta)
+    options = option_columns(columns, [(e.meta, e.output) for e in task.train])
+    if not options:
+        return []
+    return [
+        f"The columns {', '.join(options)} look like the options that outputs name, but are not used, so a model does "
+        "not see them: put them into one list 'choices', with the text of the right one as output."
+    ]
 
 
 def _labels(task: Task) -> list[str]:
