@@ -40,6 +40,30 @@ def test_a_single_file_is_evaluated_on_all_its_rows(run_cli, learnt, words_task,
     assert "Each output must be one that the model can give (" in refused.err
 
 
+@pytest.mark.parametrize(
+    ("fields", "flags"),
+    [
+        ({"input": "Beschreibung", "output": "Kategorie"}, ("--columns", "input=Beschreibung,output=Kategorie")),
+        ({"input": "text", "output": "Kategorie"}, ("--columns", "output=Kategorie")),
+        ({"input": "instruction", "context": "input", "output": "output"}, ()),
+    ],
+)
+def test_test_rows_are_read_with_the_columns_that_were_learnt(run_cli, tmp_path, fields, flags):
+    def write(name, fields, rows):
+        rows = [{fields[f]: row.get(f, "") for f in fields} for row in rows]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    train = write("train.jsonl", fields, labelled_rows(6))
+    how = ("--model", "scripted", "--recipes", "majority", "--shots", 2, "--out", tmp_path / "run", *flags)
+    assert run_cli("adapt", train, *how).code == 0
+    for like in (fields, {"input": "input", "output": "label"}, {**fields, "output": "label"}):
+        test = write("test.jsonl", like, labelled_rows(6, start=6))
+        assert run_cli("evaluate", tmp_path / "run", test, "--json").json["n"] == 6
+    test = write("test.jsonl", {"input": "id", "output": "output"}, labelled_rows(6))
+    assert "is missing" in run_cli("evaluate", tmp_path / "run", test).err
+
+
 def test_one_text_is_not_a_list_of_texts(learnt):
     model = kshot.load(learnt)
     with pytest.raises(UserError, match="must be a list"):

@@ -21,7 +21,7 @@ from kshot.core.types import KINDS, Example, Kind, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
 from kshot.tasks.bad_rows import without_bad_rows
 from kshot.tasks.builtin import load_builtin
-from kshot.tasks.columns import check_columns, find_columns, laid_out, named
+from kshot.tasks.columns import check_columns, columns_as_learnt, find_columns, laid_out, named
 from kshot.tasks.conversations import SYSTEM_COLUMNS, as_examples, columns_of_messages
 from kshot.tasks.endings import ending_note
 from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
@@ -53,6 +53,7 @@ def load_task(
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
+    learnt: Mapping[str, str] | None = None,
 ) -> Task:
     """Load a task from files, through the `datasets` library, or a built-in one.
 
@@ -68,6 +69,8 @@ def load_task(
             cells of choices and references are split at "|".
         kind: What the task is, whatever `task.json` says and the rows look like.
         skip_bad_rows: Go on without rows that cannot be used, at most half of each file; a note names them.
+        learnt: `Task.columns` of a task that was learnt: without `columns`, rows that have its input's column are read
+            as its rows were.
 
     Raises:
         BadRowsError: Rows that cannot be used: all of them, with file, row and remedy.
@@ -82,7 +85,7 @@ def load_task(
             raise UserError(f"{flag} must be left out for a builtin task; its {what} known.")
         return load_builtin(source.removeprefix("builtin:"))
     named(columns)  # a field that does not exist is refused before anything is read
-    settle, bad = partial(_task, kind=kind, columns=columns), list[BadRow]()
+    settle, bad = partial(_task, kind=kind, columns=columns, learnt={} if columns else learnt or {}), list[BadRow]()
     if source.startswith(PREFIX):
         dataset = read_hub_dataset(source, bad)
         make = partial(settle, dataset.name, _Card(), notes=dataset.notes)
@@ -212,14 +215,15 @@ class _Read:
     notes: tuple[str, ...]
 
 
-def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read:
+def _read(card: _Card, tables: list[Table], columns: Mapping[str, str], learnt: Mapping[str, str]) -> _Read:
     """Settle which columns hold the fields, from the train rows, and bring all rows into that form."""
     instruction, notes = "", []
-    if messages := columns_of_messages(tables[0], columns):
+    layout = columns_as_learnt(tables[0], learnt)
+    if messages := None if layout else columns_of_messages(tables[0], columns):
         tables, instruction = as_examples(tables, messages)
         notes.append(f"input and output are the last two messages in {messages}")
     check_columns(tables[0], columns)
-    layout = find_columns(tables[0], columns)
+    layout = layout or find_columns(tables[0], columns)
     tables, shared, said = with_what_was_said(tables, layout.names)
     instruction = instruction or shared
     train, *tests = tables
@@ -264,12 +268,13 @@ def _task(
     *,
     kind: Kind | None,
     columns: Mapping[str, str],
+    learnt: Mapping[str, str],
     notes: tuple[str, ...] = (),
 ) -> Task:
     if kind and kind != card.kind:
         card, more = _as_kind(card, kind)
         notes += more
-    read = _read(card, tables, columns)
+    read = _read(card, tables, columns, learnt)
     rows = [read.splits[0], [row for rows in read.splits[1:] for row in rows]]
     notes += read.notes
     splits = []
