@@ -29,6 +29,50 @@ def test_inputs_can_stand_in_a_column_of_another_name(run_cli, learnt, tmp_path)
     assert run_cli("predict", learnt, tmp_path / "b.csv", "--columns", "input=question").out == answers != ""
 
 
+def test_predict_goes_on_without_bad_rows_and_says_which(run_cli, learnt, tmp_path):
+    file, wrong = tmp_path / "a.csv", tmp_path / "a.jsonl"
+    file.write_text('text\nthe cat\n" "\na saw\nsoup\n')
+    refused = run_cli("predict", learnt, file)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.endswith(
+        "row 3: 'text' must not be empty; fill it in or leave it out. --skip-bad-rows goes on without it.\n"
+    )
+    refused = run_cli("predict", learnt, file, "--skip-bad-rows")
+    assert refused.code == 2
+    assert refused.err.endswith("add --json.\n")
+    done = run_cli("predict", learnt, file, "--skip-bad-rows", "--json")
+    assert [p["id"] for p in done.json["predictions"]] == ["input-2", "input-4", "input-5"]
+    assert [(row["file"], row["row"]) for row in done.json["left_out"]] == [(str(file), 3)]
+    assert f"note: 1 row that cannot be used is left out: {file} row 3; the first: {file} row 3: 'text'" in done.err
+    wrong.write_text('{"input": "the cat"}\nno json\n{"input": "a saw"}\n{"input": 3}\n{"input": "x"}\n')
+    done = run_cli("predict", learnt, wrong, "--skip-bad-rows", "--json")
+    assert [row["row"] for row in done.json["left_out"]] == [2, 4]
+    assert run_cli("predict", learnt, wrong.rename(tmp_path / "b.jsonl"), "--json").code == 2
+
+
+@pytest.mark.parametrize("flags", [("--columns", "input=foo"), ("--skip-bad-rows", "--json")])
+def test_a_text_of_lines_has_no_columns_and_no_rows(run_cli, learnt, tmp_path, flags):
+    file = tmp_path / "q.txt"
+    file.write_text("the cat\n")
+    for source, name in ((file, str(file)), ("-", "stdin")):
+        refused = run_cli("predict", learnt, source, *flags, input="the cat\n")
+        assert refused.code == 2
+        assert f"error: {flags[0]} is for files of rows" in refused.err
+        assert f"{name} is read as a text with one input a line; leave {flags[0]} out" in refused.err
+
+
+def test_an_input_without_choices_is_a_bad_row(run_cli, quiz_task, tmp_path):
+    how = ("--model", "scripted", "--recipes", "zero-shot,random", "--shots", 2, "--out", tmp_path / "run")
+    assert run_cli("adapt", quiz_task, *how).code == 0
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"input": "a", "choices": ["1", "2"]}\n{"input": "b"}\n')
+    done = run_cli("predict", tmp_path / "run", file, "--skip-bad-rows", "--json").json
+    assert done["left_out"][0]["message"].endswith(
+        "row 2: 'choices' must hold the choices that the answer is one of; there are none; write them there."
+    )
+    assert [p["id"] for p in done["predictions"]] == ["input-1"]
+
+
 def test_a_single_file_is_evaluated_on_all_its_rows(run_cli, learnt, words_task, tmp_path):
     file = tmp_path / "some.jsonl"
     rows = (words_task / "test.jsonl").read_text().splitlines()

@@ -6,7 +6,7 @@ name, kind, labels, metrics, instruction, choices_in_input, positive_label (othe
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
@@ -19,7 +19,7 @@ from kshot.core.errors import UserError, did_you_mean
 from kshot.core.paths import at_home
 from kshot.core.types import KINDS, Example, Kind, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
-from kshot.tasks.bad_rows import without_bad_rows
+from kshot.tasks.bad_rows import left_out, without_bad_rows
 from kshot.tasks.builtin import load_builtin
 from kshot.tasks.columns import check_columns, columns_as_learnt, find_columns, laid_out, named
 from kshot.tasks.conversations import SYSTEM_COLUMNS, as_examples, columns_of_messages
@@ -89,11 +89,11 @@ def load_task(
     if source.startswith(PREFIX):
         dataset = read_hub_dataset(source, bad)
         make = partial(settle, dataset.name, _Card(), notes=dataset.notes)
-        return without_bad_rows(make, dataset.tables, bad, skip=skip_bad_rows)
+        return _without_bad_rows(make, dataset.tables, bad, skip=skip_bad_rows)
     path = Path(source)
     if os.path.isdir(path):  # os.path, as Path raises for names that are too long
         tables, name, card, notes = _read_folder(path, bad)
-        return without_bad_rows(partial(settle, name, card, notes=notes), tables, bad, skip=skip_bad_rows)
+        return _without_bad_rows(partial(settle, name, card, notes=notes), tables, bad, skip=skip_bad_rows)
     if not os.path.exists(path):
         raise UserError(
             f"there is no '{path}'; give a folder, a file that ends in {', '.join(SUFFIXES)}, builtin:NAME or "
@@ -103,7 +103,14 @@ def load_task(
         remedy = REMEDIES.get(suffix, "save its rows as one of these")
         raise UserError(f"'{path}' must be a folder or a file that ends in {ENDINGS}; {remedy}.")
     table = read_table(path, bad)
-    return without_bad_rows(partial(settle, path.stem, _Card()), [table], bad, skip=skip_bad_rows)
+    return _without_bad_rows(partial(settle, path.stem, _Card()), [table], bad, skip=skip_bad_rows)
+
+
+def _without_bad_rows(
+    make: Callable[[list[Table]], Task], tables: Sequence[Table], bad: Sequence[BadRow], *, skip: bool
+) -> Task:
+    task, found = without_bad_rows(make, tables, bad, skip=skip)
+    return replace(task, notes=(*task.notes, *left_out(found)))
 
 
 def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_Card", tuple[str, ...]]:
