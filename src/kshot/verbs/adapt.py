@@ -11,7 +11,7 @@ from typing import Any
 
 from kshot.adapted.model import AdaptedModel
 from kshot.core.budget import parse_budget
-from kshot.core.errors import StorageError
+from kshot.core.errors import StorageError, keeping
 from kshot.core.gradient_settings import GradientStore
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import LanguageModel
@@ -164,7 +164,7 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
     for place in (str(folder.resolve()), language_model.name):
         written(place)  # not at the end, when it is
     open_run(folder, identity | {"task_name": task.name, "model_name": language_model.name})
-    with alone_in(folder):
+    with alone_in(folder), keeping():
         return _run_in(folder, prepared, models, identity, progress or Silence(), trackers)
 
 
