@@ -159,7 +159,9 @@ def test_select_takes_names_and_texts(words_task):
 def test_rows_that_were_learnt_are_told(run_cli, words_task, tmp_path):
     args = ("--model", "scripted", "--recipes", "bm25", "--shots", 3, "--out", tmp_path / "run")
     assert run_cli("adapt", words_task, *args).code == 0
-    told = "24 of 24 test rows are among the examples that were learnt"
+    told = (
+        "note: 24 of 24 test rows are among the examples that were learnt, so these numbers say little about new inputs"
+    )
     assert told in run_cli("evaluate", tmp_path / "run", words_task / "train.jsonl").err
     assert "were learnt" not in run_cli("evaluate", tmp_path / "run", words_task).err
 
@@ -185,3 +187,27 @@ def test_labels_without_an_example_are_told(run_cli, tmp_path):
     assert "7 of 10 labels have no example: b, c, d, e, f, …; recipes that train unlearn these" in told
     whole = write_task(tmp_path / "whole", labelled_rows(6))
     assert "labels have no example" not in run_cli("adapt", whole, *how, "--out", tmp_path / "b").err
+
+
+def test_what_is_said_of_the_data_comes_before_the_model_is_loaded(run_cli, tmp_path):
+    rows = [{"text": row["input"], "label": row["output"]} for row in labelled_rows(6)]
+    task = write_task(tmp_path / "task", [*rows, rows[0], {"text": "x", "label": "Food"}])
+    done = run_cli("adapt", task, "--model", "/no/such/model", "--recipes", "majority", "--out", tmp_path / "run")
+    assert done.code == 2
+    *said, _, _ = lines = done.err.splitlines()
+    assert said[0].startswith("note: input is read from the column 'text'")
+    assert any("2 labels differ only in case" in line for line in said)
+    assert any("1 rows left out, as an earlier row has the same input" in line for line in said)
+    assert lines[-2] == "loading /no/such/model"
+    assert lines[-1].startswith("error: ")
+
+
+def test_a_report_of_no_run_says_what_to_give(run_cli, tmp_path):
+    refused = run_cli("report", tmp_path / "nothere")
+    assert refused.code == 2
+    assert refused.err == f"error: there is no run in {tmp_path / 'nothere'}; give a folder that `kshot adapt` wrote.\n"
+
+
+def test_what_completion_shows_is_what_can_be_named():
+    assert dir(kshot) == sorted(kshot.__all__)
+    assert all(hasattr(kshot, name) for name in dir(kshot))

@@ -109,7 +109,7 @@ class RetrieverRun:
         Raises:
             UserError: It is none, or its tasks are not what they were.
         """
-        about = read_manifest(path_of(folder))
+        about = read_manifest(path_of(folder), verb="retriever")
         if about.get("kind") != "retriever":
             raise UserError(f"{folder} must be a run of `kshot retriever`; it is another one.")
         named = {name: about[name] for name in asdict(RetrieverSettings())}
