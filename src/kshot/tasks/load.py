@@ -76,6 +76,7 @@ def load_task(
         BadRowsError: Rows that cannot be used: all of them, with file, row and remedy.
         UserError: The first other thing that is wrong, with its remedy.
     """
+    _check_source(source)
     source, columns = at_home(source), columns or {}
     if kind is not None and kind not in KINDS:
         raise UserError(f"--kind must be one of the kinds of tasks; got '{kind}'.{did_you_mean(kind, KINDS)}")
@@ -104,6 +105,22 @@ def load_task(
         raise UserError(f"'{path}' must be a folder or a file that ends in {ENDINGS}; {remedy}.")
     table = read_table(path, bad)
     return _without_bad_rows(partial(settle, path.stem, _Card()), [table], bad, skip=skip_bad_rows)
+
+
+def _check_source(source: object) -> None:
+    """Refuse what is no path: users give what holds their rows."""
+    if isinstance(source, str | os.PathLike):
+        return
+    if hasattr(source, "columns"):
+        raise UserError(
+            f"A task must be a path, a name or a kshot.Task; got {type(source).__name__}; write the table into a file "
+            'first: df.to_json("x.jsonl", orient="records", lines=True), or learn from its columns: '
+            'FewShotClassifier().fit(df["text"], df["label"]).'
+        )
+    raise UserError(
+        f"A task must be a path, a name or a kshot.Task; got {type(source).__name__}; give a folder, a file that ends "
+        f"in {ENDINGS}, builtin:NAME or hf://NAME, or build kshot.Task(name, kind, train=(Example(…), …))."
+    )
 
 
 def _without_bad_rows(
