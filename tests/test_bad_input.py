@@ -30,7 +30,7 @@ def refused(run_cli):
         done = run_cli(*args, input=input)
         assert (done.code, done.out) == (2, ""), done.err
         assert "Traceback" not in done.err
-        (line,) = (line for line in done.err.splitlines() if not line.startswith("note: "))
+        (line,) = (line for line in done.err.splitlines() if not line.startswith(("note: ", "loading ")))
         assert line.startswith("error: ")
         return line.removeprefix("error: ").strip()
 

@@ -79,7 +79,10 @@ def test_a_recipe_that_does_not_apply_comes_last_with_the_same_keys(run_cli, qui
     args = adapt_args(quiz_task, tmp_path, "--json", recipes="tfidf-lr,random")
     board = run_cli(*args).json["leaderboard"]
     assert [row["recipe"] for row in board] == ["random", "tfidf-lr"]
-    assert board[1]["status"] == "not-applicable"
+    assert (board[1]["status"], board[1]["reason"]) == (
+        "not-applicable",
+        "it is not for tasks of kind multiple_choice",
+    )
     assert board[1]["metric"] is None
     assert all(set(row) == BOARD for row in board)
 

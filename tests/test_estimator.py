@@ -320,7 +320,7 @@ def test_other_things_than_texts_are_refused(texts, message):
     [
         (None, "requires y to be passed, but the target y is None"),
         (["a", "a"], "at least two classes to choose between; got 1 class: a"),
-        (["yes", "yes "], "'yes' and 'yes ' both become 'yes'. Rename one"),
+        (["yes", "yes "], "'yes' and 'yes ' both become 'yes'. Rename one of them; if they mean the same, strip"),
         (["", "a"], "a text that a model can write; got ''"),
         (["a", "b", "c"], "inconsistent numbers of samples"),
         ([0.5, 0.7], "Unknown label type: continuous"),

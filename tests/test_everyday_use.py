@@ -29,6 +29,50 @@ def test_inputs_can_stand_in_a_column_of_another_name(run_cli, learnt, tmp_path)
     assert run_cli("predict", learnt, tmp_path / "b.csv", "--columns", "input=question").out == answers != ""
 
 
+def test_predict_goes_on_without_bad_rows_and_says_which(run_cli, learnt, tmp_path):
+    file, wrong = tmp_path / "a.csv", tmp_path / "a.jsonl"
+    file.write_text('text\nthe cat\n" "\na saw\nsoup\n')
+    refused = run_cli("predict", learnt, file)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.endswith(
+        "row 3: 'text' must not be empty; fill it in or leave it out. --skip-bad-rows goes on without it.\n"
+    )
+    refused = run_cli("predict", learnt, file, "--skip-bad-rows")
+    assert refused.code == 2
+    assert refused.err.endswith("add --json.\n")
+    done = run_cli("predict", learnt, file, "--skip-bad-rows", "--json")
+    assert [p["id"] for p in done.json["predictions"]] == ["input-2", "input-4", "input-5"]
+    assert [(row["file"], row["row"]) for row in done.json["left_out"]] == [(str(file), 3)]
+    assert f"note: 1 row that cannot be used is left out: {file} row 3; the first: {file} row 3: 'text'" in done.err
+    wrong.write_text('{"input": "the cat"}\nno json\n{"input": "a saw"}\n{"input": 3}\n{"input": "x"}\n')
+    done = run_cli("predict", learnt, wrong, "--skip-bad-rows", "--json")
+    assert [row["row"] for row in done.json["left_out"]] == [2, 4]
+    assert run_cli("predict", learnt, wrong.rename(tmp_path / "b.jsonl"), "--json").code == 2
+
+
+@pytest.mark.parametrize("flags", [("--columns", "input=foo"), ("--skip-bad-rows", "--json")])
+def test_a_text_of_lines_has_no_columns_and_no_rows(run_cli, learnt, tmp_path, flags):
+    file = tmp_path / "q.txt"
+    file.write_text("the cat\n")
+    for source, name in ((file, str(file)), ("-", "stdin")):
+        refused = run_cli("predict", learnt, source, *flags, input="the cat\n")
+        assert refused.code == 2
+        assert f"error: {flags[0]} is for files of rows" in refused.err
+        assert f"{name} is read as a text with one input a line; leave {flags[0]} out" in refused.err
+
+
+def test_an_input_without_choices_is_a_bad_row(run_cli, quiz_task, tmp_path):
+    how = ("--model", "scripted", "--recipes", "zero-shot,random", "--shots", 2, "--out", tmp_path / "run")
+    assert run_cli("adapt", quiz_task, *how).code == 0
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"input": "a", "choices": ["1", "2"]}\n{"input": "b"}\n')
+    done = run_cli("predict", tmp_path / "run", file, "--skip-bad-rows", "--json").json
+    assert done["left_out"][0]["message"].endswith(
+        "row 2: 'choices' must hold the choices that the answer is one of; there are none; write them there."
+    )
+    assert [p["id"] for p in done["predictions"]] == ["input-1"]
+
+
 def test_a_single_file_is_evaluated_on_all_its_rows(run_cli, learnt, words_task, tmp_path):
     file = tmp_path / "some.jsonl"
     rows = (words_task / "test.jsonl").read_text().splitlines()
@@ -38,6 +82,30 @@ def test_a_single_file_is_evaluated_on_all_its_rows(run_cli, learnt, words_task,
     refused = run_cli("evaluate", learnt, file)
     assert refused.code == 2
     assert "Each output must be one that the model can give (" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("fields", "flags"),
+    [
+        ({"input": "Beschreibung", "output": "Kategorie"}, ("--columns", "input=Beschreibung,output=Kategorie")),
+        ({"input": "text", "output": "Kategorie"}, ("--columns", "output=Kategorie")),
+        ({"input": "instruction", "context": "input", "output": "output"}, ()),
+    ],
+)
+def test_test_rows_are_read_with_the_columns_that_were_learnt(run_cli, tmp_path, fields, flags):
+    def write(name, fields, rows):
+        rows = [{fields[f]: row.get(f, "") for f in fields} for row in rows]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    train = write("train.jsonl", fields, labelled_rows(6))
+    how = ("--model", "scripted", "--recipes", "majority", "--shots", 2, "--out", tmp_path / "run", *flags)
+    assert run_cli("adapt", train, *how).code == 0
+    for like in (fields, {"input": "input", "output": "label"}, {**fields, "output": "label"}):
+        test = write("test.jsonl", like, labelled_rows(6, start=6))
+        assert run_cli("evaluate", tmp_path / "run", test, "--json").json["n"] == 6
+    test = write("test.jsonl", {"input": "id", "output": "output"}, labelled_rows(6))
+    assert "is missing" in run_cli("evaluate", tmp_path / "run", test).err
 
 
 def test_one_text_is_not_a_list_of_texts(learnt):
@@ -91,7 +159,9 @@ def test_select_takes_names_and_texts(words_task):
 def test_rows_that_were_learnt_are_told(run_cli, words_task, tmp_path):
     args = ("--model", "scripted", "--recipes", "bm25", "--shots", 3, "--out", tmp_path / "run")
     assert run_cli("adapt", words_task, *args).code == 0
-    told = "24 of 24 test rows are among the examples that were learnt"
+    told = (
+        "note: 24 of 24 test rows are among the examples that were learnt, so these numbers say little about new inputs"
+    )
     assert told in run_cli("evaluate", tmp_path / "run", words_task / "train.jsonl").err
     assert "were learnt" not in run_cli("evaluate", tmp_path / "run", words_task).err
 
@@ -117,3 +187,27 @@ def test_labels_without_an_example_are_told(run_cli, tmp_path):
     assert "7 of 10 labels have no example: b, c, d, e, f, …; recipes that train unlearn these" in told
     whole = write_task(tmp_path / "whole", labelled_rows(6))
     assert "labels have no example" not in run_cli("adapt", whole, *how, "--out", tmp_path / "b").err
+
+
+def test_what_is_said_of_the_data_comes_before_the_model_is_loaded(run_cli, tmp_path):
+    rows = [{"text": row["input"], "label": row["output"]} for row in labelled_rows(6)]
+    task = write_task(tmp_path / "task", [*rows, rows[0], {"text": "x", "label": "Food"}])
+    done = run_cli("adapt", task, "--model", "/no/such/model", "--recipes", "majority", "--out", tmp_path / "run")
+    assert done.code == 2
+    *said, _, _ = lines = done.err.splitlines()
+    assert said[0].startswith("note: input is read from the column 'text'")
+    assert any("2 labels differ only in case" in line for line in said)
+    assert any("1 rows left out, as an earlier row has the same input" in line for line in said)
+    assert lines[-2] == "loading /no/such/model"
+    assert lines[-1].startswith("error: ")
+
+
+def test_a_report_of_no_run_says_what_to_give(run_cli, tmp_path):
+    refused = run_cli("report", tmp_path / "nothere")
+    assert refused.code == 2
+    assert refused.err == f"error: there is no run in {tmp_path / 'nothere'}; give a folder that `kshot adapt` wrote.\n"
+
+
+def test_what_completion_shows_is_what_can_be_named():
+    assert dir(kshot) == sorted(kshot.__all__)
+    assert all(hasattr(kshot, name) for name in dir(kshot))

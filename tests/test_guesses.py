@@ -309,7 +309,7 @@ def test_odd_rows_load_right_or_are_refused(write, seed):
                 check_rows_that_load(task, rows)
                 assert skip or len(task.train) == len(rows)
                 validate(task)
-                grave_problems(task, "\n\n")
+                grave_problems(task)
     assert n_loaded > n_tried / 4
 
 

@@ -15,7 +15,7 @@ from kshot.tasks.inputs import input_of, read_inputs
 from kshot.tasks.labels import missing, variants
 from kshot.tasks.load import load_task
 from kshot.tasks.missing import trimmed
-from kshot.tasks.validate import grave_problems, validate
+from kshot.tasks.validate import cut_answers, grave_problems, validate
 
 LISTED = "Which?\n{0}. red\n{1}. blue\n{2}. green"
 COLOURS = ["red", "blue", "green"]
@@ -159,9 +159,9 @@ def test_an_empty_line_in_an_answer_is_told_where_it_ends_one(run_cli, tmp_path)
     args = ("--model", "scripted", "--recipes", "random", "--shots", 2, "--out", tmp_path / "run")
     assert "There are 5 rows whose output holds an empty line: train-1, " in run_cli("adapt", task, *args).err
     loaded = load_task(task)
-    assert grave_problems(loaded, "") == []
-    assert grave_problems(loaded, "e\n") == []
-    assert grave_problems(loaded, "1\n") == [
+    assert grave_problems(loaded) == cut_answers(loaded, loaded.train, "") == []
+    assert cut_answers(loaded, loaded.train, "e\n") == []
+    assert cut_answers(loaded, loaded.train, "1\n") == [
         "There is 1 row whose output holds '1\\n', at which an answer ends: train-2."
     ]
 

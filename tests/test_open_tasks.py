@@ -201,6 +201,7 @@ def test_without_json_people_can_read_it(finished, run_cli):
     )
     assert f" {len(WITH_TEXT)} of {N} " in told
     assert "not-applicable" in again.out
+    assert "\nmajority, tfidf-lr: it is not for tasks of kind " in again.out
 
 
 def test_a_finished_run_computes_nothing_again(finished, run_cli):

@@ -159,7 +159,7 @@ def test_one_that_learns_in_the_run_is_saved_too(quick, tmp_path):
         (("train", "TASK", "--out", "NEW", "--iterations", "0", "--model", "tiny"), "--iterations must be 1 or more"),
         (("score", "RUN", "--model", "scripted"), "All scores of a run must be of one model"),
         (("evaluate", "RUN", "--model", "tiny", "--against", "diverse"), "must choose for each query; 'diverse' does"),
-        (("score", "EMPTY", "--model", "tiny"), "it has no readable manifest.json"),
+        (("score", "EMPTY", "--model", "tiny"), "give a folder that `kshot retriever` wrote."),
     ],
 )
 def test_what_is_refused(args, message, trained, words_task, quick, run_cli, tmp_path):

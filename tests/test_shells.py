@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.cli import streams
+from kshot.cli import entry, streams
 from kshot.cli.output import guarded, print_json, resumable
-from kshot.core.errors import ModelError, StorageError, UserError
+from kshot.core.errors import ModelError, StorageError, UserError, keeping
 from kshot.core.paths import at_home, path_of, written
 
 LABEL = "très bien"
@@ -179,13 +180,54 @@ def test_only_a_mistake_of_kshot_shows_where_it_is(capsys):
     assert told.endswith("IndexError: list index out of range. Please report it with the lines above.\n")
 
 
-def test_what_resumes_says_so(capsys):
-    def command():
+def test_what_was_stopped_says_whether_something_is_kept(capsys):
+    def early():
         raise KeyboardInterrupt
 
-    with pytest.raises(typer.Exit):
-        resumable(command)()
-    assert capsys.readouterr().err == "error: interrupted; what was computed is kept, and the same command resumes.\n"
+    @keeping()
+    def late():
+        raise KeyboardInterrupt
+
+    for guard, command, said in (
+        (resumable, late, "interrupted; what was computed is kept, and the same command resumes."),
+        (resumable, early, "interrupted; nothing was computed yet."),
+        (guarded, early, "interrupted."),
+    ):
+        with pytest.raises(typer.Exit) as ended:
+            guard(command)()
+        assert ended.value.exit_code == 130
+        assert capsys.readouterr().err == f"error: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "said"),
+    [
+        ("kshot.verbs.adapt.Prepared.load_models", "nothing was computed yet."),
+        ("kshot.verbs.adapt.Race.run", "what was computed is kept, and the same command resumes."),
+        ("kshot.cli.demo_command._introduce", "nothing was computed yet."),
+    ],
+)
+def test_a_run_keeps_what_was_computed_once_it_has_a_folder(learnt, tmp_path, monkeypatch, run_cli, interrupted, said):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(interrupted, interrupt)
+    adapt = ("adapt", learnt / "task", "--model", "scripted", "--recipes", "bm25", "--shots", 4)
+    command = ("demo",) if "demo" in interrupted else adapt
+    done = run_cli(*command, "--out", tmp_path / "run")
+    assert (done.code, done.err.splitlines()[-1]) == (130, f"error: interrupted; {said}")
+
+
+def test_an_interrupt_while_the_command_line_is_imported(monkeypatch, capsys):
+    class Interrupted(ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "kshot.cli.main", Interrupted("kshot.cli.main"))
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted; nothing was computed yet.\n"
 
 
 @pytest.mark.slow
@@ -204,7 +246,8 @@ def test_signals_at_any_stage(learnt, tmp_path, sent, code, word, seconds):
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert err.splitlines()[-1] == f"error: {word}; what was computed is kept, and the same command resumes."
+    kept, nothing = "what was computed is kept, and the same command resumes", "nothing was computed yet"
+    assert err.splitlines()[-1] in (f"error: {word}; {kept}.", f"error: {word}; {nothing}.")
     assert "Traceback" not in err
 
 

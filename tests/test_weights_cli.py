@@ -121,9 +121,10 @@ def test_a_plan_counts_steps(task, run_cli):
 
 def test_all_leaves_out_what_a_model_cannot_do(task, run_cli, tmp_path):
     board = run_cli("adapt", task, "--model", "scripted", "--out", tmp_path / "run", "--json").json["leaderboard"]
-    status = {row["recipe"]: row["status"] for row in board}
-    assert status["fine-tune"] == status["icl+ft"] == "not-supported"
-    assert status["random"] == "done"
+    status = {row["recipe"]: (row["status"], row["reason"]) for row in board}
+    assert status["fine-tune"] == status["icl+ft"] == ("not-supported", "it needs a model that can be trained")
+    assert status["icv"] == ("not-supported", "it needs a model that can be steered")
+    assert status["random"] == ("done", None)
 
 
 def test_perplexity_is_that_of_the_scored_tokens():

@@ -38,6 +38,11 @@ CASES = {  # recipe -> how many of the 8 it has learnt from
 }
 
 
+def told(n: int, n_rows: int) -> str:
+    learnt = f"note: {n} of {n_rows} test rows are among the examples that were learnt"
+    return f"{learnt}, so these numbers say little about new inputs"
+
+
 class Listens(Silence):
     def __init__(self):
         self.said: list[str] = []
@@ -63,8 +68,7 @@ def test_rows_that_were_learnt_are_told_before_and_after_saving(recipe, n, tiny,
     for one in (adapted, kshot.load(tmp_path / "model", model=tiny), adapted.with_model(tiny)):
         progress = Listens()
         assert one.tell_learnt(ON_TRAIN, progress) == n
-        told = f"{n} of 10 test rows are among the examples that were learnt"
-        assert progress.said == ([told] if n else [])
+        assert progress.said == ([told(n, 10)] if n else [])
         assert one.tell_learnt(TASK, Silence()) == 0
     # Fingerprints, no texts, and only where there is something to tell
     file = tmp_path / "model" / "learnt.txt"
@@ -104,7 +108,7 @@ def test_the_estimator_and_an_evaluator_know_it_too():
     assert classifier.adapted_.evaluate(task)["n_learnt"] == 9
     progress = Listens()
     assert evaluate(classifier.adapted_, task, "letter-case", progress=progress)["n_learnt"] == 9
-    assert progress.said == ["9 of 14 test rows are among the examples that were learnt"]
+    assert progress.said == [told(9, 14)]
 
 
 @pytest.mark.slow  # trains twice

@@ -114,3 +114,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return what a user may name, also what is imported only then."""
+    return list(__all__)

@@ -262,7 +262,8 @@ def _as_labels(classes: np.ndarray) -> tuple[str, ...]:
             raise InvalidInputError(f"Each label must be a text that a model can write; got {name!r}. Rename it.")
         if label in known:
             raise InvalidInputError(
-                f"Labels must differ as texts; {known[label]!r} and {name!r} both become '{label}'. Rename one of them."
+                f"Labels must differ as texts; {known[label]!r} and {name!r} both become '{label}'. Rename one of "
+                "them; if they mean the same, strip them first: y.str.strip() or [label.strip() for label in y]."
             )
         known[label] = name
     return tuple(known)

@@ -206,7 +206,10 @@ class AdaptedModel:
         known = self.recipe.known(replace(task, train=task.test))
         n = sum(row.id in known or fingerprint(row) in self.fitted.learnt for row in task.test)
         if n:
-            progress.say(f"{n} of {len(task.test)} test rows are among the examples that were learnt")
+            progress.say(
+                f"note: {n} of {len(task.test)} test rows are among the examples that were learnt, so these numbers "
+                "say little about new inputs"
+            )
         return n
 
     def check_rows(self, task: Task, *, limit: int | None = None) -> Task:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kshot.cli.output import TerminalProgress, print_paragraph, stderr, stdout
 from kshot.core.progress import Board
-from kshot.reports.leaderboard import IN_THE_CHOICE, leaderboard_table
+from kshot.reports.leaderboard import IN_THE_CHOICE, leaderboard_table, ruled_out
 from kshot.verbs.adapt import Run
 
 
@@ -82,6 +82,8 @@ class RaceProgress(TerminalProgress):
 def print_run(run: Run, metric: str, by: str = "metric") -> None:
     """Print a finished run: its leaderboard, what is said about the choice, and where model and report are."""
     stdout.print(leaderboard_table(run.leaderboard, metric=metric, by=by, chosen=run.chosen))
+    for reason, names in ruled_out(run.leaderboard).items():
+        stdout.print(f"{', '.join(names)}: {reason}", markup=False, style="dim")
     print_paragraph(f"\n{run.in_words}\n")
     stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})", markup=False)
     stdout.print(f"report: {run.folder / 'report.html'}", markup=False)

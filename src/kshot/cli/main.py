@@ -121,6 +121,9 @@ def predict(
         ),
     ] = None,
     columns: ColumnsOption = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="With --json: leave out rows that cannot be used, and say which.")
+    ] = False,
     model: MovedModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -130,16 +133,24 @@ def predict(
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
     from kshot.adapted.folder import load, saved_task
+    from kshot.tasks.bad_rows import left_out
     from kshot.tasks.inputs import read_inputs
+    from kshot.tasks.rows import BadRow
 
-    mapping = parse_columns(columns)
-    examples, notes = read_inputs(inputs, sys.stdin.buffer, mapping, task=saved_task(folder))
-    for note in notes:
+    if skip_bad_rows and not as_json:
+        raise UserError(
+            "--skip-bad-rows needs --json, where each answer has the id of its row: answers that come one a line "
+            "would not stand beside their rows any more; add --json."
+        )
+    bad = list[BadRow]() if skip_bad_rows else None
+    examples, notes = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns), task=saved_task(folder), bad=bad)
+    for note in (*notes, *left_out(bad or ())):
         stderr.print(f"note: {note}", markup=False)
     adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
     predictions = adapted.predictions(examples)
     if as_json:
-        print_json({"predictions": [_answered(p, adapted.task.is_open) for p in predictions]})
+        skipped = {} if bad is None else {"left_out": [row.to_json() for row in bad]}
+        print_json({"predictions": [_answered(p, adapted.task.is_open) for p in predictions], **skipped})
         return
     n_cut = sum(p.cut_off for p in predictions)
     if n_cut:
@@ -183,10 +194,10 @@ def evaluate(
     if suite:
         EVALUATORS.build(suite)  # before a model is loaded
 
-    is_file = path_of(task).is_file()
+    is_file, known = path_of(task).is_file(), saved_task(folder)
     if is_file and kind is None:
-        kind = saved_task(folder).kind  # no guess: what its rows are is known
-    loaded = load_task(task, columns, kind, skip_bad_rows)
+        kind = known.kind  # no guess: what its rows are is known
+    loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known.columns)
     with TerminalProgress() as progress:
         adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kshot.cli.streams import TERMINATED, TerminatedError
-from kshot.core.errors import KshotError, RunInterruptedError
+from kshot.core.errors import KEPT, KshotError, RunInterruptedError
 from kshot.core.json_text import to_json
 from kshot.core.progress import Board
 
@@ -28,9 +28,11 @@ def guarded(command: Callable[P, R], *, resumes: bool = False) -> Callable[P, R]
 
     Args:
         command: What is run.
-        resumes: The same command again goes on where it was stopped.
+        resumes: It keeps what it computes, so that the same command goes on where it was stopped.
     """
-    kept = "; what was computed is kept, and the same command resumes" if resumes else ""
+
+    def stopped(error: BaseException) -> str:
+        return _kept(error) or ("; nothing was computed yet" if resumes else "")
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -40,25 +42,32 @@ def guarded(command: Callable[P, R], *, resumes: bool = False) -> Callable[P, R]
             return done
         except KshotError as error:
             code = failed(str(error), error.exit_code)
-        except TerminatedError:
-            code = failed(f"terminated{kept}.", TERMINATED)
-        except KeyboardInterrupt:
-            code = failed(f"interrupted{kept}.", RunInterruptedError.exit_code)
-        except MemoryError:
-            code = failed(f"there must be memory for the model and its prompts; there is too little{kept}. Free some.")
+        except TerminatedError as error:
+            code = failed(f"terminated{stopped(error)}.", TERMINATED)
+        except KeyboardInterrupt as error:
+            code = failed(f"interrupted{stopped(error)}.", RunInterruptedError.exit_code)
+        except MemoryError as error:
+            told = f"there must be memory for the model and its prompts; there is too little{_kept(error)}. Free some."
+            code = failed(told)
         except OSError as error:
             where = f"'{error.filename}'" if error.filename else "a file or connection"
-            code = failed(f"{where} must be usable; the system says: {error.strerror or error}{kept}. Make it so.")
+            code = failed(
+                f"{where} must be usable; the system says: {error.strerror or error}{_kept(error)}. Make it so."
+            )
         except Exception as error:  # a mistake of ours must be seen whole
             traceback.print_exc()
             said = f"{type(error).__name__}: {error}".rstrip(": .")
-            code = failed(f"a mistake of kshot's own: {said}{kept}. Please report it with the lines above.")
+            code = failed(f"a mistake of kshot's own: {said}{_kept(error)}. Please report it with the lines above.")
         raise typer.Exit(code) from None
 
     return wrapper
 
 
 resumable = functools.partial(guarded, resumes=True)
+
+
+def _kept(error: BaseException) -> str:
+    return f"; {KEPT}" if KEPT in getattr(error, "__notes__", ()) else ""
 
 
 def failed(text: str, code: int = KshotError.exit_code) -> int:

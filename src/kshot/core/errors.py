@@ -1,7 +1,10 @@
 """The one tree of errors. Each message says what must hold, what was got, and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+KEPT = "what was computed is kept, and the same command resumes"
 
 
 class KshotError(Exception):
@@ -51,6 +54,18 @@ class RunInterruptedError(KshotError):
     """The user stopped the run; the same command resumes it."""
 
     exit_code = 130
+
+
+@contextmanager
+def keeping() -> Iterator[None]:
+    """Note on what stops the work inside, such as Ctrl-C, that nothing of it is lost."""
+    try:
+        yield
+    except KshotError:  # says itself what to do
+        raise
+    except BaseException as error:
+        error.add_note(KEPT)
+        raise
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> UserError:

@@ -12,9 +12,13 @@ def at_home(given: str | os.PathLike[str]) -> str:
     Variables such as `$HOME` stay as they are: a shell has put in their values, and elsewhere a name may have a dollar.
 
     Raises:
-        UserError: Nobody knows the home folder, or the name is no text.
+        UserError: It is no path, nobody knows the home folder, or the name is no text.
     """
-    text = os.fspath(given)
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(text, str):
+        raise UserError(
+            f"A path or name must be a str or a Path; got {type(given).__name__}; give it as text, such as 'runs/trec'."
+        )
     scheme, colon, rest = text.partition(":")
     before, path = (scheme + colon, rest) if rest.startswith("~") else ("", text)
     found = os.path.expanduser(path)

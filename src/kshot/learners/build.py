@@ -1,5 +1,7 @@
 """From a recipe to the learner that puts it to work: the only place that asks which slots are filled."""
 
+from collections.abc import Iterable
+
 from kshot.core.errors import UserError
 from kshot.core.models import Capability
 from kshot.learners.classifier import ClassifierLearner
@@ -26,6 +28,12 @@ def lacking(recipe: Recipe, setup: Setup) -> frozenset[Capability]:
     return (needs - can) | (recipe.selector_needs - (asked.model.capabilities if asked else frozenset()))
 
 
+def what_it_takes(needs: Iterable[Capability]) -> str:
+    """Return what a model must be able to do, such as "be trained"."""
+    words = {Capability.GRADIENTS: "be trained", Capability.ACTIVATIONS: "be steered"}
+    return ", ".join(words.get(need, need.value) for need in sorted(needs))
+
+
 def make_learner(recipe: Recipe, setup: Setup) -> Learner:
     """Return the learner that puts a recipe to work.
 
@@ -34,9 +42,7 @@ def make_learner(recipe: Recipe, setup: Setup) -> Learner:
     """
     missing = lacking(recipe, setup)
     if missing:
-        words = {Capability.GRADIENTS: "be trained", Capability.ACTIVATIONS: "be steered"}
-        can = ", ".join(words.get(m, m.value) for m in sorted(missing))
-        for_selector = " or --selector-model" if missing & recipe.selector_needs else ""
+        can, for_selector = what_it_takes(missing), " or --selector-model" if missing & recipe.selector_needs else ""
         raise UserError(f"The recipe '{recipe.name}' needs a model that can {can}; give another --model{for_selector}.")
     if recipe.alternatives or "tuner" in recipe.parts:  # one setting races too: how it stands is told in the same way
         return SettingsRace(recipe, setup, [_of_one_setting(one, setup) for one in recipe.variants])

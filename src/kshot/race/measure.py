@@ -18,7 +18,7 @@ from kshot.core.progress import Progress, SideProgress
 from kshot.core.seeding import digest
 from kshot.core.types import Prediction, Task
 from kshot.core.version import __version__
-from kshot.learners.build import lacking, make_learner
+from kshot.learners.build import lacking, make_learner, what_it_takes
 from kshot.learners.kept import Kept, Memory
 from kshot.learners.learner import Learner, Setup
 from kshot.measures.calibration import calibrated, with_temperature
@@ -66,11 +66,11 @@ class Measuring:
     def enter(self, recipe: Recipe) -> Entrant:
         """Return a recipe before its first prediction, or with the reason why there will be none."""
         if not recipe.suits(self.task):
-            return Entrant(recipe, "not-applicable")
+            return Entrant(recipe, "not-applicable", f"it is not for tasks of kind {self.task.kind}")
         if recipe.missing_package:
-            return Entrant(recipe, "not-installed")
-        if lacking(recipe, self.setup):
-            return Entrant(recipe, "not-supported")
+            return Entrant(recipe, "not-installed", f"it needs the package {recipe.missing_package}")
+        if missing := lacking(recipe, self.setup):
+            return Entrant(recipe, "not-supported", f"it needs a model that can {what_it_takes(missing)}")
         return Entrant(recipe)
 
     def advance(self, entrant: Entrant, stop: int) -> None:

@@ -6,6 +6,16 @@ from typing import Any
 from rich.table import Table
 
 IN_THE_CHOICE = ("racing", "done", "stopped")
+NOT_TAKING_PART = "not-"  # how the status of recipes begins that this task, model or machine rules out
+
+
+def ruled_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return why recipes do not take part, each reason with their names."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"].startswith(NOT_TAKING_PART):
+            found.setdefault(row["reason"], []).append(row["recipe"])
+    return found
 
 
 def leaderboard_table(
@@ -22,7 +32,7 @@ def leaderboard_table(
         metric: The task's primary one.
         by: What the choice compares, "metric" or "bits".
         chosen: The recipe that is marked.
-        with_reasons: Say why recipes are out of the race, not only that they are.
+        with_reasons: Say why recipes left the race, not only that they did.
     """
     key, digits, title = ("deployed", 3, metric) if by == "metric" else ("deployed_bits", 2, "bits")
     table = Table(box=None, pad_edge=False)
@@ -34,7 +44,7 @@ def leaderboard_table(
         mark = "[bold green]> [/]" if row["recipe"] == chosen else "  "
         status = row["status"]
         said = "" if status in ("done", "racing") else status
-        if with_reasons and row["reason"]:
+        if with_reasons and row["reason"] and not status.startswith(NOT_TAKING_PART):
             said = row["reason"].partition(":")[0] if status == "dropped" else row["reason"]
         cells = [""] * 7
         if row["n"]:

@@ -43,7 +43,10 @@ def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not entries:
         write_json(folder / MANIFEST, expected)
         return
-    found = read_manifest(folder)
+    if (found := _manifest(folder)) is None:
+        raise UserError(
+            f"{folder} must be an empty folder or a run of kshot; it has no readable {MANIFEST}. Give another --out."
+        )
     for key, value in expected.items():
         if found.get(key) != value:
             raise UserError(
@@ -84,21 +87,27 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(opened)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, *, verb: str = "adapt") -> dict[str, Any]:
     """Read what identifies the run in `folder`.
+
+    Args:
+        folder: Of a run, which may be unfinished.
+        verb: What makes such runs.
 
     Raises:
         UserError: The folder is not a run.
     """
+    if (found := _manifest(folder)) is None:
+        raise UserError(f"there is no run in {folder}; give a folder that `kshot {verb}` wrote.")
+    return found
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         found = from_json((folder / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(
-            f"{folder} must be an empty folder or a run of kshot; it has no readable {MANIFEST}. Give another --out."
-        )
-    return found
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _short(value: Any) -> str:

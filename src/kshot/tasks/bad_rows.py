@@ -1,10 +1,10 @@
-"""Rows that cannot be used: all are found before it is said, or the task is read as if they were not there."""
+"""Rows that cannot be used: all are found before it is said, or the others are read as if they were not there."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from kshot.core.errors import UserError
-from kshot.core.types import Task
 from kshot.tasks.rows import BadRow, BadRowsError
 from kshot.tasks.tables import Table
 
@@ -12,19 +12,25 @@ MAX_SHARE = 0.5  # of a file: where more rows are bad, it is likely the file tha
 MAX_NAMED = 5
 
 
-def without_bad_rows(
-    make: Callable[[list[Table]], Task], tables: Sequence[Table], bad: Sequence[BadRow] = (), *, skip: bool
-) -> Task:
-    """Make a task of tables, time and again without the rows that were refused, until none is.
+T = TypeVar("T")
 
-    So nothing that is guessed from the rows depends on bad ones: the task is the one that the files would be without
+
+def without_bad_rows(
+    make: Callable[[list[Table]], T], tables: Sequence[Table], bad: Sequence[BadRow] = (), *, skip: bool
+) -> tuple[T, list[BadRow]]:
+    """Make something of tables, time and again without the rows that were refused, until none is.
+
+    So nothing that is guessed from the rows depends on bad ones: a task is the one that the files would be without
     these rows.
 
     Args:
         make: Reads the rows; raises BadRowsError for those that cannot be used.
-        tables: Train rows, then test rows.
+        tables: Train rows, then test rows; or rows to be answered.
         bad: Rows that are none, as their file was read.
-        skip: Go on without bad rows, at most half of each file; a note names them.
+        skip: Go on without bad rows, at most half of each file.
+
+    Returns:
+        What was made, and the rows that were left out.
 
     Raises:
         BadRowsError: With all bad rows, unless they are skipped; or they are too many.
@@ -37,7 +43,7 @@ def without_bad_rows(
         found.sort(key=lambda row: (places.get(row.source, 0), row.number))
         _refuse_too_many(found, sizes)
         try:
-            task = make(left)
+            made = make(left)
         except BadRowsError as error:
             found += error.rows
             gone = {(row.source, row.number) for row in error.rows}
@@ -48,7 +54,7 @@ def without_bad_rows(
                 raise
         else:
             if skip or not found:
-                return replace(task, notes=(*task.notes, *_left_out(found)))
+                return made, found
         them = "it" if len(found) == 1 else "them"
         raise BadRowsError(found, f"--skip-bad-rows (in Python skip_bad_rows=True) goes on without {them}.")
 
@@ -64,7 +70,7 @@ def _refuse_too_many(found: Sequence[BadRow], sizes: Mapping[str, int]) -> None:
             raise BadRowsError(found, counted if n_bad > 1 else "")
 
 
-def _left_out(rows: Sequence[BadRow]) -> tuple[str, ...]:
+def left_out(rows: Sequence[BadRow]) -> tuple[str, ...]:
     """Return the note on rows that were skipped."""
     if not rows:
         return ()

@@ -8,7 +8,7 @@ import ast
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -108,6 +108,24 @@ def find_columns(table: Table, columns: Mapping[str, str], *, required: Sequence
         answers = names["references"]
         notes.append(f"output is the first text of the column '{answers}'")
     return Layout(names, guessed, answers, tuple(notes))
+
+
+def columns_as_learnt(table: Table, learnt: Mapping[str, str]) -> Layout | None:
+    """Return the layout of labelled rows like those that were learnt; None without the column that held the input.
+
+    Args:
+        table: The rows.
+        learnt: Field to column, as in `Task.columns`; fields whose column is not here are found as in any other file.
+
+    Raises:
+        UserError: As `find_columns`.
+    """
+    if not learnt or learnt.get("input", "input") not in table.columns:
+        return None
+    present = {field: column for field, column in learnt.items() if column in table.columns}
+    found = find_columns(table, present)
+    answers = found.answers or _squad(table, present.values())
+    return replace(found, guessed={**found.guessed, **present}, answers=answers)
 
 
 def laid_out(table: Table, layout: Layout, *, labelled: bool = True) -> Table:
@@ -261,7 +279,7 @@ def _holds_one_text(table: Table, column: str) -> bool:
     return not any(isinstance(v, dict) or (isinstance(v, list) and len(v) > 1) for v in values)
 
 
-def _squad(table: Table, free: Sequence[str]) -> str | None:
+def _squad(table: Table, free: Collection[str]) -> str | None:
     if "references" in free or "answers" not in free:
         return None
     values = [row.values.get("answers") for row in table.rows]

@@ -8,6 +8,7 @@ Conversations end with the user's message, the input; an answer after it is not 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ import numpy as np
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.paths import at_home
 from kshot.core.types import Example, Task
+from kshot.tasks.bad_rows import without_bad_rows
 from kshot.tasks.columns import COMMON, Layout, check_columns, find_columns, laid_out, named
 from kshot.tasks.containers import checked_text
 from kshot.tasks.conversations import as_inputs, columns_of_messages
@@ -24,13 +26,18 @@ from kshot.tasks.instruction_data import with_what_was_said
 from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import parted, with_bare_choices
 from kshot.tasks.missing import is_absent, is_missing
-from kshot.tasks.rows import Row, each_row, text_flaw
+from kshot.tasks.rows import BadRow, Row, each_row, text_flaw
 from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
 from kshot.tasks.text_file import decoded, lines_of, read_text
 
 
 def read_inputs(
-    source: str | None, stdin: BinaryIO, columns: Mapping[str, str] | None = None, *, task: Task | None = None
+    source: str | None,
+    stdin: BinaryIO,
+    columns: Mapping[str, str] | None = None,
+    *,
+    task: Task | None = None,
+    bad: list[BadRow] | None = None,
 ) -> tuple[list[Example], tuple[str, ...]]:
     """Read what is to be answered.
 
@@ -40,34 +47,60 @@ def read_inputs(
         stdin: Read where there is no source.
         columns: Field to column of a file with columns, as `load_task`; given, the task's own do not count.
         task: What was learnt; its `columns` and instruction say how its rows were read.
+        bad: Rows of a file that cannot be used are added to it, and left out; without it they are refused.
 
     Returns:
         The inputs, and notes on columns that were guessed.
 
     Raises:
         UserError: The file cannot be read, there is nothing in it, it is not of these formats, or a line between
-            others is empty.
+            others is empty; or columns are named of a text, or its lines are to be left out.
     """
     source = None if source in (None, "-") else at_home(source)
     suffix = Path(source or "").suffix.lower()
     if source is not None and suffix in SUFFIXES:
-        table = read_table(Path(source))
-        instruction = task.instruction if task else ""
-        table, layout = _layout(table, columns or {}, task.columns if task and not columns else {}, instruction)
-        choices = layout.names.get("choices", "choices")
-        rows = [with_bare_choices(row, choices) for row in laid_out(table, layout, labelled=False).rows]
-        examples = each_row(rows, lambda row: row.example(layout.names, "input", labelled=False))
-        if task and not task.is_open:
-            (made,), _ = trimmed_examples([tuple(examples)])
-            examples = list(made)
-        return examples, (*table.notes, *layout.notes)
+        unread = list[BadRow]()
+        table = read_table(Path(source), unread)
+        read = partial(_inputs, columns=columns or {}, task=task)
+        (examples, notes), found = without_bad_rows(read, [table], unread, skip=bad is not None)
+        if bad is not None:
+            bad += found
+        return examples, notes
     if remedy := REMEDIES.get(suffix):
         raise UserError(
             f"{source} must be a file of rows that ends in {', '.join(SUFFIXES)}, or a text with one input a line; "
             f"{remedy}."
         )
+    for flag, is_given in (("--columns", columns), ("--skip-bad-rows", bad is not None)):
+        if is_given:
+            raise UserError(
+                f"{flag} is for files of rows, which end in {', '.join(SUFFIXES)}; {source or 'stdin'} is read as "
+                f"a text with one input a line; leave {flag} out, or give the inputs as such a file."
+            )
     text = decoded(stdin.read(), "stdin") if source is None else read_text(Path(source))
     return _lines(source or "stdin", text, task.columns.values() if task else ()), ()
+
+
+def _inputs(
+    tables: list[Table], *, columns: Mapping[str, str], task: Task | None
+) -> tuple[list[Example], tuple[str, ...]]:
+    """Return the rows of the only table as inputs, and notes."""
+    learnt, instruction = (task.columns if not columns else {}, task.instruction) if task else ({}, "")
+    table, layout = _layout(tables[0], columns, learnt, instruction)
+
+    choices = layout.names.get("choices", "choices")
+
+    def read(row: Row) -> Example:
+        example = row.example(layout.names, "input", labelled=False)
+        if task is None or task.is_open:
+            return example
+        (((made,),), _) = trimmed_examples([(example,)])
+        if not task.candidates(made):
+            row.fail(f"'{choices}' must hold the choices that the answer is one of; there are none; write them there.")
+        return made
+
+    rows = [with_bare_choices(row, choices) for row in laid_out(table, layout, labelled=False).rows]
+    return each_row(rows, read), (*table.notes, *layout.notes)
 
 
 def input_of(values: Mapping[str, Any], task: Task, number: int) -> Example:

@@ -6,7 +6,7 @@ name, kind, labels, metrics, instruction, choices_in_input, positive_label (othe
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
@@ -20,9 +20,9 @@ from kshot.core.kind_names import kind_of_flag, known_kind, meant_kind
 from kshot.core.paths import at_home
 from kshot.core.types import KINDS, Example, Kind, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
-from kshot.tasks.bad_rows import without_bad_rows
+from kshot.tasks.bad_rows import left_out, without_bad_rows
 from kshot.tasks.builtin import load_builtin
-from kshot.tasks.columns import check_columns, check_test_columns, find_columns, laid_out, named
+from kshot.tasks.columns import check_columns, check_test_columns, columns_as_learnt, find_columns, laid_out, named
 from kshot.tasks.conversations import SYSTEM_COLUMNS, as_examples, columns_of_messages
 from kshot.tasks.endings import ending_note
 from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
@@ -55,6 +55,7 @@ def load_task(
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
+    learnt: Mapping[str, str] | None = None,
 ) -> Task:
     """Load a task from files, through the `datasets` library, or a built-in one.
 
@@ -70,11 +71,14 @@ def load_task(
             cells of choices and references are split at "|".
         kind: What the task is, whatever `task.json` says and the rows look like.
         skip_bad_rows: Go on without rows that cannot be used, at most half of each file; a note names them.
+        learnt: `Task.columns` of a task that was learnt: without `columns`, rows that have its input's column are read
+            as its rows were.
 
     Raises:
         BadRowsError: Rows that cannot be used: all of them, with file, row and remedy.
         UserError: The first other thing that is wrong, with its remedy.
     """
+    _check_source(source)
     source, columns = at_home(source), columns or {}
     kind = kind if kind is None else kind_of_flag(kind)
     if source.startswith("builtin:"):
@@ -83,15 +87,15 @@ def load_task(
             raise UserError(f"{flag} must be left out for a builtin task; its {what} known.")
         return load_builtin(source.removeprefix("builtin:"))
     named(columns)  # a field that does not exist is refused before anything is read
-    settle, bad = partial(_task, kind=kind, columns=columns), list[BadRow]()
+    settle, bad = partial(_task, kind=kind, columns=columns, learnt={} if columns else learnt or {}), list[BadRow]()
     if source.startswith(PREFIX):
         dataset = read_hub_dataset(source, bad)
         make = partial(settle, dataset.name, _Card(), notes=dataset.notes)
-        return without_bad_rows(make, dataset.tables, bad, skip=skip_bad_rows)
+        return _without_bad_rows(make, dataset.tables, bad, skip=skip_bad_rows)
     path = Path(source)
     if os.path.isdir(path):  # os.path, as Path raises for names that are too long
         tables, name, card, notes = _read_folder(path, bad)
-        return without_bad_rows(partial(settle, name, card, notes=notes), tables, bad, skip=skip_bad_rows)
+        return _without_bad_rows(partial(settle, name, card, notes=notes), tables, bad, skip=skip_bad_rows)
     if not os.path.exists(path):
         raise UserError(
             f"there is no '{path}'; give a folder, a file that ends in {', '.join(SUFFIXES)}, builtin:NAME or "
@@ -101,7 +105,30 @@ def load_task(
         remedy = REMEDIES.get(suffix, "save its rows as one of these")
         raise UserError(f"'{path}' must be a folder or a file that ends in {ENDINGS}; {remedy}.")
     table = read_table(path, bad)
-    return without_bad_rows(partial(settle, path.stem, _Card()), [table], bad, skip=skip_bad_rows)
+    return _without_bad_rows(partial(settle, path.stem, _Card()), [table], bad, skip=skip_bad_rows)
+
+
+def _check_source(source: object) -> None:
+    """Refuse what is no path: users give what holds their rows."""
+    if isinstance(source, str | os.PathLike):
+        return
+    if hasattr(source, "columns"):
+        raise UserError(
+            f"A task must be a path, a name or a kshot.Task; got {type(source).__name__}; write the table into a file "
+            'first: df.to_json("x.jsonl", orient="records", lines=True), or learn from its columns: '
+            'FewShotClassifier().fit(df["text"], df["label"]).'
+        )
+    raise UserError(
+        f"A task must be a path, a name or a kshot.Task; got {type(source).__name__}; give a folder, a file that ends "
+        f"in {ENDINGS}, builtin:NAME or hf://NAME, or build kshot.Task(name, kind, train=(Example(…), …))."
+    )
+
+
+def _without_bad_rows(
+    make: Callable[[list[Table]], Task], tables: Sequence[Table], bad: Sequence[BadRow], *, skip: bool
+) -> Task:
+    task, found = without_bad_rows(make, tables, bad, skip=skip)
+    return replace(task, notes=(*task.notes, *left_out(found)))
 
 
 def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_Card", tuple[str, ...]]:
@@ -213,14 +240,15 @@ class _Read:
     notes: tuple[str, ...]
 
 
-def _read(card: _Card, tables: list[Table], columns: Mapping[str, str]) -> _Read:
+def _read(card: _Card, tables: list[Table], columns: Mapping[str, str], learnt: Mapping[str, str]) -> _Read:
     """Settle which columns hold the fields, from the train rows, and bring all rows into that form."""
     instruction, notes = "", []
-    if messages := columns_of_messages(tables[0], columns):
+    layout = columns_as_learnt(tables[0], learnt)
+    if messages := None if layout else columns_of_messages(tables[0], columns):
         tables, instruction = as_examples(tables, messages)
         notes.append(f"input and output are the last two messages in {messages}")
     check_columns(tables[0], columns)
-    layout = find_columns(tables[0], columns)
+    layout = layout or find_columns(tables[0], columns)
     tables, shared, said = with_what_was_said(tables, layout.names)
     instruction = instruction or shared
     train, *tests = tables
@@ -271,12 +299,13 @@ def _task(
     *,
     kind: Kind | None,
     columns: Mapping[str, str],
+    learnt: Mapping[str, str],
     notes: tuple[str, ...] = (),
 ) -> Task:
     if kind and kind != card.kind:
         card, more = _as_kind(card, kind)
         notes += more
-    read = _read(card, tables, columns)
+    read = _read(card, tables, columns, learnt)
     rows = [read.splits[0], [row for rows in read.splits[1:] for row in rows]]
     notes += read.notes
     splits = []

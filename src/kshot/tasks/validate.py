@@ -58,7 +58,7 @@ def validate(task: Task, model: LanguageModel | None = None, *, marks: Sequence[
     rows = [*task.train, *task.test]
     problems = [*_repeats(task), *_conflicts(task), *_leaks(task), *_labels(task), *_variants(task), *_missing(task)]
     problems += [*_options(task), *_long_rows(rows), *_choices(task, rows), *_no_numbers(task, rows)]
-    problems += _empty_lines(task, rows)
+    problems += cut_answers(task, rows)
     problems += _imitations(
         rows,
         lambda text: [mark for mark in marks if mark in text],
@@ -78,16 +78,13 @@ def validate(task: Task, model: LanguageModel | None = None, *, marks: Sequence[
     return Report(task.kind, len(task.train), len(task.test), task.labels, tuple(problems), n_tokens)
 
 
-def grave_problems(task: Task, terminator: str) -> list[str]:
+def grave_problems(task: Task) -> list[str]:
     """Return the problems that change what a run finds, a sentence each, at most a few.
 
     Args:
         task: As for `validate`.
-        terminator: What ends an answer in the prompts of the run.
     """
     found = [*_options(task), *_variants(task), *_missing(task), *_conflicts(task), *_no_numbers(task, task.train)]
-    if terminator:
-        found += _empty_lines(task, task.train, terminator)
     more = len(found) - MAX_GRAVE
     rest = [f"{more} more problem{'s' * (more > 1)} like these; `kshot validate` says all"] if more > 0 else []
     return found[:MAX_GRAVE] + rest
@@ -205,9 +202,15 @@ def _no_numbers(task: Task, rows: Sequence[Example]) -> list[str]:
     return _problem(without, "whose output holds no number, which is all that exact_match_number compares")
 
 
-def _empty_lines(task: Task, rows: Sequence[Example], terminator: str = "\n\n") -> list[str]:
-    """Name outputs in which an answer would end too early; by default in the plain layout, at an empty line."""
-    ids = [e.id for e in rows if terminator in e.output.strip()] if task.is_open else []
+def cut_answers(task: Task, rows: Sequence[Example], terminator: str = "\n\n") -> list[str]:
+    """Name outputs in which an answer would end too early.
+
+    Args:
+        task: What the rows are.
+        rows: Train rows, or others.
+        terminator: What ends an answer in prompts, if anything; by default an empty line, as in the plain layout.
+    """
+    ids = [e.id for e in rows if terminator in e.output.strip()] if task.is_open and terminator else []
     if terminator != "\n\n":
         return _problem(ids, f"whose output holds {terminator!r}, at which an answer ends")
     remedy = (

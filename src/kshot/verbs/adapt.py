@@ -11,7 +11,7 @@ from typing import Any
 
 from kshot.adapted.model import AdaptedModel
 from kshot.core.budget import parse_budget
-from kshot.core.errors import StorageError
+from kshot.core.errors import StorageError, keeping
 from kshot.core.gradient_settings import GradientStore
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import LanguageModel
@@ -25,12 +25,11 @@ from kshot.race.measure import Measuring
 from kshot.race.race import Race
 from kshot.race.record import Recorder
 from kshot.race.stream import Stream
-from kshot.recipes.recipe import Recipe
 from kshot.reports.html import write_report
 from kshot.store.run_folder import alone_in, open_run
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
-from kshot.tasks.validate import grave_problems
+from kshot.tasks.validate import cut_answers, grave_problems
 from kshot.verbs.prepare import Prepared, prepare
 
 Tracker = Callable[[Path], None]  # called with the folder of a finished run
@@ -148,8 +147,13 @@ def adapt(
 
 def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Run:
     """Carry out a run that `prepare` has checked; see `adapt`."""
-    settings, task, models = prepared.settings, prepared.task, prepared.load_models()
+    settings, task, progress = prepared.settings, prepared.task, progress or Silence()
+    _say(progress, _about_data(prepared))
+    if isinstance(settings.model, str):
+        progress.say(f"loading {settings.model}")
+    models = prepared.load_models()
     assert models.model is not None
+    _say(progress, _about_model(task, models.model, prepared.stream))
     language_model, selecting = models.model.model, models.selector_model
     identity = {
         "task": task.fingerprint,
@@ -164,8 +168,8 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
     for place in (str(folder.resolve()), language_model.name):
         written(place)  # not at the end, when it is
     open_run(folder, identity | {"task_name": task.name, "model_name": language_model.name})
-    with alone_in(folder):
-        return _run_in(folder, prepared, models, identity, progress or Silence(), trackers)
+    with alone_in(folder), keeping():
+        return _run_in(folder, prepared, models, identity, progress, trackers)
 
 
 def _run_in(
@@ -187,7 +191,6 @@ def _run_in(
         shared: Any = {"gradient_store": kept, "ledger": ledger.part()}
         model = replace(models.model, model=language_model.with_store(store), **shared)
         selecting = replace(selecting, model=selecting.model.with_store(store), **shared) if selecting else None
-        _say(progress, task, model, stream, prepared.recipes)
         setup = replace(models, model=model, selector_model=selecting)
         measuring = Measuring(setup, stream, store, folder, progress, ledger)
         recorder = Recorder(folder, task, model, stream, seed, identity, settings.repeat)
@@ -218,11 +221,15 @@ def _run_in(
     return Run(folder, tuple(board), winner.recipe.name, best, ledger.cost, choosing["in_words"])
 
 
-def _say(progress: Progress, task: Task, model: TaskModel, stream: Stream, recipes: Sequence[Recipe]) -> None:
-    """Tell what a user should know before the run."""
-    script = model.composer.compose(task, (), stream.examples[0].question)
-    said = [*task.notes, *grave_problems(task, model.layout.terminator), model.model.remark]
-    said += model.layout.remarks(script)
+def _say(progress: Progress, said: Sequence[str]) -> None:
+    for text in filter(None, said):
+        progress.say(f"note: {text}")
+
+
+def _about_data(prepared: Prepared) -> list[str]:
+    """Return what a user should know before a model is loaded."""
+    task, stream = prepared.task, prepared.stream
+    said = [*task.notes, *grave_problems(task)]
     if stream.removed:
         first = ", ".join(stream.removed[:5])
         said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")
@@ -233,15 +240,20 @@ def _say(progress: Progress, task: Task, model: TaskModel, stream: Stream, recip
             f"{len(unseen)} of {len(task.labels)} labels have no example: {first}{', …' if unseen[5:] else ''}; "
             "recipes that train unlearn these, add examples of them"
         )
-    for recipe in recipes:
+    for recipe in prepared.recipes:
         if n := len(recipe.known(task)):
             said.append(
                 f"{recipe.name}: its retriever has learnt from {n} of the {len(task.train)} examples; what is measured "
                 "on these is too good. Hold the task out (`kshot retriever --hold-out`), or let llm-r learn in the run"
             )
-    for text in said:
-        if text:
-            progress.say(text)
+    return said
+
+
+def _about_model(task: Task, model: TaskModel, stream: Stream) -> list[str]:
+    """Return what a user should know about the model on this task before the run."""
+    script = model.composer.compose(task, (), stream.examples[0].question)
+    cut = cut_answers(task, task.train, model.layout.terminator)
+    return [*cut, model.model.remark, *model.layout.remarks(script)]
 
 
 def _default_folder(task: Task, model: LanguageModel, identity: dict[str, Any]) -> Path:

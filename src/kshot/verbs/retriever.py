@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from kshot.core.errors import UserError
+from kshot.core.errors import UserError, keeping
 from kshot.core.json_text import from_json
 from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
@@ -109,7 +109,7 @@ class RetrieverRun:
         Raises:
             UserError: It is none, or its tasks are not what they were.
         """
-        about = read_manifest(path_of(folder))
+        about = read_manifest(path_of(folder), verb="retriever")
         if about.get("kind") != "retriever":
             raise UserError(f"{folder} must be a run of `kshot retriever`; it is another one.")
         named = {name: about[name] for name in asdict(RetrieverSettings())}
@@ -125,10 +125,12 @@ class RetrieverRun:
     def _stages(self) -> "StagesInFolder":
         return StagesInFolder(self)
 
+    @keeping()
     def candidates(self, iteration: int = 1) -> list[Candidates]:
         """Return the candidates of an iteration: of the first by words, of later ones by the retriever before it."""
         return self._stages.candidates(iteration)
 
+    @keeping()
     def score(
         self, model: LanguageModel, iteration: int = 1, *, layout: str = "auto", ledger: Ledger | None = None
     ) -> list[Candidates]:
@@ -157,6 +159,7 @@ class RetrieverRun:
         self._stages.retriever(iteration)
         return self.stage_file(iteration, "retriever")
 
+    @keeping()
     def train(self, model: LanguageModel, *, iterations: int = 2, layout: str = "auto") -> Path:
         """Run all stages of all iterations, and return the folder of the last retriever."""
         check_iterations(iterations)
