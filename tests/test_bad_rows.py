@@ -142,6 +142,12 @@ def test_inputs_to_be_answered_are_all_told_and_none_is_left_out(run_cli, words_
     assert "row 2: 'input' must not be empty" in done.err
     assert "row 4: 'input' must be a string; got a number (3)" in done.err
     assert "--skip-bad-rows" not in done.err
+    path.write_text(lines([{"input": i} for i in range(30)]))
+    done = run_cli("predict", tmp_path / "run", path)
+    assert done.code == 2
+    assert all(f'write it as "{i}"' in done.err for i in range(20))
+    assert done.err.endswith("10 more rows cannot be used; correct them too.\n")
+    assert "validate" not in done.err
 
 
 def test_test_rows_are_skipped_as_well(tmp_path):

@@ -484,8 +484,9 @@ def test_inputs_are_read_as_the_rows_of_the_task(write, row, asked):
     bare = {c: v for c, v in row.items() if c not in ("output", "response", "label", "answers", "answer")}
     assert inputs_of(write("c.jsonl", [bare]), task) == ([asked], ())
     plain = {"input": asked[0]} | ({"context": asked[1]} if asked[1] else {})
+    plain |= {"choices": asked[2]} if asked[2] else {}
     if "instruction" in row or "ctx" in row or "question" in row:
-        assert inputs_of(write("d.jsonl", [plain]), task)[0] == [(*asked[:2], ())]
+        assert inputs_of(write("d.jsonl", [plain]), task)[0] == [asked]
     for values in (row, bare):
         found = under_own_names(values, task, 1)
         assert (found["input"], found.get("context") or None, tuple(found.get("choices", ()))) == asked

@@ -16,16 +16,20 @@ import numpy as np
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.paths import at_home
 from kshot.core.types import Example, Task
+from kshot.tasks.answers import check_choices
 from kshot.tasks.columns import COMMON, Layout, check_columns, find_columns, laid_out, named
-from kshot.tasks.containers import checked_text
+from kshot.tasks.containers import as_objects, checked_text
 from kshot.tasks.conversations import as_inputs, columns_of_messages
 from kshot.tasks.csv_file import SEPARATORS
 from kshot.tasks.instruction_data import with_what_was_said
 from kshot.tasks.labels import trimmed_examples
-from kshot.tasks.missing import is_absent, is_missing
-from kshot.tasks.rows import Row, each_row, text_flaw
+from kshot.tasks.missing import is_missing
+from kshot.tasks.rows import BadRowsError, Row, each_row, text_flaw
 from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
 from kshot.tasks.text_file import decoded, lines_of, read_text
+
+ASKED = ("input", "id", "context", "choices")
+MAX_TOLD = 20
 
 
 def read_inputs(
@@ -50,15 +54,10 @@ def read_inputs(
     source = None if source in (None, "-") else at_home(source)
     suffix = Path(source or "").suffix.lower()
     if source is not None and suffix in SUFFIXES:
-        table = read_table(Path(source))
-        instruction = task.instruction if task else ""
-        table, layout = _layout(table, columns or {}, task.columns if task and not columns else {}, instruction)
-        rows = laid_out(table, layout, labelled=False).rows
-        examples = each_row(rows, lambda row: row.example(layout.names, "input", labelled=False))
-        if task and not task.is_open:
-            (made,), _ = trimmed_examples([tuple(examples)])
-            examples = list(made)
-        return examples, (*table.notes, *layout.notes)
+        try:
+            return _rows(Path(source), columns or {}, task)
+        except BadRowsError as error:  # `kshot validate` reads tasks, not inputs
+            raise BadRowsError(error.rows, most=MAX_TOLD, rest="correct them too") from None
     if remedy := REMEDIES.get(suffix):
         raise UserError(
             f"{source} must be a file of rows that ends in {', '.join(SUFFIXES)}, or a text with one input a line; "
@@ -68,27 +67,69 @@ def read_inputs(
     return _lines(source or "stdin", text, task.columns.values() if task else ()), ()
 
 
-def input_of(values: Mapping[str, Any], task: Task, number: int) -> Example:
-    """Return one input, given as a mapping in Python; what is missing in it (None, NaN) counts as left out.
+def _rows(source: Path, columns: Mapping[str, str], task: Task | None) -> tuple[list[Example], tuple[str, ...]]:
+    table = read_table(source)
+    instruction = task.instruction if task else ""
+    table, layout = _layout(table, columns, task.columns if task and not columns else {}, instruction)
+    rows = laid_out(table, layout, labelled=False).rows
+    return each_row(rows, lambda row: _example(row, layout.names, task)), (*table.notes, *layout.notes)
+
+
+def input_of(given: "str | Mapping[str, Any] | Example", task: Task, number: int) -> Example:
+    """Return one input, given in Python as a text, a mapping or an example; blank fields count as left out.
 
     Raises:
-        UserError: It has no input, or a field is not as it must be.
+        InvalidInputError: It has no input, or a field is not as it must be.
     """
-    values = under_own_names(values, task, number)
+    try:
+        if not isinstance(given, Example):
+            values = under_own_names(given, task, number) if isinstance(given, Mapping) else {"input": given}
+            return _from_values(values, task, number)
+        asked = _from_values({field: getattr(given, field) for field in ASKED}, task, number)
+    except InvalidInputError:
+        raise
+    except UserError as error:
+        raise InvalidInputError(str(error)) from None
+    return replace(given, **{field: getattr(asked, field) for field in ASKED})
+
+
+def _from_values(values: Mapping[str, Any], task: Task, number: int) -> Example:
     if "input" not in values:
         raise InvalidInputError(
             f"Each input that is a mapping must have the key 'input'; number {number} has "
             f"{', '.join(map(str, values)) or 'no keys'}. Rename the one that holds the text, or give the text alone."
         )
-    given: dict[str, Any] = {"input": checked_text(values["input"], "The inputs", number)}
-    for field in ("id", "context", "choices"):
-        value = values.get(field)
-        value = value.item() if isinstance(value, np.generic) else value
-        value = list(value) if isinstance(value, tuple | np.ndarray) else value
-        if not is_absent(value) and value not in ("", []):
-            given[field] = value
-    example = Row("The inputs,", number, given).example({name: name for name in given}, "input", labelled=False)
-    return example if task.is_open else trimmed_examples([(example,)])[0][0][0]
+    text = checked_text(values["input"], "The inputs", number)
+    given = {field: _as_plain(values.get(field)) for field in ASKED} | {"input": text}
+    if task.kind == "multiple_choice" and is_missing(given["choices"]):
+        raise InvalidInputError(
+            f"Each input of a multiple-choice task must bring its choices; number {number} has none. Give it as "
+            '{"input": text, "choices": [text, …]}.'
+        )
+    return _example(Row("The inputs,", number, given), {field: field for field in ASKED}, task)
+
+
+def _as_plain(value: Any) -> Any:
+    """Return a value as files hold it: a list for a tuple, an array or a series, a number for one of NumPy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    value = as_objects(value).tolist() if hasattr(value, "__array__") else value
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _example(row: Row, names: Mapping[str, str], task: Task | None) -> Example:
+    """Return the one example of a row to be answered; optional fields that hold nothing count as left out.
+
+    Raises:
+        BadRowsError: A field is not as it must be, or the choices do not make different answers.
+    """
+    values = {column: v for column, v in row.values.items() if column == names["input"] or not is_missing(v)}
+    example = replace(row, values=values).example(names, "input", labelled=False)
+    if task is None or task.is_open:
+        return example
+    ((example,),), _ = trimmed_examples([(example,)])
+    check_choices(example, task, row.fail)
+    return example
 
 
 def under_own_names(values: Mapping[str, Any], task: Task, number: int) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.paths import at_home
@@ -143,8 +143,14 @@ def _no_flaw(text: str) -> str:
     return text
 
 
+def _not_blank(text: str) -> str:
+    if not trimmed(text):
+        raise ValueError("nothing in it can be seen; fill it in, or leave it out")
+    return text
+
+
 _Text = Annotated[str, AfterValidator(_no_flaw)]
-_Name = Annotated[str, Field(min_length=1), AfterValidator(_no_flaw)]
+_Name = Annotated[_Text, AfterValidator(_not_blank)]
 _Label = Annotated[_Name, AfterValidator(trimmed)]
 
 
@@ -195,8 +201,9 @@ def _card_error(file: Path, error: ValidationError) -> UserError:
         return UserError(f"{file} must be one JSON object; {first['msg']}.")
     if where == ("kind",) and isinstance(got, str):
         return UserError(f"{file}: there is no kind '{got}'.{did_you_mean(got, KINDS)}")
+    said = first["msg"].removeprefix("Value error, ")
     what = "".join(f" '{part}'" if isinstance(part, str) else f" item {part + 1}" for part in where) or " it"
-    return UserError(f"{file}:{what} is not as it must be; got {shown(got)}; {first['msg']}.")
+    return UserError(f"{file}:{what} is not as it must be; got {shown(got)}; {said}.")
 
 
 @dataclass(frozen=True)
