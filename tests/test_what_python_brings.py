@@ -342,6 +342,17 @@ def test_texts_and_labels_that_are_swapped_are_refused():
     assert fitted(["a", "b", "c"], x=["the cat", "the bread", "the saw"]).classes_.tolist() == ["a", "b", "c"]
 
 
+def test_a_label_whose_texts_all_have_another_is_refused():
+    refused(lambda: fitted(["a", "b", "a", "a"], x=["t", " t", "u", "v"]), "' t' has two labels, 'a' and 'b', and only")
+    assert fitted(["a", "b", "a", "b"], x=["t", "t", "u", "v"]).predict(["t"]).tolist() == ["a"]
+
+
+@pytest.mark.parametrize("instruction", [None, 5, "\ud800"])
+def test_an_instruction_that_is_no_text_is_refused(instruction):
+    model = FewShotClassifier("scripted", recipe="bm25", shots=4, instruction=instruction)
+    refused(lambda: model.fit(X, Y), "instruction must be a text that can be written; got")
+
+
 def test_a_column_of_labels_in_a_frame_is_taken():
     with pytest.warns(UserWarning, match="A column-vector y was passed"):
         assert fitted(pd.DataFrame({"label": Y})).predict(X[:3]).tolist() == Y[:3]

@@ -25,7 +25,7 @@ from kshot.recipes.grammar import parse_recipes
 from kshot.tasks.containers import as_objects, checked_text, items_of
 from kshot.tasks.missing import is_absent
 from kshot.tasks.rows import text_flaw
-from kshot.tasks.validate import without_duplicates
+from kshot.tasks.validate import duplicate_key, without_duplicates
 from kshot.verbs.adapt import Run, run
 from kshot.verbs.prepare import DEFAULT_SHOTS, prepare
 
@@ -101,8 +101,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         _check_pairs(texts, codes)
         for name in ("shots", "limit"):
             _check_count(name, getattr(self, name))
+        if not isinstance(self.instruction, str) or text_flaw(self.instruction):
+            raise InvalidInputError(
+                f"instruction must be a text that can be written; got {self.instruction!r}. Give it as a str, or leave "
+                "it out."
+            )
         rows = enumerate(zip(texts, codes, strict=True))
-        train, _ = without_duplicates([Example(text, labels[code], f"row-{i}") for i, (text, code) in rows])
+        given = [Example(text, labels[code], f"row-{i}") for i, (text, code) in rows]
+        train, _ = without_duplicates(given)
+        _check_kept(given, train)
         task = Task("texts", "classification", train, labels=labels, instruction=self.instruction)
         done = self._adapt(task)
         self.classes_ = classes
@@ -246,6 +253,18 @@ def _check_pairs(texts: list[str], codes: np.ndarray) -> None:
         raise InvalidInputError(
             f"There must be at least as many different texts as labels; got {n_texts} texts in X and {n_labels} labels "
             "in y. Where they are swapped, call fit(texts, labels)."
+        )
+
+
+def _check_kept(given: list[Example], train: tuple[Example, ...]) -> None:
+    """Refuse labels of which no text is left, as all of theirs come earlier with other labels."""
+    kept = {e.output for e in train}
+    lost = next((e for e in given if e.output not in kept), None)
+    if lost is not None:
+        first = next(e for e in train if duplicate_key(e) == duplicate_key(lost))
+        raise InvalidInputError(
+            f"Each label must have a text of its own; {lost.input!r} has two labels, {first.output!r} and "
+            f"{lost.output!r}, and only the first is learnt. Keep the right one of these rows."
         )
 
 

@@ -24,7 +24,7 @@ from kshot.measures.metrics import check_references
 from kshot.measures.samples import primary_metric, sample_row, summarise
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
-from kshot.tasks.built import check_examples
+from kshot.tasks.built import check_examples, check_form
 from kshot.tasks.containers import items_of
 from kshot.tasks.inputs import input_of
 from kshot.tasks.labels import trimmed_examples
@@ -218,6 +218,7 @@ class AdaptedModel:
         """
         if limit is not None and limit < 1:
             raise UserError(f"--limit must be 1 or more; got {limit}.")
+        check_form(task)
         rows = task.test[:limit]
         if not rows:
             raise UserError(f"evaluate needs test rows; '{task.name}' has none. Give a folder with a file test.jsonl.")
