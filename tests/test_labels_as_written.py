@@ -356,6 +356,10 @@ def test_test_rows_that_are_evaluated_are_checked_too(tmp_path):
     rows = (Example("x", "a", "1"), Example("y", "b", "1"))
     with pytest.raises(UserError, match="test example 2: the id '1' is that of example 1 too"):
         run.best.evaluate(replace(GOOD, test=rows))
+    with pytest.raises(UserError, match=r"can give \(a, b\); of '1' it is 'c'\. Correct it, or leave the row out\.$"):
+        run.best.evaluate(replace(GOOD, test=(replace(rows[0], output="c"),)))
+    with pytest.raises(UserError, match="letter_form must be how inputs name their first choice; got ''"):
+        run.best.evaluate(replace(GOOD, test=rows, letter_form=""))
     with pytest.raises(UserError, match="test example 1: 'input' must be a text; got null"):
         run.best.evaluate(replace(GOOD, test=(replace(rows[0], input=None),)))
     with pytest.raises(UserError, match="The inputs must hold texts; number 1 cannot be used: it is empty"):

@@ -244,7 +244,10 @@ class AdaptedModel:
             check_references(primary_metric(task), row.id, row.accepted)
             if not task.is_open and row.output not in self.task.candidates(row):
                 known = ", ".join(self.task.candidates(row))
-                raise UserError(f"Each output must be one that the model can give ({known}); '{row.id}': {row.output}.")
+                raise UserError(
+                    f"Each output must be one that the model can give ({known}); of '{row.id}' it is '{row.output}'. "
+                    "Correct it, or leave the row out."
+                )
         return replace(task, test=rows)
 
     def save(self, folder: str | Path) -> None:

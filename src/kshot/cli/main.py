@@ -183,10 +183,13 @@ def evaluate(
     if suite:
         EVALUATORS.build(suite)  # before a model is loaded
 
-    is_file = path_of(task).is_file()
-    if is_file and kind is None:
-        kind = saved_task(folder).kind  # no guess: what its rows are is known
-    loaded = load_task(task, columns, kind, skip_bad_rows)
+    is_file, known = path_of(task).is_file(), saved_task(folder)
+    if kind not in (None, known.kind):
+        raise UserError(f"--kind must be {known.kind}, as the model's is; got {kind}; leave it out.")
+    if is_file:  # no guess: what its rows are is known
+        loaded = load_task(task, columns, known.kind, skip_bad_rows, labels=known.labels)
+    else:
+        loaded = load_task(task, columns, kind, skip_bad_rows)
     with TerminalProgress() as progress:
         adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them

@@ -80,11 +80,14 @@ def load_named(
     return load_model(model, **how, trust_remote_code=trust_remote_code)
 
 
-def load_task(task: str, columns: str | None, kind: Any, skip_bad_rows: bool | None) -> Any:
+def load_task(
+    task: str, columns: str | None, kind: Any, skip_bad_rows: bool | None, *, labels: tuple[str, ...] = ()
+) -> Any:
     """Load a task and tell what was guessed."""
     from kshot.tasks.load import load_task
 
-    loaded = load_task(task, columns=parse_columns(columns), kind=kind, skip_bad_rows=bool(skip_bad_rows))
+    how: Any = {"columns": parse_columns(columns), "kind": kind, "skip_bad_rows": bool(skip_bad_rows)}
+    loaded = load_task(task, **how, labels=labels)
     for note in loaded.notes:
         stderr.print(f"note: {note}", markup=False)
     return loaded

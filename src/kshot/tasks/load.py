@@ -53,6 +53,7 @@ def load_task(
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
+    labels: tuple[str, ...] = (),
 ) -> Task:
     """Load a task from files, through the `datasets` library, or a built-in one.
 
@@ -68,6 +69,7 @@ def load_task(
             cells of choices and references are split at "|".
         kind: What the task is, whatever `task.json` says and the rows look like.
         skip_bad_rows: Go on without rows that cannot be used, at most half of each file; a note names them.
+        labels: Those of a single file, where they are known; a folder's stand in `task.json`.
 
     Raises:
         BadRowsError: Rows that cannot be used: all of them, with file, row and remedy.
@@ -100,7 +102,7 @@ def load_task(
         remedy = REMEDIES.get(suffix, "save its rows as one of these")
         raise UserError(f"'{path}' must be a folder or a file that ends in {ENDINGS}; {remedy}.")
     table = read_table(path, bad)
-    return without_bad_rows(partial(settle, path.stem, _Card()), [table], bad, skip=skip_bad_rows)
+    return without_bad_rows(partial(settle, path.stem, _Card(labels=labels)), [table], bad, skip=skip_bad_rows)
 
 
 def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_Card", tuple[str, ...]]:
