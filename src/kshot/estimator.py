@@ -23,7 +23,7 @@ from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model
 from kshot.recipes.grammar import parse_recipes
 from kshot.tasks.containers import as_objects, checked_text, items_of
-from kshot.tasks.missing import is_absent
+from kshot.tasks.missing import is_absent, trimmed
 from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import duplicate_key, without_duplicates
 from kshot.verbs.adapt import Run, run
@@ -275,7 +275,7 @@ def _as_labels(classes: np.ndarray) -> tuple[str, ...]:
         raise InvalidInputError(f"y must have at least two classes to choose between; got {len(classes)} class: {got}.")
     known: dict[str, str] = {}
     for name in map(str, classes):
-        label = " ".join(name.split())
+        label = trimmed(" ".join(name.split()))
         if not label or text_flaw(label):
             raise InvalidInputError(f"Each label must be a text that a model can write; got {name!r}. Rename it.")
         if label in known:
