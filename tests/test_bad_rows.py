@@ -143,7 +143,13 @@ def test_inputs_that_cannot_be_answered_are_all_told(run_cli, words_task, tmp_pa
     assert (done.code, done.out) == (2, "")
     assert "row 2: 'input' must not be empty" in done.err
     assert "row 4: 'input' must be a string; got a number (3)" in done.err
-    assert done.err.endswith("--skip-bad-rows goes on without them.\n")
+    assert done.err.endswith("--skip-bad-rows (in Python skip_bad_rows=True) goes on without them.\n")
+    path.write_text(lines([{"input": i} for i in range(30)]))
+    done = run_cli("predict", tmp_path / "run", path)
+    assert done.code == 2
+    assert all(f'write it as "{i}"' in done.err for i in range(20))
+    assert "10 more rows cannot be used; correct them too. 30 of the 30 rows of " in done.err
+    assert "validate" not in done.err
 
 
 def test_test_rows_are_skipped_as_well(tmp_path):

@@ -78,10 +78,25 @@ def test_a_single_file_is_evaluated_on_all_its_rows(run_cli, learnt, words_task,
     rows = (words_task / "test.jsonl").read_text().splitlines()
     file.write_text("\n".join(rows))
     assert run_cli("evaluate", learnt, file, "--json").json == run_cli("evaluate", learnt, words_task, "--json").json
-    file.write_text('{"input": "x", "output": "planet"}\n{"input": "y", "output": "planet"}\n')
+    file.write_text("\n".join([*rows, '{"input": "x", "output": "planet"}', '{"input": "y", "output": "planet"}']))
     refused = run_cli("evaluate", learnt, file)
     assert refused.code == 2
-    assert "Each output must be one that the model can give (" in refused.err
+    assert f"{file} row {len(rows) + 1}: 'planet' is not among the task's labels" in refused.err
+    skipped = run_cli("evaluate", learnt, file, "--json", "--skip-bad-rows")
+    assert skipped.json == run_cli("evaluate", learnt, words_task, "--json").json
+    assert f"2 rows that cannot be used are left out: {file} rows {len(rows) + 1}, {len(rows) + 2}" in " ".join(
+        skipped.err.split()
+    )
+
+
+def test_the_kind_of_rows_to_be_measured_is_that_of_the_model(run_cli, learnt, words_task):
+    for path in (words_task, words_task / "test.jsonl"):
+        refused = run_cli("evaluate", learnt, path, "--kind", "qa")
+        assert (refused.code, refused.err) == (
+            2,
+            "error: --kind must be classification, as the model's is; got qa; leave it out.\n",
+        )
+        assert run_cli("evaluate", learnt, path, "--kind", "classification").code == 0
 
 
 @pytest.mark.parametrize(

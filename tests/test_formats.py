@@ -494,7 +494,8 @@ def test_inputs_are_read_as_the_rows_of_the_task(write, row, asked):
     assert inputs_of(write("b.jsonl", [row]), task) == ([asked], ())
     bare = {c: v for c, v in row.items() if c not in ("output", "response", "label", "answers", "answer")}
     assert inputs_of(write("c.jsonl", [bare]), task) == ([asked], ())
-    plain = {field: value for field, value in zip(("input", "context", "choices"), asked, strict=True) if value}
+    plain = {"input": asked[0]} | ({"context": asked[1]} if asked[1] else {})
+    plain |= {"choices": asked[2]} if asked[2] else {}
     if "instruction" in row or "ctx" in row or "question" in row:
         assert inputs_of(write("d.jsonl", [plain]), task)[0] == [asked]
     for values in (row, bare):

@@ -273,7 +273,32 @@ def changed(**fields):
         (replace(GOOD, labels=("a", "b", "b ")), "labels must differ, also without white space; 'b' is there twice"),
         (replace(GOOD, labels=("a", "b", "")), "each label must be a text that can be written; got ''; rename it."),
         (replace(GOOD, labels=("a", 1)), "labels must be texts; got ('a', 1); write them as labels=('yes', 'no')."),
-        (replace(GOOD, labels="ab"), "labels must be texts; got 'ab'; write them as"),
+        (replace(GOOD, labels="ab"), 'labels must be a tuple; got a string ("ab"); write it as labels=(…, …).'),
+        (
+            replace(GOOD, labels=["a", "b"]),
+            'labels must be a tuple; got a list (["a", "b"]); write it as labels=',
+        ),
+        (replace(GOOD, train=(e for e in GOOD.train)), "train must be a tuple; got a value of type generator"),
+        (replace(GOOD, metrics="accuracy"), 'metrics must be a tuple; got a string ("accuracy"); write it as'),
+        (replace(GOOD, metrics=()), "must have a metric; it has none; name it as metrics=('accuracy',)."),
+        (
+            replace(GOOD, letter_form=""),
+            "letter_form must be how inputs name their first choice; got ''; write it",
+        ),
+        (replace(GOOD, letter_form="(B)"), "letter_form must be how inputs name their first choice; got '(B)'"),
+        (
+            changed(references=("a", "b\ud800")),
+            "'references' must hold texts, but it holds half of a surrogate pair",
+        ),
+        (changed(choices=("a", "b\0")), "'choices' must hold texts, but it holds a NUL character; remove it."),
+        (changed(context="\ufdd0"), "train example 3: 'context' must be text, but it holds the character U+FDD0"),
+        (
+            changed(meta=None),
+            "'meta' must be a mapping of JSON (finite numbers, texts, lists, mappings), but it is n",
+        ),
+        (changed(meta={"a": ["\ud800"]}), "mappings), but it holds half of a surrogate pair; leave it out."),
+        (changed(meta={"a": float("nan")}), "mappings), but a number in it is not finite; leave it out."),
+        (changed(meta={"a": {1, 2}}), "mappings), but Object of type set is not JSON serializable; leave it out."),
         (replace(GOOD, kind="generation"), "labels are for the kind classification; leave them out for generation."),
         (replace(GOOD, kind="sums", labels=()), "there is no kind 'sums'. Known: classification, "),
         (changed(output="c"), "train example 3: 'c' is not among the task's labels; correct it or list it"),
@@ -313,11 +338,25 @@ def test_a_task_that_cannot_be_right_is_refused(task, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("value", [None, 5, "\ud800", "a\0", "a\ufdd0"])
+@pytest.mark.parametrize("field", ["name", "instruction"])
+def test_the_name_and_the_instruction_of_a_task_are_texts(field, value):
+    with pytest.raises(UserError) as error:
+        kshot.select(replace(GOOD, **{field: value}), "random", 2)
+    assert str(error.value) == (
+        f"A task's {field} must be a text that can be written; got {value!r}; write it as {field}='…'."
+    )
+
+
 def test_test_rows_that_are_evaluated_are_checked_too(tmp_path):
     run = kshot.adapt(GOOD, "scripted", recipes="majority", shots=2, out=tmp_path / "run")
     rows = (Example("x", "a", "1"), Example("y", "b", "1"))
     with pytest.raises(UserError, match="test example 2: the id '1' is that of example 1 too"):
         run.best.evaluate(replace(GOOD, test=rows))
+    with pytest.raises(UserError, match=r"can give \(a, b\); of '1' it is 'c'\. Correct it, or leave the row out\.$"):
+        run.best.evaluate(replace(GOOD, test=(replace(rows[0], output="c"),)))
+    with pytest.raises(UserError, match="letter_form must be how inputs name their first choice; got ''"):
+        run.best.evaluate(replace(GOOD, test=rows, letter_form=""))
     with pytest.raises(UserError, match="test example 1: 'input' must be a text; got null"):
         run.best.evaluate(replace(GOOD, test=(replace(rows[0], input=None),)))
     with pytest.raises(UserError, match="The inputs must hold texts; number 1 cannot be used: it is empty"):

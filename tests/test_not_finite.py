@@ -330,7 +330,9 @@ def test_all_json_goes_through_one_writer():
 
 def test_meta_that_is_none_is_refused_before_a_run(tmp_path):
     rows = (*ROWS[:3], Example("x", "food", "odd", meta={"score": float("nan")}))
-    with pytest.raises(UserError, match="What an example has in `meta` must be JSON: finite numbers"):
+    with pytest.raises(
+        UserError, match="train example 4: 'meta' must be a mapping of JSON .*a number in it is not finite"
+    ):
         kshot.adapt(Task("t", "classification", rows, labels=TASK.labels), "scripted", out=tmp_path / "run")
 
 

@@ -259,6 +259,21 @@ def test_labels_are_never_scored_among_thoughts(name):
     assert layout_for(engine, "plain").reply("<think>\n</think>tech") == "<think>\n</think>tech"
 
 
+@pytest.mark.parametrize(
+    ("name", "opened", "closed"),
+    [("words", "<thought>", "</thought>"), ("brackets", "[THINK]", "[/THINK]"), ("silent", "<think>", "</think>")],
+)
+def test_thoughts_are_no_part_of_an_answer(name, opened, closed):
+    reply = layout_for(chat_engine(chat_tokenizer(*THINKING[name][:4])), "turns").reply
+    assert reply(f"{opened}\nit is\n{closed}\n\ntech") == "tech"
+    assert reply(f"{opened}a{closed}\n{opened}b{closed} tech {opened}") == f"tech {opened}"
+    assert reply(f"<think>a</think>{opened}b{closed}tech") == "tech"
+    assert reply(f" {opened} it may be") == ""
+    assert reply(f"{opened}a{closed}{opened}b") == ""
+    for answer in ("tech", " tech", f"tech {closed}", "<reasoning>a</reasoning>tech", "[Think] tech"):
+        assert reply(answer) == answer
+
+
 def test_thoughts_that_cannot_be_closed_are_refused():
     tokenizer = chat_tokenizer(R1.replace("OPEN", "<|START_THINKING|>"), "<s>", "<|end|>", ())
     with pytest.raises(UserError) as refused:

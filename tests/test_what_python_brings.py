@@ -1,6 +1,8 @@
 """What Python brings as texts and labels: the right answer, or a sentence that says what to do."""
 
 import io
+import json
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
@@ -13,7 +15,9 @@ from conftest import labelled_rows, write_task
 from kshot import FewShotClassifier
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.tasks.containers import items_of
+from kshot.tasks.inputs import read_inputs
 from kshot.tasks.missing import is_absent
+from kshot.tasks.rows import BadRowsError
 
 TEXTS = ["one more cat", "a saw"]
 ANSWERS = ["animal", "tool"]
@@ -162,8 +166,8 @@ def test_a_mapping_without_a_text_is_refused(classifier):
         ({"input": " "}, "number 1 cannot be used: it is empty"),
     ):
         refused(lambda value=value: classifier.adapted_.predict([value]), message)
-    with pytest.raises(UserError, match=r"The inputs, row 1: 'context' must be a string; got a number \(3\)"):
-        classifier.adapted_.predict([{"input": "the cat", "context": 3}])
+    value = {"input": "the cat", "context": 3}
+    refused(lambda: classifier.adapted_.predict([value]), "The inputs, row 1: 'context' must be a string; got a number")
 
 
 def test_rows_of_a_frame_as_mappings(classifier, quiz_task, tmp_path):
@@ -177,15 +181,83 @@ def test_rows_of_a_frame_as_mappings(classifier, quiz_task, tmp_path):
         assert quiz.predictions([{"input": "1?", "choices": choices}])[0].candidates == ("1", "2")
     refused(lambda: quiz.predict(["1?"]), 'must bring its choices; number 1 has none. Give it as {"input": text')
     refused(lambda: quiz.predict([{"input": "1?", "choices": None}]), "number 1 has none")
-    with pytest.raises(UserError, match="'choices' item 2 must be a string; got a number"):
-        quiz.predict([{"input": "1?", "choices": ["1", 2]}])
-    with pytest.raises(UserError, match="'choices' must be a list of strings; got a string"):
-        quiz.predict([{"input": "1?", "choices": "12"}])
 
 
 def test_examples_without_a_text_are_refused(classifier):
     refused(lambda: classifier.adapted_.predict([kshot.Example(None, "", "a")]), "number 1 is None")  # type: ignore
     refused(lambda: classifier.adapted_.predict([kshot.Example(" ", "", "a")]), "it is empty")
+
+
+# Mappings and examples, read alike
+
+
+@pytest.fixture(scope="module")
+def quizzes(tmp_path_factory):
+    """Models whose answers are the choices' texts, and letters."""
+
+    def made(outputs, *, letters):
+        train = tuple(kshot.Example(f"q{i}", outputs[i % 2], f"t{i}", choices=("x", "y")) for i in range(4))
+        task = kshot.Task("quiz", "multiple_choice", train, choices_in_input=letters)
+        out = tmp_path_factory.mktemp("quiz")
+        return kshot.adapt(task, "scripted", recipes="zero-shot", shots=2, limit=2, out=out).best
+
+    return made("xy", letters=False), made(("(A)", "(B)"), letters=True)
+
+
+def as_mapping(values):
+    return {"input": "q", **values}
+
+
+def as_example(values):
+    return kshot.Example("q", "", "i", **values)
+
+
+@pytest.mark.parametrize("given", [as_mapping, as_example])
+def test_mappings_and_examples_are_read_alike(quizzes, given):
+    quiz, letters = quizzes
+    two = {"choices": (" c", "d\u200b")}
+    assert quiz.predictions([given(two)])[0].candidates == ("c", "d")
+    for choices in (["c", "d"], np.array(["c", "d"]), pd.Series(["c", "d"], index=[3, 4])):
+        assert quiz.predictions([given({"choices": choices})])[0].candidates == ("c", "d")
+    for context in ("  ", "\u200b", None, float("nan"), np.nan, pd.NA):
+        assert len(quiz.predict([given({**two, "context": context})])) == 1
+    for choices, message in (
+        (("c", None), "'choices' item 2 must be a string; got null; fill it in, or leave the row out."),
+        (("c", float("nan")), "'choices' item 2 must be a string; got a number (NaN); fill it in, or leave the row"),
+        (("c", 2), "'choices' item 2 must be a string; got a number (2); write it as \"2\"."),
+        ((" ", "d"), "'choices' item 1 must not be empty"),
+        (("c\ud800", "d"), "'choices' item 1 must be text, but it holds half of a surrogate pair"),
+        (("c\ufdd0", "d"), "'choices' item 1 must be text, but it holds the character U+FDD0"),
+        ("cd", "'choices' must be a list of strings; got a string"),
+        (("c", "c\u200b"), "the 'choices' must differ"),
+        (("c",), "must have at least 2 'choices'; got 1"),
+        ((), "must bring its choices; number 1 has none"),
+    ):
+        refused(lambda choices=choices: quiz.predict([given({"choices": choices})]), message)
+    for context in (5, "\ud800", "\ufdd0", ["a"]):
+        refused(lambda context=context: quiz.predict([given({**two, "context": context})]), "row 1: 'context' must be")
+    many = tuple(map(str, range(27)))
+    assert letters.predictions([given({"choices": many[:26]})])[0].candidates[-1] == "(Z)"
+    refused(lambda: letters.predict([given({"choices": many})]), "answered by a letter must be at most 26; got 27")
+    assert len(quiz.predictions([given({"choices": many})])[0].candidates) == 27
+
+
+def test_choices_of_files_are_checked_as_in_a_task(quizzes, tmp_path):
+    path = tmp_path / "asked.jsonl"
+    rows = [{"input": "q", "choices": choices} for choices in (["c", "d"], ["c", "c "], ["c"], [])]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(BadRowsError) as caught:
+        read_inputs(str(path), io.BytesIO(), task=quizzes[0].task)
+    assert [row.number for row in caught.value.rows] == [2, 3, 4]
+    path.write_text('{"input": "q", "choices": ["c ", "d"], "context": " "}\n')
+    (example,), _ = read_inputs(str(path), io.BytesIO(), task=quizzes[0].task)
+    assert (example.choices, example.context) == (("c", "d"), None)
+
+
+def test_examples_with_outputs_are_measured_as_they_are_answered(quizzes):
+    rows = (kshot.Example("q", "c ", "e", choices=("c ", "d")),)
+    task = replace(quizzes[0].task, test=rows)
+    assert quizzes[0].evaluate(task)["n"] == 1
 
 
 # Labels
@@ -251,6 +323,8 @@ NO_LABELS = {
     "set": (set(Y), "got an array of shape ()"),
     "iterator": (iter(Y), "got an array of shape ()"),
     "mapping": (dict(enumerate(Y)), "got an array of shape ()"),
+    "unseen": (with_label("\u200b"), "Each label must be a text that a model can write; got '\\u200b'. Rename it."),
+    "alike but for the unseen": (["b", "b\u200b"] * 6, "'b' and 'b\\u200b' both become 'b'. Rename one of them."),
     "rows": ([{"label": label} for label in Y], "Unknown label type"),
     "complex": ([1j] * 12, "Complex data not supported"),
     "None itself": (None, "requires y to be passed"),
@@ -268,6 +342,17 @@ def test_texts_and_labels_that_are_swapped_are_refused():
         "at least as many different texts as labels; got 3 texts in X and 12 labels in y. Where they are swapped, call",
     )
     assert fitted(["a", "b", "c"], x=["the cat", "the bread", "the saw"]).classes_.tolist() == ["a", "b", "c"]
+
+
+def test_a_label_whose_texts_all_have_another_is_refused():
+    refused(lambda: fitted(["a", "b", "a", "a"], x=["t", " t", "u", "v"]), "' t' has two labels, 'a' and 'b', and only")
+    assert fitted(["a", "b", "a", "b"], x=["t", "t", "u", "v"]).predict(["t"]).tolist() == ["a"]
+
+
+@pytest.mark.parametrize("instruction", [None, 5, "\ud800"])
+def test_an_instruction_that_is_no_text_is_refused(instruction):
+    model = FewShotClassifier("scripted", recipe="bm25", shots=4, instruction=instruction)
+    refused(lambda: model.fit(X, Y), "instruction must be a text that can be written; got")
 
 
 def test_a_column_of_labels_in_a_frame_is_taken():

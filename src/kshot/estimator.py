@@ -24,9 +24,9 @@ from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model, portable_name
 from kshot.recipes.grammar import parse_recipes
 from kshot.tasks.containers import as_objects, checked_text, items_of
-from kshot.tasks.missing import is_absent
+from kshot.tasks.missing import is_absent, trimmed
 from kshot.tasks.rows import text_flaw
-from kshot.tasks.validate import without_duplicates
+from kshot.tasks.validate import duplicate_key, without_duplicates
 from kshot.verbs.adapt import Run, run
 from kshot.verbs.prepare import DEFAULT_SHOTS, prepare
 
@@ -102,8 +102,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         _check_pairs(texts, codes)
         for name in ("shots", "limit"):
             _check_count(name, getattr(self, name))
+        if not isinstance(self.instruction, str) or text_flaw(self.instruction):
+            raise InvalidInputError(
+                f"instruction must be a text that can be written; got {self.instruction!r}. Give it as a str, or leave "
+                "it out."
+            )
         rows = enumerate(zip(texts, codes, strict=True))
-        train, _ = without_duplicates([Example(text, labels[code], f"row-{i}") for i, (text, code) in rows])
+        given = [Example(text, labels[code], f"row-{i}") for i, (text, code) in rows]
+        train, _ = without_duplicates(given)
+        _check_kept(given, train)
         task = Task("texts", "classification", train, labels=labels, instruction=self.instruction)
         done = self._adapt(task)
         self.classes_ = classes
@@ -250,6 +257,18 @@ def _check_pairs(texts: list[str], codes: np.ndarray) -> None:
         )
 
 
+def _check_kept(given: list[Example], train: tuple[Example, ...]) -> None:
+    """Refuse labels of which no text is left, as all of theirs come earlier with other labels."""
+    kept = {e.output for e in train}
+    lost = next((e for e in given if e.output not in kept), None)
+    if lost is not None:
+        first = next(e for e in train if duplicate_key(e) == duplicate_key(lost))
+        raise InvalidInputError(
+            f"Each label must have a text of its own; {lost.input!r} has two labels, {first.output!r} and "
+            f"{lost.output!r}, and only the first is learnt. Keep the right one of these rows."
+        )
+
+
 def _as_labels(classes: np.ndarray) -> tuple[str, ...]:
     """Return the texts that the model is shown for the classes, in their order."""
     if len(classes) < 2:
@@ -257,7 +276,7 @@ def _as_labels(classes: np.ndarray) -> tuple[str, ...]:
         raise InvalidInputError(f"y must have at least two classes to choose between; got {len(classes)} class: {got}.")
     known: dict[str, str] = {}
     for name in map(str, classes):
-        label = " ".join(name.split())
+        label = trimmed(" ".join(name.split()))
         if not label or text_flaw(label):
             raise InvalidInputError(f"Each label must be a text that a model can write; got {name!r}. Rename it.")
         if label in known:

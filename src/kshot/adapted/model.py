@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.errors import UserError
 from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
 from kshot.core.paths import path_of
@@ -24,9 +24,10 @@ from kshot.measures.metrics import check_references
 from kshot.measures.samples import primary_metric, sample_row, summarise
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
-from kshot.tasks.built import check_examples
-from kshot.tasks.containers import checked_text, items_of
+from kshot.tasks.built import check_examples, check_form
+from kshot.tasks.containers import items_of
 from kshot.tasks.inputs import input_of
+from kshot.tasks.labels import trimmed_examples
 
 
 class AdaptedModel:
@@ -137,9 +138,9 @@ class AdaptedModel:
 
         Raises:
             InvalidInputError: Something else than a list of inputs, or an input that is no text, is empty, or has no
-                choices in a multiple-choice task; it is a ValueError too.
+                choices in a multiple-choice task, or choices that are not as in a task; it is a ValueError too.
         """
-        examples = [self._example(i, value) for i, value in enumerate(items_of(inputs, "The inputs"), 1)]
+        examples = [input_of(value, self.task, i) for i, value in enumerate(items_of(inputs, "The inputs"), 1)]
         queries = [Query(e, self.pool, wants_text=True) for e in examples]
         with self._lock:  # learners remember what they have chosen
             predictions = self._learner.predict(queries, progress=progress)
@@ -220,6 +221,7 @@ class AdaptedModel:
         """
         if limit is not None and limit < 1:
             raise UserError(f"--limit must be 1 or more; got {limit}.")
+        check_form(task)
         rows = task.test[:limit]
         if not rows:
             raise UserError(f"evaluate needs test rows; '{task.name}' has none. Give a folder with a file test.jsonl.")
@@ -237,30 +239,19 @@ class AdaptedModel:
                 "adapt again."
             )
         check_examples(task, rows, "test")
+        if task.kind == "multiple_choice":
+            (rows,), _ = trimmed_examples([rows])  # as choices of all inputs are
         if task.letter_form != self.task.letter_form:
             rows = tuple(_renamed(row, task, self.task) for row in rows)
         for row in rows:
             check_references(primary_metric(task), row.id, row.accepted)
             if not task.is_open and row.output not in self.task.candidates(row):
                 known = ", ".join(self.task.candidates(row))
-                raise UserError(f"Each output must be one that the model can give ({known}); '{row.id}': {row.output}.")
+                raise UserError(
+                    f"Each output must be one that the model can give ({known}); of '{row.id}' it is '{row.output}'. "
+                    "Correct it, or leave the row out."
+                )
         return replace(task, test=rows)
-
-    def _example(self, number: int, value: Any) -> Example:
-        """Return an input as an example; its `number` counts from 1."""
-        if isinstance(value, Mapping):
-            example = input_of(value, self.task, number)
-        elif isinstance(value, Example):
-            checked_text(value.input, "The inputs", number)
-            example = value
-        else:
-            example = Example(checked_text(value, "The inputs", number), "", f"input-{number}")
-        if not self.task.is_open and not self.task.candidates(example):
-            raise InvalidInputError(
-                f"Each input of a multiple-choice task must bring its choices; number {number} has none. Give it as "
-                '{"input": text, "choices": [text, …]}.'
-            )
-        return example
 
     def save(self, folder: str | Path) -> None:
         """Write it into a folder, as `kshot.load` reads it: JSON and safetensors.

@@ -195,9 +195,11 @@ def evaluate(
         EVALUATORS.build(suite)  # before a model is loaded
 
     is_file, known = path_of(task).is_file(), saved_task(folder)
-    if is_file and kind is None:
+    if kind not in (None, known.kind):
+        raise UserError(f"--kind must be {known.kind}, as the model's is; got {kind}; leave it out.")
+    if is_file:
         kind = known.kind  # no guess: what its rows are is known
-    loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known.columns)
+    loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known)
     with TerminalProgress() as progress:
         adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them

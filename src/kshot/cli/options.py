@@ -1,7 +1,7 @@
 """Options that several verbs share, and what they are turned into."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -80,9 +80,7 @@ def load_named(
     return load_model(model, **how, trust_remote_code=trust_remote_code)
 
 
-def load_task(
-    task: str, columns: str | None, kind: Any, skip_bad_rows: bool | None, *, learnt: Mapping[str, str] | None = None
-) -> Any:
+def load_task(task: str, columns: str | None, kind: Any, skip_bad_rows: bool | None, *, learnt: Any = None) -> Any:
     """Load a task and tell what was guessed."""
     from kshot.tasks.load import load_task
 

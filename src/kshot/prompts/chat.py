@@ -12,6 +12,7 @@ Differs: an instruction goes into the system turn, or in front of the first user
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from os.path import commonprefix
 from typing import Any
 
@@ -25,9 +26,9 @@ from kshot.prompts.plain import Plain
 
 _SYSTEM, _MARKS = "\ue000", "\ue001\ue002\ue003\ue004\ue005"  # one character for each content, as no template has
 
-# As reasoning models write them, at the beginning of an answer
-_THOUGHTS = re.compile(r"^\s*(?:<think>|\[THINK\]).*?(?:</think>|\[/THINK\])\s*", re.DOTALL)
-_END_OF_THOUGHTS = re.compile(r"[<\[]/[^<>\[\]]*(?:think|thought|reason)[^<>\[\]]*[>\]]\s*$", re.IGNORECASE)
+# Blocks of thoughts as reasoning models write them, whatever their template says
+_BLOCKS = {"<think>": "</think>", "[THINK]": "[/THINK]"}
+_END_OF_THOUGHTS = re.compile(r"(?P<end>[<\[]/[^<>\[\]]*(?:think|thought|reason)[^<>\[\]]*[>\]])\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,20 @@ class Chat:
         return conversation(script, with_system=with_system, lead=self._parts(False).lead)
 
     def reply(self, text: str) -> str:
-        """Return the answer in what the model has written, without the thoughts before it."""
-        return _THOUGHTS.sub("", text)
+        """Return the answer in what the model has written, without the blocks of thoughts before it.
+
+        Blocks are `<think>`, `[THINK]` and what the template itself closes before an answer, such as `<reasoning>`;
+        other marks are left as parts of answers. A block that comes to no end is all thoughts: the answer is empty.
+        """
+        return self._thoughts.sub("", text)
+
+    @cached_property
+    def _thoughts(self) -> re.Pattern[str]:
+        ends = dict(_BLOCKS)
+        if closed := _END_OF_THOUGHTS.search(self._parts(False).ask):
+            ends[closed["end"].replace("/", "", 1)] = closed["end"]
+        blocks = "|".join(rf"{re.escape(begin)}.*?(?:{re.escape(end)}|\Z)" for begin, end in ends.items())
+        return re.compile(rf"\A(?:\s*(?:{blocks}))+\s*", re.DOTALL)
 
     def marks(self, script: Script) -> tuple[str, ...]:
         """Return the words of the template between turns that are neither control tokens nor ordinary words."""

@@ -227,17 +227,8 @@ def check_answer(example: Example, task: Task, fail: Callable[[str], NoReturn], 
         fail(f"'{output}' is not among the task's labels; correct it or list it in task.json{free}.{hint}")
     if task.kind != "multiple_choice":
         return
-    if len(example.choices) < 2:
-        fail(
-            f"a multiple-choice row must have at least 2 'choices'; got {len(example.choices)}; list them in each row, "
-            'such as "choices": ["…", "…"]; where the input lists them as (A) … too, task.json may say '
-            '"choices_in_input": true.'
-        )
+    check_choices(example, task, fail)
     candidates = task.candidates(example)
-    if not task.choices_in_input and len(set(candidates)) < len(candidates):
-        fail("the 'choices' must differ, because the output is the text of one of them.")
-    if task.choices_in_input and "1" not in task.letter_form and len(candidates) > 26:
-        fail(f"'choices' that are answered by a letter must be at most 26; got {len(candidates)}.")
     if output in candidates:
         return
     if not task.choices_in_input and output.isdecimal() and int(output) <= len(candidates):
@@ -248,6 +239,32 @@ def check_answer(example: Example, task: Task, fail: Callable[[str], NoReturn], 
     what = "letters of the row's choices" if task.choices_in_input else "row's choices"
     hint = did_you_mean(output, candidates)
     fail(f"'{output}' is not among the {what}; correct it, or choices_in_input in task.json.{hint}")
+
+
+def check_choices(example: Example, task: Task, fail: Callable[[str], NoReturn]) -> None:
+    """Refuse a question whose choices do not make different answers; of a task of another kind nothing is asked.
+
+    Args:
+        example: With or without an output.
+        task: Kind, and whether choices are named by letters.
+        fail: Raises what is said of the example.
+    """
+    if task.kind != "multiple_choice":
+        return
+    if len(example.choices) < 2:
+        fail(
+            f"a multiple-choice row must have at least 2 'choices'; got {len(example.choices)}; list them in each row, "
+            'such as "choices": ["…", "…"]; where the input lists them as (A) … too, task.json may say '
+            '"choices_in_input": true.'
+        )
+    if task.choices_in_input and "1" not in task.letter_form and len(example.choices) > 26:
+        fail(
+            f"'choices' that are answered by a letter must be at most 26; got {len(example.choices)}; leave some out, "
+            "or leave the row out."
+        )
+    candidates = task.candidates(example)
+    if len(set(candidates)) < len(candidates):
+        fail("the 'choices' must differ, because the output is the text of one of them; write each of them once.")
 
 
 def numbers_as_text(rows: Sequence[Row], names: Mapping[str, str]) -> tuple[list[Row], tuple[str, ...]]:

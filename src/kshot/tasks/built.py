@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kshot.core.errors import UserError, did_you_mean
-from kshot.core.kind_names import meant_kind
+from kshot.core.errors import NotFiniteError, UserError, did_you_mean, in_short
+from kshot.core.json_text import to_json
 from kshot.core.types import KINDS, Example, Kind, Task
-from kshot.tasks.answers import check_answer
-from kshot.tasks.load import load_task
+from kshot.tasks.answers import MARK, check_answer
+from kshot.tasks.load import DEFAULT_METRIC, load_task
 from kshot.tasks.missing import trimmed
-from kshot.tasks.rows import shown, text_flaw
+from kshot.tasks.rows import SURROGATE, shown, text_flaw
 
 TEXTS = ("input", "output", "id")
 OPTIONAL_TEXTS = ("context", "explanation")
+TUPLES = ("train", "test", "labels", "metrics")
 LISTS = ("choices", "references")
 
 
@@ -53,9 +54,8 @@ def check_task(task: Task) -> None:
     Raises:
         UserError: The first thing that is wrong, with the example.
     """
+    check_form(task)
     where = f"the task '{task.name}'"
-    if task.kind not in KINDS:
-        raise UserError(f"{where}: there is no kind '{task.kind}'.{did_you_mean(meant_kind(task.kind), KINDS)}")
     if not task.train:
         raise UserError(f"{where} must have training examples; it has none; give it some as train=(Example(…), …).")
     _check_labels(task, where)
@@ -67,6 +67,37 @@ def check_task(task: Task) -> None:
                 raise UserError(f"{place}: {message}")
 
             check_answer(example, task, fail)
+
+
+def check_form(task: Task) -> None:
+    """Refuse a task whose fields are not of their types, before any of them is used.
+
+    Raises:
+        UserError: The first field that is not as it must be.
+    """
+    for field in ("name", "instruction"):
+        value = getattr(task, field)
+        if not isinstance(value, str) or text_flaw(value):
+            raise UserError(
+                f"A task's {field} must be a text that can be written; got {value!r}; write it as {field}='…'."
+            )
+    where = f"the task '{task.name}'"
+    for field in TUPLES:
+        value = getattr(task, field)
+        if not isinstance(value, tuple):
+            raise UserError(f"{where}: {field} must be a tuple; got {shown(value)}; write it as {field}=(…, …).")
+    if task.kind not in KINDS:
+        raise UserError(f"{where}: there is no kind '{task.kind}'.{did_you_mean(meant_kind(str(task.kind)), KINDS)}")
+    if not task.metrics:
+        raise UserError(
+            f"{where} must have a metric; it has none; name it as metrics=('{DEFAULT_METRIC[task.kind]}',)."
+        )
+    form = MARK.fullmatch(task.letter_form) if isinstance(task.letter_form, str) else None
+    if form is None or form["name"] not in ("A", "a", "1"):
+        raise UserError(
+            f"{where}: letter_form must be how inputs name their first choice; got {task.letter_form!r}; write it as "
+            "'(A)', 'a)' or '1.'."
+        )
 
 
 def check_examples(task: Task, examples: Sequence[Example], split: str) -> None:
@@ -87,7 +118,7 @@ def check_examples(task: Task, examples: Sequence[Example], split: str) -> None:
 
 def _check_labels(task: Task, where: str) -> None:
     labels = task.labels
-    if not isinstance(labels, Sequence) or isinstance(labels, str) or not all(isinstance(x, str) for x in labels):
+    if not all(isinstance(label, str) for label in labels):
         raise UserError(f"{where}: labels must be texts; got {labels!r}; write them as labels=('yes', 'no').")
     if task.kind != "classification":
         if labels:
@@ -123,3 +154,23 @@ def _check_example(example: Any, place: str) -> None:
                 f"{place}: '{field}' must be a tuple of texts that are not empty; got {shown(values)}; write it as "
                 f"{field}=('…', '…')."
             )
+        if flaw := next(filter(None, map(text_flaw, values)), None):
+            raise UserError(f"{place}: '{field}' must hold texts, but {flaw}.")
+    if flaw := _flaw_of_meta(example.meta):
+        raise UserError(
+            f"{place}: 'meta' must be a mapping of JSON (finite numbers, texts, lists, mappings), but {flaw}; leave it "
+            "out."
+        )
+
+
+def _flaw_of_meta(meta: Any) -> str | None:
+    """Return why `meta` cannot be written down, or None."""
+    if not isinstance(meta, Mapping):
+        return f"it is {shown(meta)}"
+    try:
+        text = to_json(dict(meta))
+    except (TypeError, RecursionError) as error:
+        return in_short(error)
+    except NotFiniteError:
+        return "a number in it is not finite"
+    return "it holds half of a surrogate pair" if SURROGATE.search(text) else None

@@ -17,18 +17,22 @@ import numpy as np
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.paths import at_home
 from kshot.core.types import Example, Task
+from kshot.tasks.answers import check_choices
 from kshot.tasks.bad_rows import without_bad_rows
 from kshot.tasks.columns import COMMON, Layout, check_columns, find_columns, laid_out, named
-from kshot.tasks.containers import checked_text
+from kshot.tasks.containers import as_objects, checked_text
 from kshot.tasks.conversations import as_inputs, columns_of_messages
 from kshot.tasks.csv_file import SEPARATORS
 from kshot.tasks.instruction_data import with_what_was_said
 from kshot.tasks.labels import trimmed_examples
-from kshot.tasks.marked_choices import parted, with_bare_choices
-from kshot.tasks.missing import is_absent, is_missing
-from kshot.tasks.rows import BadRow, Row, each_row, text_flaw
+from kshot.tasks.marked_choices import with_bare_choices
+from kshot.tasks.missing import is_missing
+from kshot.tasks.rows import BadRow, BadRowsError, Row, each_row, text_flaw
 from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
 from kshot.tasks.text_file import decoded, lines_of, read_text
+
+ASKED = ("input", "id", "context", "choices")
+MAX_TOLD = 20
 
 
 def read_inputs(
@@ -62,7 +66,10 @@ def read_inputs(
         unread = list[BadRow]()
         table = read_table(Path(source), unread)
         read = partial(_inputs, columns=columns or {}, task=task)
-        (examples, notes), found = without_bad_rows(read, [table], unread, skip=bad is not None)
+        try:
+            (examples, notes), found = without_bad_rows(read, [table], unread, skip=bad is not None)
+        except BadRowsError as error:  # `kshot validate` reads tasks, not inputs
+            raise BadRowsError(error.rows, error.advice, most=MAX_TOLD, rest="correct them too") from None
         if bad is not None:
             bad += found
         return examples, notes
@@ -87,45 +94,66 @@ def _inputs(
     """Return the rows of the only table as inputs, and notes."""
     learnt, instruction = (task.columns if not columns else {}, task.instruction) if task else ({}, "")
     table, layout = _layout(tables[0], columns, learnt, instruction)
-
-    choices = layout.names.get("choices", "choices")
-
-    def read(row: Row) -> Example:
-        example = row.example(layout.names, "input", labelled=False)
-        if task is None or task.is_open:
-            return example
-        (((made,),), _) = trimmed_examples([(example,)])
-        if not task.candidates(made):
-            row.fail(f"'{choices}' must hold the choices that the answer is one of; there are none; write them there.")
-        return made
-
-    rows = [with_bare_choices(row, choices) for row in laid_out(table, layout, labelled=False).rows]
-    return each_row(rows, read), (*table.notes, *layout.notes)
+    rows = laid_out(table, layout, labelled=False).rows
+    return each_row(rows, lambda row: _example(row, layout.names, task)), (*table.notes, *layout.notes)
 
 
-def input_of(values: Mapping[str, Any], task: Task, number: int) -> Example:
-    """Return one input, given as a mapping in Python; what is missing in it (None, NaN) counts as left out.
+def input_of(given: "str | Mapping[str, Any] | Example", task: Task, number: int) -> Example:
+    """Return one input, given in Python as a text, a mapping or an example; blank fields count as left out.
 
     Raises:
-        UserError: It has no input, or a field is not as it must be.
+        InvalidInputError: It has no input, or a field is not as it must be.
     """
-    values = under_own_names(values, task, number)
+    try:
+        if not isinstance(given, Example):
+            values = under_own_names(given, task, number) if isinstance(given, Mapping) else {"input": given}
+            return _from_values(values, task, number)
+        asked = _from_values({field: getattr(given, field) for field in ASKED}, task, number)
+    except InvalidInputError:
+        raise
+    except UserError as error:
+        raise InvalidInputError(str(error)) from None
+    return replace(given, **{field: getattr(asked, field) for field in ASKED})
+
+
+def _from_values(values: Mapping[str, Any], task: Task, number: int) -> Example:
     if "input" not in values:
         raise InvalidInputError(
             f"Each input that is a mapping must have the key 'input'; number {number} has "
             f"{', '.join(map(str, values)) or 'no keys'}. Rename the one that holds the text, or give the text alone."
         )
-    given: dict[str, Any] = {"input": checked_text(values["input"], "The inputs", number)}
-    for field in ("id", "context", "choices"):
-        value = values.get(field)
-        value = value.item() if isinstance(value, np.generic) else value
-        value = list(value) if isinstance(value, tuple | np.ndarray) else value
-        if field == "choices" and (found := parted(value)):
-            value = found[0]
-        if not is_absent(value) and value not in ("", []):
-            given[field] = value
-    example = Row("The inputs,", number, given).example({name: name for name in given}, "input", labelled=False)
-    return example if task.is_open else trimmed_examples([(example,)])[0][0][0]
+    text = checked_text(values["input"], "The inputs", number)
+    given = {field: _as_plain(values.get(field)) for field in ASKED} | {"input": text}
+    if task.kind == "multiple_choice" and is_missing(given["choices"]):
+        raise InvalidInputError(
+            f"Each input of a multiple-choice task must bring its choices; number {number} has none. Give it as "
+            '{"input": text, "choices": [text, …]}.'
+        )
+    return _example(Row("The inputs,", number, given), {field: field for field in ASKED}, task)
+
+
+def _as_plain(value: Any) -> Any:
+    """Return a value as files hold it: a list for a tuple, an array or a series, a number for one of NumPy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    value = as_objects(value).tolist() if hasattr(value, "__array__") else value
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _example(row: Row, names: Mapping[str, str], task: Task | None) -> Example:
+    """Return the one example of a row to be answered; optional fields that hold nothing count as left out.
+
+    Raises:
+        BadRowsError: A field is not as it must be, or the choices do not make different answers.
+    """
+    values = {column: v for column, v in row.values.items() if column == names["input"] or not is_missing(v)}
+    bare = with_bare_choices(replace(row, values=values), names.get("choices", "choices"))
+    example = bare.example(names, "input", labelled=False)
+    if task is None or task.is_open:
+        return example
+    ((example,),), _ = trimmed_examples([(example,)])
+    check_choices(example, task, row.fail)
+    return example
 
 
 def under_own_names(values: Mapping[str, Any], task: Task, number: int) -> Mapping[str, Any]:

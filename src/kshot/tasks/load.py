@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.kind_names import kind_of_flag, known_kind, meant_kind
@@ -55,7 +55,7 @@ def load_task(
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
-    learnt: Mapping[str, str] | None = None,
+    learnt: Task | None = None,
 ) -> Task:
     """Load a task from files, through the `datasets` library, or a built-in one.
 
@@ -71,8 +71,8 @@ def load_task(
             cells of choices and references are split at "|".
         kind: What the task is, whatever `task.json` says and the rows look like.
         skip_bad_rows: Go on without rows that cannot be used, at most half of each file; a note names them.
-        learnt: `Task.columns` of a task that was learnt: without `columns`, rows that have its input's column are read
-            as its rows were.
+        learnt: A task that was learnt. Without `columns`, rows that have its input's column are read as its rows were;
+            a single file has its labels.
 
     Raises:
         BadRowsError: Rows that cannot be used: all of them, with file, row and remedy.
@@ -87,7 +87,8 @@ def load_task(
             raise UserError(f"{flag} must be left out for a builtin task; its {what} known.")
         return load_builtin(source.removeprefix("builtin:"))
     named(columns)  # a field that does not exist is refused before anything is read
-    settle, bad = partial(_task, kind=kind, columns=columns, learnt={} if columns else learnt or {}), list[BadRow]()
+    known, bad = {} if columns or not learnt else learnt.columns, list[BadRow]()
+    settle = partial(_task, kind=kind, columns=columns, learnt=known)
     if source.startswith(PREFIX):
         dataset = read_hub_dataset(source, bad)
         make = partial(settle, dataset.name, _Card(), notes=dataset.notes)
@@ -105,7 +106,9 @@ def load_task(
         remedy = REMEDIES.get(suffix, "save its rows as one of these")
         raise UserError(f"'{path}' must be a folder or a file that ends in {ENDINGS}; {remedy}.")
     table = read_table(path, bad)
-    return _without_bad_rows(partial(settle, path.stem, _Card()), [table], bad, skip=skip_bad_rows)
+    return _without_bad_rows(
+        partial(settle, path.stem, _Card(labels=learnt.labels if learnt else ())), [table], bad, skip=skip_bad_rows
+    )
 
 
 def _check_source(source: object) -> None:
@@ -171,8 +174,14 @@ def _no_flaw(text: str) -> str:
     return text
 
 
+def _not_blank(text: str) -> str:
+    if not trimmed(text):
+        raise ValueError("nothing in it can be seen; fill it in, or leave it out")
+    return text
+
+
 _Text = Annotated[str, AfterValidator(_no_flaw)]
-_Name = Annotated[str, Field(min_length=1), AfterValidator(_no_flaw)]
+_Name = Annotated[_Text, AfterValidator(_not_blank)]
 _Label = Annotated[_Name, AfterValidator(trimmed)]
 
 
@@ -223,8 +232,9 @@ def _card_error(file: Path, error: ValidationError) -> UserError:
         return UserError(f"{file} must be one JSON object; {first['msg']}.")
     if where == ("kind",) and isinstance(got, str):
         return UserError(f"{file}: there is no kind '{got}'.{did_you_mean(meant_kind(got), KINDS)}")
+    said = first["msg"].removeprefix("Value error, ")
     what = "".join(f" '{part}'" if isinstance(part, str) else f" item {part + 1}" for part in where) or " it"
-    return UserError(f"{file}:{what} is not as it must be; got {shown(got)}; {first['msg']}.")
+    return UserError(f"{file}:{what} is not as it must be; got {shown(got)}; {said}.")
 
 
 @dataclass(frozen=True)

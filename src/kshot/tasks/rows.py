@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
+from kshot.core.control_tokens import MARK
 from kshot.core.errors import UserError
 from kshot.core.types import Example
-from kshot.tasks.missing import trimmed
+from kshot.tasks.missing import is_absent, trimmed
 
 FIELDS = ("input", "output", "context", "explanation", "choices", "references", "id")
 REQUIRED = ("input", "output")
@@ -46,11 +47,22 @@ class BadRowsError(UserError):
     Attributes:
         rows: All of them, in the order in which they were found.
         advice: What to do about them together; a sentence, or empty.
+
+    Args:
+        most: So many are told.
+        rest: What is said of the others, as in `told`.
     """
 
-    def __init__(self, rows: Sequence[BadRow], advice: str = ""):
+    def __init__(
+        self,
+        rows: Sequence[BadRow],
+        advice: str = "",
+        *,
+        most: int = MAX_TOLD,
+        rest: str = "`kshot validate` lists all",
+    ):
         self.rows, self.advice = tuple(rows), advice
-        super().__init__(self.told(MAX_TOLD, " ", "`kshot validate` lists all"))
+        super().__init__(self.told(most, " ", rest))
 
     def told(self, most: int, between: str, rest: str) -> str:
         """Return what is wrong at most so often, how many more rows there are and where they are said, and the advice.
@@ -190,21 +202,23 @@ class Row:
 
 
 def _remedy(value: object) -> str:
+    if is_absent(value):
+        return "; fill it in, or leave the row out"
     if isinstance(value, bool | int | float):
         return f'; write it as "{json.dumps(value)}"'
-    if value is None:
-        return "; fill it in, or leave the row out"
     if isinstance(value, list | dict):
         return "; write it as one text, or leave the row out"
     return ""
 
 
 def text_flaw(text: str) -> str | None:
-    """Return why `text` cannot be given to a model, or None. JSON can spell both flaws with escapes."""
+    """Return why `text` cannot be given to a model, or None. JSON can spell all flaws with escapes."""
     if "\0" in text:
         return "it holds a NUL character; remove it"
     if SURROGATE.search(text):
         return "it holds half of a surrogate pair; remove it"
+    if MARK in text:
+        return "it holds the character U+FDD0, which Unicode keeps for programs' own use; remove it"
     return None
 
 

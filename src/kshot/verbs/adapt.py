@@ -253,7 +253,7 @@ def _about_model(task: Task, model: TaskModel, stream: Stream) -> list[str]:
     """Return what a user should know about the model on this task before the run."""
     script = model.composer.compose(task, (), stream.examples[0].question)
     cut = cut_answers(task, task.train, model.layout.terminator)
-    return [*cut, model.model.remark, *model.layout.remarks(script)]
+    return list(filter(None, (*cut, model.model.remark, *model.layout.remarks(script))))
 
 
 def _default_folder(task: Task, model: LanguageModel, identity: dict[str, Any]) -> Path:
