@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from kshot.core.errors import NotFiniteError, UserError, did_you_mean, in_short
 from kshot.core.json_text import to_json
+from kshot.core.kind_names import meant_kind
 from kshot.core.types import KINDS, Example, Kind, Task
 from kshot.tasks.answers import MARK, check_answer
 from kshot.tasks.load import DEFAULT_METRIC, load_task
