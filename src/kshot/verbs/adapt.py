@@ -221,7 +221,7 @@ def _run_in(
     return Run(folder, tuple(board), winner.recipe.name, best, ledger.cost, choosing["in_words"])
 
 
-def _say(progress: Progress, said: Sequence[str]) -> None:
+def _say(progress: Progress, said: Sequence[str | None]) -> None:
     for text in filter(None, said):
         progress.say(f"note: {text}")
 
@@ -249,7 +249,7 @@ def _about_data(prepared: Prepared) -> list[str]:
     return said
 
 
-def _about_model(task: Task, model: TaskModel, stream: Stream) -> list[str]:
+def _about_model(task: Task, model: TaskModel, stream: Stream) -> list[str | None]:
     """Return what a user should know about the model on this task before the run."""
     script = model.composer.compose(task, (), stream.examples[0].question)
     cut = cut_answers(task, task.train, model.layout.terminator)
