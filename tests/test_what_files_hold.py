@@ -419,7 +419,10 @@ def test_csv_that_cannot_be_right_is_refused(refused, text, message):
             "must be UTF-8, but it looks like UTF-16 without a byte order mark; sav",
         ),
         (b"\xff\xfet\0e\0x", "must be UTF-16-LE, as its first bytes say, but it is not; save it as UTF-8."),
-        (gzip.compress(b"text,label", mtime=0), "must be text in UTF-8, but it is packed with gzip; unpack it with gunzip."),
+        (
+            gzip.compress(b"text,label", mtime=0),
+            "must be text in UTF-8, but it is packed with gzip; unpack it with gunzip.",
+        ),
         (
             b"PK\x03\x04\x14",
             "must be text in UTF-8, but it is a zip archive or an Excel sheet; unpack it, or save the shee",
