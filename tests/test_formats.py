@@ -461,7 +461,7 @@ def test_options_that_a_task_does_not_use_are_told(write, outputs, told):
     rows = [{"input": f"q{i}", "output": outputs[i % 4], **MMLU} for i in range(8)]
     task = load_task(write("a.jsonl", rows), kind="classification")
     text = "The columns A, B, C, D look like the options that outputs name, but are not used, so a model does not see "
-    for problems in (validate(task).problems, grave_problems(task, "")):
+    for problems in (validate(task).problems, grave_problems(task)):
         assert [problem.startswith(text) for problem in problems] == [True] * told
 
 

@@ -324,7 +324,7 @@ NO_LABELS = {
     "iterator": (iter(Y), "got an array of shape ()"),
     "mapping": (dict(enumerate(Y)), "got an array of shape ()"),
     "unseen": (with_label("\u200b"), "Each label must be a text that a model can write; got '\\u200b'. Rename it."),
-    "alike but for the unseen": (["b", "b\u200b"] * 6, "'b' and 'b\\u200b' both become 'b'. Rename one of them."),
+    "alike but for the unseen": (["b", "b\u200b"] * 6, "'b' and 'b\\u200b' both become 'b'. Rename one of them"),
     "rows": ([{"label": label} for label in Y], "Unknown label type"),
     "complex": ([1j] * 12, "Complex data not supported"),
     "None itself": (None, "requires y to be passed"),
