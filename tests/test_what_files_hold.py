@@ -771,3 +771,14 @@ def test_a_file_of_inputs_without_a_header_is_refused(write):
 def test_what_is_wrong_with_json_is_said_in_words(refused, line, flaw):
     good = '{"text": "a", "label": "b"}\n'
     assert f"a.jsonl row 2: it must be one JSON object on one line, but {flaw}" in refused(a__jsonl=f"{good}{line}\n")
+
+
+def test_a_column_whose_name_has_a_comma_can_be_named(run_cli, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text;label, final\n" + "".join(f"x{i};{'ab'[i % 2]}\n" for i in range(6)))
+    refused = run_cli("validate", path)
+    assert refused.err.endswith("name it, as in --columns 'output=label, final'.\n")
+    assert run_cli("validate", path, "--columns", "output=label, final,input=text", "--json").json["labels"] == [
+        "a",
+        "b",
+    ]

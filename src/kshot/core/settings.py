@@ -1,5 +1,6 @@
 """The settings of a run, each declared once: flags, file, defaults and the repeat command derive from them."""
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
@@ -25,7 +26,7 @@ def parse_columns(text: str | None) -> dict[str, str] | None:
     """
     if text is None:
         return None
-    pairs = [piece.partition("=") for piece in text.split(",")]
+    pairs = [piece.partition("=") for piece in re.split(r",(?=[^,=]*=)", text)]  # a column's name may have a comma
     if not all(left.strip() and right.strip() for left, _, right in pairs):
         raise UserError(f"--columns must look like input=question,output=answer; got '{text}'.")
     return {left.strip(): right.strip() for left, _, right in pairs}
