@@ -382,7 +382,7 @@ class DyingStore(SqliteStore):
         super().put_texts(rows)
 
 
-@pytest.mark.parametrize("way", [{}, {"temperature": 1.0, "seed": 7}])
+@pytest.mark.parametrize("way", [pytest.param({}, marks=pytest.mark.slow), {"temperature": 1.0, "seed": 7}])
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, llama, monkeypatch, small_groups, way):
     asked = [request(f"{SHARED}{i % 3}{'abc'[i % 2] * i}", **way) for i in range(10)]
     seen: dict[tuple, torch.Tensor] = {}

@@ -13,7 +13,7 @@ LONG = {
     *("retriever-stages", "retriever", "resumed", "resumed-training", "new-process", "selector-model"),
     *("trained-otherwise", "trained-and-shown", "trained-fully", "aligned", "guided-ema", "chat-plain"),
     *("select-by-model", "less", "gradient-matching-prefix", "budget", "random-direction", "calibration-alone"),
-    *("icv", "function-vector", "steered-and-shown", "embedded"),
+    *("icv", "function-vector", "steered-and-shown", "embedded", "icl+ft", "guided"),
 }
 # Another processor rounds differently; `python tests/golden.py` compares to the last bit
 RELATIVE, ABSOLUTE = 1e-3, 1e-4

@@ -157,7 +157,8 @@ class Interrupter:
             raise Stopped
 
 
-@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
 def test_every_commit_of_an_open_task_can_be_the_last(open_task, tiny, tmp_path, recorded, monkeypatch, when):
     """Stop at commits of scores, texts and predictions, in one folder; no committed text is written again."""
     monkeypatch.setattr("kshot.engine.session._GROUP_ANSWERS", 6)  # several groups of texts in a recipe

@@ -294,9 +294,14 @@ GRADIENTS = ("gradient-matching", "less")
 LEARNERS = [name for name in known_recipes() if name not in (*CLASSIFIERS, *STEERERS)]  # these: test_steered_runs.py
 
 
+def is_quick(name: str, order: str) -> bool:
+    """Orders are the same code for every selector; where nothing is said of it, it is as selected."""
+    return name not in (*TUNERS, "less") and (order == "as-selected" or name in ("random", "gradient-matching"))
+
+
 @pytest.mark.parametrize(
     ("name", "order"),
-    [pytest.param(name, order, marks=[pytest.mark.slow] if name in (*TUNERS, "less") else [])
+    [pytest.param(name, order, marks=[] if is_quick(name, order) else [pytest.mark.slow])
      for name in LEARNERS for order in ("as-selected", "shuffled", "nearest-last", "label-interleaved")
      if name not in (*TUNERS, *GRADIENTS) or order == "nearest-last"],
 )  # fmt: skip

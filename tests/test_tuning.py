@@ -150,7 +150,13 @@ def test_a_prediction_is_made_before_its_example_is_learnt(asker, name):
     assert other.model.fingerprint == one.model.fingerprint
 
 
-@pytest.mark.parametrize("name", ["icl+ft:k=2,lr=1e-2,steps=2", "fine-tune:lr=1e-3,steps=1,optimiser=adafactor"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "icl+ft:k=2,lr=1e-2,steps=2",
+        pytest.param("fine-tune:lr=1e-3,steps=1,optimiser=adafactor", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("seconds", [0.0, pytest.param(1e9, marks=pytest.mark.slow)])
 def test_a_new_process_goes_on_to_the_bit(asker, name, seconds, tmp_path, monkeypatch):
     """Also where there are predictions but no state."""
