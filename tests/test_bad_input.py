@@ -600,6 +600,7 @@ def check_nothing_is_half_written(folder):
         assert kshot.load(folder).predict(["the cat"])[0] in ("animal", "food", "tool")
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_a_process_of_its_own(run_process, words_task, tmp_path):
     code = "import resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (9000, 9000)); import kshot.cli.main as m; m.main()"
     args = ("adapt", words_task, "--model", "scripted", "--recipes", "random", "--shots", 3, "--out", tmp_path / "run")

@@ -257,6 +257,7 @@ def test_in_the_shell(select, tmp_path):
     assert len(list((tmp_path / "g").iterdir())) == 1  # taken once for both
 
 
+@pytest.mark.slow
 def test_a_stale_store_in_the_shell(select, tmp_path):
     rows = labelled_rows(24)
     task = write_task(tmp_path / "words", rows)

@@ -148,7 +148,9 @@ def test_the_gradient_of_preferences_is_what_differences_say(llama):
         assert float(found[j].view(-1)[i]) == pytest.approx((sides[0] - sides[1]) / (2 * step), rel=0.02, abs=2e-5)
 
 
-@pytest.mark.parametrize("objective", [Distil(), MIXED], ids=["distil", "mixture"])
+@pytest.mark.parametrize(
+    "objective", [pytest.param(Distil(), marks=pytest.mark.slow), MIXED], ids=["distil", "mixture"]
+)
 def test_training_that_is_resumed_is_the_same_to_the_byte(llama, objective, tmp_path):
     how = {"lr": 1e-2, "reference": "ema", "backend": "exact", **GUIDED}
     model = learnt(trained(llama, **how), objective, 2)

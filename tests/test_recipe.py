@@ -78,7 +78,12 @@ def untimed(predictions):
     return [replace(p, seconds=0, fit_seconds=0) for p in predictions]
 
 
-@pytest.mark.parametrize("name", known_recipes())
+def but_slow(*slow: str) -> list:
+    """All recipes, some of them only among the slow tests."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in known_recipes()]
+
+
+@pytest.mark.parametrize("name", but_slow("fine-tune", "less"))  # icl+ft trains too, gradient-matching takes gradients
 def test_predictions_rest_on_the_past_alone(name):
     """Neither the query's own label nor anything after it changes a prediction."""
     recipe = quick(name)
@@ -113,7 +118,7 @@ def test_probabilities_are_mixed_and_sum_to_one(name):
         assert prediction.answer == prediction.candidates[int(np.argmax(prediction.probs))]
 
 
-@pytest.mark.parametrize("name", known_recipes())
+@pytest.mark.parametrize("name", but_slow("icl+ft"))
 def test_the_same_seed_gives_the_same_predictions(name):
     assert untimed(predict(name, TASK.train)) == untimed(predicted(name))
 

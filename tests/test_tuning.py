@@ -71,14 +71,8 @@ def ids(n: int) -> set[str]:
     return {e.id for e in STREAM[:n]}
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        pytest.param("", marks=pytest.mark.slow),
-        ",weights=full",
-        pytest.param(",target=current", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("more", ["", ",weights=full", ",target=current"])
 def test_without_demonstrations_it_is_fine_tuning(asker, more):
     """The weights after all steps are the same to the byte, and so is every prediction."""
     settings = f"lr=1e-2,steps=2{more}"
