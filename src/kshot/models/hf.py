@@ -398,9 +398,8 @@ class NotPackableError(Exception):
 
 
 AttentionInterface.register(PACKED, _attention)
-if hasattr(
-    os, "register_at_fork"
-):  # a child has none of OpenMP's threads and would wait for them, as torch's loaders know
+# A child has none of OpenMP's threads and would wait for them, as torch's loaders know
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
