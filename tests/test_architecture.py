@@ -10,7 +10,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "kshot"
 # Left never imports right; rooms in one set do not import each other. Files beside the rooms are rooms of their own.
 LAYERS = [
     {"core"},
-    {"tasks", "prompts", "models", "store", "measures"},
+    {"store"},
+    {"tasks", "prompts", "models", "measures"},
     {"encoders"},
     {"engine"},
     {"taskmodel"},

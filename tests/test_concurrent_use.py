@@ -289,7 +289,7 @@ def test_a_second_run_in_one_folder_is_refused(run_cli, words_task, tmp_path, re
         begun.wait(60)
         try:
             with pytest.raises(
-                UserError, match="must be used by one run at a time; another run is at work in it. Wait"
+                UserError, match=r"must be used by one run at a time; process \d+ on .+ is at work in it. Wait"
             ):
                 adapt()
             flags = ("--model", "scripted", "--recipes", "bm25", "--shots", 2, "--limit", 6, "--out", tmp_path / "run")

@@ -38,9 +38,12 @@ def from_json(text: str | bytes) -> Any:
     """Return what JSON says.
 
     Raises:
-        ValueError: It is no JSON, or holds NaN or an infinity.
+        ValueError: It is no JSON, holds NaN or an infinity, or is nested too deeply.
     """
-    return json.loads(text, parse_constant=_refuse)
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -30,6 +30,7 @@ from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
 from kshot.models.products import fast_products
 from kshot.models.weights import TrainedWeights
+from kshot.store.files import write_file
 
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}
 _MICRO_TOKENS = {"cpu": 1024}
@@ -245,10 +246,9 @@ class Trainer:
         kept = to_json(
             {"n_steps": self.n_steps, "fingerprint": self.fingerprint, "guide": guide_values, "about": dict(about)}
         )
+        found = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.partial")
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, metadata={"kshot": kept})
-        partial.replace(file)
+        write_file(file, lambda partial: save_file(found, partial, metadata={"kshot": kept}))
 
     def load(self, file: Path) -> dict[str, Any]:
         """Read what `save` wrote and return its `about`."""

@@ -1,20 +1,19 @@
 """The run folder: who it belongs to."""
 
-import errno
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import from_json, to_json
-from kshot.store.files import write_json
+from kshot.store.files import collect, write_json
+from kshot.store.held import let_go, try_to_hold
 
-MANIFEST, RESULTS, UNFINISHED = "manifest.json", "results.json", "unfinished.json"
-
+MANIFEST, RESULTS, UNFINISHED, HOLDER = "manifest.json", "results.json", "unfinished.json", ".holder.json"
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # by reports; a run of an older format is not gone on with
@@ -43,7 +42,7 @@ def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not entries:
         write_json(folder / MANIFEST, expected)
         return
-    if (found := _manifest(folder)) is None:
+    if (found := read_object(folder / MANIFEST)) is None:
         raise UserError(
             f"{folder} must be an empty folder or a run of kshot; it has no readable {MANIFEST}. Give another --out."
         )
@@ -57,34 +56,36 @@ def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a run folder, of this process and of others; a killed process keeps nobody out.
+    """Keep others out of a folder while something is at work in it; a killed process keeps nobody out.
 
-    The folder itself is locked, so nothing is left in it. Where there are no such locks (Windows, some network drives)
-    nobody is kept out.
+    The folder itself is locked. Who is at work in it stands in `.holder.json`, until the end.
 
     Raises:
-        UserError: Another run is at work in it.
+        UserError: Another process, or another thread of this one, is at work in it.
+        StorageError: It cannot be written.
     """
-    if find_spec("fcntl") is None:
-        yield
-        return
-    fcntl, opened = import_module("fcntl"), os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(opened)
+    holding = try_to_hold(folder)
+    if holding is None:
         raise UserError(
-            f"{folder} must be used by one run at a time; another run is at work in it. Wait until it has ended, or "
-            "give another --out."
-        ) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS):
-            os.close(opened)
-            raise
+            f"{folder} must be used by one run at a time; {_holder(folder)} is at work in it. Wait until it has ended, "
+            "or name another folder."
+        )
     try:
+        collect(folder)
+        about = {"process": os.getpid(), "host": platform.node(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+        write_json(folder / HOLDER, about)
         yield
     finally:
-        os.close(opened)
+        (folder / HOLDER).unlink(missing_ok=True)
+        let_go(holding)
+
+
+def _holder(folder: Path) -> str:
+    """Return who is at work in a folder, in words."""
+    found = read_object(folder / HOLDER)
+    if found is None:
+        return "another run"
+    return f"process {found.get('process')} on {found.get('host')} (since {found.get('since')})"
 
 
 def read_manifest(folder: Path, *, verb: str = "adapt") -> dict[str, Any]:
@@ -97,14 +98,15 @@ def read_manifest(folder: Path, *, verb: str = "adapt") -> dict[str, Any]:
     Raises:
         UserError: The folder is not a run.
     """
-    if (found := _manifest(folder)) is None:
+    if (found := read_object(folder / MANIFEST)) is None:
         raise UserError(f"there is no run in {folder}; give a folder that `kshot {verb}` wrote.")
     return found
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
+def read_object(file: Path) -> dict[str, Any] | None:
+    """Return the JSON object in a file; None where there is none that can be read."""
     try:
-        found = from_json((folder / MANIFEST).read_text("utf-8"))
+        found = from_json(file.read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

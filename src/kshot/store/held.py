@@ -1,0 +1,55 @@
+"""Files and folders that one process holds, so that others keep off; whatever a killed process held is free again.
+
+Where there are no such locks (Windows, some network drives) nobody is kept off.
+"""
+
+import errno
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+_NO_LOCKS = (errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS)
+_NOBODY = -1  # who holds what cannot be locked
+
+
+def try_to_hold(place: Path, *, wait: bool = False) -> int | None:
+    """Hold a file or folder for as long as this process lives, or until `let_go`.
+
+    Args:
+        place: It must be there; it is not changed.
+        wait: Wait until whoever holds it lets go.
+
+    Returns:
+        What to give to `let_go`; None if somebody else holds it, another thread of this process included.
+    """
+    if find_spec("fcntl") is None:
+        return _NOBODY
+    fcntl, opened = import_module("fcntl"), os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(opened)
+        return None
+    except OSError as error:
+        os.close(opened)
+        if error.errno not in _NO_LOCKS:
+            raise
+        return _NOBODY
+    return opened
+
+
+def let_go(holding: int | None) -> None:
+    """Let others have what was held."""
+    if holding not in (None, _NOBODY):
+        os.close(holding)
+
+
+def is_held(place: Path) -> bool:
+    """Return whether somebody holds a file or folder; what cannot be locked, or is gone, counts as held."""
+    try:
+        holding = try_to_hold(place)
+    except OSError:
+        return True
+    let_go(holding)
+    return holding in (None, _NOBODY)
