@@ -619,10 +619,10 @@ def test_a_damaged_store(run_cli, finished, words_task):
     assert "Traceback" not in done.err
 
 
-def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path):
-    for end in ("", ".old"):
-        (tmp_path / f".best.{os.getpid()}{end}").mkdir()
-        (tmp_path / f".best.{os.getpid()}{end}" / "half").touch()
+def test_what_a_killed_process_left_is_taken_away(tmp_path):
+    for name in (".best.00c0ffee.partial", ".best.0000beef.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").touch()
     for text in ("one", "two"):
         write_folder(tmp_path / "best", {"file": text})
         assert (tmp_path / "best" / "file").read_text() == text

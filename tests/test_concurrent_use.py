@@ -295,7 +295,7 @@ def test_a_second_run_in_one_folder_is_refused(run_cli, words_task, tmp_path, re
             flags = ("--model", "scripted", "--recipes", "bm25", "--shots", 2, "--limit", 6, "--out", tmp_path / "run")
             refused = run_cli("adapt", words_task, *flags)
             assert refused.code == 2
-            assert refused.err.splitlines()[-1].endswith("Wait until it has ended, or give another --out.")
+            assert refused.err.splitlines()[-1].endswith("Wait until it has ended, or name another folder.")
         finally:
             go_on.set()
         first.result()

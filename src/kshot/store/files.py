@@ -18,7 +18,7 @@ from typing import Any
 
 from kshot.core.errors import StorageError
 from kshot.core.json_text import to_json
-from kshot.store.held import is_held, let_go, try_to_hold
+from kshot.store.held import let_go, try_to_hold
 
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 _MOST_BYTES = 200  # of a name; the system's limit is 255, and ours adds 18
@@ -107,8 +107,9 @@ def collect(folder: Path, name: str = "*") -> None:
         name: Only what was to be called so.
     """
     for left in folder.glob(f".{name}.*.partial"):
-        if _PARTIAL.fullmatch(left.name) and not is_held(left):
+        if _PARTIAL.fullmatch(left.name) and (holding := try_to_hold(left)) is not None:
             _remove(left)
+            let_go(holding)
 
 
 @contextmanager
@@ -127,9 +128,11 @@ def writable(path: Path) -> Iterator[None]:
 def _partial(path: Path, *, is_folder: bool) -> Iterator[Path]:
     """Give a new file or folder beside a path, to be filled; what is left of it at the end is taken away."""
     collect(path.parent, _short(path))
-    partial = path.with_name(_partial_name(path))
-    partial.mkdir() if is_folder else partial.touch(exist_ok=False)
-    holding = try_to_hold(partial)
+    holding = None
+    while holding is None:  # until we hold it another process may take it for what is left, and take it away
+        partial = path.with_name(_partial_name(path))
+        partial.mkdir() if is_folder else partial.touch(exist_ok=False)
+        holding = try_to_hold(partial)
     try:
         yield partial
     finally:

@@ -21,13 +21,21 @@ def try_to_hold(place: Path, *, wait: bool = False) -> int | None:
         wait: Wait until whoever holds it lets go.
 
     Returns:
-        What to give to `let_go`; None if somebody else holds it, another thread of this process included.
+        What to give to `let_go`; None if somebody else holds it, another thread of this process included, or has taken
+        it away.
     """
     if find_spec("fcntl") is None:
         return _NOBODY
-    fcntl, opened = import_module("fcntl"), os.open(place, os.O_RDONLY)
+    fcntl = import_module("fcntl")
+    try:
+        opened = os.open(place, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not (place.exists() and os.path.samestat(os.fstat(opened), place.stat())):
+            os.close(opened)
+            return None
     except BlockingIOError:
         os.close(opened)
         return None
@@ -43,13 +51,3 @@ def let_go(holding: int | None) -> None:
     """Let others have what was held."""
     if holding not in (None, _NOBODY):
         os.close(holding)
-
-
-def is_held(place: Path) -> bool:
-    """Return whether somebody holds a file or folder; what cannot be locked, or is gone, counts as held."""
-    try:
-        holding = try_to_hold(place)
-    except OSError:
-        return True
-    let_go(holding)
-    return holding in (None, _NOBODY)
