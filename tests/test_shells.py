@@ -18,6 +18,7 @@ from kshot.cli import entry, streams
 from kshot.cli.output import guarded, print_json, resumable
 from kshot.core.errors import ModelError, StorageError, UserError, keeping
 from kshot.core.paths import at_home, path_of, written
+from kshot.core.termination import TerminatedError
 
 LABEL = "très bien"
 # All that is asked of one process: 12 of them would take 12 s
@@ -146,7 +147,7 @@ def test_closed_streams(learnt):
         (ModelError("It failed."), 3, "error: It failed.\n"),
         (StorageError("No space."), 3, "error: No space.\n"),
         (KeyboardInterrupt(), 130, "error: interrupted.\n"),
-        (streams.TerminatedError(), 143, "error: terminated.\n"),
+        (TerminatedError(), 143, "error: terminated.\n"),
         (
             MemoryError(),
             3,

@@ -26,12 +26,14 @@ from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted, fingerprints
 from kshot.recipes.recipe import Recipe
-from kshot.store.files import write_folder
+from kshot.store.commit import settle
+from kshot.store.files import collect, write_folder
 from kshot.taskmodel.taskmodel import TaskModel
 
 FORMAT = 3
 ABOUT, POOL, LEARNT = "kshot.json", "demonstrations.jsonl", "learnt.txt"
 ADAPTER, OWN, MEMBERS = "adapter", "own", "members"
+BEST = "best"  # of a run, in its folder
 _TASK_FIELDS = (
     "name", "kind", "labels", "metrics", "instruction", "choices_in_input", "letter_form", "positive_label", "columns",
 )  # fmt: skip
@@ -44,9 +46,7 @@ def save(adapted: AdaptedModel, folder: Path) -> None:
     Raises:
         UserError: The folder holds something else, which would be lost.
     """
-    is_empty = folder.is_dir() and not any(folder.iterdir())
-    if folder.exists() and not is_empty and not (folder / ABOUT).exists():
-        raise UserError(f"{folder} must be new, empty or an adapted model: it is replaced; it holds something else.")
+    check_replaceable(folder)
     fitted, record = adapted.fitted, adapted.recipe.record()
     about = {
         "format": FORMAT,
@@ -62,6 +62,13 @@ def save(adapted: AdaptedModel, folder: Path) -> None:
     }
     own = {f"{sha256}.py": text for sha256, text in own_sources(record).items()}
     write_folder(folder, _texts(about, fitted), more=partial(_write_learnt, fitted, own))
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise a UserError if a folder holds something else than an adapted model, which would be lost."""
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not is_empty and not (folder / ABOUT).exists():
+        raise UserError(f"{folder} must be new, empty or an adapted model: it is replaced; it holds something else.")
 
 
 def _model_record(fitted: Fitted) -> dict[str, Any] | None:
@@ -116,7 +123,10 @@ def _write_learnt(fitted: Fitted, own: Mapping[str, str], folder: Path) -> None:
 def _place(folder: str | Path) -> Path:
     """Return the folder of an adapted model: itself, or that of a run."""
     folder = path_of(folder)
-    return folder / "best" if not (folder / ABOUT).exists() and (folder / "best" / ABOUT).exists() else folder
+    for place in (folder, folder.parent):
+        settle(place)
+    collect(folder.parent, folder.name)  # where systems cannot exchange folders it may have been put aside
+    return folder / BEST if not (folder / ABOUT).exists() and (folder / BEST / ABOUT).exists() else folder
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

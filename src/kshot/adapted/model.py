@@ -286,7 +286,7 @@ class AdaptedModel:
             raise UserError(
                 f"{folder} must be new or empty, for the merged model; it holds something. Name another folder."
             )
-        write_folder(folder, {}, more=trained.save_merged)
+        write_folder(folder, {}, more=trained.save_merged, replaces=False)
 
 
 def _renamed(row: Example, task: Task, ours: Task) -> Example:

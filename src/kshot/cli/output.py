@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kshot.cli.streams import TERMINATED, TerminatedError
+from kshot.cli.streams import TERMINATED
 from kshot.core.errors import KEPT, KshotError, RunInterruptedError
 from kshot.core.json_text import to_json
 from kshot.core.progress import Board
+from kshot.core.termination import TerminatedError
 
 P = ParamSpec("P")
 R = TypeVar("R")

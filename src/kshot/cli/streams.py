@@ -7,12 +7,9 @@ import sys
 from typing import Any
 
 from kshot.core.errors import StorageError
+from kshot.core.termination import interrupt
 
 READER_GONE, TERMINATED = 128 + 13, 128 + 15  # as a shell says it of who was ended by SIGPIPE, or SIGTERM
-
-
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM asks the process to end: it cleans up as after Ctrl-C."""
 
 
 class _Results(io.FileIO):
@@ -48,7 +45,7 @@ class _Remarks(io.FileIO):
 
 def take_over() -> None:
     """Take over stdout, stderr and SIGTERM for the command line of this process."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, interrupt)
     if os.name == "nt":
         return
     # A file that is opened later must not get the number of a stream that is closed: it would be printed into
@@ -67,7 +64,3 @@ def _text(before: Any, raw: io.FileIO) -> io.TextIOWrapper:
     buffered, encoding = io.BufferedWriter(raw), before.encoding if before else "utf-8"
     by_lines = raw.isatty() or raw.fileno() == 2
     return io.TextIOWrapper(buffered, encoding=encoding, errors="backslashreplace", line_buffering=by_lines)
-
-
-def _terminated(*_: object) -> None:
-    raise TerminatedError

@@ -98,6 +98,8 @@ class ExampleGradients:
                 self._fill(kept, rows, steps, file, digest(about)[:8], progress)
             else:
                 progress(how.n_runs(n))
+            for snapshot in file.parent.glob(f"{name}.*.snapshot*.safetensors"):
+                snapshot.unlink()
         return kept
 
     def _fill(
@@ -125,8 +127,6 @@ class ExampleGradients:
                     _check(found, int(start))
                     kept[place, columns] = found
                 progress(len(batch))
-        for snapshot in snapshots if trainer else ():
-            snapshot.unlink()
 
     def _trained(
         self,

@@ -30,7 +30,7 @@ from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
 from kshot.models.products import fast_products
 from kshot.models.weights import TrainedWeights
-from kshot.store.files import write_file
+from kshot.store.files import writable, write_file
 
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}
 _MICRO_TOKENS = {"cpu": 1024}
@@ -247,7 +247,8 @@ class Trainer:
             {"n_steps": self.n_steps, "fingerprint": self.fingerprint, "guide": guide_values, "about": dict(about)}
         )
         found = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with writable(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, lambda partial: save_file(found, partial, metadata={"kshot": kept}))
 
     def load(self, file: Path) -> dict[str, Any]:

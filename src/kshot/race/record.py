@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Recorder:
     """Writes the record of a run, also while it goes on.
 
     Attributes:
+        folder: Of the run.
         repeat: The command that makes the run again.
     """
 
@@ -122,22 +124,34 @@ class Recorder:
             "in_words": words,
         }
 
-    def write(self, race: Race, *, choice: Mapping[str, Any] | None = None) -> None:
+    def write_unfinished(self, race: Race) -> None:
+        """Write how the race stands into unfinished.json, unless the run was finished before."""
+        if not (self.folder / RESULTS).exists():
+            results, rows, sent = self._all(race, None)
+            write_json(self.folder / UNFINISHED, {"results": results, "samples": rows, "prompts": sent})
+
+    def write(self, folder: Path, race: Race, choice: Mapping[str, Any]) -> None:
         """Write samples.jsonl, second_look.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
 
-        While the race goes on all of it stands in unfinished.json, unless the run was finished before.
-
         Args:
-            race: As it stands.
-            choice: What `choice` returns; None while the race goes on.
+            folder: Where they are written.
+            race: At its end.
+            choice: What `choice` returns.
         """
-        if choice is None and (self.folder / RESULTS).exists():
-            return
-        done = {e.recipe.name: e.rows for e in race.entrants if e.rows}
+        results, rows, sent = self._all(race, choice)
+        write_jsonl(folder / "samples.jsonl", chain.from_iterable(rows.values()))
+        write_jsonl(folder / "second_look.jsonl", (row for e in race.entrants for row in e.again))
+        write_json(folder / "prompts.json", sent)
+        write_json(folder / RESULTS, results)
+
+    def _all(
+        self, race: Race, choice: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Return results, each recipe's rows, and the prompts as they were sent."""
+        rows = {e.recipe.name: e.rows for e in race.entrants if e.rows}
         for entrant in race.entrants:
             if any(r["prompt_tokens"] for r in entrant.rows):
                 self._prompts.add(entrant.recipe, entrant.rows)
-        results = self._results(race, done, choice)
         examples = [
             {"id": e.id, "input": e.input, "context": e.context, "output": e.output} for e in self.stream.examples
         ]
@@ -146,15 +160,7 @@ class Recorder:
             "segments": [list(key) for key in self._prompts.segments],
             "rows": self._prompts.rows,
         }
-        if choice is None:
-            write_json(self.folder / UNFINISHED, {"results": results, "samples": done, "prompts": sent})
-            return
-        write_jsonl(self.folder / "samples.jsonl", (row for rows in done.values() for row in rows))
-        again = (row for e in race.entrants for row in e.again)
-        write_jsonl(self.folder / "second_look.jsonl", again)
-        write_json(self.folder / "prompts.json", sent)
-        write_json(self.folder / RESULTS, results)
-        (self.folder / UNFINISHED).unlink(missing_ok=True)
+        return self._results(race, rows, choice), rows, sent
 
     def _results(
         self, race: Race, done: Mapping[str, list[dict[str, Any]]], choice: Mapping[str, Any] | None

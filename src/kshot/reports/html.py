@@ -12,9 +12,11 @@ from kshot.core.errors import UserError
 from kshot.core.json_text import from_json, to_json
 from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE
+from kshot.store.commit import settled
 from kshot.store.files import write_text
 from kshot.store.run_folder import READABLE, RESULTS, UNFINISHED, read_manifest
 
+REPORT = "report.html"
 MOST_PROBS = 8  # labels of a row whose probabilities are kept
 COLOURED = 5
 COSTS = (("query_tokens", "prompt tokens a query"), ("query_ms", "milliseconds a query"))
@@ -33,13 +35,20 @@ def read_record(run: Path) -> dict[str, Any]:
             f"{run} must be a run of this version of kshot (format {READABLE[-1]}); its format is "
             f"{manifest.get('format')}. Make the run again, or use the version of kshot that made it."
         )
-    whole, unfinished = run / RESULTS, run / UNFINISHED
-    if not whole.exists() and not unfinished.exists():
-        raise UserError(f"{run} has no finished recipe yet, so there is nothing to report. Resume it with kshot adapt.")
-    if not whole.exists():
+    unfinished = run / UNFINISHED
+    with settled(run):
+        if (run / RESULTS).exists():
+            return _finished(run)
+        if not unfinished.exists():
+            raise UserError(
+                f"{run} has no finished recipe yet, so there is nothing to report. Resume it with kshot adapt."
+            )
         kept = from_json(unfinished.read_text("utf-8"))
-        return {"results": kept["results"], "rows": kept["samples"], "prompts": kept["prompts"]}
-    results = from_json(whole.read_text("utf-8"))
+    return {"results": kept["results"], "rows": kept["samples"], "prompts": kept["prompts"]}
+
+
+def _finished(run: Path) -> dict[str, Any]:
+    results = from_json((run / RESULTS).read_text("utf-8"))
     if "task" not in results:
         raise UserError(f"{run} was made by an older kshot, without what a report needs. Repeat the command to add it.")
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -59,9 +68,13 @@ def write_report(run: Path) -> Path:
         UserError: As `read_record`.
         StorageError: The file cannot be written.
     """
-    file = run / "report.html"
-    write_text(file, page(read_record(run)))
-    return file
+    write_text(run / REPORT, page(read_record(run)))
+    return run / REPORT
+
+
+def add_report(folder: Path) -> None:
+    """Write `report.html` beside the record of a finished run that is not in the run's folder yet."""
+    write_text(folder / REPORT, page(_finished(folder)))
 
 
 def page(record: Mapping[str, Any]) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kshot.core.errors import StorageError, UserError
+from kshot.core.errors import UserError
 from kshot.core.json_text import from_json, to_json
+from kshot.store.files import writable, write_file
 
 _FILL_ROWS_BYTES, _MOST_HEADER_BYTES = 2**24, 2**20
 
@@ -66,14 +67,14 @@ def _make(file: Path, shape: tuple[int, int], about: Mapping[str, str]) -> None:
     data = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * rows * width]}
     header = to_json({"__metadata__": dict(about), "rows": data}).encode()
     header += b" " * (-(8 + len(header)) % 8)
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+
+    def fill(partial: Path) -> None:
         with partial.open("wb") as opened:
             opened.write(len(header).to_bytes(8, "little") + header)
             at_once = max(1, _FILL_ROWS_BYTES // (4 * width))
             for start in range(0, rows, at_once):
                 opened.write(np.full((min(at_once, rows - start), width), np.nan, dtype="<f4").tobytes())
-        partial.replace(file)
-    except OSError as error:
-        raise StorageError(f"{file} must be writable: {error}. Free space or name another folder.") from error
+
+    with writable(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_file(file, fill)

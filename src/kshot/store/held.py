@@ -33,7 +33,7 @@ def try_to_hold(place: Path, *, wait: bool = False) -> int | None:
         return None
     try:
         fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not (place.exists() and os.path.samestat(os.fstat(opened), place.stat())):
+        if not _is(place, opened):
             os.close(opened)
             return None
     except BlockingIOError:
@@ -49,5 +49,19 @@ def try_to_hold(place: Path, *, wait: bool = False) -> int | None:
 
 def let_go(holding: int | None) -> None:
     """Let others have what was held."""
-    if holding not in (None, _NOBODY):
+    if holding is not None and holding != _NOBODY:
+        fcntl = import_module("fcntl")
+        fcntl.flock(holding, fcntl.LOCK_UN)  # closed alone, it would be held on by who was forked in the meantime
         os.close(holding)
+
+
+def is_mine(holding: int | None) -> bool:
+    """Return whether something is held, so that it is certain that nobody else is at work on it."""
+    return holding not in (None, _NOBODY)
+
+
+def _is(place: Path, opened: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened), place.stat())
+    except FileNotFoundError:
+        return False

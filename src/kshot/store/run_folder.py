@@ -2,15 +2,15 @@
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import from_json, to_json
-from kshot.store.files import collect, write_json
+from kshot.store.files import collect, writable, write_json
 from kshot.store.held import let_go, try_to_hold
 
 MANIFEST, RESULTS, UNFINISHED, HOLDER = "manifest.json", "results.json", "unfinished.json", ".holder.json"
@@ -19,27 +19,35 @@ FORMAT = 2
 READABLE = (1, FORMAT)  # by reports; a run of an older format is not gone on with
 
 
-def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Make a run folder, or check that the one that is there belongs to the same run.
+@contextmanager
+def opened_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
+    """Make a run folder, or check that the one that is there belongs to the same run, and keep others out of it.
 
     Args:
         folder: Where the run is or will be.
         manifest: What identifies the run: flat, JSON values; kept in `manifest.json`.
 
     Raises:
-        UserError: The folder is no run, a run of something else, of another version, or cannot be written.
+        UserError: The folder is no run, a run of something else, of another version, or cannot be written; or
+            somebody else is at work in it.
     """
-    expected = {"format": FORMAT, **manifest}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        entries = [e.name for e in folder.iterdir() if not e.name.startswith(".")]
+        os.listdir(folder)
     except OSError as error:
         raise UserError(
             f"--out must be a folder that can be written; {folder}: {error.strerror}. Give another --out."
         ) from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"--out must be a folder that can be written; {folder} is read-only. Give another --out.")
-    if not entries:
+    with alone_in(folder):
+        _identify(folder, {"format": FORMAT, **manifest})
+        yield
+
+
+def _identify(folder: Path, expected: Mapping[str, Any]) -> None:
+    """Write down what a new run is, or check that a run is what is expected."""
+    if not any(entry for entry in os.listdir(folder) if not entry.startswith(".")):
         write_json(folder / MANIFEST, expected)
         return
     if (found := read_object(folder / MANIFEST)) is None:
@@ -55,28 +63,40 @@ def open_run(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, waiting: Callable[[str], object] | None = None) -> Iterator[None]:
     """Keep others out of a folder while something is at work in it; a killed process keeps nobody out.
 
-    The folder itself is locked. Who is at work in it stands in `.holder.json`, until the end.
+    The folder itself is locked. Who is at work in it stands in `.holder.json`, until the end. What killed processes
+    have left in it is taken away.
+
+    Args:
+        folder: Made if it is not there.
+        waiting: Where somebody is at work in it, wait for its end, and say so here.
 
     Raises:
         UserError: Another process, or another thread of this one, is at work in it.
         StorageError: It cannot be written.
     """
-    holding = try_to_hold(folder)
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        holding = try_to_hold(folder)
+        if holding is None and waiting:
+            waiting(f"waiting for {_holder(folder)}, which is at work in {folder}")
+            holding = try_to_hold(folder, wait=True)
     if holding is None:
         raise UserError(
             f"{folder} must be used by one run at a time; {_holder(folder)} is at work in it. Wait until it has ended, "
             "or name another folder."
         )
     try:
-        collect(folder)
+        for place in (folder, *filter(Path.is_dir, folder.iterdir())):
+            collect(place)
         about = {"process": os.getpid(), "host": platform.node(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
         write_json(folder / HOLDER, about)
         yield
     finally:
-        (folder / HOLDER).unlink(missing_ok=True)
+        with suppress(OSError):  # it would hide why the work has ended; who comes next replaces it
+            (folder / HOLDER).unlink(missing_ok=True)
         let_go(holding)
 
 

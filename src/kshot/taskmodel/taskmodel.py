@@ -1,7 +1,7 @@
 """Asking a language model about one task: prompts that fit, scores of answers, generated answers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any, Protocol, cast
@@ -41,6 +41,7 @@ from kshot.core.types import (
 from kshot.measures.probabilities import normalised
 from kshot.prompts.fitting import prompt_tokens, write_to_fit
 from kshot.prompts.layout import Layout, layout_for
+from kshot.store.run_folder import alone_in
 
 LEAST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 16, 1024
 ROUNDING = 1e-2  # by which a log-probability in low precision may be above 0
@@ -305,7 +306,9 @@ class TaskModel:
         texts = [self.training_text(Lesson((), example)) for example in examples]
         self.progress.begin("gradients", how.n_runs(len(texts)))
         also: Any = {"store": self.gradient_store, "progress": self.progress.advance, "ledger": self.ledger}
-        return cast(DifferentiableModel, self.model).gradients(texts, how, seed=seed, **also)
+        folder = self.gradient_store.folder
+        with alone_in(folder, self.progress.say) if folder else nullcontext():
+            return cast(DifferentiableModel, self.model).gradients(texts, how, seed=seed, **also)
 
     @property
     def _steerable(self) -> SteerableModel:

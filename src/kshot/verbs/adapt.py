@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kshot.adapted.folder import BEST, check_replaceable, save
 from kshot.adapted.model import AdaptedModel
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, keeping
@@ -19,14 +20,16 @@ from kshot.core.paths import path_of, written
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.settings import ChooseBy, Prefer, RunSettings
+from kshot.core.termination import interrupted_by_sigterm
 from kshot.core.types import Kind, Task
 from kshot.learners.learner import Setup
 from kshot.race.measure import Measuring
 from kshot.race.race import Race
 from kshot.race.record import Recorder
 from kshot.race.stream import Stream
-from kshot.reports.html import write_report
-from kshot.store.run_folder import alone_in, open_run
+from kshot.reports.html import add_report
+from kshot.store.commit import commit, settle
+from kshot.store.run_folder import opened_run
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.validate import cut_answers, grave_problems
@@ -167,8 +170,8 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
     folder = path_of(settings.out) if settings.out else _default_folder(task, language_model, identity)
     for place in (str(folder.resolve()), language_model.name):
         written(place)  # not at the end, when it is
-    open_run(folder, identity | {"task_name": task.name, "model_name": language_model.name})
-    with alone_in(folder), keeping():
+    names = {"task_name": task.name, "model_name": language_model.name}
+    with interrupted_by_sigterm(), opened_run(folder, identity | names), keeping():
         return _run_in(folder, prepared, models, identity, progress, trackers)
 
 
@@ -185,6 +188,8 @@ def _run_in(
     ledger = Ledger(parse_budget(settings.budget))
     assert models.model is not None
     language_model, selecting = models.model.model, models.selector_model
+    settle(folder)
+    check_replaceable(folder / BEST)
     store = SqliteStore(folder / "store.sqlite")
     try:
         kept = GradientStore(folder / "gradients")
@@ -195,7 +200,7 @@ def _run_in(
         measuring = Measuring(setup, stream, store, folder, progress, ledger)
         recorder = Recorder(folder, task, model, stream, seed, identity, settings.repeat)
         contest = Race(measuring, prepared.recipes, drop=settings.race, by=settings.choose_by, prefer=settings.prefer)
-        contest.run(recorder.write)
+        contest.run(recorder.write_unfinished)
         contest.check_finished()
         board = contest.board()
         choosing = recorder.choice(contest)
@@ -207,9 +212,13 @@ def _run_in(
         best = best.with_model(language_model)  # the store is closed below
     finally:
         store.close()
-    best.save(folder / "best")
-    recorder.write(contest, choice=choosing)
-    write_report(folder)
+
+    def leave_behind(staged: Path) -> None:
+        save(best, staged / BEST)
+        recorder.write(staged, contest, choosing)
+        add_report(staged)
+
+    commit(folder, leave_behind)
     for tracker in trackers:
         try:
             tracker(folder)

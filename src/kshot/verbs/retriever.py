@@ -6,7 +6,7 @@ done again; one that was stopped goes on, the scores at the first pack of querie
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -29,8 +29,8 @@ from kshot.retrieval.corpus import Item, option_texts, read_pools
 from kshot.retrieval.learn import Stages
 from kshot.retrieval.retriever_settings import RetrieverSettings
 from kshot.retrieval.saved import fingerprint, save_retriever
-from kshot.store.files import write_json, write_jsonl
-from kshot.store.run_folder import open_run, read_manifest
+from kshot.store.files import writable, write_json, write_jsonl
+from kshot.store.run_folder import alone_in, opened_run, read_manifest
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -99,8 +99,8 @@ class RetrieverRun:
         places = [source if ":" in source else str(path_of(source).resolve()) for source in sources]
         fingerprints = {task.name: task.fingerprint for task in tasks}
         about = {"tasks": fingerprints, "held_out": sorted(held_out), "seed": seed, **asdict(settings)}
-        open_run(run.folder, {"kind": "retriever", **about, "sources": places})
-        return run
+        with opened_run(run.folder, {"kind": "retriever", **about, "sources": places}):
+            return run
 
     @classmethod
     def open(cls, folder: str | Path, *, progress: Progress | None = None) -> "RetrieverRun":
@@ -121,14 +121,17 @@ class RetrieverRun:
         """The documents of each task that is learnt from, by its name."""
         return read_pools([task for task in self.tasks if task.name not in self.held_out])
 
-    @property
-    def _stages(self) -> "StagesInFolder":
-        return StagesInFolder(self)
+    @contextmanager
+    def _stages(self) -> Iterator["StagesInFolder"]:
+        """Give the stages, while nobody else is at work on them."""
+        with alone_in(self.folder):
+            yield StagesInFolder(self)
 
     @keeping()
     def candidates(self, iteration: int = 1) -> list[Candidates]:
         """Return the candidates of an iteration: of the first by words, of later ones by the retriever before it."""
-        return self._stages.candidates(iteration)
+        with self._stages() as stages:
+            return stages.candidates(iteration)
 
     @keeping()
     def score(
@@ -139,8 +142,8 @@ class RetrieverRun:
         Raises:
             UserError: Another model has scored here, or there are no candidates yet.
         """
-        with self._asked(model, layout, ledger) as models:
-            return self._stages.scores(iteration, models)
+        with self._stages() as stages, self._asked(model, layout, ledger) as models:
+            return stages.scores(iteration, models)
 
     def reward(self, iteration: int = 1) -> list[Candidates]:
         """Return the candidates with the scores that the retriever learns from, as `settings.target` says.
@@ -148,7 +151,8 @@ class RetrieverRun:
         Raises:
             UserError: There are no scores yet, or none can be learnt from.
         """
-        return self._stages.targets(iteration)
+        with self._stages() as stages:
+            return stages.targets(iteration)
 
     def distill(self, iteration: int = 1) -> Path:
         """Train the retriever on the targets of this iteration and those before it, and return its folder.
@@ -156,15 +160,16 @@ class RetrieverRun:
         Raises:
             UserError: There are no targets yet.
         """
-        self._stages.retriever(iteration)
+        with self._stages() as stages:
+            stages.retriever(iteration)
         return self.stage_file(iteration, "retriever")
 
     @keeping()
     def train(self, model: LanguageModel, *, iterations: int = 2, layout: str = "auto") -> Path:
         """Run all stages of all iterations, and return the folder of the last retriever."""
         check_iterations(iterations)
-        with self._asked(model, layout) as models:
-            self._stages.learn(models, iterations=iterations)
+        with self._stages() as stages, self._asked(model, layout) as models:
+            stages.learn(models, iterations=iterations)
         return self.stage_file(iterations, "retriever")
 
     @contextmanager
@@ -198,15 +203,14 @@ class RetrieverRun:
             raise UserError("evaluate needs test rows; none of the tasks has any.")
         ours = f"llm-r:retriever={self.folder}"
         recipes = {name: parse_recipe(ours if name == "llm-r" else name, shots=k, raced=False) for name in selectors}
-        store = SqliteStore(self.folder / "scores.sqlite")
         found = []
-        for task in tested:
-            asked = replace(TaskModel.for_task(task, model.with_store(store)), progress=self.progress)
-            for name, recipe in recipes.items():
-                self.progress.say(f"{task.name}: {name}")
-                rows = evaluate_retrieval(asked, recipe, task.train, task.test[:limit], seed=self.seed)
-                found.append((task, name, rows))
-        store.close()
+        with alone_in(self.folder), closing(SqliteStore(self.folder / "scores.sqlite")) as store:
+            for task in tested:
+                asked = replace(TaskModel.for_task(task, model.with_store(store)), progress=self.progress)
+                for name, recipe in recipes.items():
+                    self.progress.say(f"{task.name}: {name}")
+                    rows = evaluate_retrieval(asked, recipe, task.train, task.test[:limit], seed=self.seed)
+                    found.append((task, name, rows))
         return found
 
     def stage_file(self, iteration: int, stage: str) -> Path:
@@ -240,7 +244,8 @@ class StagesInFolder(Stages):
         if file.exists():
             return self.done(stage, number)
         found = make()
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with writable(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
         if stage == "retriever":
             self._save(found, file, number)
         else:
