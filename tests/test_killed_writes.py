@@ -1,0 +1,269 @@
+"""Killed, or out of space, at any moment of writing: what was there is there, or what is new; nothing half, no litter.
+
+A moment is the start or the end of a call that changes what stands in a folder, or waits for the disk.
+"""
+
+import errno
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kshot
+from conftest import labelled_rows
+from kshot.core.errors import StorageError, UserError
+from kshot.core.gradient_settings import GradientStore
+from kshot.core.types import Example, Task
+from kshot.reports.html import read_record
+from kshot.store import files
+from kshot.store.commit import commit, settle
+from kshot.store.files import write_folder, write_json, write_text
+from kshot.store.run_folder import MANIFEST
+from kshot.verbs.select import select
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+ROWS = labelled_rows(9)
+EXAMPLES = tuple(Example(row["input"], row["output"], f"e{i}") for i, row in enumerate(ROWS))
+TASK = Task("words", "classification", EXAMPLES, labels=("animal", "food", "tool"))
+TRAINED = "fine-tune:lr=1e-2,steps=1"
+
+
+class Moments:
+    """Calls `stop` at the n-th moment; counts them all."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, n: int, stop: Callable[[], None], *, ends: bool = True):
+        self.n, self.seen, self.stop, self.ends = n, 0, stop, ends
+        for name in ("rename", "replace", "fsync", "mkdir", "rmdir"):
+            patch.setattr(os, name, self.watched(getattr(os, name)))
+        patch.setattr(files, "_exchange", self.watched(files._exchange))
+
+    def watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **how: Any) -> Any:
+            self.moment()
+            result = call(*args, **how)
+            if self.ends:
+                self.moment()
+            return result
+
+        return watched
+
+    def moment(self) -> None:
+        self.seen += 1
+        if self.seen == self.n:
+            self.stop()
+
+
+def killed(act: Callable[[], object], n: int) -> bool:
+    """Act in a fork that is killed at its n-th moment; return whether it came to that."""
+    process = os.fork()
+    if not process:
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                Moments(patch, n, lambda: os.kill(os.getpid(), signal.SIGKILL))
+                act()
+        except BaseException:
+            traceback.print_exc(file=sys.__stderr__)
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(process, 0)[1]
+    assert status in (0, signal.SIGKILL)
+    return status != 0
+
+
+def full(act: Callable[[], object], n: int) -> bool:
+    """Act where the disk is full at the n-th moment; return whether it came to that."""
+
+    def stop() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        moments = Moments(patch, n, stop, ends=False)
+        try:
+            act()
+        except (StorageError, UserError) as error:
+            assert "No space left on device" in str(error)
+    return moments.seen >= n
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return kshot.load_model("tiny")
+
+
+class Scenario:
+    """Something that writes into a folder, again and again if need be.
+
+    Attributes:
+        before: What is there before; None for nothing.
+        act: Writes, and returns what it has found.
+        seen: Returns what a reader sees, which is what was there before or what is there at the end.
+    """
+
+    before: Callable[[Path], object] | None = None
+    act: Callable[[Path], object]
+    seen: Callable[[Path], object]
+
+    def begin(self, place: Path) -> None:
+        """Make what is there before, and look at what is there after an undisturbed end."""
+        self.place, self.n_folders = place, 0
+        (place / "before").mkdir()
+        if self.before:
+            self.before(place / "before")
+        last = self.folder()
+        self.result, self.first, self.last = self.act(last), self.seen(place / "before"), self.seen(last)
+
+    def folder(self) -> Path:
+        """Return a folder with what is there before."""
+        self.n_folders += 1
+        return Path(shutil.copytree(self.place / "before", self.place / str(self.n_folders)))
+
+    def stopped(self, stopping: Callable[..., bool], n: int) -> bool:
+        """Stop it at a moment, look at what is there, and let the next one come; return whether it came to that."""
+        folder = self.folder()
+        if not stopping(lambda: self.act(folder), n):
+            return False
+        assert self.seen(folder) in (self.first, self.last)
+        assert self.act(folder) == self.result
+        assert self.seen(folder) == self.last
+        assert not [str(path) for path in folder.rglob(".*")], "litter"
+        shutil.rmtree(folder)
+        return True
+
+
+class Commit(Scenario):
+    """A small record that is replaced: as in a run, without a model."""
+
+    def before(self, folder):
+        write_json(folder / MANIFEST, {})
+        commit(folder, self.write("old"))
+        (folder / "of a user").touch()
+
+    def act(self, folder):
+        commit(folder, self.write("new"))
+
+    def seen(self, folder):
+        settle(folder)
+        return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+    def write(self, text):
+        def write(folder):
+            write_folder(folder / "best", {name: text for name in ("model", text)})
+            for name in ("results.json", "samples.jsonl"):
+                write_text(folder / name, text)
+
+        return write
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchanged", "put aside"])
+@pytest.mark.parametrize("stopping", [killed, full], ids=["killed", "full"])
+def test_moments_of_a_commit_can_be_the_last(tmp_path, monkeypatch, stopping, exchange, step):
+    """Also where the system cannot exchange two folders."""
+    monkeypatch.setattr(os, "fsync", lambda opened: None)  # the disk takes its time
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *folders: False)
+    scenario, n_stops = Commit(), 0
+    scenario.begin(tmp_path)
+    while scenario.stopped(stopping, 1 + n_stops * step):
+        n_stops += 1
+    assert n_stops * step > 30
+
+
+@pytest.fixture(scope="module")
+def scenario(tiny, recorded, tmp_path_factory):
+    """A scenario by its name, begun when it is asked for."""
+
+    def fitted(recipe):
+        texts, labels = zip(*(row.values() for row in ROWS), strict=True)
+        return kshot.FewShotClassifier(tiny, recipe=recipe, shots=2).fit(texts, labels).adapted_
+
+    def adapt(folder, recipes):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("kshot.learners.trained.SECONDS_BETWEEN_STATES", -1)
+            return kshot.adapt(TASK, tiny, recipes=recipes, shots=2, limit=3, race=False, out=folder / "run").chosen
+
+    class FirstRun(Scenario):
+        def act(self, folder):
+            return adapt(folder, f"bm25,{TRAINED}")
+
+        def seen(self, folder):
+            """Return model and record, which belong together, or None where there are none yet."""
+            try:
+                adapted = kshot.load(folder / "run", model=tiny)
+            except UserError as error:
+                assert "it has no readable kshot.json" in str(error)
+                return None
+            record = read_record(folder / "run")
+            assert adapted.recipe.name == record["results"]["chosen"] == adapted.choice["recipe"]
+            assert set(record["rows"]) == {row["recipe"] for row in record["results"]["leaderboard"]}
+            assert (folder / "run" / "report.html").exists()
+            return recorded(folder / "run"), adapted.predict_proba(["the cat"]).tolist()
+
+    class OtherRecipes(FirstRun):
+        def before(self, folder):
+            adapt(folder, "majority")
+
+    class Save(Scenario):
+        def before(self, folder):
+            self.newer = fitted(TRAINED)
+            fitted("bm25").save(folder / "model")
+
+        def act(self, folder):
+            self.newer.save(folder / "model")
+
+        def seen(self, folder):
+            return kshot.load(folder / "model", model=tiny).predict_proba(["the cat"]).tolist()
+
+    class Merge(Scenario):
+        def before(self, folder):
+            self.trained = fitted(TRAINED)
+
+        def act(self, folder):
+            if not (folder / "merged").exists():
+                self.trained.save_merged(folder / "merged")
+            else:
+                with pytest.raises(UserError, match="must be new or empty, for the merged model; it holds something"):
+                    self.trained.save_merged(folder / "merged")
+
+        def seen(self, folder):
+            return {file.name: file.read_bytes() for file in folder.glob("merged/*")}
+
+    class Gradients(Scenario):
+        def act(self, folder):
+            store = GradientStore(folder / "gradients")
+            selector = "gradient-matching:of=lora,snapshots=2,epochs=1"
+            return [example.id for example in select(TASK, selector, 2, model=tiny, gradient_store=store)]
+
+        def seen(self, folder):
+            return None
+
+    begun: dict[str, Scenario] = {}
+
+    def scenario(kind):
+        if kind not in begun:
+            begun[kind] = {c.__name__: c for c in (FirstRun, OtherRecipes, Save, Merge, Gradients)}[kind]()
+            begun[kind].begin(tmp_path_factory.mktemp(kind))
+        return begun[kind]
+
+    return scenario
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "step"), [("FirstRun", 3), ("OtherRecipes", 3), ("Save", 1), ("Merge", 1), ("Gradients", 1)]
+)
+@pytest.mark.parametrize("stopping", [killed, full], ids=["killed", "full"])
+def test_moments_can_be_the_last(scenario, kind, step, stopping):
+    """An odd step meets both starts and ends of calls."""
+    n_stops = 0
+    while scenario(kind).stopped(stopping, 1 + n_stops * step):
+        n_stops += 1
+    print(f"{kind}: stopped {n_stops} times")
+    assert n_stops > 10
