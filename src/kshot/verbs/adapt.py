@@ -185,7 +185,7 @@ def _run_in(
     ledger = Ledger(parse_budget(settings.budget))
     assert models.model is not None
     language_model, selecting = models.model.model, models.selector_model
-    store = SqliteStore(folder / "store.sqlite")
+    store = SqliteStore(folder / "store.sqlite", progress.say)
     try:
         kept = GradientStore(folder / "gradients")
         shared: Any = {"gradient_store": kept, "ledger": ledger.part()}

@@ -171,7 +171,7 @@ class RetrieverRun:
     def _asked(self, model: LanguageModel, layout: str, ledger: Ledger | None = None) -> Iterator[dict[str, TaskModel]]:
         """Give the language model on each task, keeping its scores, by the task's name."""
         self._check_model(model)
-        store = SqliteStore(self.folder / "scores.sqlite")
+        store = SqliteStore(self.folder / "scores.sqlite", self.progress.say)
         keeping, told = model.with_store(store), {"progress": self.progress, "ledger": ledger or Ledger()}
         try:
             yield {t.name: replace(TaskModel.for_task(t, keeping, layout), **told) for t in self.tasks}
@@ -198,7 +198,7 @@ class RetrieverRun:
             raise UserError("evaluate needs test rows; none of the tasks has any.")
         ours = f"llm-r:retriever={self.folder}"
         recipes = {name: parse_recipe(ours if name == "llm-r" else name, shots=k, raced=False) for name in selectors}
-        store = SqliteStore(self.folder / "scores.sqlite")
+        store = SqliteStore(self.folder / "scores.sqlite", self.progress.say)
         found = []
         for task in tested:
             asked = replace(TaskModel.for_task(task, model.with_store(store)), progress=self.progress)
