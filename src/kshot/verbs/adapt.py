@@ -187,7 +187,7 @@ def _run_in(
     language_model, selecting = models.model.model, models.selector_model
     store = SqliteStore(folder / "store.sqlite", progress.say)
     try:
-        kept = GradientStore(folder / "gradients")
+        kept = GradientStore(folder / "gradients", rebuild=True, say=progress.say)
         shared: Any = {"gradient_store": kept, "ledger": ledger.part()}
         model = replace(models.model, model=language_model.with_store(store), **shared)
         selecting = replace(selecting, model=selecting.model.with_store(store), **shared) if selecting else None
