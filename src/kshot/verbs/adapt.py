@@ -205,10 +205,10 @@ def _run_in(
         examples = stream.examples + stream.rest
         best = AdaptedModel.fit(chosen, examples, measuring.last_setup, choice=choice, temperature=winner.temperature)
         best = best.with_model(language_model)  # the store is closed below
+        best.save(folder / "best")
+        recorder.write(contest, choice=choosing)  # its prompts may say what the model has written: from the store
     finally:
         store.close()
-    best.save(folder / "best")
-    recorder.write(contest, choice=choosing)
     write_report(folder)
     for tracker in trackers:
         try:
