@@ -96,7 +96,7 @@ def test_every_pack_can_be_the_last(task, tiny, whole, tmp_path, recorded, monke
 
     n_stops = 0
     with monkeypatch.context() as patch:
-        for name in ("put", "put_predictions"):
+        for name in ("put", "put_record"):
             patch.setattr(SqliteStore, name, stopping(getattr(SqliteStore, name)))
         while True:
             left = 1 + (n_stops % 2 if when == "after" else 1)
@@ -132,7 +132,7 @@ class Interrupter:
         self.when, self.left, self.stops = when, 0, []
         self.written, self.kept = [], []
         patch.setattr("kshot.engine.session.generate_packed", self.spy)
-        for name in ("put", "put_texts", "put_predictions"):
+        for name in ("put", "put_texts", "put_record"):
             patch.setattr(SqliteStore, name, self.stopping(name, getattr(SqliteStore, name)))
 
     def spy(self, *args):
@@ -174,7 +174,7 @@ def test_every_commit_of_an_open_task_can_be_the_last(open_task, tiny, tmp_path,
                 assert not (tmp_path / "run" / "results.json").exists()
             else:
                 break
-    assert set(at.stops) == {"put", "put_texts", "put_predictions"}
+    assert set(at.stops) == {"put", "put_texts", "put_record"}
     assert at.stops.count("put_texts") >= 3
     assert len(at.kept) == len(set(at.kept)) == 40
     if when == "after":  # what was stopped before its commit has to be written again

@@ -16,7 +16,7 @@ from kshot.store.scores import SqliteStore
 from kshot.verbs.adapt import adapt
 
 LIMIT, RECIPES = 300, "majority,tfidf-lr,embedding-lr,zero-shot,random,diverse,all-past,bm25,dense"
-STORE = ("get", "put", "get_texts", "put_texts", "get_predictions", "put_predictions")
+STORE = ("get", "put", "get_texts", "put_texts", "get_record", "put_record")
 
 
 def run(model: str = "demo") -> dict[str, Any]:

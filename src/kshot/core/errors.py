@@ -38,6 +38,10 @@ class SettingError(UserError):
     """A setting has a value that it cannot have; who knows whose setting it is puts the name in front."""
 
 
+class DamagedError(UserError):
+    """A file that kshot wrote is not as it was written; what stood in it can be made again."""
+
+
 class ModelError(KshotError):
     """A model or server failed while it was running."""
 

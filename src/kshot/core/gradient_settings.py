@@ -1,5 +1,6 @@
 """What is said about gradients of single examples: with respect to what, and where on the way of learning."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from math import ceil
 from pathlib import Path
@@ -93,7 +94,9 @@ class GradientStore:
     Attributes:
         folder: A file for each pool and settings; None keeps nothing beyond the process.
         rebuild: Replace what belongs to another model, other data or another seed, instead of refusing it.
+        say: Told what was damaged, and is computed again.
     """
 
     folder: Path | None = None
     rebuild: bool = False
+    say: Callable[[str], None] = lambda text: None

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from kshot.core.fields import Checked, setting_names
 from kshot.core.models import Capability
+from kshot.core.own_code import code_of
 from kshot.core.plugins import origin_of
 from kshot.core.types import Task
 
@@ -44,6 +45,14 @@ class Part(Checked, ABC):
         values = {name: getattr(self, name) for name in setting_names(type(self))}
         settings = {name: value.record() if isinstance(value, Part) else value for name, value in values.items()}
         return {**origin_of(type(self)).record(), "version": self.version, "settings": settings}
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """What identifies the code of methods that do not come with kshot: this one, and those among its settings."""
+        values = (getattr(self, name) for name in setting_names(type(self)))
+        inner = (code for value in values if isinstance(value, Part) for code in value.own_code)
+        code = code_of(type(self))
+        return (*((code,) if code else ()), *inner)
 
     def save(self, folder: Path) -> None:
         """Write what it has learnt into a folder, which is made if there is something to write."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
+from itertools import takewhile
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kshot.core.errors import ModelError
+from kshot.core.errors import DamagedError, ModelError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
 from kshot.core.lessons import Training
 from kshot.core.seeding import digest, generator
@@ -36,9 +37,9 @@ from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
 from kshot.models.products import fast_products
 from kshot.models.weights import TrainedWeights
-from kshot.store.arrays import open_rows
+from kshot.store.arrays import Rows, Shape, open_rows
 
-GRADIENTS_VERSION = 3
+GRADIENTS_VERSION = 4
 _MOST_TOKENS, _MOST_TOKENS_ELSEWHERE = 512, 8192
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # those of AdamW
 
@@ -93,39 +94,38 @@ class ExampleGradients:
         steps = how.snapshot_steps(n)
         with nullcontext(store.folder) if store.folder else TemporaryDirectory() as folder:
             file = Path(folder) / f"{name}.safetensors"
-            kept = open_rows(file, (n, len(steps) * self.dim), about, rebuild=store.rebuild)
-            if np.isnan(kept).any():
-                self._fill(kept, rows, steps, file, digest(about)[:8], progress)
+            kept = open_rows(file, Shape(n, len(steps), self.dim), about, rebuild=store.rebuild, say=store.say)
+            if kept.missing.any():
+                self._fill(kept, rows, steps, file, digest(about), store.say, progress)
             else:
                 progress(how.n_runs(n))
             for snapshot in file.parent.glob(f"{name}.*.snapshot*.safetensors"):
                 snapshot.unlink()
-        return kept
+        return kept.values
 
     def _fill(
         self,
-        kept: NDArray[np.float32],
+        kept: Rows,
         rows: Sequence[TrainingRow],
         steps: Sequence[int],
         file: Path,
         whose: str,
+        say: Callable[[str], None],
         progress: Callable[[int], None],
     ) -> None:
-        """Compute the rows that are not there yet; snapshots beside the file are told apart by `whose` they are."""
+        """Compute what is not there yet; snapshots beside the file are told apart by `whose` they are."""
         batches = self.batches(rows)
-        starts = np.cumsum([0, *map(len, batches)])
-        snapshots = [file.with_name(f"{file.stem}.{whose}.snapshot{i}.safetensors") for i in range(len(steps))]
-        trainer = self._trained(rows, steps, snapshots, progress)
+        starts = np.cumsum([0, *map(len, batches)]).tolist()
+        snapshots = [file.with_name(f"{file.stem}.{whose[:8]}.snapshot{i}.safetensors") for i in range(len(steps))]
+        trainer = self._trained(rows, steps, snapshots, whose, say, progress)
         for i, snapshot in enumerate(snapshots):
-            columns = slice(i * self.dim, (i + 1) * self.dim)
             if trainer:
                 trainer.load(snapshot)
             for start, batch in zip(starts, batches, strict=False):
-                place = slice(start, start + len(batch))
-                if np.isnan(kept[place, columns]).any():
+                if kept.missing[start : start + len(batch), i].any():
                     found = self._directions(batch, trainer).cpu().numpy()
-                    _check(found, int(start))
-                    kept[place, columns] = found
+                    _check(found, start)
+                    kept.fill(start, i, found)
                 progress(len(batch))
 
     def _trained(
@@ -133,18 +133,23 @@ class ExampleGradients:
         rows: Sequence[TrainingRow],
         steps: Sequence[int],
         snapshots: Sequence[Path],
+        whose: str,
+        say: Callable[[str], None],
         progress: Callable[[int], None],
     ) -> Trainer | None:
-        """Train on all texts, keeping the state at some steps; go on after those that are there."""
+        """Train on all texts, keeping the state at some steps; go on after the first of them that are there."""
         if self.weights is None:
             return None
         how, n = self._how, len(rows)
         trainer = Trainer(
-            self._backbone, self.weights, Training(lr=how.lr, clip=0), fingerprint="", can_pack=self._can_pack
+            self._backbone, self.weights, Training(lr=how.lr, clip=0), fingerprint=whose, can_pack=self._can_pack
         )
-        for snapshot in snapshots:
-            if snapshot.exists():
+        for snapshot in takewhile(Path.exists, snapshots):
+            try:
                 trainer.load(snapshot)
+            except DamagedError as error:
+                say(f"gradients go on from an earlier step: {error}")
+                break
         per_epoch = ceil(n / how.batch)
         for step in range(how.epochs * per_epoch):
             order = generator(self._seed, "epoch", step // per_epoch).permutation(n)

@@ -13,24 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kshot.core.errors import ModelError
-from kshot.core.json_text import from_json, to_json
+from kshot.core.errors import DamagedError, ModelError
 from kshot.core.lessons import DivergedError, StepLog, Training
 from kshot.core.objective_settings import Answers, ObjectiveSettings, step_tokens
 from kshot.core.seeding import digest
 from kshot.engine.guidance import Gradient, Guide, cosine, norm
 from kshot.engine.objectives import Objective, Said, objective_of
 from kshot.engine.training_rows import TrainingRow, answer_logits, parts
+from kshot.engine.training_state import read_state, write_state
 from kshot.models.gates import Gates
 from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
 from kshot.models.products import fast_products
 from kshot.models.weights import TrainedWeights
-from kshot.store.files import writable, write_file
 
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}
 _MICRO_TOKENS = {"cpu": 1024}
@@ -86,7 +83,7 @@ class Trainer:
         self._objectives: dict[ObjectiveSettings, Objective] = {}
         self._last: Gradient | None = None
         self.n_steps = 0
-        self.fingerprint = fingerprint
+        self._began = self.fingerprint = fingerprint
 
     def step(
         self,
@@ -243,19 +240,21 @@ class Trainer:
         tensors |= {f"last.{i}": g for i, g in enumerate(self._last or ())}
         guide_tensors, guide_values = self._guide.state() if self._guide else ({}, {})
         tensors |= {f"guide.{name}": t for name, t in guide_tensors.items()}
-        kept = to_json(
-            {"n_steps": self.n_steps, "fingerprint": self.fingerprint, "guide": guide_values, "about": dict(about)}
-        )
-        found = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
-        with writable(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(file, lambda partial: save_file(found, partial, metadata={"kshot": kept}))
+        kept = {"began": self._began, "n_steps": self.n_steps, "fingerprint": self.fingerprint, "guide": guide_values}
+        write_state(file, tensors, {**kept, "about": dict(about)})
 
     def load(self, file: Path) -> dict[str, Any]:
-        """Read what `save` wrote and return its `about`."""
-        with safe_open(file, framework="pt") as opened:
-            kept = from_json(opened.metadata()["kshot"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+        """Read what `save` wrote and return its `about`.
+
+        Raises:
+            DamagedError: It is not as it was written, or of other weights; nothing has changed.
+        """
+        tensors, kept = read_state(file)
+        if kept["began"] != self._began:
+            raise DamagedError(
+                f"{file} must be a state of the same training; it began with other weights. Delete it: training then "
+                "begins again."
+            )
 
         def named(prefix: str) -> dict[str, torch.Tensor]:
             return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

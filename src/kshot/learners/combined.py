@@ -68,7 +68,7 @@ class CombinedLearner(Learner):
             return ask()
         name = f"{member.recipe.fingerprint} {self._n}-{self._n + len(queries)}"
         ledger = model.ledger if model else Ledger()
-        return kept.once(name, ledger, ask, asks_model=member.recipe.asks_model)
+        return kept.once(name, queries, ledger, ask, asks_model=member.recipe.asks_model)
 
     def anew(self) -> "CombinedLearner":
         """Return a learner whose members begin anew, unless some follow the stream."""

@@ -164,7 +164,7 @@ class SettingsRace(Learner):
             return ask()
         name = f"{learner.recipe.fingerprint} {self._n}-{self._n + len(block)}"
         ledger = model.ledger if model else Ledger()
-        return kept.once(name, ledger, ask, asks_model=learner.recipe.asks_model)
+        return kept.once(name, block, ledger, ask, asks_model=learner.recipe.asks_model)
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Race along the examples, unless a race is over, and fit the winner on all of them."""

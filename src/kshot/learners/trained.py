@@ -13,7 +13,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, cast
 
-from kshot.core.errors import NotFiniteError
+from kshot.core.errors import DamagedError, NotFiniteError, UserError
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
 from kshot.core.ledger import Cost
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
@@ -23,7 +23,6 @@ from kshot.core.seeding import digest, generator
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Prediction, Query
 from kshot.learners.fitted import Fitted
-from kshot.learners.kept import as_prediction
 from kshot.learners.learner import Learner, Setup
 from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
@@ -65,12 +64,35 @@ class TrainedLearner(Learner):
     @cached_property
     def model(self) -> TrainableModel:
         """The language model with the weights that are trained; as they were kept, where they were."""
-        model = cast(TunableModel, self._base.model).trainable(self._tuner.training, seed=self._seed)
         if self._kept and self._state_file.exists():
-            about = model.load_state(self._state_file)
-            self._learnt, self.log = about["learnt"], about["log"]
-            self._n_saved = len(self._learnt)
-            self._steering = Steering.load(self._steering_folder) if about.get("steered") else None
+            try:
+                return self._as_kept()
+            except DamagedError as error:
+                self._kept.say(f"{self.recipe.name} begins to learn again: {error}")
+                self._forget_state()
+        return self._untrained()
+
+    def _untrained(self) -> TrainableModel:
+        return cast(TunableModel, self._base.model).trainable(self._tuner.training, seed=self._seed)
+
+    def _as_kept(self) -> TrainableModel:
+        """Return the model as it was kept, and take over what was kept with it.
+
+        Raises:
+            DamagedError: The state, or the steering beside it, is not as it was written.
+        """
+        model = self._untrained()
+        about, steering = model.load_state(self._state_file), None
+        if about["steering"]:
+            folder = self._steering_folder(len(about["learnt"]))
+            try:
+                steering = Steering.load(folder)
+            except UserError as error:
+                raise DamagedError(str(error)) from error
+            if steering.fingerprint != about["steering"]:
+                raise DamagedError(f"{folder} must hold the steering that was kept with {self._state_file.name}.")
+        self._learnt, self.log, self._steering = about["learnt"], about["log"], steering
+        self._n_saved = len(self._learnt)
         return model
 
     @cached_property
@@ -80,10 +102,13 @@ class TrainedLearner(Learner):
         prompted.model = replace(self._base, model=self.model)
         return prompted
 
-    @property
-    def _steering_folder(self) -> Path:
-        """Where the steering of so many examples is kept; what is there is whole and stays as it is."""
-        return self._state_file.with_suffix(f".steering-{refit_point(len(self._learnt))}")
+    def _steering_folder(self, n_learnt: int) -> Path:
+        """Return where the steering of so many examples is kept; what is there is whole and stays as it is."""
+        return self._state_file.with_suffix(f".steering-{refit_point(n_learnt)}")
+
+    def _forget_state(self) -> None:
+        self._state_file.unlink(missing_ok=True)
+        self._forget_steerings()
 
     def _forget_steerings(self, but: Path | None = None) -> None:
         for other in self._state_file.parent.glob(f"{self._state_file.stem}.steering-*"):
@@ -115,20 +140,20 @@ class TrainedLearner(Learner):
     def predict_next(self, query: Query, *, progress: Callable[[int], None] | None = None) -> Prediction:
         """Predict the next query of the stream, as `predict`."""
         key = digest(self._key, len(query.past), query.example.id, query.wants_text)
-        known = self._kept.memory.get_predictions(key) if self._kept else []
-        if known and "diverged" in known[0]:
-            raise DivergedError(known[0]["diverged"])
-        if known:
-            prediction = as_prediction(known[0])
+        if self._kept and (known := self._kept.known(key, [query])):
+            (prediction,) = known
             self._base.ledger.add(Cost(reused=1, tokens=int(prediction.tokens + prediction.fit_tokens)))
             self._n_past = len(query.past)
             return prediction
+        if self._kept is None:
+            return self._predict(query, progress)
+        n_notes = len(self._kept.notes)
         try:
             prediction = self._predict(query, progress)
         except DivergedError as error:
-            self._remember(key, {"diverged": str(error)})
+            self._kept.diverged(key, error)
             raise
-        self._remember(key, asdict(prediction))
+        self._kept.keep(key, [prediction], n_notes, once=True)
         return prediction
 
     def _predict(self, query: Query, progress: Callable[[int], None] | None) -> Prediction:
@@ -156,14 +181,14 @@ class TrainedLearner(Learner):
             fit_tokens=prediction.fit_tokens + n_tokens,
         )
 
-    def _remember(self, key: str, row: dict[str, Any]) -> None:
-        if self._kept:
-            self._kept.memory.put_predictions(key, [row])
-
     def learn(self, past: Sequence[Example], *, progress: Callable[[int], None] | None = None) -> None:
-        """Learn what is new in `past`, in its order."""
+        """Learn what is new in `past`, in its order; from the beginning, where more was learnt than stands in it."""
         model = self.model
-        assert [e.id for e in past[: len(self._learnt)]] == self._learnt, "a stream has one order, and no way back"
+        if self._learnt != [e.id for e in past[: len(self._learnt)]]:
+            assert self._kept, "a stream has one order, and no way back"
+            self._kept.say(f"{self.recipe.name} begins to learn again: a prediction from before its state is asked for")
+            self._begin_again()
+            model = self.model
         for n in range(len(self._learnt), len(past)):
             self._is_between = False
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
@@ -242,11 +267,12 @@ class TrainedLearner(Learner):
         """Write the state of training, so that another process goes on from here, and the log of its steps."""
         if not self._kept or self._n_saved == len(self._learnt) or not self._is_between:
             return
-        if self._steering and not self._steering_folder.exists():
-            write_folder(self._steering_folder, {}, more=self._steering.save)
-        about = {"learnt": self._learnt, "log": self.log, "steered": self._steering is not None}
-        self.model.save_state(self._state_file, about)
-        self._forget_steerings(but=self._steering_folder)
+        folder = self._steering_folder(len(self._learnt))
+        if self._steering and not folder.exists():
+            write_folder(folder, {}, more=self._steering.save)
+        steering = self._steering.fingerprint if self._steering else None
+        self.model.save_state(self._state_file, {"learnt": self._learnt, "log": self.log, "steering": steering})
+        self._forget_steerings(but=folder)
         self._write_log()
         self._n_saved, self._saved_at = len(self._learnt), time.monotonic()
 
@@ -264,9 +290,13 @@ class TrainedLearner(Learner):
         vars(self).pop("_prompted", None)
         vars(self).pop("model", None)
         if self._kept:
-            with writable(self._state_file):
-                self._state_file.unlink(missing_ok=True)
-            self._forget_steerings()
+            self._forget_state()
+
+    def _begin_again(self) -> None:
+        """Go back to before the first example."""
+        self.forget()
+        self._learnt, self.log, self._steering = [], [], None
+        self._n_saved = 0
 
 
 def covering(seen: Sequence[Example], k: int, *, seed: int, names: tuple[str | int, ...]) -> list[Lesson]:

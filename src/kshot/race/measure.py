@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.lessons import DivergedError
 from kshot.core.progress import Progress, SideProgress
 from kshot.core.seeding import digest
-from kshot.core.types import Prediction, Task
+from kshot.core.types import Prediction, Query, Task
 from kshot.core.version import __version__
 from kshot.learners.build import lacking, make_learner, what_it_takes
 from kshot.learners.kept import Kept, Memory
@@ -123,9 +123,15 @@ class Measuring:
         queries = self.stream.queries()[start:stop]
         if learner.follows:
             return learner.predict(queries, progress=self._advance)
-        return self._once(entrant, f"{start}-{stop}", lambda: learner.anew().predict(queries, progress=self._advance))
 
-    def _once(self, entrant: Entrant, part: str, predict: Callable[[], Sequence[Prediction]]) -> Sequence[Prediction]:
+        def predict() -> Sequence[Prediction]:
+            return learner.anew().predict(queries, progress=self._advance)
+
+        return self._once(entrant, f"{start}-{stop}", queries, predict)
+
+    def _once(
+        self, entrant: Entrant, part: str, queries: Sequence[Query], predict: Callable[[], Sequence[Prediction]]
+    ) -> Sequence[Prediction]:
         """Return predictions from the store if they are there; else make and store them, with what methods note."""
         recipe, n_made = entrant.recipe, 0
 
@@ -137,7 +143,8 @@ class Measuring:
             return predictions
 
         keep = replace(self._kept(asks_model=recipe.asks_model), notes=entrant.notes)
-        found = keep.once(f"{recipe.fingerprint} {part}", self.ledger, make, asks_model=recipe.asks_model)
+        name = f"{recipe.fingerprint} {part}"
+        found = keep.once(name, queries, self.ledger, make, asks_model=recipe.asks_model)
         self.progress.advance(len(found) - n_made)
         return found
 
@@ -183,7 +190,8 @@ class Measuring:
             if found:
                 learner, queries = found
                 self.progress.begin(f"{recipe.name}, a second look", len(queries))
-                predictions = self._once(entrant, "again", lambda: learner.predict(queries, progress=self._advance))
+                predict = partial(learner.predict, queries, progress=self._advance)
+                predictions = self._once(entrant, "again", queries, predict)
         if recipe.calibration == "temperature" and not self.task.is_open:
             predictions = [with_temperature(p, entrant.temperature) for p in predictions]
         place = {e.id: i for i, e in enumerate(examples)}
@@ -203,21 +211,21 @@ class Measuring:
         prompts = other_draws(recipe, self.setup, examples, self.stream.rest)
         if not prompts:
             return None
-        self.progress.begin(f"{recipe.name}, other draws", sum(len(queries) for _, queries in prompts))
+        asked = [query for _, queries in prompts for query in queries]
+        self.progress.begin(f"{recipe.name}, other draws", len(asked))
 
         def predict() -> list[Prediction]:
             return [p for learner, queries in prompts for p in learner.predict(queries, progress=self._advance)]
 
         try:
-            predictions = self._once(entrant, "draws", predict)
+            predictions = self._once(entrant, "draws", asked, predict)
         except BudgetSpentError:
             return None
         except NotFiniteError as error:
             self.progress.say(f"{recipe.name}: other draws could not be tried; {error}")
             return None
-        asked = [query.example for _, queries in prompts for query in queries]
-        pairs = zip(asked, predictions, strict=True)
-        rows = [sample_row(self.task, recipe.name, i, *pair) for i, pair in enumerate(pairs)]
+        pairs = enumerate(zip(asked, predictions, strict=True))
+        rows = [sample_row(self.task, recipe.name, i, query.example, p) for i, (query, p) in pairs]
         key = "bits" if self.task.is_open else "score"
         return components(np.array([row[key] for row in rows]).reshape(N_DRAWS, 2, -1))
 
@@ -241,7 +249,7 @@ class Measuring:
         asked = (self.model.model.fingerprint, dict(self.model.layout.record)) if asks_model else None
         others = selecting.model.fingerprint if selecting else None, self.task.fingerprint, self.stream.fingerprint
         key = digest(__version__, asked, *others, self.setup.seed)
-        return Kept(self.memory, self.folder / "training", key)
+        return Kept(self.memory, self.folder / "training", key, say=self.progress.say)
 
     def left(self) -> str:
         """Return what is left of the budget, in words; "" without one."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,10 @@ class Recipe:
         for part in self.parts.values():
             part.save(folder)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Identify methods with their versions and settings, and users' own files by what is in them."""
-        return digest(_identity(self.record()))
+        """Identify methods with their versions and settings, and those that do not come with kshot by their code."""
+        return digest(_identity(self.record()), *(code for part in self.all_parts for code in part.own_code))
 
     @property
     def asks_model(self) -> bool:

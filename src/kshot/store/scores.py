@@ -1,24 +1,29 @@
-"""Every score and every prediction once, in SQLite: committed whole or not at all, so that killing loses one pack."""
+"""Every score and every prediction once, in SQLite: committed whole or not at all, so that killing loses one pack.
 
+Each row has a checksum over its key and its value. A row that is not as it was written is deleted, as if it had never
+been there, and what it held is computed again. There is no index beside the rows that could say something else.
+"""
+
+import hashlib
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from kshot.core.errors import StorageError
+from kshot.core.errors import DamagedError, StorageError
 from kshot.core.json_text import from_json, to_json
 from kshot.core.types import FloatArray, Generation
 
+T = TypeVar("T")
+
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, log_probs BLOB NOT NULL, seconds REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS texts (key TEXT PRIMARY KEY, text TEXT NOT NULL, finished INTEGER, seconds REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS predictions (learner TEXT, position INTEGER, row TEXT NOT NULL,
-                                        PRIMARY KEY (learner, position));
+CREATE TABLE IF NOT EXISTS kept (kind TEXT, key TEXT, value BLOB, checksum BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID
 """
 _AT_ONCE = 500  # keys in one query; SQLite's limit on variables is higher everywhere
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class SqliteStore:
@@ -26,80 +31,109 @@ class SqliteStore:
 
     Args:
         path: The database file; made if it is not there.
+        say: Told at the end how many rows were damaged, if there were any.
 
     Raises:
-        StorageError: The file cannot be opened or is no database.
+        DamagedError: The file is no database, or SQLite cannot read it.
+        StorageError: The file cannot be opened.
     """
 
-    def __init__(self, path: Path):
-        self._path = path
-        with _as_storage_error(path):
+    def __init__(self, path: Path, say: Callable[[str], None] = lambda text: None):
+        self._path, self._say, self._n_damaged = path, say, 0
+        with _in_words(path):
             self._db = sqlite3.connect(path, timeout=30)
+            self._db.text_factory = bytes  # damaged text may not be UTF-8
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
 
     def get(self, keys: Sequence[str]) -> dict[str, tuple[FloatArray, float]]:
         """Return (log-probabilities in nats, seconds) of those keys that are stored."""
-        rows = self._rows("SELECT key, log_probs, seconds FROM scores", keys)
-        return {key: (np.frombuffer(blob, dtype="<f8"), seconds) for key, blob, seconds in rows}
+        found = self._get("score", keys, lambda value: np.frombuffer(value, dtype="<f8"))
+        return {key: (numbers[1:], float(numbers[0])) for key, numbers in found.items()}
 
     def put(self, rows: Sequence[tuple[str, FloatArray, float]]) -> None:
         """Store (key, log-probabilities, seconds) in one transaction; a key that is there keeps its value.
 
         What is not finite is no score, and is asked again.
         """
-        finite = [(key, np.asarray(v, dtype="<f8"), s) for key, v, s in rows if np.isfinite(v).all()]
-        values = [(key, v.tobytes(), seconds) for key, v, seconds in finite]
-        with _as_storage_error(self._path), self._db:
-            self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", values)
+        finite = [(key, np.concatenate(([seconds], values)).astype("<f8")) for key, values, seconds in rows]
+        self._put("score", [(key, numbers.tobytes()) for key, numbers in finite if np.isfinite(numbers).all()])
 
     def get_texts(self, keys: Sequence[str]) -> dict[str, tuple[Generation, float]]:
         """Return (generation, seconds) of those keys that are stored."""
-        rows = self._rows("SELECT key, text, finished, seconds FROM texts", keys)
-        return {key: (Generation(text, bool(finished)), seconds) for key, text, finished, seconds in rows}
+        found = self._get("text", keys, from_json)
+        return {key: (Generation(text, finished), seconds) for key, (text, finished, seconds) in found.items()}
 
     def put_texts(self, rows: Sequence[tuple[str, Generation, float]]) -> None:
         """Store (key, generation, seconds) in one transaction; a key that is there keeps its text."""
-        values = [(key, g.text, g.finished, seconds) for key, g, seconds in rows]
-        with _as_storage_error(self._path), self._db:
-            self._db.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?)", values)
+        self._put("text", [(key, _json_bytes([g.text, g.finished, seconds])) for key, g, seconds in rows])
 
-    def _rows(self, select: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
-        """Return the rows of those keys that are there."""
-        found: list[tuple[Any, ...]] = []
-        with _as_storage_error(self._path):
+    def get_record(self, key: str) -> dict[str, Any] | None:
+        """Return the JSON object under a key, or None."""
+        return self._get("record", [key], from_json).get(key)
+
+    def put_record(self, key: str, record: Mapping[str, Any]) -> None:
+        """Store a JSON object under a key, in place of what is there."""
+        self._put("record", [(key, _json_bytes(record))], verb="REPLACE")
+
+    def _get(self, kind: str, keys: Sequence[str], read: Callable[[bytes], T]) -> dict[str, T]:
+        """Return what is read of the rows of those keys that are there; damaged ones are deleted."""
+        found: dict[str, T] = {}
+        damaged: list[tuple[str, str]] = []
+        with _in_words(self._path):
             for i in range(0, len(keys), _AT_ONCE):
                 part = keys[i : i + _AT_ONCE]
-                found += self._db.execute(f"{select} WHERE key IN ({','.join('?' * len(part))})", part)
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, value, checksum FROM kept WHERE kind = ? AND key IN ({marks})"
+                for key, value, checksum in self._db.execute(query, (kind, *part)):
+                    if isinstance(value, bytes) and checksum == _checksum(kind, key, value):
+                        found[key.decode()] = read(value)
+                    else:
+                        damaged.append((kind, key.decode()))
+            if damaged:
+                with self._db:
+                    self._db.executemany("DELETE FROM kept WHERE kind = ? AND key = ?", damaged)
+        self._n_damaged += len(damaged)
         return found
 
-    def get_predictions(self, learner: str) -> list[dict[str, Any]]:
-        """Return the rows stored for a learner's fingerprint, in the order of the stream."""
-        with _as_storage_error(self._path):
-            query = "SELECT row FROM predictions WHERE learner = ? ORDER BY position"
-            return [from_json(row) for (row,) in self._db.execute(query, (learner,))]
-
-    def put_predictions(self, learner: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store all of a learner's rows in one transaction."""
-        values = [(learner, i, to_json(row)) for i, row in enumerate(rows)]
-        with _as_storage_error(self._path), self._db:
-            self._db.executemany("INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)", values)
+    def _put(self, kind: str, rows: Sequence[tuple[str, bytes]], *, verb: str = "IGNORE") -> None:
+        values = [(kind, key, value, _checksum(kind, key.encode(), value)) for key, value in rows]
+        with _in_words(self._path), self._db:
+            self._db.executemany(f"INSERT OR {verb} INTO kept VALUES (?, ?, ?, ?)", values)
 
     def count(self) -> int:
         """Return how many scores are stored."""
-        return int(self._db.execute("SELECT COUNT(*) FROM scores").fetchone()[0])
+        with _in_words(self._path):
+            return int(self._db.execute("SELECT COUNT(*) FROM kept WHERE kind = 'score'").fetchone()[0])
 
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+        if self._n_damaged:
+            rows = "1 row" if self._n_damaged == 1 else f"{self._n_damaged} rows"
+            self._say(f"{self._path.name} was damaged: {rows} of it did not count, and were computed again")
+
+
+def _checksum(kind: str, key: bytes, value: bytes) -> bytes:
+    return hashlib.blake2b(b"%b %b %b" % (kind.encode(), key, value), digest_size=16).digest()
+
+
+def _json_bytes(value: Any) -> bytes:
+    return to_json(value, ensure_ascii=True).encode("ascii")
 
 
 @contextmanager
-def _as_storage_error(path: Path) -> Iterator[None]:
+def _in_words(path: Path) -> Iterator[None]:
+    """Say of an error of SQLite what is to be done."""
     try:
         yield
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+            raise DamagedError(
+                f"{path} must be a database that SQLite can read; it says: {error}. Delete {path} and run the same "
+                "command again: what was in it is computed again."
+            ) from error
         raise StorageError(
             f"{path} must be a writable run database; SQLite says: {error}. What was committed before is kept: free "
             "space or fix the folder, then run the same command again."

@@ -190,9 +190,9 @@ def _run_in(
     language_model, selecting = models.model.model, models.selector_model
     settle(folder)
     check_replaceable(folder / BEST)
-    store = SqliteStore(folder / "store.sqlite")
+    store = SqliteStore(folder / "store.sqlite", progress.say)
     try:
-        kept = GradientStore(folder / "gradients")
+        kept = GradientStore(folder / "gradients", rebuild=True, say=progress.say)
         shared: Any = {"gradient_store": kept, "ledger": ledger.part()}
         model = replace(models.model, model=language_model.with_store(store), **shared)
         selecting = replace(selecting, model=selecting.model.with_store(store), **shared) if selecting else None
@@ -210,15 +210,16 @@ def _run_in(
         examples = stream.examples + stream.rest
         best = AdaptedModel.fit(chosen, examples, measuring.last_setup, choice=choice, temperature=winner.temperature)
         best = best.with_model(language_model)  # the store is closed below
+
+        def leave_behind(staged: Path) -> None:
+            save(best, staged / BEST)
+            recorder.write(staged, contest, choosing)  # its prompts may say what the model has written: from the store
+            add_report(staged)
+
+        commit(folder, leave_behind)
     finally:
         store.close()
 
-    def leave_behind(staged: Path) -> None:
-        save(best, staged / BEST)
-        recorder.write(staged, contest, choosing)
-        add_report(staged)
-
-    commit(folder, leave_behind)
     for tracker in trackers:
         try:
             tracker(folder)

@@ -13,13 +13,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from kshot.core.errors import UserError, keeping
-from kshot.core.json_text import from_json
+from typing_extensions import TypedDict
+
+from kshot.core.errors import DamagedError, UserError, keeping
 from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.paths import path_of
 from kshot.core.plugins import configure
 from kshot.core.progress import Progress, Silence
+from kshot.core.schema import shaped
+from kshot.core.seeding import digest
 from kshot.core.types import Task
 from kshot.encoders.encoder import Encoder, fresh_model
 from kshot.evaluators.retrieval import RetrievalScores, evaluate_retrieval
@@ -29,9 +32,10 @@ from kshot.retrieval.corpus import Item, option_texts, read_pools
 from kshot.retrieval.learn import Stages
 from kshot.retrieval.retriever_settings import RetrieverSettings
 from kshot.retrieval.saved import fingerprint, save_retriever
-from kshot.store.files import writable, write_json, write_jsonl
-from kshot.store.run_folder import alone_in, opened_run, read_manifest
+from kshot.store.files import writable, write_json
+from kshot.store.run_folder import MANIFEST, alone_in, opened_run, read_manifest, read_object
 from kshot.store.scores import SqliteStore
+from kshot.store.sealed import read_sealed, write_sealed
 from kshot.taskmodel.taskmodel import TaskModel
 
 MODEL = "model.json"
@@ -99,7 +103,8 @@ class RetrieverRun:
         places = [source if ":" in source else str(path_of(source).resolve()) for source in sources]
         fingerprints = {task.name: task.fingerprint for task in tasks}
         about = {"tasks": fingerprints, "held_out": sorted(held_out), "seed": seed, **asdict(settings)}
-        with opened_run(run.folder, {"kind": "retriever", **about, "sources": places}):
+        about |= {"kind": "retriever", "sources": places}
+        with opened_run(run.folder, {**about, "checksum": digest(about)}):
             return run
 
     @classmethod
@@ -112,6 +117,11 @@ class RetrieverRun:
         about = read_manifest(path_of(folder), verb="retriever")
         if about.get("kind") != "retriever":
             raise UserError(f"{folder} must be a run of `kshot retriever`; it is another one.")
+        if about.get("checksum") != digest({k: v for k, v in about.items() if k not in ("format", "checksum")}):
+            raise DamagedError(
+                f"{path_of(folder) / MANIFEST} must be as kshot wrote it; its checksum differs. Run `kshot retriever` "
+                "with TASK… and --settings into a new --out, or copy the file again."
+            )
         named = {name: about[name] for name in asdict(RetrieverSettings())}
         how: dict[str, Any] = {"held_out": about["held_out"], "settings": RetrieverSettings(**named)}
         return cls.start(folder, about["sources"], seed=about["seed"], progress=progress, **how)
@@ -176,7 +186,7 @@ class RetrieverRun:
     def _asked(self, model: LanguageModel, layout: str, ledger: Ledger | None = None) -> Iterator[dict[str, TaskModel]]:
         """Give the language model on each task, keeping its scores, by the task's name."""
         self._check_model(model)
-        store = SqliteStore(self.folder / "scores.sqlite")
+        store = SqliteStore(self.folder / "scores.sqlite", self.progress.say)
         keeping, told = model.with_store(store), {"progress": self.progress, "ledger": ledger or Ledger()}
         try:
             yield {t.name: replace(TaskModel.for_task(t, keeping, layout), **told) for t in self.tasks}
@@ -204,7 +214,7 @@ class RetrieverRun:
         ours = f"llm-r:retriever={self.folder}"
         recipes = {name: parse_recipe(ours if name == "llm-r" else name, shots=k, raced=False) for name in selectors}
         found = []
-        with alone_in(self.folder), closing(SqliteStore(self.folder / "scores.sqlite")) as store:
+        with alone_in(self.folder), closing(SqliteStore(self.folder / "scores.sqlite", self.progress.say)) as store:
             for task in tested:
                 asked = replace(TaskModel.for_task(task, model.with_store(store)), progress=self.progress)
                 for name, recipe in recipes.items():
@@ -223,10 +233,15 @@ class RetrieverRun:
         about = {"name": model.name, "fingerprint": model.fingerprint}
         if not file.exists():
             write_json(file, about)
-        kept = from_json(file.read_text("utf-8"))
+        kept = read_object(file) or {}
+        if kept.keys() != about.keys():
+            raise DamagedError(
+                f"{file} must say which model the scores are of; it is damaged. Delete it and the folders iteration-* "
+                "beside it, and run the same command again: what was scored is kept."
+            )
         if kept["fingerprint"] != model.fingerprint:
             raise UserError(
-                f"All scores of a run must be of one model; {self.folder} has those of '{kept['name']}', now "
+                f"All scores of a run must be of one model; by {file} they are of '{kept['name']}', now "
                 f"'{model.name}'. Give another --out."
             )
 
@@ -249,7 +264,7 @@ class StagesInFolder(Stages):
         if stage == "retriever":
             self._save(found, file, number)
         else:
-            write_jsonl(file, map(_row, found))
+            write_sealed(file, map(_row, found))
         return found
 
     def done(self, stage: str, number: int) -> Any:
@@ -265,7 +280,12 @@ class StagesInFolder(Stages):
         if stage == "retriever":
             return Encoder(fresh_model(str(file)))
         items = {item.key: item for item in chain.from_iterable(self.pools.values())}
-        rows = [from_json(line) for line in file.read_text("utf-8").split("\n") if line]
+        rows = shaped(list[StageRow], read_sealed(file), file, "Delete it and run the same command again.")
+        if unknown := {key for row in rows for key in (row["query"], *row["documents"])} - items.keys():
+            raise DamagedError(
+                f"{file} must name examples of the tasks; '{min(unknown)}' is none. Delete it and run the same command "
+                "again."
+            )
         return [
             Candidates(items[row["query"]], tuple(items[key] for key in row["documents"]), tuple(row["scores"]))
             for row in rows
@@ -292,6 +312,14 @@ def parse_settings(text: str) -> RetrieverSettings:
     """
     pairs = [piece.partition("=") for piece in text.split(",")] if text else []
     return configure(RetrieverSettings, {k.strip(): v.strip() for k, _, v in pairs}, owner="--settings")
+
+
+class StageRow(TypedDict):
+    """What a stage keeps of a query: the names of its documents, and a score for each once there are some."""
+
+    query: str
+    documents: list[str]
+    scores: list[float]
 
 
 def _row(row: Candidates) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def select(
         raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
     if model is None:  # some ask only where there is a choice
         model = NoModel(f"The selector '{selector}' asks a language model; give --model.")
-    told = {"progress": progress or Silence(), "gradient_store": gradient_store or GradientStore(), "notes": notes}
+    progress = progress or Silence()
+    kept = replace(gradient_store or GradientStore(), say=progress.say)
+    told = {"progress": progress, "gradient_store": kept, "notes": notes}
     asked = replace(TaskModel.for_task(task, model, layout), **told)
     found = selected(recipe, pool, query.question if query else None, model=asked, seed=seed)
     if len(found) > k:
