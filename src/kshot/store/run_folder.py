@@ -14,6 +14,7 @@ from kshot.store.files import collect, write_json
 from kshot.store.held import let_go, try_to_hold
 
 MANIFEST, RESULTS, UNFINISHED, HOLDER = "manifest.json", "results.json", "unfinished.json", ".holder.json"
+BESIDE_RESULTS = SAMPLES, SECOND_LOOK, PROMPTS = "samples.jsonl", "second_look.jsonl", "prompts.json"
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # by reports; a run of an older format is not gone on with
