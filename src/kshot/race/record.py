@@ -20,7 +20,7 @@ from kshot.race.words import compare_all, in_words
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_json, write_jsonl
 from kshot.store.run_folder import BESIDE_RESULTS, PROMPTS, RESULTS, SAMPLES, SECOND_LOOK, UNFINISHED
-from kshot.store.sealed import SEAL, sum_of, sum_of_file, write_sealed
+from kshot.store.summed import SUM, sum_of, sum_of_file, write_summed
 from kshot.taskmodel.taskmodel import TaskModel
 
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "numpy", "scikit-learn")
@@ -148,14 +148,14 @@ class Recorder:
             "rows": self._prompts.rows,
         }
         if choice is None:
-            write_sealed(self.folder / UNFINISHED, {"results": results, "samples": done, "prompts": sent})
+            write_summed(self.folder / UNFINISHED, {"results": results, "samples": done, "prompts": sent})
             return
         write_jsonl(self.folder / SAMPLES, (row for rows in done.values() for row in rows))
         again = (row for e in race.entrants for row in e.again)
         write_jsonl(self.folder / SECOND_LOOK, again)
         write_json(self.folder / PROMPTS, sent)
         sums = {name: sum_of_file(self.folder / name) for name in BESIDE_RESULTS}
-        write_json(self.folder / RESULTS, {**results, SEAL: {**sums, RESULTS: sum_of(results)}})
+        write_json(self.folder / RESULTS, {**results, SUM: {**sums, RESULTS: sum_of(results)}})
         (self.folder / UNFINISHED).unlink(missing_ok=True)
 
     def _results(

@@ -6,6 +6,7 @@ labels are large.
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from kshot.core.given_files import opened, text_of
 from kshot.core.json_text import from_json
 from kshot.core.schema import shaped
 from kshot.store.run_folder import BESIDE_RESULTS, PROMPTS, READABLE, RESULTS, SAMPLES, UNFINISHED, read_manifest
-from kshot.store.sealed import SEAL, sum_of, sum_of_file
+from kshot.store.summed import SUM, sum_of, sum_of_file
 
 AGAIN = "Repeat the run's command: the record is written again from the run's store."
 
@@ -119,16 +120,16 @@ class _Example(TypedDict):
     output: str
 
 
-class _Unfinished(TypedDict):
-    results: dict[str, Any]
-    samples: dict[str, list[Any]]
-    prompts: Any
-
-
 class _Prompts(TypedDict):
     examples: list[_Example]
     segments: list[Annotated[list[str], Len(2, 2)]]
     rows: dict[str, list[Annotated[list[Count], Len(1)]]]
+
+
+class _Unfinished(TypedDict):
+    results: dict[str, Any]
+    samples: dict[str, list[Any]]
+    prompts: _Prompts
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -145,21 +146,33 @@ def read_record(run: Path) -> dict[str, Any]:
             f"{manifest.get('format')}. Make the run again, or use the version of kshot that made it."
         )
     if (run / RESULTS).exists():
-        results = read_results(run)
-        rows, prompts = _rows(run / SAMPLES, _lines(run / SAMPLES)), _prompts(run / PROMPTS, _read(run / PROMPTS))
-    elif (file := run / UNFINISHED).exists():
-        kept = _read(file)
-        if SEAL in kept and kept[SEAL] != sum_of(kept):
-            raise UserError(f"{file} must be as kshot wrote it, but it has changed. {AGAIN}")
-        parts = shaped(_Unfinished, _those_of(_Unfinished, kept), file, AGAIN)
-        results = _results(file, parts["results"])
-        rows = _rows(file, (row for some in parts["samples"].values() for row in some))
-        prompts = _prompts(file, parts["prompts"])
-    else:
-        raise UserError(f"{run} has no finished recipe yet, so there is nothing to report. Resume it with kshot adapt.")
-    record = {"results": results, "rows": rows, "prompts": prompts}
+        return read_finished(run)
+    if (run / UNFINISHED).exists():
+        return _read_unfinished(run / UNFINISHED)
+    raise UserError(f"{run} has no finished recipe yet, so there is nothing to report. Resume it with kshot adapt.")
+
+
+def read_finished(folder: Path) -> dict[str, Any]:
+    """Return the record of a finished run, from a folder that need not be the run's; as `read_record`."""
+    results = read_results(folder)
+    rows = _rows(folder / SAMPLES, _lines(folder / SAMPLES))
+    prompts = shaped(_Prompts, _read(folder / PROMPTS), folder / PROMPTS, AGAIN)
+    return _agreeing(folder, {"results": results, "rows": rows, "prompts": prompts})
+
+
+def _read_unfinished(file: Path) -> dict[str, Any]:
+    kept = _read(file)
+    if SUM in kept and kept[SUM] != sum_of(kept):
+        raise UserError(f"{file} must be as kshot wrote it, but it has changed. {AGAIN}")
+    parts = shaped(_Unfinished, _those_of(_Unfinished, kept), file, AGAIN)
+    results = _results(file, parts["results"])
+    rows = _rows(file, chain.from_iterable(parts["samples"].values()))
+    return _agreeing(file, {"results": results, "rows": rows, "prompts": parts["prompts"]})
+
+
+def _agreeing(place: Path, record: dict[str, Any]) -> dict[str, Any]:
     if flaw := next(_flaws(record), None):
-        raise UserError(f"{run} must hold a record whose parts belong together, but {flaw}. {AGAIN}")
+        raise UserError(f"{place} must hold a record whose parts belong together, but {flaw}. {AGAIN}")
     return record
 
 
@@ -173,8 +186,8 @@ def read_results(run: Path) -> dict[str, Any]:
     found = _read(file)
     if "task" not in found:
         raise UserError(f"{run} was made by an older kshot, without what a report needs. Repeat the command to add it.")
-    if SEAL in found:  # older ones have none
-        sums = shaped(dict[str, str], found[SEAL], file, AGAIN)
+    if SUM in found:  # older ones have none
+        sums = shaped(dict[str, str], found[SUM], file, AGAIN)
         if sums.get(RESULTS) != sum_of(found):
             raise UserError(f"{file} must be as kshot wrote it, but it has changed. {AGAIN}")
         for name in BESIDE_RESULTS:
@@ -228,10 +241,6 @@ def _rows(file: Path, found: Iterable[Any]) -> dict[str, list[dict[str, Any]]]:
         packed = {"candidates": same.setdefault(candidates, candidates), "probs": array("d", row["probs"])}
         rows.setdefault(row["recipe"], []).append({**row, **packed})
     return rows
-
-
-def _prompts(file: Path, found: Any) -> dict[str, Any]:
-    return dict(shaped(_Prompts, found, file, AGAIN))
 
 
 def _flaws(record: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
+from kshot.core.given_files import text_of
 from kshot.core.json_text import from_json, to_json
 from kshot.store.files import collect, write_json
 from kshot.store.held import let_go, try_to_hold
@@ -107,7 +108,7 @@ def read_manifest(folder: Path, *, verb: str = "adapt") -> dict[str, Any]:
 def read_object(file: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file; None where there is none that can be read."""
     try:
-        found = from_json(file.read_text("utf-8"))
+        found = from_json(text_of(file))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -11,23 +11,23 @@ from typing import Any
 from kshot.core.json_text import to_json
 from kshot.store.files import write_pieces
 
-SEAL = "sha256"
+SUM = "sha256"
 _DEPTH = 3  # of a record that is written in pieces: its parts, their members, the rows of these
 
 
-def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write an object with its seal, in pieces, as the whole text of one may be large.
+def write_summed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object with its sum, in pieces, as the whole text of one may be large.
 
     Raises:
         StorageError: As `write_text`.
     """
-    write_pieces(path, _with_seal(value))
+    write_pieces(path, _with_sum(value))
 
 
 def sum_of(value: Mapping[str, Any]) -> str:
-    """Return the sha256 of an object as JSON, without its seal."""
+    """Return the sha256 of an object as JSON, without its sum."""
     found = hashlib.sha256()
-    for piece in _pieces({name: part for name, part in value.items() if name != SEAL}, _DEPTH):
+    for piece in _pieces({name: part for name, part in value.items() if name != SUM}, _DEPTH):
         found.update(piece.encode())
     return found.hexdigest()
 
@@ -38,13 +38,13 @@ def sum_of_file(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _with_seal(value: Mapping[str, Any]) -> Iterator[str]:
+def _with_sum(value: Mapping[str, Any]) -> Iterator[str]:
     found, held = hashlib.sha256(), ""
     for piece in _pieces(value, _DEPTH):
         found.update(piece.encode())
         yield held
         held = piece
-    yield f', "{SEAL}": "{found.hexdigest()}"{held}'
+    yield f', "{SUM}": "{found.hexdigest()}"{held}'
 
 
 def _pieces(value: Any, depth: int) -> Iterator[str]:
