@@ -2,8 +2,8 @@
 
     python benchmarks/many_labels.py [--labels N] [--rows N] [--recipes NAMES]
 
-Runs in a process of its own, with the model `scripted`; prints seconds, those of the processor, the most memory it had, and
-how much of that came after the imports.
+Runs in a process of its own, with the model `scripted`. Prints seconds, those of the processor, the most memory it had,
+and how much of that came after the imports.
 """
 
 import argparse

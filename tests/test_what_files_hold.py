@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import os
-from pathlib import Path
 
 import datasets
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Text from anywhere, as a terminal can show it: what would move its cursor or turn its lines is written as an escape."""
+"""Text from anywhere, as a terminal can show it: what would move the cursor or turn lines is written as an escape."""
 
 import re
 

@@ -118,7 +118,7 @@ def _svg(figure: Figure, title: str) -> str:
     for text in _named(figure):
         text.set_parse_math(False)  # a "$" in a name is a dollar
     held = io.StringIO()
-    own = {"svg.fonttype": "none", "svg.hashsalt": "kshot", "font.family": "sans-serif", "text.usetex": False}
+    own: Any = {"svg.fonttype": "none", "svg.hashsalt": "kshot", "font.family": "sans-serif"}
     with rc_context(own), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser's own fonts are used
         figure.savefig(held, format="svg", metadata={"Date": None, "Creator": None, "Title": title})

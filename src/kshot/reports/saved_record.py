@@ -8,10 +8,10 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
-from annotated_types import Interval, Len
-from typing_extensions import NotRequired, TypedDict
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from kshot.core.errors import UserError, in_short
 from kshot.core.given_files import opened, text_of
@@ -22,17 +22,17 @@ from kshot.store.summed import SUM, sum_of, sum_of_file
 
 AGAIN = "Repeat the run's command: the record is written again from the run's store."
 
-Share = Annotated[float, Interval(ge=0, le=1)]
-Amount = Annotated[float, Interval(ge=0, le=1e15)]
-Bits = Annotated[float, Interval(ge=-1e9, le=1e9)]
-Count = Annotated[int, Interval(ge=0, le=10**12)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, le=1e15)]
+Bits = Annotated[float, Field(ge=-1e9, le=1e9)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
 
 
 class _Task(TypedDict):
     name: str
     kind: str
     labels: list[str]
-    metrics: Annotated[list[str], Len(1)]
+    metrics: Annotated[list[str], Field(min_length=1)]
     n_train: Count
 
 
@@ -122,8 +122,8 @@ class _Example(TypedDict):
 
 class _Prompts(TypedDict):
     examples: list[_Example]
-    segments: list[Annotated[list[str], Len(2, 2)]]
-    rows: dict[str, list[Annotated[list[Count], Len(1)]]]
+    segments: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    rows: dict[str, list[Annotated[list[Count], Field(min_length=1)]]]
 
 
 class _Unfinished(TypedDict):
