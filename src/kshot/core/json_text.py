@@ -39,12 +39,18 @@ def from_json(text: str | bytes) -> Any:
     """Return what JSON says.
 
     Raises:
-        ValueError: It is no JSON, holds NaN or an infinity, or is nested too deeply.
+        ValueError: It is no JSON, holds NaN, an infinity or half of a surrogate pair, or is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        found = json.loads(text, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if any(escape in text for escape in ((b"\\ud", b"\\uD") if isinstance(text, bytes) else ("\\ud", "\\uD"))):
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half of a surrogate pair, which is no text") from None
+    return found
 
 
 def _listed(value: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from kshot.core.given_files import opened, text_of
 from kshot.core.json_text import from_json
 from kshot.core.schema import shaped
 from kshot.store.run_folder import BESIDE_RESULTS, PROMPTS, READABLE, RESULTS, SAMPLES, UNFINISHED, read_manifest
-from kshot.store.summed import SUM, sum_of, sum_of_file
+from kshot.store.summed import SUM, fits, sum_of_file
 
 AGAIN = "Repeat the run's command: the record is written again from the run's store."
 
@@ -162,7 +162,7 @@ def read_finished(folder: Path) -> dict[str, Any]:
 
 def _read_unfinished(file: Path) -> dict[str, Any]:
     kept = _read(file)
-    if SUM in kept and kept[SUM] != sum_of(kept):
+    if SUM in kept and not fits(kept, kept[SUM]):
         raise UserError(f"{file} must be as kshot wrote it, but it has changed. {AGAIN}")
     parts = shaped(_Unfinished, _those_of(_Unfinished, kept), file, AGAIN)
     results = _results(file, parts["results"])
@@ -188,7 +188,7 @@ def read_results(run: Path) -> dict[str, Any]:
         raise UserError(f"{run} was made by an older kshot, without what a report needs. Repeat the command to add it.")
     if SUM in found:  # older ones have none
         sums = shaped(dict[str, str], found[SUM], file, AGAIN)
-        if sums.get(RESULTS) != sum_of(found):
+        if not fits(found, sums.get(RESULTS)):
             raise UserError(f"{file} must be as kshot wrote it, but it has changed. {AGAIN}")
         for name in BESIDE_RESULTS:
             if not (run / name).is_file() or sums.get(name) != sum_of_file(run / name):

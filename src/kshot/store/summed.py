@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kshot.core.errors import NotFiniteError
 from kshot.core.json_text import to_json
 from kshot.store.files import write_pieces
 
@@ -28,8 +29,16 @@ def sum_of(value: Mapping[str, Any]) -> str:
     """Return the sha256 of an object as JSON, without its sum."""
     found = hashlib.sha256()
     for piece in _pieces({name: part for name, part in value.items() if name != SUM}, _DEPTH):
-        found.update(piece.encode())
+        found.update(piece.encode("utf-8", "surrogatepass"))  # which a damaged file may spell
     return found.hexdigest()
+
+
+def fits(value: Mapping[str, Any], said: object) -> bool:
+    """Return whether an object has the sum that is said of it."""
+    try:
+        return said == sum_of(value)
+    except NotFiniteError:  # a damaged file may say 1e999
+        return False
 
 
 def sum_of_file(file: Path) -> str:
