@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from importlib import import_module
 from pathlib import Path
 from random import Random
 
@@ -10,7 +12,8 @@ import pytest
 import kshot
 from conftest import labelled_rows, write_task
 from kshot.core.errors import KshotError, UserError
-from kshot.core.types import Task
+from kshot.core.json_text import to_json
+from kshot.core.types import Prediction, Task
 from kshot.reports.html import compare_runs, page, write_report
 from kshot.reports.saved_record import read_record, read_results
 from kshot.store.run_folder import RESULTS, UNFINISHED
@@ -69,6 +72,21 @@ def summed_again(run: Path) -> None:
     value = json.loads((run / RESULTS).read_text("utf-8"))
     sums = {name: sum_of_file(run / name) for name in ("samples.jsonl", "second_look.jsonl", "prompts.json")}
     (run / RESULTS).write_text(json.dumps({**value, SUM: {**sums, RESULTS: sum_of(value)}}), "utf-8")
+
+
+def test_packed_predictions_are_written_as_others_are():
+    one = Prediction("e", ("a", "b"), (-0.1, -2.5), (0.9, 0.1), "a")
+    assert to_json(vars(one.packed)) == to_json(vars(one))
+    assert one.packed.packed == one.packed
+    many = Prediction("e", ("a",) * 1000, tuple(i / 7 for i in range(1000)), tuple(i / 9 for i in range(1000)), "a")
+    assert sum(sys.getsizeof(value) for value in (many.packed.log_probs, many.packed.probs)) < 17_000
+
+
+@pytest.mark.slow
+def test_many_labels_take_half_the_memory_that_they_took(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    measured = import_module("many_labels").measured(labels=1000, rows=300)
+    assert measured["most_mb"] < 855 / 2, measured
 
 
 def test_an_unfinished_record_is_whole_json_with_its_sum(unfinished):

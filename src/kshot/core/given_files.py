@@ -43,6 +43,8 @@ def bytes_of(file: Path, most: int | None = MOST_BYTES) -> bytes:
         OSError: As `opened`, or it is larger.
     """
     with opened(file) as stream:
+        if most is not None and os.fstat(stream.fileno()).st_size > most:
+            raise too_large(most, str(file))
         return limited(stream, most, str(file))
 
 
@@ -50,8 +52,13 @@ def limited(stream: BinaryIO | io.BufferedIOBase, most: int | None, name: str) -
     """Return all that a stream holds, or raise an OSError where that is more than `most` bytes."""
     data = stream.read() if most is None else stream.read(most + 1)
     if most is not None and len(data) > most:
-        raise OSError(errno.EFBIG, f"it is larger than {most / 1e6:.0f} MB, the most that is read", name)
+        raise too_large(most, name)
     return data
+
+
+def too_large(most: int, name: str) -> OSError:
+    """Return the error of a file that holds more than is read of any."""
+    return OSError(errno.EFBIG, f"it is larger than {most / 1e6:.0f} MB, the most that is read", name)
 
 
 def text_of(file: Path, most: int | None = MOST_BYTES) -> str:

@@ -43,7 +43,7 @@ class RetrieverSettings(Checked):
     reward_encoder: str = place("minilm")
     queries: int = setting(200, least=1, most=1_000_000)
     candidates: int = setting(16, least=4, most=1000)
-    depth: int = 100
+    depth: int = setting(100, least=1, most=100_000)
     mixed: bool = False
     label_rule: bool = False
     other_task_rule: bool = True
