@@ -144,6 +144,7 @@ def recorded():
         for name in names:
             text = (folder / name).read_text("utf-8")
             found[name] = without_times([json.loads(t) for t in (text.splitlines() if "jsonl" in name else [text])])
+        found["results.json"][0].pop("sha256", None)  # of times too
         return found
 
     return recorded

@@ -440,6 +440,7 @@ def left_behind(folder: Path) -> dict[str, Any]:
         if file.exists():
             found[file.name] = json.loads(file.read_text("utf-8"))
             found[file.name].pop("notes", None)  # of loops
+            found[file.name].pop("sha256", None)  # of a record that holds times
     for name, kept in {"samples": SAMPLE, "second_look": AGAIN}.items():
         if (folder / f"{name}.jsonl").exists():
             found[name] = columns(read_rows(folder / f"{name}.jsonl"), kept)

@@ -137,7 +137,8 @@ def test_an_unfinished_run_has_a_report_that_says_so(run, tmp_path):
     results = json.loads((folder / "results.json").read_text("utf-8"))
     (folder / "results.json").unlink()
     record = read_record(run.folder)
-    kept = {"results": results | {"choice": None}, "samples": record["rows"], "prompts": record["prompts"]}
+    rows = {name: [row | {"probs": list(row["probs"])} for row in some] for name, some in record["rows"].items()}
+    kept = {"results": results | {"choice": None}, "samples": rows, "prompts": record["prompts"]}
     (folder / "unfinished.json").write_text(json.dumps(kept))
     text = Elements(write_report(folder).read_text("utf-8")).text
     assert "Unfinished. Some recipes are still to come; nothing is chosen yet." in text

@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import os
-from pathlib import Path
 
 import datasets
 import pyarrow as pa
@@ -675,7 +674,7 @@ def test_what_cannot_be_opened_is_refused(refused, write, monkeypatch, tmp_path)
 
     path = write(a__jsonl="{}")
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", forbidden)
+        patch.setattr("kshot.tasks.text_file.bytes_of", forbidden)
         assert refused(path) == "a.jsonl cannot be read: Permission denied; check its name and its permissions."
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", forbidden)

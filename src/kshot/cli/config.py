@@ -1,5 +1,7 @@
 """Settings from a YAML file: the schema is that of `RunSettings`, unknown keys are errors, flags override."""
 
+import reprlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,11 @@ import yaml
 from pydantic import ConfigDict, ValidationError, create_model
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.core.given_files import text_of
 from kshot.core.paths import path_of
 from kshot.core.settings import RunSettings, settings_of_a_run
+
+_MOST_BYTES = 1_000_000  # YAML is read slowly
 
 
 def read_settings(task: str, file: Path | None, flags: dict[str, Any]) -> RunSettings:
@@ -21,9 +26,9 @@ def read_settings(task: str, file: Path | None, flags: dict[str, Any]) -> RunSet
     values: Any = {}
     if file is not None:
         try:
-            values = yaml.safe_load(path_of(file).read_text("utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"--config must name a readable YAML file; {file}: {_one_line(error)}.") from error
+            values = yaml.load(text_of(path_of(file), _MOST_BYTES), _Loader) or {}  # noqa: S506 - it is a safe one
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise UserError(f"--config must name a readable YAML file; {file}: {_said(error)}. Correct it.") from error
         if not isinstance(values, dict):
             raise UserError(f"--config must hold settings as 'name: value'; {file} holds a {type(values).__name__}.")
     given = {key: value for key, value in flags.items() if value is not None}
@@ -35,7 +40,7 @@ def read_settings(task: str, file: Path | None, flags: dict[str, Any]) -> RunSet
         if first["type"] == "extra_forbidden":
             known = [f.name for f in settings_of_a_run()]
             raise UserError(f"{file}: there is no setting '{key}'.{did_you_mean(key, known)}") from None
-        raise UserError(f"{file}: {key}: {first['msg']}; got {first['input']!r}.") from None
+        raise UserError(f"{file}: {key}: {first['msg']}; got {reprlib.repr(first['input'])}.") from None
     return RunSettings(task, **read.model_dump(exclude_unset=True))
 
 
@@ -48,5 +53,27 @@ def _schema() -> Any:
     return create_model("SettingsFile", __config__=ConfigDict(extra="forbid", strict=True), **known)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _said(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return " ".join((getattr(error, "strerror", None) or str(error)).split())[:400]
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain values; what stands for others by a name could stand for billions of them."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse an alias."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()
+            raise yaml.YAMLError(
+                f"line {event.start_mark.line + 1}: write *{event.anchor} out, as aliases are not read"
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that is there twice."""
+        names = Counter(name.value for name, _ in node.value if isinstance(name.value, str))
+        if twice := next((name for name, n in names.items() if n > 1), None):
+            raise yaml.YAMLError(f"'{twice}' is there twice")
+        return super().construct_mapping(node, deep)

@@ -29,7 +29,7 @@ from kshot.cli.options import (
     load_task,
     with_flags_of_settings,
 )
-from kshot.cli.output import TerminalProgress, failed, guarded, print_json, resumable, stderr, stdout
+from kshot.cli.output import TerminalProgress, failed, guarded, print_json, print_result, resumable, stderr, stdout
 from kshot.cli.report_command import report
 from kshot.cli.select_command import select
 from kshot.cli.streams import take_over
@@ -156,7 +156,7 @@ def predict(
     if n_cut:
         stderr.print(f"{n_cut} of {len(predictions)} answers came to no end and were cut", markup=False)
     for p in predictions:
-        sys.stdout.write(" ".join(str(p.answer).splitlines()) + "\n")  # one line, whatever breaks lines
+        print_result(" ".join(str(p.answer).splitlines()) + "\n")  # one line, whatever breaks lines
 
 
 def _placing(device: str | None, dtype: str | None, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:

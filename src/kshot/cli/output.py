@@ -10,18 +10,33 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from kshot.cli.streams import TERMINATED
 from kshot.core.errors import KEPT, KshotError, RunInterruptedError
 from kshot.core.json_text import to_json
 from kshot.core.progress import Board
 from kshot.core.termination import TerminatedError
+from kshot.core.visible_text import visible
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class _Plain(Console):
+    """A console that takes no text for markup, and shows what would move a terminal's cursor as an escape."""
+
+    def __init__(self, **how: Any):
+        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **how)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return the text of a string, wherever in a table or a line it stands."""
+        return super().render_str(visible(text), **how)
+
+
 # Where stdout is a file or a pipe nothing is cut to the width of a terminal
-stdout = Console(highlight=False, soft_wrap=True, width=None if sys.stdout and sys.stdout.isatty() else 200)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stdout = _Plain(width=None if sys.stdout and sys.stdout.isatty() else 200)
+stderr = _Plain(stderr=True)
 
 
 def guarded(command: Callable[P, R], *, resumes: bool = False) -> Callable[P, R]:
@@ -56,7 +71,7 @@ def guarded(command: Callable[P, R], *, resumes: bool = False) -> Callable[P, R]
                 f"{where} must be usable; the system says: {error.strerror or error}{_kept(error)}. Make it so."
             )
         except Exception as error:  # a mistake of ours must be seen whole
-            traceback.print_exc()
+            stderr.print(traceback.format_exc().rstrip())
             said = f"{type(error).__name__}: {error}".rstrip(": .")
             code = failed(f"a mistake of kshot's own: {said}{_kept(error)}. Please report it with the lines above.")
         raise typer.Exit(code) from None
@@ -88,6 +103,11 @@ def print_paragraph(text: str) -> None:
     stdout.print(text, markup=False, soft_wrap=not stdout.is_terminal, width=wide)
 
 
+def print_result(text: str) -> None:
+    """Print what other programs read, as it is; where a terminal reads it, so that it can show it."""
+    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
+
+
 def print_json(value: Any) -> None:
     """Print one line of JSON on stdout."""
     text = to_json(value)
@@ -106,8 +126,8 @@ class TerminalProgress:
     def __init__(self) -> None:
         self._bars = None
         if stderr.is_terminal:
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bars = Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=stderr)
+            name = TextColumn("{task.description}", markup=False)
+            self._bars = Progress(name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=stderr)
 
     def __enter__(self) -> "TerminalProgress":
         if self._bars:
@@ -123,7 +143,7 @@ class TerminalProgress:
         self._recipe, self._total, self._done = recipe, total, 0
         self._began = self._told_at = time.monotonic()
         if self._bars:
-            self._task = self._bars.add_task(recipe, total=total)
+            self._task = self._bars.add_task(visible(recipe), total=total)
 
     def advance(self, n: int) -> None:
         """Move the bar; as lines, at the end and at most every 5 seconds."""

@@ -1,6 +1,5 @@
 """The verb `select`."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from kshot.cli.options import (
     load_named,
     load_task,
 )
-from kshot.cli.output import TerminalProgress, guarded, stderr
+from kshot.cli.output import TerminalProgress, guarded, print_result, stderr
 from kshot.core.paths import path_of
 
 
@@ -85,7 +84,7 @@ def select(
     if out:
         write_text(path_of(out), text)
     else:
-        sys.stdout.write(text)
+        print_result(text)
 
 
 def _tell(note: Mapping[str, Any]) -> None:

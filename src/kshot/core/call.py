@@ -8,6 +8,7 @@ from kshot.core.errors import UserError
 
 _KEY = re.compile(r"\s*[A-Za-z_][\w-]*\s*=")
 _OPEN, _CLOSE = "([", ")]"
+_DEEPEST = 16  # brackets in one another
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,28 @@ def _depths(text: str) -> Iterator[tuple[int, int]]:
     for at, sign in enumerate(text):
         if sign in _OPEN:
             opened.append(at)
+            if len(opened) > _DEEPEST:
+                raise UserError(
+                    f"'{_beginning(text)}' must have at most {_DEEPEST} brackets in one another; it has more. Name the "
+                    "recipes inside one by one."
+                )
         elif sign in _CLOSE:
             if not opened or _OPEN.index(text[opened[-1]]) != _CLOSE.index(sign):
                 raise UserError(
-                    f"'{text}' must have balanced brackets; the '{sign}' at character {at + 1} closes none."
+                    f"'{_beginning(text)}' must have balanced brackets; the '{sign}' at character {at + 1} closes none."
                 )
             opened.pop()
         yield at, len(opened)
     if opened:
         sign = text[opened[-1]]
         raise UserError(
-            f"'{text}' must have balanced brackets; the '{sign}' at character {opened[-1] + 1} is never closed."
+            f"'{_beginning(text)}' must have balanced brackets; the '{sign}' at character {opened[-1] + 1} is never "
+            "closed."
         )
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def is_setting(piece: str) -> bool:

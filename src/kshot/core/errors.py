@@ -87,5 +87,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def in_short(error: BaseException) -> str:
     """Return what another library's error says, for the middle of a sentence of ours: its beginning, or its kind."""
-    said = " ".join(str(error).split())
+    said = " ".join(str(getattr(error, "strerror", None) or error).split())
     return said[:200].rstrip(". ") + "…" * (len(said) > 200) if said else type(error).__name__

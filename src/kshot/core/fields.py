@@ -63,7 +63,8 @@ class Checked:
                 object.__setattr__(self, f.name, str(Path(value).resolve()))
             if not (limits.keys() & set(_LIMITS)) or _allowed(value, limits):
                 continue
-            got = f"'{value}'" if isinstance(value, str) else value
+            got = f"'{value}'" if isinstance(value, str) else str(value)
+            got = got if len(got) <= 80 else f"{got[:80]}…"
             hint = f" {limits['hint']}" if "hint" in limits else ""
             raise SettingError(f"{f.name} must be {_in_words(value, limits)}; got {got}.{hint}")
 
@@ -72,7 +73,7 @@ def _allowed(value: Any, limits: Any) -> bool:
     if "choices" in limits:
         return value in limits["choices"]
     return (
-        isfinite(value)
+        (isinstance(value, int) or isfinite(value))  # a whole number may be too large for a float
         and value >= limits.get("least", value)
         and value <= limits.get("most", value)
         and ("above" not in limits or value > limits["above"])
@@ -83,7 +84,7 @@ def _in_words(value: Any, limits: Any) -> str:
     if "choices" in limits:
         return f"one of {', '.join(limits['choices'])}"
     kind = "a number, " if isinstance(value, float) else ""
-    if "most" in limits:
+    if "most" in limits and (kind or value > limits["most"]):
         return f"in {limits['least']}..{limits['most']}"
     return f"greater than {limits['above']}" if "above" in limits else f"{kind}{limits['least']} or more"
 

@@ -37,16 +37,16 @@ class GradientSettings(Checked):
     """
 
     of: str = setting("prefix", choices=OF)
-    tokens: int = setting(4, least=1)
-    rank: int = setting(4, least=1)
-    snapshots: int = setting(5, least=1)
-    epochs: int = setting(3, least=1)
-    batch: int = setting(8, least=1)
+    tokens: int = setting(4, least=1, most=1024)
+    rank: int = setting(4, least=1, most=1024)
+    snapshots: int = setting(5, least=1, most=1000)
+    epochs: int = setting(3, least=1, most=1000)
+    batch: int = setting(8, least=1, most=10_000)
     lr: float = setting(1e-2, least=0)
     loss: str = setting("sum", choices=LOSSES)
     first: str = setting("embeddings", choices=FIRSTS)
     adam: bool = False
-    projection: int = setting(0, least=0)
+    projection: int = setting(0, least=0, most=1_000_000)
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,6 +1,7 @@
 """JSON as kshot writes and reads it: without NaN and infinity, which are no JSON; what has no value is null."""
 
 import json
+from array import array
 from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ def to_json(value: Any, *, ensure_ascii: bool = False, **how: Any) -> str:
     """Return a value as JSON.
 
     Args:
-        value: Mappings, sequences, texts, numbers, None.
+        value: Mappings, lists, tuples, arrays of numbers, texts, numbers, None.
         ensure_ascii: Write other letters as escapes.
         how: Further arguments of `json.dumps`, such as `indent`.
 
@@ -25,7 +26,7 @@ def to_json(value: Any, *, ensure_ascii: bool = False, **how: Any) -> str:
         '{"é": null}'
     """
     try:
-        return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False, **how)
+        return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False, default=_listed, **how)
     except ValueError:
         place, number = next(_not_finite(value, ""))
         raise NotFiniteError(
@@ -38,12 +39,25 @@ def from_json(text: str | bytes) -> Any:
     """Return what JSON says.
 
     Raises:
-        ValueError: It is no JSON, holds NaN or an infinity, or is nested too deeply.
+        ValueError: It is no JSON, holds NaN, an infinity or half of a surrogate pair, or is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        found = json.loads(text, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if any(escape in text for escape in ((b"\\ud", b"\\uD") if isinstance(text, bytes) else ("\\ud", "\\uD"))):
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half of a surrogate pair, which is no text") from None
+    return found
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return packed numbers as a list; `json` asks for all that it does not know."""
+    if isinstance(value, array):
+        return value.tolist()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -55,7 +69,7 @@ def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _not_finite(item, f"{place}.{key}")
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | array):
         for i, item in enumerate(value):
             yield from _not_finite(item, f"{place}[{i}]")
     elif isinstance(value, float) and not isfinite(value):

@@ -39,7 +39,7 @@ class Training(Checked):
     """
 
     weights: str = setting("lora", choices=WEIGHTS)
-    rank: int = setting(16, least=1)
+    rank: int = setting(16, least=1, most=1024)
     optimiser: str = setting("adamw", choices=OPTIMISERS)
     lr: float = setting(3e-4, least=0)
     clip: float = setting(1.0, least=0)
@@ -48,8 +48,8 @@ class Training(Checked):
     reference: str = setting("anchor", choices=REFERENCES)
     backend: str = setting("fd", choices=BACKENDS)
     align: str = setting("none", choices=ALIGNMENTS)
-    refresh: int = setting(5, least=1)
-    warmup: int = setting(20, least=0)
+    refresh: int = setting(5, least=1, most=1_000_000)
+    warmup: int = setting(20, least=0, most=1_000_000)
 
     @property
     def is_guided(self) -> bool:

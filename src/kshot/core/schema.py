@@ -1,7 +1,7 @@
 """What is read from outside has the shape that it must have, or is refused in a sentence that names the place.
 
 A shape is a type; that of a JSON object is a `TypedDict` of `typing_extensions`, whose keys are all there and are the
-only ones. No number is taken from a text.
+only ones. No number is taken from a text, and none is infinite.
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def _first(error: Exception) -> str:
 def _adapter(shape: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter
 
-    config = ConfigDict(extra="forbid", strict=True)
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     for one in _objects(shape):
         one.__pydantic_config__ = config
     return TypeAdapter(shape) if is_typeddict(shape) else TypeAdapter(shape, config=config)

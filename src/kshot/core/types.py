@@ -1,7 +1,8 @@
 """The vocabulary: examples, tasks, prompts, requests and predictions."""
 
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -259,8 +260,8 @@ class Prediction:
 
     example_id: str
     candidates: tuple[str, ...]
-    log_probs: tuple[float, ...]
-    probs: tuple[float, ...]
+    log_probs: Sequence[float]
+    probs: Sequence[float]
     answer: str | None
     prompt_tokens: int = 0
     seconds: float = 0.0
@@ -271,3 +272,8 @@ class Prediction:
     tokens: float = 0.0
     fit_tokens: float = 0.0
     setting: str = ""
+
+    @property
+    def packed(self) -> "Prediction":
+        """The same with its numbers in arrays, a quarter as large, for those who keep many with many candidates."""
+        return replace(self, log_probs=array("d", self.log_probs), probs=array("d", self.probs))

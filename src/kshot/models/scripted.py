@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from kshot.core.errors import UserError
+from kshot.core.errors import UserError, in_short
+from kshot.core.given_files import text_of
 from kshot.core.json_text import from_json
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import Capability, Store
@@ -153,9 +154,11 @@ def scripted_from(name: str) -> ScriptedModel:
     if not path:
         return ScriptedModel()
     try:
-        table = from_json(Path(path).read_text("utf-8"))
+        table = from_json(text_of(Path(path)))
     except (OSError, ValueError) as error:
-        raise UserError(f"scripted:FILE must name a JSON file with an object; {path}: {error}.") from error
+        raise UserError(
+            f"scripted:FILE must name a JSON file with an object; {path}: {in_short(error)}. Correct it."
+        ) from error
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         raise UserError(f"scripted:FILE must hold an object of texts; {path} holds something else.")
     return ScriptedModel(table, name=name)

@@ -53,6 +53,9 @@ class Measuring:
     progress: Progress
     ledger: Ledger
 
+    def __post_init__(self):
+        self._candidates: dict[tuple[str, ...], tuple[str, ...]] = {}
+
     @property
     def task(self) -> Task:
         """What is learnt."""
@@ -90,7 +93,7 @@ class Measuring:
             finally:
                 entrant.configurations = entrant.learner.configurations() if entrant.learner else entrant.configurations
             entrant.settled = entrant.learner.settled
-            entrant.predictions += part
+            entrant.predictions += map(self._packed, part)
             self._sample(entrant)
 
     @contextmanager
@@ -158,7 +161,12 @@ class Measuring:
             if final is not entrant.predictions:
                 entrant.temperature = calibrated(final, examples)[1]
         pairs = enumerate(zip(examples, predictions, strict=True))
-        entrant.rows = [sample_row(self.task, entrant.recipe.name, i, *pair) for i, pair in pairs]
+        entrant.rows = [sample_row(self.task, entrant.recipe.name, i, e, self._packed(p)) for i, (e, p) in pairs]
+
+    def _packed(self, prediction: Prediction) -> Prediction:
+        """Return a prediction in little memory: those of a store have candidates of their own, which are the same."""
+        candidates = self._candidates.setdefault(prediction.candidates, prediction.candidates)
+        return replace(prediction.packed, candidates=candidates)
 
     def finish(self, entrant: Entrant) -> None:
         """Tell what happened to the prompts and answers of a recipe that has come to the end."""
@@ -197,7 +205,7 @@ class Measuring:
         place = {e.id: i for i, e in enumerate(examples)}
         for query, prediction in zip(queries, predictions, strict=False):  # none where the budget was spent
             at = place[query.example.id]
-            entrant.again.append(sample_row(self.task, recipe.name, at, query.example, prediction))
+            entrant.again.append(sample_row(self.task, recipe.name, at, query.example, self._packed(prediction)))
 
     def spread(self, entrant: Entrant) -> Spread | None:
         """Measure how much a recipe's draw of demonstrations and their order matter.

@@ -20,7 +20,8 @@ from kshot.race.stream import Stream
 from kshot.race.words import compare_all, in_words
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_json, write_jsonl
-from kshot.store.run_folder import RESULTS, UNFINISHED
+from kshot.store.run_folder import BESIDE_RESULTS, PROMPTS, RESULTS, SAMPLES, SECOND_LOOK, UNFINISHED
+from kshot.store.summed import SUM, sum_of, sum_of_file, write_summed
 from kshot.taskmodel.taskmodel import TaskModel
 
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "numpy", "scikit-learn")
@@ -128,7 +129,7 @@ class Recorder:
         """Write how the race stands into unfinished.json, unless the run was finished before."""
         if not (self.folder / RESULTS).exists():
             results, rows, sent = self._all(race, None)
-            write_json(self.folder / UNFINISHED, {"results": results, "samples": rows, "prompts": sent})
+            write_summed(self.folder / UNFINISHED, {"results": results, "samples": rows, "prompts": sent})
 
     def write(self, folder: Path, race: Race, choice: Mapping[str, Any]) -> None:
         """Write samples.jsonl, second_look.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
@@ -139,10 +140,11 @@ class Recorder:
             choice: What `choice` returns.
         """
         results, rows, sent = self._all(race, choice)
-        write_jsonl(folder / "samples.jsonl", chain.from_iterable(rows.values()))
-        write_jsonl(folder / "second_look.jsonl", (row for e in race.entrants for row in e.again))
-        write_json(folder / "prompts.json", sent)
-        write_json(folder / RESULTS, results)
+        write_jsonl(folder / SAMPLES, chain.from_iterable(rows.values()))
+        write_jsonl(folder / SECOND_LOOK, (row for e in race.entrants for row in e.again))
+        write_json(folder / PROMPTS, sent)
+        sums = {name: sum_of_file(folder / name) for name in BESIDE_RESULTS}
+        write_json(folder / RESULTS, {**results, SUM: {**sums, RESULTS: sum_of(results)}})
 
     def _all(
         self, race: Race, choice: Mapping[str, Any] | None

@@ -1,8 +1,9 @@
 """Recipes as text: `icl+ft:selector=bm25(k1=1.2),lr=1e-4/3e-4`, `random:k=8,contexts=4`, `average(bm25, zero-shot)`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
+from math import prod
 from typing import get_type_hints
 
 from kshot.core.call import Call, parse_call, split_list
@@ -37,6 +38,9 @@ _OWN: Mapping[str | None, tuple[str, ...]] = {
 }
 
 
+MOST_RECIPES, MOST_SETTINGS, MOST_DRAWS, MOST_SHOWN = 256, 256, 256, 100_000
+
+
 def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
     """Read recipes as written on the command line: "all", or "bm25,random:k=8,balanced=true,zero-shot".
 
@@ -55,6 +59,8 @@ def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
     if names.count("all") == 1:
         at = names.index("all")
         names[at : at + 1] = [name for name in cheap_recipes() if name not in names]
+    if len(names) > MOST_RECIPES:
+        raise UserError(f"--recipes must name at most {MOST_RECIPES} recipes; got {len(names)}. Run some at a time.")
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--recipes must name each recipe once; got '{name}' {names.count(name)} times.")
@@ -90,7 +96,7 @@ def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
     named = {*several, *call.settings}
     # The first are preferred where nothing tells them apart: the lowest lr
     variants = []
-    for values in product(*tried.values()):
+    for values in _combined(tried, name):
         one = dict(zip(tried, values, strict=True))
         own = ",".join(f"{key}={value}" for key, value in one.items() if key in named)
         inside = f"({','.join(call.members)})" if call.members else ""
@@ -141,7 +147,19 @@ def _nested(text: str, room: Room) -> list[str]:
     call = parse_call(text)
     cls = room.find(call.name)
     tried = {key: _values(value, cls, key) for key, value in call.settings.items()}
-    return [str(replace(call, settings=dict(zip(tried, v, strict=True)))) for v in product(*tried.values())]
+    return [str(replace(call, settings=dict(zip(tried, v, strict=True)))) for v in _combined(tried, text)]
+
+
+def _combined(tried: Mapping[str, list[str]], name: str) -> Iterator[tuple[str, ...]]:
+    """Return the combinations of values that settings name."""
+    n = prod(map(len, tried.values()))
+    if n > MOST_SETTINGS:
+        named = name if len(name) <= 200 else f"{name[:200]}…"
+        raise UserError(
+            f"{named} must stand for at most {MOST_SETTINGS} combinations of settings; it stands for {n}. Name fewer "
+            "values."
+        )
+    return product(*tried.values())
 
 
 def _pieces(text: str) -> list[str]:
@@ -174,7 +192,9 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     if not k and "selector" in parts:
         raise UserError(f"{name}: k must be 1 or more, as a selector is named; got 0. Leave the selector out.")
     recipe = Recipe(name, parts, k, order, calibration)
-    return _averaged(recipe, _count(name, own["contexts"], "contexts")) if "contexts" in own else recipe
+    return (
+        _averaged(recipe, _count(name, own["contexts"], "contexts", most=MOST_DRAWS)) if "contexts" in own else recipe
+    )
 
 
 def _shown(name: str, own: Mapping[str, str], parts: Mapping[str, Part], *, shots: int) -> int:
@@ -233,7 +253,9 @@ def _calibration(own: Mapping[str, str], base: str) -> str:
     return calibration
 
 
-def _count(name: str, text: str, what: str = "k", *, least: int = 1) -> int:
+def _count(name: str, text: str, what: str = "k", *, least: int = 1, most: int = MOST_SHOWN) -> int:
+    if text.isdecimal() and (len(text) > 20 or int(text) > most):
+        raise UserError(f"{name[:200]}: {what} must be a whole number, {most} or less; got '{text[:20]}'.")
     if not text.isdecimal() or int(text) < least:
         raise UserError(f"{name}: {what} must be a whole number, {least} or more; got '{text}'.")
     return int(text)

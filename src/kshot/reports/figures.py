@@ -1,12 +1,16 @@
 """The report's figures as SVG that takes the page's own colours."""
 
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
+
+from kshot.core.visible_text import visible
 
 INK = "#010203"  # stands for the page's text colour
 COLOURS = ("#3b82f6", "#ea580c", "#16a34a", "#9333ea", "#db2777", "#0891b2")  # readable on white and on black
@@ -23,6 +27,7 @@ def learning_curve(rows: Mapping[str, Sequence[Mapping[str, Any]]], shown: Seque
         title: What it is called.
     """
     figure, ax = _figure()
+    lines: dict[str, Any] = {}
     for name in (*(n for n in rows if n not in shown), *reversed(shown)):
         at, middle, reach = _blocks(rows[name], key)
         if name not in shown:
@@ -30,15 +35,19 @@ def learning_curve(rows: Mapping[str, Sequence[Mapping[str, Any]]], shown: Seque
             continue
         place = shown.index(name)
         width = 1.2 if place else 2
-        ax.plot(at, middle, "o-", color=COLOURS[place], markersize=3, linewidth=width, label=name)
+        (lines[name],) = ax.plot(at, middle, "o-", color=COLOURS[place], markersize=3, linewidth=width)
         if not place:
             low, high = (middle - reach).clip(0), (middle + reach).clip(max=1.0 if key == "score" else np.inf)
             ax.fill_between(at, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
     ax.set_xlabel("examples known", color=INK)
     ax.set_ylabel(title, color=INK)
-    handles, names = ax.get_legend_handles_labels()
     where: Any = {"loc": "lower center", "ncols": 3}
-    figure.legend(handles[::-1], names[::-1], fontsize=7, frameon=False, labelcolor=INK, **where)
+    # A name that begins with "_" would be left out as a label, so that all are put in afterwards
+    names = [name for name in shown if name in lines]
+    handles = [lines[name] for name in names]
+    legend = figure.legend(handles, ["name"] * len(names), fontsize=7, frameon=False, labelcolor=INK, **where)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(visible(name))
     return _svg(figure, f"{title} against the number of examples known")
 
 
@@ -73,7 +82,7 @@ def pareto(board: Sequence[Mapping[str, Any]], metric: str, cost: str, title: st
         on, value = name in names, -minus
         ax.plot(price, value, "o", color=COLOURS[0] if on else INK, alpha=1.0 if on else 0.35, markersize=5)
         if on:
-            ax.annotate(name, (price, value), xytext=(4, 4), textcoords="offset points", fontsize=8, color=INK)
+            ax.annotate(visible(name), (price, value), xytext=(4, 4), textcoords="offset points", fontsize=8, color=INK)
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(x=0.2, y=0.15)
@@ -94,12 +103,24 @@ def _figure() -> tuple[Figure, Any]:
     return figure, ax
 
 
+def _named(figure: Figure) -> Iterator[Text]:
+    """Return the texts that hold names; those of ticks are numbers, and formulas where they are powers."""
+    for ax in figure.axes:
+        yield from (*ax.texts, ax.xaxis.label, ax.yaxis.label)
+    for legend in figure.legends:
+        yield from legend.get_texts()
+
+
 def _svg(figure: Figure, title: str) -> str:
     """Return the figure as an element for a page: its text as text, its ink in the page's colour."""
     from matplotlib import rc_context
 
+    for text in _named(figure):
+        text.set_parse_math(False)  # a "$" in a name is a dollar
     held = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "kshot", "font.family": "sans-serif"}):
+    own: Any = {"svg.fonttype": "none", "svg.hashsalt": "kshot", "font.family": "sans-serif"}
+    with rc_context(own), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser's own fonts are used
         figure.savefig(held, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
     text = held.getvalue()
     start = text.index("<svg")

@@ -9,56 +9,17 @@ from typing import Any
 import numpy as np
 
 from kshot.core.errors import UserError
-from kshot.core.json_text import from_json, to_json
+from kshot.core.json_text import to_json
 from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE
-from kshot.store.commit import settled
+from kshot.reports.saved_record import read_finished, read_record
 from kshot.store.files import write_text
-from kshot.store.run_folder import READABLE, RESULTS, UNFINISHED, read_manifest
 
 REPORT = "report.html"
 MOST_PROBS = 8  # labels of a row whose probabilities are kept
 COLOURED = 5
 COSTS = (("query_tokens", "prompt tokens a query"), ("query_ms", "milliseconds a query"))
 OUTLIER_REACH = 3.0  # interquartile ranges above the upper quartile
-
-
-def read_record(run: Path) -> dict[str, Any]:
-    """Return what a run has left: `results`, `rows` by recipe, and `prompts` with their examples.
-
-    Raises:
-        UserError: No run, one of another version, or one that has nothing to show yet.
-    """
-    manifest = read_manifest(run)
-    if manifest.get("format") not in READABLE:
-        raise UserError(
-            f"{run} must be a run of this version of kshot (format {READABLE[-1]}); its format is "
-            f"{manifest.get('format')}. Make the run again, or use the version of kshot that made it."
-        )
-    unfinished = run / UNFINISHED
-    with settled(run):
-        if (run / RESULTS).exists():
-            return _finished(run)
-        if not unfinished.exists():
-            raise UserError(
-                f"{run} has no finished recipe yet, so there is nothing to report. Resume it with kshot adapt."
-            )
-        kept = from_json(unfinished.read_text("utf-8"))
-    return {"results": kept["results"], "rows": kept["samples"], "prompts": kept["prompts"]}
-
-
-def _finished(run: Path) -> dict[str, Any]:
-    results = from_json((run / RESULTS).read_text("utf-8"))
-    if "task" not in results:
-        raise UserError(f"{run} was made by an older kshot, without what a report needs. Repeat the command to add it.")
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in _jsonl(run / "samples.jsonl"):
-        rows.setdefault(row["recipe"], []).append(row)
-    return {"results": results, "rows": rows, "prompts": from_json((run / "prompts.json").read_text("utf-8"))}
-
-
-def _jsonl(file: Path) -> list[dict[str, Any]]:
-    return [from_json(line) for line in file.read_text("utf-8").split("\n") if line]  # not splitlines: U+2028 is text
 
 
 def write_report(run: Path) -> Path:
@@ -74,7 +35,7 @@ def write_report(run: Path) -> Path:
 
 def add_report(folder: Path) -> None:
     """Write `report.html` beside the record of a finished run that is not in the run's folder yet."""
-    write_text(folder / REPORT, page(_finished(folder)))
+    write_text(folder / REPORT, page(read_finished(folder)))
 
 
 def page(record: Mapping[str, Any]) -> str:

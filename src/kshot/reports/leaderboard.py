@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
+
+from kshot.core.visible_text import visible
 
 IN_THE_CHOICE = ("racing", "done", "stopped")
 NOT_TAKING_PART = "not-"  # how the status of recipes begins that this task, model or machine rules out
@@ -41,7 +44,7 @@ def leaderboard_table(
         table.add_column(text, justify="right", no_wrap=True)
     table.add_column("")
     for row in rows:
-        mark = "[bold green]> [/]" if row["recipe"] == chosen else "  "
+        mark = ("> ", "bold green") if row["recipe"] == chosen else "  "
         status = row["status"]
         said = "" if status in ("done", "racing") else status
         if with_reasons and row["reason"] and not status.startswith(NOT_TAKING_PART):
@@ -58,5 +61,6 @@ def leaderboard_table(
                 f"{row['query_tokens']:.0f}",
                 f"{row['query_ms']:.0f}",
             ]
-        table.add_row(mark + row["recipe"], *cells, said, style=None if status in IN_THE_CHOICE else "dim")
+        name = Text.assemble(mark, visible(row["recipe"]), overflow="fold")
+        table.add_row(name, *cells, said, style=None if status in IN_THE_CHOICE else "dim")
     return table

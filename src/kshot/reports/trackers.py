@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kshot.core.errors import UserError, did_you_mean, missing_extra
-from kshot.core.json_text import from_json
-from kshot.store.run_folder import RESULTS
+from kshot.reports.saved_record import read_results
+from kshot.store.run_folder import RESULTS, SAMPLES
 
-ARTIFACTS = (RESULTS, "samples.jsonl", "report.html")
+ARTIFACTS = (RESULTS, SAMPLES, "report.html")
 
 
 def log_to_mlflow(folder: Path) -> None:
@@ -22,7 +22,7 @@ def log_to_mlflow(folder: Path) -> None:
     """
     import mlflow
 
-    results = from_json((folder / RESULTS).read_text("utf-8"))
+    results = read_results(folder)
     task, metric = results["task"], results["task"]["metrics"][0]
     with mlflow.start_run(run_name=f"{task['name']} {results['config']['model_name']}"):
         about = {"task_name": task["name"], "kind": task["kind"], "n_train": task["n_train"], **results["config"]}

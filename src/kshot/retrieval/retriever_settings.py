@@ -41,22 +41,22 @@ class RetrieverSettings(Checked):
 
     encoder: str = place("minilm")
     reward_encoder: str = place("minilm")
-    queries: int = setting(200, least=1)
-    candidates: int = setting(16, least=4)
-    depth: int = 100
+    queries: int = setting(200, least=1, most=1_000_000)
+    candidates: int = setting(16, least=4, most=1000)
+    depth: int = setting(100, least=1, most=100_000)
     mixed: bool = False
     label_rule: bool = False
     other_task_rule: bool = True
     target: str = setting("llm", choices=TARGETS)
     sharpness: float = setting(2.0, least=0)
     reward_sees_answer: bool = True
-    positives: int = setting(3, least=1)
-    negatives: int = setting(16, least=1)
-    reward_epochs: int = setting(2, least=1)
+    positives: int = setting(3, least=1, most=1000)
+    negatives: int = setting(16, least=1, most=1000)
+    reward_epochs: int = setting(2, least=1, most=1000)
     reward_lr: float = setting(1e-4, least=0)
-    epochs: int = setting(3, least=1)
+    epochs: int = setting(3, least=1, most=1000)
     lr: float = setting(1e-4, least=0)
-    batch: int = setting(16, least=2)
+    batch: int = setting(16, least=2, most=10_000)
     alpha: float = setting(0.2, least=0)
     temperature: float = setting(0.01, above=0)
 

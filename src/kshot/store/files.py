@@ -41,8 +41,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, as `write_text` does."""
-    write_text(path, "".join(to_json(row) + "\n" for row in rows))
+    """Write one JSON object a line, as `write_text` does; no more than one of them is held as text."""
+    write_pieces(path, (to_json(row) + "\n" for row in rows))
+
+
+def write_pieces(path: Path, pieces: Iterable[str]) -> None:
+    """Write a text that comes in pieces, as `write_text` does."""
+
+    def fill(partial: Path) -> None:
+        with partial.open("w", encoding="utf-8") as opened:
+            opened.writelines(pieces)
+
+    write_file(path, fill)
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:

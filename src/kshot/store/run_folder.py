@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
+from kshot.core.given_files import text_of
 from kshot.core.json_text import from_json, to_json
 from kshot.store.files import collect, writable, write_json
 from kshot.store.held import let_go, try_to_hold
 
 MANIFEST, RESULTS, UNFINISHED, HOLDER = "manifest.json", "results.json", "unfinished.json", ".holder.json"
+BESIDE_RESULTS = SAMPLES, SECOND_LOOK, PROMPTS = "samples.jsonl", "second_look.jsonl", "prompts.json"
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # by reports; a run of an older format is not gone on with
@@ -126,7 +128,7 @@ def read_manifest(folder: Path, *, verb: str = "adapt") -> dict[str, Any]:
 def read_object(file: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file; None where there is none that can be read."""
     try:
-        found = from_json(file.read_text("utf-8"))
+        found = from_json(text_of(file))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

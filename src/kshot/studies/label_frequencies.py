@@ -26,7 +26,7 @@ class LabelFrequencies(Study):
     Source: Laplace (1774), https://doi.org/10.1214/ss/1177013621 (translation).
     """
 
-    labels: int = setting(3, least=2)
+    labels: int = setting(3, least=2, most=1000)
 
     def sample(self, n: int, *, rng: np.random.Generator) -> Task:
         """Return a task; see `kshot.studies.task_family.Study`."""

@@ -6,6 +6,7 @@ A blank after each separator is no part of the cells where the header has it, or
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -60,7 +61,7 @@ def _rows(
         raise UserError(f"{source} has a header but no data rows; it must hold one example a line.")
     header = [name.strip("\ufeff\u200b \t") for name in header]
     header = header[: max(_width(cells) for _, cells in records)]
-    if twice := sorted({name for name in header if header.count(name) > 1}):
+    if twice := sorted(name for name, n in Counter(header).items() if n > 1):
         what = f"'{twice[0]}' is there twice" if twice[0] else "more than one has no name"
         raise UserError(f"{source} row {line}: the header must name each column once; {what}; rename one of them.")
     known = [{cells[i] for _, cells in rows if i < len(cells)} for i in range(len(header))]

@@ -7,7 +7,7 @@ from os.path import commonprefix
 from kshot.tasks.rows import Row
 
 COLUMN = "prompt"
-NO_WORD = re.compile(r"[^\w]*$")  # the part of an ending that can be a separator
+NO_WORD = re.compile(r"\W*")  # the part of an ending that can be a separator, from its end
 PLAIN = re.compile(r"\s?[.?!:)\"'…]*\s?")  # how sentences end anyway
 
 
@@ -17,7 +17,8 @@ def ending_note(rows: Sequence[Row], column: str) -> tuple[str, ...]:
     if column.lower() != COLUMN or len(texts) < 2:
         return ()
     shared = commonprefix([text[::-1] for text in texts])[::-1]
-    (separator,) = NO_WORD.findall(shared)[:1]
+    found = NO_WORD.match(shared[::-1])
+    separator = found[0][::-1] if found else ""
     if PLAIN.fullmatch(separator):
         return ()
     return (f"all inputs end with {separator!r}, which is kept; take it off here and later if it only separates",)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.given_files import limited
 from kshot.core.paths import at_home
 from kshot.core.types import Example, Task
 from kshot.tasks.answers import check_choices
@@ -29,7 +30,7 @@ from kshot.tasks.marked_choices import with_bare_choices
 from kshot.tasks.missing import is_missing
 from kshot.tasks.rows import BadRow, BadRowsError, Row, each_row, text_flaw
 from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
-from kshot.tasks.text_file import decoded, lines_of, read_text
+from kshot.tasks.text_file import MOST_BYTES, cannot_be_read, decoded, lines_of, read_text
 
 ASKED = ("input", "id", "context", "choices")
 MAX_TOLD = 20
@@ -84,8 +85,15 @@ def read_inputs(
                 f"{flag} is for files of rows, which end in {', '.join(SUFFIXES)}; {source or 'stdin'} is read as "
                 f"a text with one input a line; leave {flag} out, or give the inputs as such a file."
             )
-    text = decoded(stdin.read(), "stdin") if source is None else read_text(Path(source))
+    text = _text_of_stdin(stdin) if source is None else read_text(Path(source))
     return _lines(source or "stdin", text, task.columns.values() if task else ()), ()
+
+
+def _text_of_stdin(stdin: BinaryIO) -> str:
+    try:
+        return decoded(limited(stdin, MOST_BYTES, "stdin"), "stdin")
+    except OSError as error:
+        raise cannot_be_read("stdin", error) from None
 
 
 def _inputs(

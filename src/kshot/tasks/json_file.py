@@ -1,6 +1,7 @@
 """Rows of JSON files: an object on each line, or all of them in one list, which may stand inside an object."""
 
 import json
+from collections import Counter
 from typing import Any
 
 from kshot.core.errors import UserError
@@ -117,8 +118,8 @@ def _parsed(text: str) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"it names '{next(key for key in keys if keys.count(key) > 1)}' twice")
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"it names '{twice}' twice")
     return found
 
 

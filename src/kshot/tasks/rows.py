@@ -16,6 +16,7 @@ REQUIRED = ("input", "output")
 LISTS = ("choices", "references")
 SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_TOLD = 3
+MOST_CHARACTERS = 10_000_000  # of one text: more than any model's context
 
 
 R = TypeVar("R")
@@ -213,6 +214,8 @@ def _remedy(value: object) -> str:
 
 def text_flaw(text: str) -> str | None:
     """Return why `text` cannot be given to a model, or None. JSON can spell all flaws with escapes."""
+    if len(text) > MOST_CHARACTERS:
+        return f"it has {len(text):,} characters, and {MOST_CHARACTERS:,} are the most; shorten it"
     if "\0" in text:
         return "it holds a NUL character; remove it"
     if SURROGATE.search(text):

@@ -13,8 +13,10 @@ from kshot.tasks.json_file import read_json
 from kshot.tasks.missing import is_missing
 from kshot.tasks.parquet import read_parquet
 from kshot.tasks.rows import BadRow, Row
-from kshot.tasks.text_file import read_text
+from kshot.tasks.text_file import MOST_ROWS, read_text
 
+MOST_COLUMNS = 1000
+MOST_LINES = 5 * MOST_ROWS  # a row of CSV may have several
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 # What can be done with files of rows in other formats.
 REMEDIES = {
@@ -71,10 +73,19 @@ def read_table(file: Path, bad: list[BadRow] | None = None) -> Table:
         BadRowsError: Rows cannot be read, where there is no `bad`.
         UserError: The file cannot be read, or there are no rows.
     """
+    table = _read(file, bad)
+    if (n := len(table.columns)) > MOST_COLUMNS:
+        raise UserError(f"{file} must have at most {MOST_COLUMNS:,} columns; it has {n:,}. Leave out those not needed.")
+    return table
+
+
+def _read(file: Path, bad: list[BadRow] | None) -> Table:
     source, suffix = str(file), file.suffix.lower()
     if suffix == ".parquet":
         return Table(source, read_parquet(file), fixed=True)
     text = read_text(file)
+    if (n := text.count("\n")) > MOST_LINES:
+        raise UserError(f"{file} must have at most {MOST_LINES:,} lines; it has {n:,}. Give a sample of its rows.")
     if is_missing(text):
         raise UserError(f"{file} is empty; it must hold one example a line.")
     if suffix in (".jsonl", ".json"):

@@ -1,10 +1,15 @@
 """Text of files: UTF-8, or UTF-16 and UTF-32 that say so at their beginning."""
 
 import codecs
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
 from kshot.core.errors import UserError
+from kshot.core.given_files import bytes_of
+
+MOST_ROWS = 1_000_000
+MOST_BYTES = 256_000_000  # of a file of rows, and of what one in another format becomes
 
 # UTF-32's mark begins with UTF-16's, so it is looked for first.
 MARKS: Mapping[bytes, str] = {
@@ -33,9 +38,15 @@ def read_text(file: Path) -> str:
         UserError: The file cannot be read or is no text in UTF-8.
     """
     try:
-        return decoded(file.read_bytes(), str(file))
+        return decoded(bytes_of(file, MOST_BYTES), str(file))
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}; check its name and its permissions.") from None
+        raise cannot_be_read(str(file), error) from None
+
+
+def cannot_be_read(source: str, error: OSError) -> UserError:
+    """Return the error that says why, and what to do."""
+    remedy = "give a sample of its rows" if error.errno == errno.EFBIG else "check its name and its permissions"
+    return UserError(f"{source} cannot be read: {error.strerror}; {remedy}.")
 
 
 def decoded(data: bytes, source: str) -> str:

@@ -1,5 +1,6 @@
 """Logistic regression over labels that are known in advance, of which some may not have been seen yet."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,7 +41,8 @@ def fit_logistic(
     # newton-cg ends 10 times nearer to the optimum than lbfgs in less time. One thread: the vectors are short
     # and BLAS threads that wait for each other on a busy machine made one fit take seconds instead of 10 ms.
     model = make_pipeline(transformer, LogisticRegression(C=C, solver="newton-cg", max_iter=1000))
-    with ONE_THREAD, threadpool_limits(1):
+    with ONE_THREAD, threadpool_limits(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")  # with nearly as many labels as examples
         model.fit([e.text for e in examples], outputs)
     columns = [task.labels.index(label) for label in model.classes_]
 

@@ -26,7 +26,7 @@ class WordEdits(Generator):
     Differs: deletion and swap in one copy; no synonyms, which need a thesaurus.
     """
 
-    copies: int = setting(1, least=1)
+    copies: int = setting(1, least=1, most=100)
     share: float = setting(0.1, least=0, most=1)
 
     def generate(self, seeds: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Made:

@@ -31,10 +31,10 @@ class Notes(Loop):
     Differs: one round of proposals without resampling; a note beside the instruction, not in its place; bits.
     """
 
-    rounds: int = setting(4, least=1)
-    shown: int = setting(8, least=1)
-    asked: int = setting(16, least=1)
-    tokens: int = setting(40, least=1)
+    rounds: int = setting(4, least=1, most=1000)
+    shown: int = setting(8, least=1, most=1000)
+    asked: int = setting(16, least=1, most=10_000)
+    tokens: int = setting(40, least=1, most=10_000)
 
     least = 4
 

@@ -28,7 +28,7 @@ class AllPast(Selector):
     Differs: examples beyond `limit` are not shown.
     """
 
-    limit: int = setting(300, least=1)
+    limit: int = setting(300, least=1, most=100_000)
     _n_pool: int = state(0)
 
     per_query = True

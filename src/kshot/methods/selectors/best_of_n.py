@@ -37,8 +37,8 @@ class BestOfN(Selector):
     that answers judges unless another one is named.
     """
 
-    n: int = setting(5, least=2, hint="For one random set use 'random'.")
-    queries: int = setting(16, least=1)
+    n: int = setting(5, least=2, most=10_000, hint="For one random set use 'random'.")
+    queries: int = setting(16, least=1, most=100_000)
     _pool: tuple[Example, ...] = state(())
     _model: TaskModel | None = state()
 

@@ -63,11 +63,11 @@ class GradientMatching(GradientSettings, Selector):
     """
 
     of: str = setting("last-block", choices=OF)
-    projection: int = setting(4096, least=0)
+    projection: int = setting(4096, least=0, most=1_000_000)
     normalize: str = setting("none", choices=NORMALIZATIONS)
-    restarts: int = setting(0, least=0)
-    candidates: int = setting(8, least=1)
-    queries: int = setting(32, least=1)
+    restarts: int = setting(0, least=0, most=10_000)
+    candidates: int = setting(8, least=1, most=10_000)
+    queries: int = setting(32, least=1, most=100_000)
     balanced: bool = False
     paper: bool = False
     _pool: tuple[Example, ...] = state(())

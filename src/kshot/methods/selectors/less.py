@@ -31,9 +31,9 @@ class Less(GradientSettings, Selector):
     """
 
     of: str = setting("lora", choices=OF)
-    rank: int = setting(2, least=1)
-    snapshots: int = setting(4, least=1)
-    epochs: int = setting(4, least=1)
+    rank: int = setting(2, least=1, most=1024)
+    snapshots: int = setting(4, least=1, most=1000)
+    epochs: int = setting(4, least=1, most=1000)
     lr: float = setting(3e-4, least=0)
     _pool: tuple[Example, ...] = state(())
     _model: TaskModel | None = state()

@@ -50,7 +50,7 @@ class LlmR(RetrieverSettings, Selector):
     """
 
     retriever: str = place("")
-    iterations: int = setting(1, least=1)
+    iterations: int = setting(1, least=1, most=100)
     mmr: float = setting(0.0, least=0, most=1)
     weights: str = field(default="", init=False)
     _encoder: Encoder | None = state()

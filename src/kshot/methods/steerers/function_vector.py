@@ -40,10 +40,10 @@ class FunctionVector(Steerer):
     bits of the whole answer.
     """
 
-    heads: int = setting(10, least=1)
-    prompts: int = setting(25, least=1)
-    shots: int = setting(10, least=1)
-    layer: int = -1
+    heads: int = setting(10, least=1, most=10_000)
+    prompts: int = setting(25, least=1, most=10_000)
+    shots: int = setting(10, least=1, most=1000)
+    layer: int = setting(-1, least=-1, most=10_000)
     scale: float = setting(0.0, least=0)
 
     least = 4

@@ -34,7 +34,7 @@ class Icv(Steerer):
 
     strength: float = setting(0.0, least=0)
     site: str = setting("mlp", choices=("mlp", "block"))
-    layer: int = -1
+    layer: int = setting(-1, least=-1, most=10_000)
 
     least = 2
 

@@ -41,12 +41,12 @@ class SoftInjection(Steerer):
     more bits (JOURNAL.md, 2026-11-26); the gates before training can be kept as well.
     """
 
-    prompts: int = setting(50, least=1)
-    shots: int = setting(10, least=1)
-    steps: int = setting(100, least=1)
-    batch: int = setting(4, least=1)
+    prompts: int = setting(50, least=1, most=10_000)
+    shots: int = setting(10, least=1, most=1000)
+    steps: int = setting(100, least=1, most=100_000)
+    batch: int = setting(4, least=1, most=1000)
     lr: float = setting(0.2, least=0)
-    every: int = setting(25, least=1)
+    every: int = setting(25, least=1, most=100_000)
     loss: str = setting("auto", choices=LOSSES)
 
     least = 4

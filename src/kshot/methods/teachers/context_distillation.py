@@ -29,7 +29,7 @@ class Demonstrations(Teacher):
     for each lesson.
     """
 
-    k: int = setting(8, least=1)
+    k: int = setting(8, least=1, most=1000)
     temperature: float = setting(1.0, above=0)
     direction: str = setting("forward", choices=DIRECTIONS)
 

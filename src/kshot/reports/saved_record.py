@@ -1,0 +1,294 @@
+"""What a run has left, read back: each part has the shape that it must have, and the files belong together.
+
+Of each row only what reports read is kept, with numbers packed and equal candidates once: rows of tasks with a thousand
+labels are large.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from kshot.core.errors import UserError, in_short
+from kshot.core.given_files import opened, text_of
+from kshot.core.json_text import from_json
+from kshot.core.schema import shaped
+from kshot.store.commit import settled
+from kshot.store.run_folder import BESIDE_RESULTS, PROMPTS, READABLE, RESULTS, SAMPLES, UNFINISHED, read_manifest
+from kshot.store.summed import SUM, fits, sum_of_file
+
+AGAIN = "Repeat the run's command: the record is written again from the run's store."
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, le=1e15)]
+Bits = Annotated[float, Field(ge=-1e9, le=1e9)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+
+
+class _Task(TypedDict):
+    name: str
+    kind: str
+    labels: list[str]
+    metrics: Annotated[list[str], Field(min_length=1)]
+    n_train: Count
+
+
+class _Standing(TypedDict):
+    recipe: str
+    deployed: NotRequired[Share | None]  # these six not in format 1
+    deployed_low: NotRequired[Share | None]
+    deployed_high: NotRequired[Share | None]
+    deployed_bits: NotRequired[Bits | None]
+    deployed_bits_low: NotRequired[Bits | None]
+    deployed_bits_high: NotRequired[Bits | None]
+    metric: Share | None
+    metric_low: Share | None
+    metric_high: Share | None
+    metric_n: Count | None
+    bits_per_example: Bits | None
+    n: Count
+    fit_seconds: Amount | None
+    query_tokens: Amount | None
+    query_ms: Amount | None
+    status: str
+    reason: str | None
+
+
+class _Gap(TypedDict):
+    mean: Bits
+    low: Bits | None
+    high: Bits | None
+    n: Count
+
+
+class _Comparison(TypedDict):
+    recipe: str
+    score: _Gap
+    bits_saved: _Gap
+    verdict: str
+
+
+class _Choice(TypedDict):
+    how: str
+    in_words: str
+    comparisons: list[_Comparison]
+
+
+class _Config(TypedDict):  # and more, which is not read
+    model_name: str
+    seed: int
+
+
+class _Results(TypedDict):
+    task: _Task
+    config: dict[str, Any]
+    leaderboard: list[_Standing]
+    chosen: str | None
+    choice: _Choice | None
+    removed: list[str]
+    selections: dict[str, list[dict[str, Any]]]
+    failures: dict[str, str]
+    repeat: str
+    environment: dict[str, str]
+    kshot_version: str
+
+
+class _Row(TypedDict):
+    recipe: str
+    example_id: str
+    position: Count
+    gold: str
+    score: Share | None
+    bits: Bits
+    candidates: list[str]
+    probs: list[Share]
+    answer: str | None
+    demonstrations: list[str]
+    seconds: Amount
+    fit_seconds: Amount
+    tokens: Amount
+    fit_tokens: Amount
+
+
+class _Example(TypedDict):
+    id: str
+    input: str
+    context: str | None
+    output: str
+
+
+class _Prompts(TypedDict):
+    examples: list[_Example]
+    segments: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    rows: dict[str, list[Annotated[list[Count], Field(min_length=1)]]]
+
+
+class _Unfinished(TypedDict):
+    results: dict[str, Any]
+    samples: dict[str, list[Any]]
+    prompts: _Prompts
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Return what a run has left: `results`, `rows` by recipe, and `prompts` with their examples.
+
+    Raises:
+        UserError: No run, one of another version, one that has nothing to show yet, or a file of it is damaged or does
+            not belong to the others.
+    """
+    manifest = read_manifest(run)
+    if manifest.get("format") not in READABLE:
+        raise UserError(
+            f"{run} must be a run of this version of kshot (format {READABLE[-1]}); its format is "
+            f"{manifest.get('format')}. Make the run again, or use the version of kshot that made it."
+        )
+    with settled(run):
+        if (run / RESULTS).exists():
+            return read_finished(run)
+        if (run / UNFINISHED).exists():
+            return _read_unfinished(run / UNFINISHED)
+    raise UserError(f"{run} has no finished recipe yet, so there is nothing to report. Resume it with kshot adapt.")
+
+
+def read_finished(folder: Path) -> dict[str, Any]:
+    """Return the record of a finished run, from a folder that need not be the run's; as `read_record`."""
+    results = read_results(folder)
+    rows = _rows(folder / SAMPLES, _lines(folder / SAMPLES))
+    prompts = shaped(_Prompts, _read(folder / PROMPTS), folder / PROMPTS, AGAIN)
+    return _agreeing(folder, {"results": results, "rows": rows, "prompts": prompts})
+
+
+def _read_unfinished(file: Path) -> dict[str, Any]:
+    kept = _read(file)
+    if SUM in kept and not fits(kept, kept[SUM]):
+        raise UserError(f"{file} must be as kshot wrote it, but it has changed. {AGAIN}")
+    parts = shaped(_Unfinished, _those_of(_Unfinished, kept), file, AGAIN)
+    results = _results(file, parts["results"])
+    rows = _rows(file, chain.from_iterable(parts["samples"].values()))
+    return _agreeing(file, {"results": results, "rows": rows, "prompts": parts["prompts"]})
+
+
+def _agreeing(place: Path, record: dict[str, Any]) -> dict[str, Any]:
+    if flaw := next(_flaws(record), None):
+        raise UserError(f"{place} must hold a record whose parts belong together, but {flaw}. {AGAIN}")
+    return record
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """Return the results of a finished run, of which all files are as they were written.
+
+    Raises:
+        UserError: They are not.
+    """
+    file = run / RESULTS
+    found = _read(file)
+    if "task" not in found:
+        raise UserError(f"{run} was made by an older kshot, without what a report needs. Repeat the command to add it.")
+    if SUM in found:  # older ones have none
+        sums = shaped(dict[str, str], found[SUM], file, AGAIN)
+        if not fits(found, sums.get(RESULTS)):
+            raise UserError(f"{file} must be as kshot wrote it, but it has changed. {AGAIN}")
+        for name in BESIDE_RESULTS:
+            if not (run / name).is_file() or sums.get(name) != sum_of_file(run / name):
+                raise UserError(f"{run / name} must be the one that was written with {RESULTS}; it is not. {AGAIN}")
+    return _results(file, found)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = from_json(text_of(file, None))
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from None
+    return shaped(dict[str, Any], found, file, AGAIN)
+
+
+def _lines(file: Path) -> Iterator[Any]:
+    """Return what each line of a file says; one of them is held at a time."""
+    try:
+        with opened(file) as lines:  # at \n alone: U+2028 is text
+            for line in lines:
+                yield from_json(line)
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file} must be the JSON that kshot wrote, but {in_short(error)}. {AGAIN}")
+
+
+def _those_of(shape: Any, value: Any) -> Any:
+    """Return an object with the keys of a shape alone."""
+    return {k: v for k, v in value.items() if k in shape.__annotations__} if isinstance(value, Mapping) else value
+
+
+def _results(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    known = _those_of(_Results, found)
+    for name, shape in (("task", _Task), ("choice", _Choice)):
+        known |= {name: _those_of(shape, known[name])} if name in known else {}
+    found = shaped(_Results, known, file, AGAIN)
+    shaped(_Config, _those_of(_Config, found["config"]), file, AGAIN)
+    return dict(found)
+
+
+def _rows(file: Path, found: Iterable[Any]) -> dict[str, list[dict[str, Any]]]:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for i, value in enumerate(found, 1):
+        row = shaped(_Row, _those_of(_Row, value), f"{file} row {i}", AGAIN)
+        candidates = tuple(row["candidates"])
+        packed = {"candidates": same.setdefault(candidates, candidates), "probs": array("d", row["probs"])}
+        rows.setdefault(row["recipe"], []).append({**row, **packed})
+    return rows
+
+
+def _flaws(record: Mapping[str, Any]) -> Iterator[str]:
+    """Return where the parts of a record do not agree."""
+    board, rows, prompts = record["results"]["leaderboard"], record["rows"], record["prompts"]
+    names = [row["recipe"] for row in board]
+    chosen = record["results"]["chosen"]
+    if not names or len(set(names)) < len(names):
+        yield f"{len(names)} recipes stand on the leaderboard, {len(set(names))} of them different"
+    if chosen is not None and chosen != names[0]:
+        yield f"'{chosen}' is chosen, and '{names[0]}' is the first of the leaderboard"
+    for name in {*rows, *prompts["rows"]} - {*names}:
+        yield f"'{name}' has rows and is not on the leaderboard"
+    for row in board:
+        yield from _of_recipe(row, rows.get(row["recipe"], ()), prompts["examples"])
+    for name, sent in prompts["rows"].items():
+        yield from _of_prompts(name, sent, len(rows.get(name, ())), len(prompts["segments"]))
+
+
+def _of_recipe(
+    standing: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], examples: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    name, n = standing["recipe"], standing["n"]
+    if n != len(rows):
+        yield f"'{name}' has {n} rows on the leaderboard and {len(rows)} in {SAMPLES}"
+    if n and any(standing[key] is None for key in ("bits_per_example", "fit_seconds", "query_tokens", "query_ms")):
+        yield f"'{name}' has rows and no cost"
+    if n and standing["metric_n"] != sum(row["answer"] is not None for row in rows):
+        yield f"'{name}' has another number of answers than of rows with one"
+    for key in ("metric", "deployed", "deployed_bits"):
+        known = [standing.get(f"{key}{end}") is not None for end in ("", "_low", "_high")]
+        if any(known) != all(known) or (key == "metric" and standing["metric_n"] and not any(known)):
+            yield f"the interval of '{name}' has no {key}, or only a part of it"
+    for i, row in enumerate(rows):
+        asked = examples[i] if i < len(examples) else {"id": None, "output": None}
+        if (row["position"], row["example_id"], row["gold"]) != (i, asked["id"], asked["output"]):
+            yield f"row {i + 1} of '{name}' is of another example than {PROMPTS} has there"
+        if len(row["candidates"]) != len(row["probs"]):
+            yield f"row {i + 1} of '{name}' has another number of candidates than of probabilities"
+
+
+def _of_prompts(name: str, sent: Sequence[Sequence[int]], n_rows: int, n_segments: int) -> Iterator[str]:
+    if len(sent) != n_rows:
+        yield f"'{name}' has {n_rows} rows and {len(sent)} prompts"
+    before = 0
+    for same, *others in sent:
+        if same > before or any(segment >= n_segments for segment in others):
+            yield f"a prompt of '{name}' has parts that {PROMPTS} does not hold"
+        before = same + len(others)
