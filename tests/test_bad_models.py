@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, LlamaForCausalLM, LlamaModel
 
 import kshot
+from kshot.adapted.seal import write_seal
 from broken_models import (
     ANSWERS,
     CONFIG,
@@ -502,6 +503,7 @@ def test_learnt_weights_that_are_not_numbers_are_refused(learnt, tmp_path):
     with safe_open(file, framework="pt") as opened:
         about = opened.metadata()
     save_file(weights, file, metadata=about)
+    write_seal(folder)
     with pytest.raises(UserError, match=rf"must be finite numbers; '{name}' holds NaN or infinity. Adapt again."):
         kshot.load(folder)
 

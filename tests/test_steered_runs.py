@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import kshot
+from kshot.adapted.seal import write_seal
 from conftest import labelled_rows, write_task
 from kshot.bench import steered_queries
 from kshot.core.errors import UserError
@@ -140,6 +141,7 @@ def test_an_adapted_model_is_saved_with_its_steering(folder, recipe, tmp_path):
     plain = kshot.AdaptedModel(bare, choice={})
     assert plain.predict_proba(INPUTS).tobytes() != expected.tobytes()
     (-Steering.load(best)).save(best)
+    write_seal(best)
     with pytest.raises(UserError, match=r"must hold the steering that kshot\.json tells of; it holds another\. Adapt"):
         kshot.load(best, model=model)
 

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -81,6 +80,7 @@ _NAMES: dict[str, str] = {}  # "module:Class" -> its name in a table
 _OWN: dict[type, Origin] = {}  # classes of users' files
 _ROOMS: dict[type, "Room"] = {}
 _SOURCES: dict[str, str] = {}  # sha256 -> what users' files were when they were run
+_MODULES: dict[str, Any] = {}  # sha256 -> what became of them: the same text is the same classes, wherever it stands
 
 
 def origin_of(cls: type) -> Origin:
@@ -246,10 +246,10 @@ class Room(Mapping[str, str]):
             raise UserError(f"The record of '{name}' must name a file by its sha256; got {sha256!r}. Adapt again.")
         place = own.folder / f"{sha256}.py"
         if not own.may_run:
-            what = f"the Python module of '{name}'" if sha256 is None else f"the Python file {place} for '{name}'"
+            what = "a Python module of this name" if sha256 is None else f"the Python file {place}"
             raise UserError(
-                f"{own.folder.parent} was adapted with a user's own method, and {what} would be run. Read it, and if "
-                "you trust it give --allow-code (in Python allow_code=True)."
+                f"'{name}' is a user's own method, and {what} would be run. Read it, and if you trust it give "
+                "--allow-code (in Python allow_code=True)."
             )
         try:
             cls = resolve(name) if sha256 is None else own_class(f"{place}:{name}", about.get("file"), sha256=sha256)
@@ -284,7 +284,7 @@ def is_own(name: str) -> bool:
 
 
 def own_class(name: str, file: str | None = None, *, sha256: str | None = None) -> Any:
-    """Return a class of a user's own file, "./file.py:Class"; a file that has not changed is run once.
+    """Return a class of a user's own file, "./file.py:Class"; the same text is run once.
 
     Args:
         name: The file and the class.
@@ -306,7 +306,7 @@ def own_class(name: str, file: str | None = None, *, sha256: str | None = None) 
         _SOURCES.setdefault(found, source.decode("utf-8"))
     except UnicodeDecodeError:
         raise UserError(f"{path} must be Python in UTF-8; it is in another encoding. Save it as UTF-8.") from None
-    module = _module(place.resolve(), found)
+    module = _MODULES.get(found) or _module(place.resolve(), found)
     if not hasattr(module, what):
         raise UserError(f"{path} must define '{what}'; it defines no such class.")
     cls = getattr(module, what)
@@ -315,18 +315,17 @@ def own_class(name: str, file: str | None = None, *, sha256: str | None = None) 
     return cls
 
 
-@cache
 def _module(file: Path, sha256: str) -> Any:
     """Run a user's file: what was read and is called by its hash, never what Python has compiled of it before."""
     name = f"kshot_own_{file.stem}_{sha256[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look up annotations there
+    sys.modules[name] = _MODULES[sha256] = module  # dataclasses look up annotations there
     try:
         exec(compile(_SOURCES[sha256], file, "exec"), vars(module))
     except Exception as error:
-        del sys.modules[name]
+        del sys.modules[name], _MODULES[sha256]
         raise UserError(
             f"{file} must be Python that can be run; {type(error).__name__}: {error}{_line(error, file)}."
         ) from error

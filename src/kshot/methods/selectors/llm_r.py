@@ -151,8 +151,9 @@ class LlmR(RetrieverSettings, Selector):
     def rebuilt(cls, settings: Mapping[str, Any], folder: Path) -> Self:
         """Return the selector with the retriever that `save` wrote."""
         saved = read_retriever(folder / FOLDER)
-        found = cls(**{**settings, "retriever": str(saved.folder), "encoder": saved.encoder}, _saved=saved)
-        return replace(found, _encoder=found._ready)  # now: the folder may be another tomorrow
+        encoder = Encoder(fresh_model(str(saved.folder)))  # now: the folder may be another one tomorrow
+        settings = {**settings, "retriever": str(saved.folder), "encoder": saved.encoder}
+        return cls(**settings, _saved=saved, _encoder=encoder)
 
     def record(self) -> dict[str, Any]:
         """Return what it is; a retriever that is named counts by its weights."""
