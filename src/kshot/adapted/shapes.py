@@ -122,6 +122,8 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
     model, prompt = about["model"], about["prompt"]
     if not recipe.suits(task):
         raise UserError(f"{file} must have a recipe for tasks of its kind, {task.kind}; got '{recipe.name}'. {_REMEDY}")
+    if task.is_open and about["temperature"] != 1:
+        raise UserError(f"{file} must have the temperature 1, as answers of the kind {task.kind} are written. {_REMEDY}")
     if (model is None) != (prompt is None) or (recipe.asks_model and model is None):
         raise UserError(
             f"{file} must name a language model and its prompt where '{recipe.name}' asks one; it names "

@@ -321,14 +321,15 @@ def _module(file: Path, sha256: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = _MODULES[sha256] = module  # dataclasses look up annotations there
+    sys.modules[name] = module  # dataclasses look up annotations there
     try:
         exec(compile(_SOURCES[sha256], file, "exec"), vars(module))
     except Exception as error:
-        del sys.modules[name], _MODULES[sha256]
+        del sys.modules[name]
         raise UserError(
             f"{file} must be Python that can be run; {type(error).__name__}: {error}{_line(error, file)}."
         ) from error
+    _MODULES[sha256] = module
     return module
 
 

@@ -225,7 +225,7 @@ class Steering:
             found.check_finite()
             if kept["format"] != _FORMAT or len(tensors) != len(edits) or found.fingerprint != kept["fingerprint"]:
                 raise ValueError("they do not belong together, or are of another version")
-        except (OSError, ValueError, KeyError, OverflowError, SafetensorError, NotFiniteError) as error:
+        except (OSError, ValueError, KeyError, OverflowError, SafetensorError, NotFiniteError, UserError) as error:
             raise UserError(
                 f"{folder} must hold a steering, {WEIGHTS_FILE} and {ABOUT_FILE}; {error}. Copy the whole folder, or "
                 "fit it again."
