@@ -242,6 +242,8 @@ class Room(Mapping[str, str]):
         name, sha256 = about["name"], about.get("sha256")
         if sha256 is None and ":" not in name:
             return self.find(name)
+        if sha256 is None and not all(map(str.isidentifier, re.split("[.:]", name))):
+            raise UserError(f"The record of a {self.what} must name one; got {name[:80]!r}. Adapt again.")
         if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
             raise UserError(f"The record of '{name}' must name a file by its sha256; got {sha256!r}. Adapt again.")
         place = own.folder / f"{sha256}.py"
@@ -253,7 +255,9 @@ class Room(Mapping[str, str]):
             )
         try:
             cls = resolve(name) if sha256 is None else own_class(f"{place}:{name}", about.get("file"), sha256=sha256)
-        except (ImportError, AttributeError, ValueError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # whatever a user's module does when it is imported
             raise UserError(
                 f"'{name}' must be a class that can be imported, as when the model was adapted; {in_short(error)}. Put "
                 "it back, or adapt again."

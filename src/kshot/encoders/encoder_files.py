@@ -7,14 +7,16 @@ from typing import Any
 from kshot.core.errors import UserError, in_short
 from kshot.core.json_text import from_json
 
-_ACTIVATIONS = ("activation_function", "activation_fn")
+_MODULES, _OURS, _TORCHS = "modules.json", "sentence_transformers.", "torch.nn."
+_CLASSES = {"tokenizer_class": _OURS, "activation_function": _TORCHS, "activation_fn": _TORCHS}
+_KERNELS = ("attn_implementation", "_attn_implementation")
 
 
 def check_encoder_files(folder: Path, name: str) -> None:
     """Refuse an encoder's folder that would have other code run, before anything of it is loaded.
 
     sentence-transformers imports the classes that `modules.json`, a router's `types`, `tokenizer_class` and activations
-    name, and reads pickles where there are no safetensors.
+    name, transformers a kernel of the hub for attention, and both read pickles where there are no safetensors.
 
     Args:
         folder: The folder.
@@ -24,10 +26,10 @@ def check_encoder_files(folder: Path, name: str) -> None:
         UserError: It names something else, or can be read in no other way.
     """
     for file in sorted(folder.rglob("*.json")):
-        for named, prefix in _named(file):
-            if not (isinstance(named, str) and named.startswith(prefix) and _is_class(named)):
+        for named, package in _named_classes(file):
+            if not (isinstance(named, str) and named.startswith(package) and _is_class(named)):
                 raise UserError(
-                    f"{file} must name classes of {prefix.rstrip('.')} alone, as others would be run; got {named!r}. "
+                    f"{file} must name classes of {package.rstrip('.')} alone, as others would be run; got {named!r}. "
                     "Give another encoder."
                 )
     for file in sorted(folder.rglob("pytorch_model*.bin")):
@@ -38,24 +40,28 @@ def check_encoder_files(folder: Path, name: str) -> None:
             )
 
 
-def _named(file: Path) -> Iterator[tuple[Any, str]]:
-    """Return what a file names that is imported, with what it must begin with."""
+def _named_classes(file: Path) -> Iterator[tuple[Any, str]]:
+    """Return what a file names that is imported, with what its name must begin with."""
     try:
         said = from_json(file.read_text("utf-8"))
     except (OSError, ValueError):  # sentence-transformers says so where it needs the file
         return
-    if file.name == "modules.json" and isinstance(said, list):
-        for module in said:
-            yield (module.get("type") if isinstance(module, dict) else module), "sentence_transformers."
-    if not isinstance(said, dict):
-        return
-    if isinstance(types := said.get("types"), dict):
-        yield from ((named, "sentence_transformers.") for named in types.values())
-    if "." in str(named := said.get("tokenizer_class")):
-        yield named, "sentence_transformers."
-    more = said.get("sentence_transformers")
-    for part in (said, more if isinstance(more, dict) else {}):
-        yield from ((part[key], "torch.nn.") for key in _ACTIVATIONS if part.get(key) and "." in str(part[key]))
+    for key, value in _fields(said):
+        if (file.name == _MODULES and key == "type") or (key in _CLASSES and "." in str(value)):
+            yield value, _CLASSES.get(key, _OURS)
+        if key == "types" and isinstance(value, dict):
+            yield from ((named, _OURS) for named in value.values())
+        if key in _KERNELS and "/" in str(value):
+            yield value, _TORCHS
+
+
+def _fields(value: Any) -> Iterator[tuple[str, Any]]:
+    """Return the fields of all objects in a JSON value."""
+    if isinstance(value, dict):
+        yield from value.items()
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inside:
+        yield from _fields(item)
 
 
 def _is_class(named: str) -> bool:
@@ -66,5 +72,4 @@ def _is_class(named: str) -> bool:
         found = import_from_string(named)
     except Exception as error:  # whatever importing a name that is none makes of it
         raise UserError(f"'{named}' must be a class of an encoder; {in_short(error)}. Give another encoder.") from error
-    package = named.partition(".")[0]
-    return isinstance(found, type) and found.__module__.partition(".")[0] == package
+    return isinstance(found, type) and found.__module__.partition(".")[0] == named.partition(".")[0]
