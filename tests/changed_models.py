@@ -98,7 +98,20 @@ NUMBERS = (-3, -1, 0, 1, 2, 3, 5, 1000, 2**20)
 
 def values(evil: Path) -> list[Any]:
     """Return what a field can become; some of it would run `evil.py` and leave a mark."""
-    texts = ["", "x", "../../x", "/", "\0", "os", "evil", "evil:Evil", f"{evil}:Evil", f"{evil}.py:x", "bm25", "𝄞" * 3000]
+    texts = [
+        "",
+        "x",
+        "../../x",
+        "/",
+        "\0",
+        "os",
+        "evil",
+        "evil:Evil",
+        f"{evil}:Evil",
+        f"{evil}.py:x",
+        "bm25",
+        "𝄞" * 3000,
+    ]
     numbers = [-1, 0, 1, 3, 7, 2**31, 2**63, 10**40, -(2**70), 0.5, -1.5, 1e308, 1e-320]
     evils = [{"name": "Evil", "file": str(evil), "sha256": "0" * 64, "version": 1, "settings": {}},
              {"name": "evil:Evil", "version": 1, "settings": {}}, {"name": f"{evil}:Evil", "version": 1, "settings": {}}]  # fmt: skip
@@ -202,5 +215,7 @@ def change_bytes(folder: Path, random: Random) -> str:
         file.unlink()
         file.symlink_to(aside)
     else:
-        (file.parent / random.choice(("evil.py", "x.json", "conftest.py", "learnt.txt", "composer.json"))).write_text("{}")
+        (file.parent / random.choice(("evil.py", "x.json", "conftest.py", "learnt.txt", "composer.json"))).write_text(
+            "{}"
+        )
     return f"{how} {file.relative_to(folder)}"

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 import kshot
-from kshot.adapted.seal import write_seal
 from conftest import labelled_rows, write_task
+from kshot.adapted.seal import write_seal
 from kshot.core.errors import UserError
 from kshot.core.models import Capability
 from kshot.core.types import Task

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, LlamaForCausalLM, LlamaModel
 
 import kshot
-from kshot.adapted.seal import write_seal
 from broken_models import (
     ANSWERS,
     CONFIG,
@@ -33,6 +32,7 @@ from broken_models import (
 )
 from conftest import labelled_rows
 from kshot.adapted.model import AdaptedModel
+from kshot.adapted.seal import write_seal
 from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientSettings
 from kshot.core.lessons import Batch, Training, TrainingText

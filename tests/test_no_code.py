@@ -1,7 +1,10 @@
 """Loading what somebody else wrote runs no code: not the methods that a saved model names, nor a config, nor encoders."""
 
+import hashlib
 import json
+import os
 import pickle
+import py_compile
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +18,7 @@ from broken_models import write_model
 from changed_models import OWN, TASK, make, model_of, said
 from encoders import make_tiny_encoder
 from kshot.adapted.seal import write_seal
+from kshot.cli.config import read_settings
 from kshot.core.errors import UserError
 from kshot.encoders.encoder import fresh_model
 from kshot.methods.selectors.llm_r import LlmR
@@ -71,8 +75,6 @@ RECORDS = {
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
 def test_a_record_runs_nothing(record, saved, evil, tmp_path):
-    import hashlib
-
     sha256 = hashlib.sha256(evil.file.read_bytes()).hexdigest()
     text = json.dumps(record).replace("{file}", str(evil.file)).replace("{sha256}", sha256)
     folder = with_record(shutil.copytree(saved["shown"], tmp_path / "model"), json.loads(text))
@@ -119,26 +121,20 @@ def test_an_own_file_is_the_one_that_was_used(saved, tmp_path):
     assert not marked.exists()
 
 
-def test_a_file_is_run_as_it_stands_and_nothing_is_written_beside_it(saved, tmp_path, run_process):
-    """In a process of its own, which has not run the same text before."""
-    import py_compile
-
+def test_a_file_is_run_as_it_stands_and_nothing_is_written_beside_it(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr("kshot.core.plugins._MODULES", {})  # as in a process that has not run the same text before
     folder, marked = shutil.copytree(saved["own"], tmp_path / "model"), tmp_path / "mark"
     (own,) = (folder / "own").glob("*.py")
     other = tmp_path / "other.py"
     text = MARK.format(mark=str(marked))
     other.write_text(text + "#" * (own.stat().st_size - len(text)))
     assert other.stat().st_size == own.stat().st_size
-    import os
-
     os.utime(other, ns=(own.stat().st_atime_ns, own.stat().st_mtime_ns))
     cached = own.parent / "__pycache__" / f"{own.stem}.{sys.implementation.cache_tag}.pyc"
     py_compile.compile(str(other), cfile=str(cached), dfile=str(own))
     write_seal(folder)
     before = sorted(folder.rglob("*"))
-    code = f"import kshot; print(kshot.load({str(folder)!r}, allow_code=True).predict(['the cat']))"
-    done = run_process("-c", code)
-    assert done.code == 0, done.err
+    assert kshot.load(folder, allow_code=True).predict(["the cat"])
     assert not marked.exists()
     assert sorted(folder.rglob("*")) == before
 
@@ -182,9 +178,13 @@ def test_a_file_of_settings_runs_nothing(text, message, evil, words_task, run_cl
 def test_code_of_a_file_of_settings_is_allowed_by_what_is_typed(words_task, run_cli, tmp_path):
     (tmp_path / "mine.py").write_text(OWN)
     (tmp_path / "run.yaml").write_text(f"recipes: '{tmp_path}/mine.py:Longest:k=2'\nlimit: 4")
-    args = ("adapt", words_task, "--model", "scripted", "--config", tmp_path / "run.yaml", "--dry-run")
-    assert run_cli(*args, "--allow-code").code == 0
-    assert run_cli(*args, "--recipes", f"{tmp_path}/mine.py:Longest").code == 0
+    typed = {"model": "scripted"}
+    assert "mine.py:Longest" in read_settings("t", tmp_path / "run.yaml", typed, allow_code=True).recipe_names
+    typed["recipes"] = f"{tmp_path}/mine.py:Longest"
+    assert read_settings("t", tmp_path / "run.yaml", typed).recipe_names == typed["recipes"]
+    done = run_cli("adapt", words_task, "--config", tmp_path / "run.yaml", "--model", "scripted", "--allow-code",
+                   "--out", tmp_path / "run", "--json")  # fmt: skip
+    assert done.json["chosen"].endswith("mine.py:Longest:k=2")
 
 
 # Encoders and language models
@@ -218,7 +218,9 @@ ENCODERS = {
 def test_an_encoder_names_nothing_that_would_be_run(name, change, encoder, evil, tmp_path):
     folder = shutil.copytree(encoder, tmp_path / "encoder")
     edited(folder / name, change)
-    with pytest.raises(UserError, match=r"must name classes of (sentence_transformers|torch.nn) alone, as others would"):
+    with pytest.raises(
+        UserError, match=r"must name classes of (sentence_transformers|torch.nn) alone, as others would"
+    ):
         fresh_model(str(folder))
     assert not evil.mark.exists()
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import kshot
-from kshot.adapted.seal import write_seal
 from conftest import labelled_rows
 from kshot.adapted.model import AdaptedModel
+from kshot.adapted.seal import write_seal
 from kshot.core.errors import ModelError, NotFiniteError, UserError
 from kshot.core.json_text import from_json, to_json
 from kshot.core.models import Capability

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import kshot
-from kshot.adapted.seal import write_seal
 from conftest import labelled_rows, write_task
+from kshot.adapted.seal import write_seal
 from kshot.bench import steered_queries
 from kshot.core.errors import UserError
 from kshot.core.progress import Silence

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 import kshot
-from kshot.adapted.seal import write_seal
 from conftest import labelled_rows, write_task
+from kshot.adapted.seal import write_seal
 from kshot.evaluators.forgetting import forgetting, perplexity
 from kshot.models.tiny import tiny_backbone
 

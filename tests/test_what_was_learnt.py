@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 import kshot
-from kshot.adapted.seal import write_seal
 from conftest import labelled_rows
 from kshot.adapted.model import AdaptedModel
+from kshot.adapted.seal import write_seal
 from kshot.core.progress import Silence
 from kshot.core.types import Example, Task
 from kshot.learners.fitted import fingerprint

@@ -36,7 +36,7 @@ from kshot.core.paths import path_of
 from kshot.core.plugins import OwnFiles, own_sources
 from kshot.core.schema import shaped
 from kshot.core.steering import Steering
-from kshot.core.types import Example, Task
+from kshot.core.types import Task
 from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted, fingerprints
@@ -241,7 +241,9 @@ def load(
         else:
             if state_of(place) == before:
                 return found
-    raise UserError(f"{folder} must stay as it is while it is read; it is being written. Try again when that has ended.")
+    raise UserError(
+        f"{folder} must stay as it is while it is read; it is being written. Try again when that has ended."
+    )
 
 
 def _loaded(
@@ -266,9 +268,7 @@ def _loaded(
     return AdaptedModel(fitted, choice=about["choice"], temperature=about["temperature"])
 
 
-def _language_model(
-    folder: Path, saved: ModelAbout, name: str | Path | None, how: Mapping[str, Any]
-) -> LanguageModel:
+def _language_model(folder: Path, saved: ModelAbout, name: str | Path | None, how: Mapping[str, Any]) -> LanguageModel:
     """Load the language model that was saved with an adapted model, by another name if one is given."""
     if saved["origin"].get("trust_remote_code") and not how["trust_remote_code"]:
         raise UserError(

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Field
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel, SteerableModel
@@ -123,7 +123,9 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
     if not recipe.suits(task):
         raise UserError(f"{file} must have a recipe for tasks of its kind, {task.kind}; got '{recipe.name}'. {_REMEDY}")
     if task.is_open and about["temperature"] != 1:
-        raise UserError(f"{file} must have the temperature 1, as answers of the kind {task.kind} are written. {_REMEDY}")
+        raise UserError(
+            f"{file} must have the temperature 1, as answers of the kind {task.kind} are written. {_REMEDY}"
+        )
     if (model is None) != (prompt is None) or (recipe.asks_model and model is None):
         raise UserError(
             f"{file} must name a language model and its prompt where '{recipe.name}' asks one; it names "

@@ -205,7 +205,9 @@ def evaluate(
         kind = known.kind  # no guess: what its rows are is known
     loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known)
     with TerminalProgress() as progress:
-        adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code), allow_code=allow_code)
+        adapted = load(
+            folder, model=model, **_placing(device, dtype, revision, trust_remote_code), allow_code=allow_code
+        )
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
             loaded = replace(adapted.task, name=loaded.name, test=loaded.train, **own)

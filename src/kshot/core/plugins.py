@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NotRequired, get_type_hints
 
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from kshot.core.call import parse_call
 from kshot.core.errors import SettingError, UserError, did_you_mean, in_short

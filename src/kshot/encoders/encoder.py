@@ -122,7 +122,9 @@ def _loaded(kind: str, name: str, **how: Any) -> Any:
     try:
         make, safely = getattr(sentence_transformers, kind), {"model_kwargs": {"use_safetensors": True}}
         with quiet():
-            model = make(path, device="cpu", local_files_only=only_local(path), trust_remote_code=False, **safely, **how)
+            model = make(
+                path, device="cpu", local_files_only=only_local(path), trust_remote_code=False, **safely, **how
+            )
             if kind == "SentenceTransformer" and model.encode("a").shape != (model.get_embedding_dimension(),):
                 raise ValueError("an embedding has another size than its files say")  # its files are read to the end
     except Exception as error:  # whatever a damaged file makes of other people's code

@@ -1,7 +1,7 @@
 """Does a method keep the contract of its room? The checks that kshot's own methods pass, for anybody's."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
