@@ -89,32 +89,59 @@ def said(adapted: AdaptedModel, kind: str) -> list[Any]:
 
 
 # What stands in other models at such places
-TEXTS = ("classification", "math", "generation", "multiple_choice", "f1", "exact_match", "accuracy", "animal", "2", "plain",
-         "turns", "shuffled", "nearest-last", "temperature", "contextual", "none", "bm25", "random", "dense", "tfidf-lr",
-         "majority", "icv", "average", "fine-tune", "heads", "block", "mix", "add", "full", "lora", "adafactor",
-         "selector", "tuner", "scripted", "tiny", "demo", "minilm", "(a)", "1.", "geometric", "bare")  # fmt: skip
+TEXTS = [
+    "classification",
+    "math",
+    "generation",
+    "multiple_choice",
+    "f1",
+    "exact_match",
+    "accuracy",
+    "animal",
+    "2",
+    "plain",
+    "turns",
+    "shuffled",
+    "nearest-last",
+    "temperature",
+    "contextual",
+    "none",
+    "bm25",
+    "random",
+    "dense",
+    "tfidf-lr",
+    "majority",
+    "icv",
+    "average",
+    "fine-tune",
+    "heads",
+    "block",
+    "mix",
+    "add",
+    "full",
+    "lora",
+    "adafactor",
+    "selector",
+    "tuner",
+    "scripted",
+    "tiny",
+    "demo",
+    "minilm",
+    "(a)",
+    "1.",
+    "geometric",
+    "bare",
+]
 NUMBERS = (-3, -1, 0, 1, 2, 3, 5, 1000, 2**20)
 
 
 def values(evil: Path) -> list[Any]:
     """Return what a field can become; some of it would run `evil.py` and leave a mark."""
-    texts = [
-        "",
-        "x",
-        "../../x",
-        "/",
-        "\0",
-        "os",
-        "evil",
-        "evil:Evil",
-        f"{evil}:Evil",
-        f"{evil}.py:x",
-        "bm25",
-        "𝄞" * 3000,
-    ]
+    texts = ["", "x", "../../x", "/", "\0", "os", "evil", "evil:Evil", f"{evil}:Evil", f"{evil}.py:x", "𝄞" * 3000]
     numbers = [-1, 0, 1, 3, 7, 2**31, 2**63, 10**40, -(2**70), 0.5, -1.5, 1e308, 1e-320]
-    evils = [{"name": "Evil", "file": str(evil), "sha256": "0" * 64, "version": 1, "settings": {}},
-             {"name": "evil:Evil", "version": 1, "settings": {}}, {"name": f"{evil}:Evil", "version": 1, "settings": {}}]  # fmt: skip
+    other: dict[str, Any] = {"version": 1, "settings": {}}
+    evils = [{"name": "Evil", "file": str(evil), "sha256": "0" * 64, **other}, {"name": "evil:Evil", **other}]
+    evils.append({"name": f"{evil}:Evil", **other})
     return [None, True, False, *numbers, *texts, [], {}, [1], ["x"], [None], {"x": 1}, [[[]]], *evils]
 
 

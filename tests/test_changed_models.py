@@ -120,19 +120,30 @@ def test_every_byte_is_looked_at(copy):
 
 
 LISTS = {
-    "missing": (lambda f: (f / "learnt.txt").unlink(), r"'learnt.txt' is not in the folder. Copy the whole folder again"),
+    "missing": (
+        lambda f: (f / "learnt.txt").unlink(),
+        r"'learnt.txt' is not in the folder. Copy the whole folder again",
+    ),
     "too much": (lambda f: (f / "x.py").touch(), r"tells of and no other; 'x.py' is too much. Take it away"),
-    "unlisted below": (lambda f: (f / "own" / "x").mkdir(parents=True) or (f / "own/x/y").touch(), "'own/x/y' is too m"),
+    "unlisted below": (
+        lambda f: (f / "own" / "x").mkdir(parents=True) or (f / "own/x/y").touch(),
+        "'own/x/y' is too m",
+    ),
     "changed": (lambda f: (f / "learnt.txt").write_text(""), "learnt.txt must be as kshot wrote it; its sha256 is not"),
-    "link": (lambda f: (f / "learnt.txt").rename(f.parent / "l") and (f / "learnt.txt").symlink_to(f.parent / "l"),
-             "learnt.txt must be a plain file or folder; it is a link or a device. Copy what it stands for"),
+    "link": (
+        lambda f: (f / "learnt.txt").rename(f.parent / "l") and (f / "learnt.txt").symlink_to(f.parent / "l"),
+        "learnt.txt must be a plain file or folder; it is a link or a device. Copy what it stands for",
+    ),
     "pipe": (lambda f: os.mkfifo(f / "pipe"), "pipe must be a plain file or folder; it is a link or a device"),
     "no list": (lambda f: (f / SEAL).unlink(), "must have a list of its files, checksums.json, from format 4 on"),
     "half a list": (lambda f: (f / SEAL).write_text("{"), "checksums.json must be readable JSON, as kshot wrote it; "),
-    "another list": (lambda f: (f / SEAL).write_text("{}"), "checksums.json must be as kshot wrote it; files: field req"),
+    "another list": (
+        lambda f: (f / SEAL).write_text("{}"),
+        "checksums.json must be as kshot wrote it; files: field req",
+    ),
     "up": (lambda f: listed(f, "../x"), r"checksums.json must name files of its own folder; got '\.\./x'"),
     "elsewhere": (lambda f: listed(f, "/etc/hostname"), "must name files of its own folder; got '/etc/hostname'"),
-}  # fmt: skip
+}
 
 
 def listed(folder: Path, name: str) -> None:
@@ -163,7 +174,7 @@ def test_the_task_is_read_from_files_that_are_as_they_were(copy):
 def test_what_is_saved_again_while_it_is_read_is_read_anew(copy, monkeypatch):
     """A reader who has seen the old model's fields and then other weights begins again; not for ever."""
     folder, model = copy("steered")
-    adapted, other, n_saves = kshot.load(folder, model=model), kshot.load(folder, model=model), 1
+    other, n_saves = kshot.load(folder, model=model), 1
     other.fitted = replace(other.fitted, steering=-other.steering)
     read = kshot.Steering.load
 
@@ -242,7 +253,11 @@ def edit(**changes):
 
 SELECTOR = ("recipe", "parts", "selector")
 FIELDS = {
-    "unknown kind": ("shown", field("task", "kind", to="poetry"), r"kshot.json must be as kshot wrote it; task.kind: inp"),
+    "unknown kind": (
+        "shown",
+        field("task", "kind", to="poetry"),
+        r"kshot.json must be as kshot wrote it; task.kind: inp",
+    ),
     "number as label": ("shown", field("task", "labels", to=[1, 2]), "task.labels.0: input should be a valid string"),
     "label twice": ("shown", field("task", "labels", to=["food", "food"]), "kshot.json: .*labels must differ, also w"),
     "no labels": ("shown", field("task", "labels", to=[]), "a classification must have labels"),
@@ -251,51 +266,162 @@ FIELDS = {
     "letters": ("choices", field("task", "letter_form", to="[[Q]]"), "letter_form must be how inputs name their first"),
     "seed": ("shown", field("seed", to=2**63), "seed: input should be less than 9223372036854775808"),
     "seed as text": ("shown", field("seed", to="0"), "seed: input should be a valid integer"),
-    "temperature of texts": ("open", field("temperature", to=2.0), "must have the temperature 1, as answers of the kind"),
-    "no answer": ("open", field("prompt", "answer_tokens", to=0), "answer_tokens: input should be greater than or equal"),
-    "endless answer": ("open", field("prompt", "answer_tokens", to=10**9), "answer_tokens: input should be less than or"),
-    "layout": ("shown", field("prompt", "layout", to="auto"), "prompt.layout: input should be 'plain', 'turns' or 'bloc"),
+    "temperature of texts": (
+        "open",
+        field("temperature", to=2.0),
+        "must have the temperature 1, as its answers are",
+    ),
+    "no answer": (
+        "open",
+        field("prompt", "answer_tokens", to=0),
+        "answer_tokens: input should be greater than or equal",
+    ),
+    "endless answer": (
+        "open",
+        field("prompt", "answer_tokens", to=10**9),
+        "answer_tokens: input should be less than or",
+    ),
+    "layout": (
+        "shown",
+        field("prompt", "layout", to="auto"),
+        "prompt.layout: input should be 'plain', 'turns' or 'bloc",
+    ),
     "other layout": ("shown", field("prompt", "layout", to="turns"), "needs a model with a chat template"),
-    "no prompt": ("shown", field("prompt", to=None), "must name a language model and its prompt where .* names no prompt"),
-    "no model": ("shown", field("model", to=None), "must name a language model and its prompt where .* it names no model"),
-    "other model": ("shown", field("model", "fingerprint", to="f" * 64), "was adapted with other weights than those of"),
-    "unknown field": ("shown", field("hook", to="x"), "kshot.json must be as kshot wrote it; hook: extra inputs are not"),
+    "no prompt": (
+        "shown",
+        field("prompt", to=None),
+        "must name a language model and its prompt where .* names no prompt",
+    ),
+    "no model": (
+        "shown",
+        field("model", to=None),
+        "must name a language model and its prompt where .* it names no model",
+    ),
+    "other model": (
+        "shown",
+        field("model", "fingerprint", to="f" * 64),
+        "was adapted with other weights than those of",
+    ),
+    "unknown field": (
+        "shown",
+        field("hook", to="x"),
+        "kshot.json must be as kshot wrote it; hook: extra inputs are not",
+    ),
     "choice": ("shown", field("choice", to=[]), "choice: input should be a valid dictionary"),
-    "unknown method": ("shown", field(*SELECTOR, "name", to="bm52"), "there is no selector 'bm52'. Did you mean 'bm25'"),
+    "unknown method": (
+        "shown",
+        field(*SELECTOR, "name", to="bm52"),
+        "there is no selector 'bm52'. Did you mean 'bm25'",
+    ),
     "unknown slot": ("shown", field("recipe", "parts", to={"x": {}}), "there is no slot 'x'"),
-    "setting of another": ("shown", field(*SELECTOR, "settings", to={"k2": 1}), "'bm25' has no setting 'k2', which its"),
+    "setting of another": (
+        "shown",
+        field(*SELECTOR, "settings", to={"k2": 1}),
+        "'bm25' has no setting 'k2', which its",
+    ),
     "setting out of range": ("shown", field(*SELECTOR, "settings", "b", to=2), "bm25:b must be in 0..1; got 2"),
-    "setting as text": ("shown", field(*SELECTOR, "settings", "b", to="1"), "bm25:b must be a number; its record has '1'"),
-    "infinite setting": ("shown", field(*SELECTOR, "settings", "k1", to=10**400), "bm25:k1 must be a number; its record"),
+    "setting as text": (
+        "shown",
+        field(*SELECTOR, "settings", "b", to="1"),
+        "bm25:b must be a number; its record has '1'",
+    ),
+    "infinite setting": (
+        "shown",
+        field(*SELECTOR, "settings", "k1", to=10**400),
+        "bm25:k1 must be a number; its record",
+    ),
     "many": ("shown", field("recipe", "k", to=2**40), "k and draw must be small whole numbers"),
     "none": ("shown", field("recipe", "k", to=0), "k must be 1 or more with a selector, and 0 without one"),
     "unknown order": ("shown", field("recipe", "order", to="up"), "there is no order 'up'"),
-    "unknown calibration": ("shown", field("recipe", "calibration", to="x"), "calibration must be one of temperature, con"),
+    "unknown calibration": (
+        "shown",
+        field("recipe", "calibration", to="x"),
+        "calibration must be one of temperature, con",
+    ),
     "members of nobody": ("shown", field("recipe", "members", to=[{}]), "recipe.members.0.name: field required"),
-    "combiner of none": ("combined", field("recipe", "members", to=[]), "a combiner must have members, and members a comb"),
-    "recipe of another kind": ("classifier", field("task", to={"name": "t", "kind": "qa", "labels": [], "metrics": ["f1"],
-        "instruction": "", "choices_in_input": False, "letter_form": "(A)", "positive_label": None, "columns": {}}),
-        "kshot.json"),
-    "weights of nobody": ("shown", field("adapter", to={"fingerprint": "x"}), "trained weights with recipes that train"),
+    "combiner of none": (
+        "combined",
+        field("recipe", "members", to=[]),
+        "a combiner must have members, and members a comb",
+    ),
+    "recipe of another kind": (
+        "classifier",
+        field(
+            "task",
+            to={
+                "name": "t",
+                "kind": "qa",
+                "labels": [],
+                "metrics": ["f1"],
+                "instruction": "",
+                "choices_in_input": False,
+                "letter_form": "(A)",
+                "positive_label": None,
+                "columns": {},
+            },
+        ),
+        "kshot.json",
+    ),
+    "weights of nobody": (
+        "shown",
+        field("adapter", to={"fingerprint": "x"}),
+        "trained weights with recipes that train",
+    ),
     "steering of nobody": ("shown", field("steering", to="x"), "a steering with recipes that steer alone"),
     "notes": ("shown", field("notes", to=[1]), "notes.0: input should be a valid string"),
-    "no demonstrations": ("shown", lambda f: (f / "demonstrations.jsonl").write_text(""), "demonstrations with recipes th"),
-    "no such label": ("shown", row(lambda r: r | {"output": "x"}), "saved example 1: 'x' is not among the task's labels"),
-    "no output": ("shown", row(lambda r: {k: r[k] for k in ("id", "input")}), "row 1, must be as kshot wrote it; output:"),
-    "an id twice": ("shown", row(lambda r: r | {"id": WORDS[1].id}), "saved example 2: the id 'r1' is that of example 1"),
+    "no demonstrations": (
+        "shown",
+        lambda f: (f / "demonstrations.jsonl").write_text(""),
+        "demonstrations with recipes th",
+    ),
+    "no such label": (
+        "shown",
+        row(lambda r: r | {"output": "x"}),
+        "saved example 1: 'x' is not among the task's labels",
+    ),
+    "no output": (
+        "shown",
+        row(lambda r: {k: r[k] for k in ("id", "input")}),
+        "row 1, must be as kshot wrote it; output:",
+    ),
+    "an id twice": (
+        "shown",
+        row(lambda r: r | {"id": WORDS[1].id}),
+        "saved example 2: the id 'r1' is that of example 1",
+    ),
     "no input": ("shown", row(lambda r: r | {"input": " "}), "'input' must not be empty"),
     "endless bits": ("shown", row(lambda r: r | {"bits": 10**400}), "row 1, must be as kshot wrote it; bits:"),
-    "no choices": ("choices", row(lambda r: r | {"choices": []}), "demonstrations.jsonl: the task 'quiz', saved example 1"),
-    "odd fingerprints": ("shown", lambda f: (f / "learnt.txt").write_text("x\n"), "must hold the fingerprint of a questi"),
+    "no choices": (
+        "choices",
+        row(lambda r: r | {"choices": []}),
+        "demonstrations.jsonl: the task 'quiz', saved example 1",
+    ),
+    "odd fingerprints": (
+        "shown",
+        lambda f: (f / "learnt.txt").write_text("x\n"),
+        "must hold the fingerprint of a questi",
+    ),
     "no member": ("combined", lambda f: shutil.rmtree(f / "members" / "1"), "members/1 must be an adapted model"),
-    "another member": ("combined", lambda f: (f / "members/1/kshot.json").write_text("{}"), "members/1/kshot.json must b"),
-    "unknown site": ("steered", edit(site="os"), "steering.* site must be one of mlp, heads, block; got layer 0, site 'os'"),
+    "another member": (
+        "combined",
+        lambda f: (f / "members/1/kshot.json").write_text("{}"),
+        "members/1/kshot.json must b",
+    ),
+    "unknown site": (
+        "steered",
+        edit(site="os"),
+        "steering.* site must be one of mlp, heads, block; got layer 0, site 'os'",
+    ),
     "layer below": ("steered", edit(layer=-1), "layer must be 0 or more; got layer -1"),
     "unknown operation": ("steered", edit(operation="exec"), "operation must be one of turn, add, mix"),
     "mixed elsewhere": ("steered", edit(operation="mix"), "heads alone can be mixed"),
     "weights missing": ("steered", edit(scale=[]), "each vector must have a weight, and there must be one"),
-    "another place": ("steered", edit(site="block"), "steering.* they do not belong together, or are of another version"),
-}  # fmt: skip
+    "another place": (
+        "steered",
+        edit(site="block"),
+        "steering.* they do not belong together, or are of another version",
+    ),
+}
 
 
 @pytest.mark.parametrize(("kind", "change", "message"), FIELDS.values(), ids=FIELDS)

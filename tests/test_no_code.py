@@ -1,9 +1,9 @@
-"""Loading what somebody else wrote runs no code: not the methods that a saved model names, nor a config, nor encoders."""
+"""Loading what somebody else wrote runs no code: no method that a saved model names, no config, no encoder."""
 
+import copy
 import hashlib
 import json
 import os
-import pickle
 import py_compile
 import shutil
 import sys
@@ -141,7 +141,7 @@ def test_a_file_is_run_as_it_stands_and_nothing_is_written_beside_it(saved, tmp_
 
 def test_copies_within_python_bring_their_own_methods(saved):
     adapted = kshot.load(saved["own"], allow_code=True)
-    assert said(pickle.loads(pickle.dumps(adapted)), "own") == said(adapted, "own")
+    assert said(copy.deepcopy(adapted), "own") == said(adapted, "own")
 
 
 def test_the_record_of_trust_in_a_language_model_allows_nothing(saved, tmp_path):
@@ -218,9 +218,7 @@ ENCODERS = {
 def test_an_encoder_names_nothing_that_would_be_run(name, change, encoder, evil, tmp_path):
     folder = shutil.copytree(encoder, tmp_path / "encoder")
     edited(folder / name, change)
-    with pytest.raises(
-        UserError, match=r"must name classes of (sentence_transformers|torch.nn) alone, as others would"
-    ):
+    with pytest.raises(UserError, match=r"must name classes of (sentence_transformers|torch.nn) alone, as"):
         fresh_model(str(folder))
     assert not evil.mark.exists()
 

@@ -84,7 +84,7 @@ def test_a_method_of_ones_own_in_format_2_is_refused(tmp_path):
     about = json.loads((folder / "kshot.json").read_text("utf-8"))
     for name in (f"{tmp_path}/evil.py:Evil", f"fine-tune:selector={tmp_path}/evil.py:Evil"):
         (folder / "kshot.json").write_text(json.dumps({**about, "recipe": {"name": name, "k": 3}}))
-        with pytest.raises(UserError, match="must name a method of kshot, as in format 2; got .* which would be run"):
+        with pytest.raises(UserError, match="must name a method of kshot, as in format 2; got "):
             kshot.load(folder, allow_code=True)
     assert not (tmp_path / "ran").exists()
 

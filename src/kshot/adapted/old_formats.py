@@ -37,9 +37,7 @@ def upgraded(about: Mapping[str, Any], file: Path) -> dict[str, Any]:
         return about
     named = shaped(_Named, about.get("recipe"), file, "Adapt again.")
     if is_own(named["name"]):
-        raise UserError(
-            f"{file} must name a method of kshot, as in format 2; got '{named['name']}', which would be run. Adapt again."
-        )
+        raise UserError(f"{file} must name a method of kshot, as in format 2; got '{named['name']}'. Adapt again.")
     call = parse_call(named["name"])
     settings = {key: value for key, value in call.settings.items() if key != "retriever"}
     recipe = parse_recipe(_as_text(Call(call.name, settings=settings)), shots=max(1, named["k"]), raced=False)

@@ -186,7 +186,8 @@ def pool_of(rows: Sequence[Any], task: Task, file: Path) -> tuple[dict[str, floa
         row: Any = shaped(_Row, value, f"{file}, row {number},", _REMEDY)
         if "bits" in row:
             bits[row["id"]] = row.pop("bits")
-        examples.append(Example(**{k: tuple(v) if k in _TUPLES else v for k, v in row.items()}))
+        fields: dict[str, Any] = {k: tuple(v) if k in _TUPLES else v for k, v in row.items()}
+        examples.append(Example(**fields))
     with naming(file):
         check_answered(task, examples, "saved")
     return bits, tuple(examples)

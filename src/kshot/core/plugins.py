@@ -229,7 +229,7 @@ class Room(Mapping[str, str]):
                 raise UserError(f"'{name}' has no setting '{key}', which its record tells of. Adapt again.")
             room = room_of(hints[key])
             if room is None and not _is(value, hints[key]):
-                said = in_short(repr(value))
+                said = repr(value)[:80]
                 raise UserError(f"{name}:{key} must be {_KINDS[hints[key]]}; its record has {said}. Adapt again.")
             settings[key] = value if room is None else room.rebuild(value, folder, own)
         try:
