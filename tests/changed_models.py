@@ -89,49 +89,10 @@ def said(adapted: AdaptedModel, kind: str) -> list[Any]:
 
 
 # What stands in other models at such places
-TEXTS = [
-    "classification",
-    "math",
-    "generation",
-    "multiple_choice",
-    "f1",
-    "exact_match",
-    "accuracy",
-    "animal",
-    "2",
-    "plain",
-    "turns",
-    "shuffled",
-    "nearest-last",
-    "temperature",
-    "contextual",
-    "none",
-    "bm25",
-    "random",
-    "dense",
-    "tfidf-lr",
-    "majority",
-    "icv",
-    "average",
-    "fine-tune",
-    "heads",
-    "block",
-    "mix",
-    "add",
-    "full",
-    "lora",
-    "adafactor",
-    "selector",
-    "tuner",
-    "scripted",
-    "tiny",
-    "demo",
-    "minilm",
-    "(a)",
-    "1.",
-    "geometric",
-    "bare",
-]
+TEXTS = ("classification", "math", "generation", "multiple_choice", "f1", "exact_match", "accuracy", "animal", "2",
+         "plain", "turns", "shuffled", "nearest-last", "temperature", "contextual", "none", "bm25", "random", "dense",
+         "tfidf-lr", "majority", "icv", "average", "fine-tune", "heads", "block", "mix", "add", "full", "lora",
+         "selector", "tuner", "scripted", "tiny", "demo", "minilm", "(a)", "1.", "geometric", "bare")  # fmt: skip
 NUMBERS = (-3, -1, 0, 1, 2, 3, 5, 1000, 2**20)
 
 

@@ -175,7 +175,7 @@ def _read_saved(folder: Path, *only: str) -> tuple[About, list[Any]]:
     if found not in readable:
         raise UserError(
             f"{folder} must have a list of its files, checksums.json, from format {FORMAT} on, and none before; it "
-            f"says that it is of format {found}. {_REMEDY}"
+            f"says that it is of format {found}. Copy the whole folder, or adapt again."
         )
     if found != FORMAT:
         about = upgraded(about, folder / ABOUT)

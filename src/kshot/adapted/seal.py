@@ -28,8 +28,7 @@ class _Seal(TypedDict):
 
 def write_seal(folder: Path) -> None:
     """Write what is in each file of a folder."""
-    files = {name: {"sha256": _sha256(file), "size": file.stat().st_size} for name, file in _files(folder).items()}
-    write_json(folder / SEAL, {"files": files})
+    write_json(folder / SEAL, {"files": {name: _found(file) for name, file in _files(folder).items()}})
 
 
 def is_sealed(folder: Path) -> bool:
@@ -57,11 +56,14 @@ def check_seal(folder: Path, only: Collection[str] = ()) -> None:
     for name in only or sorted(listed):
         if name not in listed or name not in there:
             where = f"its {SEAL}" if name not in listed else "the folder"
-            raise UserError(f"{folder} must be a whole model as kshot saved it; '{name}' is not in {where}. {_REMEDY}")
-        file, told = there[name], listed[name]
-        if file.stat().st_size != told["size"] or _sha256(file) != told["sha256"]:
             raise UserError(
-                f"{file} must be as kshot wrote it; its sha256 is not the one in {SEAL}: it has changed. {_REMEDY}"
+                f"{folder} must be a whole model as kshot saved it; '{name}' is not in {where}. "
+                "Copy the whole folder, or adapt again."
+            )
+        if _found(there[name]) != listed[name]:
+            raise UserError(
+                f"{there[name]} must be as kshot wrote it; its sha256 is not the one in {SEAL}: it has changed. "
+                "Copy the whole folder, or adapt again."
             )
 
 
@@ -79,11 +81,15 @@ def _listed(folder: Path) -> dict[str, _File]:
     try:
         said = from_json(_plain(file).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} must be readable JSON, as kshot wrote it; {error}. {_REMEDY}") from None
+        raise UserError(
+            f"{file} must be readable JSON, as kshot wrote it; {error}. Copy the whole folder, or adapt again."
+        ) from None
     listed = shaped(_Seal, said, file, _REMEDY)["files"]
     for name in listed:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
-            raise UserError(f"{file} must name files of its own folder; got '{name}'. {_REMEDY}")
+            raise UserError(
+                f"{file} must name files of its own folder; got '{name}'. Copy the whole folder, or adapt again."
+            )
     return listed
 
 
@@ -108,9 +114,11 @@ def _plain(file: Path) -> Path:
     return file
 
 
-def _sha256(file: Path) -> str:
+def _found(file: Path) -> _File:
     try:
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "size": stream.tell()}
     except OSError as error:
-        raise UserError(f"{file} must be readable; the system says: {error.strerror}. {_REMEDY}") from None
+        raise UserError(
+            f"{file} must be readable; the system says: {error.strerror}. Copy the whole folder, or adapt again."
+        ) from None

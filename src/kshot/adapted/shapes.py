@@ -121,15 +121,20 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
     """
     model, prompt = about["model"], about["prompt"]
     if not recipe.suits(task):
-        raise UserError(f"{file} must have a recipe for tasks of its kind, {task.kind}; got '{recipe.name}'. {_REMEDY}")
+        raise UserError(
+            f"{file} must have a recipe for tasks of its kind, {task.kind}; got '{recipe.name}'. "
+            "Copy the whole folder, or adapt again."
+        )
     if task.is_open and about["temperature"] != 1:
         raise UserError(
-            f"{file} must have the temperature 1, as answers of the kind {task.kind} are written. {_REMEDY}"
+            f"{file} must have the temperature 1, as answers of the kind {task.kind} are written. "
+            "Copy the whole folder, or adapt again."
         )
     if (model is None) != (prompt is None) or (recipe.asks_model and model is None):
         raise UserError(
             f"{file} must name a language model and its prompt where '{recipe.name}' asks one; it names "
-            f"{'no model' if model is None else 'no prompt' if prompt is None else 'both'}. {_REMEDY}"
+            f"{'no model' if model is None else 'no prompt' if prompt is None else 'both'}. "
+            "Copy the whole folder, or adapt again."
         )
 
 
@@ -158,7 +163,10 @@ def check_learnt(recipe: Recipe, about: MemberAbout, pool: Sequence[Any], folder
         "demonstrations with recipes that choose some": bool(pool) or "selector" not in recipe.parts,
     }
     if broken := [rule for rule, holds in rules.items() if not holds]:
-        raise UserError(f"{folder} must have {broken[0]}; it is otherwise with '{recipe.name}'. {_REMEDY}")
+        raise UserError(
+            f"{folder} must have {broken[0]}; it is otherwise with '{recipe.name}'. "
+            "Copy the whole folder, or adapt again."
+        )
 
 
 def check_steering(steering: Steering, fitted: Fitted) -> None:
@@ -202,7 +210,10 @@ def marks_of(file: Path) -> list[str]:
     try:
         marks = file.read_text("utf-8").split("\n")[:-1]
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} must be readable text; {error}. {_REMEDY}") from None
+        raise UserError(f"{file} must be readable text; {error}. Copy the whole folder, or adapt again.") from None
     if odd := [mark for mark in marks if not _MARK.fullmatch(mark)]:
-        raise UserError(f"{file} must hold the fingerprint of a question a line; got {odd[0][:40]!r}. {_REMEDY}")
+        raise UserError(
+            f"{file} must hold the fingerprint of a question a line; got {odd[0][:40]!r}. "
+            "Copy the whole folder, or adapt again."
+        )
     return marks

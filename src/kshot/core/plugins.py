@@ -302,7 +302,10 @@ def own_class(name: str, file: str | None = None, *, sha256: str | None = None) 
     place = path_of(path)
     if not place.is_file():
         raise UserError(f"'{name}' must name a Python file; {path} does not exist.")
-    source = place.read_bytes()
+    try:
+        source = place.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} must be a readable Python file; the system says: {error.strerror}.") from None
     found = hashlib.sha256(source).hexdigest()
     if sha256 and found != sha256:
         raise UserError(f"{path} must be the file with which '{what}' was used; it has changed. Adapt again.")
