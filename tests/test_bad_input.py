@@ -12,6 +12,7 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
+from kshot.adapted.seal import write_seal
 from kshot.core.errors import UserError
 from kshot.core.models import Capability
 from kshot.core.types import Task
@@ -434,6 +435,7 @@ def test_no_adapted_model(refused, words_task, tmp_path):
 def test_half_an_adapted_model(refused, finished, name, text):
     file = finished / "best" / name
     file.unlink() if text is None else file.write_text(text)
+    write_seal(finished / "best")
     message = "must be an adapted model or a finished run: it has no readable kshot.json and demonstrations.jsonl"
     assert message in refused("predict", finished, input="cat\n")
 
@@ -441,9 +443,10 @@ def test_half_an_adapted_model(refused, finished, name, text):
 def test_an_adapted_model_of_another_format(refused, finished):
     file = finished / "best" / "kshot.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99, "kshot": "7.0"}))
+    write_seal(finished / "best")
     text = refused("predict", finished, input="cat\n")
-    read = f"which this kshot {kshot.__version__} reads (or 2)"
-    assert f"must have format 3, {read}; got 99, written by kshot 7.0." in text
+    read = f"which this kshot {kshot.__version__} reads (or 3 or 2)"
+    assert f"must have format 4, {read}; got 99, written by kshot 7.0." in text
 
 
 def test_other_weights(refused, finished):
@@ -451,6 +454,7 @@ def test_other_weights(refused, finished):
     about = json.loads(file.read_text())
     about["model"]["fingerprint"] = "0" * 64
     file.write_text(json.dumps(about))
+    write_seal(finished / "best")
     text = refused("predict", finished, input="cat\n")
     assert "was adapted with other weights than those of 'scripted' (fingerprint 000000000000, now " in text
 

@@ -32,6 +32,7 @@ from broken_models import (
 )
 from conftest import labelled_rows
 from kshot.adapted.model import AdaptedModel
+from kshot.adapted.seal import write_seal
 from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientSettings
 from kshot.core.lessons import Batch, Training, TrainingText
@@ -502,6 +503,7 @@ def test_learnt_weights_that_are_not_numbers_are_refused(learnt, tmp_path):
     with safe_open(file, framework="pt") as opened:
         about = opened.metadata()
     save_file(weights, file, metadata=about)
+    write_seal(folder)
     with pytest.raises(UserError, match=rf"must be finite numbers; '{name}' holds NaN or infinity. Adapt again."):
         kshot.load(folder)
 

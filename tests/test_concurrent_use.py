@@ -28,7 +28,7 @@ from kshot.store.files import write_folder, write_text
 
 ROWS = labelled_rows(12)
 X, Y = [row["input"] for row in ROWS], [row["output"] for row in ROWS]
-N_THREADS = 4
+N_THREADS = 8
 RECIPES = {
     "prompted": "bm25",
     "trained": "icl+ft:k=2,lr=1e-2,steps=1",

@@ -76,10 +76,10 @@ def test_an_own_method_is_raced_saved_and_loaded(what, words_task, tmp_path, run
     done = run_cli("adapt", words_task, "--model", "tiny", "--recipes", USES[what], "--shots", 2, "--limit", 10,
                    "--out", tmp_path / "run", "--json")  # fmt: skip
     assert done.json["chosen"] == USES[what]
-    before = kshot.load(tmp_path / "run").predict_proba(["the cat", "a saw"])
+    before = kshot.load(tmp_path / "run", allow_code=True).predict_proba(["the cat", "a saw"])
     (own / f"{what}.py").unlink()
     monkeypatch.chdir(tmp_path)
-    assert (kshot.load(tmp_path / "run").predict_proba(["the cat", "a saw"]) == before).all()
+    assert (kshot.load(tmp_path / "run", allow_code=True).predict_proba(["the cat", "a saw"]) == before).all()
 
 
 def test_an_own_evaluator_and_an_own_study(words_task, tmp_path, run_cli, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 import kshot
 import kshot.core.errors
+from kshot.core.plugins import OwnFiles
 from kshot.core.schedule import refit_point
 from kshot.core.types import Example, Query, Task
 from kshot.learners.build import make_learner
@@ -86,7 +87,7 @@ def test_a_note_is_said_after_the_instruction_and_saved(tmp_path, monkeypatch):
     sent = json.loads((tmp_path / "run/prompts.json").read_text("utf-8"))
     notes = [text for role, text in sent["segments"] if role == "note"]
     assert [note.strip() for note in notes] == [f"{n} examples are known." for n in (1, 2, 4, 8, 16)]
-    loaded = kshot.load(tmp_path / "run")
+    loaded = kshot.load(tmp_path / "run", allow_code=True)
     assert loaded.fitted.notes == ("20 examples are known.",)
     asked = loaded._learner.model.prompt((), task.train[0])[0].text
     assert asked.startswith("Say one or two.\n\n20 examples are known.\n\n")
@@ -169,7 +170,7 @@ def test_a_recipe_is_rebuilt_from_its_record(tmp_path):
     for name in ("random:k=3,composer=wording(labels=true),contexts=2", "average(bm25:k=2,zero-shot):mean=geometric",
                  "fine-tune:lr=1e-3,steps=1,selector=bm25(k1=1.2),k=2,steerer=icv(strength=0.1)"):  # fmt: skip
         recipe = parse_recipe(name, shots=2)
-        again = Recipe.rebuilt(json.loads(json.dumps(recipe.record())), tmp_path)
+        again = Recipe.rebuilt(json.loads(json.dumps(recipe.record())), tmp_path, OwnFiles(tmp_path, may_run=False))
         assert again == recipe
         assert again.fingerprint == recipe.fingerprint
 
@@ -234,7 +235,7 @@ def test_what_a_composer_has_fitted_is_saved(tmp_path):
         "                             kshot.Piece('question', question.input)))\n"
     )
     run = kshot.adapt(TASK, "tiny", recipes=f"random:composer={own}:Told", shots=2, limit=8, out=tmp_path / "run")
-    loaded = kshot.load(tmp_path / "run")
+    loaded = kshot.load(tmp_path / "run", allow_code=True)
     assert len(loaded.recipe.part("composer")._known) == 20
     assert (loaded.predict_proba(["text 3"]) == run.best.predict_proba(["text 3"])).all()
 

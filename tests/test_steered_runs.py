@@ -9,6 +9,7 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
+from kshot.adapted.seal import write_seal
 from kshot.bench import steered_queries
 from kshot.core.errors import UserError
 from kshot.core.progress import Silence
@@ -140,6 +141,7 @@ def test_an_adapted_model_is_saved_with_its_steering(folder, recipe, tmp_path):
     plain = kshot.AdaptedModel(bare, choice={})
     assert plain.predict_proba(INPUTS).tobytes() != expected.tobytes()
     (-Steering.load(best)).save(best)
+    write_seal(best)
     with pytest.raises(UserError, match=r"must hold the steering that kshot\.json tells of; it holds another\. Adapt"):
         kshot.load(best, model=model)
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import kshot
 from conftest import labelled_rows, write_task
+from kshot.adapted.seal import write_seal
 from kshot.evaluators.forgetting import forgetting, perplexity
 from kshot.models.tiny import tiny_backbone
 
@@ -70,6 +71,7 @@ def test_a_model_without_trained_weights_is_not_merged(task, run_cli, tmp_path):
 def test_an_adapter_that_is_gone_is_named(run, task, run_cli, tmp_path):
     kshot.load(run).save(tmp_path / "model")
     (tmp_path / "model" / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
+    write_seal(tmp_path / "model")
     found = run_cli("predict", tmp_path / "model", input="the cat\n")
     assert found.code == 2
     assert "adapter_model.safetensors must hold the trained weights" in found.err
@@ -82,6 +84,7 @@ def test_an_adapter_of_another_run_is_refused(run, task, run_cli, tmp_path):
     kshot.load(run).save(tmp_path / "model")
     file = "adapter/adapter_model.safetensors"
     (tmp_path / "model" / file).write_bytes((tmp_path / "other" / "best" / file).read_bytes())
+    write_seal(tmp_path / "model")
     found = run_cli("predict", tmp_path / "model", input="the cat\n")
     assert found.code == 2
     assert "must hold the weights that kshot.json beside it tells of; it holds others." in found.err

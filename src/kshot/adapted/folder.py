@@ -3,25 +3,40 @@
 It holds `kshot.json` (task, recipe, language model, prompt, choice), `demonstrations.jsonl` (what it may show),
 `learnt.txt` (fingerprints of the questions that it has learnt from, a line each), and what was learnt: `adapter/`
 (peft's own format), `steering.safetensors` with `steering.json`, `retriever/`, and `members/` for the recipes of a
-combination. Users' own methods stand in `own/` by the sha256 of their files.
+combination. Users' own methods stand in `own/` by the sha256 of their files. `checksums.json` tells what all of these
+files are: it is written last, and read first.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any
 
-from kshot.adapted.format_2 import upgraded
 from kshot.adapted.model import AdaptedModel
-from kshot.core.errors import UserError
+from kshot.adapted.old_formats import OLD_FORMATS, upgraded
+from kshot.adapted.seal import check_seal, is_sealed, state_of, write_seal
+from kshot.adapted.shapes import (
+    About,
+    MemberAbout,
+    ModelAbout,
+    check_capabilities,
+    check_fitted,
+    check_learnt,
+    check_saved_task,
+    check_steering,
+    marks_of,
+    naming,
+    pool_of,
+)
+from kshot.core.errors import KshotError, UserError
 from kshot.core.json_text import from_json, to_json
 from kshot.core.models import LanguageModel
 from kshot.core.paths import path_of
-from kshot.core.plugins import own_sources
+from kshot.core.plugins import OwnFiles, own_sources
+from kshot.core.schema import shaped
 from kshot.core.steering import Steering
-from kshot.core.types import Example, Task
+from kshot.core.types import Task
 from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted, fingerprints
@@ -30,14 +45,15 @@ from kshot.store.commit import settle
 from kshot.store.files import collect, write_folder
 from kshot.taskmodel.taskmodel import TaskModel
 
-FORMAT = 3
+FORMAT = 4
 ABOUT, POOL, LEARNT = "kshot.json", "demonstrations.jsonl", "learnt.txt"
 ADAPTER, OWN, MEMBERS = "adapter", "own", "members"
 BEST = "best"  # of a run, in its folder
 _TASK_FIELDS = (
     "name", "kind", "labels", "metrics", "instruction", "choices_in_input", "letter_form", "positive_label", "columns",
 )  # fmt: skip
-_TUPLES = ("choices", "references")
+_REMEDY = "Copy the whole folder, or adapt again."
+_TRIES = 5  # to read a folder that others put in its place
 
 
 def save(adapted: AdaptedModel, folder: Path) -> None:
@@ -61,7 +77,12 @@ def save(adapted: AdaptedModel, folder: Path) -> None:
         "choice": adapted.choice,
     }
     own = {f"{sha256}.py": text for sha256, text in own_sources(record).items()}
-    write_folder(folder, _texts(about, fitted), more=partial(_write_learnt, fitted, own))
+
+    def more(partial_folder: Path) -> None:
+        _write_learnt(fitted, own, partial_folder)
+        write_seal(partial_folder)
+
+    write_folder(folder, _texts(about, fitted), more=more)
 
 
 def check_replaceable(folder: Path) -> None:
@@ -129,7 +150,7 @@ def _place(folder: str | Path) -> Path:
     return folder / BEST if not (folder / ABOUT).exists() and (folder / BEST / ABOUT).exists() else folder
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read(folder: Path) -> tuple[Any, list[Any]]:
     reason = ""
     try:
         about = from_json((folder / ABOUT).read_text("utf-8"))
@@ -144,21 +165,39 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return about, pool
 
 
-def _read_saved(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read_saved(folder: Path, *only: str) -> tuple[About, list[Any]]:
+    """Read a folder whose files are as its seal says, or one of an older format, which has none.
+
+    Args:
+        folder: The folder.
+        only: The files to check against the seal; by default all.
+    """
+    if is_sealed(folder):
+        check_seal(folder, only)
     about, pool = _read(folder)
-    if about.get("format") == 2:
-        about = upgraded(about, folder)
-    elif about.get("format") != FORMAT:
+    found, readable = about.get("format"), (FORMAT,) if is_sealed(folder) else OLD_FORMATS
+    if found not in (FORMAT, *OLD_FORMATS):
+        older = " or ".join(map(str, sorted(OLD_FORMATS, reverse=True)))
         raise UserError(
-            f"{folder} must have format {FORMAT}, which this kshot {__version__} reads (or 2); got "
-            f"{about.get('format')}, written by kshot {about.get('kshot')}."
+            f"{folder} must have format {FORMAT}, which this kshot {__version__} reads (or {older}); got "
+            f"{found}, written by kshot {about.get('kshot')}."
         )
-    return about, pool
+    if found not in readable:
+        raise UserError(
+            f"{folder} must have a list of its files, checksums.json, from format {FORMAT} on, and none before; it "
+            f"says that it is of format {found}. Copy the whole folder, or adapt again."
+        )
+    if found != FORMAT:
+        about = upgraded(about, folder / ABOUT)
+    return shaped(About, about, folder / ABOUT, _REMEDY), pool
 
 
-def _task(about: Mapping[str, Any]) -> Task:
+def _task(about: About, file: Path) -> Task:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["task"].items()}
-    return Task(train=(), **fields)
+    task = Task(train=(), **fields)
+    with naming(file):
+        check_saved_task(task)
+    return task
 
 
 def saved_task(folder: str | Path) -> Task:
@@ -167,7 +206,8 @@ def saved_task(folder: str | Path) -> Task:
     Raises:
         UserError: No adapted model there, or one of another version.
     """
-    return _task(_read_saved(_place(folder))[0])
+    place = _place(folder)
+    return _task(_read_saved(place, ABOUT, POOL)[0], place / ABOUT)
 
 
 def load(
@@ -178,8 +218,12 @@ def load(
     dtype: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    allow_code: bool = False,
 ) -> AdaptedModel:
     """Load an adapted model, and the language model it needs.
+
+    Whatever the folder holds, no code of it is run unless it is allowed, and files that are not as kshot wrote them are
+    refused. Models of formats 2 and 3, which have no list of their files, are read as they are.
 
     Args:
         folder: What `AdaptedModel.save` wrote, or a run folder (its chosen model).
@@ -188,34 +232,53 @@ def load(
         dtype: Its precision; by default that with which it was adapted, as another one gives other weights.
         revision: Its commit, branch or tag on the hub; by default that with which it was adapted.
         trust_remote_code: Whether Python that comes with it may be run. That it was run before does not allow it.
+        allow_code: Whether users' own methods, which come as Python with the folder, may be run. Read them first.
 
     Raises:
-        UserError: No adapted model there, one of another version, or a language model that is not the one it was
-            adapted with.
+        UserError: No adapted model there, one of another version, one that was changed, or a language model that is not
+            the one it was adapted with.
     """
-    place = _place(folder)
+    given = {name: value for name, value in (("dtype", dtype), ("revision", revision)) if value}
+    how = {**given, "device": device, "trust_remote_code": trust_remote_code}
+    for _ in range(_TRIES):
+        place = _place(folder)
+        before = state_of(place)
+        try:
+            found = _loaded(place, model, how, given, allow_code=allow_code)
+        except KshotError:
+            if state_of(place) == before:
+                raise
+        else:
+            if state_of(place) == before:
+                return found
+    raise UserError(
+        f"{folder} must stay as it is while it is read; it is being written. Try again when that has ended."
+    )
+
+
+def _loaded(
+    place: Path,
+    model: LanguageModel | str | Path | None,
+    how: Mapping[str, Any],
+    given: Mapping[str, str],
+    *,
+    allow_code: bool,
+) -> AdaptedModel:
     about, pool = _read_saved(place)
-    recipe = Recipe.rebuilt(about["recipe"], place, place / OWN)
-    task, asked = _task(about), None
-    if about["model"] is not None:
-        given = {name: value for name, value in (("dtype", dtype), ("revision", revision)) if value}
+    with naming(place / ABOUT):
+        recipe = Recipe.rebuilt(about["recipe"], place, OwnFiles(place / OWN, allow_code))
+    task, asked = _task(about, place / ABOUT), None
+    check_fitted(recipe, task, about, place / ABOUT)
+    if about["model"] is not None and about["prompt"] is not None:
         if model is None or isinstance(model, str | Path):
-            how = {**given, "device": device, "trust_remote_code": trust_remote_code}
             model = _language_model(place, about["model"], model, how)
         asked = _asked(place, about, task, model, given)
-    temperature = about["temperature"]
-    if not (isinstance(temperature, int | float) and 0 < temperature < inf):
-        raise UserError(
-            f"{place / ABOUT} must have a temperature above 0; got {temperature!r}. Copy the whole folder, or "
-            "adapt again."
-        )
+        check_capabilities(recipe, model, place)
     fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked))
-    return AdaptedModel(fitted, choice=about["choice"], temperature=temperature)
+    return AdaptedModel(fitted, choice=about["choice"], temperature=about["temperature"])
 
 
-def _language_model(
-    folder: Path, saved: Mapping[str, Any], name: str | Path | None, how: Mapping[str, Any]
-) -> LanguageModel:
+def _language_model(folder: Path, saved: ModelAbout, name: str | Path | None, how: Mapping[str, Any]) -> LanguageModel:
     """Load the language model that was saved with an adapted model, by another name if one is given."""
     if saved["origin"].get("trust_remote_code") and not how["trust_remote_code"]:
         raise UserError(
@@ -227,30 +290,31 @@ def _language_model(
             f"{folder} was adapted with the model {saved['name']}, which is not there any more. Put it back, or say "
             "where it is with --model (in Python model=)."
         )
-    as_before = {key: saved["origin"][key] for key in ("dtype", "revision") if key in saved["origin"]}
+    placing = {key: saved["origin"][key] for key in ("dtype", "revision") if key in saved["origin"]}
+    as_before: Any = shaped(dict[str, str], placing, folder / ABOUT, _REMEDY)
     return load_model(name or saved["name"], **as_before | dict(how))
 
 
-def _asked(
-    folder: Path, about: Mapping[str, Any], task: Task, model: LanguageModel, given: Mapping[str, str]
-) -> TaskModel:
+def _asked(folder: Path, about: About, task: Task, model: LanguageModel, given: Mapping[str, str]) -> TaskModel:
     """Return the language model on the task, as it was asked when it was adapted."""
-    if model.fingerprint != about["model"]["fingerprint"]:
-        other = [f"--{name}" for name, value in given.items() if value != about["model"]["origin"].get(name)]
+    saved, prompt = about["model"], about["prompt"]
+    assert saved is not None
+    assert prompt is not None
+    now = model.fingerprint if about["format"] == FORMAT else getattr(model, "old_fingerprint", model.fingerprint)
+    if now != saved["fingerprint"]:
+        other = [f"--{name}" for name, value in given.items() if value != saved["origin"].get(name)]
         remedy = f"leave {' and '.join(other)} out, or adapt again" if other else "adapt again"
         raise UserError(
             f"{folder} was adapted with other weights than those of '{model.name}' (fingerprint "
-            f"{about['model']['fingerprint'][:12]}, now {model.fingerprint[:12]}); {remedy}."
+            f"{saved['fingerprint'][:12]}, now {now[:12]}); {remedy}."
         )
-    prompt = dict(about["prompt"])
-    answer_tokens = prompt.pop("answer_tokens")
-    asked = replace(TaskModel.for_task(task, model, prompt["layout"]), answer_tokens=answer_tokens)
-    if dict(asked.layout.record) != prompt:
+    asked = replace(TaskModel.for_task(task, model, prompt["layout"]), answer_tokens=prompt["answer_tokens"])
+    if {**asked.layout.record, "answer_tokens": prompt["answer_tokens"]} != prompt:
         raise UserError(f"{folder} was adapted with another chat template than '{model.name}' has now; adapt again.")
     return asked
 
 
-def _fitted(folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], bare: Fitted) -> Fitted:
+def _fitted(folder: Path, about: MemberAbout, pool: list[Any], bare: Fitted) -> Fitted:
     """Return what was fitted, from what stands in its folder.
 
     Args:
@@ -259,20 +323,21 @@ def _fitted(folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], 
         pool: The rows of what it may show.
         bare: With the rebuilt recipe, and the language model as it was before training.
     """
+    check_learnt(bare.recipe, about, pool, folder)
     found = bare.with_weights(folder / ADAPTER, about["adapter"]["fingerprint"]) if about["adapter"] else bare
     steering = None
     if about["steering"]:
         steering = Steering.load(folder)
         if steering.fingerprint != about["steering"]:
             raise UserError(f"{folder} must hold the steering that {ABOUT} tells of; it holds another. Adapt again.")
+        check_steering(steering, found)
     members = []
     for i, member in enumerate(bare.recipe.members):
         own = folder / MEMBERS / str(i)
         said, rows = _read(own)
+        said = shaped(MemberAbout, said, own / ABOUT, _REMEDY)
         members.append(_fitted(own, said, rows, Fitted.before_learning(member, bare.task, said["seed"], bare.model)))
-    bits = {row["id"]: row.pop("bits") for row in pool if "bits" in row}
-    rows: list[dict[str, Any]] = [{k: tuple(v) if k in _TUPLES else v for k, v in row.items()} for row in pool]
+    bits, shows = pool_of(pool, bare.task, folder / POOL)
     learnt: dict[str, Any] = {"steering": steering, "notes": tuple(about["notes"]), "bits": bits}
-    shows = tuple(Example(**row) for row in rows)
-    marks = (folder / LEARNT).read_text("utf-8").split() if (folder / LEARNT).exists() else fingerprints(shows)
+    marks = marks_of(folder / LEARNT) if (folder / LEARNT).exists() else fingerprints(shows)
     return replace(found, pool=shows, members=tuple(members), learnt=frozenset(marks), **learnt)

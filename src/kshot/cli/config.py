@@ -11,17 +11,24 @@ from pydantic import ConfigDict, ValidationError, create_model
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.given_files import text_of
 from kshot.core.paths import path_of
+from kshot.core.plugins import is_own
 from kshot.core.settings import RunSettings, settings_of_a_run
 
 _MOST_BYTES = 1_000_000  # YAML is read slowly
 
 
-def read_settings(task: str, file: Path | None, flags: dict[str, Any]) -> RunSettings:
+def read_settings(task: str, file: Path | None, flags: dict[str, Any], *, allow_code: bool = False) -> RunSettings:
     """Merge a file's settings with the flags that were given (those that are not None).
 
+    Args:
+        task: The task.
+        file: The file.
+        flags: What the user has typed; it may name code.
+        allow_code: Whether the file may name code too.
+
     Raises:
-        UserError: The file cannot be read, is not a mapping, has an unknown key or a value of the wrong type; or a
-            setting is not what it must be.
+        UserError: The file cannot be read, is not a mapping, has an unknown key or a value of the wrong type, or names
+            code; or a setting is not what it must be.
     """
     values: Any = {}
     if file is not None:
@@ -41,7 +48,24 @@ def read_settings(task: str, file: Path | None, flags: dict[str, Any]) -> RunSet
             known = [f.name for f in settings_of_a_run()]
             raise UserError(f"{file}: there is no setting '{key}'.{did_you_mean(key, known)}") from None
         raise UserError(f"{file}: {key}: {first['msg']}; got {reprlib.repr(first['input'])}.") from None
+    if not allow_code:
+        _check_runs_nothing(file, {key: value for key, value in values.items() if key not in given})
     return RunSettings(task, **read.model_dump(exclude_unset=True))
+
+
+def _check_runs_nothing(file: Path | None, values: dict[str, Any]) -> None:
+    """Refuse settings of a file that would run Python: that somebody wrote them down does not allow it."""
+    recipes = values.get("recipes", "")
+    if is_own(named := recipes if isinstance(recipes, str) else ",".join(recipes)):
+        raise UserError(
+            f"{file}: recipes name a file of Python, which would be run; got '{named}'. Read it, and if you trust it "
+            "give --allow-code, or --recipes on the command line."
+        )
+    if values.get("trust_remote_code"):
+        raise UserError(
+            f"{file}: trust_remote_code lets Python that comes with a model run, which must be said on the command "
+            "line. Read it, and if you trust it give --trust-remote-code."
+        )
 
 
 def _schema() -> Any:

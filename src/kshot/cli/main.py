@@ -13,6 +13,7 @@ from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import read_settings
 from kshot.cli.demo_command import demo
 from kshot.cli.options import (
+    AllowCodeOption,
     ColumnsOption,
     DeviceOption,
     DtypeOption,
@@ -64,11 +65,12 @@ def adapt(
     task: TaskArgument,
     config: Annotated[Path | None, typer.Option(help="YAML file with these settings; flags override.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed, and stop.")] = False,
+    allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
     **flags: Any,
 ) -> None:
     """Try the recipes on a task, choose the best, and hand over the adapted model."""
-    settings = read_settings(task, config, flags)
+    settings = read_settings(task, config, flags, allow_code=allow_code)
     from kshot.cli.live import RaceProgress, print_run
     from kshot.race.ranking import compared_by
     from kshot.reports.trackers import tracker
@@ -129,6 +131,7 @@ def predict(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
@@ -146,7 +149,7 @@ def predict(
     examples, notes = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns), task=saved_task(folder), bad=bad)
     for note in (*notes, *left_out(bad or ())):
         stderr.print(f"note: {note}", markup=False)
-    adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
+    adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code), allow_code=allow_code)
     predictions = adapted.predictions(examples)
     if as_json:
         skipped = {} if bad is None else {"left_out": [row.to_json() for row in bad]}
@@ -184,6 +187,7 @@ def evaluate(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
@@ -201,7 +205,9 @@ def evaluate(
         kind = known.kind  # no guess: what its rows are is known
     loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known)
     with TerminalProgress() as progress:
-        adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
+        adapted = load(
+            folder, model=model, **_placing(device, dtype, revision, trust_remote_code), allow_code=allow_code
+        )
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
             loaded = replace(adapted.task, name=loaded.name, test=loaded.train, **own)
@@ -312,11 +318,13 @@ def merge(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Work trained weights into the language model, and write it as transformers loads it."""
     from kshot.adapted.folder import load
 
-    load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code)).save_merged(out)
+    how = _placing(device, dtype, revision, trust_remote_code)
+    load(folder, model=model, **how, allow_code=allow_code).save_merged(out)
     stdout.print(f"model: {out}", markup=False)
 
 

@@ -40,6 +40,9 @@ DeviceOption = Annotated[str | None, _flag("device")]
 DtypeOption = Annotated[str | None, _flag("dtype")]
 RevisionOption = Annotated[str | None, _flag("revision")]
 TrustOption = Annotated[bool, _flag("trust_remote_code")]
+AllowCodeOption = Annotated[
+    bool, typer.Option("--allow-code", help="Run users' own methods, Python that comes with what is read.")
+]
 
 
 def with_flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:

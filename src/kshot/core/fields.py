@@ -1,5 +1,6 @@
 """Settings as fields of a frozen dataclass, each with what it can be."""
 
+import os
 from dataclasses import field, fields
 from math import isfinite
 from pathlib import Path
@@ -59,7 +60,7 @@ class Checked:
     def __post_init__(self):
         for f in fields(self):  # pyright: ignore[reportArgumentType] - every subclass is a dataclass
             limits, value = f.metadata, getattr(self, f.name)
-            if "place" in limits and value != f.default and Path(value).is_dir():
+            if "place" in limits and value != f.default and os.path.isdir(value):
                 object.__setattr__(self, f.name, str(Path(value).resolve()))
             if not (limits.keys() & set(_LIMITS)) or _allowed(value, limits):
                 continue

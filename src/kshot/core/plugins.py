@@ -5,18 +5,22 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NotRequired, get_type_hints
+
+from typing_extensions import TypedDict
 
 from kshot.core.call import parse_call
-from kshot.core.errors import SettingError, UserError, did_you_mean
+from kshot.core.errors import SettingError, UserError, did_you_mean, in_short
+from kshot.core.fields import setting_names
 from kshot.core.paths import path_of
+from kshot.core.schema import shaped
 
 
 def resolve(reference: str) -> Any:
@@ -46,11 +50,37 @@ class Origin:
         return {"name": self.name, "file": str(self.file), "sha256": str(self.sha256)}
 
 
+class PartRecord(TypedDict):
+    """A method with its settings, as `Part.record` writes it; a method may write more."""
+
+    name: str
+    version: int
+    settings: dict[str, Any]
+    file: NotRequired[str]
+    sha256: NotRequired[str]
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """The users' own files that came with what is read.
+
+    Attributes:
+        folder: Where they are, each called by its sha256.
+        may_run: Whether they, and modules that were imported in Python, may be run. That a record names them does not
+            allow it.
+    """
+
+    folder: Path
+    may_run: bool
+
+
+_LARGEST = 2**63  # whole numbers beyond it are none of ours, and no number of NumPy's or torch's
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _NAMES: dict[str, str] = {}  # "module:Class" -> its name in a table
 _OWN: dict[type, Origin] = {}  # classes of users' files
 _ROOMS: dict[type, "Room"] = {}
 _SOURCES: dict[str, str] = {}  # sha256 -> what users' files were when they were run
+_MODULES: dict[str, Any] = {}  # sha256 -> what became of them: the same text is the same classes, wherever it stands
 
 
 def origin_of(cls: type) -> Origin:
@@ -172,36 +202,75 @@ class Room(Mapping[str, str]):
             raise UserError(f"'{call.name}' takes settings alone, such as name(key=value); got '{call.members[0]}'.")
         return configure(self.find(call.name), call.settings, owner=call.name, also=also)
 
-    def rebuild(self, record: Mapping[str, Any], folder: Path, own: Path | None = None) -> Any:
+    def rebuild(self, record: Any, folder: Path, own: OwnFiles) -> Any:
         """Return the method that a record stands for (`Part.record`).
 
         Args:
             record: Name, version and settings; of a user's own the file's sha256 too.
             folder: Where `Part.save` has written what it has learnt.
-            own: Where users' own files were copied to, by their sha256.
+            own: The users' own files that came with it.
 
         Raises:
-            UserError: There is no such method now, or it has another version.
+            UserError: There is no such method now, it has another version or other settings, or it is a user's own,
+                which may not be run.
         """
-        name = record["name"]
-        if record.get("sha256"):
-            kept = own / f"{record['sha256']}.py" if own else Path()
-            place = kept if kept.is_file() else Path(record["file"])
-            cls = own_class(f"{place}:{name}", sha256=record["sha256"], file=Path(record["file"]))
-            self.check(cls, name)
-        else:
-            cls = resolve(name) if ":" in name else self.find(name)
-        if cls.version != record["version"]:
+        if isinstance(record, Mapping):
+            record = {key: record[key] for key in PartRecord.__annotations__ if key in record}
+        about = shaped(PartRecord, record, f"The record of a {self.what}", "Adapt again.")
+        name, cls = about["name"], self._recorded(about, own)
+        if cls.version != about["version"]:
             raise UserError(
-                f"'{name}' must have version {record['version']}, with which the model was adapted; this kshot has "
+                f"'{name}' must have version {about['version']}, with which the model was adapted; this kshot has "
                 f"version {cls.version}. Adapt again, or use the kshot that made it."
             )
-        hints = get_type_hints(cls)
-        settings = {
-            key: _ROOMS[hints[key]].rebuild(value, folder, own) if isinstance(value, Mapping) else value
-            for key, value in record["settings"].items()
-        }
-        return cls.rebuilt(settings, folder)
+        known, hints, settings = setting_names(cls), get_type_hints(cls), {}
+        for key, value in about["settings"].items():
+            if key not in known:
+                raise UserError(f"'{name}' has no setting '{key}', which its record tells of. Adapt again.")
+            room = room_of(hints[key])
+            if room is None and not _is(value, hints[key]):
+                said = repr(value)[:80]
+                raise UserError(f"{name}:{key} must be {_KINDS[hints[key]]}; its record has {said}. Adapt again.")
+            settings[key] = value if room is None else room.rebuild(value, folder, own)
+        try:
+            return cls.rebuilt(settings, folder)
+        except SettingError as error:
+            raise UserError(f"{name}:{error} Its record says so; adapt again.") from None
+
+    def _recorded(self, about: PartRecord, own: OwnFiles) -> Any:
+        """Return the class that a record names: of the table, of a package, or, where it may be run, a user's own."""
+        name, sha256 = about["name"], about.get("sha256")
+        if sha256 is None and ":" not in name:
+            return self.find(name)
+        if sha256 is None and not all(map(str.isidentifier, re.split("[.:]", name))):
+            raise UserError(f"The record of a {self.what} must name one; got {name[:80]!r}. Adapt again.")
+        if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise UserError(f"The record of '{name}' must name a file by its sha256; got {sha256!r}. Adapt again.")
+        place = own.folder / f"{sha256}.py"
+        if not own.may_run:
+            what = "a Python module of this name" if sha256 is None else f"the Python file {place}"
+            raise UserError(
+                f"'{name}' is a user's own method, and {what} would be run. Read it, and if you trust it give "
+                "--allow-code (in Python allow_code=True)."
+            )
+        try:
+            cls = resolve(name) if sha256 is None else own_class(f"{place}:{name}", about.get("file"), sha256=sha256)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a user's module does when it is imported
+            raise UserError(
+                f"'{name}' must be a class that can be imported, as when the model was adapted; {in_short(error)}. Put "
+                "it back, or adapt again."
+            ) from error
+        self.check(cls, name)
+        return cls
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Return whether a recorded value is one of a kind of `_KINDS`."""
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return type(value) is kind and (kind is not int or abs(value) < _LARGEST)
 
 
 def _has_no_default(field: dataclasses.Field) -> bool:
@@ -218,13 +287,13 @@ def is_own(name: str) -> bool:
     return ".py:" in name
 
 
-def own_class(name: str, *, sha256: str | None = None, file: Path | None = None) -> Any:
-    """Return a class of a user's own file, "./file.py:Class"; a file that has not changed is run once.
+def own_class(name: str, file: str | None = None, *, sha256: str | None = None) -> Any:
+    """Return a class of a user's own file, "./file.py:Class"; the same text is run once.
 
     Args:
         name: The file and the class.
-        sha256: What the file must be; None takes it as it is.
         file: What the record calls the file, if it is a copy.
+        sha256: What the file must be; None takes it as it is.
 
     Raises:
         UserError: There is no such file or class, or the file is not what it was.
@@ -233,36 +302,41 @@ def own_class(name: str, *, sha256: str | None = None, file: Path | None = None)
     place = path_of(path)
     if not place.is_file():
         raise UserError(f"'{name}' must name a Python file; {path} does not exist.")
-    source = place.read_bytes()
+    try:
+        source = place.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} must be a readable Python file; the system says: {error.strerror}.") from None
     found = hashlib.sha256(source).hexdigest()
-    _SOURCES.setdefault(found, source.decode("utf-8"))
     if sha256 and found != sha256:
         raise UserError(f"{path} must be the file with which '{what}' was used; it has changed. Adapt again.")
-    module = _module(place.resolve(), found)
+    try:
+        _SOURCES.setdefault(found, source.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path} must be Python in UTF-8; it is in another encoding. Save it as UTF-8.") from None
+    module = _MODULES.get(found) or _module(place.resolve(), found)
     if not hasattr(module, what):
         raise UserError(f"{path} must define '{what}'; it defines no such class.")
     cls = getattr(module, what)
     if inspect.isclass(cls):
-        _OWN[cls] = Origin(what, file or place, found)
+        _OWN[cls] = Origin(what, Path(file) if file else place, found)
     return cls
 
 
-@cache
 def _module(file: Path, sha256: str) -> Any:
-    """Run a user's file."""
+    """Run a user's file: what was read and is called by its hash, never what Python has compiled of it before."""
     name = f"kshot_own_{file.stem}_{sha256[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up annotations there
     try:
-        spec.loader.exec_module(module)
+        exec(compile(_SOURCES[sha256], file, "exec"), vars(module))
     except Exception as error:
         del sys.modules[name]
         raise UserError(
             f"{file} must be Python that can be run; {type(error).__name__}: {error}{_line(error, file)}."
         ) from error
+    _MODULES[sha256] = module
     return module
 
 

@@ -55,10 +55,13 @@ def _adapter(shape: Any) -> Any:
     return TypeAdapter(shape) if is_typeddict(shape) else TypeAdapter(shape, config=config)
 
 
-def _objects(shape: Any) -> Iterator[Any]:
-    """Return the `TypedDict`s that a shape is made of."""
+def _objects(shape: Any, seen: frozenset[Any] = frozenset()) -> Iterator[Any]:
+    """Return the `TypedDict`s that a shape is made of; one may have itself inside."""
+    if shape in seen:
+        return
     if is_typeddict(shape):
         yield shape
+        seen |= {shape}
     inside = get_type_hints(shape).values() if is_typeddict(shape) else get_args(shape)
     for other in inside:
-        yield from _objects(other)
+        yield from _objects(other, seen)

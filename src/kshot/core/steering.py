@@ -7,15 +7,35 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from kshot.core.errors import NotFiniteError, UserError
 from kshot.core.json_text import from_json, to_json
 from kshot.core.paths import path_of
+from kshot.core.schema import shaped
 from kshot.core.seeding import digest
 
 SITES = ("mlp", "heads", "block")
+OPERATIONS = ("turn", "add", "mix")
 WEIGHTS_FILE, ABOUT_FILE = "steering.safetensors", "steering.json"
 _FORMAT = 1
+_REMEDY = "Copy the whole folder, or fit it again."
+
+
+class _EditRow(TypedDict):
+    layer: int
+    site: str
+    operation: str
+    last_only: bool
+    scale: list[float]
+
+
+class _About(TypedDict):
+    format: int
+    fingerprint: str
+    model: str
+    about: dict[str, Any]
+    edits: list[_EditRow]
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,24 @@ class Edit:
     last_only: bool
     vectors: NDArray[np.float32]
     weights: NDArray[np.float32]
+
+    def __post_init__(self):
+        is_mix, shapes = self.operation == "mix", (self.vectors.shape, self.weights.shape)
+        rules = {
+            f"site must be one of {', '.join(SITES)}": self.site in SITES,
+            f"operation must be one of {', '.join(OPERATIONS)}": self.operation in OPERATIONS,
+            "heads alone can be mixed": self.site == "heads" or not is_mix,
+            "layer must be 0 or more": self.layer >= 0,
+            "each vector must have a weight, and there must be one": len(shapes[0]) >= 2
+            and shapes[1] == shapes[0][:1]
+            and self.vectors.size > 0,
+            "vectors must be float32": self.vectors.dtype == np.float32,
+        }
+        if broken := [rule for rule, holds in rules.items() if not holds]:
+            raise UserError(
+                f"A change of activations must be one that can be made: {broken[0]}; got layer {self.layer}, site "
+                f"'{self.site}', operation '{self.operation}', shapes {shapes}. Fit it again."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +213,9 @@ class Steering:
 
         folder = path_of(folder)
         try:
-            kept = from_json((folder / ABOUT_FILE).read_text("utf-8"))
+            said = from_json((folder / ABOUT_FILE).read_text("utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
+            kept = shaped(_About, said, folder / ABOUT_FILE, _REMEDY)
             edits = tuple(
                 Edit(r["layer"], r["site"], r["operation"], r["last_only"], tensors[f"edit.{i}"],
                      np.array(r["scale"], dtype=np.float32))
@@ -184,9 +223,9 @@ class Steering:
             )  # fmt: skip
             found = cls(edits, kept["model"], kept["about"])
             found.check_finite()
-            if kept["format"] != _FORMAT or found.fingerprint != kept["fingerprint"]:
+            if kept["format"] != _FORMAT or len(tensors) != len(edits) or found.fingerprint != kept["fingerprint"]:
                 raise ValueError("they do not belong together, or are of another version")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, NotFiniteError) as error:
+        except (OSError, ValueError, KeyError, OverflowError, SafetensorError, NotFiniteError, UserError) as error:
             raise UserError(
                 f"{folder} must hold a steering, {WEIGHTS_FILE} and {ABOUT_FILE}; {error}. Copy the whole folder, or "
                 "fit it again."

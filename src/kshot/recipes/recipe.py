@@ -6,14 +6,33 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
+from kshot.core.errors import UserError, did_you_mean
 from kshot.core.models import Capability
 from kshot.core.part import Part
+from kshot.core.plugins import OwnFiles
 from kshot.core.seeding import digest
 from kshot.core.types import Task
-from kshot.methods.orders import AS_SELECTED
+from kshot.methods.orders import AS_SELECTED, check_order
 from kshot.recipes.names import SLOTS
 
 CALIBRATIONS = ("temperature", "contextual", "none")
+_MOST = 2**31
+_MOST_NESTED = 8
+
+
+class RecipeRecord(TypedDict):
+    """A recipe as `Recipe.record` writes it; its methods are looked at by their rooms (`Room.rebuild`)."""
+
+    name: str
+    k: int
+    order: str
+    calibration: str
+    draw: int
+    parts: dict[str, Any]
+    members: "list[RecipeRecord]"
+    alternatives: "list[RecipeRecord]"
 
 
 @dataclass(frozen=True)
@@ -82,22 +101,25 @@ class Recipe:
         }
 
     @classmethod
-    def rebuilt(cls, record: Mapping[str, Any], folder: Path, own: Path | None = None) -> "Recipe":
+    def rebuilt(cls, record: RecipeRecord, folder: Path, own: OwnFiles, *, depth: int = 0) -> "Recipe":
         """Return the recipe of a record.
 
         Args:
             record: What `record` has returned; of a recipe without alternatives.
             folder: Where its methods have written what they have learnt (`save`); members have folders of their own.
-            own: Where users' own files were copied to (`kshot.core.plugins.Room.rebuild`).
+            own: The users' own files that came with it (`kshot.core.plugins.Room.rebuild`).
+            depth: How many recipes it is inside of.
 
         Raises:
-            UserError: A method is not there now, or is of another version.
+            UserError: A method is not there now or is of another version, or the record is not one of a recipe.
         """
+        _check_record(record, depth)
         parts = {slot: SLOTS[slot].rebuild(part, folder, own) for slot, part in record["parts"].items()}
         members = tuple(
-            cls.rebuilt(member, folder / "members" / str(i), own) for i, member in enumerate(record["members"])
+            cls.rebuilt(member, folder / "members" / str(i), own, depth=depth + 1)
+            for i, member in enumerate(record["members"])
         )
-        plain = {key: record[key] for key in ("name", "k", "order", "calibration", "draw")}
+        plain: Any = {key: record[key] for key in ("name", "k", "order", "calibration", "draw")}
         return cls(**plain, parts=parts, members=members)
 
     def save(self, folder: Path) -> None:
@@ -229,6 +251,31 @@ class Recipe:
     def aligns(self) -> bool:
         """Whether it needs a source task."""
         return any(getattr(part, "align", "none") != "none" for part in self.all_parts)
+
+
+def _check_record(record: RecipeRecord, depth: int) -> None:
+    """Refuse a record that no recipe has."""
+    name, slots = record["name"], record["parts"].keys()
+    check_order(record["order"], name)
+    if odd := sorted(slots - SLOTS.keys()):
+        raise UserError(f"{name}: there is no slot '{odd[0]}'.{did_you_mean(odd[0], SLOTS)}")
+    if record["calibration"] not in CALIBRATIONS:
+        raise UserError(
+            f"{name}: calibration must be one of {', '.join(CALIBRATIONS)}; got '{record['calibration']}'. Adapt again."
+        )
+    rules = {
+        "k must be 1 or more with a selector, and 0 without one": (record["k"] > 0) == ("selector" in slots)
+        or bool(record["members"]),
+        "k and draw must be small whole numbers, 0 or more": 0 <= record["k"] < _MOST and 0 <= record["draw"] < _MOST,
+        "a combiner must have members, and members a combiner": ("combiner" in slots) == bool(record["members"]),
+        "a combiner or a classifier must stand alone": not {"combiner", "classifier"} & slots
+        or slots <= {"combiner"}
+        or slots <= {"classifier", "generator"},
+        "it must be one recipe, without alternatives": not record["alternatives"],
+        f"recipes must be inside each other at most {_MOST_NESTED} times": depth <= _MOST_NESTED,
+    }
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        raise UserError(f"The record of the recipe '{name}' must be one that kshot writes: {broken[0]}. Adapt again.")
 
 
 def _identity(value: Any) -> Any:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from kshot.core.errors import UserError
 from kshot.core.json_text import from_json, to_json
 from kshot.core.paths import path_of
+from kshot.core.schema import shaped
 from kshot.core.seeding import digest
 from kshot.core.types import Task
 from kshot.encoders.encoder import Encoder
@@ -16,6 +19,14 @@ from kshot.retrieval.corpus import Item
 from kshot.store.files import write_folder
 
 ABOUT, FORMAT = "retriever.json", 1
+
+
+class _About(TypedDict):
+    """What is read of `retriever.json`; the rest tells people how it was learnt."""
+
+    format: int
+    encoder: str
+    queries: list[str]
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,9 @@ def read_retriever(folder: str | Path) -> SavedRetriever:
             f"{folder} must be a retriever that kshot trained (`kshot retriever train`); it has no readable {ABOUT} "
             "and model.safetensors."
         ) from None
-    if about.get("format") != FORMAT:
+    if isinstance(about, dict) and about.get("format") != FORMAT:
         raise UserError(f"{folder} must have format {FORMAT}, which this kshot reads; got {about.get('format')}.")
-    return SavedRetriever(folder, about["encoder"], identity, frozenset(about["queries"]))
+    if isinstance(about, dict):
+        about = {key: about[key] for key in _About.__annotations__ if key in about}
+    said = shaped(_About, about, folder / ABOUT, "Copy the whole folder, or train it again.")
+    return SavedRetriever(folder, said["encoder"], identity, frozenset(said["queries"]))

@@ -59,15 +59,20 @@ def check_task(task: Task) -> None:
     where = f"the task '{task.name}'"
     if not task.train:
         raise UserError(f"{where} must have training examples; it has none; give it some as train=(Example(…), …).")
-    _check_labels(task, where)
+    check_labels(task)
     for split, examples in (("train", task.train), ("test", task.test)):
-        check_examples(task, examples, split)
-        for number, example in enumerate(examples, 1):
+        check_answered(task, examples, split)
 
-            def fail(message: str, place: str = f"{where}, {split} example {number}") -> NoReturn:
-                raise UserError(f"{place}: {message}")
 
-            check_answer(example, task, fail)
+def check_answered(task: Task, examples: Sequence[Example], split: str) -> None:
+    """Refuse what `check_examples` does, and examples whose outputs are no answers of their task."""
+    check_examples(task, examples, split)
+    for number, example in enumerate(examples, 1):
+
+        def fail(message: str, place: str = f"the task '{task.name}', {split} example {number}") -> NoReturn:
+            raise UserError(f"{place}: {message}")
+
+        check_answer(example, task, fail)
 
 
 def check_form(task: Task) -> None:
@@ -117,8 +122,9 @@ def check_examples(task: Task, examples: Sequence[Example], split: str) -> None:
             )
 
 
-def _check_labels(task: Task, where: str) -> None:
-    labels = task.labels
+def check_labels(task: Task) -> None:
+    """Refuse labels that are not different texts, or that a task of its kind has not."""
+    labels, where = task.labels, f"the task '{task.name}'"
     if not all(isinstance(label, str) for label in labels):
         raise UserError(f"{where}: labels must be texts; got {labels!r}; write them as labels=('yes', 'no').")
     if task.kind != "classification":

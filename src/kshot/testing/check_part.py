@@ -1,7 +1,7 @@
 """Does a method keep the contract of its room? The checks that kshot's own methods pass, for anybody's."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +12,7 @@ from kshot.core.json_text import from_json, to_json
 from kshot.core.lessons import Lesson
 from kshot.core.models import Capability, LanguageModel
 from kshot.core.part import Part
-from kshot.core.plugins import origin_of
+from kshot.core.plugins import OwnFiles, origin_of, own_sources
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Prediction, Task
 from kshot.engine.load_model import load_model
@@ -30,6 +30,7 @@ from kshot.methods.contracts import (
     Tuner,
 )
 from kshot.recipes.names import SLOTS
+from kshot.store.files import write_folder
 from kshot.studies import STUDIES
 from kshot.studies.task_family import Study
 from kshot.taskmodel.taskmodel import TaskModel
@@ -95,14 +96,16 @@ def _task(part: Part) -> Task:
     return task
 
 
-def _check_record(part: Part, rebuild: Callable[[Mapping[str, Any], Path], Part]) -> None:
+def _check_record(part: Part, rebuild: Callable[[Any, Path, OwnFiles], Part]) -> None:
     record = part.record()
     try:
         text = to_json(record)
     except (TypeError, ValueError) as error:
         raise ContractError(f"{type(part).__name__} must have a record that is JSON: {error}.") from error
     with TemporaryDirectory() as folder:
-        part_again = rebuild(from_json(text), Path(folder)) if not _has_files(part) else part
+        own = OwnFiles(Path(folder) / "own", may_run=True)
+        write_folder(own.folder, {f"{sha256}.py": source for sha256, source in own_sources(record).items()})
+        part_again = rebuild(from_json(text), Path(folder), own) if not _has_files(part) else part
     _must(part_again == part, part, "must be rebuilt from its record as an equal one")
 
 

@@ -19,7 +19,7 @@ from kshot.methods.selectors.nearest import nearest_last, question_text
 from kshot.retrieval.corpus import Item
 from kshot.retrieval.learn import Rehearsal, Stages
 from kshot.retrieval.retriever_settings import RetrieverSettings
-from kshot.retrieval.saved import fingerprint, read_retriever, save_retriever
+from kshot.retrieval.saved import SavedRetriever, fingerprint, read_retriever, save_retriever
 from kshot.taskmodel.taskmodel import TaskModel
 
 FOLDER = "retriever"
@@ -53,6 +53,7 @@ class LlmR(RetrieverSettings, Selector):
     iterations: int = setting(1, least=1, most=100)
     mmr: float = setting(0.0, least=0, most=1)
     weights: str = field(default="", init=False)
+    _saved: SavedRetriever | None = state()
     _encoder: Encoder | None = state()
     _embeddings: NDArray[np.float64] | None = state()
     _lesson: tuple[str, ...] = state(())
@@ -63,12 +64,13 @@ class LlmR(RetrieverSettings, Selector):
     def __post_init__(self):
         super().__post_init__()
         if self.retriever:
-            saved = read_retriever(self.retriever)
+            saved = self._saved or read_retriever(self.retriever)
             if self.encoder not in (saved.encoder, RetrieverSettings.encoder):
                 raise UserError(
                     f"llm-r:encoder must be that of the retriever; {self.retriever} was trained from "
                     f"'{saved.encoder}', got '{self.encoder}'. Leave encoder out, or train another retriever."
                 )
+            object.__setattr__(self, "_saved", saved)
             object.__setattr__(self, "weights", saved.weights)
 
     @property
@@ -88,7 +90,7 @@ class LlmR(RetrieverSettings, Selector):
 
     def known(self, task: Task) -> frozenset[str]:
         """Return the ids of a task's training examples that the retriever has learnt from."""
-        return read_retriever(self.retriever).known(task) if self.retriever else frozenset()
+        return self._saved.known(task) if self._saved else frozenset()
 
     def learnt(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a selector with a retriever that has learnt from `pool`; with few examples, the encoder as it is."""
@@ -141,7 +143,7 @@ class LlmR(RetrieverSettings, Selector):
 
     def save(self, folder: Path) -> None:
         """Write the retriever."""
-        saved = read_retriever(self.retriever) if self.retriever else None
+        saved = self._saved
         name, queries = (saved.encoder, saved.queries) if saved else (self.encoder, self._lesson)
         save_retriever(self._ready, folder / FOLDER, {"encoder": name}, queries)
 
@@ -149,7 +151,9 @@ class LlmR(RetrieverSettings, Selector):
     def rebuilt(cls, settings: Mapping[str, Any], folder: Path) -> Self:
         """Return the selector with the retriever that `save` wrote."""
         saved = read_retriever(folder / FOLDER)
-        return cls(**{**settings, "retriever": str(folder / FOLDER), "encoder": saved.encoder})
+        encoder = Encoder(fresh_model(str(saved.folder)))  # now: the folder may be another one tomorrow
+        settings = {**settings, "retriever": str(saved.folder), "encoder": saved.encoder}
+        return cls(**settings, _saved=saved, _encoder=encoder)
 
     def record(self) -> dict[str, Any]:
         """Return what it is; a retriever that is named counts by its weights."""
@@ -158,7 +162,10 @@ class LlmR(RetrieverSettings, Selector):
     @property
     def _ready(self) -> Encoder:
         assert self.has_learnt, "learnt or fit comes before"
-        return self._encoder or _retriever(str(read_retriever(self.retriever).folder), self.weights)
+        if self._encoder:
+            return self._encoder
+        assert self._saved is not None
+        return _retriever(str(self._saved.folder), self.weights)
 
 
 @lru_cache(maxsize=4)

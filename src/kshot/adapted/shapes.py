@@ -1,0 +1,219 @@
+"""What a saved model says of itself: the shape of each of its JSON files, and what must hold between them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, cast
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from kshot.core.errors import UserError
+from kshot.core.models import LanguageModel, SteerableModel
+from kshot.core.schema import shaped
+from kshot.core.steering import Steering
+from kshot.core.types import Example, Kind, Task
+from kshot.learners.fitted import Fitted
+from kshot.measures.samples import check_metrics
+from kshot.recipes.recipe import Recipe, RecipeRecord
+from kshot.taskmodel.taskmodel import MOST_ANSWER_TOKENS
+from kshot.tasks.built import check_answered, check_form, check_labels
+
+_REMEDY = "Copy the whole folder, or adapt again."
+_MARK = re.compile("[0-9a-f]{16}")
+_TUPLES = ("choices", "references")
+Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ModelAbout(TypedDict):
+    """The language model that it was adapted with, before training."""
+
+    name: str
+    fingerprint: str
+    origin: dict[str, Any]
+
+
+class _Prompt(TypedDict):
+    layout: Literal["plain", "turns", "block"]
+    chat_template: NotRequired[str]
+    answer_tokens: Annotated[int, Field(ge=1, le=MOST_ANSWER_TOKENS)]
+
+
+class _Task(TypedDict):
+    name: str
+    kind: Kind
+    labels: list[str]
+    metrics: list[str]
+    instruction: str
+    choices_in_input: bool
+    letter_form: str
+    positive_label: str | None
+    columns: dict[str, str]
+
+
+class _Weights(TypedDict):
+    fingerprint: str
+
+
+class MemberAbout(TypedDict):
+    """What tells of the files beside it: `kshot.json` of a recipe inside a combination."""
+
+    adapter: _Weights | None
+    steering: str | None
+    notes: list[str]
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+class About(MemberAbout):
+    """All of `kshot.json`."""
+
+    format: int
+    kshot: str
+    model: ModelAbout | None
+    prompt: _Prompt | None
+    temperature: Temperature
+    task: _Task
+    recipe: RecipeRecord
+    choice: dict[str, Any]
+
+
+class _Row(TypedDict):
+    id: str
+    input: str
+    output: str
+    context: NotRequired[str]
+    explanation: NotRequired[str]
+    choices: NotRequired[list[str]]
+    references: NotRequired[list[str]]
+    meta: NotRequired[dict[str, Any]]
+    bits: NotRequired[Annotated[float, Field(allow_inf_nan=False)]]
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Say of what is wrong inside which file it was read from."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def check_saved_task(task: Task) -> None:
+    """Refuse a task that nobody could have adapted to.
+
+    Raises:
+        UserError: The first thing that is wrong.
+    """
+    check_form(task)
+    check_labels(task)
+    check_metrics(task)
+
+
+def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
+    """Refuse a recipe that cannot answer a task with what is told of.
+
+    Args:
+        recipe: The recipe.
+        task: The task.
+        about: What is told.
+        file: Where it was read.
+    """
+    model, prompt = about["model"], about["prompt"]
+    if not recipe.suits(task):
+        raise UserError(
+            f"{file} must have a recipe for tasks of its kind, {task.kind}; got '{recipe.name}'. "
+            "Copy the whole folder, or adapt again."
+        )
+    if task.is_open and about["temperature"] != 1:
+        raise UserError(
+            f"{file} must have the temperature 1, as answers of the kind {task.kind} are written. "
+            "Copy the whole folder, or adapt again."
+        )
+    if (model is None) != (prompt is None) or (recipe.asks_model and model is None):
+        raise UserError(
+            f"{file} must name a language model and its prompt where '{recipe.name}' asks one; it names "
+            f"{'no model' if model is None else 'no prompt' if prompt is None else 'both'}. "
+            "Copy the whole folder, or adapt again."
+        )
+
+
+def check_capabilities(recipe: Recipe, model: LanguageModel, folder: Path) -> None:
+    """Refuse a language model that cannot do what a recipe needs of it."""
+    if lacking := sorted(recipe.needs - model.capabilities):
+        raise UserError(
+            f"{folder} needs a language model that offers {', '.join(lacking)}, for '{recipe.name}'; '{model.name}' "
+            "does not. Name the one that it was adapted with."
+        )
+
+
+def check_learnt(recipe: Recipe, about: MemberAbout, pool: Sequence[Any], folder: Path) -> None:
+    """Refuse what a recipe cannot have learnt.
+
+    Args:
+        recipe: One of a combination, or the whole.
+        about: What is told of its files.
+        pool: The rows that it may show.
+        folder: Its own.
+    """
+    trains = recipe.trains and not recipe.members
+    rules = {
+        "trained weights with recipes that train, and no others": (about["adapter"] is not None) == trains,
+        "a steering with recipes that steer alone": about["steering"] is None or "steerer" in recipe.parts,
+        "demonstrations with recipes that choose some": bool(pool) or "selector" not in recipe.parts,
+    }
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        raise UserError(
+            f"{folder} must have {broken[0]}; it is otherwise with '{recipe.name}'. "
+            "Copy the whole folder, or adapt again."
+        )
+
+
+def check_steering(steering: Steering, fitted: Fitted) -> None:
+    """Refuse a steering that is not for the language model that answers.
+
+    Raises:
+        ModelError: It is for another one.
+    """
+    cast(SteerableModel, fitted.language_model).steered(steering)
+
+
+def pool_of(rows: Sequence[Any], task: Task, file: Path) -> tuple[dict[str, float], tuple[Example, ...]]:
+    """Return what is known of the bits of a pool's examples, by id, and the examples.
+
+    Args:
+        rows: As they were read.
+        task: Their task.
+        file: Where they were read.
+
+    Raises:
+        UserError: A row is none, or not one of this task.
+    """
+    bits, examples = {}, []
+    for number, value in enumerate(rows, 1):
+        row: Any = shaped(_Row, value, f"{file}, row {number},", _REMEDY)
+        if "bits" in row:
+            bits[row["id"]] = row.pop("bits")
+        fields: dict[str, Any] = {k: tuple(v) if k in _TUPLES else v for k, v in row.items()}
+        examples.append(Example(**fields))
+    with naming(file):
+        check_answered(task, examples, "saved")
+    return bits, tuple(examples)
+
+
+def marks_of(file: Path) -> list[str]:
+    """Return the fingerprints of questions that a file holds, one a line.
+
+    Raises:
+        UserError: It holds something else.
+    """
+    try:
+        marks = file.read_text("utf-8").split("\n")[:-1]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} must be readable text; {error}. Copy the whole folder, or adapt again.") from None
+    if odd := [mark for mark in marks if not _MARK.fullmatch(mark)]:
+        raise UserError(
+            f"{file} must hold the fingerprint of a question a line; got {odd[0][:40]!r}. "
+            "Copy the whole folder, or adapt again."
+        )
+    return marks
