@@ -113,7 +113,7 @@ class Measuring:
         queries = self.stream.queries()[start:stop]
         if learner.follows:
             return learner.predict(queries, progress=self._advance)
-        
+
         def predict() -> Sequence[Prediction]:
             return learner.anew().predict(queries, progress=self._advance)
 
