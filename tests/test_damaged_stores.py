@@ -57,6 +57,10 @@ def sql(file: Path, *commands: str) -> None:
             assert db.execute(command).rowcount != 0
 
 
+def slow(name: str):
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 # ---- the run's store
 
 
@@ -134,7 +138,7 @@ def test_a_store_of_before_there_were_checksums(tmp_path):
         assert store.count() == 1
 
 
-@pytest.mark.parametrize("kind", ["score", "text", "record"])
+@pytest.mark.parametrize("kind", [*map(slow, ("score", "record")), "text"])
 def test_a_finished_run_with_damaged_rows_ends_with_the_same(words_task, tmp_path, recorded, kind):
     """Also one whose prompts hold what a model has written: they are read from the store at the end."""
     how = {"recipes": "random,random:loop=notes", "shots": 2, "limit": 10, "out": tmp_path / "run"}
@@ -213,9 +217,10 @@ STATES = {
     "empty": lambda state, other: state.write_bytes(b""),
     "of something else": lambda state, other: shutil.copy(other, state),
 }
+RARE = ("its header", "empty", "truncated")
 
 
-@pytest.mark.parametrize("damage", STATES)
+@pytest.mark.parametrize("damage", [slow(name) if name in RARE else name for name in STATES])
 def test_a_damaged_state_is_learnt_again_to_the_same_bits(asker, learnt, tmp_path, damage):
     recipe = RECIPES[0]
     expected, folder = learnt[recipe]
@@ -230,12 +235,12 @@ def test_a_damaged_state_is_learnt_again_to_the_same_bits(asker, learnt, tmp_pat
     assert said.endswith("Delete it: training then begins again.")
 
 
-@pytest.mark.parametrize(("file", "at"), [("steering.safetensors", -1), ("steering.json", 40)])
-def test_a_damaged_steering_beside_a_state_is_fitted_again(asker, learnt, tmp_path, file, at):
+@pytest.mark.parametrize("file", ["steering.safetensors", slow("steering.json")])
+def test_a_damaged_steering_beside_a_state_is_fitted_again(asker, learnt, tmp_path, file):
     expected, folder = learnt[RECIPES[1]]
     shutil.copytree(folder, tmp_path / "run")
     (place,) = (tmp_path / "run").glob(f"training/*steering-4/{file}")
-    flip(place, at)
+    flip(place, middle(place))
     heard = Heard()
     assert trained(asker, RECIPES[1], tmp_path / "run", heard=heard) == expected
     assert "begins to learn again" in heard.said[0]
@@ -344,6 +349,7 @@ def again(folder):
     return run.reward()
 
 
+FAST = "iteration-1/scores.jsonl"
 ANEW = "Delete it and run the same command again"
 FILES = {
     "iteration-1/candidates.jsonl": rf"must be as kshot wrote it; its last line does not fit the others\. {ANEW}",
@@ -352,9 +358,10 @@ FILES = {
     "model.json": "All scores of a run must be of one model; by .*model.json they are of",
     "manifest.json": "manifest.json must be as kshot wrote it; its checksum differs",
 }
+OTHERS = [name for name in FILES if name not in (FAST, "manifest.json")]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [FAST, "manifest.json", *map(slow, OTHERS)])
 def test_a_damaged_stage_is_refused_by_name(stages, tmp_path, name):
     shutil.copytree(stages, tmp_path / "run")
     expected, file = again(tmp_path / "run"), tmp_path / "run" / name
