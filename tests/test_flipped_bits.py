@@ -67,12 +67,10 @@ class Interrupted:
             change(to / file)
             found = self.resume(to)
         except KshotError as error:
-            assert str(to) in str(error), (file, error)
-            return "refused"
+            return "refused" if str(to) in str(error) else f"refused without a file's name: {error}"
         finally:
             shutil.rmtree(to)
-        assert found == self.result, file
-        return "same"
+        return "same" if found == self.result else "another result"
 
 
 @pytest.fixture(scope="module")
@@ -139,4 +137,4 @@ def test_a_flipped_bit_never_makes_another_result(interrupted, tmp_path):
         found[kind, file.suffix, run.outcome(tmp_path / str(i), file, flip(bit))] += 1
     for (*what, outcome), n in sorted(found.items()):
         print(f"{' '.join(what)}: {n} {outcome}")
-    assert sum(found.values()) == N_FLIPS
+    assert {outcome for *_, outcome in found} == {"same", "refused"}

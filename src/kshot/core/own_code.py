@@ -81,6 +81,11 @@ class _Walk:
                 yield from sorted(map(self._told, value))
             case list():
                 yield from map(self._told, value)
+            case _:
+                yield from self._object(value)
+
+    def _object(self, value: Any) -> Iterator[str]:
+        match value:
             case property():
                 yield self._told((value.fget, value.fset))
             case classmethod() | staticmethod() | MethodType():

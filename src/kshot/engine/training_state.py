@@ -55,5 +55,5 @@ def _checksum(tensors: Tensors, text: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         found.update(to_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        found.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+        found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()

@@ -83,6 +83,11 @@ class TrainedLearner(Learner):
         """
         model = self._untrained()
         about, steering = model.load_state(self._state_file), None
+        if about["key"] != self._key:
+            raise DamagedError(
+                f"{self._state_file} must be a state of this recipe; it is one of another. Delete it: training then "
+                "begins again."
+            )
         if about["steering"]:
             folder = self._steering_folder(len(about["learnt"]))
             try:
@@ -90,7 +95,10 @@ class TrainedLearner(Learner):
             except UserError as error:
                 raise DamagedError(str(error)) from error
             if steering.fingerprint != about["steering"]:
-                raise DamagedError(f"{folder} must hold the steering that was kept with {self._state_file.name}.")
+                raise DamagedError(
+                    f"{folder} must hold the steering that was kept with {self._state_file.name}; it holds another. "
+                    "Delete both: training then begins again."
+                )
         self._learnt, self.log, self._steering = about["learnt"], about["log"], steering
         self._n_saved = len(self._learnt)
         return model
@@ -271,7 +279,8 @@ class TrainedLearner(Learner):
         if self._steering and not folder.exists():
             write_folder(folder, {}, more=self._steering.save)
         steering = self._steering.fingerprint if self._steering else None
-        self.model.save_state(self._state_file, {"learnt": self._learnt, "log": self.log, "steering": steering})
+        about = {"key": self._key, "learnt": self._learnt, "log": self.log, "steering": steering}
+        self.model.save_state(self._state_file, about)
         self._forget_steerings(but=folder)
         self._write_log()
         self._n_saved, self._saved_at = len(self._learnt), time.monotonic()

@@ -73,7 +73,7 @@ class Rows:
 
 def _checksum(row: NDArray[np.float32]) -> int:
     data = np.ascontiguousarray(row, dtype="<f4")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1  # 0 is: not filled
+    return int.from_bytes(hashlib.blake2b(data.data, digest_size=8).digest(), "little") or 1  # 0 is: not filled
 
 
 def open_rows(

@@ -23,7 +23,13 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kept (kind TEXT, key TEXT, value BLOB, checksum BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID
 """
 _AT_ONCE = 500  # keys in one query; SQLite's limit on variables is higher everywhere
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGED = (  # what a file can be, not what a disk can say
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_NOTADB,
+)
 
 
 class SqliteStore:
@@ -128,8 +134,8 @@ def _in_words(path: Path) -> Iterator[None]:
     """Say of an error of SQLite what is to be done."""
     try:
         yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where its words hold what is damaged
+        if isinstance(error, UnicodeDecodeError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
             raise DamagedError(
                 f"{path} must be a database that SQLite can read; it says: {error}. Delete {path} and run the same "
                 "command again: what was in it is computed again."

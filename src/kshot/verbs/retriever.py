@@ -118,8 +118,9 @@ class RetrieverRun:
         if about.get("kind") != "retriever":
             raise UserError(f"{folder} must be a run of `kshot retriever`; it is another one.")
         if about.get("checksum") != digest({k: v for k, v in about.items() if k not in ("format", "checksum")}):
+            file = path_of(folder) / MANIFEST
             raise DamagedError(
-                f"{path_of(folder) / MANIFEST} must be as kshot wrote it; its checksum differs. Run `kshot retriever` "
+                f"{file} must be as kshot wrote it; its checksum differs. Run `kshot retriever` "
                 "with TASK… and --settings into a new --out, or copy the file again."
             )
         named = {name: about[name] for name in asdict(RetrieverSettings())}
