@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from kshot.store.files import write_json
+
 TASKS = (
     "bbh/object_counting",
     "classification/trec",
@@ -39,7 +41,7 @@ def run(task: str, options: argparse.Namespace) -> dict:
     began = time.monotonic()
     done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(done.stdout) | {"wall_s": time.monotonic() - began}
-    kept.write_text(json.dumps(result), "utf-8")
+    write_json(kept, result)
     return result
 
 

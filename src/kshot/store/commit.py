@@ -5,6 +5,7 @@ places. Whoever comes to the run after a kill finishes that first, so nobody eve
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,7 @@ def settled(folder: Path) -> Iterator[None]:
     Raises:
         StorageError: A killed process has begun to put it in place, and the folder cannot be written.
     """
-    if not (folder / MANIFEST).exists():
+    if not os.access(folder / MANIFEST, os.R_OK):
         yield
         return
     holding = try_to_hold(folder / MANIFEST, wait=True)
