@@ -90,7 +90,9 @@ def test_notes_on_files_are_visible(run_cli, tmp_path):
     assert "\x1b" not in outcome.err
     assert "no\\x1b[2J.jsonl" in outcome.err
     column = f"te{EVIL[:4]}xt"
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({column: f"a {i}", "label": "xy"[i % 2]}) + "\n" for i in range(4)))
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({column: f"a {i}", "label": "xy"[i % 2]}) + "\n" for i in range(4))
+    )
     outcome = run_cli("validate", tmp_path / "a.jsonl")
     assert "\x1b" not in outcome.out + outcome.err
 
