@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -162,7 +163,10 @@ def test_parts_that_do_not_belong_together_are_refused(run, change, message):
         (lambda rows: rows[:3] + rows[4:], "has 18 rows on the leaderboard and 17 in samples.jsonl"),
         (lambda rows: [rows[1], rows[0], *rows[2:]], "row 1 of 'random' is of another example than prompts.json has"),
         (lambda rows: [rows[0] | {"probs": [1.0]}, *rows[1:]], "row 1 of 'random' has another number of candidates"),
-        (lambda rows: [rows[0] | {"bits": "1"}, *rows[1:]], "samples.jsonl row 1 must be as kshot wrote it; bits: input"),
+        (
+            lambda rows: [rows[0] | {"bits": "1"}, *rows[1:]],
+            "samples.jsonl row 1 must be as kshot wrote it; bits: input",
+        ),
         (lambda rows: [rows[0] | {"gold": "?"}, *rows[1:]], "row 1 of 'random' is of another example"),
     ],
 )
@@ -212,10 +216,8 @@ def variants(run: Path, n: int):
             file.write_text("\n".join(lines) + "\n", "utf-8")
         results = (run / RESULTS).read_bytes()
         if draw.random() < 0.6:
-            try:
+            with suppress(ValueError, KshotError, AttributeError, TypeError):  # where nothing can be summed up
                 summed_again(run)
-            except (ValueError, KshotError, AttributeError, TypeError):
-                pass
         yield f"{i}: {file.name}"
         (run / RESULTS).write_bytes(results)
         file.write_bytes(data)
@@ -238,14 +240,13 @@ def _change(value, draw: Random) -> None:
 
 @pytest.mark.parametrize("n", [VARIANTS, pytest.param(ALL_VARIANTS, marks=pytest.mark.slow)])
 def test_whatever_is_changed_ends_in_a_sentence_or_a_page(run, n):
-    n_refused = 0
+    told = []
     for done in variants(run, n):
         try:
             page(read_record(run)).encode()
         except KshotError as error:
-            n_refused += 1
-            assert str(run) in str(error), done
-            assert "\n" not in str(error), done
+            told.append(str(error))
         except Exception as error:
             raise AssertionError(done) from error
-    assert n_refused > n / 2
+    assert all(str(run) in text and "\n" not in text for text in told)
+    assert len(told) > n / 2

@@ -107,8 +107,8 @@ FILES = {
         "row 1: the header must name each column once; 'a' is there twice; rename one of them.",
     ),
     "keys.jsonl": (
-        lambda: json.dumps({f"c{i}": "x" for i in range(100_000)}) + "\n",
-        "must have at most 1,000 columns; it has 100,000. Leave out those not needed.",
+        lambda: json.dumps({f"c{i}": "x" for i in range(20_000)}) + "\n",
+        "must have at most 1,000 columns; it has 20,000. Leave out those not needed.",
     ),
     "same.jsonl": (
         lambda: "{" + ",".join(['"a":1'] * 100_000) + "}\n",
@@ -143,7 +143,9 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
     assert said(load_task, file) == (
         f"{file} cannot be read: it is larger than 256 MB, the most that is read; give a sample of its rows."
     )
-    assert said(scripted_from, f"scripted:{file}").endswith("it is larger than 64 MB, the most that is read. Correct it.")
+    assert said(scripted_from, f"scripted:{file}").endswith(
+        "it is larger than 64 MB, the most that is read. Correct it."
+    )
     assert read_object(file) is None
 
 
@@ -198,7 +200,9 @@ def test_what_is_no_file_is_not_waited_for(strange, monkeypatch, kind):
 
 SETTINGS = {
     "average(" * 1000 + "bm25" + ")" * 1000: "must have at most 16 brackets in one another; it has more. Name the",
-    ",".join(f"random:k={i}" for i in range(1, 10_001)): "must name at most 256 recipes; got 10000. Run some at a time.",
+    ",".join(
+        f"random:k={i}" for i in range(1, 10_001)
+    ): "must name at most 256 recipes; got 10000. Run some at a time.",
     f"random:k={MANY},order={'shuffled'}/as-selected,contexts={MANY}": "combinations of settings; it stands for 7938.",
     f"fine-tune:selector=bm25(k1={MANY},b={MANY})": "must stand for at most 256 combinations of settings; it stands",
     "fine-tune:rank=100000000": "fine-tune:rank must be in 1..1024; got 100000000.",
@@ -229,7 +233,9 @@ def test_every_whole_number_has_a_most(room):
         assert not without, name
 
 
-ALIASES = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
+ALIASES = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
 YAML = {
     "aliases": (ALIASES, "line 2: write *a out, as aliases are not read. Correct it."),
     "deep": ("recipes: " + "[" * 1000, "it is nested too deeply. Correct it."),
@@ -283,7 +289,7 @@ def test_small_files_that_are_damaged_end_in_a_sentence(tmp_path, name):
         "run.yaml": lambda: read_settings("task", file, {"model": "tiny"}),
         "table.json": lambda: scripted_from(f"scripted:{file}"),
     }[name]
-    n_refused = 0
+    told = []
     for _ in range(20):
         changed, at = bytearray(data), int(draw.integers(len(data)))
         changed[at] = int(draw.integers(256))
@@ -291,6 +297,6 @@ def test_small_files_that_are_damaged_end_in_a_sentence(tmp_path, name):
         try:
             read()
         except UserError as error:
-            n_refused += 1
-            assert re.search(re.escape(str(file)) + "|there is no |labels|must ", str(error))
-    assert n_refused
+            told.append(str(error))
+    assert told
+    assert all(re.search(f"{re.escape(str(tmp_path))}|must ", text) for text in told)

@@ -1,4 +1,4 @@
-"""Files that were given: only regular ones of a size that makes sense are read, as a pipe or a device can be endless."""
+"""Files that were given: only regular ones of a size that makes sense are read, as pipes and devices can be endless."""
 
 import errno
 import io

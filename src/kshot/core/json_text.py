@@ -45,7 +45,7 @@ def from_json(text: str | bytes) -> Any:
         found = json.loads(text, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if any(escape in text for escape in ((b"\\ud", b"\\uD") if isinstance(text, bytes) else ("\\ud", "\\uD"))):
+    if (b"\\ud" in text.lower()) if isinstance(text, bytes) else ("\\ud" in text or "\\uD" in text):
         try:
             json.dumps(found, ensure_ascii=False).encode()
         except UnicodeEncodeError:
