@@ -15,6 +15,7 @@ from typing import Any
 
 from kshot.adapted.format_2 import upgraded
 from kshot.adapted.model import AdaptedModel
+from kshot.adapted.same_model import at_home_in, check_same, model_record
 from kshot.core.errors import UserError
 from kshot.core.json_text import from_json, to_json
 from kshot.core.models import LanguageModel
@@ -70,7 +71,7 @@ def _model_record(fitted: Fitted) -> dict[str, Any] | None:
     if model is None:
         return None
     before = fitted.trained.base_fingerprint if fitted.trained else model.fingerprint
-    return {"name": model.name, "fingerprint": before, "origin": dict(model.origin)}
+    return model_record(model, before)
 
 
 def _prompt_record(fitted: Fitted) -> dict[str, Any] | None:
@@ -168,6 +169,7 @@ def load(
     dtype: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    allow_other_dtype: bool = False,
 ) -> AdaptedModel:
     """Load an adapted model, and the language model it needs.
 
@@ -178,6 +180,8 @@ def load(
         dtype: Its precision; by default that with which it was adapted, as another one gives other weights.
         revision: Its commit, branch or tag on the hub; by default that with which it was adapted.
         trust_remote_code: Whether Python that comes with it may be run. That it was run before does not allow it.
+        allow_other_dtype: Whether the same weights may run in another precision than that with which it was adapted:
+            what was measured may not hold then, which a note says.
 
     Raises:
         UserError: No adapted model there, one of another version, or a language model that is not the one it was
@@ -192,7 +196,8 @@ def load(
         if model is None or isinstance(model, str | Path):
             how = {**given, "device": device, "trust_remote_code": trust_remote_code}
             model = _language_model(place, about["model"], model, how)
-        asked = _asked(place, about, task, model, given)
+        check_same(place, about["model"], model, given, allow_other_dtype=allow_other_dtype)
+        asked = _asked(place, about, task, model)
     temperature = about["temperature"]
     if not (isinstance(temperature, int | float) and 0 < temperature < inf):
         raise UserError(
@@ -221,17 +226,8 @@ def _language_model(
     return load_model(name or saved["name"], **as_before | dict(how))
 
 
-def _asked(
-    folder: Path, about: Mapping[str, Any], task: Task, model: LanguageModel, given: Mapping[str, str]
-) -> TaskModel:
+def _asked(folder: Path, about: Mapping[str, Any], task: Task, model: LanguageModel) -> TaskModel:
     """Return the language model on the task, as it was asked when it was adapted."""
-    if model.fingerprint != about["model"]["fingerprint"]:
-        other = [f"--{name}" for name, value in given.items() if value != about["model"]["origin"].get(name)]
-        remedy = f"leave {' and '.join(other)} out, or adapt again" if other else "adapt again"
-        raise UserError(
-            f"{folder} was adapted with other weights than those of '{model.name}' (fingerprint "
-            f"{about['model']['fingerprint'][:12]}, now {model.fingerprint[:12]}); {remedy}."
-        )
     prompt = dict(about["prompt"])
     answer_tokens = prompt.pop("answer_tokens")
     asked = replace(TaskModel.for_task(task, model, prompt["layout"]), answer_tokens=answer_tokens)
@@ -255,10 +251,12 @@ def _fitted(folder: Path, about: Mapping[str, Any], pool: list[dict[str, Any]], 
         steering = Steering.load(folder)
         if steering.fingerprint != about["steering"]:
             raise UserError(f"{folder} must hold the steering that {ABOUT} tells of; it holds another. Adapt again.")
+        steering = at_home_in(steering, about["model"], bare.language_model) if bare.language_model else None
     members = []
     for i, member in enumerate(bare.recipe.members):
         own = folder / MEMBERS / str(i)
         said, rows = _read(own)
+        said["model"] = about["model"]
         members.append(_fitted(own, said, rows, Fitted.before_learning(member, bare.task, said["seed"], bare.model)))
     bits = {row["id"]: row.pop("bits") for row in pool if "bits" in row}
     rows: list[dict[str, Any]] = [{k: tuple(v) if k in _TUPLES else v for k, v in row.items()} for row in pool]

@@ -21,6 +21,7 @@ from kshot.cli.options import (
     LayoutOption,
     ModelOption,
     MovedModelOption,
+    OtherDtypeOption,
     RevisionOption,
     SkipBadRowsOption,
     TaskArgument,
@@ -129,6 +130,7 @@ def predict(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
@@ -146,7 +148,7 @@ def predict(
     examples, notes = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns), task=saved_task(folder), bad=bad)
     for note in (*notes, *left_out(bad or ())):
         stderr.print(f"note: {note}", markup=False)
-    adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
+    adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code, allow_other_dtype))
     predictions = adapted.predictions(examples)
     if as_json:
         skipped = {} if bad is None else {"left_out": [row.to_json() for row in bad]}
@@ -159,9 +161,12 @@ def predict(
         sys.stdout.write(" ".join(str(p.answer).splitlines()) + "\n")  # one line, whatever breaks lines
 
 
-def _placing(device: str | None, dtype: str | None, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+def _placing(
+    device: str | None, dtype: str | None, revision: str | None, trust_remote_code: bool, allow_other_dtype: bool
+) -> dict[str, Any]:
     """Return how the language model of an adapted model is loaded."""
-    return {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    how = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    return how | {"allow_other_dtype": allow_other_dtype}
 
 
 def _answered(p: Any, is_open: bool) -> dict[str, Any]:
@@ -184,6 +189,7 @@ def evaluate(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
@@ -201,7 +207,7 @@ def evaluate(
         kind = known.kind  # no guess: what its rows are is known
     loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known)
     with TerminalProgress() as progress:
-        adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code))
+        adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code, allow_other_dtype))
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
             loaded = replace(adapted.task, name=loaded.name, test=loaded.train, **own)
@@ -312,11 +318,13 @@ def merge(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    allow_other_dtype: OtherDtypeOption = False,
 ) -> None:
     """Work trained weights into the language model, and write it as transformers loads it."""
     from kshot.adapted.folder import load
 
-    load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code)).save_merged(out)
+    adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code, allow_other_dtype))
+    adapted.save_merged(out)
     stdout.print(f"model: {out}", markup=False)
 
 

