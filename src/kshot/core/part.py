@@ -45,6 +45,9 @@ class Part(Checked, ABC):
         settings = {name: value.record() if isinstance(value, Part) else value for name, value in values.items()}
         return {**origin_of(type(self)).record(), "version": self.version, "settings": settings}
 
+    def check_record(self, record: Mapping[str, Any]) -> None:
+        """Raise UserError where it is not what was recorded, though name, version and settings are."""
+
     def save(self, folder: Path) -> None:
         """Write what it has learnt into a folder, which is made if there is something to write."""
 

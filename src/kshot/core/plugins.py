@@ -201,7 +201,9 @@ class Room(Mapping[str, str]):
             key: _ROOMS[hints[key]].rebuild(value, folder, own) if isinstance(value, Mapping) else value
             for key, value in record["settings"].items()
         }
-        return cls.rebuilt(settings, folder)
+        found = cls.rebuilt(settings, folder)
+        found.check_record(record)
+        return found
 
 
 def _has_no_default(field: dataclasses.Field) -> bool:

@@ -1,6 +1,5 @@
 """A trained retriever on disk: what sentence-transformers loads, and how it was learnt."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from kshot.core.paths import path_of
 from kshot.core.seeding import digest
 from kshot.core.types import Task
 from kshot.encoders.encoder import Encoder
+from kshot.encoders.encoder_files import encoder_id
 from kshot.retrieval.corpus import Item
 from kshot.store.files import write_folder
 
@@ -25,7 +25,7 @@ class SavedRetriever:
     Attributes:
         folder: Where it is.
         encoder: What it was before training, by name.
-        weights: The sha256 of its weights.
+        weights: What identifies its files.
         queries: The fingerprints of what it has learnt from.
     """
 
@@ -73,8 +73,8 @@ def read_retriever(folder: str | Path) -> SavedRetriever:
     folder = _last(path_of(folder))
     try:
         about = from_json((folder / ABOUT).read_text("utf-8"))
-        with (folder / "model.safetensors").open("rb") as weights:
-            identity = hashlib.file_digest(weights, "sha256").hexdigest()
+        if not (folder / "model.safetensors").is_file():
+            raise FileNotFoundError
     except (OSError, ValueError):
         raise UserError(
             f"{folder} must be a retriever that kshot trained (`kshot retriever train`); it has no readable {ABOUT} "
@@ -82,4 +82,4 @@ def read_retriever(folder: str | Path) -> SavedRetriever:
         ) from None
     if about.get("format") != FORMAT:
         raise UserError(f"{folder} must have format {FORMAT}, which this kshot reads; got {about.get('format')}.")
-    return SavedRetriever(folder, about["encoder"], identity, frozenset(about["queries"]))
+    return SavedRetriever(folder, about["encoder"], encoder_id(str(folder.resolve())), frozenset(about["queries"]))

@@ -22,6 +22,7 @@ from kshot.core.plugins import configure
 from kshot.core.progress import Progress, Silence
 from kshot.core.types import Task
 from kshot.encoders.encoder import Encoder, fresh_model
+from kshot.encoders.encoder_files import encoder_id
 from kshot.evaluators.retrieval import RetrievalScores, evaluate_retrieval
 from kshot.recipes.grammar import parse_recipe
 from kshot.retrieval.candidates import Candidates, check_enough
@@ -99,7 +100,8 @@ class RetrieverRun:
         places = [source if ":" in source else str(path_of(source).resolve()) for source in sources]
         fingerprints = {task.name: task.fingerprint for task in tasks}
         about = {"tasks": fingerprints, "held_out": sorted(held_out), "seed": seed, **asdict(settings)}
-        open_run(run.folder, {"kind": "retriever", **about, "sources": places})
+        files = {f"{name}_files": encoder_id(about[name]) for name in ("encoder", "reward_encoder")}
+        open_run(run.folder, {"kind": "retriever", **about, **files, "sources": places})
         return run
 
     @classmethod
@@ -222,8 +224,8 @@ class RetrieverRun:
         kept = from_json(file.read_text("utf-8"))
         if kept["fingerprint"] != model.fingerprint:
             raise UserError(
-                f"All scores of a run must be of one model; {self.folder} has those of '{kept['name']}', now "
-                f"'{model.name}'. Give another --out."
+                f"All scores of a run must be of one model; {self.folder} has those of '{kept['name']}' (fingerprint "
+                f"{kept['fingerprint'][:12]}), now '{model.name}' ({model.fingerprint[:12]}). Give another --out."
             )
 
 
