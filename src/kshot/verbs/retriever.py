@@ -247,7 +247,12 @@ class StagesInFolder(Stages):
             self._save(found, file, number)
         else:
             write_jsonl(file, map(_row, found))
+        self.training_file(stage, number).unlink(missing_ok=True)
         return found
+
+    def training_file(self, stage: str, number: int) -> Path:
+        """Return where the training of a stage survives an interruption, until the stage is done."""
+        return self._run.stage_file(number, stage).with_name(f"{stage}-training.safetensors")
 
     def done(self, stage: str, number: int) -> Any:
         """Read what a stage has left.
