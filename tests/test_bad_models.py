@@ -577,7 +577,7 @@ def test_a_relative_name_is_found_from_anywhere(folder, tmp_path, monkeypatch, r
     assert kshot.load(tmp_path / "run", model="../moved").model.name == str(tmp_path / "moved")
     other = write_model(tmp_path / "other", intermediate_size=20)
     found = run_cli("predict", tmp_path / "run", "--model", other, input="a cat\n")
-    assert f"was adapted with other weights than those of '{other}'" in found.err
+    assert f"was adapted with other weights, config or tokenizer than those of '{other}'" in found.err
 
 
 def test_an_encoders_folder_is_found_from_anywhere(tmp_path, monkeypatch):

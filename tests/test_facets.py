@@ -16,7 +16,8 @@ class Bare:
 
     def __init__(self):
         self._whole = ScriptedModel()
-        self.name, self.fingerprint, self.origin = "bare", self._whole.fingerprint, {}
+        self.name, self.origin, self.fingerprint = "bare", {}, self._whole.fingerprint
+        self.weights_id = self.old_fingerprint = self.fingerprint
         self.max_tokens, self.remark, self.chat, self.control_tokens = 4096, None, None, ()
         self.count_tokens = self._whole.count_tokens
 

@@ -372,9 +372,9 @@ def test_all_past_keeps_the_order_and_the_limit():
 
 class TestEncoder:
     def test_company_does_not_change_an_embedding(self):
-        encoder = _load.__wrapped__("minilm")
+        encoder = _load.__wrapped__("minilm", "")
         together = encoder.embed([*TEXTS, TEXTS[0] * 20])
-        alone = _load.__wrapped__("minilm").embed([TEXTS[2]])
+        alone = _load.__wrapped__("minilm", "").embed([TEXTS[2]])
         assert together.dtype == np.float32
         assert (together[2] == alone[0]).all()
 
@@ -383,7 +383,7 @@ class TestEncoder:
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(2)
-            two = _load.__wrapped__("minilm").embed([TEXTS[0]])
+            two = _load.__wrapped__("minilm", "").embed([TEXTS[0]])
             assert torch.get_num_threads() == 2
         finally:
             torch.set_num_threads(threads)
@@ -398,7 +398,7 @@ class TestEncoder:
         assert encoder.embed([]).shape == (0, encoder.dim)
 
     def test_loading_is_silent(self, capfd):
-        _load.__wrapped__("minilm").embed(["a"])
+        _load.__wrapped__("minilm", "").embed(["a"])
         assert capfd.readouterr() == ("", "")
 
     def test_an_unknown_model_is_the_users_error(self, tmp_path):
@@ -410,7 +410,7 @@ class TestEncoder:
         module = package.replace("-", "_")
         monkeypatch.setattr("kshot.encoders.encoder.find_spec", lambda name: None if name == module else True)
         with pytest.raises(UserError, match=rf"needs the package '{package}'; .* 'kshot\[retrieval\]'"):
-            _load.__wrapped__("minilm")
+            _load.__wrapped__("minilm", "")
 
 
 def test_pasts_that_end_alike_are_searched_apart():

@@ -15,6 +15,7 @@ from typing import Any
 
 from kshot.adapted.model import AdaptedModel
 from kshot.adapted.old_formats import OLD_FORMATS, upgraded
+from kshot.adapted.same_model import at_home_in, check_same, model_record
 from kshot.adapted.seal import check_seal, is_sealed, state_of, write_seal
 from kshot.adapted.shapes import (
     About,
@@ -98,7 +99,7 @@ def _model_record(fitted: Fitted) -> dict[str, Any] | None:
     if model is None:
         return None
     before = fitted.trained.base_fingerprint if fitted.trained else model.fingerprint
-    return {"name": model.name, "fingerprint": before, "origin": dict(model.origin)}
+    return model_record(model, before)
 
 
 def _prompt_record(fitted: Fitted) -> dict[str, Any] | None:
@@ -219,6 +220,7 @@ def load(
     revision: str | None = None,
     trust_remote_code: bool = False,
     allow_code: bool = False,
+    allow_other_dtype: bool = False,
 ) -> AdaptedModel:
     """Load an adapted model, and the language model it needs.
 
@@ -233,6 +235,8 @@ def load(
         revision: Its commit, branch or tag on the hub; by default that with which it was adapted.
         trust_remote_code: Whether Python that comes with it may be run. That it was run before does not allow it.
         allow_code: Whether users' own methods, which come as Python with the folder, may be run. Read them first.
+        allow_other_dtype: Whether the same weights may run in another precision than that with which it was adapted:
+            what was measured may not hold then, which a note says.
 
     Raises:
         UserError: No adapted model there, one of another version, one that was changed, or a language model that is not
@@ -244,7 +248,7 @@ def load(
         place = _place(folder)
         before = state_of(place)
         try:
-            found = _loaded(place, model, how, given, allow_code=allow_code)
+            found = _loaded(place, model, how, given, allow_code=allow_code, allow_other_dtype=allow_other_dtype)
         except KshotError:
             if state_of(place) == before:
                 raise
@@ -263,6 +267,7 @@ def _loaded(
     given: Mapping[str, str],
     *,
     allow_code: bool,
+    allow_other_dtype: bool,
 ) -> AdaptedModel:
     about, pool = _read_saved(place)
     with naming(place / ABOUT):
@@ -272,9 +277,11 @@ def _loaded(
     if about["model"] is not None and about["prompt"] is not None:
         if model is None or isinstance(model, str | Path):
             model = _language_model(place, about["model"], model, how)
-        asked = _asked(place, about, task, model, given)
+        check_same(place, about["model"], model, given, allow_other_dtype=allow_other_dtype)
+        asked = _asked(place, about, task, model)
         check_capabilities(recipe, model, place)
-    fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked))
+    before = about["model"]["fingerprint"] if about["model"] else ""
+    fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked), before)
     return AdaptedModel(fitted, choice=about["choice"], temperature=about["temperature"])
 
 
@@ -295,26 +302,17 @@ def _language_model(folder: Path, saved: ModelAbout, name: str | Path | None, ho
     return load_model(name or saved["name"], **as_before | dict(how))
 
 
-def _asked(folder: Path, about: About, task: Task, model: LanguageModel, given: Mapping[str, str]) -> TaskModel:
+def _asked(folder: Path, about: About, task: Task, model: LanguageModel) -> TaskModel:
     """Return the language model on the task, as it was asked when it was adapted."""
-    saved, prompt = about["model"], about["prompt"]
-    assert saved is not None
+    prompt = about["prompt"]
     assert prompt is not None
-    now = model.fingerprint if about["format"] == FORMAT else getattr(model, "old_fingerprint", model.fingerprint)
-    if now != saved["fingerprint"]:
-        other = [f"--{name}" for name, value in given.items() if value != saved["origin"].get(name)]
-        remedy = f"leave {' and '.join(other)} out, or adapt again" if other else "adapt again"
-        raise UserError(
-            f"{folder} was adapted with other weights than those of '{model.name}' (fingerprint "
-            f"{saved['fingerprint'][:12]}, now {now[:12]}); {remedy}."
-        )
     asked = replace(TaskModel.for_task(task, model, prompt["layout"]), answer_tokens=prompt["answer_tokens"])
     if {**asked.layout.record, "answer_tokens": prompt["answer_tokens"]} != prompt:
         raise UserError(f"{folder} was adapted with another chat template than '{model.name}' has now; adapt again.")
     return asked
 
 
-def _fitted(folder: Path, about: MemberAbout, pool: list[Any], bare: Fitted) -> Fitted:
+def _fitted(folder: Path, about: MemberAbout, pool: list[Any], bare: Fitted, before: str) -> Fitted:
     """Return what was fitted, from what stands in its folder.
 
     Args:
@@ -322,6 +320,7 @@ def _fitted(folder: Path, about: MemberAbout, pool: list[Any], bare: Fitted) -> 
         about: What tells of the files beside it.
         pool: The rows of what it may show.
         bare: With the rebuilt recipe, and the language model as it was before training.
+        before: The fingerprint of that language model when it was saved.
     """
     check_learnt(bare.recipe, about, pool, folder)
     found = bare.with_weights(folder / ADAPTER, about["adapter"]["fingerprint"]) if about["adapter"] else bare
@@ -330,13 +329,16 @@ def _fitted(folder: Path, about: MemberAbout, pool: list[Any], bare: Fitted) -> 
         steering = Steering.load(folder)
         if steering.fingerprint != about["steering"]:
             raise UserError(f"{folder} must hold the steering that {ABOUT} tells of; it holds another. Adapt again.")
+        steering = at_home_in(steering, before, bare.language_model) if bare.language_model else None
         check_steering(steering, found)
     members = []
     for i, member in enumerate(bare.recipe.members):
         own = folder / MEMBERS / str(i)
         said, rows = _read(own)
         said = shaped(MemberAbout, said, own / ABOUT, _REMEDY)
-        members.append(_fitted(own, said, rows, Fitted.before_learning(member, bare.task, said["seed"], bare.model)))
+        members.append(
+            _fitted(own, said, rows, Fitted.before_learning(member, bare.task, said["seed"], bare.model), before)
+        )
     bits, shows = pool_of(pool, bare.task, folder / POOL)
     learnt: dict[str, Any] = {"steering": steering, "notes": tuple(about["notes"]), "bits": bits}
     marks = marks_of(folder / LEARNT) if (folder / LEARNT).exists() else fingerprints(shows)

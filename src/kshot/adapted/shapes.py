@@ -31,6 +31,7 @@ class ModelAbout(TypedDict):
 
     name: str
     fingerprint: str
+    weights: NotRequired[str]  # not before format 4
     origin: dict[str, Any]
 
 

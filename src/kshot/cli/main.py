@@ -22,6 +22,7 @@ from kshot.cli.options import (
     LayoutOption,
     ModelOption,
     MovedModelOption,
+    OtherDtypeOption,
     RevisionOption,
     SkipBadRowsOption,
     TaskArgument,
@@ -132,6 +133,7 @@ def predict(
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
     allow_code: AllowCodeOption = False,
+    allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Answer inputs with an adapted model: one answer a line."""
@@ -149,7 +151,8 @@ def predict(
     examples, notes = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns), task=saved_task(folder), bad=bad)
     for note in (*notes, *left_out(bad or ())):
         stderr.print(f"note: {note}", markup=False)
-    adapted = load(folder, model=model, **_placing(device, dtype, revision, trust_remote_code), allow_code=allow_code)
+    how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
+    adapted = load(folder, model=model, **how)
     predictions = adapted.predictions(examples)
     if as_json:
         skipped = {} if bad is None else {"left_out": [row.to_json() for row in bad]}
@@ -162,9 +165,17 @@ def predict(
         print_result(" ".join(str(p.answer).splitlines()) + "\n")  # one line, whatever breaks lines
 
 
-def _placing(device: str | None, dtype: str | None, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
-    """Return how the language model of an adapted model is loaded."""
-    return {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+def _placing(
+    device: str | None,
+    dtype: str | None,
+    revision: str | None,
+    trust_remote_code: bool,
+    allow_code: bool,
+    allow_other_dtype: bool,
+) -> dict[str, Any]:
+    """Return how an adapted model and its language model are loaded."""
+    how = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    return how | {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
 
 
 def _answered(p: Any, is_open: bool) -> dict[str, Any]:
@@ -188,6 +199,7 @@ def evaluate(
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
     allow_code: AllowCodeOption = False,
+    allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
@@ -205,9 +217,8 @@ def evaluate(
         kind = known.kind  # no guess: what its rows are is known
     loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known)
     with TerminalProgress() as progress:
-        adapted = load(
-            folder, model=model, **_placing(device, dtype, revision, trust_remote_code), allow_code=allow_code
-        )
+        how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
+        adapted = load(folder, model=model, **how)
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
             loaded = replace(adapted.task, name=loaded.name, test=loaded.train, **own)
@@ -319,12 +330,13 @@ def merge(
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
     allow_code: AllowCodeOption = False,
+    allow_other_dtype: OtherDtypeOption = False,
 ) -> None:
     """Work trained weights into the language model, and write it as transformers loads it."""
     from kshot.adapted.folder import load
 
-    how = _placing(device, dtype, revision, trust_remote_code)
-    load(folder, model=model, **how, allow_code=allow_code).save_merged(out)
+    how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
+    load(folder, model=model, **how).save_merged(out)
     stdout.print(f"model: {out}", markup=False)
 
 

@@ -39,6 +39,10 @@ MovedModelOption = Annotated[
 DeviceOption = Annotated[str | None, _flag("device")]
 DtypeOption = Annotated[str | None, _flag("dtype")]
 RevisionOption = Annotated[str | None, _flag("revision")]
+OtherDtypeOption = Annotated[
+    bool,
+    typer.Option("--allow-other-dtype", help="Take the same weights in another precision than when it was adapted."),
+]
 TrustOption = Annotated[bool, _flag("trust_remote_code")]
 AllowCodeOption = Annotated[
     bool, typer.Option("--allow-code", help="Run users' own methods, Python that comes with what is read.")

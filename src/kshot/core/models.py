@@ -92,6 +92,16 @@ class LanguageModel(Protocol):
         ...
 
     @property
+    def weights_id(self) -> str:
+        """Identifies weights and tokenizer before training and steering, in whatever precision they run."""
+        ...
+
+    @property
+    def old_fingerprint(self) -> str:
+        """What `fingerprint` was before training and steering, for saved models of format 3 and before."""
+        ...
+
+    @property
     def origin(self) -> Mapping[str, Any]:
         """How to load it again beside its name: the arguments of `load_model` that were given."""
         ...

@@ -54,6 +54,9 @@ class Part(Checked, ABC):
         code = code_of(type(self))
         return (*((code,) if code else ()), *inner)
 
+    def check_record(self, record: Mapping[str, Any]) -> None:
+        """Raise UserError where it is not what was recorded, though name, version and settings are."""
+
     def save(self, folder: Path) -> None:
         """Write what it has learnt into a folder, which is made if there is something to write."""
 

@@ -32,6 +32,11 @@ def path_of(given: str | os.PathLike[str]) -> Path:
     return Path(at_home(given))
 
 
+def cache_folder() -> Path:
+    """Return where is kept what can be made anew, such as converted models: `KSHOT_CACHE`, or `~/.cache/kshot`."""
+    return path_of(os.environ.get("KSHOT_CACHE") or "~/.cache/kshot")
+
+
 def written(path: str) -> str:
     """Return a path that can be written down, in a record or a page.
 

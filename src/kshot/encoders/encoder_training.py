@@ -12,7 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from kshot.core.seeding import digest
 from kshot.encoders.encoder import Encoder, fresh_cross_encoder, fresh_model, n_cut
+from kshot.encoders.encoder_identity import encoder_id
+from kshot.encoders.kept_training import KeptTraining
 from kshot.encoders.losses import RetrieverLoss, RewardLoss
 from kshot.models.gradient_mode import learning
 from kshot.models.products import fast_products
@@ -57,6 +60,7 @@ def train_reward_model(
     lr: float,
     seed: int,
     progress: Callable[[int], None] | None = None,
+    kept: KeptTraining | None = None,
 ) -> RewardModel:
     """Train a cross-encoder to tell the first document of a group from the others.
 
@@ -67,14 +71,15 @@ def train_reward_model(
         lr: Highest learning rate of AdamW, after a tenth of the steps.
         seed: For the head and dropout.
         progress: Called with the number of groups learnt since the last call.
+        kept: Where the training survives an interruption.
     """
     from sentence_transformers import CrossEncoderTrainer as Trainer
     from sentence_transformers import CrossEncoderTrainingArguments as Arguments
 
     with _own_randomness(seed), learning(), quiet():
         model = fresh_cross_encoder(name)
-        plan = _Plan(columns, batches, lr, seed, progress)
-        plan.run(Trainer, Arguments, model, RewardLoss(model))
+        plan = _Plan(columns, batches, lr, seed, progress, kept)
+        plan.run(Trainer, Arguments, model, RewardLoss(model), (name,))
     return RewardModel(model)
 
 
@@ -89,6 +94,7 @@ def train_retriever(
     distil: bool,
     seed: int,
     progress: Callable[[int], None] | None = None,
+    kept: KeptTraining | None = None,
 ) -> Encoder:
     """Train a bi-encoder as `RetrieverLoss` says; embeddings of positions stay.
 
@@ -103,8 +109,8 @@ def train_retriever(
             if "position_embeddings" in weight:
                 values.requires_grad = False
         loss = RetrieverLoss(model, alpha, temperature, distil=distil)
-        plan = _Plan(columns, batches, lr, seed, progress)
-        plan.run(Trainer, Arguments, model, loss)
+        plan = _Plan(columns, batches, lr, seed, progress, kept)
+        plan.run(Trainer, Arguments, model, loss, (name, alpha, temperature, distil))
     return Encoder(model)
 
 
@@ -117,31 +123,46 @@ class _Plan:
     lr: float
     seed: int
     progress: Callable[[int], None] | None
+    kept: KeptTraining | None
 
-    def run(self, trainer: Any, arguments: Any, model: Any, loss: nn.Module) -> None:
-        """Train a model with a trainer of sentence-transformers, once over all batches."""
+    def run(self, trainer: Any, arguments: Any, model: Any, loss: nn.Module, what: tuple[Any, ...]) -> None:
+        """Train a model with a trainer of sentence-transformers, once over all batches.
+
+        Args:
+            trainer: Its class.
+            arguments: The class of its arguments.
+            model: What is trained.
+            loss: What is made small.
+            what: The encoder that it begins as, and settings of the loss, which tell one training from others.
+        """
         from datasets import Dataset
         from transformers import PrinterCallback
 
         model.model_card_data.widget = [{}]  # or it makes some, which takes a while, and prints
+        n_done = 0
+        if self.kept:
+            plan = {name: list(column) for name, column in self.columns.items()}, self.batches, self.lr, self.seed
+            self.kept.key = digest(trainer.__name__, encoder_id(what[0]), what, plan)
+            n_done = self.kept.n_done()
         with tempfile.TemporaryDirectory() as folder, fast_products():
             how = arguments(
                 output_dir=folder,
                 per_device_train_batch_size=max(map(len, self.batches)),
-                num_train_epochs=1,
+                max_steps=len(self.batches),
                 learning_rate=self.lr,
                 warmup_steps=WARM_UP,
                 seed=self.seed,
                 use_cpu=True,
                 dataloader_pin_memory=False,
-                batch_sampler=lambda dataset, **_: _sampler(dataset, self.batches),
+                batch_sampler=lambda dataset, **_: _sampler(dataset, self.batches[n_done:]),
                 save_strategy="no",
                 logging_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
             )
             data = Dataset.from_dict(dict(self.columns))
-            callbacks = [_telling(self.progress, self.batches)] if self.progress else None
+            callbacks = [_telling(self.progress, self.batches)] if self.progress else []
+            callbacks += [_keeping(self.kept, n_done)] if self.kept else []
             training = trainer(model=model, args=how, train_dataset=data, loss=loss, callbacks=callbacks)
             training.remove_callback(PrinterCallback)
             training.train()
@@ -167,12 +188,44 @@ def _telling(progress: Callable[[int], None], batches: Batches) -> Any:
     from transformers import TrainerCallback
 
     class Telling(TrainerCallback):
-        """Tells of each step."""
+        """Tells of each step, those before an interruption first."""
+
+        has_begun = False
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if not self.has_begun and state.global_step:
+                progress(sum(map(len, batches[: state.global_step])))
+            self.has_begun = True
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             progress(len(batches[state.global_step - 1]))
 
     return Telling()
+
+
+def _keeping(kept: KeptTraining, n_done: int) -> Any:
+    from transformers import TrainerCallback
+
+    class Keeping(TrainerCallback):
+        """Goes on after the steps that were taken before, and keeps what the others leave.
+
+        The trainer goes over the batches that are left, in one epoch, and counts its steps from there.
+        """
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+            if n_done:
+                kept.go_on(now["model"], now["optimizer"], now["lr_scheduler"])
+                state.global_step = n_done
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if n_done and state.global_step == n_done:  # who loads the data has drawn in the meantime
+                kept.draw_on()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+            if state.global_step < state.max_steps:
+                kept.keep(state.global_step, now["model"], now["optimizer"], now["lr_scheduler"])
+
+    return Keeping()
 
 
 @contextmanager

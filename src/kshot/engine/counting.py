@@ -27,6 +27,7 @@ class Counting:
     def __init__(self, model: LanguageModel):
         self.steps = 0
         self.name, self.fingerprint, self.origin = model.name, model.fingerprint, model.origin
+        self.weights_id, self.old_fingerprint = model.weights_id, model.old_fingerprint
         self.capabilities, self.max_tokens = model.capabilities, model.max_tokens
         self.remark, self.chat, self.control_tokens = model.remark, model.chat, model.control_tokens
         self.count_tokens = model.count_tokens

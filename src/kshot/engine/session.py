@@ -89,6 +89,16 @@ class Session:
         return self.backbone.fingerprint
 
     @property
+    def weights_id(self) -> str:
+        """Identifies the backbone's own weights, config and tokenizer, in whatever precision they run."""
+        return self.backbone.weights_id
+
+    @property
+    def old_fingerprint(self) -> str:
+        """What `unsteered` was of the backbone's own weights, for saved models of format 3 and before."""
+        return self.backbone.sampled_fingerprint
+
+    @property
     def max_tokens(self) -> int:
         """The longest prompt with its answer, in tokens."""
         return self.backbone.max_tokens
@@ -135,7 +145,7 @@ class Session:
             ModelError: The steering is another model's, or the architecture has none of its sites.
         """
         check(self.backbone, steering)
-        if steering.model not in ("", self.unsteered):
+        if not self._is_of_it(steering):
             raise ModelError(
                 f"A steering must be used on the model it was fitted on ({steering.model[:12]}); '{self.name}' is "
                 f"another one ({self.unsteered[:12]}). Fit it on this model."
@@ -147,6 +157,12 @@ class Session:
             other.steering = self.steering.then(steering) if self.steering else steering
             other.capabilities = self.capabilities - {Capability.GRADIENTS}
         return other
+
+    def _is_of_it(self, steering: Steering) -> bool:
+        if steering.model in ("", self.unsteered):
+            return True
+        is_trained = self.unsteered != self.backbone.fingerprint
+        return not is_trained and steering.model == self.old_fingerprint  # as it was saved before
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -245,7 +261,9 @@ class Session:
             return self._each_once(unique, keys, get, put, run, written, progress, ledger)
 
     def _key(self, *request: object) -> str:
-        return digest(self.fingerprint, *request, ENGINE_VERSION, self._pack_tokens, self.backbone.device.type)
+        backbone = self.backbone  # its own fingerprint too: trained weights keep theirs when read in another precision
+        own = self.fingerprint, backbone.fingerprint
+        return digest(*own, *request, ENGINE_VERSION, self._pack_tokens, backbone.device.type)
 
     def _each_once(
         self,

@@ -16,7 +16,7 @@ class NoModel:
     """
 
     name = "none"
-    fingerprint = ""
+    fingerprint = weights_id = old_fingerprint = ""
     origin: Mapping[str, Any] = {}
     capabilities = frozenset(Capability)
     max_tokens = sys.maxsize

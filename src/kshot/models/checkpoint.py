@@ -24,11 +24,13 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from kshot.core.errors import KshotError, UserError, did_you_mean, in_short
 from kshot.models.device import device_of, dtype_of
+from kshot.models.fingerprint import CODE, of_files
 from kshot.models.gradient_mode import learning
 from kshot.models.hf import Backbone
 from kshot.models.hub import only_local
 from kshot.models.model_files import (
     ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     CONFIG,
     GENERATION_CONFIG,
     check_folder,
@@ -40,7 +42,6 @@ from kshot.models.quiet import quiet
 from kshot.models.trial import check_trial
 
 SHORT_NAMES = ("demo", "tiny", "scripted", "gguf:FILE")
-_CODE = "transformers_modules"  # the package in which transformers puts code that came with a model
 
 
 def load_backbone(
@@ -70,7 +71,7 @@ def load_backbone(
     checkpoint = Checkpoint(source, name, revision, trust_remote_code)
     # transformers and peft draw weights from torch's own generator before they read those of the files
     with learning(), quiet(), torch.random.fork_rng(devices=[]):
-        model, tokenizer = checkpoint.load(wanted)
+        model, tokenizer, files = checkpoint.load(wanted)
         try:
             model = model.to(place)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -81,7 +82,7 @@ def load_backbone(
         origin: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch.")}
         origin |= {"revision": revision} if revision else {}
         origin |= {"trust_remote_code": True} if checkpoint.ran_code(model, tokenizer) else {}
-        backbone = checkpoint.read(lambda: Backbone(model, tokenizer, name, origin))  # which tokenizes a little
+        backbone = checkpoint.read(lambda: Backbone(model, tokenizer, name, origin, files))  # which tokenizes a little
         check_trial(backbone)
     return backbone
 
@@ -102,8 +103,8 @@ class Checkpoint:
     revision: str | None = None
     trust_remote_code: bool = False
 
-    def load(self, dtype: Any) -> tuple[Any, Any]:
-        """Return model and tokenizer, after whatever can be wrong with them has been looked at."""
+    def load(self, dtype: Any) -> tuple[Any, Any, str | None]:
+        """Return model, tokenizer and `of_files`, after whatever can be wrong with them has been looked at."""
         if adapter := self._adapter_config():
             from kshot.models.peft_adapter import load_adapted
 
@@ -111,7 +112,16 @@ class Checkpoint:
         tokenizer = self.tokenizer()
         model = self.model(dtype)
         self.read(lambda: check_vocabulary(tokenizer, model, self.name))
-        return model, tokenizer
+        return model, tokenizer, self.read(lambda: of_files(self.folder, tokenizer, self.folder, model))
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are on this machine."""
+        if Path(self.source).is_dir():
+            return Path(self.source)
+        found = cached_file(self.source, CONFIG, **self.where)
+        assert found is not None
+        return Path(found).parent
 
     @property
     def where(self) -> dict[str, Any]:
@@ -124,7 +134,7 @@ class Checkpoint:
             return self.read(lambda: find_adapter_config_file(str(self.source)))
         found = self.read(lambda: find_adapter_config_file(str(self.source), **self.where))
         if found:
-            self.read(lambda: cached_file(self.source, "adapter_model.safetensors", **self.where))
+            self.read(lambda: cached_file(self.source, ADAPTER_WEIGHTS, **self.where))
         return found
 
     def tokenizer(self) -> Any:
@@ -206,7 +216,7 @@ class Checkpoint:
     def ran_code(self, *loaded: Any) -> bool:
         """Return whether Python that came with the model was run."""
         kinds = [kind for one in loaded for kind in (type(one), type(getattr(one, "config", None)))]
-        return any(kind.__module__.partition(".")[0] == _CODE for kind in kinds)
+        return any(kind.__module__.partition(".")[0] == CODE for kind in kinds)
 
 
 def check_kind(config: Any, name: str) -> None:

@@ -8,7 +8,6 @@ code (embeddings, norms, rotary positions, soft-capped heads).
 Source: transformers documentation, "AttentionInterface", https://huggingface.co/docs/transformers/attention_interface
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,8 +25,10 @@ from kshot.core.control_tokens import MARK, Speller, without_marks
 from kshot.core.errors import ModelError, UserError
 from kshot.core.locks import BACKBONE, SharedLock
 from kshot.core.models import ChatFormat
+from kshot.core.seeding import digest
 from kshot.models.again import backbone_again, remember
 from kshot.models.chat_template import HfChat
+from kshot.models.fingerprint import PROBE, of_samples, of_values
 from kshot.models.gradient_mode import learning
 from kshot.models.products import fast_products
 from kshot.models.quiet import quiet
@@ -78,9 +79,17 @@ class Backbone:
         tokenizer: Its tokenizer.
         name: What the user called it.
         origin: The arguments of `load_model` beside the name that load the same weights again, on whatever device.
+        files: What identifies the files it was read from; without it all values are looked at, once.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, name: str, origin: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        name: str,
+        origin: Mapping[str, Any] | None = None,
+        files: str | None = None,
+    ):
         self.model = model.eval().requires_grad_(False)  # what is trained are copies (`kshot.models.weights`)
         self.config = model.config.get_text_config()  # of a model that also sees images, the part for text
         self.name = name
@@ -90,6 +99,7 @@ class Backbone:
         self.places: Places = {}
         self.lock = SharedLock(BACKBONE)  # held by whoever runs or changes it (`kshot.engine.session`)
         self._fingerprint: str | None = None
+        self._weights_id = files
         first = tuple(tokenizer.encode("a", add_special_tokens=True)[:1])
         self.first_ids = first if first == (tokenizer.bos_token_id,) else ()
         # SentencePiece tokenizers as Llama-2's put a space before every text they are given, which would stand at the
@@ -226,22 +236,26 @@ class Backbone:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over shapes and an even sample of 4,096 values of every weight, precision, and the tokenizer's ids."""
+        """Identifies weights, config and tokenizer (`weights_id`), and the precision: its answers depend on these."""
         with self.lock:
             if self._fingerprint is None:
-                self._fingerprint = self._digest()
+                self._fingerprint = digest(self.weights_id, str(self.dtype))
                 remember(self, self._fingerprint)
             return self._fingerprint
 
-    def _digest(self) -> str:
-        state = hashlib.sha256(f"{self.dtype} {self.model.config.model_type}".encode())
-        for name, weight in sorted(self.model.state_dict().items()):
-            flat = weight.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 4096)].float().cpu().numpy()
-            state.update(f"{name}{tuple(weight.shape)}".encode() + sample.tobytes())
-        probe = "The quick brown fox: 0123456789,\n\n(é) ¿Qué?"
-        state.update(str(self.first_ids + self.tokenise(probe)).encode())
-        return state.hexdigest()
+    @property
+    def weights_id(self) -> str:
+        """Identifies weights, config and tokenizer, in whatever precision it runs (`kshot.models.fingerprint`)."""
+        with self.lock:
+            if self._weights_id is None:
+                self._weights_id = of_values(self.model, self._tokenizer)
+            return self._weights_id
+
+    @cached_property
+    def sampled_fingerprint(self) -> str:
+        """What `fingerprint` was for saved models of format 3 and before."""
+        with self.lock:
+            return of_samples(self.model, self.first_ids + self.tokenise(PROBE))
 
     @cached_property
     def windows(self) -> list[int | None] | None:

@@ -11,6 +11,7 @@ from kshot.core.json_text import from_json
 
 CONFIG, ADAPTER_CONFIG, GENERATION_CONFIG = "config.json", "adapter_config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.tiktoken")
 _POINTER = b"version https://git-lfs"
 _READ = (".json", ".safetensors", ".model", ".txt", ".tiktoken")
@@ -57,7 +58,7 @@ def check_folder(folder: Path, name: str) -> None:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in _READ:
             read_object(path) if path.suffix == ".json" and path.name != "vocab.json" else check_is_file(path)
-    for path in _weights(folder, name):
+    for path in weights_in(folder, name):
         check_safetensors(path)
     if not has_tokenizer(folder):
         raise UserError(
@@ -79,7 +80,7 @@ def check_numbers(folder: Path, name: str, parameters: Collection[str]) -> None:
         name: What the user called it.
         parameters: The model's weights by the last two words of their names.
     """
-    for path in _weights(folder, name):
+    for path in weights_in(folder, name):
         for weight, kind in check_safetensors(path).items():
             if kind not in _NUMBERS and last_words(weight) in parameters:
                 raise UserError(
@@ -108,7 +109,12 @@ def _refuse_other_folder(folder: Path, name: str) -> None:
     )
 
 
-def _weights(folder: Path, name: str) -> Iterator[Path]:
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder holds weights under their usual names."""
+    return any((folder / own).is_file() for own in (WEIGHTS, INDEX))
+
+
+def weights_in(folder: Path, name: str) -> Iterator[Path]:
     """Iterate over the files of weights, each of which is there."""
     if (folder / WEIGHTS).is_file():
         yield folder / WEIGHTS

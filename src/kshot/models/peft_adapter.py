@@ -9,15 +9,22 @@ from safetensors.torch import load_file
 
 from kshot.core.errors import KshotError, UserError, in_short
 from kshot.models.checkpoint import Checkpoint, check_finite, check_vocabulary, some
-from kshot.models.model_files import ADAPTER_CONFIG, CONFIG, check_safetensors, has_tokenizer, read_object
+from kshot.models.fingerprint import of_files
+from kshot.models.model_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    check_safetensors,
+    has_tokenizer,
+    read_object,
+)
 from kshot.models.white_box import source_of
 
-_WEIGHTS = "adapter_model.safetensors"
 _NAME = "default"
 
 
-def load_adapted(adapter: Checkpoint, folder: Path, dtype: Any) -> tuple[Any, Any]:
-    """Return a base with an adapter merged into it, and the tokenizer: the adapter's own, if it has one.
+def load_adapted(adapter: Checkpoint, folder: Path, dtype: Any) -> tuple[Any, Any, str | None]:
+    """Return a base with an adapter merged into it, the tokenizer (the adapter's own, if it has one), and `of_files`.
 
     Args:
         adapter: What was named.
@@ -39,28 +46,30 @@ def load_adapted(adapter: Checkpoint, folder: Path, dtype: Any) -> tuple[Any, An
             f"{folder / ADAPTER_CONFIG} must name the files of the model that the adapter is for; got "
             f"{base_name or 'none'}. Write them there as base_model_name_or_path."
         )
-    if not (folder / _WEIGHTS).is_file():
+    if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(
-            f"The adapter '{name}' must hold its weights in {_WEIGHTS}; it has none (pickles are not loaded, as they "
-            "can run anything). Save it again with PeftModel.save_pretrained."
+            f"The adapter '{name}' must hold its weights in {ADAPTER_WEIGHTS}; it has none (pickles are not loaded, "
+            "as they can run anything). Save it again with PeftModel.save_pretrained."
         )
-    check_safetensors(folder / _WEIGHTS)
+    check_safetensors(folder / ADAPTER_WEIGHTS)
     try:
         base = Checkpoint(source_of(base_name), base_name, revision or None, adapter.trust_remote_code)
         model = base.model(dtype)
-        tokenizer = (adapter if has_tokenizer(folder) else base).tokenizer()
+        has_own = has_tokenizer(folder)
+        tokenizer = (adapter if has_own else base).tokenizer()
     except UserError as error:
         raise UserError(
             f"'{name}' is an adapter, and the model that its {ADAPTER_CONFIG} names must be one that can be loaded, "
             f"but '{base_name}' is not (a relative path is looked up from the current folder): {error}"
         ) from error
     adapter.read(lambda: check_vocabulary(tokenizer, model, name))
-    return _merged(model, folder, name), tokenizer
+    found = adapter.read(lambda: of_files(base.folder, tokenizer, folder if has_own else base.folder, model, folder))
+    return _merged(model, folder, name), tokenizer, found
 
 
 def _merged(model: Any, folder: Path, name: str) -> Any:
     """Return the base with the adapter's weights added to its own."""
-    weights = load_file(folder / _WEIGHTS)
+    weights = load_file(folder / ADAPTER_WEIGHTS)
     check_finite(weights.items(), name)
     try:
         config = PeftConfig.from_pretrained(str(folder))

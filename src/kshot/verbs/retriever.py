@@ -25,6 +25,7 @@ from kshot.core.schema import shaped
 from kshot.core.seeding import digest
 from kshot.core.types import Task
 from kshot.encoders.encoder import Encoder, fresh_model
+from kshot.encoders.encoder_identity import encoder_id
 from kshot.evaluators.retrieval import RetrievalScores, evaluate_retrieval
 from kshot.recipes.grammar import parse_recipe
 from kshot.retrieval.candidates import Candidates, check_enough
@@ -103,7 +104,8 @@ class RetrieverRun:
         places = [source if ":" in source else str(path_of(source).resolve()) for source in sources]
         fingerprints = {task.name: task.fingerprint for task in tasks}
         about = {"tasks": fingerprints, "held_out": sorted(held_out), "seed": seed, **asdict(settings)}
-        about |= {"kind": "retriever", "sources": places}
+        files = {f"{name}_files": encoder_id(about[name]) for name in ("encoder", "reward_encoder")}
+        about |= {"kind": "retriever", "sources": places, **files}
         with opened_run(run.folder, {**about, "checksum": digest(about)}):
             return run
 
@@ -242,8 +244,8 @@ class RetrieverRun:
             )
         if kept["fingerprint"] != model.fingerprint:
             raise UserError(
-                f"All scores of a run must be of one model; by {file} they are of '{kept['name']}', now "
-                f"'{model.name}'. Give another --out."
+                f"All scores of a run must be of one model; by {file} they are of '{kept['name']}' (fingerprint "
+                f"{kept['fingerprint'][:12]}), now '{model.name}' ({model.fingerprint[:12]}). Give another --out."
             )
 
 
@@ -266,7 +268,12 @@ class StagesInFolder(Stages):
             self._save(found, file, number)
         else:
             write_sealed(file, map(_row, found))
+        self.training_file(stage, number).unlink(missing_ok=True)
         return found
+
+    def training_file(self, stage: str, number: int) -> Path:
+        """Return where the training of a stage survives an interruption, until the stage is done."""
+        return self._run.stage_file(number, stage).with_name(f"{stage}-training.safetensors")
 
     def done(self, stage: str, number: int) -> Any:
         """Read what a stage has left.

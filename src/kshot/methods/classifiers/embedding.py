@@ -6,15 +6,16 @@ from typing import Self
 
 import numpy as np
 
-from kshot.core.fields import place, setting, state
+from kshot.core.fields import setting, state
 from kshot.core.types import Example, FloatArray, Question, Task
-from kshot.encoders.encoder import load_encoder, missing_package
+from kshot.encoders.encoder import load_encoder
 from kshot.methods.classifiers.logistic import Classify, fit_logistic
 from kshot.methods.contracts import Classifier
+from kshot.methods.embeds import Embeds
 
 
 @dataclass(frozen=True)
-class EmbeddingLogistic(Classifier):
+class EmbeddingLogistic(Embeds, Classifier):
     """Fit a logistic regression on frozen, normalised sentence embeddings.
 
     Attributes:
@@ -26,14 +27,8 @@ class EmbeddingLogistic(Classifier):
     Differs: the encoder is not fine-tuned; only the classification head is learnt.
     """
 
-    encoder: str = place("minilm")
     C: float = setting(10.0, above=0)
     _classify: Classify | None = state()
-
-    @property
-    def missing_package(self) -> str | None:
-        """The package of the encoder, if it is missing."""
-        return missing_package(self.encoder)
 
     def suits(self, task: Task) -> bool:
         """Return whether the task is a classification."""

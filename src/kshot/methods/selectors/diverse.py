@@ -8,16 +8,17 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.fields import place, state
+from kshot.core.fields import state
 from kshot.core.locks import ONE_THREAD
 from kshot.core.types import Example, Question
-from kshot.encoders.encoder import load_encoder, missing_package
+from kshot.encoders.encoder import load_encoder
 from kshot.methods.contracts import Selector
+from kshot.methods.embeds import Embeds
 from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
-class Diverse(Selector):
+class Diverse(Embeds, Selector):
     """Take from each of `k` clusters of the pool's embeddings the example nearest to its centre.
 
     k-means minimises the sum over the pool of |x - c(x)|^2, with c(x) the centre nearest to the embedding x; the
@@ -33,13 +34,7 @@ class Diverse(Selector):
     whatever its length, and may belong to the cluster beside.
     """
 
-    encoder: str = place("minilm")
     _embeddings: NDArray[np.float64] | None = state()
-
-    @property
-    def missing_package(self) -> str | None:
-        """The package of the encoder, if it is missing."""
-        return missing_package(self.encoder)
 
     per_query = False
     draws = True

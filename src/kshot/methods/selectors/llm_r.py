@@ -14,6 +14,7 @@ from kshot.core.fields import place, setting, state
 from kshot.core.models import Capability
 from kshot.core.types import Example, Question, Task
 from kshot.encoders.encoder import Encoder, fresh_model, load_encoder, missing_package
+from kshot.encoders.encoder_identity import encoder_id
 from kshot.methods.contracts import Selector
 from kshot.methods.selectors.nearest import nearest_last, question_text
 from kshot.retrieval.corpus import Item
@@ -156,8 +157,9 @@ class LlmR(RetrieverSettings, Selector):
         return cls(**settings, _saved=saved, _encoder=encoder)
 
     def record(self) -> dict[str, Any]:
-        """Return what it is; a retriever that is named counts by its weights."""
-        return {**super().record(), "weights": self.weights}
+        """Return what it is; a retriever that is named, or else what becomes one, counts by its files."""
+        begins = [self.encoder, *([self.reward_encoder] if self.target == "reward" else [])]
+        return {**super().record(), "weights": self.weights or " ".join(map(encoder_id, begins))}
 
     @property
     def _ready(self) -> Encoder:
