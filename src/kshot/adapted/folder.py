@@ -329,7 +329,8 @@ def _fitted(folder: Path, about: MemberAbout, pool: list[Any], bare: Fitted, bef
         steering = Steering.load(folder)
         if steering.fingerprint != about["steering"]:
             raise UserError(f"{folder} must hold the steering that {ABOUT} tells of; it holds another. Adapt again.")
-        steering = at_home_in(steering, before, bare.language_model) if bare.language_model else None
+        assert bare.language_model is not None
+        steering = at_home_in(steering, before, bare.language_model)
         check_steering(steering, found)
     members = []
     for i, member in enumerate(bare.recipe.members):
