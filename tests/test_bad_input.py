@@ -619,7 +619,7 @@ def test_a_damaged_store(run_cli, finished, words_task):
         path.write_bytes(b"no database" * 1000)
     done = run_cli("adapt", words_task, "--model", "scripted", "--recipes", "random", "--shots", 3, "--out", finished)
     assert (done.code, done.out) == (3, "")
-    assert "store.sqlite must be a writable run database; SQLite says: file is not a database." in done.err
+    assert "store.sqlite must be a database that SQLite can read; it says: file is not a database." in done.err
     assert "Traceback" not in done.err
 
 

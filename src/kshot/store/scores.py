@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kshot.core.errors import DamagedError, StorageError
+from kshot.core.errors import StorageError
 from kshot.core.json_text import from_json, to_json
 from kshot.core.types import FloatArray, Generation
 
@@ -40,8 +40,7 @@ class SqliteStore:
         say: Told at the end how many rows were damaged, if there were any.
 
     Raises:
-        DamagedError: The file is no database, or SQLite cannot read it.
-        StorageError: The file cannot be opened.
+        StorageError: The file cannot be opened, or is no database that SQLite can read.
     """
 
     def __init__(self, path: Path, say: Callable[[str], None] = lambda text: None):
@@ -136,7 +135,7 @@ def _in_words(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where its words hold what is damaged
         if isinstance(error, UnicodeDecodeError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-            raise DamagedError(
+            raise StorageError(
                 f"{path} must be a database that SQLite can read; it says: {error}. Delete {path} and run the same "
                 "command again: what was in it is computed again."
             ) from error
