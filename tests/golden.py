@@ -189,7 +189,10 @@ CASES: dict[str, list[str]] = {
         adapt("best-of-n,random:order=most-confident-last", f"{FULL} --limit 9 --selector-model scripted"),
         adapt("gradient-matching,best-of-n", f"{FULL} --selector-model tiny", model="scripted", out="more"),
     ],
-    "own-selector": [adapt("./mine.py:Mine,./mine.py:Mine:reverse=true,order=nearest-last", FULL), *asked()],
+    "own-selector": [
+        adapt("./mine.py:Mine,./mine.py:Mine:reverse=true,order=nearest-last", FULL),
+        *[f"{command} --allow-code" for command in asked()],
+    ],
     # Stopped and resumed
     "resumed": [
         "killed:" + adapt(SURVIVES, FULL),

@@ -122,7 +122,7 @@ def test_every_byte_is_looked_at(copy):
 LISTS = {
     "missing": (
         lambda f: (f / "learnt.txt").unlink(),
-        r"'learnt.txt' is not in the folder. Copy the whole folder again",
+        r"'learnt.txt' is not in the folder. Copy the whole folder, or",
     ),
     "too much": (lambda f: (f / "x.py").touch(), r"tells of and no other; 'x.py' is too much. Take it away"),
     "unlisted below": (
@@ -269,7 +269,7 @@ FIELDS = {
     "temperature of texts": (
         "open",
         field("temperature", to=2.0),
-        "must have the temperature 1, as its answers are",
+        "must have the temperature 1, as answers of the kind",
     ),
     "no answer": (
         "open",

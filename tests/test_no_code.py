@@ -182,9 +182,9 @@ def test_code_of_a_file_of_settings_is_allowed_by_what_is_typed(words_task, run_
     assert "mine.py:Longest" in read_settings("t", tmp_path / "run.yaml", typed, allow_code=True).recipe_names
     typed["recipes"] = f"{tmp_path}/mine.py:Longest"
     assert read_settings("t", tmp_path / "run.yaml", typed).recipe_names == typed["recipes"]
-    done = run_cli("adapt", words_task, "--config", tmp_path / "run.yaml", "--model", "scripted", "--allow-code",
-                   "--out", tmp_path / "run", "--json")  # fmt: skip
-    assert done.json["chosen"].endswith("mine.py:Longest:k=2")
+    (tmp_path / "run.yaml").write_text(f"recipes: '{tmp_path}/mine.py:Nobody'")
+    args = ("adapt", words_task, "--model", "scripted", "--config", tmp_path / "run.yaml", "--allow-code")
+    assert "mine.py must define 'Nobody'; it defines no such class." in run_cli(*args).err  # so it was run
 
 
 # Encoders and language models

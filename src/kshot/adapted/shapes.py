@@ -23,7 +23,7 @@ from kshot.tasks.built import check_answered, check_form, check_labels
 _REMEDY = "Copy the whole folder, or adapt again."
 _MARK = re.compile("[0-9a-f]{16}")
 _TUPLES = ("choices", "references")
-Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]  # those that are fitted are 1/8 to 8
 
 
 class ModelAbout(TypedDict):
