@@ -208,6 +208,20 @@ def test_a_model_is_loaded_again_without_reading_its_files(reads, whole, later):
     assert len(reads) == n
 
 
+@pytest.mark.slow
+def test_the_packaged_model_is_read_once_and_then_takes_nothing(run_cli):
+    found = run_cli("bench", "loading", "--json").json
+    assert found["gigabytes"] > 1
+    assert found["once"] < 0.25  # of loading it: 0.07 measured
+    assert found["then"] < 0.01
+
+
+def test_a_model_without_files_cannot_be_timed(run_cli):
+    found = run_cli("bench", "loading", "--model", "tiny")
+    assert found.code == 2
+    assert "needs a model in files; got 'tiny'. Name demo, or a folder." in found.err.replace("\n", " ")
+
+
 # Another precision
 
 

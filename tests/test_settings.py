@@ -178,7 +178,7 @@ def test_an_adapted_model_is_loaded_as_it_was_adapted(run_cli, words_task, llama
     for command, more in asked:
         refused = run_cli(*command, "--dtype", "float32", **more)
         assert (refused.code, refused.out) == (2, "")
-        assert "leave --dtype out, or adapt again." in refused.err
+        assert "Load them with --dtype bfloat16, or take that with --allow-other-dtype" in refused.err
         assert run_cli(*command, *cpu, **more).code == 0
     with pytest.raises(UserError, match="--device must be one that torch has here, such as cpu; got 'bogus'"):
         kshot.load(run, device="bogus")

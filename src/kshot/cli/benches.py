@@ -17,6 +17,7 @@ SPEED = {
     "overhead": "kshot.bench.overhead:run",
     "llm-feedback": "kshot.bench.llm_feedback:run",
     "steered": "kshot.bench.steered_queries:run",
+    "loading": "kshot.bench.loading:run",
 }
 QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering")
 

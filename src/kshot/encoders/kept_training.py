@@ -102,6 +102,7 @@ class KeptTraining:
         """Return the tensors and what is said of them; None, and it is said, where they cannot be used."""
         if not self.file.exists():
             return None
+        tensors: dict[str, torch.Tensor] = {}
         try:
             with safe_open(self.file, framework="pt") as opened:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
