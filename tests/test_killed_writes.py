@@ -163,7 +163,7 @@ class Commit(Scenario):
         return write
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchanged", "put aside"])
 @pytest.mark.parametrize("stopping", [killed, full], ids=["killed", "full"])
 def test_moments_of_a_commit_can_be_the_last(tmp_path, monkeypatch, stopping, exchange, step):

@@ -19,7 +19,7 @@ from kshot.core.types import Example, Task
 from kshot.models import white_box
 from kshot.store.commit import commit, settled
 from kshot.store.files import write_file, write_folder, write_json, write_text
-from kshot.store.run_folder import HOLDER, MANIFEST, alone_in, opened_run
+from kshot.store.run_folder import FORMAT, HOLDER, MANIFEST, alone_in, opened_run
 from kshot.verbs.select import select
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -100,9 +100,18 @@ def test_who_is_killed_keeps_nobody_out_and_leaves_nothing(tmp_path):
 
     killed_in(work)
     assert (tmp_path / HOLDER).exists()
-    with alone_in(tmp_path):
-        assert {path.name for path in tmp_path.rglob("*")} == {HOLDER, "training"}
+    write_json(tmp_path / MANIFEST, {"format": FORMAT})
+    with opened_run(tmp_path, {}):
+        assert {path.name for path in tmp_path.rglob("*")} == {HOLDER, MANIFEST, "training"}
     assert not (tmp_path / HOLDER).exists()
+
+
+def test_nothing_is_done_in_a_folder_that_is_no_run(tmp_path):
+    for name in ("notes.txt", ".notes.0badcafe.partial"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match="must be an empty folder or a run of kshot"):
+        opened_run(tmp_path, {}).__enter__()
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", ".notes.0badcafe.partial"}
 
 
 def test_a_folder_is_free_though_a_child_of_its_holder_lives_on(tmp_path):
@@ -115,6 +124,16 @@ def test_a_folder_is_free_though_a_child_of_its_holder_lives_on(tmp_path):
         pass
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
+
+
+def test_where_there_are_no_locks_nothing_is_taken_for_litter(tmp_path, monkeypatch):
+    monkeypatch.setattr("kshot.store.held.find_spec", lambda name: None)
+    (tmp_path / ".file.0badcafe.partial").touch()
+    with alone_in(tmp_path), alone_in(tmp_path):
+        write_text(tmp_path / "file", "a")
+        write_folder(tmp_path / "folder", {"file": "a"})
+        write_folder(tmp_path / "folder", {"file": "b"})
+    assert {path.name for path in tmp_path.iterdir()} == {".file.0badcafe.partial", "file", "folder"}
 
 
 def test_what_somebody_is_writing_is_no_litter(tmp_path):

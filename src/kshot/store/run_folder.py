@@ -35,7 +35,7 @@ def opened_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        os.listdir(folder)
+        _found(folder)  # before anything is done in a folder that is no run
     except OSError as error:
         raise UserError(
             f"--out must be a folder that can be written; {folder}: {error.strerror}. Give another --out."
@@ -43,19 +43,28 @@ def opened_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
     if not os.access(folder, os.W_OK):
         raise UserError(f"--out must be a folder that can be written; {folder} is read-only. Give another --out.")
     with alone_in(folder):
+        for place in filter(Path.is_dir, folder.iterdir()):
+            collect(place)
         _identify(folder, {"format": FORMAT, **manifest})
         yield
 
 
-def _identify(folder: Path, expected: Mapping[str, Any]) -> None:
-    """Write down what a new run is, or check that a run is what is expected."""
-    if not any(entry for entry in os.listdir(folder) if not entry.startswith(".")):
-        write_json(folder / MANIFEST, expected)
-        return
+def _found(folder: Path) -> dict[str, Any] | None:
+    """Return what identifies the run in a folder; None where the folder is empty."""
+    if all(name.startswith(".") for name in os.listdir(folder)):
+        return None
     if (found := read_object(folder / MANIFEST)) is None:
         raise UserError(
             f"{folder} must be an empty folder or a run of kshot; it has no readable {MANIFEST}. Give another --out."
         )
+    return found
+
+
+def _identify(folder: Path, expected: Mapping[str, Any]) -> None:
+    """Write down what a new run is, or check that a run is what is expected."""
+    if (found := _found(folder)) is None:
+        write_json(folder / MANIFEST, expected)
+        return
     for key, value in expected.items():
         if found.get(key) != value:
             raise UserError(
@@ -91,8 +100,7 @@ def alone_in(folder: Path, waiting: Callable[[str], object] | None = None) -> It
             "or name another folder."
         )
     try:
-        for place in (folder, *filter(Path.is_dir, folder.iterdir())):
-            collect(place)
+        collect(folder)
         about = {"process": os.getpid(), "host": platform.node(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
         write_json(folder / HOLDER, about)
         yield
