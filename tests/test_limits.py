@@ -149,6 +149,17 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
     assert read_object(file) is None
 
 
+@pytest.mark.slow  # the library takes seconds to import
+def test_a_dataset_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    write_task(tmp_path / "task", labelled_rows(6))
+    monkeypatch.setattr("kshot.tasks.hub_dataset.MOST_ROWS", 5)
+    source = f"hf://{tmp_path / 'task'}"
+    assert said(load_task, source) == (
+        f"{source} split train must have at most 5 rows and 256 MB; it has 6 and 0 MB. Save a sample of its rows as a "
+        "file, and give that."
+    )
+
+
 @pytest.fixture
 def strange(tmp_path):
     """Places that are no files, under names of files."""

@@ -23,7 +23,8 @@ from kshot.store.summed import SUM, fits, sum_of_file
 
 AGAIN = "Repeat the run's command: the record is written again from the run's store."
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1.001)]  # of what is 1 but for rounding
+Score = Annotated[float, Field(ge=-1.001, le=1.001)]  # Matthews' begins at -1
 Amount = Annotated[float, Field(ge=0, le=1e15)]
 Bits = Annotated[float, Field(ge=-1e9, le=1e9)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
@@ -39,15 +40,15 @@ class _Task(TypedDict):
 
 class _Standing(TypedDict):
     recipe: str
-    deployed: NotRequired[Share | None]  # these six not in format 1
-    deployed_low: NotRequired[Share | None]
-    deployed_high: NotRequired[Share | None]
+    deployed: NotRequired[Score | None]  # these six not in format 1
+    deployed_low: NotRequired[Score | None]
+    deployed_high: NotRequired[Score | None]
     deployed_bits: NotRequired[Bits | None]
     deployed_bits_low: NotRequired[Bits | None]
     deployed_bits_high: NotRequired[Bits | None]
-    metric: Share | None
-    metric_low: Share | None
-    metric_high: Share | None
+    metric: Score | None
+    metric_low: Score | None
+    metric_high: Score | None
     metric_n: Count | None
     bits_per_example: Bits | None
     n: Count
@@ -102,7 +103,7 @@ class _Row(TypedDict):
     example_id: str
     position: Count
     gold: str
-    score: Share | None
+    score: Score | None
     bits: Bits
     candidates: list[str]
     probs: list[Share]

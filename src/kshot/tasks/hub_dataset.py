@@ -20,6 +20,7 @@ from kshot.core.errors import UserError, missing_extra
 from kshot.tasks.missing import without_nan
 from kshot.tasks.rows import BadRow, Row, each_row
 from kshot.tasks.tables import Table
+from kshot.tasks.text_file import MOST_BYTES, MOST_ROWS
 
 PREFIX = "hf://"
 SOURCE = re.compile(r"hf://(?P<name>[^:@]+)(:(?P<config>[^:@]+))?(@(?P<train>[^:@,]+)(,(?P<test>[^:@,]+))?)?")
@@ -104,6 +105,11 @@ def _table(datasets: ModuleType, source: str, splits: Any, split: str, bad: list
     where = f"{source} split {split}"
     if not len(rows):
         raise UserError(f"{where} has no rows; it must hold one example a row.")
+    if len(rows) > MOST_ROWS or rows.data.nbytes > MOST_BYTES:
+        raise UserError(
+            f"{where} must have at most {MOST_ROWS:,} rows and {MOST_BYTES / 1e6:.0f} MB; it has {len(rows):,} and "
+            f"{rows.data.nbytes / 1e6:,.0f} MB. Save a sample of its rows as a file, and give that."
+        )
     classes = {c: f.names for c, f in rows.features.items() if isinstance(f, datasets.ClassLabel)}
 
     def with_names(numbered: tuple[int, dict[str, Any]]) -> Row:
