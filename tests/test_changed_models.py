@@ -300,7 +300,7 @@ FIELDS = {
     "other model": (
         "shown",
         field("model", "fingerprint", to="f" * 64),
-        "was adapted with other weights than those of",
+        "was adapted with other weights, config or tokenizer than those of",
     ),
     "unknown field": (
         "shown",

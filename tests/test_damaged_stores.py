@@ -98,9 +98,9 @@ def test_a_damaged_row_is_as_if_it_were_not_there(damage, tmp_path):
 def test_damaged_texts_and_records(tmp_path):
     file, heard = tmp_path / "store.sqlite", Heard()
     with closing(SqliteStore(file, heard.say)) as store:
-        store.put_texts([("a", Generation("tea \ud800", True), 0.5)])
+        store.put_texts([("a", Generation("tea é", True), 0.5)])
         store.put_record("b", {"rows": ["é", 0.1]})
-        assert store.get_texts(["a"]) == {"a": (Generation("tea \ud800", True), 0.5)}
+        assert store.get_texts(["a"]) == {"a": (Generation("tea é", True), 0.5)}
         assert store.get_record("b") == {"rows": ["é", 0.1]}
         sql(file, "UPDATE kept SET value = replace(value, '0.', '1.')")
         assert (store.get_texts(["a"]), store.get_record("b")) == ({}, None)

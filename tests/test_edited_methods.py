@@ -95,7 +95,7 @@ def test_an_edited_helper_is_another_method(tmp_path, monkeypatch, edited):
     def fingerprint() -> str:
         for name, code in codes.items():
             fresh(code, tmp_path, names[name])
-        plugins._module.cache_clear()
+        plugins._MODULES.clear()
         return parse_recipe(f"{file}:Mine", shots=2).fingerprint
 
     found = [fingerprint(), fingerprint()]
