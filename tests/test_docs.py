@@ -109,6 +109,15 @@ def test_the_map_draws_the_layers_that_are_enforced():
     assert [{room.strip() for room in layer.split("|")} for layer in drawn.split("<")] == LAYERS
 
 
+def test_every_promise_has_its_test():
+    page = (ROOT / "docs" / "promises.md").read_text("utf-8")
+    named = re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", page)
+    assert len(named) > 50
+    for file, name in named:
+        code = (ROOT / file).read_text("utf-8")
+        assert f"\ndef {name}(" in code or f"    def {name}(" in code if name else code, f"{file}::{name}"
+
+
 def test_the_docs_name_the_group_of_every_room():
     page = (ROOT / "docs" / "extending.md").read_text("utf-8")
     groups = {room.group for room in (*SLOTS.values(), EVALUATORS, STUDIES)}

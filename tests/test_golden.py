@@ -7,13 +7,15 @@ import pytest
 
 from golden import CASES, GOLDEN, differences, run_case
 
-# Those that take long, or whose numbers jump with the last bits of a processor (icv, function-vector)
+# Those that take long, repeat others, or whose numbers jump with the last bits of a processor (icv, function-vector)
 LONG = {
     *("raced", "trained-defaults", "steered-and-trained", "generation", "generation-trained", "dry-run"),
     *("retriever-stages", "retriever", "resumed", "resumed-training", "new-process", "selector-model"),
     *("trained-otherwise", "trained-and-shown", "trained-fully", "aligned", "guided-ema", "chat-plain"),
     *("select-by-model", "less", "gradient-matching-prefix", "budget", "random-direction", "calibration-alone"),
-    *("icv", "function-vector", "steered-and-shown", "embedded", "icl+ft", "guided"),
+    *("icv", "function-vector", "steered-and-shown", "embedded", "icl+ft", "guided", "soft-injection"),
+    *("best-of-n", "orders", "choose-by-bits", "prefer-cheap", "seed-and-limit", "from-a-file", "block", "letters"),
+    *("parsing-scripted", "math-scripted", "calibration"),
 }
 # Another processor rounds differently; `python tests/golden.py` compares to the last bit
 RELATIVE, ABSOLUTE = 1e-3, 1e-4

@@ -115,7 +115,8 @@ class TrainedLearner(Learner):
         return self._state_file.with_suffix(f".steering-{refit_point(n_learnt)}")
 
     def _forget_state(self) -> None:
-        self._state_file.unlink(missing_ok=True)
+        with writable(self._state_file):
+            self._state_file.unlink(missing_ok=True)
         self._forget_steerings()
 
     def _forget_steerings(self, but: Path | None = None) -> None:

@@ -129,6 +129,11 @@ def read_manifest(folder: Path, *, verb: str = "adapt") -> dict[str, Any]:
         UserError: The folder is not a run.
     """
     if (found := read_object(folder / MANIFEST)) is None:
+        if (folder / MANIFEST).exists():
+            raise UserError(
+                f"{folder / MANIFEST} must be the JSON that kshot wrote; it is damaged. Copy the folder again, or "
+                "repeat the run with another --out."
+            )
         raise UserError(f"there is no run in {folder}; give a folder that `kshot {verb}` wrote.")
     return found
 
