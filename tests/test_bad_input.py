@@ -408,13 +408,13 @@ def test_a_run_with_other_settings(adapt_refused, finished, args, message):
 
 def test_a_run_of_another_task(adapt_refused, finished, tmp_path):
     task = write_task(tmp_path / "words", labelled_rows(9))
-    assert f'{finished} holds a run with another task ("' in adapt_refused(task=task)
+    assert f'{finished} holds a run with another task (of the same name, "words")' in adapt_refused(task=task)
 
 
 def test_a_run_of_another_format(adapt_refused, finished):
     manifest = json.loads((finished / "manifest.json").read_text())
     (finished / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
-    assert "another format (99, now 2)" in adapt_refused()
+    assert "another version of kshot began it, with format 99. Give another --out" in adapt_refused()
 
 
 # Adapted models
@@ -596,7 +596,7 @@ def check_nothing_is_half_written(folder):
     names = {path.name for path in folder.iterdir()}
     assert not {name for name in names if name.startswith(".")}
     if "manifest.json" in names:
-        assert json.loads((folder / "manifest.json").read_text())["format"] == 2
+        assert json.loads((folder / "manifest.json").read_text())["format"] == 3
     if "results.json" in names:
         assert json.loads((folder / "results.json").read_text())["chosen"]
         assert all(json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines())

@@ -50,7 +50,7 @@ def test_an_old_run_is_not_gone_on_with(tmp_path, run_cli):
     shutil.copytree(OLDER / "run", tmp_path / "run")
     failed = run_cli("adapt", OLDER / "task", "--model", "tiny", "--out", tmp_path / "run")
     assert failed.code == 2
-    assert "holds a run with another format (1, now 2)" in failed.err
+    assert "must be a run of format 3 to go on with; another version of kshot began it, with format 1" in failed.err
 
 
 def of_format(number, folder, tmp_path):

@@ -151,7 +151,7 @@ def test_an_unfinished_run_has_a_report_that_says_so(run, tmp_path):
         (lambda f: (f / "manifest.json").unlink(), "there is no run in "),
         (
             lambda f: (f / "manifest.json").write_text('{"format": 99}'),
-            r"must be a run of this version of kshot \(format 2\); its format is 99\. Make the run again",
+            r"must be a run of this version of kshot \(format 3\); its format is 99\. Make the run again",
         ),
         (lambda f: (f / "results.json").unlink(), "has no finished recipe yet, so there is nothing to report"),
         (

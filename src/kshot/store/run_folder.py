@@ -17,8 +17,8 @@ from kshot.store.held import let_go, try_to_hold
 MANIFEST, RESULTS, UNFINISHED, HOLDER = "manifest.json", "results.json", "unfinished.json", ".holder.json"
 BESIDE_RESULTS = SAMPLES, SECOND_LOOK, PROMPTS = "samples.jsonl", "second_look.jsonl", "prompts.json"
 
-FORMAT = 2
-READABLE = (1, FORMAT)  # by reports; a run of an older format is not gone on with
+FORMAT = 3
+READABLE = (1, 2, FORMAT)  # by reports; a run of an older format is not gone on with
 
 
 @contextmanager
@@ -65,11 +65,18 @@ def _identify(folder: Path, expected: Mapping[str, Any]) -> None:
     if (found := _found(folder)) is None:
         write_json(folder / MANIFEST, expected)
         return
+    if found.get("format") != expected["format"]:
+        raise UserError(
+            f"{folder} must be a run of format {expected['format']} to go on with; another version of kshot began it, "
+            f"with format {found.get('format')}. Give another --out; what it has finished can be read as before."
+        )
     for key, value in expected.items():
         if found.get(key) != value:
+            before, now = (_short(of.get(f"{key}_name", of.get(key))) for of in (found, expected))
+            detail = f"{before}, now {now}" if before != now else f"of the same name, {now}"
             raise UserError(
-                f"{folder} holds a run with another {key.replace('_', ' ')} ({_short(found.get(key))}, now "
-                f"{_short(value)}); give another --out, or repeat the settings it was started with."
+                f"{folder} holds a run with another {key.replace('_', ' ')} ({detail}); give another --out, or repeat "
+                "the settings it was started with."
             )
 
 
@@ -149,4 +156,4 @@ def read_object(file: Path) -> dict[str, Any] | None:
 
 def _short(value: Any) -> str:
     text = to_json(value)
-    return text if len(text) <= 40 else text[:37] + "…"
+    return text if len(text) <= 40 else text[:37] + ('…"' if text.startswith('"') else "…")
