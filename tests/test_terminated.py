@@ -42,6 +42,7 @@ def terminated(act, *sent, again=False):
     process = os.fork()
     if not process:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         predict, n = TrainedLearner.predict_next, [0]
 
         def counted(self, *args, **how):
