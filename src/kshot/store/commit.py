@@ -87,7 +87,7 @@ def _put_in_place(staged: Path, folder: Path) -> None:
         raise UserError(f"{best} must be a folder of the run, no link or file. Take it away and run the command again.")
     try:
         left = _not_in_place(staged, folder)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{staged} must hold what a run of kshot has left behind, and nothing else; {error}. Take it away, and "
             "repeat the run's command."
