@@ -22,8 +22,8 @@ from kshot.core.gradient_settings import GradientStore
 from kshot.core.types import Example, Task
 from kshot.reports.html import read_record
 from kshot.store import files
-from kshot.store.commit import commit, settle
-from kshot.store.files import write_folder, write_json, write_text
+from kshot.store.commit import FINISHED, commit, settle
+from kshot.store.files import put_in_place, write_file, write_folder, write_json, write_text
 from kshot.store.run_folder import MANIFEST
 from kshot.verbs.select import select
 
@@ -91,6 +91,7 @@ def full(act: Callable[[], object], n: int) -> bool:
         except (StorageError, UserError) as error:
             told = str(error)
     assert not told or "No space left on device" in told
+    assert ".partial" not in told
     return moments.seen >= n
 
 
@@ -176,6 +177,126 @@ def test_moments_of_a_commit_can_be_the_last(tmp_path, monkeypatch, stopping, ex
     while scenario.stopped(stopping, 1 + n_stops * step):
         n_stops += 1
     assert n_stops * step > 30
+
+
+def stop(*_):
+    raise InterruptedError
+
+
+@pytest.fixture
+def left(tmp_path, monkeypatch):
+    """What a run that is stopped before it takes its place has left; there is a folder of somebody else, too."""
+    monkeypatch.setattr(os, "fsync", lambda opened: None)
+    run, commits = tmp_path / "run", Commit()
+    run.mkdir()
+    commits.before(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kshot.store.commit._put_in_place", stop)
+        with pytest.raises(StorageError):
+            commits.act(run)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "results.json").write_text("theirs")
+    return run / FINISHED
+
+
+def other(make):
+    """Put something else in place of the finished record."""
+
+    def put(left):
+        shutil.rmtree(left)
+        make(left)
+
+    return put
+
+
+def flipped(file):
+    text = bytearray(file.read_bytes())
+    text[len(text) // 2] ^= 1
+    file.write_bytes(text)
+
+
+def standing():
+    """Return what there is, here and below."""
+    stats = [(str(path), path.lstat()) for path in sorted(Path().rglob("*"))]
+    return [(name, of.st_ino, of.st_size, of.st_mtime_ns) for name, of in stats]
+
+
+def linked(place):
+    place.unlink()
+    place.symlink_to(place.parents[2] / "theirs" / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("put", "why"),
+    [
+        (other(lambda left: left.symlink_to("../theirs")), "it is no folder"),
+        (other(lambda left: left.symlink_to("nowhere")), "it is no folder"),
+        (other(lambda left: left.write_text("")), "it is no folder"),
+        (other(os.mkfifo), "it is no folder"),
+        (other(lambda left: shutil.copytree("theirs", left)), "its .folders.json is not as kshot wrote it"),
+        (lambda left: flipped(left / ".folders.json"), "its .folders.json is not as kshot wrote it"),
+        (lambda left: (left / MANIFEST).touch(), "manifest.json is none of it"),
+        (lambda left: linked(left / "results.json"), "its results.json is a link, or not what it is called"),
+        (lambda left: os.mkfifo(left / "best" / "pipe"), "its best/pipe is a link, or not what it is called"),
+        (lambda left: flipped(left / "best" / "model"), "neither its best nor "),
+        (lambda left: (left / "samples.jsonl").unlink(), "neither its samples.jsonl nor "),
+    ],
+    ids=["link", "dead link", "file", "pipe", "folder", "marks", "piece", "linked piece", "inner pipe", "best", "gone"],
+)
+def test_what_no_run_has_left_behind_is_refused_and_nothing_moved(left, monkeypatch, put, why):
+    monkeypatch.chdir(left.parents[1])
+    put(left)
+    before = standing()
+    with pytest.raises(UserError) as refused:
+        settle(left.parent)
+    start = f"{left} must hold what a run of kshot has left behind, and nothing else; {why}"
+    assert str(refused.value).startswith(start)
+    assert str(refused.value).endswith("Take it away, and repeat the run's command.")
+    assert standing() == before
+
+
+def test_a_link_instead_of_the_model_of_a_run_is_refused(left):
+    shutil.rmtree(left.parent / "best")
+    (left.parent / "best").symlink_to(left.parents[1] / "theirs")
+    with pytest.raises(UserError, match="best must be a folder of the run, no link or file. Take it away"):
+        settle(left.parent)
+    (left.parent / "best").unlink()
+    settle(left.parent)
+    assert Commit().seen(left.parent)["best/model"] == "new"
+
+
+@pytest.mark.parametrize("step", [101, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_flipped_bit_never_brings_the_older_model_back(left, step):
+    """Killed once the new one has taken its place; then the older one is with the pieces that are still to move."""
+    run, text = left.parent, (left / ".folders.json").read_bytes()
+    put_in_place(left / "best", run / "best")
+    for bit in range(0, 8 * len(text), step):
+        damaged = bytearray(text)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (left / ".folders.json").write_bytes(damaged)
+        with pytest.raises(UserError, match="folders.json is not as kshot wrote it"):
+            settle(run)
+        assert (run / "best" / "model").read_text() == "new"
+    (left / ".folders.json").write_bytes(text)
+    flipped(run / "best" / "model")
+    with pytest.raises(UserError, match=f"neither its best nor {run / 'best'} is as it was written"):
+        settle(run)
+    flipped(run / "best" / "model")
+    assert Commit().seen(run)["best/model"] == Commit().seen(run)["results.json"] == "new"
+
+
+def test_a_full_disk_is_told_by_a_path_that_a_user_knows(tmp_path):
+    def write(partial):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill(folder):
+        write_file(folder / "file", write)
+
+    write_json(tmp_path / MANIFEST, {})
+    with pytest.raises(StorageError, match=f"^{tmp_path} must be writable"):
+        commit(tmp_path, fill)
+    with pytest.raises(StorageError, match=f"^{tmp_path / 'model'} must be writable"):
+        write_folder(tmp_path / "model", {}, more=fill)
 
 
 class Learning(Scenario):

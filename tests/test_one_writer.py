@@ -17,8 +17,9 @@ from kshot.core.errors import StorageError, UserError
 from kshot.core.gradient_settings import GradientStore
 from kshot.core.types import Example, Task
 from kshot.models import white_box
-from kshot.store.commit import commit, settled
+from kshot.store.commit import FINISHED, commit, settle, settled
 from kshot.store.files import write_file, write_folder, write_json, write_text
+from kshot.store.held import let_go, try_to_hold
 from kshot.store.run_folder import FORMAT, HOLDER, MANIFEST, alone_in, opened_run
 from kshot.verbs.select import select
 
@@ -104,6 +105,20 @@ def test_who_is_killed_keeps_nobody_out_and_leaves_nothing(tmp_path):
     with opened_run(tmp_path, {}):
         assert {path.name for path in tmp_path.rglob("*")} == {HOLDER, MANIFEST, "training"}
     assert not (tmp_path / HOLDER).exists()
+
+
+def test_readers_forget_who_was_killed_and_nobody_else(tmp_path):
+    def work(ready):
+        with alone_in(tmp_path):
+            ready()
+
+    write_json(tmp_path / MANIFEST, {})
+    killed_in(work)
+    settle(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+    with alone_in(tmp_path):
+        settle(tmp_path)
+        assert (tmp_path / HOLDER).exists()
 
 
 def test_nothing_is_done_in_a_folder_that_is_no_run(tmp_path):
@@ -211,7 +226,7 @@ def test_a_record_is_not_replaced_while_it_is_read(tmp_path):
 
     def write(text):
         def fill(folder):
-            for name in ("a", "b"):
+            for name in ("results.json", "samples.jsonl"):
                 (folder / name).write_text(text)
 
         return fill
@@ -220,11 +235,11 @@ def test_a_record_is_not_replaced_while_it_is_read(tmp_path):
     with settled(tmp_path):
         thread = threading.Thread(target=lambda: commit(tmp_path, write("new")))
         thread.start()
-        first = (tmp_path / "a").read_text()
+        first = (tmp_path / "results.json").read_text()
         thread.join(0.05)
-        assert (first, (tmp_path / "b").read_text()) == ("old", "old")
+        assert (first, (tmp_path / "samples.jsonl").read_text()) == ("old", "old")
     thread.join(60)
-    assert (tmp_path / "a").read_text() == "new"
+    assert (tmp_path / "results.json").read_text() == "new"
 
 
 def begun(folder):
@@ -240,6 +255,30 @@ def begun(folder):
 
 def interrupted(*_):
     raise KeyboardInterrupt
+
+
+def test_a_run_that_is_refused_finishes_a_commit(tmp_path):
+    def adapt(seed):
+        kshot.adapt(TASK, "scripted", recipes="majority", shots=2, limit=2, seed=seed, out=tmp_path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kshot.store.commit._put_in_place", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            adapt(0)
+    assert (tmp_path / FINISHED).exists()
+    with pytest.raises(UserError, match="holds a run with another seed"):
+        adapt(1)
+    assert not list(tmp_path.glob(".*"))
+    assert (tmp_path / "best" / "kshot.json").exists()
+
+
+def test_a_pipe_as_manifest_is_no_run(tmp_path):
+    """Nobody waits for its writer."""
+    os.mkfifo(tmp_path / MANIFEST)
+    settle(tmp_path)
+    let_go(try_to_hold(tmp_path / MANIFEST))
+    with pytest.raises(UserError, match="it has no readable kshot.json"):
+        kshot.load(tmp_path)
 
 
 def test_readers_that_come_at_once_finish_a_commit(tmp_path):

@@ -44,12 +44,12 @@ from kshot.learners.fitted import Fitted, fingerprints
 from kshot.recipes.recipe import Recipe
 from kshot.store.commit import settle
 from kshot.store.files import collect, write_folder
+from kshot.store.run_folder import BEST
 from kshot.taskmodel.taskmodel import TaskModel
 
 FORMAT = 4
 ABOUT, POOL, LEARNT = "kshot.json", "demonstrations.jsonl", "learnt.txt"
 ADAPTER, OWN, MEMBERS = "adapter", "own", "members"
-BEST = "best"  # of a run, in its folder
 _TASK_FIELDS = (
     "name", "kind", "labels", "metrics", "instruction", "choices_in_input", "letter_form", "positive_label", "columns",
 )  # fmt: skip

@@ -14,8 +14,8 @@ from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE
 from kshot.reports.saved_record import read_finished, read_record
 from kshot.store.files import write_text
+from kshot.store.run_folder import REPORT
 
-REPORT = "report.html"
 MOST_PROBS = 8  # labels of a row whose probabilities are kept
 COLOURED = 5
 COSTS = (("query_tokens", "prompt tokens a query"), ("query_ms", "milliseconds a query"))

@@ -169,8 +169,8 @@ def writable(path: Path) -> Iterator[None]:
         if not said:
             raise
         raise StorageError(
-            f"{path} must be writable; the system says: {said}. What was committed before is kept: free space or fix "
-            "the folder, then run the same command again."
+            f"{_known_as(path)} must be writable; the system says: {said}. What was committed before is kept: "
+            "free space or fix the folder, then run the same command again."
         ) from error
 
 
@@ -192,6 +192,14 @@ def _partial(path: Path, *, is_folder: bool) -> Iterator[Path]:
 
 def _hidden_name(path: Path, what: str = "partial") -> str:
     return f".{_short(path)}.{token_hex(4)}.{what}"
+
+
+def _known_as(path: Path) -> Path:
+    """Return the path that a user knows, for one in a folder that is being written."""
+    for place in path.parents:
+        if found := _HIDDEN.fullmatch(place.name):
+            return place.parent if found["name"].startswith(".") else place.with_name(found["name"])
+    return path
 
 
 def _short(path: Path) -> str:

@@ -28,7 +28,7 @@ def try_to_hold(place: Path, *, wait: bool = False) -> int | None:
         return _NOBODY
     fcntl = import_module("fcntl")
     try:
-        opened = os.open(place, os.O_RDONLY)
+        opened = os.open(place, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
     except FileNotFoundError:
         return None
     try:

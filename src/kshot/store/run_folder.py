@@ -12,22 +12,26 @@ from kshot.core.errors import UserError
 from kshot.core.given_files import text_of
 from kshot.core.json_text import from_json, to_json
 from kshot.store.files import collect, writable, write_json
-from kshot.store.held import let_go, try_to_hold
+from kshot.store.held import is_mine, let_go, try_to_hold
 
 MANIFEST, RESULTS, UNFINISHED, HOLDER = "manifest.json", "results.json", "unfinished.json", ".holder.json"
 BESIDE_RESULTS = SAMPLES, SECOND_LOOK, PROMPTS = "samples.jsonl", "second_look.jsonl", "prompts.json"
+BEST, REPORT = "best", "report.html"
 
 FORMAT = 3
 READABLE = (1, 2, FORMAT)  # by reports; a run of an older format is not gone on with
 
 
 @contextmanager
-def opened_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
+def opened_run(
+    folder: Path, manifest: Mapping[str, Any], first: Callable[[Path], object] | None = None
+) -> Iterator[None]:
     """Make a run folder, or check that the one that is there belongs to the same run, and keep others out of it.
 
     Args:
         folder: Where the run is or will be.
         manifest: What identifies the run: flat, JSON values; kept in `manifest.json`.
+        first: Called with the folder once others are kept out, also where its run is another one.
 
     Raises:
         UserError: The folder is no run, a run of something else, of another version, or cannot be written; or
@@ -45,6 +49,8 @@ def opened_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
     with alone_in(folder):
         for place in filter(Path.is_dir, folder.iterdir()):
             collect(place)
+        if first:
+            first(folder)
         _identify(folder, {"format": FORMAT, **manifest})
         yield
 
@@ -113,6 +119,17 @@ def alone_in(folder: Path, waiting: Callable[[str], object] | None = None) -> It
         yield
     finally:
         with suppress(OSError):  # it would hide why the work has ended; who comes next replaces it
+            (folder / HOLDER).unlink(missing_ok=True)
+        let_go(holding)
+
+
+def forget_killed(folder: Path) -> None:
+    """Take away what says who is at work in a folder, where nobody is."""
+    if not (folder / HOLDER).exists():
+        return
+    with suppress(OSError):  # where it cannot be changed it stays as it is
+        holding = try_to_hold(folder)
+        if is_mine(holding):
             (folder / HOLDER).unlink(missing_ok=True)
         let_go(holding)
 

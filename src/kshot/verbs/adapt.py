@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kshot.adapted.folder import BEST, check_replaceable, save
+from kshot.adapted.folder import check_replaceable, save
 from kshot.adapted.model import AdaptedModel
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, keeping
@@ -29,7 +29,7 @@ from kshot.race.record import Recorder
 from kshot.race.stream import Stream
 from kshot.reports.html import add_report
 from kshot.store.commit import commit, settle
-from kshot.store.run_folder import opened_run
+from kshot.store.run_folder import BEST, opened_run
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.validate import cut_answers, grave_problems
@@ -171,7 +171,7 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
     for place in (str(folder.resolve()), language_model.name):
         written(place)  # not at the end, when it is
     names = {"task_name": task.name, "model_name": language_model.name}
-    with interrupted_by_sigterm(), opened_run(folder, identity | names), keeping():
+    with interrupted_by_sigterm(), opened_run(folder, identity | names, settle), keeping():
         return _run_in(folder, prepared, models, identity, progress, trackers)
 
 
@@ -188,7 +188,6 @@ def _run_in(
     ledger = Ledger(parse_budget(settings.budget))
     assert models.model is not None
     language_model, selecting = models.model.model, models.selector_model
-    settle(folder)
     check_replaceable(folder / BEST)
     store = SqliteStore(folder / "store.sqlite", progress.say)
     try:
