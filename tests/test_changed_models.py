@@ -18,8 +18,8 @@ import pytest
 import kshot
 from changed_models import KINDS, WORDS, change_bytes, change_json, make, model_of, said
 from encoders import make_tiny_encoder
-from kshot.adapted.folder import saved_task
-from kshot.adapted.seal import SEAL, write_seal
+from kshot.adapted.folder import check_replaceable, saved_task
+from kshot.adapted.seal import SEAL, check_seal, write_seal
 from kshot.core.errors import KshotError, ModelError, UserError
 from kshot.core.json_text import from_json
 
@@ -124,18 +124,21 @@ LISTS = {
         lambda f: (f / "learnt.txt").unlink(),
         r"'learnt.txt' is not in the folder. Copy the whole folder, or",
     ),
-    "too much": (lambda f: (f / "x.py").touch(), r"tells of and no other; 'x.py' is too much. Take it away"),
+    "too much": (lambda f: (f / "x.py").touch(), "'x.py' does not belong there. Move it out of the folder"),
     "unlisted below": (
         lambda f: (f / "own" / "x").mkdir(parents=True) or (f / "own/x/y").touch(),
-        "'own/x/y' is too m",
+        "'own/x/y' does not belong there",
     ),
-    "changed": (lambda f: (f / "learnt.txt").write_text(""), "learnt.txt must be as kshot wrote it; its sha256 is not"),
+    "changed": (lambda f: (f / "learnt.txt").write_text(""), "learnt.txt must be as kshot wrote it; its size or "),
     "link": (
         lambda f: (f / "learnt.txt").rename(f.parent / "l") and (f / "learnt.txt").symlink_to(f.parent / "l"),
         "learnt.txt must be a plain file or folder; it is a link or a device. Copy what it stands for",
     ),
     "pipe": (lambda f: os.mkfifo(f / "pipe"), "pipe must be a plain file or folder; it is a link or a device"),
-    "no list": (lambda f: (f / SEAL).unlink(), "must have a list of its files, checksums.json, from format 4 on"),
+    "no list": (lambda f: (f / SEAL).unlink(), "with all of its files; checksums.json is missing. Copy the whole"),
+    "holes": (lambda f: os.truncate(f / "learnt.txt", 4 * 10**11), "learnt.txt must be as kshot wrote it; its size"),
+    "endless list": (lambda f: os.truncate(f / SEAL, 4 * 10**11), "checksums.json must .* is larger than 64 MB"),
+    "deep": (lambda f: deep(f), "must have at most 32 folders inside each other, .*; 'd' has more. Move it out of the"),
     "half a list": (lambda f: (f / SEAL).write_text("{"), "checksums.json must be readable JSON, as kshot wrote it; "),
     "another list": (
         lambda f: (f / SEAL).write_text("{}"),
@@ -144,6 +147,17 @@ LISTS = {
     "up": (lambda f: listed(f, "../x"), r"checksums.json must name files of its own folder; got '\.\./x'"),
     "elsewhere": (lambda f: listed(f, "/etc/hostname"), "must name files of its own folder; got '/etc/hostname'"),
 }
+
+
+def deep(folder: Path) -> None:
+    """Make folders inside each other without end; the system takes no longer names than of 4096 bytes at once."""
+    start = os.open(".", os.O_RDONLY)
+    os.chdir(folder)
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    os.chdir(start)
+    os.close(start)
 
 
 def listed(folder: Path, name: str) -> None:
@@ -167,8 +181,56 @@ def test_the_task_is_read_from_files_that_are_as_they_were(copy):
     folder, _ = copy("shown")
     assert saved_task(folder).labels == ("animal", "food", "tool")
     (folder / "kshot.json").write_text((folder / "kshot.json").read_text("utf-8").replace("tool", "fool"))
-    with pytest.raises(UserError, match="kshot.json must be as kshot wrote it; its sha256 is not the one in checksums"):
+    with pytest.raises(
+        UserError, match="kshot.json must be as kshot wrote it; its size or sha256 is not that in check"
+    ):
         saved_task(folder)
+
+
+def test_the_task_too_is_read_anew_where_the_model_is_saved_again_meanwhile(copy, monkeypatch):
+    folder, _ = copy("shown")
+    adapted, calls = kshot.load(folder), []
+
+    def check(place, only):
+        calls.append(place)
+        if len(calls) == 1:
+            adapted.save(folder)
+            raise UserError("it has changed")
+        check_seal(place, only)
+
+    monkeypatch.setattr("kshot.adapted.folder.check_seal", check)
+    assert saved_task(folder).labels == adapted.labels
+    assert len(calls) == 2
+
+
+def test_nothing_is_written_into_an_adapted_model(copy, tmp_path):
+    folder, _ = copy("shown")
+    adapted = kshot.load(folder)
+    for place in (folder / "x", folder / "members" / "x"):
+        with pytest.raises(UserError, match=f"{place} must be outside of the adapted model {folder}, which holds"):
+            adapted.save(place)
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(UserError, match="must not be in .finished, where a run keeps its results"):
+        adapted.save(tmp_path / ".finished")
+    assert kshot.load(folder)
+
+
+def test_what_is_missing_or_damaged_in_a_run_is_written_by_the_same_command(copy, tmp_path):
+    folder, _ = copy("shown")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="run is a run that is not finished; finish it with the same `kshot adapt` c"):
+        kshot.load(run)
+    folder.rename(run / "best")
+    (run / "best" / "kshot.json").unlink()
+    remedy = r"or adapt again \(the same `kshot adapt` command writes it anew\)"
+    with pytest.raises(UserError, match=f"best must be a whole model .* 'kshot.json' is not in the folder.*{remedy}"):
+        kshot.load(run)
+    (run / "best" / SEAL).unlink()
+    with pytest.raises(UserError, match="best must be an adapted model with all of its files; kshot.json is missing"):
+        kshot.load(run)
+    check_replaceable(run / "best")
 
 
 def test_what_is_saved_again_while_it_is_read_is_read_anew(copy, monkeypatch):
