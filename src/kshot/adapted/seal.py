@@ -142,7 +142,7 @@ def _plain(file: Path) -> Path:
 
 
 def _found(file: Path, size: int | None = None) -> _File:
-    """Return what tells a file from others; its size alone where it is not `size`, as one with holes is read for hours."""
+    """Return what tells a file from others; its size alone where that is not `size`: one with holes takes hours."""
     try:
         with opened(file) as stream:
             n_bytes = os.fstat(stream.fileno()).st_size
