@@ -1,6 +1,5 @@
 """The folder of a saved model is its own: nothing else is written into it, and what is missing there is told of."""
 
-
 import pytest
 
 import kshot
