@@ -429,15 +429,23 @@ def test_no_adapted_model(refused, words_task, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
-    [("kshot.json", "{"), ("kshot.json", "[]"), ("demonstrations.jsonl", '{"id"'), ("kshot.json", None)],
+    ("name", "text", "said"),
+    [
+        ("kshot.json", "{", "kshot.json cannot be read: expecting property name"),
+        ("kshot.json", "[]", "kshot.json cannot be read: it is no object"),
+        ("demonstrations.jsonl", '{"id"', "demonstrations.jsonl cannot be read: expecting"),
+        ("demonstrations.jsonl", None, "'demonstrations.jsonl' is not in its checksums.json"),
+        ("kshot.json", None, "'kshot.json' is not in its checksums.json"),
+    ],
 )
-def test_half_an_adapted_model(refused, finished, name, text):
+def test_half_an_adapted_model(refused, finished, name, text, said):
     file = finished / "best" / name
     file.unlink() if text is None else file.write_text(text)
     write_seal(finished / "best")
-    message = "must be an adapted model or a finished run: it has no readable kshot.json and demonstrations.jsonl"
-    assert message in refused("predict", finished, input="cat\n")
+    found = refused("predict", finished, input="cat\n")
+    assert said.lower() in found.lower()
+    assert "Copy the whole folder" in found
+    assert "the same `kshot adapt` command writes it" in found
 
 
 def test_an_adapted_model_of_another_format(refused, finished):

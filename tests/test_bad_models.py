@@ -525,6 +525,9 @@ def test_a_merge_that_fails_leaves_nothing(learnt, tmp_path, run_cli, monkeypatc
     assert run_cli("merge", learnt / "fine-tune", "--out", out).code == 0
     model = kshot.load_model(out)
     np.testing.assert_allclose(scores_of(model), own_scores(model, out, PROMPT), rtol=1e-4, atol=1e-4)
+    inside = run_cli("merge", learnt / "fine-tune", "--out", learnt / "fine-tune" / "merged")
+    assert inside.code == 2
+    assert "merged must be outside of the adapted model " in inside.err
     again = run_cli("merge", learnt / "fine-tune", "--out", out)
     assert again.code == 2
     assert "must be new or empty, for the merged model; it holds something. Name another folder." in again.err

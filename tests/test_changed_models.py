@@ -124,18 +124,21 @@ LISTS = {
         lambda f: (f / "learnt.txt").unlink(),
         r"'learnt.txt' is not in the folder. Copy the whole folder, or",
     ),
-    "too much": (lambda f: (f / "x.py").touch(), r"tells of and no other; 'x.py' is too much. Take it away"),
+    "too much": (lambda f: (f / "x.py").touch(), "'x.py' does not belong there. Move it out of the folder"),
     "unlisted below": (
         lambda f: (f / "own" / "x").mkdir(parents=True) or (f / "own/x/y").touch(),
-        "'own/x/y' is too m",
+        "'own/x/y' does not belong there",
     ),
-    "changed": (lambda f: (f / "learnt.txt").write_text(""), "learnt.txt must be as kshot wrote it; its sha256 is not"),
+    "changed": (lambda f: (f / "learnt.txt").write_text(""), "learnt.txt must be as kshot wrote it; its size or "),
     "link": (
         lambda f: (f / "learnt.txt").rename(f.parent / "l") and (f / "learnt.txt").symlink_to(f.parent / "l"),
         "learnt.txt must be a plain file or folder; it is a link or a device. Copy what it stands for",
     ),
     "pipe": (lambda f: os.mkfifo(f / "pipe"), "pipe must be a plain file or folder; it is a link or a device"),
-    "no list": (lambda f: (f / SEAL).unlink(), "must have a list of its files, checksums.json, from format 4 on"),
+    "no list": (lambda f: (f / SEAL).unlink(), "with all of its files; checksums.json is missing. Copy the whole"),
+    "holes": (lambda f: os.truncate(f / "learnt.txt", 4 * 10**11), "learnt.txt must be as kshot wrote it; its size"),
+    "endless list": (lambda f: os.truncate(f / SEAL, 4 * 10**11), "checksums.json must .* is larger than 64 MB"),
+    "deep": (lambda f: deep(f), "must have at most 32 folders inside each other, .*; 'd' has more. Move it out of the"),
     "half a list": (lambda f: (f / SEAL).write_text("{"), "checksums.json must be readable JSON, as kshot wrote it; "),
     "another list": (
         lambda f: (f / SEAL).write_text("{}"),
@@ -144,6 +147,11 @@ LISTS = {
     "up": (lambda f: listed(f, "../x"), r"checksums.json must name files of its own folder; got '\.\./x'"),
     "elsewhere": (lambda f: listed(f, "/etc/hostname"), "must name files of its own folder; got '/etc/hostname'"),
 }
+
+
+def deep(folder: Path) -> None:
+    """Make folders inside each other: no more than Python's recursion takes, by which they are deleted."""
+    (folder / "/".join("d" * 200)).mkdir(parents=True)
 
 
 def listed(folder: Path, name: str) -> None:
@@ -167,7 +175,9 @@ def test_the_task_is_read_from_files_that_are_as_they_were(copy):
     folder, _ = copy("shown")
     assert saved_task(folder).labels == ("animal", "food", "tool")
     (folder / "kshot.json").write_text((folder / "kshot.json").read_text("utf-8").replace("tool", "fool"))
-    with pytest.raises(UserError, match="kshot.json must be as kshot wrote it; its sha256 is not the one in checksums"):
+    with pytest.raises(
+        UserError, match="kshot.json must be as kshot wrote it; its size or sha256 is not that in check"
+    ):
         saved_task(folder)
 
 

@@ -1,12 +1,14 @@
 """Models and a run of older formats are read, and predict the same: 2 had no records of recipes, 3 no list of files."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 import kshot
+from kshot.adapted.folder import saved_task
 from kshot.adapted.seal import SEAL, write_seal
 from kshot.core.errors import UserError
 
@@ -74,7 +76,32 @@ def test_a_number_that_does_not_fit_the_list_of_files_is_refused(number, tmp_pat
     folder = of_format(number, OLD / "bm25", tmp_path)
     if number != 4:
         write_seal(folder)
-    with pytest.raises(UserError, match=rf"checksums.json, from format 4 on, and none before; .* of format {number}"):
+    missing = "must be an adapted model with all of its files; checksums.json is missing. Copy the whole folder"
+    present = f"must have no checksums.json, as it says that it is of format {number}; models have it from format 4 on"
+    with pytest.raises(UserError, match=missing if number == 4 else present):
+        kshot.load(folder)
+
+
+FILES = ("kshot.json", "demonstrations.jsonl", "learnt.txt", "members/0/kshot.json", "adapter/weights.safetensors")
+
+
+@pytest.mark.parametrize("name", [*FILES, "steering.json", "steering.safetensors", "link"])
+def test_a_pipe_or_a_link_is_refused_without_a_list_of_files_too(name, tmp_path):
+    file = of_format(3, OLD / "bm25", tmp_path) / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    file.symlink_to("/dev/zero") if name == "link" else os.mkfifo(file)
+    for read in (kshot.load, saved_task):
+        with pytest.raises(UserError, match=f"{name} must be a plain file or folder; it is a link or a device"):
+            read(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["kshot.json", "demonstrations.jsonl", "learnt.txt"])
+def test_a_file_of_a_size_that_makes_no_sense_is_not_read(name, tmp_path):
+    folder = of_format(3, OLD / "bm25", tmp_path)
+    with (folder / name).open("ab") as stream:
+        stream.truncate(4 * 10**11)
+    with pytest.raises(UserError, match=rf"{name}.*it is larger than (64|1000) MB, the most that is read"):
         kshot.load(folder)
 
 

@@ -7,16 +7,17 @@ combination. Users' own methods stand in `own/` by the sha256 of their files. `c
 files are: it is written last, and read first.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kshot.adapted.model import AdaptedModel
 from kshot.adapted.old_formats import OLD_FORMATS, upgraded
 from kshot.adapted.same_model import at_home_in, check_same, model_record
-from kshot.adapted.seal import check_seal, is_sealed, state_of, write_seal
+from kshot.adapted.seal import BEST, SEAL, check_seal, files_of, how_again, is_sealed, state_of, write_seal
 from kshot.adapted.shapes import (
     About,
     MemberAbout,
@@ -26,11 +27,13 @@ from kshot.adapted.shapes import (
     check_learnt,
     check_saved_task,
     check_steering,
+    lines_of,
     marks_of,
     naming,
     pool_of,
 )
-from kshot.core.errors import KshotError, UserError
+from kshot.core.errors import KshotError, UserError, in_short
+from kshot.core.given_files import text_of
 from kshot.core.json_text import from_json, to_json
 from kshot.core.models import LanguageModel
 from kshot.core.paths import path_of
@@ -42,9 +45,13 @@ from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted, fingerprints
 from kshot.recipes.recipe import Recipe
-from kshot.store.commit import settle
+from kshot.store.commit import FINISHED, settle
 from kshot.store.files import collect, write_folder
+<<<<<<< HEAD
 from kshot.store.run_folder import BEST
+=======
+from kshot.store.run_folder import MANIFEST
+>>>>>>> fixb
 from kshot.taskmodel.taskmodel import TaskModel
 
 FORMAT = 4
@@ -54,6 +61,7 @@ _TASK_FIELDS = (
     "name", "kind", "labels", "metrics", "instruction", "choices_in_input", "letter_form", "positive_label", "columns",
 )  # fmt: skip
 _REMEDY = "Copy the whole folder, or adapt again."
+_Read = TypeVar("_Read")
 _TRIES = 5  # to read a folder that others put in its place
 
 
@@ -61,9 +69,10 @@ def save(adapted: AdaptedModel, folder: Path) -> None:
     """Write an adapted model so that it appears whole; one that is there is replaced.
 
     Raises:
-        UserError: The folder holds something else, which would be lost.
+        UserError: The folder holds something else, which would be lost, or is inside an adapted model.
     """
     check_replaceable(folder)
+    check_outside(folder)
     fitted, record = adapted.fitted, adapted.recipe.record()
     about = {
         "format": FORMAT,
@@ -89,8 +98,26 @@ def save(adapted: AdaptedModel, folder: Path) -> None:
 def check_replaceable(folder: Path) -> None:
     """Raise a UserError if a folder holds something else than an adapted model, which would be lost."""
     is_empty = folder.is_dir() and not any(folder.iterdir())
-    if folder.exists() and not is_empty and not (folder / ABOUT).exists():
+    if folder.exists() and not is_empty and not _is_model(folder):
         raise UserError(f"{folder} must be new, empty or an adapted model: it is replaced; it holds something else.")
+
+
+def _is_model(folder: Path) -> bool:
+    """Return whether a folder is an adapted model, whole or not."""
+    n_others = sum((folder / name).exists() for name in (SEAL, POOL))
+    return (folder / ABOUT).exists() or n_others == 2 or (n_others == 1 and how_again(folder) != "")
+
+
+def check_outside(folder: Path) -> None:
+    """Raise a UserError if a folder is inside an adapted model, or where a run keeps its results meanwhile."""
+    folder = Path(os.path.realpath(folder))
+    if inside := next((place for place in folder.parents if _is_model(place)), None):
+        raise UserError(
+            f"{folder} must be outside of the adapted model {inside}, which holds its own files and no other. Name "
+            "another folder."
+        )
+    if any(place.name == FINISHED and (place.parent / MANIFEST).exists() for place in (folder, *folder.parents)):
+        raise UserError(f"{folder} must not be in {FINISHED}, where a run keeps its results. Name another folder.")
 
 
 def _model_record(fitted: Fitted) -> dict[str, Any] | None:
@@ -148,22 +175,33 @@ def _place(folder: str | Path) -> Path:
     for place in (folder, folder.parent):
         settle(place)
     collect(folder.parent, folder.name)  # where systems cannot exchange folders it may have been put aside
-    return folder / BEST if not (folder / ABOUT).exists() and (folder / BEST / ABOUT).exists() else folder
+    return folder / BEST if not _is_model(folder) and (folder / BEST).is_dir() else folder
 
 
 def _read(folder: Path) -> tuple[Any, list[Any]]:
-    reason = ""
+    """Return what a model's folder, or that of a recipe inside it, says of it, and the rows that it may show."""
+    file = folder / ABOUT
     try:
-        about = from_json((folder / ABOUT).read_text("utf-8"))
-        pool = [from_json(line) for line in (folder / POOL).read_text("utf-8").split("\n") if line]
+        about = from_json(text_of(file))
+        if not isinstance(about, dict):
+            raise ValueError("it is no object")
+        file = folder / POOL
+        return about, [from_json(line) for line in lines_of(file)]
+    except FileNotFoundError:
+        reason = "is missing"
     except (OSError, ValueError) as error:
-        about, pool, reason = None, [], f": {error}" if isinstance(error, ValueError) else ""
-    if not isinstance(about, dict):
+        reason = f"cannot be read: {in_short(error)}"
+    if os.path.lexists(file) or _is_model(folder) or folder.parent.name == MEMBERS:
         raise UserError(
-            f"{folder} must be an adapted model or a finished run: it has no readable {ABOUT} and {POOL}{reason} "
-            "(a run that was interrupted is finished by the same `kshot adapt` command)."
+            f"{folder} must be an adapted model with all of its files; {file.name} {reason}. Copy the whole folder; in "
+            "a run, the same `kshot adapt` command writes it again."
         )
-    return about, pool
+    if (folder / MANIFEST).exists():
+        raise UserError(f"{folder} is a run that is not finished; finish it with the same `kshot adapt` command.")
+    raise UserError(
+        f"{folder} must be an adapted model or a finished run: it has no readable {ABOUT} and {POOL} "
+        "(a run that was interrupted is finished by the same `kshot adapt` command)."
+    )
 
 
 def _read_saved(folder: Path, *only: str) -> tuple[About, list[Any]]:
@@ -175,6 +213,8 @@ def _read_saved(folder: Path, *only: str) -> tuple[About, list[Any]]:
     """
     if is_sealed(folder):
         check_seal(folder, only)
+    elif _is_model(folder):
+        files_of(folder)
     about, pool = _read(folder)
     found, readable = about.get("format"), (FORMAT,) if is_sealed(folder) else OLD_FORMATS
     if found not in (FORMAT, *OLD_FORMATS):
@@ -183,10 +223,15 @@ def _read_saved(folder: Path, *only: str) -> tuple[About, list[Any]]:
             f"{folder} must have format {FORMAT}, which this kshot {__version__} reads (or {older}); got "
             f"{found}, written by kshot {about.get('kshot')}."
         )
+    if found not in readable and found == FORMAT:
+        raise UserError(
+            f"{folder} must be an adapted model with all of its files; {SEAL} is missing. "
+            f"Copy the whole folder, or adapt again{how_again(folder)}."
+        )
     if found not in readable:
         raise UserError(
-            f"{folder} must have a list of its files, checksums.json, from format {FORMAT} on, and none before; it "
-            f"says that it is of format {found}. Copy the whole folder, or adapt again."
+            f"{folder} must have no {SEAL}, as it says that it is of format {found}; models have it from format "
+            f"{FORMAT} on. Copy the whole folder, or adapt again{how_again(folder)}."
         )
     if found != FORMAT:
         about = upgraded(about, folder / ABOUT)
@@ -207,8 +252,25 @@ def saved_task(folder: str | Path) -> Task:
     Raises:
         UserError: No adapted model there, or one of another version.
     """
-    place = _place(folder)
-    return _task(_read_saved(place, ABOUT, POOL)[0], place / ABOUT)
+    return _unchanged(folder, lambda place: _task(_read_saved(place, ABOUT, POOL)[0], place / ABOUT))
+
+
+def _unchanged(folder: str | Path, read: Callable[[Path], _Read]) -> _Read:
+    """Return what is read from a model's folder, all of it from one that was there; others may replace it meanwhile."""
+    for _ in range(_TRIES):
+        place = _place(folder)
+        before = state_of(place)
+        try:
+            found = read(place)
+        except KshotError:
+            if state_of(place) == before:
+                raise
+        else:
+            if state_of(place) == before:
+                return found
+    raise UserError(
+        f"{folder} must stay as it is while it is read; it is being written. Try again when that has ended."
+    )
 
 
 def load(
@@ -244,20 +306,8 @@ def load(
     """
     given = {name: value for name, value in (("dtype", dtype), ("revision", revision)) if value}
     how = {**given, "device": device, "trust_remote_code": trust_remote_code}
-    for _ in range(_TRIES):
-        place = _place(folder)
-        before = state_of(place)
-        try:
-            found = _loaded(place, model, how, given, allow_code=allow_code, allow_other_dtype=allow_other_dtype)
-        except KshotError:
-            if state_of(place) == before:
-                raise
-        else:
-            if state_of(place) == before:
-                return found
-    raise UserError(
-        f"{folder} must stay as it is while it is read; it is being written. Try again when that has ended."
-    )
+    allowed = {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
+    return _unchanged(folder, lambda place: _loaded(place, model, how, given, **allowed))
 
 
 def _loaded(

@@ -269,8 +269,11 @@ class AdaptedModel:
         """Write the language model with the trained weights worked in, as transformers loads it, with its tokenizer.
 
         Raises:
-            UserError: No weights were trained, the model is steered beside them, or the folder is not empty.
+            UserError: No weights were trained, the model is steered beside them, or the folder is not empty or is
+                inside an adapted model.
         """
+        from kshot.adapted.folder import check_outside
+
         folder, trained = path_of(folder), self.fitted.trained
         if trained is None:
             raise UserError(
@@ -286,6 +289,7 @@ class AdaptedModel:
             raise UserError(
                 f"{folder} must be new or empty, for the merged model; it holds something. Name another folder."
             )
+        check_outside(folder)
         write_folder(folder, {}, more=trained.save_merged, replaces=False)
 
 

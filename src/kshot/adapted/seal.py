@@ -2,19 +2,23 @@
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from typing_extensions import TypedDict
 
 from kshot.core.errors import UserError
+from kshot.core.given_files import opened, text_of
 from kshot.core.json_text import from_json
 from kshot.core.schema import shaped
 from kshot.store.files import write_json
+from kshot.store.run_folder import MANIFEST
 
 SEAL = "checksums.json"
+BEST = "best"  # of a run, in its folder
 _REMEDY = "Copy the whole folder again, or adapt again."
+_MOST_FOLDERS = 32  # inside each other; recipes can be so 8 times
 
 
 class _File(TypedDict):
@@ -28,7 +32,7 @@ class _Seal(TypedDict):
 
 def write_seal(folder: Path) -> None:
     """Write what is in each file of a folder."""
-    write_json(folder / SEAL, {"files": {name: _found(file) for name, file in _files(folder).items()}})
+    write_json(folder / SEAL, {"files": {name: _found(file) for name, file in files_of(folder).items()}})
 
 
 def is_sealed(folder: Path) -> bool:
@@ -48,29 +52,36 @@ def check_seal(folder: Path, only: Collection[str] = ()) -> None:
     Raises:
         UserError: The first that is missing, changed or too much; or the seal cannot be read.
     """
-    listed, there = _listed(folder), _files(folder)
+    listed, there = _listed(folder), files_of(folder)
     if not only and (odd := sorted(there.keys() - listed.keys())):
         raise UserError(
-            f"{folder} must hold the files that its {SEAL} tells of and no other; '{odd[0]}' is too much. Take it away."
+            f"{folder} must hold the files that its {SEAL} tells of and no other; '{odd[0]}' does not belong there. "
+            "Move it out of the folder."
         )
     for name in only or sorted(listed):
         if name not in listed or name not in there:
             where = f"its {SEAL}" if name not in listed else "the folder"
             raise UserError(
                 f"{folder} must be a whole model as kshot saved it; '{name}' is not in {where}. "
-                "Copy the whole folder, or adapt again."
+                f"Copy the whole folder, or adapt again{how_again(folder)}."
             )
-        if _found(there[name]) != listed[name]:
+        if _found(there[name], listed[name]["size"]) != listed[name]:
             raise UserError(
-                f"{there[name]} must be as kshot wrote it; its sha256 is not the one in {SEAL}: it has changed. "
-                "Copy the whole folder, or adapt again."
+                f"{there[name]} must be as kshot wrote it; its size or sha256 is not that in {SEAL}: it has changed. "
+                f"Copy the whole folder, or adapt again{how_again(folder)}."
             )
+
+
+def how_again(folder: Path) -> str:
+    """Return how a model is adapted again where it is the chosen one of a run; nothing where it is not."""
+    is_of_run = folder.name == BEST and (folder.parent / MANIFEST).exists()
+    return " (the same `kshot adapt` command writes it anew)" if is_of_run else ""
 
 
 def state_of(folder: Path) -> Any:
     """Return what is another after any file of a folder was replaced or written."""
     try:
-        stats = [(file, os.lstat(file)) for file in sorted(folder.rglob("*"))]
+        stats = [(file, os.lstat(file)) for file in sorted(_inside(folder))]
     except OSError:  # one has gone in the meantime
         return None
     return [(str(file), s.st_ino, s.st_size, s.st_mtime_ns) for file, s in stats]
@@ -79,7 +90,7 @@ def state_of(folder: Path) -> Any:
 def _listed(folder: Path) -> dict[str, _File]:
     file = folder / SEAL
     try:
-        said = from_json(_plain(file).read_text("utf-8"))
+        said = from_json(text_of(_plain(file)))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{file} must be readable JSON, as kshot wrote it; {error}. Copy the whole folder, or adapt again."
@@ -93,16 +104,32 @@ def _listed(folder: Path) -> dict[str, _File]:
     return listed
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder by their places in it, all but the seal."""
+def files_of(folder: Path) -> dict[str, Path]:
+    """Return the files of a saved model by their places in it, all but the seal.
+
+    Raises:
+        UserError: There is something else than files and folders, or folders inside each other without end.
+    """
     found = {}
-    for root, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            file = _plain(Path(root) / name)
-            if name in names:
-                found[file.relative_to(folder).as_posix()] = file
+    for file in map(_plain, _inside(folder)):
+        place = file.relative_to(folder)
+        if len(place.parts) > _MOST_FOLDERS:
+            raise UserError(
+                f"{folder} must have at most {_MOST_FOLDERS} folders inside each other, as kshot writes a few; "
+                f"'{place.parts[0]}' has more. Move it out of the folder."
+            )
+        if not file.is_dir():
+            found[place.as_posix()] = file
     found.pop(SEAL, None)
     return found
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Yield what is in a folder and in those inside it, down to the first that are one too many."""
+    for root, folders, names in os.walk(folder):
+        yield from (Path(root) / name for name in (*folders, *names))
+        if len(Path(root).relative_to(folder).parts) >= _MOST_FOLDERS:
+            folders.clear()
 
 
 def _plain(file: Path) -> Path:
@@ -114,9 +141,13 @@ def _plain(file: Path) -> Path:
     return file
 
 
-def _found(file: Path) -> _File:
+def _found(file: Path, size: int | None = None) -> _File:
+    """Return what tells a file from others; its size alone where that is not `size`: one with holes takes hours."""
     try:
-        with file.open("rb") as stream:
+        with opened(file) as stream:
+            n_bytes = os.fstat(stream.fileno()).st_size
+            if size not in (None, n_bytes):
+                return {"sha256": "", "size": n_bytes}
             return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "size": stream.tell()}
     except OSError as error:
         raise UserError(

@@ -10,6 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kshot.core.errors import UserError
+from kshot.core.given_files import text_of
 from kshot.core.models import LanguageModel, SteerableModel
 from kshot.core.schema import shaped
 from kshot.core.steering import Steering
@@ -23,6 +24,7 @@ from kshot.tasks.built import check_answered, check_form, check_labels
 _REMEDY = "Copy the whole folder, or adapt again."
 _MARK = re.compile("[0-9a-f]{16}")
 _TUPLES = ("choices", "references")
+_MOST_BYTES = 1_000_000_000  # of a file with a line for each example: four times what rows are read from
 Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]  # those that are fitted are 1/8 to 8
 
 
@@ -202,6 +204,16 @@ def pool_of(rows: Sequence[Any], task: Task, file: Path) -> tuple[dict[str, floa
     return bits, tuple(examples)
 
 
+def lines_of(file: Path) -> list[str]:
+    """Return the lines of a file that has one for each example.
+
+    Raises:
+        OSError: It cannot be read, or is too large.
+        UnicodeDecodeError: It is no text.
+    """
+    return [line for line in text_of(file, _MOST_BYTES).split("\n") if line]
+
+
 def marks_of(file: Path) -> list[str]:
     """Return the fingerprints of questions that a file holds, one a line.
 
@@ -209,7 +221,7 @@ def marks_of(file: Path) -> list[str]:
         UserError: It holds something else.
     """
     try:
-        marks = file.read_text("utf-8").split("\n")[:-1]
+        marks = lines_of(file)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} must be readable text; {error}. Copy the whole folder, or adapt again.") from None
     if odd := [mark for mark in marks if not _MARK.fullmatch(mark)]:

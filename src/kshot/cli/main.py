@@ -334,9 +334,12 @@ def merge(
 ) -> None:
     """Work trained weights into the language model, and write it as transformers loads it."""
     from kshot.adapted.folder import load
+    from kshot.models.model_files import has_tokenizer
 
     how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
     load(folder, model=model, **how).save_merged(out)
+    if not has_tokenizer(path_of(out)):
+        stderr.print("note: the model has no tokenizer of its own to write, without which none loads it", markup=False)
     stdout.print(f"model: {out}", markup=False)
 
 

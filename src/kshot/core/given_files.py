@@ -16,7 +16,7 @@ _KINDS = {
 }
 
 
-def opened(file: Path) -> BinaryIO:
+def opened(file: Path) -> io.BufferedReader:
     """Open a regular file for reading, without waiting for anything.
 
     Raises:

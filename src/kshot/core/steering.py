@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from kshot.core.errors import NotFiniteError, UserError
+from kshot.core.given_files import opened, text_of
 from kshot.core.json_text import from_json, to_json
 from kshot.core.paths import path_of
 from kshot.core.schema import shaped
@@ -213,7 +214,8 @@ class Steering:
 
         folder = path_of(folder)
         try:
-            said = from_json((folder / ABOUT_FILE).read_text("utf-8"))
+            said = from_json(text_of(folder / ABOUT_FILE))
+            opened(folder / WEIGHTS_FILE).close()  # safetensors would wait for a pipe
             tensors = load_file(folder / WEIGHTS_FILE)
             kept = shaped(_About, said, folder / ABOUT_FILE, _REMEDY)
             edits = tuple(

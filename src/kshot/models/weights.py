@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kshot.core.errors import ModelError, UserError, in_short
+from kshot.core.given_files import opened
 from kshot.core.json_text import to_json
 from kshot.models.hf import Backbone
 
@@ -189,9 +190,10 @@ def read_adapter(folder: Path, kind: str, fingerprint: str) -> dict[str, torch.T
     """
     file = folder / WEIGHTS_FILE[kind]
     try:
+        opened(file).close()  # safetensors would wait for a pipe
         tensors = load_file(file)
-        with safe_open(file, framework="pt") as opened:
-            found = (opened.metadata() or {}).get("kshot")
+        with safe_open(file, framework="pt") as weights:
+            found = (weights.metadata() or {}).get("kshot")
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{file} must hold the trained weights; {in_short(error)}. Copy the whole folder, or adapt again."

@@ -9,7 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from kshot.adapted.folder import check_replaceable, save
+=======
+from kshot.adapted.folder import BEST, check_outside, check_replaceable, save
+>>>>>>> fixb
 from kshot.adapted.model import AdaptedModel
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, keeping
@@ -168,6 +172,7 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
         "limit": settings.limit,
     }
     folder = path_of(settings.out) if settings.out else _default_folder(task, language_model, identity)
+    check_outside(folder)
     for place in (str(folder.resolve()), language_model.name):
         written(place)  # not at the end, when it is
     names = {"task_name": task.name, "model_name": language_model.name}
