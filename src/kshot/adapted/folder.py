@@ -47,11 +47,7 @@ from kshot.learners.fitted import Fitted, fingerprints
 from kshot.recipes.recipe import Recipe
 from kshot.store.commit import FINISHED, settle
 from kshot.store.files import collect, write_folder
-<<<<<<< HEAD
-from kshot.store.run_folder import BEST
-=======
-from kshot.store.run_folder import MANIFEST
->>>>>>> fixb
+from kshot.store.run_folder import BEST, MANIFEST
 from kshot.taskmodel.taskmodel import TaskModel
 
 FORMAT = 4

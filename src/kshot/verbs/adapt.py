@@ -9,11 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
-from kshot.adapted.folder import check_replaceable, save
-=======
-from kshot.adapted.folder import BEST, check_outside, check_replaceable, save
->>>>>>> fixb
+from kshot.adapted.folder import check_outside, check_replaceable, save
 from kshot.adapted.model import AdaptedModel
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, keeping
