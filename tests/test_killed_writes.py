@@ -294,7 +294,7 @@ def test_a_full_disk_is_told_by_a_path_that_a_user_knows(tmp_path):
 
     write_json(tmp_path / MANIFEST, {})
     with pytest.raises(StorageError, match=f"^{tmp_path} must be writable"):
-        commit(tmp_path, fill)
+        commit(tmp_path, lambda staged: write_folder(staged / "best", {}, more=fill))
     with pytest.raises(StorageError, match=f"^{tmp_path / 'model'} must be writable"):
         write_folder(tmp_path / "model", {}, more=fill)
 

@@ -196,7 +196,7 @@ def _hidden_name(path: Path, what: str = "partial") -> str:
 
 def _known_as(path: Path) -> Path:
     """Return the path that a user knows, for one in a folder that is being written."""
-    for place in path.parents:
+    for place in reversed(path.parents):  # one may be written in another
         if found := _HIDDEN.fullmatch(place.name):
             return place.parent if found["name"].startswith(".") else place.with_name(found["name"])
     return path
