@@ -373,7 +373,7 @@ def test_a_damaged_stage_is_refused_by_name(stages, tmp_path, name):
         again(tmp_path / "run")
     for damaged in (text.encode()[:-9], b"\xff\xfe", b"", b"[" * 10**5):
         file.write_bytes(damaged)
-        with pytest.raises(UserError, match=f"{tmp_path / 'run'}.*(Delete it|give a folder that)"):
+        with pytest.raises(UserError, match=f"{tmp_path / 'run'}.*(Delete it|Copy the folder again)"):
             again(tmp_path / "run")
     if name.startswith("iteration"):
         file.unlink()

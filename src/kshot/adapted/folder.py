@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from kshot.adapted.model import AdaptedModel
 from kshot.adapted.old_formats import OLD_FORMATS, upgraded
 from kshot.adapted.same_model import at_home_in, check_same, model_record
-from kshot.adapted.seal import BEST, SEAL, check_seal, files_of, how_again, is_sealed, state_of, write_seal
+from kshot.adapted.seal import SEAL, check_seal, files_of, how_again, is_sealed, state_of, write_seal
 from kshot.adapted.shapes import (
     About,
     MemberAbout,
@@ -192,7 +192,7 @@ def _read(folder: Path) -> tuple[Any, list[Any]]:
             f"{folder} must be an adapted model with all of its files; {file.name} {reason}. Copy the whole folder; in "
             "a run, the same `kshot adapt` command writes it again."
         )
-    if (folder / MANIFEST).exists():
+    if (folder / MANIFEST).is_file():
         raise UserError(f"{folder} is a run that is not finished; finish it with the same `kshot adapt` command.")
     raise UserError(
         f"{folder} must be an adapted model or a finished run: it has no readable {ABOUT} and {POOL} "

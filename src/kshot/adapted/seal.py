@@ -13,10 +13,9 @@ from kshot.core.given_files import opened, text_of
 from kshot.core.json_text import from_json
 from kshot.core.schema import shaped
 from kshot.store.files import write_json
-from kshot.store.run_folder import MANIFEST
+from kshot.store.run_folder import BEST, MANIFEST
 
 SEAL = "checksums.json"
-BEST = "best"  # of a run, in its folder
 _REMEDY = "Copy the whole folder again, or adapt again."
 _MOST_FOLDERS = 32  # inside each other; recipes can be so 8 times
 
