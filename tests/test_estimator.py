@@ -350,6 +350,7 @@ def test_settings_are_checked_when_it_fits(settings, message):
         classifier.fit(X, Y)
 
 
+@pytest.mark.slow
 def test_settings_of_training_race_before_it_is_fitted():
     """Not over one example, as would be enough for a recipe without a choice; and the weights are pickled with it."""
     texts = [f"{noun} number {i}" for i in range(4) for noun in ("cat", "saw", "dog", "axe")]

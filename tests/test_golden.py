@@ -15,7 +15,7 @@ LONG = {
     *("select-by-model", "less", "gradient-matching-prefix", "budget", "random-direction", "calibration-alone"),
     *("icv", "function-vector", "steered-and-shown", "embedded", "icl+ft", "guided", "soft-injection"),
     *("best-of-n", "orders", "choose-by-bits", "prefer-cheap", "seed-and-limit", "from-a-file", "block", "letters"),
-    *("parsing-scripted", "math-scripted", "calibration"),
+    *("parsing-scripted", "math-scripted", "calibration", "fine-tune", "gradient-matching"),
 }
 # Another processor rounds differently; `python tests/golden.py` compares to the last bit
 RELATIVE, ABSOLUTE = 1e-3, 1e-4

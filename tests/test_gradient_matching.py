@@ -189,6 +189,7 @@ def test_influences_against_their_definition():
     assert np.isfinite(influences(np.zeros((3, 4), np.float32), np.zeros((3, 4), np.float32), 1)).all()
 
 
+@pytest.mark.slow
 def test_less_takes_those_with_the_most_influence_the_best_last(tiny):
     for of in ("lora", "prefix", "last-block"):
         selector = Less(of=of, epochs=1, snapshots=1)
@@ -226,6 +227,7 @@ def test_what_selectors_need_of_which_model(words_task, tmp_path):
     assert kept == ["n16.safetensors", "n24.safetensors", "n8.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_adapted_model_shows_the_set_that_select_gives(words_task, tmp_path, tiny):
     name = "gradient-matching:epochs=1"
     run = kshot.adapt(words_task, tiny, recipes=name, shots=4, out=tmp_path / "run")

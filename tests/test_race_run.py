@@ -358,6 +358,7 @@ def test_without_a_terminal_there_are_lines(monkeypatch):
 # Tracking
 
 
+@pytest.mark.slow
 def test_a_run_is_tracked_in_mlflow(run_cli, words_task, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())

@@ -83,7 +83,8 @@ def but_slow(*slow: str) -> list:
     return [pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in known_recipes()]
 
 
-@pytest.mark.parametrize("name", but_slow("fine-tune", "less"))  # icl+ft trains too, gradient-matching takes gradients
+# icl+ft trains too, gradient-matching takes gradients, icv steers
+@pytest.mark.parametrize("name", but_slow("fine-tune", "less", "random-direction"))
 def test_predictions_rest_on_the_past_alone(name):
     """Neither the query's own label nor anything after it changes a prediction."""
     recipe = quick(name)

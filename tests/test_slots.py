@@ -137,6 +137,7 @@ def test_combined_recipes_that_train_are_saved_and_resumed(tmp_path):
     assert (again.best.predict_proba(asked) == whole.best.predict_proba(asked)).all()
 
 
+@pytest.mark.slow
 def test_a_teacher_changes_what_is_learnt_and_two_runs_are_the_same():
     queries = make_stream(TASK, limit=8, seed=0).queries()
 

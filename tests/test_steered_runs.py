@@ -226,6 +226,7 @@ def test_an_in_context_vector_turns_words_to_capitals_with_its_strength():
     assert fluency[-1] < fluency[1]
 
 
+@pytest.mark.slow
 def test_a_run_says_that_a_steered_model_repeats_itself(tmp_path):
     rows = [{"input": f"say {w} now", "output": f"{w} {w}"} for w in ("hat", "cat", "rat", "bat", "mat", "sat")]
     task = write_task(tmp_path / "task", rows, card={"kind": "generation"})

@@ -334,6 +334,7 @@ def whole(folder, asker, tmp_path_factory):
     return kshot.adapt(Task.load(folder), asker.model, out=tmp_path_factory.mktemp("runs") / "whole", **SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_computed_again(folder, asker, whole, recorded):
     before = recorded(whole.folder)
     again = kshot.adapt(Task.load(folder), asker.model, out=whole.folder, **SETTINGS)
