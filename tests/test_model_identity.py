@@ -135,8 +135,8 @@ def test_an_adapter_counts_with_its_base_wherever_that_is(whole, model, tmp_path
 def reads(monkeypatch, tmp_path):
     """The files that were read, of which all count as large; the cache folder is a new one."""
     found = []
-    read = file_hashes._read
-    monkeypatch.setattr(file_hashes, "_read", lambda path: (found.append(path), read(path))[1])
+    read = file_hashes.sum_of_file
+    monkeypatch.setattr(file_hashes, "sum_of_file", lambda path: (found.append(path), read(path))[1])
     monkeypatch.setattr(file_hashes, "WORTH_KEEPING_BYTES", 1)
     monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
     return found

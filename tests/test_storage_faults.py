@@ -109,7 +109,7 @@ def test_a_state_of_training_that_cannot_be_written_ends_the_run(adapt, tiny, tm
             patch.setattr(Path, "mkdir", refusing("training"))
             said += "Permission denied"
         else:
-            patch.setattr("kshot.engine.training_state.save_file", refuse)
+            patch.setattr("kshot.models.training_state.save_file", refuse)
             said += "No space left on device"
         with pytest.raises(StorageError, match=said):
             adapt(tiny, f"{TRAINED},majority")

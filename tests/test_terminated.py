@@ -63,7 +63,7 @@ def terminated(act, *sent, again=False):
         try:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(TrainedLearner, "predict_next", counted)
-                patch.setattr("kshot.engine.training_state.write_file", write)
+                patch.setattr("kshot.models.training_state.write_file", write)
                 act()
         except SystemExit as ended:
             os._exit(ended.code)

@@ -35,14 +35,14 @@ def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/dem
     stdout.print("\nheadlines that it has never seen:")
     for example, prediction in zip(unseen, run.best.predictions(unseen), strict=True):
         mark = "right" if prediction.answer == example.output else f"wrong, it is {example.output}"
-        stdout.print(f"  {example.input}\n    {prediction.answer} ({max(prediction.probs):.0%}; {mark})", markup=False)
-    stdout.print(f"\nrun folder: {run.folder.resolve()}\n\nnext:", markup=False)
+        stdout.print(f"  {example.input}\n    {prediction.answer} ({max(prediction.probs):.0%}; {mark})")
+    stdout.print(f"\nrun folder: {run.folder.resolve()}\n\nnext:")
     for command in (
         f"echo 'Oil price falls again' | kshot predict {run.folder}",
         f"kshot evaluate {run.folder} builtin:bbc-headlines --limit 100",
         "kshot adapt YOUR.jsonl --model demo --budget 10m   # rows with input and output",
     ):
-        stdout.print(f"  {command}", markup=False)
+        stdout.print(f"  {command}")
 
 
 def _introduce(task: Task) -> None:

@@ -61,7 +61,7 @@ class RaceProgress(TerminalProgress):
                 self._told[name] = stands
                 budget = f"; {left} of the budget left" if left else ""
                 said = f"{row['n']} examples, {self._score(row)}{budget}" if is_in else row["reason"] or row["status"]
-                stderr.print(f"{name}: {said}", markup=False)
+                stderr.print(f"{name}: {said}")
 
     def _score(self, row: Mapping[str, Any]) -> str:
         bits = f"{row['bits_per_example']:.2f} bits"
@@ -83,7 +83,7 @@ def print_run(run: Run, metric: str, by: str = "metric") -> None:
     """Print a finished run: its leaderboard, what is said about the choice, and where model and report are."""
     stdout.print(leaderboard_table(run.leaderboard, metric=metric, by=by, chosen=run.chosen))
     for reason, names in ruled_out(run.leaderboard).items():
-        stdout.print(f"{', '.join(names)}: {reason}", markup=False, style="dim")
+        stdout.print(f"{', '.join(names)}: {reason}", style="dim")
     print_paragraph(f"\n{run.in_words}\n")
-    stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})", markup=False)
-    stdout.print(f"report: {run.folder / 'report.html'}", markup=False)
+    stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})")
+    stdout.print(f"report: {run.folder / 'report.html'}")

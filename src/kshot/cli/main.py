@@ -150,7 +150,7 @@ def predict(
     bad = list[BadRow]() if skip_bad_rows else None
     examples, notes = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns), task=saved_task(folder), bad=bad)
     for note in (*notes, *left_out(bad or ())):
-        stderr.print(f"note: {note}", markup=False)
+        stderr.print(f"note: {note}")
     how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
     adapted = load(folder, model=model, **how)
     predictions = adapted.predictions(examples)
@@ -160,7 +160,7 @@ def predict(
         return
     n_cut = sum(p.cut_off for p in predictions)
     if n_cut:
-        stderr.print(f"{n_cut} of {len(predictions)} answers came to no end and were cut", markup=False)
+        stderr.print(f"{n_cut} of {len(predictions)} answers came to no end and were cut")
     for p in predictions:
         print_result(" ".join(str(p.answer).splitlines()) + "\n")  # one line, whatever breaks lines
 
@@ -231,7 +231,7 @@ def evaluate(
         return
     if suite:
         for key, value in result.items():
-            stdout.print(f"{key}: {value}", markup=False)
+            stdout.print(f"{key}: {value}")
         return
     stdout.print(
         f"{result['metric_name']} {result['metric']:.3f} ({result['low']:.3f} - {result['high']:.3f}), "
@@ -281,15 +281,15 @@ def validate(
         print_json(report.to_json() | {"notes": list(loaded.notes)})
         return
     labels = f", labels {', '.join(report.labels)}" if report.labels else ""
-    stdout.print(f"{loaded.name}: {report.kind}, {report.n_train} train, {report.n_test} test{labels}", markup=False)
+    stdout.print(f"{loaded.name}: {report.kind}, {report.n_train} train, {report.n_test} test{labels}")
     for note in loaded.notes:
-        stdout.print(f"note: {note}", markup=False)
+        stdout.print(f"note: {note}")
     for problem in report.problems:
-        stdout.print(f"problem: {problem}", markup=False)
+        stdout.print(f"problem: {problem}")
     if report.n_tokens:
         stdout.print("tokens of an input: least {}, median {}, most {}".format(*report.n_tokens))
         stdout.print("\nthe prompt for the first row, after two demonstrations:\n" + "-" * 60)
-        stdout.print(without_marks(written.write(script).text), markup=False)
+        stdout.print(without_marks(written.write(script).text))
         stdout.print("-" * 60)
 
 
@@ -311,9 +311,9 @@ def recipes(as_json: JsonOption = False) -> None:
 
 
 def _describe(name: str, row: Mapping[str, Any]) -> None:
-    stdout.print(f"{name:14} {row['summary']}", markup=False)
+    stdout.print(f"{name:14} {row['summary']}")
     if row["source"]:
-        stdout.print(f"{'':14} {row['source']}", markup=False, style="dim")
+        stdout.print(f"{'':14} {row['source']}", style="dim")
 
 
 app.command()(demo)
@@ -339,8 +339,8 @@ def merge(
     how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
     load(folder, model=model, **how).save_merged(out)
     if not has_tokenizer(path_of(out)):
-        stderr.print("note: the model has no tokenizer of its own to write, without which none loads it", markup=False)
-    stdout.print(f"model: {out}", markup=False)
+        stderr.print("note: the model has no tokenizer of its own to write, without which none loads it")
+    stdout.print(f"model: {out}")
 
 
 @app.command()
@@ -361,7 +361,7 @@ def bench(
         print_json(result)
         return
     for key, value in result.items():
-        stdout.print(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}", markup=False)
+        stdout.print(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}")
 
 
 def main() -> None:

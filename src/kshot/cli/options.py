@@ -94,5 +94,5 @@ def load_task(task: str, columns: str | None, kind: Any, skip_bad_rows: bool | N
     how: Any = {"columns": parse_columns(columns), "kind": kind, "skip_bad_rows": bool(skip_bad_rows)}
     loaded = load_task(task, **how, learnt=learnt)
     for note in loaded.notes:
-        stderr.print(f"note: {note}", markup=False)
+        stderr.print(f"note: {note}")
     return loaded

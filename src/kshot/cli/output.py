@@ -94,13 +94,13 @@ def failed(text: str, code: int = KshotError.exit_code) -> int:
 
 def _print_error(text: str) -> None:
     stderr.print("error:", style="bold red", end=" ")
-    stderr.print(text, markup=False)
+    stderr.print(text)
 
 
 def print_paragraph(text: str) -> None:
     """Print prose on stdout, broken between words where it is read in a terminal."""
     wide = min(100, stdout.width) if stdout.is_terminal else None
-    stdout.print(text, markup=False, soft_wrap=not stdout.is_terminal, width=wide)
+    stdout.print(text, soft_wrap=not stdout.is_terminal, width=wide)
 
 
 def print_result(text: str) -> None:
@@ -155,11 +155,11 @@ class TerminalProgress:
         if n and ((self._done == self._total and self.tells_end) or now - self._told_at >= 5):
             self._told_at = now
             left = (now - self._began) / self._done * (self._total - self._done)
-            stderr.print(f"{self._recipe}: {self._done}/{self._total}, {left:.0f} s left", markup=False)
+            stderr.print(f"{self._recipe}: {self._done}/{self._total}, {left:.0f} s left")
 
     def standing(self, board: Board, left: str) -> None:
         """Print nothing: only races have a standing, and `kshot.cli.live` shows them."""
 
     def say(self, text: str) -> None:
         """Print a sentence above the bars."""
-        (self._bars.console if self._bars else stderr).print(text, markup=False)
+        (self._bars.console if self._bars else stderr).print(text)

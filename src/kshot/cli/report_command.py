@@ -27,14 +27,14 @@ def report(
         if as_json:
             print_json({"report": str(file)})
         else:
-            stdout.print(f"report: {file}", markup=False)
+            stdout.print(f"report: {file}")
         return
     found = compare_runs(run, other)
     if as_json:
         print_json(found)
         return
     what = f"{found['first']} of {run} against {found['second']} of {other}"
-    stdout.print(f"{what}, on {found['n']} examples:", markup=False)
+    stdout.print(f"{what}, on {found['n']} examples:")
     for key, name, factor in (("score", f"{found['metric_name']}, points", 100), ("bits", "bits an example", 1)):
         gap = found[key]
         said = "clear" if gap["clear"] else "no difference found"

@@ -48,7 +48,7 @@ def candidates(
     """Draw the examples that the language model is asked about: found by words, later by the last retriever."""
     with TerminalProgress() as progress:
         found = _started(tasks, out, hold_out, settings, seed, progress).candidates(iteration)
-    stdout.print(f"{len(found)} queries with {len(found[0].documents)} candidates each", markup=False)
+    stdout.print(f"{len(found)} queries with {len(found[0].documents)} candidates each")
 
 
 @app.command()
@@ -67,7 +67,7 @@ def score(
     language_model = _model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     with TerminalProgress() as progress:
         found = _opened(run, progress).score(language_model, iteration, layout=layout or "auto")
-    stdout.print(f"{sum(len(row.scores) for row in found)} scores", markup=False)
+    stdout.print(f"{sum(len(row.scores) for row in found)} scores")
 
 
 @app.command()
@@ -76,7 +76,7 @@ def reward(run: RunArgument, iteration: IterationOption = 1) -> None:
     """Make of the scores what the retriever learns from; with target=reward a reward model learns them first."""
     with TerminalProgress() as progress:
         found = _opened(run, progress).reward(iteration)
-    stdout.print(f"{len(found)} queries to learn from", markup=False)
+    stdout.print(f"{len(found)} queries to learn from")
 
 
 @app.command()
@@ -85,7 +85,7 @@ def distill(run: RunArgument, iteration: IterationOption = 1) -> None:
     """Train the retriever on what `reward` has made."""
     with TerminalProgress() as progress:
         folder = _opened(run, progress).distill(iteration)
-    stdout.print(f"retriever: {folder}", markup=False)
+    stdout.print(f"retriever: {folder}")
 
 
 @app.command()
@@ -114,7 +114,7 @@ def train(
             model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
         )
         folder = run.train(language_model, iterations=iterations, layout=layout or "auto")
-    stdout.print(f"retriever: {folder}\nuse it as: --recipes llm-r:retriever={out}", markup=False)
+    stdout.print(f"retriever: {folder}\nuse it as: --recipes llm-r:retriever={out}")
 
 
 @app.command()
@@ -155,7 +155,7 @@ def evaluate(
         print_json(rows)
         return
     for line in by_category(rows):
-        stdout.print(line, markup=False)
+        stdout.print(line)
 
 
 def _started(tasks: list[str], out: str, hold_out: str | None, settings: str, seed: int, progress: Any) -> Any:

@@ -79,7 +79,7 @@ def select(
         )
     if language_model is not None:
         n_tokens = check_fits(loaded, chosen, language_model, layout=layout or "auto")
-        stderr.print(f"{n_tokens} tokens for '{model}'", markup=False)
+        stderr.print(f"{n_tokens} tokens for '{model}'")
     text = write(loaded, chosen)
     if out:
         write_text(path_of(out), text)
@@ -90,4 +90,4 @@ def select(
 def _tell(note: Mapping[str, Any]) -> None:
     """Print what a selector has noted of its choice, whatever it is."""
     told = (f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in note.items())
-    stderr.print(", ".join(told), markup=False)
+    stderr.print(", ".join(told))

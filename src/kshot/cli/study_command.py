@@ -53,4 +53,4 @@ def study(
     stdout.print(f"{found['tasks']} tasks of {found['n']} examples; bits an example, in all and in the last quarter")
     for row in found["rows"]:
         line = f"{row['recipe']:30} {row['bits_per_example']:.3f} {row['late_bits']:.3f}"
-        stdout.print(f"{line}, {row['above_best']:+.3f} above the best", markup=False)
+        stdout.print(f"{line}, {row['above_best']:+.3f} above the best")

@@ -38,9 +38,11 @@ def shaped(shape: type[T], value: Any, place: Path | str, remedy: str) -> T:
 
 def _first(error: Exception) -> str:
     """Return the first thing that is wrong, in words."""
-    if not hasattr(error, "errors"):
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
         return "it is nested too deeply"
-    first: Any = error.errors()[0]  # pyright: ignore[reportAttributeAccessIssue]
+    first = error.errors()[0]
     at = ".".join(map(str, first["loc"]))
     return f"{at or 'it'}: {first['msg'][:1].lower()}{first['msg'][1:]}"
 

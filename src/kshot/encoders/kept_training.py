@@ -1,27 +1,24 @@
 """The state of a training of an encoder in a file, from which it goes on after an interruption to the same bits."""
 
-import hashlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from kshot.core.json_text import from_json, to_json
-from kshot.store.files import write_file
+from kshot.core.errors import DamagedError
+from kshot.models.training_state import read_state, write_state
 
 SECONDS_BETWEEN_STATES = 60.0
 
 
 @dataclass
 class KeptTraining:
-    """Where a training survives: weights, optimiser, schedule and chance, as safetensors with JSON, and their sha256.
+    """Where a training survives: weights, optimiser, schedule and chance.
 
     Attributes:
         file: It is there while the training is not finished.
@@ -82,7 +79,6 @@ class KeptTraining:
         for i, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{what}": value for what, value in values.items()}
         tensors["chance"] = torch.default_generator.get_state()
-        found = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - the trainers' own
         about = {
             "key": self.key,
@@ -92,37 +88,21 @@ class KeptTraining:
             "python": random.getstate(),
             "numpy": [kind, np.asarray(keys).tolist(), *rest],
         }
-        text = to_json(about)
-        metadata = {"kshot": text, "sha256": _sha256(found, text)}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(self.file, lambda partial: save_file(found, partial, metadata=metadata))
+        write_state(self.file, tensors, about)
         self._saved_at = time.monotonic()
 
     def _read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Return the tensors and what is said of them; None, and it is said, where they cannot be used."""
         if not self.file.exists():
             return None
-        tensors: dict[str, torch.Tensor] = {}
         try:
-            with safe_open(self.file, framework="pt") as opened:
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-                metadata = opened.metadata() or {}
-            text = metadata.get("kshot", "")
-            is_whole = metadata.get("sha256") == _sha256(tensors, text)
-            about = from_json(text) if is_whole else {}
-        except (OSError, SafetensorError, ValueError):
-            about = {}
-        if about.get("key") == self.key:
-            return tensors, about
-        why = "of another training" if about else "damaged"
+            tensors, about = read_state(self.file)
+        except DamagedError:
+            why = "damaged"
+        else:
+            if about.get("key") == self.key:
+                return tensors, about
+            why = "of another training"
         self.say(f"{self.file} is {why}: the training begins again")
         self.file.unlink()
         return None
-
-
-def _sha256(tensors: Mapping[str, torch.Tensor], text: str) -> str:
-    state = hashlib.sha256(text.encode())
-    for name, values in sorted(tensors.items()):
-        state.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        state.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return state.hexdigest()

@@ -22,11 +22,11 @@ from kshot.core.seeding import digest
 from kshot.engine.guidance import Gradient, Guide, cosine, norm
 from kshot.engine.objectives import Objective, Said, objective_of
 from kshot.engine.training_rows import TrainingRow, answer_logits, parts
-from kshot.engine.training_state import read_state, write_state
 from kshot.models.gates import Gates
 from kshot.models.hf import Backbone
 from kshot.models.prefix import Prefix
 from kshot.models.products import fast_products
+from kshot.models.training_state import read_state, write_state
 from kshot.models.weights import TrainedWeights
 
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}

@@ -4,15 +4,13 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import StorageError
 from kshot.core.paths import cache_folder
-from kshot.core.seeding import digest
-from kshot.store.files import write_json
 from kshot.store.run_folder import read_object
+from kshot.store.summed import SUM, fits, sum_of_file, write_summed
 
 KEPT = "hashes.json"
 WORTH_KEEPING_BYTES = 2**20
@@ -39,7 +37,7 @@ def sha256_of(files: Iterable[Path]) -> list[str]:
     found = {path: kept[path][1] for path in large if path in kept and kept[path][0] == before[path]}
     unknown = [path for path in before if path not in found]
     with ThreadPoolExecutor() as threads:  # hashlib lets others run meanwhile
-        found |= zip(unknown, threads.map(_read, unknown), strict=True)
+        found |= zip(unknown, threads.map(sum_of_file, map(Path, unknown)), strict=True)
     new = [path for path in unknown if path in large and _state(Path(path)) == before[path] and _is_old(before[path])]
     if new:
         _keep({path: [before[path], found[path]] for path in new})
@@ -56,16 +54,11 @@ def _is_old(state: list[int]) -> bool:
     return time.time() - max(state[2:]) / 1e9 > _YOUNG_S
 
 
-def _read(path: str) -> str:
-    with open(path, "rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
-
-
 def _kept() -> dict[str, Any]:
     """Return state and sha256 by path; nothing where what was kept is not as it was written."""
     found = read_object(cache_folder() / KEPT) or {}
     files = found.get("files")
-    return files if isinstance(files, dict) and found.get("sha256") == digest(files) else {}
+    return files if isinstance(files, dict) and fits(found, found.get(SUM)) else {}
 
 
 def _keep(new: Mapping[str, Any]) -> None:
@@ -73,4 +66,4 @@ def _keep(new: Mapping[str, Any]) -> None:
     files = {path: row for path, row in {**_kept(), **new}.items() if Path(path).exists()}
     with suppress(StorageError, OSError, UnicodeError):  # then they are read the next time too
         cache_folder().mkdir(parents=True, exist_ok=True)
-        write_json(cache_folder() / KEPT, {"files": files, "sha256": digest(files)})
+        write_summed(cache_folder() / KEPT, {"files": files})
