@@ -6,7 +6,6 @@ from io import StringIO
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 import kshot
 from conftest import labelled_rows, write_task
@@ -320,7 +319,7 @@ def board():
 
 
 def test_a_terminal_shows_the_race(monkeypatch):
-    screen = Console(file=StringIO(), force_terminal=True, width=150, color_system="standard", highlight=False)
+    screen = output.PlainConsole(file=StringIO(), force_terminal=True, width=150, color_system="standard")
     monkeypatch.setattr(output, "stderr", screen)
     monkeypatch.setattr(live, "stderr", screen)
     with live.RaceProgress("accuracy") as progress:
@@ -341,7 +340,7 @@ def test_a_terminal_shows_the_race(monkeypatch):
 
 
 def test_without_a_terminal_there_are_lines(monkeypatch):
-    file = Console(file=StringIO(), width=200, highlight=False, soft_wrap=True)
+    file = output.PlainConsole(file=StringIO(), width=200)
     monkeypatch.setattr(output, "stderr", file)
     monkeypatch.setattr(live, "stderr", file)
     with live.RaceProgress("accuracy") as progress:

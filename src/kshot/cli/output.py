@@ -23,7 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Plain(Console):
+class PlainConsole(Console):
     """A console that takes no text for markup, and shows what would move a terminal's cursor as an escape."""
 
     def __init__(self, **how: Any):
@@ -35,8 +35,8 @@ class _Plain(Console):
 
 
 # Where stdout is a file or a pipe nothing is cut to the width of a terminal
-stdout = _Plain(width=None if sys.stdout and sys.stdout.isatty() else 200)
-stderr = _Plain(stderr=True)
+stdout = PlainConsole(width=None if sys.stdout and sys.stdout.isatty() else 200)
+stderr = PlainConsole(stderr=True)
 
 
 def guarded(command: Callable[P, R], *, resumes: bool = False) -> Callable[P, R]:
