@@ -88,6 +88,14 @@ def trend(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, 
     return value, value - reach, value + reach
 
 
+def reach_of_all_pairs(n: int, level: float = LEVEL) -> float:
+    """Return how many standard errors a difference of two of `n` must exceed to be clear, for all pairs together.
+
+    All n (n - 1) / 2 of them (Bonferroni), as the best one was looked for among all.
+    """
+    return NormalDist().inv_cdf(1 - (1 - level) / max(2, n * (n - 1)))
+
+
 def by_id(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
     """Return `key` ("score" or "bits") of those rows that have it, by the examples' ids."""
     return {r["example_id"]: float(r[key]) for r in rows if r[key] is not None}
