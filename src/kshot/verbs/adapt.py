@@ -208,7 +208,7 @@ def _run_in(
         chosen = winner.settled or winner.recipe
         choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
         examples = stream.examples + stream.rest
-        best = AdaptedModel.fit(chosen, examples, measuring.last_setup, choice=choice, temperature=winner.temperature)
+        best = AdaptedModel.fit(chosen, examples, measuring.last_setup, choice=choice, calibration=winner.calibration)
         best = best.with_model(language_model)  # the store is closed below
 
         def leave_behind(staged: Path) -> None:
