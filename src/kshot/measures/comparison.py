@@ -88,12 +88,17 @@ def trend(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, 
     return value, value - reach, value + reach
 
 
-def reach_of_all_pairs(n: int, level: float = LEVEL) -> float:
+def reach_of_all_pairs(n: int, n_rows: int, level: float = LEVEL) -> float:
     """Return how many standard errors a difference of two of `n` must exceed to be clear, for all pairs together.
 
-    All n (n - 1) / 2 of them (Bonferroni), as the best one was looked for among all.
+    Student's, for all n (n - 1) / 2 pairs (Bonferroni), as the best one was looked for among all.
+
+    Args:
+        n: 2 or more.
+        n_rows: 2 or more, of which the standard error is.
+        level: Of all together.
     """
-    return NormalDist().inv_cdf(1 - (1 - level) / max(2, n * (n - 1)))
+    return float(student.ppf(1 - (1 - level) / (n * (n - 1)), n_rows - 1))
 
 
 def by_id(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:

@@ -136,7 +136,8 @@ class Race:
         for name in first[1:]:
             if ends[first[0]] and ends[name]:
                 gap, of_gap = expected[first[0]] - expected[name], error(first[0], name)
-                is_close = abs(gap) <= reach_of_all_pairs(len(first)) * of_gap
+                n_rows = min(known[first[0]].n_rows, known[name].n_rows)
+                is_close = abs(gap) <= reach_of_all_pairs(len(first), n_rows) * of_gap
                 ends[name] |= dict(zip(BEHIND, (gap, of_gap, is_close), strict=True))
         return [self._row(e, ends.get(e.recipe.name, {})) for e in (*(by_name[name] for name in first), *others)]
 

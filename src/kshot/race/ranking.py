@@ -74,6 +74,11 @@ class Evidence:
         reach = float(student.ppf((1 + LEVEL) / 2, len(rows) - 1) * rows.std(ddof=1) / np.sqrt(n))
         return value - reach, value + reach
 
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are of what is expected."""
+        return len(self.final) if self.final else len(self.stream)
+
     def n_worth(self, n_end: int) -> float:
         """Return how many rows of the final recipe, after `n_end` examples, would tell as much about it as its own."""
         n = len(self.stream)

@@ -130,9 +130,7 @@ def _certainty(board: Sequence[Standing], prefer: str | None) -> str:
         return f"{_names(out)} fell behind and {'was' if len(out) == 1 else 'were'} dropped on the way." if out else ""
     best = min(others, key=lambda r: r["behind"])
     if prefer and best["behind"] < 0:
-        return (
-            f"{best['recipe']} is expected to do better, but by less than a standard error, and {prefer} is preferred."
-        )
+        return f"{best['recipe']} is expected to do better, but by less than a standard error, and it costs more."
     close, clear = ([r for r in others if r["is_close"] == is_close] for is_close in (True, False))
     ahead = f"it is clearly ahead of {_names([r['recipe'] for r in clear])}" if clear else ""
     if not close:
@@ -162,7 +160,7 @@ def _averaging(unit: _Unit, board: Sequence[Standing], recipes: Mapping[str, Rec
         if compared:
             best = min(compared, key=lambda row: row["behind"])
             said.append(f"{kind.name} ({best['recipe']}) is expected to be {unit.away(best['behind'])}")
-        elif not tried and "selector" in first.parts:
+        elif not tried and "selector" in first.parts and not unit.task.is_open:
             untried.append(kind)
     if untried:
         names = " and ".join(kind.name for kind in untried)
@@ -181,8 +179,8 @@ class _Wider:
 
 
 _WIDER = (
-    _Wider("combining recipes", "mix", lambda recipe: bool(recipe.members)),
-    _Wider("averaging contexts", "random:contexts=8", lambda recipe: len({m.draw for m in recipe.members}) > 1),
+    _Wider("averaging contexts", "random:contexts=8", lambda recipe: recipe.averages_contexts),
+    _Wider("combining recipes", "mix", lambda recipe: recipe.combines),
 )
 
 
