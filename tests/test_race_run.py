@@ -345,7 +345,7 @@ def test_a_terminal_shows_the_race(monkeypatch):
         progress.standing(board(), "7 min")
     shown = screen.file.getvalue()
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
-    assert re.search(r"> random +0\.750 \(0\.650 - 0\.850\) +0\.700 +1\.00 +16", plain)
+    assert re.search(r"> random +0\.750 \(0\.65-0\.85\) +0\.700 +1\.00 +16", plain)
     assert re.search(r"  bm25 +0\.700 +2\.00 +16 ", plain)
     assert re.search(r"bm25 .*dropped after 16 examples", plain)
     assert "\x1b[2m" in shown  # what is dropped is grey

@@ -9,7 +9,7 @@ from rich.text import Text
 from kshot.core.visible_text import visible
 
 IN_THE_CHOICE = ("racing", "done", "stopped")
-LEGEND = "> chosen  ~ not clearly worse  behind: the chosen one, when deployed, ± the difference's standard error"
+LEGEND = "> chosen  ~ not clearly worse  behind: the chosen one when deployed, ± standard error of the difference"
 NOT_TAKING_PART = "not-"  # how the status of recipes begins that this task, model or machine rules out
 
 
@@ -51,8 +51,8 @@ def leaderboard_table(
     legend = LEGEND if any(row["behind"] is not None for row in rows) else None
     table = Table(box=None, pad_edge=False, caption=legend, caption_justify="left")
     table.add_column("\nrecipe", overflow="fold")
-    stream = (f"stream\n{metric}", "\nbits", "\nn", "\nfit s", "\ntokens", "\nms")
-    for text in (f"when deployed\n{title} (95%)", f"behind\n{unit} ±se", *stream):
+    stream = (f"stream\n{metric}", "\nbits", "\nn", "\ntokens", "\nms")
+    for text in (f"when deployed\n{title} (95%)", f"behind\n{unit} ±", *stream):
         table.add_column(text, justify="right", no_wrap=True)
     table.add_column("")
     for row in rows:
@@ -61,16 +61,15 @@ def leaderboard_table(
         said = "" if status in ("done", "racing") else status
         if with_reasons and row["reason"] and not status.startswith(NOT_TAKING_PART):
             said = row["reason"].partition(":")[0] if status == "dropped" else row["reason"]
-        cells = [""] * 8
+        cells = [""] * 7
         if row["n"]:
             low, high = row[f"{key}_low"], row[f"{key}_high"]
             cells = [
-                "" if row[key] is None else f"{row[key]:.{digits}f} ({low:.{digits}f} - {high:.{digits}f})",
+                "" if row[key] is None else f"{row[key]:.{digits}f} ({low:.2f}-{high:.2f})",
                 "" if row["behind"] is None else behind(row, by),
                 "" if row["metric_n"] == 0 else f"{row['metric']:.3f}",
                 f"{row['bits_per_example']:.2f}",
                 str(row["n"]) if row["metric_n"] == row["n"] else f"{row['metric_n']} of {row['n']}",
-                f"{row['fit_seconds']:.1f}",
                 f"{row['query_tokens']:.0f}",
                 f"{row['query_ms']:.0f}",
             ]
