@@ -57,6 +57,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _layer(row: dict[str, Any]) -> str:
     """Return which rows stand in one table: those on training rows, or those on test rows."""
+    if row.get("pool"):
+        return "test rows, a second pool"
     return "variants on training rows" if row["layer"] == "0-variants" else "test rows"
 
 
