@@ -24,7 +24,8 @@ from kshot.measures.comparison import LEVEL
 from kshot.measures.curves import at_end, rows_worth
 from kshot.measures.intervals import wilson
 
-SHRINK = 2.0  # of slopes, for each row: about a third of a slope is believed
+SHRINK = 2.0  # of slopes, for each row: where all examples are predicted, about a third of a slope is believed
+SHRINK_LEARNING = 0.5  # of recipes that keep learning, by other training rows (docs/results/choice.md)
 SHARPNESS = 5.0  # of right and wrong, in standard deviations of margins
 LEAST_ROWS = 12  # for an interval
 
@@ -42,18 +43,26 @@ class Evidence:
 
     Attributes:
         stream: Of the rows of the stream, in its order.
+        known: How many examples were known at each of them, which is their place in the stream.
         final: Of rows that stand for the recipe as it will be handed over, by their place in the stream; empty if there
             are none.
+        keeps_learning: Whether each example changes it: then its slope is believed.
     """
 
     stream: FloatArray
+    known: Sequence[int]
     final: Mapping[int, float] = field(default_factory=dict)
+    keeps_learning: bool = False
+
+    @property
+    def _shrink(self) -> float:
+        return (SHRINK_LEARNING if self.keeps_learning else SHRINK) * len(self.stream)
 
     def expected(self, n_end: int) -> float:
         """Return what is expected of a row after `n_end` examples."""
         if self.final:
             return float(np.mean(list(self.final.values())))
-        return at_end(self.stream, n_end, SHRINK * len(self.stream))
+        return at_end(self.stream, self.known, n_end, self._shrink)
 
     def interval(self, value: float, n_end: int, *, is_share: bool) -> tuple[float, float] | None:
         """Return the 95 % interval of what is expected of a row after `n_end` examples; None with too few rows.
@@ -67,7 +76,7 @@ class Evidence:
         rows = np.array(list(self.final.values())) if self.final else self.stream
         if len(rows) < LEAST_ROWS:
             return None
-        n = len(rows) if self.final else rows_worth(len(rows), n_end, SHRINK * len(rows))
+        n = len(rows) if self.final else rows_worth(self.known, n_end, self._shrink)
         if is_share:
             return wilson(value * n, n, level=LEVEL)
         reach = float(student.ppf((1 + LEVEL) / 2, len(rows) - 1) * rows.std(ddof=1) / np.sqrt(n))
@@ -75,7 +84,7 @@ class Evidence:
 
     def paired(self, other: "Evidence") -> float:
         """Return the standard error of the difference of two recipes, by the rows that both have."""
-        ours, theirs = (e.final or dict(enumerate(e.stream)) for e in (self, other))
+        ours, theirs = (e.final or dict(zip(e.known, e.stream, strict=True)) for e in (self, other))
         gaps = [ours[i] - theirs[i] for i in ours if i in theirs]
         return float(np.std(gaps, ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else 0.0
 
@@ -93,7 +102,13 @@ def smoothed(margins: FloatArray, spread: float, sharpness: float = SHARPNESS) -
 
 
 def evidence(
-    task: Task, rows: Sequence[Row], again: Sequence[Row] = (), *, by: ChooseBy, keeps_stream: bool = False
+    task: Task,
+    rows: Sequence[Row],
+    again: Sequence[Row] = (),
+    *,
+    by: ChooseBy,
+    keeps_stream: bool = False,
+    keeps_learning: bool = False,
 ) -> Evidence:
     """Return the evidence of a recipe.
 
@@ -102,10 +117,11 @@ def evidence(
 
     Args:
         task: What is learnt.
-        rows: Sample rows of the stream.
-        again: Those of the second look; `position` is the place in the stream.
+        rows: Sample rows of the stream; `position` is the place in it.
+        again: Those of the second look.
         by: What is compared.
         keeps_stream: Rows of the stream stand for the final recipe where there is no second look at them.
+        keeps_learning: Each example changes the recipe.
     """
     if by == "bits" or task.is_open:
         stream, final = (np.array([-float(r["bits"]) for r in some]) for some in (rows, again))
@@ -114,10 +130,11 @@ def evidence(
         spread = float(margins.std())
         stream = smoothed(margins, spread)
         final = smoothed(np.array([margin(r) for r in again]), spread)
+    known = [r["position"] for r in rows]
     places = {r["position"]: float(value) for r, value in zip(again, final, strict=True)}
     if keeps_stream:
-        places |= {i: float(v) for i, v in enumerate(stream) if i not in places}
-    return Evidence(stream, places)
+        places |= {at: float(v) for at, v in zip(known, stream, strict=True) if at not in places}
+    return Evidence(stream, known, places, keeps_learning)
 
 
 def ranked(

@@ -15,10 +15,11 @@ LEAST_FOR_A_CURVE = 12
 def compare_all(chosen: str, rows: Rows) -> list[dict[str, Any]]:
     """Return how each other recipe compares with the chosen one: positive differences speak for the chosen one.
 
-    The intervals hold all together at 95 %: with m others each has a level of 1 - 0.05 / m (Bonferroni).
+    The intervals hold all together at 95 %, also where the chosen one was picked by the same rows: each of the
+    m (m - 1) / 2 pairs of m recipes has its share of the 5 % (Bonferroni).
     """
     others = [name for name in rows if name != chosen]
-    level = 1 - (1 - LEVEL) / max(1, len(others))
+    level = 1 - (1 - LEVEL) / max(1, len(rows) * (len(rows) - 1) / 2)
     found = []
     for name in others:
         gaps = compared(rows[chosen], rows[name], level=level)
@@ -251,7 +252,7 @@ def _more_examples(rows: Sequence[Mapping[str, Any]]) -> str:
     half = len(bits) // 2
     early, late = sum(bits[:half]) / half, sum(bits[half:]) / (len(bits) - half)
     halves = f"({early:.2f} bits in the first half of the stream, {late:.2f} in the second)"
-    if trend(bits)[2] < 0:
+    if trend(bits, [r["position"] for r in rows])[2] < 0:
         return f"It was still learning {halves}: more examples should help, and may change the choice."
     return f"Its learning curve has no clear trend {halves}: more examples of the same kind may not change much."
 
