@@ -25,7 +25,7 @@ from kshot.learners.answering import answering
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
-from kshot.measures.calibration import calibrated, with_temperature
+from kshot.measures.calibration import UNCALIBRATED, calibrated
 from kshot.measures.samples import sample_row
 from kshot.race.halving import slices
 from kshot.race.ranking import margin
@@ -136,17 +136,17 @@ class _Measured:
             learner = make_learner(self.recipe, self.setup)
             predictions = [p for start, stop in slices(len(queries)) for p in learner.predict(queries[start:stop])]
             folds = [self._fold(part) for part in _parts(len(examples))]
-        temperature = 1.0
+        calibration = UNCALIBRATED
         if self.recipe.calibration == "temperature" and not self.task.is_open:
-            predictions, temperature = calibrated(predictions, examples)
-        final = AdaptedModel(learner.fit(examples), choice={}, temperature=temperature)
+            predictions, calibration = calibrated(predictions, examples)
+        final = AdaptedModel(replace(learner.fit(examples), calibration=calibration), choice={})
         rest = self.stream.rest[:N_REST]
         look = None
         if not any(p.fit_tokens for p in predictions):
             look = second_look(self.recipe, self.setup, examples, ())
         if look:
             again = look[0].predict(look[1])
-            again = [with_temperature(p, temperature) for p in again] if temperature != 1 else again
+            again = [calibration.of(p) for p in again]
             place = {e.id: i for i, e in enumerate(examples)}
             look = {
                 "positions": [place[q.example.id] for q in look[1]],
@@ -184,12 +184,12 @@ class _Measured:
         return [replace(p, tokens=tokens, fit_tokens=0.0) for p in predictions]
 
     def _fold_row(self, part: tuple[int, int], predictions: Sequence[Prediction]) -> dict[str, Any]:
-        """Return a fold; its temperature is fitted on itself: an advantage that is small and the same for all."""
+        """Return a fold; its calibration is fitted on itself: an advantage that is small and the same for all."""
         start, stop = part
         examples = self.stream.examples[start:stop]
         if self.recipe.calibration == "temperature" and not self.task.is_open:
-            temperature = calibrated(predictions, examples)[1]
-            predictions = [with_temperature(p, temperature) for p in predictions]
+            calibration = calibrated(predictions, examples)[1]
+            predictions = [calibration.of(p) for p in predictions]
         tokens = round(sum(p.tokens + p.fit_tokens for p in predictions))
         return {"start": start, "stop": stop, "tokens": tokens, **self._scored(examples, predictions)}
 

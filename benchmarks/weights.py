@@ -26,7 +26,7 @@ from kshot.evaluators.forgetting import perplexity
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
-from kshot.measures.calibration import calibrated
+from kshot.measures.calibration import UNCALIBRATED, calibrated
 from kshot.measures.samples import sample_row, summarise
 from kshot.race.stream import Stream, make_stream
 from kshot.recipes.grammar import parse_recipe
@@ -110,7 +110,7 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
             row, adapted = best
             recipe = parse_recipe(f"{row['recipe']},selector={selector}", shots=1)
             fitted = replace(adapted.fitted, recipe=recipe)
-            other = AdaptedModel(fitted, choice={}, temperature=adapted.temperature)
+            other = AdaptedModel(replace(fitted, calibration=adapted.fitted.calibration), choice={})
             about = {"task": unit.task, "recipe": recipe.name, "n": unit.n, "asked_with": selector}
             rows.append(tested_row(other, task, about))
     return rows
@@ -140,8 +140,8 @@ def _measure_recipe(name: str, unit: Unit, setup: Setup, stream: Stream) -> tupl
         learner = make_learner(recipe, setup)
         predictions, fitted = learner.predict([*queries, *held]), learner.fit(stream.examples)
         predictions, split = predictions[: len(queries)], predictions[len(queries) :]
-    temperature = 1.0 if task.is_open else calibrated(predictions, stream.examples)[1]
-    adapted = AdaptedModel(replace(fitted, pool=stream.examples), choice={}, temperature=temperature)
+    calibration = UNCALIBRATED if task.is_open else calibrated(predictions, stream.examples)[1]
+    adapted = AdaptedModel(replace(fitted, pool=stream.examples, calibration=calibration), choice={})
     fit_seconds = time.perf_counter() - began
     row = (
         tested_row(adapted, task, {"task": unit.task, "recipe": name, "n": unit.n})

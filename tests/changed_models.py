@@ -13,6 +13,7 @@ from kshot.adapted.seal import SEAL
 from kshot.core.types import Example, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.learner import Setup
+from kshot.measures.calibration import Calibration
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -73,8 +74,8 @@ def make(kind: str, folder: Path, *, model: Any, encoder: str = "") -> Path:
     own.write_text(OWN)
     parsed = parse_recipe(recipe.replace("OWN", str(own)).replace("ENCODER", encoder), shots=2)
     setup = Setup(task, TaskModel.for_task(task, model), 0)
-    temperature = 1.0 if task.is_open else 1.5
-    AdaptedModel.fit(parsed, task.train, setup, choice={"by": "a test"}, temperature=temperature).save(folder)
+    calibration = Calibration(1.0 if task.is_open else 1.5)
+    AdaptedModel.fit(parsed, task.train, setup, choice={"by": "a test"}, calibration=calibration).save(folder)
     return folder
 
 

@@ -14,7 +14,7 @@ from kshot.core.types import Example, Prediction, Prompt, Query, ScoreRequest, S
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.measures import calibration
-from kshot.measures.calibration import TEMPERATURES, with_temperature
+from kshot.measures.calibration import TEMPERATURES, Calibration
 from kshot.measures.probabilities import UNIFORM_SHARE
 from kshot.models.scripted import ScriptedModel
 from kshot.race.stream import make_stream
@@ -38,7 +38,7 @@ def calibrated(predictions, examples):
 
 
 def temperature_of(predictions, examples):
-    return calibration.calibrated(predictions, examples)[1]
+    return calibration.calibrated(predictions, examples)[1].temperature
 
 
 def p_at(log_probs, temperature):
@@ -154,9 +154,9 @@ def test_the_future_does_not_count():
 def test_the_answer_stays():
     predictions, examples = stream(200, sharpness=3, n_labels=6)
     near = replace(predictions[0], log_probs=(-1.0, -1.0 + 1e-12, -9.0, -9.0, -9.0, -9.0), answer="b")
-    for temperature in TEMPERATURES:
+    for temperature in set(TEMPERATURES) - {1}:
         for before in (*predictions, near):
-            after = with_temperature(before, temperature)
+            after = Calibration(temperature).of(before)
             assert replace(after, probs=before.probs) == before
             assert sum(after.probs) == pytest.approx(1)
             assert after.probs[after.candidates.index(after.answer)] == max(after.probs)
@@ -211,7 +211,7 @@ def test_the_adapted_model_answers_at_the_temperature_of_the_whole_stream(boasts
     temperature = searched(*zip(*whole, strict=True))
     assert temperature > 1
     about = json.loads((run.folder / "best" / "kshot.json").read_text())
-    assert about["temperature"] == pytest.approx(temperature)
+    assert about["calibration"]["temperature"] == pytest.approx(temperature)
     inputs = [e.input for e in EXAMPLES[:5]]
     for prediction, probs in zip(run.best.predictions(inputs), run.best.predict_proba(inputs), strict=True):
         assert probs == pytest.approx(p_at(prediction.log_probs, temperature))
@@ -226,7 +226,7 @@ def test_without_a_temperature_it_is_one(boasts, tmp_path, name):
     _, rows = boasts
     assert all(row["probs"] == pytest.approx(p_at(row["log_probs"], 1)) for row in rows[name] if name != "majority")
     kshot.adapt(TASK, Boastful(), recipes=name, shots=3, limit=12, out=tmp_path)
-    assert json.loads((tmp_path / "best" / "kshot.json").read_text())["temperature"] == 1
+    assert json.loads((tmp_path / "best" / "kshot.json").read_text())["calibration"] == {"temperature": 1}
 
 
 def test_a_run_is_calibrated_on_its_past_alone(tmp_path):
@@ -397,7 +397,7 @@ def test_open_tasks_have_no_temperature(tmp_path):
                       shots=2, out=tmp_path)  # fmt: skip
     first, second = run.leaderboard
     assert first["bits_per_example"] == second["bits_per_example"]
-    assert run.best.temperature == 1
+    assert run.best.fitted.calibration.temperature == 1
     for line in (tmp_path / "samples.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert row["probs"] == pytest.approx([np.exp(row["log_probs"][0])])
@@ -414,7 +414,8 @@ def test_best_of_n_is_judged_without_temperature(tiny):
 def test_a_saved_temperature_is_not_the_recipes_to_change(tmp_path):
     """An adapted model saved with a temperature keeps it, and so do copies of it."""
     setup = Setup(TASK, TaskModel.for_task(TASK, Boastful()), 0)
-    adapted = AdaptedModel.fit(parse_recipe("random", shots=3), EXAMPLES, setup, choice={}, temperature=4.0)
+    recipe, calibration = parse_recipe("random", shots=3), Calibration(4.0)
+    adapted = AdaptedModel.fit(recipe, EXAMPLES, setup, choice={}, calibration=calibration)
     adapted.save(tmp_path / "a")
     again = kshot.load(tmp_path / "a", model=Boastful())
     again.save(tmp_path / "b")

@@ -11,6 +11,7 @@ from conftest import labelled_rows, write_task
 from kshot.adapted.model import AdaptedModel
 from kshot.core.types import Task
 from kshot.learners.learner import Setup
+from kshot.measures.calibration import Calibration
 from kshot.models.scripted import ScriptedModel
 from kshot.race.race import DEPLOYED
 from kshot.recipes.grammar import parse_recipe
@@ -533,8 +534,8 @@ def test_whatever_is_saved_answers_the_same_in_a_new_process(words_task, run_pro
             recipe = parse_recipe(name, shots=6)
             if not recipe.suits(learnt):
                 continue
-            temperature = 2.5 if recipe.calibration == "temperature" and not learnt.is_open else 1.0
-            adapted = AdaptedModel.fit(recipe, learnt.train, setup, choice={}, temperature=temperature)
+            calibration = Calibration(2.5 if recipe.calibration == "temperature" and not learnt.is_open else 1.0)
+            adapted = AdaptedModel.fit(recipe, learnt.train, setup, choice={}, calibration=calibration)
             folders.append(str(tmp_path / str(len(folders))))
             adapted.save(folders[-1])
             predictions = adapted.predictions(inputs)

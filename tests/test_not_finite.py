@@ -26,6 +26,7 @@ from kshot.evaluators.forgetting import perplexity
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.learners.steered import fitted_steering
+from kshot.measures.calibration import Calibration
 from kshot.methods.combiners.average import Average
 from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
@@ -296,8 +297,8 @@ def test_steerings_that_are_none_are_neither_found_saved_nor_loaded(tmp_path, mo
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "0", "-1.0", '"1"', "1e999"])
 def test_a_temperature_that_is_none_is_neither_saved_nor_loaded(adapted, value, tmp_path):
     if value in ("NaN", "Infinity"):
-        odd = AdaptedModel(adapted.fitted, choice={}, temperature=float(value))
-        with pytest.raises(NotFiniteError, match=f"must be finite; temperature is {float(value)}"):
+        odd = AdaptedModel(replace(adapted.fitted, calibration=Calibration(float(value))), choice={})
+        with pytest.raises(NotFiniteError, match=f"must be finite; calibration.temperature is {float(value)}"):
             odd.save(tmp_path / "odd")
         assert not (tmp_path / "odd").exists()
     adapted.save(tmp_path / "model")

@@ -13,8 +13,8 @@ from kshot.adapted.seal import SEAL, write_seal
 from kshot.core.errors import UserError
 
 FIXTURES = Path(__file__).parent / "fixtures"
-OLD, OLDER = FIXTURES / "format-3", FIXTURES / "format-2"
-EXPECTED = {folder: json.loads((folder / "expected.json").read_text("utf-8")) for folder in (OLD, OLDER)}
+SEALED, OLD, OLDER = (FIXTURES / f"format-{number}" for number in (4, 3, 2))
+EXPECTED = {folder: json.loads((folder / "expected.json").read_text("utf-8")) for folder in (SEALED, OLD, OLDER)}
 
 
 def check_same(found, expected):
@@ -29,13 +29,19 @@ def test_a_model_of_format_2_predicts_what_it_did(name, run_cli):
     check_same(found, EXPECTED[OLDER][name])
 
 
+@pytest.mark.parametrize("name", EXPECTED[SEALED])
+def test_a_model_of_format_4_predicts_what_it_did(name, run_cli):
+    found = run_cli("predict", SEALED / name, SEALED / "inputs.txt", "--json").json["predictions"]
+    check_same(found, EXPECTED[SEALED][name])
+
+
 @pytest.mark.parametrize("name", EXPECTED[OLD])
 def test_a_model_of_format_3_predicts_what_it_did_and_is_written_anew(name, run_cli, tmp_path):
     allowed = ["--allow-code"] if name == "own" else []
     found = run_cli("predict", OLD / name, OLD / "inputs.txt", "--json", *allowed).json["predictions"]
     check_same(found, EXPECTED[OLD][name])
     kshot.load(OLD / name, allow_code=bool(allowed)).save(tmp_path / name)
-    assert json.loads((tmp_path / name / "kshot.json").read_text("utf-8"))["format"] == 4
+    assert json.loads((tmp_path / name / "kshot.json").read_text("utf-8"))["format"] == 5
     assert (tmp_path / name / SEAL).is_file()
     again = run_cli("predict", tmp_path / name, OLD / "inputs.txt", "--json", *allowed).json["predictions"]
     assert again == found
@@ -63,22 +69,22 @@ def of_format(number, folder, tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize(("number", "said"), [(1, "got 1"), (5, "got 5"), (None, "got None")])
+@pytest.mark.parametrize(("number", "said"), [(1, "got 1"), (6, "got 6"), (None, "got None")])
 def test_other_formats_are_refused(number, said, tmp_path):
     folder = of_format(number, OLDER / "bm25", tmp_path)
-    with pytest.raises(UserError, match=rf"must have format 4, which .* reads \(or 3 or 2\); {said}, written by"):
+    with pytest.raises(UserError, match=rf"must have format 5, which .* reads \(or 4 or 3 or 2\); {said}, written by"):
         kshot.load(folder)
 
 
-@pytest.mark.parametrize("number", [2, 3, 4])
+@pytest.mark.parametrize("number", [2, 3, 4, 5])
 def test_a_number_that_does_not_fit_the_list_of_files_is_refused(number, tmp_path):
     """Nobody takes the list away by another number, nor gives an old folder one."""
     folder = of_format(number, OLD / "bm25", tmp_path)
-    if number != 4:
+    if number < 4:
         write_seal(folder)
     missing = "must be an adapted model with all of its files; checksums.json is missing. Copy the whole folder"
     present = f"must have no checksums.json, as it says that it is of format {number}; models have it from format 4 on"
-    with pytest.raises(UserError, match=missing if number == 4 else present):
+    with pytest.raises(UserError, match=missing if number >= 4 else present):
         kshot.load(folder)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kshot.adapted.model import AdaptedModel
-from kshot.adapted.old_formats import OLD_FORMATS, upgraded
+from kshot.adapted.old_formats import SEALED_FORMATS, UNSEALED_FORMATS, upgraded
 from kshot.adapted.same_model import at_home_in, check_same, model_record
 from kshot.adapted.seal import SEAL, check_seal, files_of, how_again, is_sealed, state_of, write_seal
 from kshot.adapted.shapes import (
@@ -44,13 +44,14 @@ from kshot.core.types import Task
 from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted, fingerprints
+from kshot.measures.calibration import Calibration
 from kshot.recipes.recipe import Recipe
 from kshot.store.commit import FINISHED, settle
 from kshot.store.files import collect, write_folder
 from kshot.store.run_folder import BEST, MANIFEST
 from kshot.taskmodel.taskmodel import TaskModel
 
-FORMAT = 4
+FORMAT = 5
 ABOUT, POOL, LEARNT = "kshot.json", "demonstrations.jsonl", "learnt.txt"
 ADAPTER, OWN, MEMBERS = "adapter", "own", "members"
 _TASK_FIELDS = (
@@ -75,7 +76,7 @@ def save(adapted: AdaptedModel, folder: Path) -> None:
         "kshot": __version__,
         "model": _model_record(fitted),
         "prompt": _prompt_record(fitted),
-        "temperature": adapted.temperature,
+        "calibration": asdict(fitted.calibration),
         "task": {name: getattr(fitted.task, name) for name in _TASK_FIELDS},
         "recipe": record,
         **_learnt_record(fitted),
@@ -212,14 +213,15 @@ def _read_saved(folder: Path, *only: str) -> tuple[About, list[Any]]:
     elif _is_model(folder):
         files_of(folder)
     about, pool = _read(folder)
-    found, readable = about.get("format"), (FORMAT,) if is_sealed(folder) else OLD_FORMATS
-    if found not in (FORMAT, *OLD_FORMATS):
-        older = " or ".join(map(str, sorted(OLD_FORMATS, reverse=True)))
+    sealed = (*SEALED_FORMATS, FORMAT)
+    found, readable = about.get("format"), sealed if is_sealed(folder) else UNSEALED_FORMATS
+    if found not in (*sealed, *UNSEALED_FORMATS):
+        older = " or ".join(map(str, sorted((*SEALED_FORMATS, *UNSEALED_FORMATS), reverse=True)))
         raise UserError(
             f"{folder} must have format {FORMAT}, which this kshot {__version__} reads (or {older}); got "
             f"{found}, written by kshot {about.get('kshot')}."
         )
-    if found not in readable and found == FORMAT:
+    if found not in readable and found in sealed:
         raise UserError(
             f"{folder} must be an adapted model with all of its files; {SEAL} is missing. "
             f"Copy the whole folder, or adapt again{how_again(folder)}."
@@ -227,7 +229,7 @@ def _read_saved(folder: Path, *only: str) -> tuple[About, list[Any]]:
     if found not in readable:
         raise UserError(
             f"{folder} must have no {SEAL}, as it says that it is of format {found}; models have it from format "
-            f"{FORMAT} on. Copy the whole folder, or adapt again{how_again(folder)}."
+            f"{sealed[0]} on. Copy the whole folder, or adapt again{how_again(folder)}."
         )
     if found != FORMAT:
         about = upgraded(about, folder / ABOUT)
@@ -328,7 +330,8 @@ def _loaded(
         check_capabilities(recipe, model, place)
     before = about["model"]["fingerprint"] if about["model"] else ""
     fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked), before)
-    return AdaptedModel(fitted, choice=about["choice"], temperature=about["temperature"])
+    fitted = replace(fitted, calibration=Calibration(**about["calibration"]))
+    return AdaptedModel(fitted, choice=about["choice"])
 
 
 def _language_model(folder: Path, saved: ModelAbout, name: str | Path | None, how: Mapping[str, Any]) -> LanguageModel:

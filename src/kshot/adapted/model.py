@@ -19,7 +19,7 @@ from kshot.learners.answering import answering
 from kshot.learners.build import make_learner
 from kshot.learners.fitted import Fitted, fingerprint
 from kshot.learners.learner import Setup
-from kshot.measures.calibration import with_temperature
+from kshot.measures.calibration import UNCALIBRATED, Calibration
 from kshot.measures.metrics import check_references
 from kshot.measures.samples import primary_metric, sample_row, summarise
 from kshot.recipes.recipe import Recipe
@@ -36,13 +36,11 @@ class AdaptedModel:
     Args:
         fitted: The recipe that was chosen, and what it has learnt.
         choice: How it was chosen, for the record.
-        temperature: Of the probabilities over candidates, as fitted on the stream.
     """
 
-    def __init__(self, fitted: Fitted, *, choice: Mapping[str, Any], temperature: float = 1.0):
+    def __init__(self, fitted: Fitted, *, choice: Mapping[str, Any]):
         self.fitted = fitted
         self.choice = dict(choice)
-        self.temperature = temperature
         self._learner = answering(fitted)
         self._lock = SharedLock(ADAPTED)
 
@@ -54,7 +52,7 @@ class AdaptedModel:
         setup: Setup,
         *,
         choice: Mapping[str, Any],
-        temperature: float = 1.0,
+        calibration: Calibration = UNCALIBRATED,
     ) -> "AdaptedModel":
         """Let a recipe learn all `examples`.
 
@@ -63,7 +61,7 @@ class AdaptedModel:
             examples: In the order in which they are learnt.
             setup: Task, models, seed, and where the run that chose the recipe has kept its training.
             choice: How the recipe was chosen, for the record.
-            temperature: Of the probabilities.
+            calibration: Of the probabilities, as fitted on a stream.
         """
         beside = setup.source.examples if setup.source and recipe.aligns else ()
         fitted = make_learner(recipe, setup).fit(examples).having_learnt(examples, beside)
@@ -75,7 +73,7 @@ class AdaptedModel:
                 ),
                 **about,
             }
-        return cls(fitted, choice={**choice, **about}, temperature=temperature)
+        return cls(replace(fitted, calibration=calibration), choice={**choice, **about})
 
     def __reduce__(self) -> Any:
         """Pickle and copy it as the files of its folder; a language model with weights is pickled as its name."""
@@ -116,7 +114,7 @@ class AdaptedModel:
 
     def with_model(self, model: LanguageModel) -> "AdaptedModel":
         """Return the same adapted model on another instance of its language model."""
-        return AdaptedModel(self.fitted.with_model(model), choice=self.choice, temperature=self.temperature)
+        return AdaptedModel(self.fitted.with_model(model), choice=self.choice)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -144,9 +142,7 @@ class AdaptedModel:
         queries = [Query(e, self.pool, wants_text=True) for e in examples]
         with self._lock:  # learners remember what they have chosen
             predictions = self._learner.predict(queries, progress=progress)
-        if self.temperature == 1.0:
-            return predictions
-        return [with_temperature(p, self.temperature) for p in predictions]
+        return [self.fitted.calibration.of(p) for p in predictions]
 
     def predict(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> list[str]:
         """Return the most probable answer, or the generated one, for each input; see `predictions`."""

@@ -1,4 +1,4 @@
-"""Adapted models of older formats, which have no seal: 3, and 2, from before recipes had records."""
+"""Adapted models of older formats: 4; 3, which has no seal; and 2, from before recipes had records."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from kshot.core.plugins import is_own
 from kshot.core.schema import shaped
 from kshot.recipes.grammar import parse_recipe
 
-OLD_FORMATS = (2, 3)
+UNSEALED_FORMATS, SEALED_FORMATS = (2, 3), (4,)
 
 
 class _Named(TypedDict):
@@ -23,17 +23,20 @@ class _Named(TypedDict):
 def upgraded(about: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Return what `kshot.json` of an older format says, in today's words.
 
-    In format 2 a recipe is a name with settings alone; a retriever that was trained in the run, or named by its place,
-    was copied into the folder. In 2, and at first in 3, letters of choices had one form.
+    Before format 5 a temperature was all of the calibration. In format 2 a recipe is a name with settings alone; a
+    retriever that was trained in the run, or named by its place, was copied into the folder. In 2, and at first in 3,
+    letters of choices had one form.
 
     Args:
         about: As it was read.
         file: Where.
     """
     about = dict(about)
+    if "temperature" in about:
+        about["calibration"] = {"temperature": about.pop("temperature")}
     if isinstance(about.get("task"), Mapping):
         about["task"] = {"letter_form": "(A)", **about["task"]}
-    if about["format"] == 3:
+    if about["format"] != 2:
         return about
     named = shaped(_Named, about.get("recipe"), file, "Adapt again.")
     if is_own(named["name"]):

@@ -16,6 +16,7 @@ from kshot.core.schema import shaped
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Kind, Task
 from kshot.learners.fitted import Fitted
+from kshot.measures.calibration import UNCALIBRATED, Calibration
 from kshot.measures.samples import check_metrics
 from kshot.recipes.recipe import Recipe, RecipeRecord
 from kshot.taskmodel.taskmodel import MOST_ANSWER_TOKENS
@@ -25,7 +26,6 @@ _REMEDY = "Copy the whole folder, or adapt again."
 _MARK = re.compile("[0-9a-f]{16}")
 _TUPLES = ("choices", "references")
 _MOST_BYTES = 1_000_000_000  # of a file with a line for each example: four times what rows are read from
-Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]  # those that are fitted are 1/8 to 8
 
 
 class ModelAbout(TypedDict):
@@ -55,6 +55,10 @@ class _Task(TypedDict):
     columns: dict[str, str]
 
 
+class _Calibration(TypedDict):
+    temperature: Annotated[float, Field(ge=1e-6, le=1e6)]  # those that are fitted are 1/8 to 8
+
+
 class _Weights(TypedDict):
     fingerprint: str
 
@@ -75,7 +79,7 @@ class About(MemberAbout):
     kshot: str
     model: ModelAbout | None
     prompt: _Prompt | None
-    temperature: Temperature
+    calibration: _Calibration
     task: _Task
     recipe: RecipeRecord
     choice: dict[str, Any]
@@ -128,9 +132,9 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
             f"{file} must have a recipe for tasks of its kind, {task.kind}; got '{recipe.name}'. "
             "Copy the whole folder, or adapt again."
         )
-    if task.is_open and about["temperature"] != 1:
+    if task.is_open and Calibration(**about["calibration"]) != UNCALIBRATED:
         raise UserError(
-            f"{file} must have the temperature 1, as answers of the kind {task.kind} are written. "
+            f"{file} must have no calibration, as answers of the kind {task.kind} are written. "
             "Copy the whole folder, or adapt again."
         )
     if (model is None) != (prompt is None) or (recipe.asks_model and model is None):

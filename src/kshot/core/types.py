@@ -256,6 +256,10 @@ class Prediction:
             together; as if no other recipe had asked the same.
         setting: In a race of settings the configuration that said it.
         fit_tokens: Tokens it ran to learn before this prediction (selectors, training), as `Cost` counts them.
+        contexts: Where several contexts were shown: ids of the examples in each, in the order of its prompt; then
+            `demonstrations` are those of the first, and `prompt_tokens` and costs are those of all.
+        disagreement: The share of the contexts, or of the members of a combination, whose own answer is another one
+            than `answer`; None where one alone was asked.
     """
 
     example_id: str
@@ -272,6 +276,8 @@ class Prediction:
     tokens: float = 0.0
     fit_tokens: float = 0.0
     setting: str = ""
+    contexts: tuple[tuple[str, ...], ...] = ()
+    disagreement: float | None = None
 
     @property
     def packed(self) -> "Prediction":

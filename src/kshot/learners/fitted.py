@@ -10,6 +10,7 @@ from kshot.core.models import LanguageModel, TrainableModel, TunableModel
 from kshot.core.seeding import digest
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
+from kshot.measures.calibration import UNCALIBRATED, Calibration
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.validate import duplicate_key
@@ -41,6 +42,7 @@ class Fitted:
         about: What became known on the way, for the record.
         members: Of a recipe that combines others, in their order.
         learnt: Fingerprints of the questions that it has learnt from.
+        calibration: Of its probabilities, as fitted on a stream.
     """
 
     recipe: Recipe
@@ -54,6 +56,7 @@ class Fitted:
     about: Mapping[str, Any] = field(default_factory=dict)
     members: "tuple[Fitted, ...]" = ()
     learnt: frozenset[str] = frozenset()
+    calibration: Calibration = UNCALIBRATED
 
     @property
     def language_model(self) -> LanguageModel | None:

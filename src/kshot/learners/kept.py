@@ -111,4 +111,5 @@ class Kept:
 def as_prediction(row: dict[str, Any]) -> Prediction:
     """Return a stored prediction; JSON has lists for its tuples."""
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+    values["contexts"] = tuple(map(tuple, row["contexts"]))
     return Prediction(**values)

@@ -6,7 +6,7 @@ more examples than early ones; a prior around 1; a grid.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,17 +45,32 @@ def _running_temperatures(bits: FloatArray) -> list[float]:
     return found
 
 
-def with_temperature(prediction: Prediction, temperature: float) -> Prediction:
-    """Return the prediction with probabilities at another temperature; the answer stays the same."""
-    probabilities = normalised(np.array(prediction.log_probs), temperature)
-    return replace(prediction, probs=tuple(probabilities.tolist()))
+@dataclass(frozen=True)
+class Calibration:
+    """How the log-probabilities of a recipe become probabilities over candidates.
+
+    Attributes:
+        temperature: By which log-probabilities are divided.
+    """
+
+    temperature: float = 1.0
+
+    def of(self, prediction: Prediction) -> Prediction:
+        """Return the prediction with calibrated probabilities; the answer stays the same."""
+        if self == UNCALIBRATED:
+            return prediction
+        probabilities = normalised(np.array(prediction.log_probs), self.temperature)
+        return replace(prediction, probs=tuple(probabilities.tolist()))
 
 
-def calibrated(predictions: Sequence[Prediction], examples: Sequence[Example]) -> tuple[list[Prediction], float]:
-    """Return the predictions of a stream, each at the temperature fitted on those before it.
+UNCALIBRATED = Calibration()
+
+
+def calibrated(predictions: Sequence[Prediction], examples: Sequence[Example]) -> tuple[list[Prediction], Calibration]:
+    """Return the predictions of a stream, each calibrated by those before it.
 
     Returns:
-        The predictions, and the temperature fitted on all of them.
+        The predictions, and the calibration fitted on all of them.
     """
-    *before, after_all = _running_temperatures(_code_lengths(predictions, examples))
-    return [with_temperature(p, t) for p, t in zip(predictions, before, strict=True)], after_all
+    *before, after_all = map(Calibration, _running_temperatures(_code_lengths(predictions, examples)))
+    return [c.of(p) for c, p in zip(before, predictions, strict=True)], after_all

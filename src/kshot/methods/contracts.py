@@ -7,15 +7,12 @@ the one it is called on as it is; all randomness comes from `rng`. `model` is th
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
-from kshot.core.errors import UserError
 from kshot.core.fields import setting_names
-from kshot.core.json_text import from_json, to_json
 from kshot.core.lessons import Lesson, Training
 from kshot.core.models import Capability
 from kshot.core.objective_settings import Answers, ObjectiveSettings
@@ -23,9 +20,10 @@ from kshot.core.part import Part
 from kshot.core.script import Script
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Question, Task
+from kshot.methods.remembering import Remembering
 from kshot.taskmodel.taskmodel import TaskModel
 
-COMPOSER = "composer.json"
+COMPOSER, COMBINER = "composer.json", "combiner.json"
 
 
 @dataclass(frozen=True)
@@ -87,62 +85,15 @@ class Selector(Part):
         return frozenset()
 
 
-def _tuples(value: Any) -> Any:
-    """Return what was read from JSON with tuples for its lists."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
 @dataclass(frozen=True)
-class Composer(Part):
+class Composer(Remembering):
     """Says what is said: instruction, notes, demonstrations and the question, as a script."""
+
+    remembered_in: ClassVar[str] = COMPOSER
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a composer that knows the past; again whenever it has doubled."""
         return self
-
-    def save(self, folder: Path) -> None:
-        """Write what `fit` remembers, in fields that start with an underscore, as JSON.
-
-        Raises:
-            UserError: It is no JSON; such a composer has `save` and `rebuilt` of its own.
-        """
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("_")}
-        if not kept:
-            return
-        try:
-            same = _tuples(from_json(text := to_json(kept))) == kept
-        except (TypeError, ValueError):
-            text, same = "", False
-        if not same:
-            raise UserError(
-                f"What {type(self).__name__} remembers must be JSON, with tuples for lists, to be saved; got {kept!r}. "
-                "Give it methods save and rebuilt of its own."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / COMPOSER).write_text(text, "utf-8")
-
-    @classmethod
-    def rebuilt(cls, settings: Mapping[str, Any], folder: Path) -> Self:
-        """Return it with recorded settings and what `save` has written.
-
-        Raises:
-            UserError: There is something else in its file.
-        """
-        file, known = folder / COMPOSER, {f.name for f in fields(cls) if f.name.startswith("_")}
-        if not (known and file.exists()):
-            return cls(**settings)
-        try:
-            kept = from_json(file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file} must hold what {cls.__name__} remembers; {error}. Adapt again.") from None
-        if not isinstance(kept, dict) or kept.keys() != known:
-            raise UserError(
-                f"{file} must hold what {cls.__name__} remembers, {', '.join(sorted(known))}; it holds something else. "
-                "Adapt again."
-            )
-        return cls(**settings, **_tuples(kept))
 
     @abstractmethod
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
@@ -303,9 +254,39 @@ class Classifier(Part):
 
 
 @dataclass(frozen=True)
-class Combiner(Part):
-    """Makes one answer of those of several recipes."""
+class Answered:
+    """An example whose answer is known, and what the members of a combination have said of it before.
+
+    Attributes:
+        example: The example.
+        said: The members' predictions, in their order, as they gave them.
+    """
+
+    example: Example
+    said: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True)
+class Combiner(Remembering):
+    """Makes one answer of those of several recipes.
+
+    Attributes:
+        learns: How it combines depends on how its members have done (`fit`).
+        lazy: A member is asked only where what those before it have said does not suffice (`asks`).
+    """
+
+    remembered_in: ClassVar[str] = COMBINER
+    learns: ClassVar[bool] = False
+    lazy: ClassVar[bool] = False
+
+    def fit(self, task: Task, past: Sequence[Answered]) -> Self:
+        """Return a combiner that knows how its members have done on the past of a stream, in its order."""
+        return self
+
+    def asks(self, task: Task, said: Sequence[Prediction]) -> bool:
+        """Return whether the next member is to be asked a question, after what those before it have said of it."""
+        return True
 
     @abstractmethod
     def combine(self, task: Task, members: Sequence[Prediction]) -> Prediction:
-        """Return the combined prediction of one question, from those of the recipes on it, in their order."""
+        """Return the combined prediction of one question, from those of the members that were asked, in their order."""

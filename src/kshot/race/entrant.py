@@ -5,6 +5,7 @@ from typing import Any
 
 from kshot.core.types import Prediction
 from kshot.learners.learner import Learner
+from kshot.measures.calibration import UNCALIBRATED, Calibration
 from kshot.recipes.recipe import Recipe
 
 
@@ -19,7 +20,7 @@ class Entrant:
         predictions: Of the stream so far, as the learner gave them.
         rows: Sample rows of them.
         again: Sample rows of the second look: the recipe as it will be handed over, on examples it does not know.
-        temperature: That of the model that would be handed over.
+        calibration: That of the model that would be handed over.
         settled: What has won in the race of the recipe's settings.
         configurations: How they stand.
         notes: What its methods have noted.
@@ -32,7 +33,7 @@ class Entrant:
     predictions: list[Prediction] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     again: list[dict[str, Any]] = field(default_factory=list)
-    temperature: float = 1.0
+    calibration: Calibration = UNCALIBRATED
     settled: Recipe | None = None
     configurations: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)

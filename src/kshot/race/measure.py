@@ -21,7 +21,7 @@ from kshot.core.version import __version__
 from kshot.learners.build import lacking, make_learner, what_it_takes
 from kshot.learners.kept import Kept, Memory
 from kshot.learners.learner import Learner, Setup
-from kshot.measures.calibration import calibrated, with_temperature
+from kshot.measures.calibration import calibrated
 from kshot.measures.samples import sample_row
 from kshot.measures.variance import Spread, components
 from kshot.race.entrant import Entrant
@@ -157,9 +157,9 @@ class Measuring:
         if entrant.recipe.calibration == "temperature" and not self.task.is_open:
             assert entrant.learner is not None
             final = entrant.learner.last(predictions)  # what is handed over is the winner, not whoever led before
-            predictions, entrant.temperature = calibrated(predictions, examples)
+            predictions, entrant.calibration = calibrated(predictions, examples)
             if final is not entrant.predictions:
-                entrant.temperature = calibrated(final, examples)[1]
+                entrant.calibration = calibrated(final, examples)[1]
         places = self.stream.positions[: len(predictions)]
         entrant.rows = [
             sample_row(self.task, entrant.recipe.name, at, e, self._packed(p))
@@ -203,8 +203,7 @@ class Measuring:
                 self.progress.begin(f"{recipe.name}, a second look", len(queries))
                 predict = partial(learner.predict, queries, progress=self._advance)
                 predictions = self._once(entrant, "again", queries, predict)
-        if recipe.calibration == "temperature" and not self.task.is_open:
-            predictions = [with_temperature(p, entrant.temperature) for p in predictions]
+        predictions = [entrant.calibration.of(p) for p in predictions]
         place = {e.id: at for e, at in zip(self.stream.asked, self.stream.positions, strict=True)}
         for query, prediction in zip(queries, predictions, strict=False):  # none where the budget was spent
             at = place[query.example.id]

@@ -98,8 +98,8 @@ class Race:
         for entrant in training:
             tokens, fit_tokens = self._first_cost(entrant.recipe)
             first = self._first_stop
-            known = self.measuring.stream.positions[first - 1] + 1
-            last_fit = fit_tokens / len(entrant.recipe.variants) / known * self.n_end
+            known = self.measuring.stream.positions[first - 1]
+            last_fit = fit_tokens / len(entrant.recipe.variants) * (self.n_end - known) / max(1, known)
             if tokens + last_fit > limit:
                 entrant.stop(
                     "out-of-budget",

@@ -150,7 +150,7 @@ def problems(record: Mapping[str, Any]) -> list[str]:
         if label not in {e["output"] for e in record["prompts"]["examples"]}
     ]
     if unseen:
-        found.append(f"{len(unseen)} labels have no example: {', '.join(unseen[:8])}")
+        found.append(f"{len(unseen)} labels have no example in the stream: {', '.join(unseen[:8])}")
     texts = {e["id"]: e for e in record["prompts"]["examples"]}
     for name in suspicious_examples(record)[:10]:
         found.append(

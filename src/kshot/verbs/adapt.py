@@ -207,9 +207,8 @@ def _run_in(
         winner = next(e for e in contest.entrants if e.recipe.name == board[0]["recipe"])
         chosen = winner.settled or winner.recipe
         choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
-        best = AdaptedModel.fit(
-            chosen, stream.examples, measuring.last_setup, choice=choice, temperature=winner.temperature
-        )
+        last, calibration = measuring.last_setup, winner.calibration
+        best = AdaptedModel.fit(chosen, stream.examples, last, choice=choice, calibration=calibration)
         best = best.with_model(language_model)  # the store is closed below
 
         def leave_behind(staged: Path) -> None:
