@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from kshot.bench.simulated_races import measure, simulated, values
+from kshot.bench.simulated_races import measure, measure_limited, simulated, values
+from kshot.bench.wilcoxon_pruner import pruned
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
 from kshot.measures.curves import at_end, projected, uncertainty
@@ -117,6 +118,32 @@ def test_a_clearly_best_recipe_is_rarely_dropped(n_recipes, n):
     regret = found["regret_points"]
     assert regret["smoothed curve"] < 0.95 * regret["mean"]  # the rule of DESIGN to beat
     assert regret["smoothed curve"] < 0.5 * regret["80/20 split"]
+
+
+def test_spread_predictions_choose_better_than_the_first_ones():
+    ways = range(40), spread(400, 40)
+    first, spread_over = (measure(8, 400, races=40, known=known)["regret_points"] for known in ways)
+    assert spread_over["smoothed curve"] < 0.7 * first["smoothed curve"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "limit"), [(400, 100), (1000, 100), (400, 40), (1000, 40)])
+def test_spread_predictions_cost_no_more_and_drop_no_more(n, limit):
+    found = measure_limited(8, n, limit, races=400)
+    first, spread_over = found["the first"], found["spread, bend 1.25"]
+    assert spread_over["regret_points"] < 0.8 * first["regret_points"]
+    assert spread_over["cost"] <= first["cost"] + 0.02
+    assert spread_over["false_drops"] <= 0.05 + norm.ppf(0.95) * np.sqrt(0.05 * 0.95 / spread_over["clear_races"])
+
+
+def test_optuna_stops_what_is_worse_row_by_row():
+    pytest.importorskip("optuna")
+    rng = np.random.default_rng(0)
+    bits = np.array([1.0, 1.0, 3.0, 3.0])[:, None] + rng.random((4, 32))
+    costs = np.ones((4, 32)) * np.array([1, 1, 1, 0])[:, None]
+    racing, cost = pruned(bits, costs, [16, 32])
+    assert racing == [0, 1, 3]  # the last one costs nothing
+    assert cost == pytest.approx((32 + 32 + 16) / 96)
 
 
 def test_simulated_recipes_have_the_accuracy_that_their_curves_say():

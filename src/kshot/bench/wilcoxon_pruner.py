@@ -7,6 +7,7 @@ Source: optuna.pruners.WilcoxonPruner, https://optuna.readthedocs.io. Differs: r
 in a random one, as recipes learn along it.
 """
 
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -24,7 +25,9 @@ def pruned(bits: FloatArray, costs: FloatArray, stops: Sequence[int]) -> tuple[l
     """
     optuna: Any = import_module("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    pruner = optuna.pruners.WilcoxonPruner()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is called experimental
+        pruner = optuna.pruners.WilcoxonPruner()
     study, racing, cost = optuna.create_study(pruner=pruner), [], 0.0
     for i, row in enumerate(bits):
         trials = [_trial(optuna, row[:stop].tolist()) for stop in stops]

@@ -1,15 +1,15 @@
-"""Who is dropped on the way: those of the worse half that are clearly behind.
+"""Who is dropped on the way: those behind the best third that are clearly behind the leader.
 
-After 16, 32, 64, … predictions the better half stays. One of the worse half is dropped if its bits, projected to the
-end of the stream, are behind the leader's by more than their uncertainty: a bad start alone drops nobody, as a slope
-that may still change the order counts as uncertainty. Bits tell more than right or wrong after few examples; they are
+After 16, 32, 64, … predictions the best third stays. One of the others is dropped if its bits, projected to the end of
+the stream, are behind the leader's by more than their uncertainty: a bad start alone drops nobody, as a slope that
+may still change the order counts as uncertainty. Bits tell more than right or wrong after few examples; they are
 paired row by row, and clipped, so that one surprise does not decide. Recipes that ask no model cost nothing and stay.
 
 Decisions rest on bits alone, never on seconds, so a race that is interrupted ends as if it had not been.
 
 Source: Jamieson and Talwalkar (2016), successive halving, https://arxiv.org/abs/1502.07943; the catch-up phenomenon:
-van Erven, Grunwald and de Rooij (2012), https://doi.org/10.1111/j.1467-9868.2011.01025.x. Differs: halving spares what
-is not clearly behind; its constants were chosen in simulated races (`kshot bench race`).
+van Erven, Grunwald and de Rooij (2012), https://doi.org/10.1111/j.1467-9868.2011.01025.x. Differs: what is not clearly
+behind is spared; its constants were chosen in simulated races (`kshot bench race`).
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -21,6 +21,7 @@ from kshot.core.types import FloatArray
 from kshot.measures.curves import projected, uncertainty
 
 FIRST_SLICE = 16
+STAYS = 3  # one in three, whatever its bits
 SHRINK = 100.0  # of slopes: see `kshot.measures.curves`
 BEHIND = 1.2  # standard errors
 CLIP = 2.0  # times the median of an answer's bits, or 2 bits where that is less than one
@@ -58,7 +59,7 @@ def dropped(
     ranked = sorted(range(len(names)), key=lambda i: -ends[i])
     leader = ranked[0]
     found = {}
-    for i in ranked[ceil(len(ranked) / 2) :]:
+    for i in ranked[ceil(len(ranked) / STAYS) :]:
         behind = ends[leader] - ends[i]
         spread = uncertainty(values[leader] - values[i], known, n_end, SHRINK)
         if names[i] not in free and behind > BEHIND * spread:
