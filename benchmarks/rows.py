@@ -70,7 +70,7 @@ def measure_one(planned: Callable[[], Sequence[Any]], measure: Callable[[Any, st
 
 
 def first_examples(task: Task, n: int, *, seed: int) -> Stream:
-    """Return the stream of the first `n` examples of a task as a run with this seed shuffles them; all are predicted."""
+    """Return the stream of the first `n` examples of a task in the order of a seed; all are predicted."""
     examples = make_stream(task, limit=n, seed=seed).examples[:n]
     return Stream(examples, tuple(range(len(examples))))
 

@@ -103,8 +103,8 @@ def race(stream: Stream) -> tuple[list[int], float]:
     return racing, cost / float(stream.costs.sum())
 
 
-def values(stream: Stream, rule: str) -> FloatArray:
-    """Return what a rule of choice compares, `[n_recipes]`."""
+def values(stream: Stream) -> dict[str, FloatArray]:
+    """Return what each rule of choice compares, `[n_recipes]`."""
     scores, margins = stream.scores, stream.margins
     n = scores.shape[1]
     smooth = np.array([smoothed(m, float(m.std())) for m in margins])
@@ -119,7 +119,7 @@ def values(stream: Stream, rule: str) -> FloatArray:
         "smoothed": smooth.mean(axis=1),
         "curve": _ends(stream, scores),
         "smoothed curve": _ends(stream, smooth),
-    }[rule]
+    }
 
 
 def _ends(stream: Stream, rows: FloatArray) -> FloatArray:
@@ -128,9 +128,6 @@ def _ends(stream: Stream, rows: FloatArray) -> FloatArray:
     return np.array(
         [at_end(row, stream.known, stream.n_end, shrink) for row, shrink in zip(rows, shrinks, strict=True)]
     )
-
-
-RULES = ("mean", "bits", "linear weights", "last third", "80/20 split", "smoothed", "curve", "smoothed curve")
 
 
 @dataclass
@@ -151,7 +148,7 @@ class Tally:
         """Count a race."""
         if stream.is_clear:
             self.false.append(int(np.argmax(stream.final)) not in racing)
-        ends = values(stream, "smoothed curve")
+        ends = values(stream)["smoothed curve"]
         self.losses.append(stream.final[np.argmax(ends)] - stream.final[max(racing, key=lambda i: ends[i])])
         self.costs.append(cost)
 
@@ -173,15 +170,15 @@ def measure(n_recipes: int, n: int, *, races: int, known: Sequence[int] | None =
         Beside what `Tally` says, `regret_points`: of each rule, without a race.
     """
     rng, tally = generator(seed, "races", n_recipes, n), Tally()
-    regrets: dict[str, list[float]] = {rule: [] for rule in RULES}
+    regrets: dict[str, list[float]] = {}
     for _ in range(races):
         stream = simulated(rng, n_recipes, n, known)
-        for rule in RULES:
-            regrets[rule].append(stream.final.max() - stream.final[np.argmax(values(stream, rule))])
+        for rule, found in values(stream).items():
+            regrets.setdefault(rule, []).append(stream.final.max() - stream.final[np.argmax(found)])
         if stream.costs.any():
             tally.add(stream, *race(stream))
-    found = {rule: round(100 * float(np.mean(v)), 2) for rule, v in regrets.items()}
-    return {"recipes": n_recipes, "n": n, **tally.row, "regret_points": found}
+    points = {rule: round(100 * float(np.mean(v)), 2) for rule, v in regrets.items()}
+    return {"recipes": n_recipes, "n": n, **tally.row, "regret_points": points}
 
 
 def measure_limited(n_recipes: int, n: int, limit: int, *, races: int) -> dict[str, Any]:
