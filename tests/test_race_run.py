@@ -13,11 +13,14 @@ from kshot.cli import live, output
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, UserError
 from kshot.core.settings import RunSettings
-from kshot.core.types import Task
-from kshot.learners.learner import Setup
+from kshot.core.types import Prediction, Task
+from kshot.learners.learner import Setup, refitted
+from kshot.learners.trained import TrainedLearner
 from kshot.race.second_look import other_draws, second_look
-from kshot.race.stream import Stream
+from kshot.race.stream import Stream, make_stream, spread
 from kshot.recipes.grammar import parse_recipe
+from kshot.reports.html import data, demonstrations_of_last
+from kshot.reports.saved_record import read_record
 from kshot.store.run_folder import RESULTS
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.prepare import prepare
@@ -224,6 +227,44 @@ def test_settings_of_the_choice_come_from_a_file_too(run_cli, words_task, tmp_pa
     assert run_cli("adapt", words_task, "--config", config, "--out", tmp_path / "run").code == 0
     repeat = json.loads((tmp_path / "run" / RESULTS).read_text())["repeat"]
     assert repeat.endswith("--no-race --choose-by bits --prefer cheap-fit")
+
+
+# A limit
+
+
+def test_a_limit_spreads_predictions_over_all_examples(task, tiny, tmp_path):
+    run = kshot.adapt(task, tiny, recipes="random,bm25,majority", shots=3, limit=20, race=False, out=tmp_path)
+    places = list(spread(N, 20))
+    for rows in samples(run).values():
+        assert [row["position"] for row in rows] == places
+        assert all(row["demonstrations"] or not row["prompt_tokens"] for row in rows[1:])
+    record = read_record(run.folder)
+    examples = record["prompts"]["examples"]
+    assert len(examples) == N
+    shown = {i for rows in samples(run).values() for row in rows for i in row["demonstrations"]}
+    assert shown - {examples[at]["id"] for at in places}  # what is not predicted is shown
+    assert len(data(record)["examples"]) == 20
+    assert demonstrations_of_last(record, "bm25")
+    assert {row["n"] for row in run.leaderboard} == {20}
+
+
+def test_what_trains_learns_each_example_once_and_its_last_fit_is_the_end_of_its_stream(task, tiny):
+    stream, recipe = make_stream(task, limit=6, seed=0), parse_recipe("fine-tune:lr=1e-3,steps=1,batch=1", shots=2)
+    learner = TrainedLearner(recipe, Setup(task, TaskModel.for_task(task, tiny), 0))
+    predictions = learner.predict(stream.queries())
+    assert [row["n"] for row in learner.log] == [*range(1, stream.positions[-1] + 1)]
+    _, needed = learner.last_fit(predictions, stream.positions, N)
+    assert needed == pytest.approx(sum(p.fit_tokens for p in predictions) / stream.positions[-1], rel=0.3)  # of one
+    learner.fit(stream.examples)
+    assert [row["example"] for row in learner.log] == [e.id for e in stream.examples]
+
+
+@pytest.mark.parametrize(
+    ("known", "first", "n"), [((0, 1, 2, 3, 4), 4, 4), ((3, 7, 9, 15, 40), 40, 32), ((5, 6), 5, 4)]
+)
+def test_what_is_fitted_anew_whenever_the_past_has_doubled_is_fitted_once_more(known, first, n):
+    made = [Prediction(f"{at}", ("a",), (0.0,), (1.0,), "a", fit_seconds=3.0, fit_tokens=at) for at in known]
+    assert refitted(made, known, 64) == (3.0 * 64 / n, first * 64 / n)
 
 
 # The second look
@@ -435,7 +476,7 @@ class FailsLate(kshot.Selector):
 def test_a_recipe_that_fails_in_its_second_look_leaves_the_choice_to_the_others(task, tiny, tmp_path):
     (tmp_path / "late.py").write_text(FAILS_LATE)
     name = f"{tmp_path / 'late.py'}:FailsLate"
-    run = kshot.adapt(task, tiny, recipes=f"{name},majority,zero-shot", shots=2, out=tmp_path / "run")
+    run = kshot.adapt(task, tiny, recipes=f"{name},majority,zero-shot", shots=2, race=False, out=tmp_path / "run")
     (row,) = (row for row in run.leaderboard if row["recipe"] == name)
     assert (row["status"], row["n"]) == ("failed", N)
     assert row["reason"] == "RuntimeError: the pool is too large"
