@@ -207,7 +207,7 @@ def run(model: str = "none") -> dict[str, Any]:
     """Measure all sizes; no model is asked. The pruner is left out where Optuna is not installed, which is said."""
     found: dict[str, Any] = {f"{k} recipes, {n} examples": measure(k, n, races=RACES) for k, n in SIZES}
     for k, n, limit in LIMITED:
-        found[f"{k} recipes, {limit} of {n} examples"] = measure_limited(k, n, limit, races=RACES)
+        found[f"{k} recipes, {limit} of {n} examples"] = measure_limited(k, n, limit, races=RACES // 2)
     if find_spec("optuna") is None:
         return found | {"left out": "Optuna's WilcoxonPruner; pip install 'kshot[bench]'"}
     compared = {f"{k} recipes, {n} examples": measure_pruner(k, n, races=RACES // 4) for k, n in SIZES}

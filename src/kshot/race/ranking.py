@@ -25,7 +25,7 @@ from kshot.measures.curves import at_end, rows_worth
 from kshot.measures.intervals import wilson
 
 SHRINK = 2.0  # of slopes, for each row: where all examples are predicted, about a third of a slope is believed
-SHRINK_LEARNING = 0.25  # of recipes that keep learning, by other training rows (docs/results/choice.md)
+SHRINK_LEARNING = 0.5  # of recipes that keep learning: two thirds are believed (docs/results/choice.md)
 SHARPNESS = 5.0  # of right and wrong, in standard deviations of margins
 LEAST_ROWS = 12  # for an interval
 
