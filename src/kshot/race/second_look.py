@@ -2,7 +2,7 @@
 
 Along a stream a recipe is measured with less to learn from than it has in the end, and with other demonstrations: two
 draws of the same recipe can lie far apart. Where it is cheap and honest, the final one is asked again: a prompt about
-all examples that are not in it, a retriever and a classifier about examples while these, and some beside, are hidden.
+all examples that are not in it, several contexts about those that at least half of them do not show, a retriever and a classifier about examples while these, and some beside, are hidden.
 A recipe that trains knows all examples, and one that chose its demonstrations by asking the model about the others has
 fitted them: for these the stream is all there is.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from kshot.core.types import Example, Query
 from kshot.learners.build import make_learner
-from kshot.learners.demonstrations import selected, showing_all
+from kshot.learners.demonstrations import Contexts, giving, pool_of, selected
 from kshot.learners.learner import Learner, Setup
 from kshot.recipes.recipe import Recipe
 
@@ -36,10 +36,10 @@ def second_look(
     pool = (*stream, *rest)
     if recipe.shows_one_set:
         assert setup.model is not None
-        shown = selected(recipe, pool, None, model=setup.model, seed=setup.seed)
-        known = {e.id for e in shown}
-        queries = [Query(e, shown) for e in stream if e.id not in known]
-        recipe = showing_all(recipe, len(shown))
+        contexts = selected(recipe, pool, None, model=setup.model, seed=setup.seed)
+        shown = pool_of(contexts)
+        queries = [Query(e, shown) for e in stream if can_ask(contexts, e)]
+        recipe = giving(recipe, contexts, others_only=True)
     else:
         asked = stream[: len(stream) // 2] if recipe.asks_model else stream
         queries = []
@@ -57,8 +57,8 @@ def other_draws(
 ) -> list[tuple[Learner, list[Query]]]:
     """Return prompts with other demonstrations, each also in the opposite order, and what to ask all of them.
 
-    What is asked are examples that none of the prompts shows; where they are too few, or nothing is drawn, there is no
-    prompt. Arguments as `second_look`.
+    What is asked are examples that none of the prompts shows, or of several contexts half at most; where they are too
+    few, or nothing is drawn, there is no prompt. Arguments as `second_look`.
 
     Returns:
         `N_DRAWS` pairs of prompts.
@@ -68,13 +68,19 @@ def other_draws(
     assert setup.model is not None
     pool = (*stream, *rest)
     drawn = [selected(recipe, pool, None, model=setup.model, seed=setup.seed + i) for i in range(N_DRAWS)]
-    known = {e.id for shown in drawn for e in shown}
-    asked = [e for e in stream if e.id not in known][:MOST_ASKED]
-    if len(asked) < LEAST or len({shown for shown in drawn}) == 1:
+    asked = [e for e in stream if all(can_ask(contexts, e) for contexts in drawn)][:MOST_ASKED]
+    if len(asked) < LEAST or len(set(drawn)) == 1:
         return []
     found = []
-    for shown in drawn:
-        for order in (shown, shown[::-1]):
-            learner = make_learner(showing_all(recipe, len(order)), setup)
-            found.append((learner, [Query(e, order) for e in asked]))
+    for contexts in drawn:
+        for orders in (contexts, tuple(shown[::-1] for shown in contexts)):
+            learner = make_learner(giving(recipe, orders, others_only=True), setup)
+            shown = pool_of(orders)
+            found.append((learner, [Query(e, shown) for e in asked]))
     return found
+
+
+def can_ask(contexts: Contexts, example: Example) -> bool:
+    """Return whether at least half of the contexts do not show an example: it is asked with these."""
+    n = sum(example not in shown for shown in contexts)
+    return n > 0 and 2 * n >= len(contexts)
