@@ -1,4 +1,4 @@
-"""What the rows of the benchmark `contexts` say: tables by number of contexts, paired differences, what was aimed at."""
+"""What the rows of the benchmark `contexts` say: tables by number of contexts, paired differences, aims."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -150,12 +150,12 @@ def page(result: dict[str, Any]) -> str:
         "Made by `kshot bench contexts --data DIR` (Gemma-3-270M, CPU, fp32, one thread); rows are in contexts.json. "
         f"{result['done']} of {result['planned']} units of the plan are done.",
         "",
-        "8 demonstrations (all-past: as many as make a prompt of about 1,000 tokens) from a pool of 200 training rows or "
-        "fewer, three draws of it, 200 test rows (bm25: 50; of open tasks answers are written for 100). One context is "
-        "the mean over eight of them, each alone, not a lucky one; of bm25 each number is asked for itself. Bits are as "
-        "they come, without a temperature. Tokens of a prompt count what it holds, run tokens what is left after shared "
-        "prefixes are run once. Milliseconds are a rough figure: one thread, beside other work. Intervals are 95 %, "
-        "bootstrapped over tasks, draws of the pool and test rows.",
+        "8 demonstrations (all-past: as many as make a prompt of about 1,000 tokens) from a pool of 200 training rows "
+        "or fewer, three draws of it, 200 test rows (bm25: 50; of open tasks answers are written for 100). One context "
+        "is the mean over eight of them, each alone, not a lucky one; of bm25 each number is asked for itself. Bits "
+        "are as they come, without a temperature. Prompt tokens count what a prompt holds, run tokens what is left "
+        "after shared prefixes are run once. Milliseconds are a rough figure: one thread, beside other work. "
+        "Intervals are 95 %, bootstrapped over tasks, draws of the pool and test rows.",
         "",
         "## By number of contexts",
         "",
@@ -260,8 +260,8 @@ def _means(geometric: dict[str, Any]) -> list[str]:
 
 def _tasks_table(screen: dict[str, Any]) -> list[str]:
     lines = [
-        "A task counts as above chance if 8 random demonstrations answer more of the training rows outside the pool than "
-        "the most frequent output does.",
+        "A task counts as above chance if 8 random demonstrations answer more of the training rows outside the pool "
+        "than the most frequent output does.",
         "",
         "| task | random, 8 shots | most frequent output |",
         "| --- | ---: | ---: |",

@@ -106,8 +106,8 @@ class Selector(Part):
         return [self.select(question, k, rng=rng) for question, rng in zip(questions, rngs, strict=True)]
 
     def most_contexts(self, n_pool: int, k: int) -> int:
-        """Return how many different choices a pool allows at most."""
-        return perm(n_pool, min(k, n_pool))
+        """Return how many different choices a pool allows; no more are counted than differ in 8 places."""
+        return perm(n_pool, min(k, n_pool, 8))
 
     @property
     def has_learnt(self) -> bool:

@@ -2,9 +2,10 @@
 
 Along a stream a recipe is measured with less to learn from than it has in the end, and with other demonstrations: two
 draws of the same recipe can lie far apart. Where it is cheap and honest, the final one is asked again: a prompt about
-all examples that are not in it, several contexts about those that at least half of them do not show, a retriever and a classifier about examples while these, and some beside, are hidden.
-A recipe that trains knows all examples, and one that chose its demonstrations by asking the model about the others has
-fitted them: for these the stream is all there is.
+all examples that are not in it, several contexts about those that at least half of them do not show, a retriever and a
+classifier about examples while these, and some beside, are hidden. A recipe that trains knows all examples, and one
+that chose its demonstrations by asking the model about the others has fitted them: for these the stream is all there
+is.
 """
 
 from collections.abc import Sequence

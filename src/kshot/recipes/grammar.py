@@ -29,7 +29,7 @@ _BESIDE: Mapping[str | None, tuple[str, ...]] = {
 }
 # Settings of the recipe itself, by what it is about
 _OWN: Mapping[str | None, tuple[str, ...]] = {
-    None: ("calibration", "contexts", "mean"),
+    None: ("calibration",),
     "selector": ("k", "order", "calibration", "contexts", "mean"),
     "steerer": ("k", "order", "calibration", "contexts", "mean"),
     "tuner": ("k", "order", "calibration", "contexts", "mean"),
@@ -172,8 +172,8 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     own = {key: values.pop(key) for key in _OWN[slot] if key in values}
     beside = {key: SLOTS[key].build(values.pop(key)) for key in _BESIDE[slot] if key in values}
     if slot is None:
+        _contexts(name, values, k=0)
         _refuse(values, base, also=(*_OWN[None], *_BESIDE[None]))
-        _contexts(name, own, k=0)
         return Recipe(name, beside, calibration=_calibration(own, base))
     cls = SLOTS[slot].find(base)
     if slot == "tuner" and "k" in setting_names(cls) and "k" in own:

@@ -88,6 +88,18 @@ class Recipe:
             yield from other.all_parts
 
     @property
+    def all_recipes(self) -> "Iterator[Recipe]":
+        """Itself, its members and its alternatives."""
+        yield self
+        for other in (*self.members, *self.alternatives):
+            yield from other.all_recipes
+
+    def most_contexts(self, n_pool: int) -> int:
+        """Return how many different contexts its selector can choose from so many examples."""
+        selector = self.part("selector")
+        return selector.most_contexts(n_pool, self.k) if selector else 1
+
+    @property
     def variants(self) -> "tuple[Recipe, ...]":
         """The configurations that are raced; the recipe itself where its settings leave no choice."""
         return self.alternatives or (self,)

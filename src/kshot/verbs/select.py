@@ -76,8 +76,8 @@ def select(
         raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
     if recipe.contexts > 1:
         raise UserError(
-            f"--selector chooses for one prompt; got contexts={recipe.contexts} in '{selector}'. Leave contexts out, and "
-            "give another --seed for another choice."
+            f"--selector must choose for one prompt; got contexts={recipe.contexts} in '{selector}'. Leave contexts "
+            "out; another --seed gives another choice."
         )
     if model is None:  # some ask only where there is a choice
         model = NoModel(f"The selector '{selector}' asks a language model; give --model.")
