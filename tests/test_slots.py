@@ -10,7 +10,7 @@ import kshot
 import kshot.core.errors
 from kshot.core.plugins import OwnFiles
 from kshot.core.schedule import refit_point
-from kshot.core.types import Example, Query, Task
+from kshot.core.types import Example, Task
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.methods.combiners.average import Average

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +24,7 @@ from kshot.prompts.fitting import prompt_tokens
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
+MOST_AT_ONCE = 2048  # prompts, where they are of several contexts
 CONTENT_FREE = ("N/A", "[MASK]", "")  # inputs without content, of Zhao et al. (2021)
 
 
@@ -39,10 +40,12 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class _Asking:
-    """All that is asked for a query; `fit_seconds` and `fit_tokens` are what choosing demonstrations took."""
+class _Shown:
+    """What a query is shown; `fit_seconds` and `fit_tokens` are what choosing it took."""
 
-    asked: tuple[_Asked, ...]
+    query: Query
+    model: TaskModel
+    contexts: Contexts
     fit_seconds: float
     fit_tokens: float
 
@@ -71,25 +74,42 @@ class PromptLearner(Learner):
         self._prepared: tuple[int, Prepared] | None = None  # from so many examples
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Predict each query from its own past; all prompts go to the model at once, so that they share prefixes."""
+        """Predict each query from its own past; prompts go to the model together, so that they share prefixes."""
         return [self._whole(members) for members in self.of_each_context(queries, progress=progress)]
 
     def of_each_context(
         self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None
     ) -> list[list[Prediction]]:
-        """Return for each query what is said after each of its contexts; arguments as `predict`."""
-        askings = [a for _, some in groupby(queries, key=lambda query: id(query.past)) for a in self._ask(list(some))]
-        asked = [one for asking in askings for one in asking.asked]
+        """Return for each query what is said after each of its contexts; arguments as `predict`.
+
+        Memory does not grow with the number of contexts: of more than `MOST_AT_ONCE` prompts some contexts are asked
+        after others, each for all queries.
+        """
+        shown = [s for _, some in groupby(queries, key=lambda query: id(query.past)) for s in self._shown(list(some))]
+        pairs = sorted((n, i) for i, s in enumerate(shown) for n in range(len(s.contexts)))
         tell = _up_to(len(queries), progress)
+        told = tell and _in_proportion(len(pairs), len(queries), tell)
+        at_once = len(queries) * max(1, MOST_AT_ONCE // max(1, len(queries)))
+        found: list[list[Prediction]] = [[] for _ in shown]
+        for start in range(0, len(pairs), max(1, at_once)):
+            block = pairs[start : start + at_once]
+            predictions = self._predicted([self._asked(shown[i], n) for n, i in block], told)
+            for (_, i), prediction in zip(block, predictions, strict=True):
+                found[i].append(prediction)
+        if tell:
+            tell(len(queries))
+        for own, s in zip(found, shown, strict=True):
+            own[0] = replace(own[0], fit_seconds=s.fit_seconds, fit_tokens=s.fit_tokens)
+        return found
+
+    def _predicted(self, asked: Sequence[_Asked], tell: Callable[[int], None] | None) -> list[Prediction]:
+        """Return what the model says to prompts that are asked together, each with its share of what it took."""
         answering = self.model.steered(self.steering) if self.steering else self.model
         scoring, written = (replace(answering, ledger=self.model.ledger.part()) for _ in range(2))
-        scores = self._scores(scoring, asked, tell and _in_proportion(len(asked), len(queries), tell))
+        scores = self._scores(scoring, asked, tell)
         seconds = scoring.ledger.cost.seconds / max(1, len(asked))
         writing = [i for i, a in enumerate(asked) if self.model.task.is_open and a.query.wants_text]
-        n_texts = len({id(asked[i].query) for i in writing})
-        generated = written.generate(
-            [asked[i].prompt for i in writing], progress=tell and _in_proportion(len(writing), n_texts, tell)
-        )
+        generated = written.generate([asked[i].prompt for i in writing], progress=tell)
         texts = dict(zip(writing, generated, strict=True))
         text_seconds = written.ledger.cost.seconds / max(1, len(writing))
         tokens = (scoring.ledger.cost.tokens + written.ledger.cost.tokens) / max(1, len(asked))
@@ -101,13 +121,7 @@ class PromptLearner(Learner):
             if i in texts:
                 prediction = replace(prediction, answer=texts[i].text.strip(), cut_off=not texts[i].finished)
             predictions.append(prediction)
-        if tell:
-            tell(len(queries))
-        left, found = iter(predictions), []
-        for asking in askings:
-            first, *others = islice(left, len(asking.asked))
-            found.append([replace(first, fit_seconds=asking.fit_seconds, fit_tokens=asking.fit_tokens), *others])
-        return found
+        return predictions
 
     def _whole(self, members: Sequence[Prediction]) -> Prediction:
         """Return the mean of what is said after each context, with what all of it took."""
@@ -199,22 +213,20 @@ class PromptLearner(Learner):
             corrected.append(row - (np.logaddexp.reduce(empties, axis=0) - np.log(len(empties))))
         return corrected
 
-    def _ask(self, queries: Sequence[Query]) -> list[_Asking]:
-        """Return what is asked for queries with the same past; what choosing took counts for the first of them."""
+    def _shown(self, queries: Sequence[Query]) -> list[_Shown]:
+        """Return what is shown to queries with the same past; what choosing took counts for the first of them."""
         began, selecting = time.perf_counter(), replace(self._selecting, ledger=self._selecting.ledger.part())
         making = replace(self._making, ledger=self._making.ledger.part(), progress=selecting.progress)
         found = self._contexts(queries, selecting, making)
         seconds, tokens = time.perf_counter() - began, selecting.ledger.cost.tokens + making.ledger.cost.tokens
         return [
-            _Asking(
-                tuple(self._with(model, query, demonstrations) for demonstrations in contexts),
-                *((seconds, tokens) if i == 0 else (0.0, 0.0)),
-            )
-            for i, (query, (model, contexts)) in enumerate(zip(queries, found, strict=True))
+            _Shown(query, *shown, *((seconds, tokens) if i == 0 else (0.0, 0.0)))
+            for i, (query, shown) in enumerate(zip(queries, found, strict=True))
         ]
 
-    def _with(self, model: TaskModel, query: Query, demonstrations: tuple[Example, ...]) -> _Asked:
-        """Return what is asked for a query after demonstrations, of which the first are left out to fit the model."""
+    def _asked(self, shown: _Shown, context: int) -> _Asked:
+        """Return what is asked with a context, of which the first examples are left out to fit the model."""
+        query, model, demonstrations = shown.query, shown.model, shown.contexts[context]
         question = query.example.question
         prompt, n_dropped = model.prompt(demonstrations, query.example)
         if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
