@@ -22,13 +22,18 @@ from kshot.store.files import write_json
 
 
 def run_units(
-    commands: Sequence[tuple[Path, list[str]]], *, budget_s: float, done: Callable[[], None], workers: int = 2
+    commands: Sequence[tuple[Path, list[str]]],
+    *,
+    budget_s: float,
+    done: Callable[[], None],
+    workers: int = 2,
+    threads: int | None = None,
 ) -> None:
     """Run the commands whose files are not there, each in a process of its own; start none when the budget is spent.
 
-    Two processes of one thread each do more on two cores than one process of two.
+    Two processes of one thread each do more on two cores than one process of two. By default all cores are used.
     """
-    deadline, threads = time.monotonic() + budget_s, max(1, (os.cpu_count() or 1) // workers)
+    deadline, threads = time.monotonic() + budget_s, threads or max(1, (os.cpu_count() or 1) // workers)
 
     def run(file: Path, command: list[str]) -> None:
         if time.monotonic() < deadline and not file.exists():

@@ -217,7 +217,7 @@ def _set(name: str, k: int, recipe: Recipe, pool: Sequence[Example], model: Task
     if name.startswith("draw-"):
         return tuple(pool[i] for i in generator(0, name).permutation(len(pool))[:k])
     selector = fitted(recipe.part("selector"), pool, model=model, seed=0)
-    (indices,) = chosen(selector, pool, k, [None], seed=0)
+    ((indices,),) = chosen(selector, pool, k, [None], seed=0)
     return tuple(pool[i] for i in indices)
 
 

@@ -164,3 +164,22 @@ def test_selection_measures_sets_and_choices_for_each_query(script, data, monkey
     unit = replace(unit, task="classification/sst2", names=("draw-0", "diverse", "bm25"), ks=(2,))
     rows = selection.measure(unit, data)
     assert [len(row["demonstrations"]) for row in rows] == [2, 2, 2]
+
+
+def test_contexts_averages_what_each_context_says(script, data, monkeypatch):
+    contexts, page = script("contexts"), script("contexts_page")
+    monkeypatch.setattr(contexts, "K", 2)
+    rows = [
+        row
+        for group in ("shared", "matching", "bm25")
+        for row in contexts.measure(contexts.Unit("1", "classification/sst2", group, 0), data, "tiny")
+    ]
+    numbers = [(r["recipe"].partition(":")[0], r["contexts"]) for r in rows if r["mean"] == "arithmetic"]
+    expected = [(name, m) for name in ("random", "all-past", "gradient-matching", "bm25") for m in (1, 2, 4, 8)]
+    assert numbers == [("zero-shot", 1), *expected]
+    assert all(r["n_test"] == len(r["bits"]) == 4 for r in rows)
+    single, *_, eight = (r for r in rows if r["recipe"] == "random" and r["mean"] == "arithmetic")
+    assert eight["bits_per_example"] <= single["bits_per_example"]  # Jensen: the mean of probabilities
+    assert eight["prompt_tokens"] == pytest.approx(8 * single["prompt_tokens"])
+    told = page.page({"done": 1, "planned": 1, "summary": page.summary(rows), "rows": rows})
+    assert "| random | 8 | 1 |" in told

@@ -340,7 +340,11 @@ FIELDS = {
         field(*SELECTOR, "settings", "k1", to=10**400),
         "bm25:k1 must be a number; its record",
     ),
-    "many": ("shown", field("recipe", "k", to=2**40), "k and draw must be small whole numbers"),
+    "many": ("shown", field("recipe", "k", to=2**40), "k must be a small whole number, 0 or more"),
+    "no context": ("shown", field("recipe", "contexts", to=0), "contexts must be in 1..256, and 1 where nothing is sh"),
+    "too many contexts": ("shown", field("recipe", "contexts", to=257), "contexts must be in 1..256, and 1 where"),
+    "contexts of a classifier": ("classifier", field("recipe", "contexts", to=2), "contexts must be in 1..256, and 1"),
+    "unknown mean": ("shown", field("recipe", "mean", to="median"), "mean must be one of arithmetic, geometric"),
     "none": ("shown", field("recipe", "k", to=0), "k must be 1 or more with a selector, and 0 without one"),
     "unknown order": ("shown", field("recipe", "order", to="up"), "there is no order 'up'"),
     "unknown calibration": (

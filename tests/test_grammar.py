@@ -54,11 +54,13 @@ def test_text_with_a_slash_is_no_race():
     assert parse_recipe("dense:encoder=some/encoder", shots=2).part("selector").encoder == "some/encoder"
 
 
-def test_contexts_are_draws_that_differ():
-    recipe = parse_recipe("random:contexts=3", shots=4)
-    assert [member.draw for member in recipe.members] == [0, 1, 2]
-    assert len({member.fingerprint for member in recipe.members}) == 3
-    assert {member.k for member in recipe.members} == {4}
+def test_contexts_are_a_setting_of_every_recipe_that_shows_demonstrations():
+    for name in ("random", "bm25", "icv:k=2", "icl+ft:lr=1e-3,steps=1", "fine-tune:lr=1e-3,steps=1,k=2"):
+        recipe = parse_recipe(f"{name}{',' if ':' in name else ':'}contexts=3,mean=geometric", shots=4)
+        assert (recipe.contexts, recipe.mean) == (3, "geometric")
+    raced = parse_recipe("random:contexts=1/4,mean=arithmetic/geometric", shots=4).alternatives
+    assert [(one.contexts, one.mean) for one in raced] == [(n, m) for n in (1, 4) for m in ("arithmetic", "geometric")]
+    assert len({one.fingerprint for one in raced}) == 4
 
 
 def test_a_fingerprint_is_what_a_recipe_is_not_how_it_is_written():
@@ -91,7 +93,7 @@ def test_a_fingerprint_is_what_a_recipe_is_not_how_it_is_written():
         ("fine-tune:selector=bm25,k=0", "k must be 1 or more, as a selector is named; got 0. Leave the selector out."),
         ("average(bm25,bm25)", "'average' must be given different recipes; got 'bm25' 2 times."),
         ("bm25:k1=", "bm25:k1 must be a number; got ''."),
-        ("bm25:contexts=2", "contexts averages several draws, and nothing is drawn here"),
+        ("zero-shot:contexts=2", "contexts are sets of demonstrations, and this recipe shows none."),
         ("random:contexts=0", "contexts must be a whole number, 1 or more; got '0'."),
         ("average(fine-tune:lr=1e-4/1e-3,bm25)", "must have one value for each setting, as nothing races here"),
         ("fine-tune:selector=./mine.py:Mine,k=4", "must name a Python file; ./mine.py does not exist."),

@@ -144,6 +144,7 @@ def test_recipes_are_read_with_their_settings():
     assert not zero.parts
     cheap = [name for room in (SELECTORS, STEERERS, TUNERS) for name in room if name not in room.on_request]
     assert {"random", "bm25", "icv", "fine-tune"} <= set(cheap)
+    cheap.insert(cheap.index("random") + 1, "random:contexts=8")
     assert [r.name for r in parse_recipes("all", shots=4)] == [*CLASSIFIERS, "zero-shot", *cheap]
     both = [r.name for r in parse_recipes("best-of-n,all,random:k=2", shots=4)]
     assert both == ["best-of-n", *CLASSIFIERS, "zero-shot", *cheap, "random:k=2"]

@@ -10,7 +10,7 @@ import kshot
 import kshot.core.errors
 from kshot.core.plugins import OwnFiles
 from kshot.core.schedule import refit_point
-from kshot.core.types import Example, Query, Task
+from kshot.core.types import Example, Task
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.methods.combiners.average import Average
@@ -91,17 +91,6 @@ def test_a_note_is_said_after_the_instruction_and_saved(tmp_path, monkeypatch):
     assert loaded.fitted.notes == ("20 examples are known.",)
     asked = loaded._learner.model.prompt((), task.train[0])[0].text
     assert asked.startswith("Say one or two.\n\n20 examples are known.\n\n")
-
-
-def test_draws_have_random_choices_of_their_own_and_the_first_has_the_runs():
-    queries = [Query(TASK.train[-1], TASK.train[:16])]
-    alone = make_learner(parse_recipe("random:k=4", shots=4), setup()).predict(queries)[0]
-    members = parse_recipe("random:k=4,contexts=3", shots=4).members
-    found = [make_learner(member, setup()).predict(queries)[0] for member in members]
-    assert found[0].demonstrations == alone.demonstrations
-    assert len({p.demonstrations for p in found}) == 3
-    again = make_learner(members[2], setup()).predict(queries)[0]
-    assert again.demonstrations == found[2].demonstrations
 
 
 @pytest.mark.parametrize("mean", ["arithmetic", "geometric"])

@@ -138,7 +138,7 @@ def test_what_a_retriever_has_learnt_before_counts_once(tiny, monkeypatch):
 
 def test_a_model_saved_before_knows_what_it_shows(tiny, tmp_path):
     fit("bm25", tiny).save(tmp_path / "model")
-    assert json.loads((tmp_path / "model" / "kshot.json").read_text())["format"] == 4
+    assert json.loads((tmp_path / "model" / "kshot.json").read_text())["format"] == 5
     (tmp_path / "model" / "learnt.txt").unlink()
     write_seal(tmp_path / "model")
     assert kshot.load(tmp_path / "model", model=tiny).tell_learnt(ON_TRAIN, Silence()) == 8

@@ -27,6 +27,7 @@ from kshot.adapted.shapes import (
     check_learnt,
     check_saved_task,
     check_steering,
+    contexts_of,
     lines_of,
     marks_of,
     naming,
@@ -132,11 +133,12 @@ def _prompt_record(fitted: Fitted) -> dict[str, Any] | None:
 
 
 def _learnt_record(fitted: Fitted) -> dict[str, Any]:
-    """Return what tells whether the files beside it belong to it, and what loops have written."""
+    """Return what tells whether the files beside it belong to it, what loops have written, and what is shown."""
     return {
         "adapter": {"fingerprint": fitted.trained.fingerprint} if fitted.trained else None,
         "steering": fitted.steering and fitted.steering.fingerprint,
         "notes": list(fitted.notes),
+        "contexts": [list(ids) for ids in fitted.contexts],
     }
 
 
@@ -390,6 +392,8 @@ def _fitted(folder: Path, about: MemberAbout, pool: list[Any], bare: Fitted, bef
             _fitted(own, said, rows, Fitted.before_learning(member, bare.task, said["seed"], bare.model), before)
         )
     bits, shows = pool_of(pool, bare.task, folder / POOL)
+    contexts = contexts_of(bare.recipe, about, shows, folder / ABOUT)
     learnt: dict[str, Any] = {"steering": steering, "notes": tuple(about["notes"]), "bits": bits}
     marks = marks_of(folder / LEARNT) if (folder / LEARNT).exists() else fingerprints(shows)
-    return replace(found, pool=shows, members=tuple(members), learnt=frozenset(marks), **learnt)
+    known = {"pool": shows, "contexts": contexts, "members": tuple(members), "learnt": frozenset(marks)}
+    return replace(found, **known, **learnt)

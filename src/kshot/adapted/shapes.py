@@ -18,7 +18,7 @@ from kshot.core.types import Example, Kind, Task
 from kshot.learners.fitted import Fitted
 from kshot.measures.calibration import UNCALIBRATED, Calibration
 from kshot.measures.samples import check_metrics
-from kshot.recipes.recipe import Recipe, RecipeRecord
+from kshot.recipes.recipe import MOST_CONTEXTS, Recipe, RecipeRecord
 from kshot.taskmodel.taskmodel import MOST_ANSWER_TOKENS
 from kshot.tasks.built import check_answered, check_form, check_labels
 
@@ -69,6 +69,7 @@ class MemberAbout(TypedDict):
     adapter: _Weights | None
     steering: str | None
     notes: list[str]
+    contexts: NotRequired[Annotated[list[list[str]], Field(max_length=MOST_CONTEXTS)]]  # not before format 5
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
@@ -206,6 +207,35 @@ def pool_of(rows: Sequence[Any], task: Task, file: Path) -> tuple[dict[str, floa
     with naming(file):
         check_answered(task, examples, "saved")
     return bits, tuple(examples)
+
+
+def contexts_of(recipe: Recipe, about: MemberAbout, pool: Sequence[Example], file: Path) -> tuple[tuple[str, ...], ...]:
+    """Return the ids of the examples in each context that a recipe shows; none where it shows one, or chooses anew.
+
+    Args:
+        recipe: One of a combination, or the whole.
+        about: What is told of its files.
+        pool: The examples that it may show.
+        file: Where it was read.
+
+    Raises:
+        UserError: They are none that the recipe can have chosen from this pool.
+    """
+    contexts, known = about.get("contexts", []), {e.id for e in pool}
+    rules = {
+        "contexts only with a recipe that shows several to all queries": not contexts
+        or (recipe.shows_one_set and 1 < len(contexts) <= recipe.contexts),
+        "contexts of all the examples that are saved with it, and of no others": {i for ids in contexts for i in ids}
+        == known
+        or not contexts,
+        "no example twice in a context": all(len(set(ids)) == len(ids) for ids in contexts),
+    }
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        raise UserError(
+            f"{file} must have {broken[0]}; it is otherwise with '{recipe.name}'. "
+            "Copy the whole folder, or adapt again."
+        )
+    return tuple(map(tuple, contexts))
 
 
 def lines_of(file: Path) -> list[str]:

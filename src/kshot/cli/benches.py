@@ -19,7 +19,7 @@ SPEED = {
     "steered": "kshot.bench.steered_queries:run",
     "loading": "kshot.bench.loading:run",
 }
-QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering")
+QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts")
 
 
 def speed_benchmark(name: str, model: str) -> dict[str, Any]:

@@ -180,7 +180,8 @@ def _placing(
 
 def _answered(p: Any, is_open: bool) -> dict[str, Any]:
     row = {"id": p.example_id, "answer": p.answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
-    return row | ({"cut_off": p.cut_off} if is_open else {})
+    doubt = {} if p.disagreement is None else {"disagreement": p.disagreement}
+    return row | ({"cut_off": p.cut_off} if is_open else {}) | doubt
 
 
 @app.command()

@@ -84,7 +84,7 @@ def evaluate_retrieval(
         raise UserError(f"The pool must have k = {k} examples or more; got {len(pool)}.")
     ready = fitted(selector, pool, model=model, seed=seed)
     questions = [query.question for query in queries]
-    shown = [tuple(pool[i] for i in some) for some in chosen(ready, pool, k, questions, seed=seed)]
+    shown = [tuple(pool[i] for i in some) for (some,) in chosen(ready, pool, k, questions, seed=seed)]
     one_shot = _one_shot(model, shown, queries).mean(axis=1)
     some = [pool[i] for i in generator(seed, "ranked").permutation(len(pool))[:RANKED]]
     asked = queries[:RECALL_QUERIES]
@@ -92,7 +92,7 @@ def evaluate_retrieval(
     among = fitted(ready, some, model=model, seed=seed)
     recall = []
     found = chosen(among, some, k, questions[: len(asked)], seed=seed)
-    for indices, row in zip(found, values, strict=True):
+    for (indices,), row in zip(found, values, strict=True):
         best = set(np.argsort(-row, kind="stable")[:TOP].tolist())
         recall.append(len(best & set(indices)) / len(best))
     answers = _answers(

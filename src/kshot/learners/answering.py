@@ -6,7 +6,7 @@ from dataclasses import replace
 from kshot.core.types import Example, Prediction, Query
 from kshot.learners.classifier import ClassifierLearner
 from kshot.learners.combined import CombinedLearner
-from kshot.learners.demonstrations import showing_all
+from kshot.learners.demonstrations import giving
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
 from kshot.learners.prompted import PromptLearner
@@ -21,7 +21,7 @@ def answering(fitted: Fitted) -> Learner:
     if not recipe.asks_model:
         return ClassifierLearner(recipe, setup)
     assert model is not None
-    shows = showing_all(recipe, len(fitted.pool)) if recipe.shows_one_set else recipe
+    shows = giving(recipe, fitted.shown) if recipe.shows_one_set else recipe
     plain = shows.without("generator", "loop", "composer", "tuner", "teacher", "steerer")
     learner = PromptLearner(plain, replace(setup, model=model.noted(fitted.notes)))
     learner.steering = fitted.steering

@@ -52,8 +52,7 @@ def make_learner(recipe: Recipe, setup: Setup) -> Learner:
 def _of_one_setting(recipe: Recipe, setup: Setup) -> Learner:
     if recipe.members:
         return CombinedLearner(recipe, setup, [make_learner(member, setup) for member in recipe.members])
-    drawn = setup.drawn(recipe.draw)
     for slot, made in (("classifier", ClassifierLearner), ("tuner", TrainedLearner), ("steerer", SteeredLearner)):
         if slot in recipe.parts:
-            return made(recipe, drawn)
-    return PromptLearner(recipe, drawn)
+            return made(recipe, setup)
+    return PromptLearner(recipe, setup)

@@ -43,6 +43,7 @@ class Fitted:
         members: Of a recipe that combines others, in their order.
         learnt: Fingerprints of the questions that it has learnt from.
         calibration: Of its probabilities, as fitted on a stream.
+        contexts: Of a choice of several contexts for the whole task: ids of the pool's examples in each, in order.
     """
 
     recipe: Recipe
@@ -57,6 +58,13 @@ class Fitted:
     members: "tuple[Fitted, ...]" = ()
     learnt: frozenset[str] = frozenset()
     calibration: Calibration = UNCALIBRATED
+    contexts: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def shown(self) -> tuple[tuple[Example, ...], ...]:
+        """Where a choice is for the whole task: the examples of each context, in order."""
+        by_id = {e.id: e for e in self.pool}
+        return tuple(tuple(by_id[i] for i in ids) for ids in self.contexts) or (self.pool,)
 
     @property
     def language_model(self) -> LanguageModel | None:

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from kshot.core.schedule import refit_point
-from kshot.core.seeding import digest, generator
+from kshot.core.seeding import digest
 from kshot.core.types import Example, Prediction, Query, Task
 from kshot.learners.fitted import Fitted
 from kshot.learners.kept import Kept
@@ -46,10 +46,6 @@ class Setup:
     selector_model: TaskModel | None = None
     kept: Kept | None = None
     source: Source | None = None
-
-    def drawn(self, draw: int) -> "Setup":
-        """Return the setup of one of several draws of a recipe: the first has the run's own seed."""
-        return replace(self, seed=int(generator(self.seed, "draw", draw).integers(2**31))) if draw else self
 
 
 class Learner(ABC):

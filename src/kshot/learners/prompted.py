@@ -12,10 +12,11 @@ from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Prompt, Query, Question
-from kshot.learners.demonstrations import chosen, fitted, shown
+from kshot.learners.demonstrations import Contexts, chosen, fitted, pool_of, shown
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup, refitted
 from kshot.learners.preparation import Prepared, prepared
+from kshot.measures.averages import averaged
 from kshot.measures.probabilities import normalised
 from kshot.methods.contracts import Composer, Selector
 from kshot.methods.orders import MOST_CONFIDENT_LAST, ZeroShotBits
@@ -23,18 +24,28 @@ from kshot.prompts.fitting import prompt_tokens
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
+MOST_AT_ONCE = 2048  # prompts, where they are of several contexts
 CONTENT_FREE = ("N/A", "[MASK]", "")  # inputs without content, of Zhao et al. (2021)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked of the model for a query; `fit_seconds` and `fit_tokens` are what choosing demonstrations took."""
+    """What is asked of the model for a query with one context."""
 
     query: Query
     model: TaskModel
     prompt: Prompt
     shown: tuple[Example, ...]
     n_dropped: int
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a query is shown; `fit_seconds` and `fit_tokens` are what choosing it took."""
+
+    query: Query
+    model: TaskModel
+    contexts: Contexts
     fit_seconds: float
     fit_tokens: float
 
@@ -56,16 +67,43 @@ class PromptLearner(Learner):
         self._selecting = setup.selector_model or setup.model
         self.bits = ZeroShotBits(self._selecting)
         self._selector: Selector | None = None  # fitted on `_pool`
-        self._for_all: list[int] | None = None  # what a task-level selector has chosen from it
+        self._for_all: list[list[int]] | None = None  # the contexts that a task-level selector has chosen from it
         self._pool: tuple[Example, ...] = ()
         self._learnt: Selector | None = None  # from `_lesson`
         self._lesson: tuple[Example, ...] = ()
         self._prepared: tuple[int, Prepared] | None = None  # from so many examples
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Predict each query from its own past; all prompts go to the model at once, so that they share prefixes."""
-        asked = [a for _, some in groupby(queries, key=lambda query: id(query.past)) for a in self._ask(list(some))]
-        tell = _up_to(len(asked), progress)
+        """Predict each query from its own past; prompts go to the model together, so that they share prefixes."""
+        return [self._whole(members) for members in self.of_each_context(queries, progress=progress)]
+
+    def of_each_context(
+        self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None
+    ) -> list[list[Prediction]]:
+        """Return for each query what is said after each of its contexts; arguments as `predict`.
+
+        Memory does not grow with the number of contexts: of more than `MOST_AT_ONCE` prompts some contexts are asked
+        after others, each for all queries.
+        """
+        shown = [s for _, some in groupby(queries, key=lambda query: id(query.past)) for s in self._shown(list(some))]
+        pairs = sorted((n, i) for i, s in enumerate(shown) for n in range(len(s.contexts)))
+        tell = _up_to(len(queries), progress)
+        told = tell and _in_proportion(len(pairs), len(queries), tell)
+        at_once = len(queries) * max(1, MOST_AT_ONCE // max(1, len(queries)))
+        found: list[list[Prediction]] = [[] for _ in shown]
+        for start in range(0, len(pairs), max(1, at_once)):
+            block = pairs[start : start + at_once]
+            predictions = self._predicted([self._asked(shown[i], n) for n, i in block], told)
+            for (_, i), prediction in zip(block, predictions, strict=True):
+                found[i].append(prediction)
+        if tell:
+            tell(len(queries))
+        for own, s in zip(found, shown, strict=True):
+            own[0] = replace(own[0], fit_seconds=s.fit_seconds, fit_tokens=s.fit_tokens)
+        return found
+
+    def _predicted(self, asked: Sequence[_Asked], tell: Callable[[int], None] | None) -> list[Prediction]:
+        """Return what the model says to prompts that are asked together, each with its share of what it took."""
         answering = self.model.steered(self.steering) if self.steering else self.model
         scoring, written = (replace(answering, ledger=self.model.ledger.part()) for _ in range(2))
         scores = self._scores(scoring, asked, tell)
@@ -83,9 +121,18 @@ class PromptLearner(Learner):
             if i in texts:
                 prediction = replace(prediction, answer=texts[i].text.strip(), cut_off=not texts[i].finished)
             predictions.append(prediction)
-        if tell:
-            tell(len(asked))
         return predictions
+
+    def _whole(self, members: Sequence[Prediction]) -> Prediction:
+        """Return the mean of what is said after each context, with what all of it took."""
+        if len(members) == 1:
+            return members[0]
+        return replace(
+            averaged(members, mean=self.recipe.mean, is_open=self.model.task.is_open),
+            contexts=tuple(p.demonstrations for p in members),
+            dropped=max(p.dropped for p in members),
+            **{name: sum(getattr(p, name) for p in members) for name in ("prompt_tokens", "seconds", "tokens")},
+        )
 
     def anew(self) -> "PromptLearner":
         """Return a learner that has chosen nothing yet."""
@@ -100,14 +147,14 @@ class PromptLearner(Learner):
         if recipe.part("composer"):
             recipe = recipe.having(composer=cast(Composer, ready.model.composer))
         selecting = replace(self._selecting, notes=notes.append)
-        selector, known = recipe.part("selector"), {}
+        selector, known, contexts = recipe.part("selector"), {}, ()
         if selector is None:
             pool = ()
         elif not selector.per_query:
             selector = fitted(selector, pool, model=selecting, seed=self._seed)
-            (indices,) = chosen(selector, pool, recipe.k, [None], seed=self._seed)
-            bits = ZeroShotBits(selecting)
-            pool = shown(recipe, [pool[i] for i in indices], None, seed=self._seed, bits=bits)
+            (hands,) = chosen(selector, pool, recipe.k, [None], seed=self._seed, n_contexts=recipe.contexts)
+            contexts = shown(recipe, pool, hands, None, seed=self._seed, bits=ZeroShotBits(selecting))
+            pool = pool_of(contexts)
         else:
             if recipe.order == MOST_CONFIDENT_LAST:  # any of them may be shown to a query
                 known = dict(zip((e.id for e in pool), ZeroShotBits(selecting)(pool), strict=True))
@@ -115,9 +162,9 @@ class PromptLearner(Learner):
                 recipe = recipe.having(selector=fitted(selector, pool, model=selecting, seed=self._seed))
         about = {"selection": notes[0]} if notes else {}
         plain = replace(self.model, composer=ready.model.composer)
-        return Fitted(
-            recipe, self.model.task, self._seed, tuple(pool), plain, notes=ready.notes, bits=known, about=about
-        )
+        several = tuple(tuple(e.id for e in context) for context in contexts) if len(contexts) > 1 else ()
+        fitted_as = {"contexts": several, "notes": ready.notes, "bits": known, "about": about}
+        return Fitted(recipe, self.model.task, self._seed, tuple(pool), plain, **fitted_as)
 
     def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
         """Return what the last fit takes: nothing where demonstrations are chosen for each query."""
@@ -136,8 +183,6 @@ class PromptLearner(Learner):
             probs=tuple(probabilities.tolist()),
             answer=None if is_open else candidates[int(np.argmax(probabilities))],
             prompt_tokens=prompt_tokens(asked.prompt, self.model.model),
-            fit_seconds=asked.fit_seconds,
-            fit_tokens=asked.fit_tokens,
             demonstrations=tuple(e.id for e in asked.shown),
             dropped=asked.n_dropped,
         )
@@ -159,7 +204,8 @@ class PromptLearner(Learner):
             for empty in _without_content(a.query.example.question):
                 prompts.append(a.model.compose(a.shown, empty))
         repeated = [texts for texts in answers for _ in CONTENT_FREE]
-        rows = model.score(prompts, [*answers, *repeated], progress=_shared_by(times, progress))
+        told = progress and _in_proportion(times, 1, progress)
+        rows = model.score(prompts, [*answers, *repeated], progress=told)
         corrected = []
         for i, row in enumerate(rows[: len(asked)]):
             start = len(asked) + i * (times - 1)
@@ -167,28 +213,32 @@ class PromptLearner(Learner):
             corrected.append(row - (np.logaddexp.reduce(empties, axis=0) - np.log(len(empties))))
         return corrected
 
-    def _ask(self, queries: Sequence[Query]) -> list[_Asked]:
-        """Return what is asked for queries with the same past; what choosing took counts for the first of them."""
+    def _shown(self, queries: Sequence[Query]) -> list[_Shown]:
+        """Return what is shown to queries with the same past; what choosing took counts for the first of them."""
         began, selecting = time.perf_counter(), replace(self._selecting, ledger=self._selecting.ledger.part())
         making = replace(self._making, ledger=self._making.ledger.part(), progress=selecting.progress)
-        found = self._demonstrations(queries, selecting, making)
+        found = self._contexts(queries, selecting, making)
         seconds, tokens = time.perf_counter() - began, selecting.ledger.cost.tokens + making.ledger.cost.tokens
-        asked = []
-        for i, (query, (model, demonstrations)) in enumerate(zip(queries, found, strict=True)):
-            question = query.example.question
-            prompt, n_dropped = model.prompt(demonstrations, query.example)
-            if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
-                empties = _without_content(question)
-                n_dropped = max(n_dropped, *(model.prompt(demonstrations, e)[1] for e in empties))
-                prompt = model.compose(demonstrations[n_dropped:], question)
-            took = (seconds, tokens) if i == 0 else (0.0, 0.0)
-            asked.append(_Asked(query, model, prompt, demonstrations[n_dropped:], n_dropped, *took))
-        return asked
+        return [
+            _Shown(query, *shown, *((seconds, tokens) if i == 0 else (0.0, 0.0)))
+            for i, (query, shown) in enumerate(zip(queries, found, strict=True))
+        ]
+
+    def _asked(self, shown: _Shown, context: int) -> _Asked:
+        """Return what is asked with a context, of which the first examples are left out to fit the model."""
+        query, model, demonstrations = shown.query, shown.model, shown.contexts[context]
+        question = query.example.question
+        prompt, n_dropped = model.prompt(demonstrations, query.example)
+        if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
+            empties = _without_content(question)
+            n_dropped = max(n_dropped, *(model.prompt(demonstrations, e)[1] for e in empties))
+            prompt = model.compose(demonstrations[n_dropped:], question)
+        return _Asked(query, model, prompt, demonstrations[n_dropped:], n_dropped)
 
     def demonstrations(self, query: Query) -> tuple[Example, ...]:
-        """Return what is shown to a query, before anything is left out to fit the model."""
-        ((_, demonstrations),) = self._demonstrations([query], self._selecting, self._making)
-        return demonstrations
+        """Return what is shown to a query in the first context, before anything is left out to fit the model."""
+        ((_, contexts),) = self._contexts([query], self._selecting, self._making)
+        return contexts[0]
 
     def prepare(self, past: Sequence[Example], making: TaskModel | None = None) -> Prepared:
         """Return what generators, loops and composers make of a past: again whenever it has doubled.
@@ -202,9 +252,9 @@ class PromptLearner(Learner):
             self._prepared = n, prepared(self.recipe, past[:n], making or self._making, seed=self._seed)
         return self._prepared[1]
 
-    def _demonstrations(
+    def _contexts(
         self, queries: Sequence[Query], selecting: TaskModel, making: TaskModel
-    ) -> list[tuple[TaskModel, tuple[Example, ...]]]:
+    ) -> list[tuple[TaskModel, Contexts]]:
         """Return for queries with the same past what is shown to each, and the model with what it is to be told.
 
         Args:
@@ -212,11 +262,11 @@ class PromptLearner(Learner):
             selecting: What selectors ask, counting what that takes.
             making: What generators, loops and composers ask, counting what that takes.
         """
-        past, selector = queries[0].past, self.recipe.part("selector")
+        past, selector, recipe = queries[0].past, self.recipe.part("selector"), self.recipe
         ready = self.prepare(past, making)
         model = replace(ready.model, ledger=self.model.ledger)
         if selector is None or not past:
-            return [(model, ())] * len(queries)
+            return [(model, ((),))] * len(queries)
         known = tuple(past) if selector.per_query else tuple(past[: refit_point(len(past))])
         pool = (*known, *ready.made)
         if pool != self._pool:
@@ -224,18 +274,19 @@ class PromptLearner(Learner):
             self._selector = fitted(trained, pool, model=selecting, seed=self._seed)
             self._pool, self._for_all = pool, None
         assert self._selector is not None
+        how: Any = {"seed": self._seed, "n_contexts": recipe.contexts}
         if selector.per_query:
             questions = [query.example.question for query in queries]
-            found = chosen(self._selector, pool, self.recipe.k, questions, seed=self._seed)
+            found = chosen(self._selector, pool, recipe.k, questions, **how)
         else:
             if self._for_all is None:
-                (self._for_all,) = chosen(self._selector, pool, self.recipe.k, [None], seed=self._seed)
+                (self._for_all,) = chosen(self._selector, pool, recipe.k, [None], **how)
             found = [self._for_all] * len(queries)
         bits = ZeroShotBits(selecting)
         bits.known = self.bits.known
         return [
-            (model, shown(self.recipe, [pool[i] for i in indices], q.example.question, seed=self._seed, bits=bits))
-            for q, indices in zip(queries, found, strict=True)
+            (model, shown(recipe, pool, hands, q.example.question, seed=self._seed, bits=bits))
+            for q, hands in zip(queries, found, strict=True)
         ]
 
     def _trained(self, selector: Selector, known: tuple[Example, ...], selecting: TaskModel) -> Selector:
@@ -273,15 +324,13 @@ def _up_to(total: int, progress: Callable[[int], None] | None) -> Callable[[int]
     return advance
 
 
-def _shared_by(times: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
-    """Return a progress function that counts one for so many requests."""
-    if progress is None:
-        return None
+def _in_proportion(n: int, whole: int, progress: Callable[[int], None]) -> Callable[[int], None]:
+    """Return a progress function for `n` requests that counts as `whole` in all."""
     done = 0
 
-    def advance(n: int) -> None:
+    def advance(more: int) -> None:
         nonlocal done
-        progress((done + n) // times - done // times)
-        done += n
+        progress((done + more) * whole // n - done * whole // n)
+        done += more
 
     return advance

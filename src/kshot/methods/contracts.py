@@ -8,6 +8,7 @@ the one it is called on as it is; all randomness comes from `rng`. `model` is th
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import perm
 from typing import ClassVar, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from kshot.core.part import Part
 from kshot.core.script import Script
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Question, Task
+from kshot.methods.hands import dealt, different, reordered
 from kshot.methods.remembering import Remembering
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -66,6 +68,46 @@ class Selector(Part):
     ) -> list[list[int]]:
         """Return `select` for each of many questions; a selector that is faster with all at once says so here."""
         return [self.select(question, k, rng=rng) for question, rng in zip(questions, rngs, strict=True)]
+
+    def contexts(
+        self, questions: Sequence[Question | None], k: int, n: int, *, rngs: Sequence[Sequence[np.random.Generator]]
+    ) -> list[list[list[int]]]:
+        """Return for each question `n` choices, each as `select` returns one; the first of one is that of `select`.
+
+        A selector that draws draws so many times. Another one makes a longer list that is dealt in turn
+        (`kshot.methods.hands`), and one that shows all has other orders of what was known when the past had last
+        doubled, so that prompts along a stream continue each other.
+
+        Args:
+            questions: None is the whole task.
+            k: The most examples in each choice.
+            n: How many choices.
+            rngs: For each question a generator for each choice.
+        """
+        if n == 1:
+            return [[hand] for hand in self._each(questions, k, [some[0] for some in rngs])]
+        if self.draws:
+            by_draw = [self._each(questions, k, [some[i] for some in rngs]) for i in range(n)]
+            hands = zip(*by_draw, strict=True)
+        elif self.sees_all:
+            found = self._each(questions, k, [some[0] for some in rngs])
+            hands = [[one, *(reordered(one, rng) for rng in some[1:])] for one, some in zip(found, rngs, strict=True)]
+        else:
+            found = self._each(questions, k * n, [some[0] for some in rngs])
+            hands = [dealt(one, k, n) for one in found]
+        return [different(some, own) for some, own in zip(hands, rngs, strict=True)]
+
+    def _each(
+        self, questions: Sequence[Question | None], k: int, rngs: Sequence[np.random.Generator]
+    ) -> list[list[int]]:
+        known = [question for question in questions if question is not None]
+        if len(known) == len(questions):
+            return self.select_all(known, k, rngs=rngs)
+        return [self.select(question, k, rng=rng) for question, rng in zip(questions, rngs, strict=True)]
+
+    def most_contexts(self, n_pool: int, k: int) -> int:
+        """Return how many different choices a pool allows; no more are counted than differ in 8 places."""
+        return perm(n_pool, min(k, n_pool, 8))
 
     @property
     def has_learnt(self) -> bool:

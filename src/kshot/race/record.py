@@ -12,7 +12,7 @@ from typing import Any
 from kshot.core.control_tokens import without_marks
 from kshot.core.ledger import Ledger
 from kshot.core.schedule import refit_point
-from kshot.core.types import Task
+from kshot.core.types import Prompt, Task
 from kshot.core.version import __version__
 from kshot.learners.preparation import Prepared, prepared
 from kshot.race.race import Race
@@ -32,7 +32,9 @@ class PromptBook:
     """Prompts as they were sent, each segment once.
 
     A row is the number of segments that it shares with the beginning of the recipe's row before, then the numbers of
-    the others: after demonstrations that stay, a prompt takes a few bytes.
+    the others: after demonstrations that stay, a prompt takes a few bytes. Where an example was asked after several
+    contexts, `rows` has the prompt with the first, and `more` those with the others; each shares with the row before it
+    of the context with its number.
     """
 
     model: TaskModel
@@ -40,7 +42,8 @@ class PromptBook:
     seed: int
     segments: dict[tuple[str, str], int] = field(default_factory=dict)
     rows: dict[str, list[list[int]]] = field(default_factory=dict)
-    _last: dict[str, list[int]] = field(default_factory=dict)  # each recipe's last prompt
+    more: dict[str, list[list[list[int]]]] = field(default_factory=dict)
+    _last: dict[tuple[str, int], list[int]] = field(default_factory=dict)  # each recipe's last prompt of each context
     _prepared: dict[tuple[str, int], Prepared] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -48,20 +51,27 @@ class PromptBook:
 
     def add(self, recipe: Recipe, samples: Sequence[Mapping[str, Any]]) -> None:
         """Compose a recipe's prompts again from what its rows say was shown; those that are here stay."""
-        rows = self.rows.setdefault(recipe.name, [])
-        before = self._last.get(recipe.name, [])
+        rows, more = self.rows.setdefault(recipe.name, []), self.more.setdefault(recipe.name, [])
         for sample in samples[len(rows) :]:
             ready = self._ready(_of_setting(recipe, sample["setting"]), sample["position"])
             made = {e.id: e for e in ready.made}
-            shown = [self._by_id.get(i) or made[i] for i in sample["demonstrations"]]
-            prompt = ready.model.compose(shown, self._by_id[sample["example_id"]].question)
-            texts = [(s.role, without_marks(s.text)) for s in prompt.segments]
-            ids = [self.segments.setdefault(text, len(self.segments)) for text in texts]
-            same = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), None)
-            same = min(len(ids), len(before)) if same is None else same
-            rows.append([same, *ids[same:]])
-            before = ids
-        self._last[recipe.name] = before
+            question = self._by_id[sample["example_id"]].question
+            sent = [
+                self._row(ready.model.compose([self._by_id.get(i) or made[i] for i in ids], question), recipe.name, n)
+                for n, ids in enumerate(sample["contexts"] or (sample["demonstrations"],))
+            ]
+            rows.append(sent[0])
+            more.append(sent[1:])
+
+    def _row(self, prompt: Prompt, name: str, context: int) -> list[int]:
+        """Return the row of a prompt with the context of a number."""
+        texts = [(s.role, without_marks(s.text)) for s in prompt.segments]
+        ids = [self.segments.setdefault(text, len(self.segments)) for text in texts]
+        before = self._last.get((name, context), [])
+        same = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), None)
+        same = min(len(ids), len(before)) if same is None else same
+        self._last[name, context] = ids
+        return [same, *ids[same:]]
 
     def _ready(self, recipe: Recipe, position: int) -> Prepared:
         """Return what the recipe has made of the examples before a position; what it asked is in the store."""
@@ -151,6 +161,7 @@ class Recorder:
             "examples": examples,
             "segments": [list(key) for key in self._prompts.segments],
             "rows": self._prompts.rows,
+            "more": {name: rows for name, rows in self._prompts.more.items() if any(rows)},
         }
         return self._results(race, rows, choice), rows, sent
 

@@ -2,17 +2,18 @@
 
 Along a stream a recipe is measured with less to learn from than it has in the end, and with other demonstrations: two
 draws of the same recipe can lie far apart. Where it is cheap and honest, the final one is asked again: a prompt about
-all examples that are not in it; a prompt that shows all examples, and a classifier, about examples while these, and
-some beside, are hidden. What is chosen for each query knows nearly as much along the stream, and would cost as much
-again; a recipe that trains knows all examples, and one that chose its demonstrations by asking the model about the
-others has fitted them: for these the stream is all there is.
+all examples that are not in it; several contexts about those that at least half of them do not show; a prompt that
+shows all examples, and a classifier, about examples while these, and some beside, are hidden. What is chosen for each
+query knows nearly as much along the stream, and would cost as much again; a recipe that trains knows all examples, and
+one that chose its demonstrations by asking the model about the others has fitted them: for these the stream is all
+there is.
 """
 
 from collections.abc import Sequence
 
 from kshot.core.types import Example, Query, Task
 from kshot.learners.build import make_learner
-from kshot.learners.demonstrations import selected, showing_all
+from kshot.learners.demonstrations import Contexts, giving, pool_of, selected
 from kshot.learners.learner import Learner, Setup
 from kshot.race.stream import Stream
 from kshot.recipes.recipe import Recipe
@@ -34,10 +35,10 @@ def second_look(recipe: Recipe, setup: Setup, stream: Stream) -> tuple[Learner, 
         return None
     if recipe.shows_one_set:
         assert setup.model is not None
-        shown = selected(recipe, stream.examples, None, model=setup.model, seed=setup.seed)
-        known = {e.id for e in shown}
-        queries = [Query(e, shown) for e in stream.asked if e.id not in known]
-        recipe = showing_all(recipe, len(shown))
+        contexts = selected(recipe, stream.examples, None, model=setup.model, seed=setup.seed)
+        shown = pool_of(contexts)
+        queries = [Query(e, shown) for e in stream.asked if can_ask(contexts, e)]
+        recipe = giving(recipe, contexts, others_only=True)
     else:
         queries = hiding(setup.task, stream, PARTS if recipe.asks_model else FREE_PARTS)
     if len(queries) < LEAST:
@@ -69,8 +70,8 @@ def _parts(task: Task, asked: Sequence[Example], n: int) -> list[list[Example]]:
 def other_draws(recipe: Recipe, setup: Setup, stream: Stream) -> list[tuple[Learner, list[Query]]]:
     """Return prompts with other demonstrations, each also in the opposite order, and what to ask all of them.
 
-    What is asked are examples that none of the prompts shows; where they are too few, or nothing is drawn, there is no
-    prompt. Arguments as `second_look`.
+    What is asked are examples that none of the prompts shows, or of several contexts half at most; where they are too
+    few, or nothing is drawn, there is no prompt. Arguments as `second_look`.
 
     Returns:
         `N_DRAWS` pairs of prompts.
@@ -79,13 +80,19 @@ def other_draws(recipe: Recipe, setup: Setup, stream: Stream) -> list[tuple[Lear
         return []
     assert setup.model is not None
     drawn = [selected(recipe, stream.examples, None, model=setup.model, seed=setup.seed + i) for i in range(N_DRAWS)]
-    known = {e.id for shown in drawn for e in shown}
-    asked = [e for e in stream.asked if e.id not in known][:MOST_ASKED]
-    if len(asked) < LEAST or len({shown for shown in drawn}) == 1:
+    asked = [e for e in stream.asked if all(can_ask(contexts, e) for contexts in drawn)][:MOST_ASKED]
+    if len(asked) < LEAST or len(set(drawn)) == 1:
         return []
     found = []
-    for shown in drawn:
-        for order in (shown, shown[::-1]):
-            learner = make_learner(showing_all(recipe, len(order)), setup)
-            found.append((learner, [Query(e, order) for e in asked]))
+    for contexts in drawn:
+        for orders in (contexts, tuple(shown[::-1] for shown in contexts)):
+            learner = make_learner(giving(recipe, orders, others_only=True), setup)
+            shown = pool_of(orders)
+            found.append((learner, [Query(e, shown) for e in asked]))
     return found
+
+
+def can_ask(contexts: Contexts, example: Example) -> bool:
+    """Return whether at least half of the contexts do not show an example: it is asked with these."""
+    n = sum(example not in shown for shown in contexts)
+    return n > 0 and 2 * n >= len(contexts)

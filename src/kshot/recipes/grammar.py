@@ -11,12 +11,12 @@ from kshot.core.errors import UserError, did_you_mean
 from kshot.core.fields import setting_names
 from kshot.core.part import Part
 from kshot.core.plugins import Room, configure, room_of
-from kshot.methods.combiners.average import Average
+from kshot.measures.averages import MEANS
 from kshot.methods.orders import AS_SELECTED, ORDERS, check_order
 from kshot.methods.selectors.all_past import AllPast
 from kshot.methods.selectors.random import Random
 from kshot.recipes.names import SLOTS, cheap_recipes, slot_of
-from kshot.recipes.recipe import CALIBRATIONS, Recipe
+from kshot.recipes.recipe import CALIBRATIONS, MOST_CONTEXTS, Recipe
 
 # Slots that can be filled beside the method that a recipe is about
 _BESIDE: Mapping[str | None, tuple[str, ...]] = {
@@ -30,15 +30,15 @@ _BESIDE: Mapping[str | None, tuple[str, ...]] = {
 # Settings of the recipe itself, by what it is about
 _OWN: Mapping[str | None, tuple[str, ...]] = {
     None: ("calibration",),
-    "selector": ("k", "order", "calibration", "contexts"),
-    "steerer": ("k", "order", "calibration", "contexts"),
-    "tuner": ("k", "order", "calibration"),
+    "selector": ("k", "order", "calibration", "contexts", "mean"),
+    "steerer": ("k", "order", "calibration", "contexts", "mean"),
+    "tuner": ("k", "order", "calibration", "contexts", "mean"),
     "classifier": (),
     "combiner": ("calibration",),
 }
 
 
-MOST_RECIPES, MOST_SETTINGS, MOST_DRAWS, MOST_SHOWN = 256, 256, 256, 100_000
+MOST_RECIPES, MOST_SETTINGS, MOST_SHOWN = 256, 256, 100_000
 
 
 def parse_recipes(text: str, *, shots: int) -> tuple[Recipe, ...]:
@@ -119,7 +119,7 @@ def _grid(call: Call, slot: str | None) -> Mapping[str, str]:
 
 def _alternatives(key: str, text: str, owner: str, slot: str | None) -> list[str]:
     """Return the values that a setting names: several where it can be raced and they are separated by slashes."""
-    if key in ("k", "contexts"):
+    if key in ("k", "contexts", "mean"):
         return _pieces(text)
     if key == "order":
         return _pieces(text) if all(piece in ORDERS for piece in text.split("/")) else [text]
@@ -172,6 +172,7 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     own = {key: values.pop(key) for key in _OWN[slot] if key in values}
     beside = {key: SLOTS[key].build(values.pop(key)) for key in _BESIDE[slot] if key in values}
     if slot is None:
+        _contexts(name, values, k=0)
         _refuse(values, base, also=(*_OWN[None], *_BESIDE[None]))
         return Recipe(name, beside, calibration=_calibration(own, base))
     cls = SLOTS[slot].find(base)
@@ -191,10 +192,7 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
         parts["selector"] = _default_selector(parts, k)
     if not k and "selector" in parts:
         raise UserError(f"{name}: k must be 1 or more, as a selector is named; got 0. Leave the selector out.")
-    recipe = Recipe(name, parts, k, order, calibration)
-    return (
-        _averaged(recipe, _count(name, own["contexts"], "contexts", most=MOST_DRAWS)) if "contexts" in own else recipe
-    )
+    return Recipe(name, parts, k, order, calibration, *_contexts(name, own, k=k))
 
 
 def _shown(name: str, own: Mapping[str, str], parts: Mapping[str, Part], *, shots: int) -> int:
@@ -214,15 +212,17 @@ def _default_selector(parts: Mapping[str, Part], k: int) -> Part:
     return AllPast(limit=k) if getattr(tuner, "fixed", False) else Random(fresh=True)
 
 
-def _averaged(recipe: Recipe, n: int) -> Recipe:
-    """Return the average of `n` draws of a recipe."""
-    if not recipe.draws:
+def _contexts(name: str, own: Mapping[str, str], *, k: int) -> tuple[int, str]:
+    """Return how many contexts a recipe that shows `k` demonstrations averages over, and how."""
+    n, mean = _count(name, own.get("contexts", "1"), "contexts", most=MOST_CONTEXTS), own.get("mean", MEANS[0])
+    if mean not in MEANS:
+        raise UserError(f"{name}: mean must be one of {', '.join(MEANS)}; got '{mean}'. Leave it out for {MEANS[0]}.")
+    if own.keys() & {"contexts", "mean"} and not k:
         raise UserError(
-            f"{recipe.name}: contexts averages several draws, and nothing is drawn here; name a selector that draws, "
-            "such as random."
+            f"{name}: contexts are sets of demonstrations, and this recipe shows none. Give it k where it has that "
+            "setting, or name one that shows some, such as random:contexts=8."
         )
-    members = tuple(replace(recipe, name=f"{recipe.name}, draw {i + 1}", draw=i, calibration="none") for i in range(n))
-    return Recipe(recipe.name, {"combiner": Average()}, recipe.k, recipe.order, recipe.calibration, members=members)
+    return n, mean
 
 
 def _members(call: Call, *, shots: int) -> tuple[Recipe, ...]:
@@ -236,7 +236,7 @@ def _members(call: Call, *, shots: int) -> tuple[Recipe, ...]:
         if call.members.count(member) > 1:
             raise UserError(
                 f"'{call.name}' must be given different recipes; got '{member}' {call.members.count(member)} times. "
-                "Several draws of one are averaged by contexts, as random:contexts=4."
+                "Several contexts of one are averaged by random:contexts=4."
             )
     return tuple(replace(parse_recipe(m, shots=shots, raced=False), calibration="none") for m in call.members)
 

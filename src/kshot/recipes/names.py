@@ -29,6 +29,8 @@ SLOTS: Mapping[str, Room] = {
 }
 # A recipe is about a method in one of these slots, and is named after it; in this order recipes run. A method of
 # another slot does nothing alone.
+# Recipes with settings of their own that "all" stands for too: averaging helps the cheapest choice most
+_ALSO: Mapping[str, tuple[str, ...]] = {"random": ("random:contexts=8",)}
 _FIRST, _LATER = ("classifier",), ("selector", "steerer", "tuner")
 
 
@@ -41,7 +43,8 @@ def known_recipes() -> dict[str, str | None]:
 def cheap_recipes() -> list[str]:
     """Return those that "all" stands for: each does something alone, and none has to be asked for by name."""
     on_request = {name for room in SLOTS.values() for name in room.on_request}
-    return [name for name in known_recipes() if name not in on_request]
+    names = (name for name in known_recipes() if name not in on_request)
+    return [one for name in names for one in (name, *_ALSO.get(name, ()))]
 
 
 def slot_of(name: str) -> str | None:

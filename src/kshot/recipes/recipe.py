@@ -14,10 +14,12 @@ from kshot.core.part import Part
 from kshot.core.plugins import OwnFiles
 from kshot.core.seeding import digest
 from kshot.core.types import Task
+from kshot.measures.averages import ARITHMETIC, MEANS
 from kshot.methods.orders import AS_SELECTED, check_order
 from kshot.recipes.names import SLOTS
 
 CALIBRATIONS = ("temperature", "contextual", "none")
+MOST_CONTEXTS = 256
 _MOST = 2**31
 _MOST_NESTED = 8
 
@@ -29,7 +31,8 @@ class RecipeRecord(TypedDict):
     k: int
     order: str
     calibration: str
-    draw: int
+    contexts: int
+    mean: str
     parts: dict[str, Any]
     members: "list[RecipeRecord]"
     alternatives: "list[RecipeRecord]"
@@ -47,7 +50,8 @@ class Recipe:
         calibration: "temperature" divides log-probabilities by a temperature fitted on the past; "contextual" divides
             probabilities by those of inputs without content (Zhao et al. 2021, https://arxiv.org/abs/2102.09690);
             "none" leaves them.
-        draw: Which of several draws of the same recipe it is, from 0: each has random choices of its own.
+        contexts: How many sets of demonstrations are shown, each in a prompt of its own; the answers are averaged.
+        mean: How (`kshot.measures.averages`).
         members: The recipes whose answers a combiner makes one of.
         alternatives: The configurations that are raced, each with one value for every setting; empty where the
             settings leave no choice.
@@ -58,7 +62,8 @@ class Recipe:
     k: int = 0
     order: str = AS_SELECTED
     calibration: str = "none"
-    draw: int = 0
+    contexts: int = 1
+    mean: str = ARITHMETIC
     members: "tuple[Recipe, ...]" = ()
     alternatives: "tuple[Recipe, ...]" = ()
 
@@ -83,6 +88,18 @@ class Recipe:
             yield from other.all_parts
 
     @property
+    def all_recipes(self) -> "Iterator[Recipe]":
+        """Itself, its members and its alternatives."""
+        yield self
+        for other in (*self.members, *self.alternatives):
+            yield from other.all_recipes
+
+    def most_contexts(self, n_pool: int) -> int:
+        """Return how many different contexts its selector can choose from so many examples."""
+        selector = self.part("selector")
+        return selector.most_contexts(n_pool, self.k) if selector else 1
+
+    @property
     def variants(self) -> "tuple[Recipe, ...]":
         """The configurations that are raced; the recipe itself where its settings leave no choice."""
         return self.alternatives or (self,)
@@ -94,7 +111,8 @@ class Recipe:
             "k": self.k,
             "order": self.order,
             "calibration": self.calibration,
-            "draw": self.draw,
+            "contexts": self.contexts,
+            "mean": self.mean,
             "parts": {slot: part.record() for slot, part in self.parts.items()},
             "members": [member.record() for member in self.members],
             "alternatives": [one.record() for one in self.alternatives],
@@ -119,7 +137,7 @@ class Recipe:
             cls.rebuilt(member, folder / "members" / str(i), own, depth=depth + 1)
             for i, member in enumerate(record["members"])
         )
-        plain: Any = {key: record[key] for key in ("name", "k", "order", "calibration", "draw")}
+        plain: Any = {key: record[key] for key in ("name", "k", "order", "calibration", "contexts", "mean")}
         return cls(**plain, parts=parts, members=members)
 
     def save(self, folder: Path) -> None:
@@ -208,12 +226,12 @@ class Recipe:
     @property
     def averages_contexts(self) -> bool:
         """Whether it answers by the average over several sets of demonstrations."""
-        return any(len({member.draw for member in one.members}) > 1 for one in self.variants)
+        return any(one.contexts > 1 for one in self.variants)
 
     @property
     def combines(self) -> bool:
         """Whether it makes one answer of those of other recipes."""
-        return bool(self.members) and not self.averages_contexts
+        return bool(self.members)
 
     @property
     def chooses_alone(self) -> bool:
@@ -284,7 +302,12 @@ def _check_record(record: RecipeRecord, depth: int) -> None:
     rules = {
         "k must be 1 or more with a selector, and 0 without one": (record["k"] > 0) == ("selector" in slots)
         or bool(record["members"]),
-        "k and draw must be small whole numbers, 0 or more": 0 <= record["k"] < _MOST and 0 <= record["draw"] < _MOST,
+        "k must be a small whole number, 0 or more": 0 <= record["k"] < _MOST,
+        f"contexts must be in 1..{MOST_CONTEXTS}, and 1 where nothing is shown": 1
+        <= record["contexts"]
+        <= MOST_CONTEXTS
+        and (record["contexts"] == 1 or "selector" in slots),
+        f"mean must be one of {', '.join(MEANS)}": record["mean"] in MEANS,
         "a combiner must have members, and members a combiner": ("combiner" in slots) == bool(record["members"]),
         "a combiner or a classifier must stand alone": not {"combiner", "classifier"} & slots
         or slots <= {"combiner"}

@@ -70,7 +70,8 @@ def page(record: Mapping[str, Any]) -> str:
         ],
         fronts=[pareto(able, metric, *cost) for cost in COSTS if able],
         problems=problems(record),
-        shown_last=demonstrations_of_last(record, shown[0]) if shown else [],
+        shown_last=shown_in_last(record, shown[0]) if shown else [],
+        disagreement=mean_disagreement(record["rows"][shown[0]]) if shown else None,
         notes=results["selections"].get(shown[0], [])[-1:] if shown else [],
         totals=_totals(results["leaderboard"], rows),
         style=here.joinpath("report.css").read_text("utf-8"),
@@ -101,6 +102,7 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
         "examples": [[e["input"], e["output"], e["context"] or "", int(e["id"] in suspicious)] for e in examples],
         "rows": [[_row(place, r) for r in record["rows"][name]] for name in names],
         "prompts": [record["prompts"]["rows"].get(name) for name in names],
+        "more": [record["prompts"].get("more", {}).get(name) for name in names],
         "segments": record["prompts"]["segments"],
     }
 
@@ -164,10 +166,18 @@ def problems(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def demonstrations_of_last(record: Mapping[str, Any], recipe: str) -> list[dict[str, Any]]:
-    """Return the examples that stood in the recipe's last prompt, in their order."""
+def shown_in_last(record: Mapping[str, Any], recipe: str) -> list[list[dict[str, Any]]]:
+    """Return the examples that stood in the recipe's last prompt, in their order: a list for each context."""
     by_id = {e["id"]: e for e in record["prompts"]["examples"]}
-    return [by_id[i] for i in record["rows"][recipe][-1]["demonstrations"] if i in by_id]
+    last = record["rows"][recipe][-1]
+    contexts = last.get("contexts") or [last["demonstrations"]]
+    return [shown for ids in contexts if (shown := [by_id[i] for i in ids if i in by_id])]
+
+
+def mean_disagreement(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return which share of the contexts answers otherwise than all together, on average; None without several."""
+    shares = [row["disagreement"] for row in rows if row.get("disagreement") is not None]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _totals(board: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:

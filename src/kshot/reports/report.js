@@ -14,10 +14,11 @@ function make(tag, text, kind) {
 const isWrong = row => row && row[2] !== null && row[2] < 1;
 const byExample = record.rows.map(rows => new Map(rows.map((row, i) => [row[0], i])));
 const rowOf = (recipe, example) => record.rows[recipe][byExample[recipe].get(example)];
-const opened = record.prompts.map(rows => {
+const opened = record.prompts.map((rows, recipe) => {
   if (!rows) return null;
-  let before = [];
-  return rows.map(([same, ...more]) => (before = before.slice(0, same).concat(more)));
+  const before = [], others = record.more[recipe];
+  return rows.map((row, i) => [row, ...(others ? others[i] : [])].map(
+    ([same, ...more], context) => (before[context] = (before[context] || []).slice(0, same).concat(more))));
 });
 
 function confusion(recipe) {
@@ -82,13 +83,18 @@ function calibration(recipe) {
 }
 
 function promptOf(recipe, example) {
-  const box = make("pre"), ids = opened[recipe] && opened[recipe][byExample[recipe].get(example)];
-  if (!ids || !ids.length) return make("p", "This recipe sends no prompt.", "quiet");
-  for (const id of ids) {
-    const [role, text] = record.segments[id];
-    box.append(role === "answer" ? make("mark", text) : document.createTextNode(text));
-  }
-  return box;
+  const sent = opened[recipe] && opened[recipe][byExample[recipe].get(example)], all = make("div");
+  if (!sent || !sent[0].length) return make("p", "This recipe sends no prompt.", "quiet");
+  sent.forEach((ids, context) => {
+    const box = make("pre");
+    if (sent.length > 1) all.append(make("h4", `Context ${context + 1} of ${sent.length}`));
+    for (const id of ids) {
+      const [role, text] = record.segments[id];
+      box.append(role === "answer" ? make("mark", text) : document.createTextNode(text));
+    }
+    all.append(box);
+  });
+  return all;
 }
 
 function detail(example) {

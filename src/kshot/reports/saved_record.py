@@ -122,6 +122,8 @@ class _Row(TypedDict):
     probs: list[Share]
     answer: str | None
     demonstrations: list[str]
+    contexts: NotRequired[list[list[str]]]  # these two not before several contexts
+    disagreement: NotRequired[Share | None]
     seconds: Amount
     fit_seconds: Amount
     tokens: Amount
@@ -135,10 +137,14 @@ class _Example(TypedDict):
     output: str
 
 
+_Sent = Annotated[list[Count], Field(min_length=1)]
+
+
 class _Prompts(TypedDict):
     examples: list[_Example]
     segments: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
-    rows: dict[str, list[Annotated[list[Count], Field(min_length=1)]]]
+    rows: dict[str, list[_Sent]]
+    more: NotRequired[dict[str, list[list[_Sent]]]]
 
 
 class _Unfinished(TypedDict):
@@ -268,12 +274,14 @@ def _flaws(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"{len(names)} recipes stand on the leaderboard, {len(set(names))} of them different"
     if chosen is not None and chosen != names[0]:
         yield f"'{chosen}' is chosen, and '{names[0]}' is the first of the leaderboard"
-    for name in {*rows, *prompts["rows"]} - {*names}:
+    more = prompts.get("more", {})
+    for name in {*rows, *prompts["rows"], *more} - {*names}:
         yield f"'{name}' has rows and is not on the leaderboard"
     for row in board:
         yield from _of_recipe(row, rows.get(row["recipe"], ()), prompts["examples"])
     for name, sent in prompts["rows"].items():
-        yield from _of_prompts(name, sent, len(rows.get(name, ())), len(prompts["segments"]))
+        others = more.get(name, [[]] * len(sent))
+        yield from _of_prompts(name, sent, others, len(rows.get(name, ())), len(prompts["segments"]))
 
 
 def _of_recipe(
@@ -301,11 +309,14 @@ def _of_recipe(
             yield f"row {i + 1} of '{name}' has another number of candidates than of probabilities"
 
 
-def _of_prompts(name: str, sent: Sequence[Sequence[int]], n_rows: int, n_segments: int) -> Iterator[str]:
-    if len(sent) != n_rows:
+def _of_prompts(
+    name: str, sent: Sequence[Sequence[int]], others: Sequence[Sequence[Sequence[int]]], n_rows: int, n_segments: int
+) -> Iterator[str]:
+    if not len(sent) == len(others) == n_rows:
         yield f"'{name}' has {n_rows} rows and {len(sent)} prompts"
-    before = 0
-    for same, *others in sent:
-        if same > before or any(segment >= n_segments for segment in others):
-            yield f"a prompt of '{name}' has parts that {PROMPTS} does not hold"
-        before = same + len(others)
+    before: dict[int, int] = {}  # segments of the last prompt of each context
+    for first, further in zip(sent, others, strict=False):
+        for context, (same, *new) in enumerate((first, *further)):
+            if same > before.get(context, 0) or any(segment >= n_segments for segment in new):
+                yield f"a prompt of '{name}' has parts that {PROMPTS} does not hold"
+            before[context] = same + len(new)

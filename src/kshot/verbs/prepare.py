@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kshot.core.call import split_list
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.settings import RunSettings, parse_columns
 from kshot.core.types import Task
@@ -76,6 +77,8 @@ def prepare(settings: RunSettings) -> Prepared:
     for recipe in recipes:
         if recipe.k > n_pool:
             raise UserError(f"{recipe.name}: k must be in 1..{n_pool}, the size of the pool; got {recipe.k}.")
+        if recipe.name in split_list(names):
+            check_contexts(recipe, n_pool)
         if names != "all" and recipe.missing_package:
             raise missing_extra(recipe.missing_package, "retrieval", f"The recipe '{recipe.name}'")
     if len({e.output for e in task.train}) < 2:
@@ -87,6 +90,16 @@ def prepare(settings: RunSettings) -> Prepared:
     for example in stream.asked:
         check_references(primary_metric(task), example.id, example.accepted)
     return Prepared(settings, task, source, stream, recipes)
+
+
+def check_contexts(recipe: Recipe, n_pool: int) -> None:
+    """Raise UserError where a recipe is to show more contexts than differ, from a pool of so many examples."""
+    for one in recipe.all_recipes:
+        if one.contexts > (most := one.most_contexts(n_pool)):
+            raise UserError(
+                f"{one.name}: contexts must be in 1..{most}, as its selector has no more different choices among "
+                f"{n_pool} examples; got {one.contexts}. Name fewer contexts."
+            )
 
 
 def check_source(recipes: Sequence[Recipe], *, with_source: bool) -> None:

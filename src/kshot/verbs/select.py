@@ -74,13 +74,18 @@ def select(
         raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
     if recipe.k != k:
         raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
+    if recipe.contexts > 1:
+        raise UserError(
+            f"--selector must choose for one prompt; got contexts={recipe.contexts} in '{selector}'. Leave contexts "
+            "out; another --seed gives another choice."
+        )
     if model is None:  # some ask only where there is a choice
         model = NoModel(f"The selector '{selector}' asks a language model; give --model.")
     progress = progress or Silence()
     kept = replace(gradient_store or GradientStore(), say=progress.say)
     told = {"progress": progress, "gradient_store": kept, "notes": notes}
     asked = replace(TaskModel.for_task(task, model, layout), **told)
-    found = selected(recipe, pool, query.question if query else None, model=asked, seed=seed)
+    (found,) = selected(recipe, pool, query.question if query else None, model=asked, seed=seed)
     if len(found) > k:
         raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(found)} whatever -k is.")
     return list(found)

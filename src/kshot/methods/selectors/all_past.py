@@ -18,7 +18,8 @@ class AllPast(Selector):
 
     It counts as per query because it has to see every new example at once, though it ignores the query.
     As the order never changes, each prompt of a stream continues the one before, and a model that shares
-    prefixes reads every example once.
+    prefixes reads every example once. Several contexts are orders of the same examples, of which all but the first
+    change when the past has doubled.
 
     Attributes:
         limit: The most examples to show, 1 or more.
@@ -41,3 +42,8 @@ class AllPast(Selector):
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return the first `limit` indices, whatever `k` and the question are."""
         return list(range(min(self._n_pool, self.limit)))
+
+    def most_contexts(self, n_pool: int, k: int) -> int:
+        """Return how many orders there are of what is shown."""
+        n = min(n_pool, self.limit)
+        return super().most_contexts(n, n)

@@ -10,6 +10,7 @@ from kshot.core.fields import setting, state
 from kshot.core.models import Capability
 from kshot.core.types import Example, FloatArray, Question
 from kshot.methods.contracts import Selector
+from kshot.methods.hands import different, filled, ranked
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -52,14 +53,28 @@ class BestOfN(Selector):
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return `k` indices (all of a smaller pool) in random order; the question does not matter."""
+        return self._ranked(k, rng)[0]
+
+    def contexts(
+        self, questions: Sequence[Question | None], k: int, n: int, *, rngs: Sequence[Sequence[np.random.Generator]]
+    ) -> list[list[list[int]]]:
+        """Return the `n` best sets; orders of the pool where it leaves no choice."""
+        return [different(filled(self._ranked(k, some[0]), n), some) for some in rngs]
+
+    def most_contexts(self, n_pool: int, k: int) -> int:
+        """Return how many sets there are to choose from."""
+        return min(self.n, super().most_contexts(n_pool, k))
+
+    def _ranked(self, k: int, rng: np.random.Generator) -> list[list[int]]:
+        """Return the sets, the best first; one that is drawn where nothing can be held out."""
         order = rng.permutation(len(self._pool)).tolist()
         n_held_out = min(self.queries, (len(order) - k + 1) // 2)
         if k == 0 or n_held_out < 1:
-            return order[:k]
+            return [order[:k]]
         held_out, others = order[:n_held_out], order[n_held_out:]
         sets = [rng.permutation(others)[:k].tolist() for _ in range(self.n)]
         assert self._model is not None, "fit comes before select"
-        return sets[int(total_bits(sets, held_out, self._pool, self._model).argmin())]
+        return ranked(sets, total_bits(sets, held_out, self._pool, self._model))
 
 
 def total_bits(

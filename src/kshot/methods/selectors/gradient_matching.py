@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from math import ceil
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from kshot.core.gradient_settings import OF, GradientSettings
 from kshot.core.models import Capability
 from kshot.core.types import Example, Question
 from kshot.methods.contracts import Selector
+from kshot.methods.hands import different, filled, ranked
 from kshot.methods.selectors.best_of_n import total_bits
 from kshot.methods.selectors.matching import NORMALIZATIONS, match, searches
 from kshot.taskmodel.taskmodel import TaskModel
@@ -69,6 +71,7 @@ class GradientMatching(GradientSettings, Selector):
     restarts: int = setting(0, least=0, most=10_000)
     candidates: int = setting(8, least=1, most=10_000)
     queries: int = setting(32, least=1, most=100_000)
+    orders: int = setting(1, least=1, most=10_000)
     balanced: bool = False
     paper: bool = False
     _pool: tuple[Example, ...] = state(())
@@ -98,8 +101,22 @@ class GradientMatching(GradientSettings, Selector):
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return `k` indices in the order of the picks (all of a smaller pool in its order); no question matters."""
+        return self._ranked(k, rng)[0]
+
+    def contexts(
+        self, questions: Sequence[Question | None], k: int, n: int, *, rngs: Sequence[Sequence[np.random.Generator]]
+    ) -> list[list[list[int]]]:
+        """Return the `n` best candidates; orders of the pool where it leaves no choice."""
+        return [different(filled(self._ranked(k, some[0]), n), some) for some in rngs]
+
+    def most_contexts(self, n_pool: int, k: int) -> int:
+        """Return how many candidates there are."""
+        return min(self.candidates, super().most_contexts(n_pool, k))
+
+    def _ranked(self, k: int, rng: np.random.Generator) -> list[list[int]]:
+        """Return the candidates, the best first; one that is chosen by distance alone if there are no others."""
         if k == 0 or k >= len(self._pool):
-            return list(range(len(self._pool)))[:k]
+            return [list(range(len(self._pool)))[:k]]
         assert self._model is not None, "fit comes before select"
         rows = self._model.gradients(self._pool, self.settings, seed=self._seed)
         n_held_out = min(self.queries, (len(rows) - k + 1) // 2) if self.candidates > 1 else 0
@@ -112,14 +129,16 @@ class GradientMatching(GradientSettings, Selector):
             "rng": rng,
         }
         if held_out:
-            found = searches(rows[others], k, restarts=self.candidates - 1, **how)
+            found = searches(rows[others], k, restarts=ceil(self.candidates / self.orders) - 1, **how)
             sets = [[others[i] for i in one.indices] for one in found]
-            bits = total_bits(sets, held_out, self._pool, self._model)
-            best, indices = found[int(bits.argmin())], sets[int(bits.argmin())]
+            tried = filled(sets, self.candidates)
+            tried = different(tried, [rng] * len(tried))
+            bits = total_bits(tried, held_out, self._pool, self._model)
+            best, hands = found[int(bits.argmin()) % len(found)], ranked(tried, bits)
             asked = {"candidate_bits": (bits / n_held_out).round(3).tolist()}
         else:
             best, asked = match(rows, k, restarts=self.restarts, **how), {}
-            indices = list(best.indices)
+            hands = [list(best.indices)]
         noted = {name: value for name, value in asdict(best).items() if name != "indices"}
         self._model.note({"selector": "gradient-matching", "k": k, "n_pool": len(self._pool), **noted, **asked})
-        return indices
+        return hands
