@@ -8,7 +8,9 @@ again; a recipe that trains knows all examples, and one that chose its demonstra
 others has fitted them: for these the stream is all there is.
 """
 
-from kshot.core.types import Query
+from collections.abc import Sequence
+
+from kshot.core.types import Example, Query, Task
 from kshot.learners.build import make_learner
 from kshot.learners.demonstrations import selected, showing_all
 from kshot.learners.learner import Learner, Setup
@@ -37,21 +39,25 @@ def second_look(recipe: Recipe, setup: Setup, stream: Stream) -> tuple[Learner, 
         queries = [Query(e, shown) for e in stream.asked if e.id not in known]
         recipe = showing_all(recipe, len(shown))
     else:
-        queries = hiding(stream, PARTS if recipe.asks_model else FREE_PARTS)
+        queries = []
+        for hidden in _parts(setup.task, stream.asked, PARTS if recipe.asks_model else FREE_PARTS):
+            ids = {e.id for e in hidden}
+            past = tuple(e for e in stream.examples if e.id not in ids)
+            queries += [Query(e, past) for e in hidden]
     if len(queries) < LEAST:
         return None
     return make_learner(recipe, setup), queries
 
 
-def hiding(stream: Stream, n_parts: int) -> list[Query]:
-    """Return each example that was predicted as a query that sees all examples but those of its own part."""
-    asked, queries = stream.asked, []
-    for i in range(n_parts):
-        part = asked[i * len(asked) // n_parts : (i + 1) * len(asked) // n_parts]
-        hidden = {e.id for e in part}
-        past = tuple(e for e in stream.examples if e.id not in hidden)
-        queries += [Query(e, past) for e in part]
-    return queries
+def _parts(task: Task, asked: Sequence[Example], n: int) -> list[list[Example]]:
+    """Return the parts that are hidden together: each holds every answer about as often as the whole does.
+
+    Otherwise what is left would have the fewer of an answer the more of it is hidden, and who answers by how often it
+    has seen an answer would be wrong more often than on new inputs.
+    """
+    place = [0 if task.is_open else task.candidates(e).index(e.output) for e in asked]
+    order = sorted(range(len(asked)), key=lambda i: place[i])
+    return [[asked[i] for i in sorted(order[start::n])] for start in range(n)]
 
 
 def other_draws(recipe: Recipe, setup: Setup, stream: Stream) -> list[tuple[Learner, list[Query]]]:
