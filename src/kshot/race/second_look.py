@@ -40,20 +40,14 @@ def second_look(recipe: Recipe, setup: Setup, stream: Stream) -> tuple[Learner, 
         queries = [Query(e, shown) for e in stream.asked if can_ask(contexts, e)]
         recipe = giving(recipe, contexts, others_only=True)
     else:
-        queries = hiding(setup.task, stream, PARTS if recipe.asks_model else FREE_PARTS)
+        queries = []
+        for hidden in _parts(setup.task, stream.asked, PARTS if recipe.asks_model else FREE_PARTS):
+            ids = {e.id for e in hidden}
+            past = tuple(e for e in stream.examples if e.id not in ids)
+            queries += [Query(e, past) for e in hidden]
     if len(queries) < LEAST:
         return None
     return make_learner(recipe, setup), queries
-
-
-def hiding(task: Task, stream: Stream, n_parts: int) -> list[Query]:
-    """Return each example that was predicted as a query that sees all examples but those of its own part."""
-    queries = []
-    for part in _parts(task, stream.asked, n_parts):
-        hidden = {e.id for e in part}
-        past = tuple(e for e in stream.examples if e.id not in hidden)
-        queries += [Query(e, past) for e in part]
-    return queries
 
 
 def _parts(task: Task, asked: Sequence[Example], n: int) -> list[list[Example]]:
