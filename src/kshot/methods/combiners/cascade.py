@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy.optimize import isotonic_regression
+from scipy.special import logit
 from typing_extensions import TypedDict
 
 from kshot.core.fields import setting, state
@@ -13,6 +13,8 @@ from kshot.core.types import FloatArray, Prediction, Task
 from kshot.methods.contracts import Answered, Combiner
 
 ALWAYS = 2.0  # no recipe is as sure as that: the dear one is asked
+SHRINK = 5.0  # of the slope, in rows
+LEAST = 16  # rows before a threshold is chosen; until then the dear one is always asked
 
 
 class _Remembered(TypedDict):
@@ -29,8 +31,8 @@ class Cascade(Combiner):
 
     - by quality: the lowest threshold with which no more than `quality` points are lost against the second alone.
       What is lost on an example is 1 where the second alone is right and -1 where the first alone is. So that few rows
-      do not decide by luck, losses are smoothed first: they may not grow with how sure the first recipe is (isotonic
-      regression).
+      do not decide by luck, a straight line stands for the losses: in the log-odds of how sure the first recipe is, with
+      a slope that is shrunk towards 0 as if there were 5 more rows without one.
     - by price, if one is given: a query takes on average at most `price` of the tokens of the second alone. The
       threshold is the quantile of the past's probabilities that leaves as many below it.
 
@@ -58,7 +60,7 @@ class Cascade(Combiner):
 
     def fit(self, task: Task, past: Sequence[Answered]) -> Self:
         """Return the cascade with the threshold that suits the past."""
-        if not past:
+        if len(past) < LEAST:
             return replace(self, _threshold=ALWAYS)
         sure = np.array([_sureness(row.said[0]) for row in past])
         if self.price:
@@ -94,8 +96,9 @@ def _lowest(sure: FloatArray, lost: FloatArray, most: float) -> float:
         most: What may be lost on all of them.
     """
     order = np.argsort(-sure, kind="stable")
-    sure, smooth = sure[order], isotonic_regression(lost[order]).x  # the surest rows lose least
-    kept = np.flatnonzero(np.cumsum(smooth) <= most + 1e-9)
-    if not len(kept):
-        return ALWAYS
-    return float(sure[kept[-1]])
+    sure, lost = sure[order], lost[order]
+    odds = logit(sure)
+    odds -= odds.mean()
+    slope = min(0.0, odds @ lost / max(odds @ odds + SHRINK * odds.var(), 1e-9))
+    kept = np.flatnonzero(np.cumsum(lost.mean() + slope * odds) <= most + 1e-9)
+    return float(sure[kept[-1]]) if len(kept) else ALWAYS
