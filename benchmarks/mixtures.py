@@ -26,10 +26,9 @@ from kshot.recipes.grammar import parse_recipe
 Row = Mapping[str, Any]  # of one recipe on one task, as `choice.py` records it
 # What is compared before a default is chosen
 WAYS = (
-    "mix",
-    "mix:alpha=0", "mix:alpha=0.01", "mix:alpha=0.05", "mix:alpha=0.1",
-    "mix:by=stack", "mix:by=stack,shrink=3", "mix:by=stack,shrink=30", "mix:by=stack,shrink=100",
-    "mix:by=log-stack", "mix:by=log-stack,shrink=3", "mix:by=log-stack,shrink=30", "mix:by=log-stack,shrink=100",
+    "mix:by=share,alpha=0", "mix:by=share,alpha=0.01", "mix:by=share,alpha=0.02", "mix:by=share,alpha=0.1",
+    "mix:by=stack,shrink=1", "mix:by=stack,shrink=3", "mix:by=stack,shrink=10", "mix:by=stack,shrink=30",
+    "mix:by=log-stack,shrink=1", "mix", "mix:by=log-stack,shrink=10", "mix:by=log-stack,shrink=30",
 )  # fmt: skip
 
 

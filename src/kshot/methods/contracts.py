@@ -270,8 +270,8 @@ class Answered:
 
     @cached_property
     def logs(self) -> FloatArray:
-        """Log-probabilities of the candidates, in nats, by each member: `[n_members, n_candidates]`."""
-        return np.log([p.probs for p in self.said])
+        """Log-probabilities of the candidates, in nats, by each member: `[n_candidates, n_members]`."""
+        return np.log([p.probs for p in self.said]).T
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,12 @@ class Mix(Combiner):
     - stack: the weights of which the past has the fewest bits, with `shrink` more rows that speak for equal weights.
     - log-stack: the exponents of which the past has the fewest bits, pulled to 1 / number of members by `shrink`.
 
-    Of an open task the output's probabilities are mixed, and the text is that of the member with the most weight.
-    Without members it mixes all other recipes of its run, from what they have predicted there.
+    Of an open task the output's probabilities are mixed (log-stack is stack there, as a product of probabilities of
+    texts cannot be made to sum to 1), and the text is that of the member with the most weight. Without members it
+    mixes all other recipes of its run, from what they have predicted there.
 
     Attributes:
-        by: "share", "stack" or "log-stack".
+        by: "log-stack", "stack" or "share".
         alpha: Of "share".
         shrink: Of "stack" and "log-stack".
         most: The most members that ask a language model, those with the most weight; classifiers are free.
@@ -50,9 +51,9 @@ class Mix(Combiner):
     Differs: weights are learnt along the stream, each on the predictions before it; few members are kept.
     """
 
-    by: str = setting("share", choices=("share", "stack", "log-stack"))
+    by: str = setting("log-stack", choices=("share", "stack", "log-stack"))
     alpha: float = setting(0.02, least=0.0, most=1.0)
-    shrink: float = setting(10.0, least=0.0, most=1e6)
+    shrink: float = setting(3.0, least=0.0, most=1e6)
     most: int = setting(3, least=1, most=100)
     _weights: tuple[float, ...] = state(())
 
@@ -60,15 +61,11 @@ class Mix(Combiner):
     takes_all: ClassVar[bool] = True
     remembered: ClassVar[type | None] = _Remembered
 
-    def suits(self, task: Task) -> bool:
-        """Return whether the task has candidates, where the product of probabilities has to be made to sum to 1."""
-        return not task.is_open or self.by != "log-stack"
-
     def fit(self, task: Task, past: Sequence[Answered]) -> Self:
         """Return the mixture with the weights that suit the past; 0 for members that it does without."""
         if not past:
             return replace(self, _weights=())
-        learn, weights = _LEARN[self.by], np.zeros(len(past[0].bits))
+        learn, weights = _LEARN[self._by(task)], np.zeros(len(past[0].bits))
         inside = list(range(len(weights)))
         found = learn(self, past, inside)
         asking = [m for m in inside if past[-1].said[m].prompt_tokens]
@@ -78,6 +75,9 @@ class Mix(Combiner):
         inside = [m for m in inside if m not in light] or [int(np.argmax(found))]
         weights[inside] = learn(self, past, inside)
         return replace(self, _weights=tuple(weights.tolist()))
+
+    def _by(self, task: Task) -> str:
+        return "stack" if task.is_open and self.by == "log-stack" else self.by
 
     def kept(self, n: int) -> tuple[Self, tuple[int, ...]]:
         """Return the mixture of its members with weight; before anything is known, of the first ones."""
@@ -91,8 +91,9 @@ class Mix(Combiner):
 
     def combine(self, task: Task, members: Sequence[Prediction]) -> Prediction:
         """Return the mixture of the members' predictions of one question."""
-        weights = np.array(self._weights or (1.0,) * len(members))
-        if self.by != "log-stack" or len(members) == 1:
+        weights = np.array(self._weights or (1 / len(members),) * len(members))
+        is_product = self._by(task) == "log-stack" and len(members) > 1
+        if not is_product:
             weights = weights / weights.sum()
         heaviest = members[int(np.argmax(weights))]
         with np.errstate(divide="ignore"):
@@ -100,7 +101,7 @@ class Mix(Combiner):
         if task.is_open:  # the probability of a long text can be too small for a number
             logs = np.logaddexp.reduce(log_weights + np.array([p.log_probs for p in members]), axis=0)
             return replace(heaviest, log_probs=tuple(logs.tolist()), probs=tuple(np.exp(logs).tolist()))
-        if self.by == "log-stack" and len(members) > 1:
+        if is_product:
             scores = weights @ np.log([p.probs for p in members])
             probabilities = mixed(np.exp(scores - np.logaddexp.reduce(scores)))
         else:
@@ -112,47 +113,48 @@ class Mix(Combiner):
 
 def _share(mix: Mix, past: Sequence[Answered], inside: Sequence[int]) -> FloatArray:
     """Return the weights after fixed share over the past."""
-    bits = np.array([row.bits for row in past])[:, inside]
     weights = np.full(len(inside), 1 / len(inside))
-    for likelihood in np.exp2(bits.min(axis=1, keepdims=True) - bits):
+    spread = mix.alpha / len(inside)
+    for likelihood in _likelihoods(past, inside):
         weights = weights * likelihood
-        weights = (1 - mix.alpha) * weights / weights.sum() + mix.alpha / len(inside)
+        weights = weights * ((1 - mix.alpha) / weights.sum()) + spread
     return weights
 
 
 def _stack(mix: Mix, past: Sequence[Answered], inside: Sequence[int]) -> FloatArray:
     """Return the weights of the fewest bits, by expectation and maximisation."""
-    bits = np.array([row.bits for row in past])[:, inside]
-    likelihood = np.exp2(bits.min(axis=1, keepdims=True) - bits)  # [n, n_members]
-    weights = np.full(len(inside), 1 / len(inside))
+    likelihoods, weights = _likelihoods(past, inside), np.full(len(inside), 1 / len(inside))
     for _ in range(STEPS):
-        shares = likelihood * weights
-        shares /= shares.sum(axis=1, keepdims=True)
-        weights = (shares.sum(axis=0) + mix.shrink / len(inside)) / (len(past) + mix.shrink)
+        shares = weights * (likelihoods.T @ (1 / (likelihoods @ weights)))  # of the past, that each member stands for
+        weights = (shares + mix.shrink / len(inside)) / (len(past) + mix.shrink)
     return weights
+
+
+def _likelihoods(past: Sequence[Answered], inside: Sequence[int]) -> FloatArray:
+    """Return the probability of each right answer by each member, over that by the best one: `[n, n_members]`."""
+    bits = np.array([row.bits for row in past])[:, inside]
+    return np.exp2(bits.min(axis=1, keepdims=True) - bits)
 
 
 def _log_stack(mix: Mix, past: Sequence[Answered], inside: Sequence[int]) -> FloatArray:
     """Return the exponents of the fewest bits: the loss is convex."""
-    n, most = len(past), max(row.logs.shape[1] for row in past)
-    logs, absent = np.zeros((n, len(inside), most)), np.zeros((n, most))  # rows may have few candidates
-    right = np.empty((n, len(inside)))
-    for i, row in enumerate(past):
-        at = row.said[0].candidates.index(row.example.output)
-        logs[i, :, : row.logs.shape[1]], absent[i, row.logs.shape[1] :] = row.logs[inside], -np.inf
-        right[i] = row.logs[inside, at]
+    logs = np.concatenate([row.logs for row in past])[:, inside]  # [n_candidates of all rows, n_members]
+    sizes = np.array([len(row.logs) for row in past])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    right = starts + [row.said[0].candidates.index(row.example.output) for row in past]
     equal = np.full(len(inside), 1 / len(inside))
 
     def loss(exponents: FloatArray) -> tuple[float, FloatArray]:
-        scores = np.einsum("m,nmk->nk", exponents, logs) + absent
-        norms = np.logaddexp.reduce(scores, axis=1)
-        expected = np.einsum("nk,nmk->nm", np.exp(scores - norms[:, None]), logs)
+        scores = logs @ exponents
+        norms = np.logaddexp.reduceat(scores, starts)
+        errors = np.exp(scores - np.repeat(norms, sizes))
+        errors[right] -= 1
         away = exponents - equal
-        value = norms.sum() - (right @ exponents).sum() + mix.shrink * away @ away
-        return float(value), (expected - right).sum(axis=0) + 2 * mix.shrink * away
+        value = norms.sum() - scores[right].sum() + mix.shrink * away @ away
+        return float(value), logs.T @ errors + 2 * mix.shrink * away
 
     found = minimize(loss, equal, jac=True, method="L-BFGS-B", bounds=[(0.0, None)] * len(inside))
-    return np.maximum(found.x, 0.0) if found.x.any() else equal
+    return found.x if found.x.any() else equal
 
 
 _LEARN: Mapping[str, Callable[[Mix, Sequence[Answered], Sequence[int]], FloatArray]] = {
