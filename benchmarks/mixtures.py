@@ -73,7 +73,9 @@ def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
         name: The combiner with its settings, without members.
     """
     combiner = _combiner(name)
-    gold = {part: [str(i) for i in rows[0][part]["gold"]] if rows[0][part] else [] for part in ("stream", "test", "rest")}
+    gold = {
+        part: [str(i) for i in rows[0][part]["gold"]] if rows[0][part] else [] for part in ("stream", "test", "rest")
+    }
     n_labels = len(rows[0]["stream"]["log_probs"][0])
     task = Task(rows[0]["task"], rows[0]["kind"], (), labels=tuple(map(str, range(n_labels))))
     examples = [Example(f"row {i}", answer, f"row-{i}") for i, answer in enumerate(gold["stream"])]
@@ -88,7 +90,9 @@ def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
     def answers(part: str) -> list[Prediction]:
         if rows[0][part] is None:
             return []
-        said = zip(*(map(Calibration(**c).of, _predictions(rows[i], part)) for i, c in _pairs(kept, final)), strict=True)
+        said = zip(
+            *(map(Calibration(**c).of, _predictions(rows[i], part)) for i, c in _pairs(kept, final)), strict=True
+        )
         return [combined(name, task, final, own) for own in said]
 
     test = answers("test")
@@ -143,11 +147,16 @@ def recorded(folder: Path) -> dict[tuple[str, int], list[Row]]:
 
 def compared(tasks: Mapping[tuple[str, int], Sequence[Row]], ways: Sequence[str]) -> str:
     """Return how the ways to combine do on streams and on further training rows, as a table."""
-    lines = [f"{'':44}" + "".join(f"{head:>13}" for head in ("stream", "bits", "rest", "rest bits", "tokens", "members"))]
+    lines = [
+        f"{'':44}" + "".join(f"{head:>13}" for head in ("stream", "bits", "rest", "rest bits", "tokens", "members"))
+    ]
     for way in ways:
         found = [replayed(rows, way) for rows in tasks.values()]
         values = [np.mean([r.accuracy("stream") for r in found]), np.mean([r.bits("stream") for r in found])]
-        values += [np.mean([r.accuracy("rest") for r in found if r.rest]), np.mean([r.bits("rest") for r in found if r.rest])]
+        values += [
+            np.mean([r.accuracy("rest") for r in found if r.rest]),
+            np.mean([r.bits("rest") for r in found if r.rest]),
+        ]
         values += [np.mean([r.query_tokens for r in found]), np.mean([len(r.members) for r in found])]
         lines.append(f"{way:44}" + "".join(f"{value:13.3f}" for value in values))
     return "\n".join(lines)

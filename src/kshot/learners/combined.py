@@ -64,7 +64,10 @@ class CombinedLearner(Learner):
         found = [self._ask(member, queries, tell) for member in self._members]
         self._said = [[*own, *new] for own, new in zip(self._said, found, strict=True)]
         examples = [row.example for row in self._combining.past] + [q.example for q in queries]
-        said = [self._calibrated(i, examples)[0][self._n :] for i in range(len(self._members))]
+        said = [
+            [replace(p, setting=member.recipe.name) for p in self._calibrated(i, examples)[0][self._n :]]
+            for i, member in enumerate(self._members)
+        ]
         return [self._combining.answer(query, own) for query, *own in zip(queries, *said, strict=True)]
 
     def _calibrated(self, i: int, examples: Sequence[Example]) -> tuple[Sequence[Prediction], Calibration]:

@@ -31,8 +31,8 @@ class Cascade(Combiner):
 
     - by quality: the lowest threshold with which no more than `quality` points are lost against the second alone.
       What is lost on an example is 1 where the second alone is right and -1 where the first alone is. So that few rows
-      do not decide by luck, a straight line stands for the losses: in the log-odds of how sure the first recipe is, with
-      a slope that is shrunk towards 0 as if there were 5 more rows without one.
+      do not decide by luck, a straight line stands for the losses: in the log-odds of how sure the first recipe is,
+      with a slope that is shrunk towards 0 as if there were 5 more rows without one.
     - by price, if one is given: a query takes on average at most `price` of the tokens of the second alone. The
       threshold is the quantile of the past's probabilities that leaves as many below it.
 

@@ -45,8 +45,8 @@ class Mix(Combiner):
         most: The most members that ask a language model, those with the most weight; classifiers are free.
 
     Source: fixed share: Herbster and Warmuth (1998), https://doi.org/10.1023/A:1007424614876; switching between
-    learning curves: van Erven, Grünwald and de Rooij (2012), https://doi.org/10.1111/j.1467-9868.2011.01025.x; stacking:
-    Breiman (1996), https://doi.org/10.1007/BF00117832, and of probabilities Yao et al. (2018),
+    learning curves: van Erven, Grunwald and de Rooij (2012), https://doi.org/10.1111/j.1467-9868.2011.01025.x;
+    stacking: Breiman (1996), https://doi.org/10.1007/BF00117832, and of probabilities Yao et al. (2018),
     https://doi.org/10.1214/17-BA1091.
     Differs: weights are learnt along the stream, each on the predictions before it; few members are kept.
     """
@@ -140,8 +140,8 @@ def _log_stack(mix: Mix, past: Sequence[Answered], inside: Sequence[int]) -> Flo
     """Return the exponents of the fewest bits: the loss is convex."""
     logs = np.concatenate([row.logs for row in past])[:, inside]  # [n_candidates of all rows, n_members]
     sizes = np.array([len(row.logs) for row in past])
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    right = starts + [row.said[0].candidates.index(row.example.output) for row in past]
+    starts = np.cumsum(sizes) - sizes
+    right = starts + np.array([row.said[0].candidates.index(row.example.output) for row in past])
     equal = np.full(len(inside), 1 / len(inside))
 
     def loss(exponents: FloatArray) -> tuple[float, FloatArray]:
