@@ -373,7 +373,7 @@ def _fitted(folder: Path, about: MemberAbout, pool: list[Any], bare: Fitted, bef
         bare: With the rebuilt recipe, and the language model as it was before training.
         before: The fingerprint of that language model when it was saved.
     """
-    check_learnt(bare.recipe, about, pool, folder)
+    check_learnt(bare.recipe, bare.task, about, pool, folder)
     found = bare.with_weights(folder / ADAPTER, about["adapter"]["fingerprint"]) if about["adapter"] else bare
     steering = None
     if about["steering"]:

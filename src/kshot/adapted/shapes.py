@@ -18,6 +18,7 @@ from kshot.core.types import Example, Kind, Task
 from kshot.learners.fitted import Fitted
 from kshot.measures.calibration import UNCALIBRATED, Calibration
 from kshot.measures.samples import check_metrics
+from kshot.methods.contracts import COMBINER
 from kshot.recipes.recipe import MOST_CONTEXTS, Recipe, RecipeRecord
 from kshot.taskmodel.taskmodel import MOST_ANSWER_TOKENS
 from kshot.tasks.built import check_answered, check_form, check_labels
@@ -155,11 +156,12 @@ def check_capabilities(recipe: Recipe, model: LanguageModel, folder: Path) -> No
         )
 
 
-def check_learnt(recipe: Recipe, about: MemberAbout, pool: Sequence[Any], folder: Path) -> None:
+def check_learnt(recipe: Recipe, task: Task, about: MemberAbout, pool: Sequence[Any], folder: Path) -> None:
     """Refuse what a recipe cannot have learnt.
 
     Args:
         recipe: One of a combination, or the whole.
+        task: What it answers.
         about: What is told of its files.
         pool: The rows that it may show.
         folder: Its own.
@@ -169,12 +171,23 @@ def check_learnt(recipe: Recipe, about: MemberAbout, pool: Sequence[Any], folder
         "trained weights with recipes that train, and no others": (about["adapter"] is not None) == trains,
         "a steering with recipes that steer alone": about["steering"] is None or "steerer" in recipe.parts,
         "demonstrations with recipes that choose some": bool(pool) or "selector" not in recipe.parts,
+        "what a combiner has learnt of its members": _knows_members(recipe, task, folder),
     }
     if broken := [rule for rule, holds in rules.items() if not holds]:
         raise UserError(
             f"{folder} must have {broken[0]}; it is otherwise with '{recipe.name}'. "
             "Copy the whole folder, or adapt again."
         )
+
+
+def _knows_members(recipe: Recipe, task: Task, folder: Path) -> bool:
+    """Return whether what a combiner has learnt is of the members and the task that it has."""
+    combiner = recipe.part("combiner")
+    if combiner is None:
+        return True
+    for calibration in combiner.calibrations:
+        shaped(_Calibration, dict(calibration), folder / COMBINER, _REMEDY)
+    return combiner.holds(task, len(recipe.members))
 
 
 def check_steering(steering: Steering, fitted: Fitted) -> None:

@@ -151,7 +151,7 @@ class TrainedLearner(Learner):
         key = digest(self._key, len(query.past), query.example.id, query.wants_text)
         if self._kept and (known := self._kept.known(key, [query])):
             (prediction,) = known
-            self._base.ledger.add(Cost(reused=1, tokens=int(prediction.tokens + prediction.fit_tokens)))
+            self._base.ledger.add(Cost(reused=1, tokens=int(self._kept.tokens_of(key, known))))
             self._n_past = len(query.past)
             return prediction
         if self._kept is None:

@@ -25,6 +25,7 @@ from kshot.measures.calibration import calibrated
 from kshot.measures.samples import sample_row
 from kshot.measures.variance import Spread, components
 from kshot.race.entrant import Entrant
+from kshot.race.mixture import Mixture
 from kshot.race.second_look import N_DRAWS, other_draws, second_look
 from kshot.race.stream import Stream
 from kshot.recipes.recipe import Recipe
@@ -55,6 +56,7 @@ class Measuring:
 
     def __post_init__(self):
         self._candidates: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._counted: set[str] = set()
 
     @property
     def task(self) -> Task:
@@ -76,6 +78,18 @@ class Measuring:
         if missing := lacking(recipe, self.setup):
             return Entrant(recipe, "not-supported", f"it needs a model that can {what_it_takes(missing)}")
         return Entrant(recipe)
+
+    def combine(self, entrant: Entrant, others: Sequence[Entrant]) -> None:
+        """Let an entrant combine the others of the race; nothing else is asked for it, and it is never dropped.
+
+        Others that combine in the same way are left out, as they are of the same recipes.
+        """
+        own = type(entrant.recipe.part("combiner"))
+        others = [e for e in others if not isinstance(e.recipe.part("combiner"), own)]
+        if len(others) < 2:
+            entrant.stop("not-applicable", "there are fewer than two other recipes to combine")
+            return
+        entrant.learner = Mixture(entrant.recipe, self.setup_of(entrant), others, self.last_fit, self.ledger)
 
     def advance(self, entrant: Entrant, stop: int) -> None:
         """Predict the stream from where the entrant stands up to `stop`; where that fails, it is out of the race."""
@@ -259,7 +273,7 @@ class Measuring:
         asked = (self.model.model.fingerprint, dict(self.model.layout.record)) if asks_model else None
         others = selecting.model.fingerprint if selecting else None, self.task.fingerprint, self.stream.fingerprint
         key = digest(__version__, asked, *others, self.setup.seed)
-        return Kept(self.memory, self.folder / "training", key, say=self.progress.say)
+        return Kept(self.memory, self.folder / "training", key, say=self.progress.say, counted=self._counted)
 
     def left(self) -> str:
         """Return what is left of the budget, in words; "" without one."""

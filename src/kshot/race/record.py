@@ -83,8 +83,8 @@ class PromptBook:
 
 
 def _of_setting(recipe: Recipe, setting: str) -> Recipe:
-    """Return the recipe whose prompt is told: the configuration that said it, of several members the first."""
-    one = next((variant for variant in recipe.variants if variant.name == setting), recipe)
+    """Return the recipe whose prompt is told: the configuration or the member that said it, else the first member."""
+    one = next((other for other in (*recipe.variants, *recipe.members) if other.name == setting), recipe)
     return _of_setting(one.members[0], "") if one.members else one
 
 
@@ -152,7 +152,8 @@ class Recorder:
         """Return results, each recipe's rows, and the prompts as they were sent."""
         rows = {e.recipe.name: e.rows for e in race.entrants if e.rows}
         for entrant in race.entrants:
-            if any(r["prompt_tokens"] for r in entrant.rows):
+            has_prompts = any(r["prompt_tokens"] for r in entrant.rows)
+            if has_prompts and not entrant.recipe.combines_run:  # whose prompts are those of the others
                 self._prompts.add(entrant.recipe, entrant.rows)
         examples = [
             {"id": e.id, "input": e.input, "context": e.context, "output": e.output} for e in self.stream.examples

@@ -1,6 +1,6 @@
 """A recipe: methods in slots, and what follows from them together."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from kshot.core.call import parse_call
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.models import Capability
 from kshot.core.part import Part
@@ -79,6 +80,19 @@ class Recipe:
     def having(self, **parts: Part) -> "Recipe":
         """Return the recipe with these methods in their slots."""
         return replace(self, parts={**self.parts, **parts})
+
+    def combining(self, combiner: Part, members: "Sequence[Recipe]") -> "Recipe":
+        """Return the combination of these members, named after them."""
+        call, name = parse_call(self.name), self.name
+        if [m.name for m in members] != [m.name for m in self.members]:
+            settings = ",".join(f"{key}={value}" for key, value in call.settings.items())
+            name = f"{call.name}({', '.join(m.name for m in members)})" + (f":{settings}" if settings else "")
+        return replace(self, name=name, parts={"combiner": combiner}, members=tuple(members))
+
+    @property
+    def combines_run(self) -> bool:
+        """Whether it combines whatever else is in its run: a combiner without members of its own."""
+        return "combiner" in self.parts and not self.members
 
     @property
     def all_parts(self) -> Iterator[Part]:
@@ -152,8 +166,8 @@ class Recipe:
 
     @property
     def asks_model(self) -> bool:
-        """Whether a language model answers."""
-        if self.members:
+        """Whether a language model is asked: a combination of what is in its run takes what others have said."""
+        if "combiner" in self.parts:
             return any(member.asks_model for member in self.members)
         return "classifier" not in self.parts
 
@@ -182,7 +196,10 @@ class Recipe:
     @property
     def learns(self) -> bool:
         """Whether its answers depend on examples."""
-        return bool(self.parts.keys() - {"composer", "combiner"}) or any(member.learns for member in self.members)
+        combiner = self.part("combiner")
+        if combiner:
+            return combiner.learns or any(member.learns for member in self.members)
+        return bool(self.parts.keys() - {"composer"})
 
     @property
     def changes_model(self) -> bool:
