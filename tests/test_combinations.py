@@ -401,9 +401,9 @@ def test_a_combination_says_which_member_failed_and_the_others_go_on(tmp_path, m
     board = {row["recipe"]: row for row in run.leaderboard}
     assert board["cascade(zero-shot, tfidf-lr)"]["status"] == "failed"
     reason = board["cascade(zero-shot, tfidf-lr)"]["reason"]
-    assert reason == "ModelError: its member 'tfidf-lr' failed: RuntimeError: out of paper"
+    assert reason == "ModelError: each member must answer; 'tfidf-lr' failed: RuntimeError: out of paper"
     assert board["mix"]["status"] == board["zero-shot"]["status"] == "done"
-    with pytest.raises(ModelError, match=r"its member 'tfidf-lr' failed: RuntimeError: out of paper"):
+    with pytest.raises(ModelError, match=r"each member must answer; 'tfidf-lr' failed: RuntimeError: out of paper"):
         make_learner(parse_recipe("mix(zero-shot, tfidf-lr)", shots=2), setup()).predict(
             make_stream(TASK, limit=4, seed=0).queries()
         )

@@ -94,13 +94,15 @@ class CombinedLearner(Learner):
         try:
             yield
         except DivergedError as error:
-            raise DivergedError(f"its member '{member.recipe.name}': {error}") from error
+            raise DivergedError(f"each member must learn; '{member.recipe.name}' diverged: {error}") from error
         except Exception as error:
             if isinstance(error, BudgetSpentError | OSError) or (
                 isinstance(error, KshotError) and not isinstance(error, ModelError)
             ):
                 raise
-            raise ModelError(f"its member '{member.recipe.name}' failed: {type(error).__name__}: {error}") from error
+            raise ModelError(
+                f"each member must answer; '{member.recipe.name}' failed: {type(error).__name__}: {error}"
+            ) from error
 
     def anew(self) -> "CombinedLearner":
         """Return a learner whose members begin anew, unless it follows the stream."""

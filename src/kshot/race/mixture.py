@@ -53,7 +53,7 @@ class Mixture(Learner):
         able = [e for e in self._others if e.is_racing and len(e.rows) >= stop]
         if not able:
             self._ledger.check()
-            raise ModelError("none of the recipes that it combines is left")
+            raise ModelError("a recipe that it combines must be left; all are out of the race")
         said = list(zip(*(_calibrated(entrant) for entrant in able), strict=True))
         combining = Combining(self.recipe.name, self._setup.task, self.recipe.part("combiner"))
         for example, own in zip(self._examples, said[:start], strict=True):
