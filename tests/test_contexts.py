@@ -20,6 +20,7 @@ from kshot.learners.learner import Setup
 from kshot.measures.samples import sample_row
 from kshot.methods.hands import dealt, different, ranked, reordered
 from kshot.race.second_look import other_draws, second_look
+from kshot.race.stream import Stream
 from kshot.recipes.grammar import parse_recipe, parse_recipes
 from kshot.reports.saved_record import read_record
 from kshot.taskmodel.taskmodel import TaskModel
@@ -209,7 +210,7 @@ def test_contexts_that_cannot_have_been_chosen_are_refused(contexts, said, tmp_p
 
 def test_a_second_look_leaves_out_contexts_that_show_the_answer():
     recipe = parse_recipe("random:contexts=4", shots=6)
-    learner, queries = second_look(recipe, setup(), TRAIN, ())
+    learner, queries = second_look(recipe, setup(), Stream(TRAIN, tuple(range(24))))
     by_id = {q.example.id: p for q, p in zip(queries, learner.predict(queries), strict=True)}
     adapted = kshot.AdaptedModel.fit(recipe, TRAIN, setup(), choice={})
     contexts = adapted.fitted.contexts
@@ -218,7 +219,7 @@ def test_a_second_look_leaves_out_contexts_that_show_the_answer():
         assert (e.id in by_id) == (len(honest) >= 2)
         if e.id in by_id:
             assert by_id[e.id].contexts == (honest if len(honest) > 1 else ())
-    prompts = other_draws(parse_recipe("random:contexts=4", shots=2), setup(), TRAIN, ())
+    prompts = other_draws(parse_recipe("random:contexts=4", shots=2), setup(), Stream(TRAIN, tuple(range(24))))
     assert len(prompts) == 8
     for learner, queries in prompts:
         assert all(q.example.id not in ids for q, p in zip(queries, learner.predict(queries), strict=True)

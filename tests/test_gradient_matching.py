@@ -160,7 +160,7 @@ def test_the_papers_settings():
         ("restarts=-1", "gradient-matching:restarts must be 0 or more; got -1"),
         ("candidates=0", "gradient-matching:candidates must be 1 or more; got 0"),
         ("queries=0", "gradient-matching:queries must be 1 or more; got 0"),
-        ("restarts=2", "gradient-matching:restarts must be 0 unless candidates=1, .* got 2 and candidates=8. Add"),
+        ("restarts=2", "gradient-matching:restarts must be 0 unless candidates=1, .* got 2 and candidates=16. Add"),
         ("of=weights", "of must be one of prefix, lora, last-block; got 'weights'"),
         ("normalise=row", "'gradient-matching' has no setting 'normalise'. Did you mean 'normalize'"),
         ("epochs=x", "gradient-matching:epochs must be a whole number; got 'x'"),

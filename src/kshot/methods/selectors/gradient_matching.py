@@ -38,10 +38,10 @@ class GradientMatching(GradientSettings, Selector):
 
     Minimises |1/k sum over the chosen of g_i - 1/N sum over the pool of g_i|, with g_i the gradient of example i's
     loss with respect to the last block's weights, greedily, then by the best single swaps; again from random sets; and
-    takes of these `candidates` the set after which held-out examples cost the model the fewest bits. With `of=prefix`
-    the gradients are those with respect to `tokens` trained vectors before the text, at `snapshots` steps of their
-    training, one after the other. The choice is for the task, so all queries share the prompt's beginning, and can be
-    carried to other models. The first pick stands first.
+    takes of these `candidates` the set, in its order, after which held-out examples cost the model the fewest bits.
+    With `of=prefix` the gradients are those with respect to `tokens` trained vectors before the text, at `snapshots`
+    steps of their training, one after the other. The choice is for the task, so all queries share the prompt's
+    beginning, and can be carried to other models. The first pick stands first.
 
     Costs a pass over the pool, which is run backwards through the last block alone (with `of=prefix` epochs +
     snapshots whole ones), and candidates x queries scorings, at each refit (at 32, 64, … examples for k = 16), with the
@@ -51,9 +51,11 @@ class GradientMatching(GradientSettings, Selector):
         normalize: "row" gives every example the same weight, "snapshot" every snapshot, "none" neither: then examples
             with small gradients are preferred, those that are easy already.
         restarts: More searches from random sets; the nearest counts.
-        candidates: Of so many searches' sets the model takes the one after which the outputs of `queries` held-out
-            examples cost the fewest bits; 1 takes the set nearest to the mean.
+        candidates: Of so many sets the model takes the one after which the outputs of `queries` held-out examples cost
+            the fewest bits; 1 takes the set nearest to the mean. Where searches find the same set again, another order
+            of it is tried instead. Several contexts are the best of them.
         queries: The most held-out examples, but at most half of what the demonstrations leave.
+        orders: So many orders of each search's set are candidates: that of the picks, and others that are drawn.
         balanced: As equal numbers of each output as the pool allows.
         paper: The paper's own settings: a prefix, 10 epochs, batches of 64, lr 1e-3 after a warm-up of a tenth of the
             steps, vectors that begin at a standard deviation of 0.02, 11 snapshots, no normalisation, no candidates.
@@ -69,8 +71,8 @@ class GradientMatching(GradientSettings, Selector):
     projection: int = setting(4096, least=0, most=1_000_000)
     normalize: str = setting("none", choices=NORMALIZATIONS)
     restarts: int = setting(0, least=0, most=10_000)
-    candidates: int = setting(8, least=1, most=10_000)
-    queries: int = setting(32, least=1, most=100_000)
+    candidates: int = setting(16, least=1, most=10_000)
+    queries: int = setting(64, least=1, most=100_000)
     orders: int = setting(1, least=1, most=10_000)
     balanced: bool = False
     paper: bool = False
@@ -78,6 +80,7 @@ class GradientMatching(GradientSettings, Selector):
     _model: TaskModel | None = state()
     _seed: int = state(0)
 
+    version = 2
     per_query = False
     draws = True
     needs = frozenset({Capability.GRADIENTS})
