@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from kshot.core.fields import setting_names
+from kshot.core.fields import setting, setting_names
 from kshot.core.lessons import Lesson, Training
 from kshot.core.models import Capability
 from kshot.core.objective_settings import Answers, ObjectiveSettings
@@ -24,6 +24,7 @@ from kshot.methods.remembering import Remembering
 from kshot.taskmodel.taskmodel import TaskModel
 
 COMPOSER, COMBINER = "composer.json", "combiner.json"
+OVER = ("all", "seen")
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,14 @@ class Tuner(Training, Part):
     """Says what is learnt when an example arrives; how weights are trained are settings that all tuners have.
 
     Attributes:
+        over: What an answer is learnt to be chosen from: "all" texts, which makes labels without an example less
+            probable with every step, or the labels "seen" so far, by the tokens in which they differ; what else there
+            is is not pushed down. For tasks with a list of labels.
         objective: What is made small over the lessons, unless a teacher says otherwise.
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
+
+    over: str = setting("all", choices=OVER)
 
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     changes_model: ClassVar[bool] = True
@@ -160,6 +166,10 @@ class Tuner(Training, Part):
         "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
         "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},
     }
+
+    def suits(self, task: Task) -> bool:
+        """Return whether the task has the labels that answers are learnt over."""
+        return self.over == "all" or task.kind == "classification"
 
     @property
     def k(self) -> int:

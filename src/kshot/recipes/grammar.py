@@ -181,6 +181,11 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     parts = {**beside, slot: method}
     if slot == "classifier":
         return Recipe(name, parts)
+    if "teacher" in parts and parts["tuner"].over != "all":
+        raise UserError(
+            f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of the "
+            "two out."
+        )
     calibration = _calibration(own, base)
     if slot == "combiner":
         return Recipe(name, parts, calibration=calibration, members=_members(call, shots=shots))

@@ -1,0 +1,3 @@
+"""x."""
+def summary(rows): return {}
+def page(result): return ""
