@@ -1,3 +1,9 @@
 """x."""
-def summary(rows): return {}
-def page(result): return ""
+
+
+def summary(rows):
+    return {}
+
+
+def page(result):
+    return ""

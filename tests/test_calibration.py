@@ -1,4 +1,4 @@
-"""Temperature, label prior and contextual calibration: what they compute, that they see the past alone, and how a run uses them."""
+"""Temperature, label prior and contextual calibration: what they compute, that they see the past alone, their runs."""
 
 import json
 from dataclasses import replace
@@ -167,7 +167,7 @@ def test_the_answer_stays():
 
 
 def batch_calibrated(predictions, examples):
-    """Return the probabilities of a stream, and the last temperature, strength and label prior: spelled out, no arrays."""
+    """Return a stream's probabilities, and the last temperature, strength and label prior: spelled out, no arrays."""
 
     def without(row, prior, strength):
         return [value - strength * np.log(m) for value, m in zip(row, prior, strict=True)]
@@ -187,7 +187,7 @@ def batch_calibrated(predictions, examples):
                 t = 2 ** (quarter / 4)
                 lengths = [-np.log2(p_at(without(rows[j], priors[j], strength), t)[right[j]]) for j in range(i)]
                 past = sum(length * 0.95 ** (i - 1 - j) for j, length in enumerate(lengths))
-                costs[t, strength] = past + 2 * np.log(t) ** 2 + 2 * strength**2
+                costs[t, strength] = past + 2 * np.log(t) ** 2 + 0.5 * strength**2
         best = min(costs, key=costs.__getitem__) if costs else best
         if i < len(rows):
             found.append(p_at(without(rows[i], priors[i], best[1]), best[0]))
@@ -287,26 +287,26 @@ def boasts(tmp_path_factory):
     # Every third label is drawn by lot: the reader is right about the other two thirds
     lots = np.random.default_rng(0).choice(LABELS, size=len(EXAMPLES))
     train = tuple(replace(e, output=str(lots[i])) if i % 3 == 0 else e for i, e in enumerate(EXAMPLES))
-    names = ("bm25", "bm25:calibration=none", "bm25:calibration=contextual", "majority")
+    names = ("bm25:calibration=temperature", "bm25:calibration=none", "bm25:calibration=contextual", "majority")
     task = replace(TASK, train=train)
     run = kshot.adapt(task, Boastful(), recipes=names, shots=3, out=folder)
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     return run, {name: [row for row in samples if row["recipe"] == name] for name in names}
 
 
-def test_temperature_is_the_default_and_lowers_the_bits_of_a_run(boasts):
+def test_a_temperature_lowers_the_bits_of_a_run(boasts):
     run, rows = boasts
     board = {row["recipe"]: row for row in run.leaderboard}
-    plain, cooled = board["bm25:calibration=none"], board["bm25"]
+    plain, cooled = board["bm25:calibration=none"], board["bm25:calibration=temperature"]
     assert cooled["bits_per_example"] < 0.7 * plain["bits_per_example"]
     assert cooled["metric"] == plain["metric"]
-    assert run.chosen == "bm25"
-    for before, after in zip(rows["bm25:calibration=none"], rows["bm25"], strict=True):
+    assert run.chosen == "bm25:calibration=temperature"
+    for before, after in zip(rows["bm25:calibration=none"], rows["bm25:calibration=temperature"], strict=True):
         assert before["log_probs"] == after["log_probs"]
         assert before["answer"] == after["answer"]
         assert before["probs"] == pytest.approx(p_at(before["log_probs"], 1))
         n = after["position"] if after["position"] >= 8 else 0
-        past = [(r["log_probs"], r["candidates"].index(r["gold"])) for r in rows["bm25"][:n]]
+        past = [(r["log_probs"], r["candidates"].index(r["gold"])) for r in rows["bm25:calibration=temperature"][:n]]
         temperature = searched(*zip(*past, strict=True)) if n else 1
         assert after["probs"] == pytest.approx(p_at(after["log_probs"], temperature))
         assert after["bits"] == pytest.approx(-np.log2(after["probs"][LABELS.index(after["gold"])]))
@@ -314,7 +314,7 @@ def test_temperature_is_the_default_and_lowers_the_bits_of_a_run(boasts):
 
 def test_the_adapted_model_answers_at_the_temperature_of_the_whole_stream(boasts):
     run, rows = boasts
-    whole = [(row["log_probs"], row["candidates"].index(row["gold"])) for row in rows["bm25"]]
+    whole = [(row["log_probs"], row["candidates"].index(row["gold"])) for row in rows["bm25:calibration=temperature"]]
     temperature = searched(*zip(*whole, strict=True))
     assert temperature > 1
     about = json.loads((run.folder / "best" / "kshot.json").read_text())
@@ -420,6 +420,29 @@ class Biased(ScriptedModel):
     def _answer(self, request):
         return super()._answer(request) + self.bias
 
+    def with_store(self, store):
+        return self
+
+
+def test_a_run_takes_a_weakness_for_a_label_out_and_hands_over_the_prior_of_its_last_prompt(tmp_path):
+    """The prior is the mean over the second look at the prompt that is handed over; a temperature changes nothing."""
+    model = Biased({e.input: e.output for e in EXAMPLES}, name="biased")
+    run = kshot.adapt(TASK, model, recipes="random,random:calibration=temperature", shots=3, out=tmp_path / "run")
+    board = {row["recipe"]: row for row in run.leaderboard}
+    assert board["random"]["metric"] > board["random:calibration=temperature"]["metric"] + 0.2
+    assert run.chosen == "random"
+    kept = json.loads((run.folder / "best" / "kshot.json").read_text("utf-8"))["calibration"]
+    assert kept["strength"] > 0
+    shown = {e.id for e in run.best.pool}
+    learner = make_learner(parse_recipe("random", shots=3), Setup(TASK, TaskModel.for_task(TASK, model), 0))
+    raw = [p for e in EXAMPLES if e.id not in shown for p in learner.predict([Query(e, EXAMPLES)])]
+    total = np.sum([p_at(p.log_probs, 1) for p in raw], axis=0)
+    assert kept["prior"] == pytest.approx((total + 4 / 3) / (len(raw) + 4), abs=1e-6)
+    inputs = [e.input for e in EXAMPLES[:9]]
+    together, alone = run.best.predictions(inputs), [p for text in inputs for p in run.best.predictions([text])]
+    assert [p.probs for p in together] == [p.probs for p in alone]
+    assert np.mean([p.answer == e.output for p, e in zip(together, EXAMPLES, strict=False)]) > 0.8
+
 
 def test_contextual_removes_a_constant_weakness_for_a_label():
     table = {e.input: e.output for e in EXAMPLES}
@@ -522,10 +545,11 @@ def test_best_of_n_is_judged_without_temperature(tiny):
     assert len(shown) == 1
 
 
-def test_a_saved_temperature_is_not_the_recipes_to_change(tmp_path):
-    """An adapted model saved with a temperature keeps it, and so do copies of it."""
+@pytest.mark.parametrize("calibration", [Calibration(4.0), Calibration(4.0, 0.5, (0.6, 0.3, 0.1))])
+def test_a_saved_calibration_is_not_the_recipes_to_change(tmp_path, calibration):
+    """An adapted model saved with a calibration keeps it, and so do copies of it."""
     setup = Setup(TASK, TaskModel.for_task(TASK, Boastful()), 0)
-    recipe, calibration = parse_recipe("random", shots=3), Calibration(4.0)
+    recipe = parse_recipe("random", shots=3)
     adapted = AdaptedModel.fit(recipe, EXAMPLES, setup, choice={}, calibration=calibration)
     adapted.save(tmp_path / "a")
     again = kshot.load(tmp_path / "a", model=Boastful())

@@ -142,8 +142,8 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
         )
     if len(calibration.prior) != (len(task.labels) if calibration.strength else 0):
         raise UserError(
-            f"{file} must have a label prior with a number for each of its {len(task.labels)} labels where its strength "
-            f"is above 0, and none at 0; it has {len(calibration.prior)} at {calibration.strength:g}. "
+            f"{file} must have a label prior with a number for each of its {len(task.labels)} labels where its "
+            f"strength is above 0, and none at 0; it has {len(calibration.prior)} at {calibration.strength:g}. "
             "Copy the whole folder, or adapt again."
         )
     if (model is None) != (prompt is None) or (recipe.asks_model and model is None):

@@ -271,7 +271,7 @@ class Gated(Protocol):
         first_token: bool,
         ledger: Ledger | None = None,
     ) -> StepLog:
-        """Take one step on the answers that end the texts, or on the first tokens by which those to choose from differ."""
+        """Take one step on the answers that end the texts, or on the first tokens by which others differ from them."""
         ...
 
     def steering(self) -> Steering:

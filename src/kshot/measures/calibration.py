@@ -6,11 +6,11 @@ Both are fitted on what it has predicted so far, and cost no model call:
 
 where q is what the recipe says and m its label prior, the mean of q over inputs, for which no answer has to be known.
 
-Source: the temperature: Guo et al. (2017), "On calibration of modern neural networks", section 4.2,
-https://arxiv.org/abs/1706.04599; the label prior: Zhou et al. (2023), "Batch calibration", section 3.2, with the strength
-of section 3.3, https://arxiv.org/abs/2309.17249. Differs: fitted on the past of the stream instead of a validation set
-or a batch, the recent past most, as later predictions know more examples than early ones; priors around the temperature 1
-and the strength 0, and around a label prior that likes all labels; grids.
+Source: Guo et al. (2017), "On calibration of modern neural networks", section 4.2, https://arxiv.org/abs/1706.04599,
+for the temperature; Zhou et al. (2023), "Batch calibration", https://arxiv.org/abs/2309.17249, for the label prior and
+its strength. Differs: fitted on the past of the stream instead of a validation set or a batch, the recent past most, as
+later predictions know more examples than early ones; priors around temperature 1, strength 0 and a label prior that
+likes all labels alike; grids.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ PRIOR_BITS = 2.0  # what a temperature off by a factor of e has to save over the
 # All three chosen on training rows (benchmarks/label_prior.py)
 LABEL_DECAY = 0.98  # the weight of an input against that of the next one, in the label prior
 LABEL_INPUTS = 4.0  # as many inputs, of which nothing is said, stand in every label prior
-STRENGTH_BITS = 2.0  # what all of the label prior has to save over the past
+STRENGTH_BITS = 0.5  # what all of the label prior has to save over the past
 
 
 @dataclass(frozen=True)

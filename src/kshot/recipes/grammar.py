@@ -33,7 +33,7 @@ _OWN: Mapping[str | None, tuple[str, ...]] = {
     "selector": ("k", "order", "calibration", "contexts"),
     "steerer": ("k", "order", "calibration", "contexts"),
     "tuner": ("k", "order", "calibration"),
-    "classifier": (),
+    "classifier": ("calibration",),
     "combiner": ("calibration",),
 }
 
@@ -180,11 +180,17 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     method = configure(cls, values, owner=base, also=(*_OWN[slot], *_BESIDE[slot]))
     parts = {**beside, slot: method}
     if slot == "classifier":
-        return Recipe(name, parts)
+        calibration = own.get("calibration", "none")
+        if calibration == "contextual":
+            raise UserError(
+                f"{base}: contextual calibration asks a language model, and a classifier is none; got "
+                "calibration=contextual. Use batch."
+            )
+        return Recipe(name, parts, calibration=_calibration({"calibration": calibration}, base))
     if "teacher" in parts and parts["tuner"].over != "all":
         raise UserError(
-            f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of the "
-            "two out."
+            f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of "
+            "the two out."
         )
     calibration = _calibration(own, base)
     if slot == "combiner":
