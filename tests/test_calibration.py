@@ -401,6 +401,21 @@ def test_contextual_divides_by_the_answers_to_inputs_without_content(tiny, name)
         assert after.log_probs != pytest.approx(before.log_probs, abs=1e-2)
 
 
+@pytest.mark.parametrize("name", ["fine-tune:lr=1e-2,steps=1", "icv:strength=2,k=2"])
+def test_contextual_divides_by_what_the_trained_or_steered_model_says(tiny, name):
+    queries = [Query(EXAMPLES[4], EXAMPLES[:4])]
+    learner = make_learner(
+        parse_recipe(f"{name},calibration=contextual", shots=2), Setup(TASK, TaskModel.for_task(TASK, tiny), 0)
+    )
+    (found,) = learner.predict(queries)
+    fitted = learner.fit(EXAMPLES[:4])
+    changed = fitted.model.model.steered(fitted.steering) if fitted.steering else fitted.model.model
+    known = {e.id: e for e in EXAMPLES}
+    expected = by_hand(changed, TASK, EXAMPLES[4], [known[i] for i in found.demonstrations])
+    assert found.log_probs == pytest.approx(expected, abs=1e-3)
+    assert found.log_probs != pytest.approx(by_hand(tiny, TASK, EXAMPLES[4], []), abs=1e-2)
+
+
 def test_contextual_leaves_the_context_out_too(tiny):
     example = Example("the cat", "animal", "q", context="long and full of words")
     found, _ = rows_of("zero-shot:calibration=contextual", tiny, TASK, [Query(example, ())])

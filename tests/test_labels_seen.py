@@ -128,6 +128,14 @@ def test_labels_without_an_example_are_not_pushed_down(asker):
             "fine-tune:over=seen,teacher=demonstrations",
             "over=seen learns the right answers, and a teacher says otherwise",
         ),
+        (
+            "tfidf-lr:calibration=contextual",
+            "calibration must be one of auto, batch, temperature, none, as a classifier asks no language model; got",
+        ),
+        (
+            "tfidf-lr:calibration=x",
+            "tfidf-lr: calibration must be one of auto, batch, temperature, contextual, none; got",
+        ),
         ("icl+ft:balanced=1", "icl.ft:balanced must be true or false; got '1'."),
     ],
 )

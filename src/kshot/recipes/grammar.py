@@ -180,13 +180,13 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     method = configure(cls, values, owner=base, also=(*_OWN[slot], *_BESIDE[slot]))
     parts = {**beside, slot: method}
     if slot == "classifier":
-        calibration = own.get("calibration", "none")
-        if calibration == "contextual":
+        own = {"calibration": "none", **own}
+        if own["calibration"] == "contextual":
             raise UserError(
-                f"{base}: contextual calibration asks a language model, and a classifier is none; got "
-                "calibration=contextual. Use batch."
+                f"{base}: calibration must be one of auto, batch, temperature, none, as a classifier asks no language "
+                "model; got 'contextual'. Use batch."
             )
-        return Recipe(name, parts, calibration=_calibration({"calibration": calibration}, base))
+        return Recipe(name, parts, calibration=_calibration(own, base))
     if "teacher" in parts and parts["tuner"].over != "all":
         raise UserError(
             f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of "
