@@ -105,7 +105,7 @@ def run(*, data: str, minutes: float, model: str = "demo") -> dict[str, Any]:
     commands = [(u.file(kept), [sys.executable, __file__, u.name, data, model, str(kept)]) for u in units]
     run_units(commands, budget_s=60 * minutes, done=lambda: None, workers=1)
     rows, done = kept_rows(units, kept)
-    result = {"planned": len(units), "done": done, "summary": summary(rows)}
+    result = {"planned": len(units), "done": done, "n_test": N_TEST, "summary": summary(rows)}
     write_json(RESULTS / "new-labels.json", result)
     write_text(RESULTS / "new-labels.md", page(result))
     return result

@@ -49,10 +49,11 @@ def page(result: Mapping[str, Any]) -> str:
     lines = [
         "# More labels than examples",
         "",
-        "`python benchmarks/new_labels.py --data DIR`: banking77, 30 examples of about 27 of its 77 labels, Gemma-3-270M; "
-        f"{result['done']} of {result['planned']} units are done. Shares of the test rows that are answered right: of all, "
-        "of those whose label has an example, and of the others. `batch` takes out the label prior; `new-labels` answers "
-        "with the recipe among the labels seen and with zero-shot among the others.",
+        "`python benchmarks/new_labels.py --data DIR`: banking77, 30 examples of about 27 of its 77 labels, "
+        f"Gemma-3-270M, {result['n_test']} test rows; {result['done']} of {result['planned']} units are done. Shares of "
+        "the rows that are answered right: of all, of those whose label has an example, and of the others. `over=seen` "
+        "learns an answer against the labels seen so far; `batch` takes out the label prior; `new-labels` answers with "
+        "the recipe among the labels seen and with zero-shot among the others.",
         "",
         "| way | draws | all | seen | unseen | bits |",
         "|---|---|---|---|---|---|",
@@ -101,4 +102,9 @@ def _scores(predictions: Rows, examples: Sequence[Example], known: set[str]) -> 
     right = np.array([p.answer == e.output for p, e in zip(predictions, examples, strict=True)])
     seen = np.array([e.output in known for e in examples])
     bits = [-np.log2(p.probs[p.candidates.index(e.output)]) for p, e in zip(predictions, examples, strict=True)]
-    return {"all": right.mean(), "seen": right[seen].mean(), "unseen": right[~seen].mean(), "bits": float(np.mean(bits))}
+    return {
+        "all": right.mean(),
+        "seen": right[seen].mean(),
+        "unseen": right[~seen].mean(),
+        "bits": float(np.mean(bits)),
+    }

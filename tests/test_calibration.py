@@ -109,6 +109,12 @@ def test_the_prior_weighs_against_little_evidence():
     assert 1 < fitted(rows, right) < TEMPERATURES[int(np.argmin(free))]
 
 
+def test_candidates_may_be_others_in_each_row():
+    """As in multiple choice: then there is no label prior."""
+    rows = [np.log([0.999] + [0.001 / n] * n) for n in (1, 2, 3, 4)] * 4
+    assert fitted(rows, [1] * 16) == pytest.approx(searched(rows, [1] * 16))
+
+
 def test_it_is_one_without_evidence():
     assert fitted([], []) == 1
     assert fitted([np.log([0.999, 0.001])] * 7, [1] * 7) == 1  # all wrong, but fewer than 8

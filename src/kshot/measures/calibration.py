@@ -69,7 +69,7 @@ class Calibration:
         """
         if not (self.strength and predictions):
             return self
-        total = sum(normalised(np.array(p.log_probs)) for p in predictions)
+        total = normalised(np.array([p.log_probs for p in predictions])).sum(axis=0)
         return replace(self, prior=_smoothed(total, len(predictions)))
 
 
@@ -92,29 +92,30 @@ def calibrated(
     Returns:
         The predictions, and the calibration fitted on all of them.
     """
-    before = [UNCALIBRATED.temperature, UNCALIBRATED.strength]
     settings = list(product(STRENGTHS if label_prior else (0.0,), TEMPERATURES))
     prior_bits = np.array([STRENGTH_BITS * s**2 + PRIOR_BITS * np.log(t) ** 2 for s, t in settings])
     strengths, temperatures = np.array(settings).T
-    past, total, n = np.zeros(len(settings)), 0.0, 0.0
+    past, total, n = np.zeros(len(settings)), np.zeros(()), 0.0
+    temperature, strength = UNCALIBRATED.temperature, UNCALIBRATED.strength
     found, last = [], UNCALIBRATED
     for i, (prediction, example) in enumerate(zip(predictions, examples, strict=True), 1):
         row = np.array(prediction.log_probs)  # [n_candidates]
-        total, n = LABEL_DECAY * total + normalised(row), LABEL_DECAY * n + 1
-        prior = _smoothed(total, n)
-        last = _calibration(*before, prior)
+        if label_prior:
+            total, n = LABEL_DECAY * total + normalised(row), LABEL_DECAY * n + 1
+        prior = _smoothed(total if label_prior else np.zeros(len(row)), n)
+        last = _calibration(temperature, strength, prior)
         found.append(last.of(prediction))
         tried = (row - strengths[:, None] * np.log(prior)) / temperatures[:, None]  # [n_settings, n_candidates]
         past = DECAY * past - np.log2(normalised(tried)[:, prediction.candidates.index(example.output)])
         if i >= LEAST_PAST:
             best = min(range(len(settings)), key=lambda s: (past[s] + prior_bits[s], prior_bits[s]))
-            before = [temperatures[best], strengths[best]]
-            last = _calibration(*before, prior)
+            strength, temperature = settings[best]
+            last = _calibration(temperature, strength, prior)
     return found, last
 
 
 def _calibration(temperature: float, strength: float, prior: tuple[float, ...]) -> Calibration:
-    return Calibration(float(temperature), float(strength), prior if strength else ())
+    return Calibration(temperature, strength, prior if strength else ())
 
 
 def _smoothed(total: FloatArray, n: float) -> tuple[float, ...]:

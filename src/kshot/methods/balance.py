@@ -12,7 +12,7 @@ def balanced(outputs: Sequence[str], n: int, *, rng: np.random.Generator) -> lis
     A place's round is how many of its output are drawn before it, and earlier rounds are taken first. Within a round
     chance decides anew: the order of the first draw would favour frequent outputs, which turn up early in it.
     """
-    order = rng.permutation(len(outputs)).tolist()
+    order: list[int] = rng.permutation(len(outputs)).tolist()
     seen: Counter[str] = Counter()
     rounds = {}
     for i in order:
