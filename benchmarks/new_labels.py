@@ -21,14 +21,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
 import numpy as np
 from new_labels_page import page, summary
-from rows import kept_rows, measure_one, run_units
+from rows import first_examples, kept_rows, measure_one, run_units
 
 from kshot.core.types import Example, Prediction, Query, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.answering import answering
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
-from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
@@ -37,8 +36,8 @@ TASK, N, N_TEST, SEEDS = "intent/banking77", 30, 100, (0, 1, 2)
 HOW = "batch=4,lr=1e-4,steps=3"
 RECIPES = (
     "zero-shot",
-    f"fine-tune:{HOW}",
     f"fine-tune:{HOW},over=seen",
+    f"fine-tune:{HOW},over=all",
     f"fine-tune:{HOW},over=seen,balanced=true",
 )
 RESULTS = Path("docs/results")
@@ -70,7 +69,7 @@ def planned() -> list[Unit]:
 def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     """Run a unit and return its row."""
     whole = Task.load(f"{data}/{TASK}")
-    examples = make_stream(whole, limit=N, seed=unit.seed).examples
+    examples = first_examples(whole, N, seed=unit.seed).examples
     task = replace(whole, train=examples, test=whole.test[:N_TEST])
     setup = Setup(task, TaskModel.for_task(task, load_model(model)), unit.seed)
     recipe = parse_recipe(unit.recipe, shots=1)

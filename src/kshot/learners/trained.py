@@ -230,11 +230,13 @@ class TrainedLearner(Learner):
         recipe = self.recipe.having(**found.recipe.parts)
         return replace(found, recipe=recipe, steering=steering, about={**about, **found.about})
 
-    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
-        """Return what it takes to learn the examples that are left."""
-        n = len(predictions)
-        recent = predictions[n // 2 :]
-        times = (n_end - n) / len(recent)
+    def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
+        """Return what it takes to learn the examples that are left, by what was learnt for the later half."""
+        half = len(predictions) // 2
+        recent, before = predictions[half:], known[half - 1] if half else 0
+        if known[-1] == before:
+            return 0.0, 0.0
+        times = (n_end - known[-1]) / (known[-1] - before)
         return times * sum(p.fit_seconds for p in recent), times * sum(p.fit_tokens for p in recent)
 
     def _steer(self, past: Sequence[Example]) -> None:
@@ -269,8 +271,8 @@ class TrainedLearner(Learner):
             others = [self._source.examples[i] for i in rng.permutation(len(self._source.examples))]
             drawn = tuner.lessons(others, lambda: (), step=step + 1, rng=rng)
             source = [self._source.model.training_text(lesson) for lesson in drawn]
-        if tuner.over == "seen":
-            among = tuple(dict.fromkeys(e.output for e in seen))
+        if not teacher:
+            among = tuner.learns_over(self._base.task, seen)
             lessons, support = ([replace(lesson, among=among) for lesson in some] for some in (lessons, support))
         texts = [[ready.model.training_text(lesson) for lesson in some] for some in (lessons, support)]
         return Batch(texts[0], texts[1], source, (teacher or tuner).objective)

@@ -24,7 +24,7 @@ from kshot.methods.remembering import Remembering
 from kshot.taskmodel.taskmodel import TaskModel
 
 COMPOSER, COMBINER = "composer.json", "combiner.json"
-OVER = ("all", "seen")
+OVER = ("auto", "all", "seen")
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,14 @@ class Tuner(Training, Part):
 
     Attributes:
         over: What an answer is learnt to be chosen from: "all" texts, which makes labels without an example less
-            probable with every step, or the labels "seen" so far, by the tokens in which they differ; what else there
-            is is not pushed down. For tasks with a list of labels.
+            probable with every step, or the labels "seen" so far, by the tokens in which they differ, for tasks with a
+            list of labels; "auto" is "seen" as long as some label has no example, and "all" from there on, in other
+            tasks and with a teacher (docs/results/new-labels.md).
         objective: What is made small over the lessons, unless a teacher says otherwise.
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
 
-    over: str = setting("all", choices=OVER)
+    over: str = setting("auto", choices=OVER)
 
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     changes_model: ClassVar[bool] = True
@@ -169,7 +170,13 @@ class Tuner(Training, Part):
 
     def suits(self, task: Task) -> bool:
         """Return whether the task has the labels that answers are learnt over."""
-        return self.over == "all" or task.kind == "classification"
+        return self.over != "seen" or task.kind == "classification"
+
+    def learns_over(self, task: Task, seen: Sequence[Example]) -> tuple[str, ...]:
+        """Return the answers that a lesson's right one is to be chosen from; none: all texts."""
+        labels = tuple(dict.fromkeys(e.output for e in seen))
+        is_over_seen = self.over == "seen" or (self.over == "auto" and len(labels) < len(task.labels))
+        return labels if is_over_seen else ()
 
     @property
     def k(self) -> int:

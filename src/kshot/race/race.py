@@ -8,6 +8,7 @@ from typing import Any
 from kshot.core.budget import Budget
 from kshot.core.errors import ModelError, UserError
 from kshot.core.settings import ChooseBy, Prefer
+from kshot.measures.comparison import reach_of_all_pairs
 from kshot.measures.samples import SUMMARY, metric_of, summarise
 from kshot.measures.variance import Spread
 from kshot.race.entrant import Entrant
@@ -19,6 +20,7 @@ from kshot.race.speed import tokens_per_second
 from kshot.recipes.recipe import Recipe
 
 DEPLOYED = tuple(f"deployed{unit}{end}" for unit in ("", "_bits") for end in ("", "_low", "_high"))
+BEHIND = ("behind", "behind_error", "is_close")
 
 
 @dataclass
@@ -46,11 +48,16 @@ class Race:
     @property
     def n_end(self) -> int:
         """How many examples the adapted model will know."""
-        return len(self.measuring.stream.examples) + len(self.measuring.stream.rest)
+        return len(self.measuring.stream.examples)
+
+    @property
+    def _first_stop(self) -> int:
+        """How many predictions the first slice has."""
+        return slices(len(self.measuring.stream.positions))[0][1]
 
     def run(self, after_slice: "Callable[[Race], None]") -> None:
         """Take the recipes through the stream; `after_slice` is called after each one, while some are still racing."""
-        measuring, n = self.measuring, len(self.measuring.stream.examples)
+        measuring, n = self.measuring, len(self.measuring.stream.positions)
         self._leave_out_what_cannot_be_fitted()
         for _, stop in slices(n):
             for entrant in self.entrants:
@@ -61,7 +68,12 @@ class Race:
             racing = [e for e in self.entrants if e.is_racing]
             if self.drop and stop < n and len(racing) > 1 and not measuring.ledger.is_spent:
                 bits = {e.recipe.name: [r["bits"] for r in e.rows] for e in racing}
-                out = dropped(bits, self.n_end, free={e.recipe.name for e in racing if not e.tokens})
+                out = dropped(
+                    bits,
+                    measuring.stream.positions[:stop],
+                    self.n_end,
+                    free={e.recipe.name for e in racing if not e.tokens},
+                )
                 for entrant in racing:
                     if entrant.recipe.name in out:
                         entrant.stop("dropped", out[entrant.recipe.name])
@@ -87,8 +99,9 @@ class Race:
             limit = budget.seconds * tokens_per_second(model, examples, 0, seconds=1.0)
         for entrant in training:
             tokens, fit_tokens = self._first_cost(entrant.recipe)
-            first = slices(len(self.measuring.stream.examples))[0][1]
-            last_fit = fit_tokens / len(entrant.recipe.variants) / first * self.n_end
+            first = self._first_stop
+            known = self.measuring.stream.positions[first - 1]
+            last_fit = fit_tokens / len(entrant.recipe.variants) * (self.n_end - known) / max(1, known)
             if tokens + last_fit > limit:
                 entrant.stop(
                     "out-of-budget",
@@ -116,28 +129,43 @@ class Race:
     def board(self) -> list[dict[str, Any]]:
         """Return the rows of the leaderboard, the one to choose first, those out of the choice last.
 
-        The choice is by the rows that all of those in it have.
+        The choice is by the rows that all of those in it have. `behind` says how far the others in it are expected to
+        be behind the first when deployed, in the unit of the choice, `behind_error` its standard error, and `is_close`
+        whether that leaves open which of the two is better, for all comparisons together.
         """
         costs = {e.recipe.name: self._summary(e) for e in self.eligible()}
-        first = ranked(self.expected(), self._evidence(self.compares), costs, prefer=self.prefer)
+        expected, known = self.expected(), self._evidence(self.compares)
+
+        def error(name: str, other: str) -> float:
+            return known[name].paired(known[other], self.n_end, is_share=self.compares == "metric")
+
+        first = ranked(expected, error, costs, prefer=self.prefer)
         by_name = {e.recipe.name: e for e in self.entrants}
         others = [e for e in self.entrants if e.recipe.name not in first]
         others.sort(key=lambda e: -len(e.rows))
         ends = self.when_deployed()
+        for name in first[1:]:
+            if ends[first[0]] and ends[name]:
+                gap, of_gap = expected[first[0]] - expected[name], error(first[0], name)
+                n_rows = min(known[first[0]].n_rows, known[name].n_rows)
+                is_close = abs(gap) <= reach_of_all_pairs(len(first), n_rows) * of_gap
+                ends[name] |= dict(zip(BEHIND, (gap, of_gap, is_close), strict=True))
         return [self._row(e, ends.get(e.recipe.name, {})) for e in (*(by_name[name] for name in first), *others)]
 
     def lead(self) -> dict[str, Any] | None:
-        """Return how far the chosen recipe is ahead of the best of the others when deployed; None if it is alone.
+        """Return how far the chosen recipe is ahead of the best of the others when deployed; None if that is not known.
 
         In the unit of the choice, its metric or bits saved, with the standard error of the paired difference.
         """
-        expected, found = self.expected(), self._evidence(self.compares)
-        first = self.board()[0]["recipe"]
-        if len(expected) < 2:
+        compared = [row for row in self.board() if row["behind"] is not None]
+        if not compared:
             return None
-        second = max((name for name in expected if name != first), key=lambda name: expected[name])
-        gap, error = expected[first] - expected[second], found[first].paired(found[second])
-        return {"recipe": second, "gap": gap, "standard_error": error}
+        next_one = min(compared, key=lambda row: row["behind"])
+        return {
+            "recipe": next_one["recipe"],
+            "gap": next_one["behind"],
+            "standard_error": next_one["behind_error"],
+        }
 
     def spread(self) -> Spread | None:
         """Return how much the draw of demonstrations matters to the chosen recipe; None where nothing is drawn."""
@@ -174,14 +202,14 @@ class Race:
                 found[name] += metric_of(task, rows) - sum(r["score"] for r in rows) / len(rows)
         return found
 
-    def when_deployed(self) -> dict[str, dict[str, float]]:
+    def when_deployed(self) -> dict[str, dict[str, Any]]:
         """Return what is expected of each recipe in the choice once it knows all examples, as in the leaderboard.
 
         Returns:
             Of each recipe: `deployed`, its metric, unless texts are written for some rows only, and `deployed_bits`,
             each with `_low` and `_high`; nothing with too few rows.
         """
-        found: dict[str, dict[str, float]] = {e.recipe.name: {} for e in self.eligible()}
+        found: dict[str, dict[str, Any]] = {e.recipe.name: {} for e in self.eligible()}
         ways: tuple[tuple[str, ChooseBy], ...] = (("deployed", "metric"), ("deployed_bits", "bits"))
         for key, by in ways:
             if by == "metric" and self.measuring.task.is_open:
@@ -201,20 +229,27 @@ class Race:
         rows = entrant.rows[: len(known.stream)]
         if not known.final:
             return rows
-        return [*entrant.again, *(rows[i] for i in known.final.keys() - {r["position"] for r in entrant.again})]
+        seen = {r["position"] for r in entrant.again}
+        return [*entrant.again, *(r for r in rows if r["position"] in known.final.keys() - seen)]
 
     def _evidence(self, by: ChooseBy) -> dict[str, Evidence]:
         """Return the evidence of each recipe in the choice, by rows of the stream that all of these have."""
         able, found = self.eligible(), {}
         n = min((len(e.rows) for e in able), default=0)
         for e in able:
-            keeps = not e.recipe.learns or (e.recipe.per_query and bool(e.again))
-            found[e.recipe.name] = evidence(self.measuring.task, e.rows[:n], e.again, by=by, keeps_stream=keeps)
+            found[e.recipe.name] = evidence(
+                self.measuring.task,
+                e.rows[:n],
+                e.again,
+                by=by,
+                keeps_stream=not e.recipe.learns,
+                keeps_learning=e.recipe.keeps_learning,
+            )
         return found
 
     def _row(self, entrant: Entrant, end: Mapping[str, float]) -> dict[str, Any]:
         found = self._summary(entrant) if entrant.rows else {**dict.fromkeys(SUMMARY), "n": 0}
-        row = {"recipe": entrant.recipe.name, **dict.fromkeys(DEPLOYED), **end}
+        row = {"recipe": entrant.recipe.name, **dict.fromkeys((*DEPLOYED, *BEHIND)), **end}
         row |= {key: found[key] for key in SUMMARY}
         return row | {"status": entrant.status, "reason": entrant.reason}
 
@@ -255,9 +290,8 @@ class Race:
                 "done is kept; mend what failed and run the same command again, or give other --recipes."
             )
         if any(e.status == "out-of-budget" for e in self.entrants):
-            first = slices(len(self.measuring.stream.examples))[0][1]
             raise UserError(
-                f"--budget must be enough for the first {first} predictions of at least one recipe: {why}. "
+                f"--budget must be enough for the first {self._first_stop} predictions of at least one recipe: {why}. "
                 f"{self._smallest(too_small)}What was scored is kept: the same --out goes on."
             )
         remedy = "a smaller lr, or " if any(e.status == "diverged" for e in self.entrants) else ""
@@ -277,6 +311,6 @@ class Race:
 
     def _first_cost(self, recipe: Recipe) -> tuple[float, float]:
         """Return the tokens of a recipe's first slice, and those of them that learning takes."""
-        measuring, (_, stop) = self.measuring, slices(len(self.measuring.stream.examples))[0]
-        found = rehearsed(recipe, measuring.setup, [measuring.stream.queries()[:stop]]).predictions
+        measuring = self.measuring
+        found = rehearsed(recipe, measuring.setup, [measuring.stream.queries()[: self._first_stop]]).predictions
         return sum(p.tokens + p.fit_tokens for p in found), sum(p.fit_tokens for p in found)

@@ -44,7 +44,7 @@ class PromptBook:
     _prepared: dict[tuple[str, int], Prepared] = field(default_factory=dict)
 
     def __post_init__(self):
-        self._by_id = {e.id: e for e in (*self.stream.examples, *self.stream.rest)}
+        self._by_id = {e.id: e for e in self.stream.examples}
 
     def add(self, recipe: Recipe, samples: Sequence[Mapping[str, Any]]) -> None:
         """Compose a recipe's prompts again from what its rows say was shown; those that are here stay."""
@@ -104,22 +104,12 @@ class Recorder:
         spread = race.spread()
         board, rows = race.board(), {e.recipe.name: e.rows for e in race.entrants if e.rows}
         comparisons = compare_all(board[0]["recipe"], rows)
-        lead = race.lead()
-        words = in_words(
-            self.task,
-            board,
-            rows,
-            comparisons,
-            n_known=race.n_end,
-            by=race.compares,
-            prefer=race.prefer,
-            lead=lead,
-            spread=spread,
-        )
+        recipes = {e.recipe.name: e.recipe for e in race.entrants}
+        words = in_words(self.task, board, rows, recipes, n_known=race.n_end, by=race.compares, prefer=race.prefer)
         return {
             "how": race.how,
             "expected": race.expected(),
-            "lead": lead,
+            "lead": race.lead(),
             "spread": spread and asdict(spread),
             "comparisons": comparisons,
             "in_words": words,
@@ -175,7 +165,7 @@ class Recorder:
                 for name, three in metrics[row["recipe"]].items():
                     values |= {f"{name}{end},none": v for end, v in zip(("", "_low", "_high"), three, strict=True)}
                 found[f"{task.name}|{row['recipe']}"] = values
-        n = {"original": len(task.train), "effective": len(self.stream.examples)}
+        n = {"original": len(task.train), "effective": len(self.stream.positions)}
         return {
             "results": found,
             "n-samples": dict.fromkeys(found, n),
@@ -193,6 +183,7 @@ class Recorder:
             "expected_when_deployed": {
                 row["recipe"]: _deployed(row) for row in board if row["deployed_bits"] is not None
             },
+            "compares": race.compares,
             "chosen": board[0]["recipe"] if choice else None,
             "choice": choice,
             "configurations": {e.recipe.name: e.configurations for e in race.entrants if e.configurations},

@@ -187,7 +187,7 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
                 "model; got 'contextual'. Use batch."
             )
         return Recipe(name, parts, calibration=_calibration(own, base))
-    if "teacher" in parts and parts["tuner"].over != "all":
+    if "teacher" in parts and parts["tuner"].over == "seen":
         raise UserError(
             f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of "
             "the two out."

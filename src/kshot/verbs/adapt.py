@@ -107,7 +107,7 @@ def adapt(
         shots: The most demonstrations in a prompt, at most the number of training examples; by default 16, or all
             where there are fewer.
         seed: For the order of the stream and every random choice.
-        limit: The most examples that are predicted; the others are learnt at the end.
+        limit: The most examples that are predicted, spread over all: each from all that are before it.
         out: The run folder; by default a name made of task, model and settings, under `kshot-runs`.
         budget: A time such as "10m", or tokens such as "500k-tokens" (a token that is learnt counts as three). What the
             last fit of a recipe may take is kept. Once it is spent the choice is made by the examples that all recipes
@@ -208,11 +208,11 @@ def _run_in(
         winner = next(e for e in contest.entrants if e.recipe.name == board[0]["recipe"])
         chosen = winner.settled or winner.recipe
         choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
-        examples = stream.examples + stream.rest
-        best = AdaptedModel.fit(chosen, examples, measuring.last_setup, choice=choice, calibration=winner.calibration)
+        last, calibration = measuring.last_setup, winner.calibration
+        best = AdaptedModel.fit(chosen, stream.examples, last, choice=choice, calibration=calibration)
         if chosen.shows_one_set and not winner.again:  # its label prior is that of other prompts
             shown = {e.id for e in best.pool}
-            best = best.calibrated_by([e for e in examples if e.id not in shown][:MOST_ASKED])
+            best = best.calibrated_by([e for e in stream.examples if e.id not in shown][:MOST_ASKED])
         best = best.with_model(language_model)  # the store is closed below
 
         def leave_behind(staged: Path) -> None:
@@ -247,7 +247,7 @@ def _about_data(prepared: Prepared) -> list[str]:
     if stream.removed:
         first = ", ".join(stream.removed[:5])
         said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")
-    unseen = [label for label in task.labels if label not in {e.output for e in (*stream.examples, *stream.rest)}]
+    unseen = [label for label in task.labels if label not in {e.output for e in stream.examples}]
     if unseen:
         first = ", ".join(unseen[:5])
         said.append(
