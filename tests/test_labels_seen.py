@@ -116,14 +116,14 @@ def test_labels_without_an_example_are_not_pushed_down(asker):
         return share(learner.model)
 
     before = share(asker.model)
-    assert learnt("") < 1e-3 * before
-    assert learnt(",over=seen") > 0.5 * before
+    assert learnt(",over=all") < 1e-3 * before
+    assert learnt("") > 0.5 * before
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("fine-tune:over=some", "fine-tune:over must be one of all, seen; got 'some'."),
+        ("fine-tune:over=some", "fine-tune:over must be one of auto, all, seen; got 'some'."),
         (
             "fine-tune:over=seen,teacher=demonstrations",
             "over=seen learns the right answers, and a teacher says otherwise",
@@ -160,9 +160,20 @@ def test_what_is_over_labels_does_not_apply_to_other_tasks(kind, tmp_path):
     fits = [
         parse_recipe(f"{name}:over={over}", shots=2).suits(task)
         for name in ("fine-tune", "icl+ft")
-        for over in ("all", "seen")
+        for over in ("auto", "seen")
     ]
     assert fits == [True, False] * 2
+
+
+def test_by_itself_it_is_over_the_labels_seen_until_all_have_an_example():
+    tuner, labels = FineTune(), LABELS[:3]
+    task = replace(TASK, labels=labels)
+    assert tuner.learns_over(task, STREAM[:1]) == labels[:1]
+    assert tuner.learns_over(task, STREAM[:2]) == labels[:2]
+    assert tuner.learns_over(task, STREAM) == ()
+    assert FineTune(over="seen").learns_over(task, STREAM) == labels
+    assert FineTune(over="all").learns_over(task, STREAM[:1]) == ()
+    assert tuner.learns_over(replace(task, kind="generation", labels=()), STREAM) == ()
 
 
 # Balanced
