@@ -164,3 +164,35 @@ def test_selection_measures_sets_and_choices_for_each_query(script, data, monkey
     unit = replace(unit, task="classification/sst2", names=("draw-0", "diverse", "bm25"), ks=(2,))
     rows = selection.measure(unit, data)
     assert [len(row["demonstrations"]) for row in rows] == [2, 2, 2]
+
+
+def test_new_labels_measures_seen_and_unseen_apart(script, data, monkeypatch):
+    new_labels = script("new_labels")
+    monkeypatch.setattr(new_labels, "TASK", "classification/sst2")
+    (row,) = new_labels.measure(new_labels.Unit("1-first", "zero-shot", 0), data, "tiny")
+    assert (len(row["stream"]["gold"]), len(row["test"]["log_probs"])) == (24, 4)
+    one_seen = row["stream"] | {"gold": [0] * 24}
+    rows = [{**row, "stream": one_seen}, {**row, "stream": one_seen, "recipe": "fine-tune"}]
+    found = {r["way"]: r for r in new_labels.summary(rows)}
+    assert list(found) == [
+        "zero-shot",
+        "zero-shot, batch",
+        "fine-tune",
+        "fine-tune, batch",
+        "fine-tune new-labels",
+        "fine-tune new-labels, batch",
+    ]
+    assert all(r["all"] == pytest.approx((r["seen"] + r["unseen"]) / 2) for r in found.values())
+    assert "| fine-tune new-labels | 1 |" in new_labels.page(
+        {"done": 1, "planned": 2, "n_test": 4, "summary": list(found.values())}
+    )
+
+
+def test_label_prior_compares_ways_of_calibrating(script):
+    label_prior = script("label_prior")
+    liked = {"gold": [0, 1] * 20, "log_probs": [[-0.2, -1.7] if i % 2 else [-0.02, -4.0] for i in range(40)]}
+    row = {"kind": "classification", "stream": liked, "rest": liked, "again": liked}
+    found = {way: label_prior.compared(row, way) for way in ("none", "temperature", "batch")}
+    assert found["none"][0] == found["temperature"][0] == 0.5
+    assert found["batch"][2] == 1
+    assert label_prior.calibration.STRENGTHS == (0.0, 0.5, 1.0)
