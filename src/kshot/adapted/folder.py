@@ -22,6 +22,7 @@ from kshot.adapted.shapes import (
     About,
     MemberAbout,
     ModelAbout,
+    calibration_of,
     check_capabilities,
     check_fitted,
     check_learnt,
@@ -45,7 +46,6 @@ from kshot.core.types import Task
 from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted, fingerprints
-from kshot.measures.calibration import Calibration
 from kshot.recipes.recipe import Recipe
 from kshot.store.commit import FINISHED, settle
 from kshot.store.files import collect, write_folder
@@ -332,7 +332,7 @@ def _loaded(
         check_capabilities(recipe, model, place)
     before = about["model"]["fingerprint"] if about["model"] else ""
     fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked), before)
-    fitted = replace(fitted, calibration=Calibration(**about["calibration"]))
+    fitted = replace(fitted, calibration=calibration_of(about))
     return AdaptedModel(fitted, choice=about["choice"])
 
 

@@ -144,6 +144,14 @@ class AdaptedModel:
             predictions = self._learner.predict(queries, progress=progress)
         return [self.fitted.calibration.of(p) for p in predictions]
 
+    def calibrated_by(self, examples: Sequence[Example]) -> "AdaptedModel":
+        """Return the same with the label prior that it has over the inputs of examples, if any of it is taken out."""
+        if not (self.fitted.calibration.strength and examples):
+            return self
+        with self._lock:
+            said = self._learner.predict([Query(e, self.pool) for e in examples])
+        return AdaptedModel(replace(self.fitted, calibration=self.fitted.calibration.asked(said)), choice=self.choice)
+
     def predict(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> list[str]:
         """Return the most probable answer, or the generated one, for each input; see `predictions`."""
         return [str(p.answer) for p in self.predictions(inputs)]

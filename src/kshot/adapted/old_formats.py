@@ -35,7 +35,7 @@ def upgraded(about: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """
     about = dict(about)
     if "temperature" in about:
-        about["calibration"] = {"temperature": about.pop("temperature")}
+        about["calibration"] = {"temperature": about.pop("temperature"), "strength": 0.0, "prior": []}
     if isinstance(about.get("task"), Mapping):
         about["task"] = {"letter_form": "(A)", **about["task"]}
     if about["format"] != 2:

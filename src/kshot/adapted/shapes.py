@@ -58,6 +58,8 @@ class _Task(TypedDict):
 
 class _Calibration(TypedDict):
     temperature: Annotated[float, Field(ge=1e-6, le=1e6)]  # those that are fitted are 1/8 to 8
+    strength: Annotated[float, Field(ge=0, le=1)]
+    prior: list[Annotated[float, Field(gt=0, le=1)]]
 
 
 class _Weights(TypedDict):
@@ -134,9 +136,16 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
             f"{file} must have a recipe for tasks of its kind, {task.kind}; got '{recipe.name}'. "
             "Copy the whole folder, or adapt again."
         )
-    if task.is_open and Calibration(**about["calibration"]) != UNCALIBRATED:
+    calibration = calibration_of(about)
+    if task.is_open and calibration != UNCALIBRATED:
         raise UserError(
             f"{file} must have no calibration, as answers of the kind {task.kind} are written. "
+            "Copy the whole folder, or adapt again."
+        )
+    if len(calibration.prior) != (len(task.labels) if calibration.strength else 0):
+        raise UserError(
+            f"{file} must have a label prior with a number for each of its {len(task.labels)} labels where its "
+            f"strength is above 0, and none at 0; it has {len(calibration.prior)} at {calibration.strength:g}. "
             "Copy the whole folder, or adapt again."
         )
     if (model is None) != (prompt is None) or (recipe.asks_model and model is None):
@@ -145,6 +154,12 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
             f"{'no model' if model is None else 'no prompt' if prompt is None else 'both'}. "
             "Copy the whole folder, or adapt again."
         )
+
+
+def calibration_of(about: About) -> Calibration:
+    """Return the calibration that is told of."""
+    kept = about["calibration"]
+    return Calibration(kept["temperature"], kept["strength"], tuple(kept["prior"]))
 
 
 def check_capabilities(recipe: Recipe, model: LanguageModel, folder: Path) -> None:

@@ -72,9 +72,10 @@ class CombinedLearner(Learner):
 
     def _calibrated(self, i: int, examples: Sequence[Example]) -> tuple[Sequence[Prediction], Calibration]:
         """Return what a member has said along the stream, each calibrated by those before it; and after all."""
-        if self._setup.task.is_open or self._members[i].recipe.calibration != "temperature":
+        how = self._members[i].recipe.calibrated_on(self._setup.task)
+        if how not in ("batch", "temperature"):
             return self._said[i], UNCALIBRATED
-        return calibrated(self._said[i], examples)
+        return calibrated(self._said[i], examples, label_prior=how == "batch")
 
     def _ask(self, member: Learner, queries: Sequence[Query], tell: Callable[[int], None]) -> list[Prediction]:
         def ask() -> list[Prediction]:

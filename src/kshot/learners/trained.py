@@ -271,6 +271,9 @@ class TrainedLearner(Learner):
             others = [self._source.examples[i] for i in rng.permutation(len(self._source.examples))]
             drawn = tuner.lessons(others, lambda: (), step=step + 1, rng=rng)
             source = [self._source.model.training_text(lesson) for lesson in drawn]
+        if not teacher:
+            among = tuner.learns_over(self._base.task, seen)
+            lessons, support = ([replace(lesson, among=among) for lesson in some] for some in (lessons, support))
         texts = [[ready.model.training_text(lesson) for lesson in some] for some in (lessons, support)]
         return Batch(texts[0], texts[1], source, (teacher or tuner).objective)
 

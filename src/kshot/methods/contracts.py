@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from kshot.core.fields import setting_names, state
+from kshot.core.fields import setting, setting_names, state
 from kshot.core.lessons import Lesson, Training
 from kshot.core.models import Capability
 from kshot.core.objective_settings import Answers, ObjectiveSettings
@@ -27,6 +27,7 @@ from kshot.methods.remembering import Remembering
 from kshot.taskmodel.taskmodel import TaskModel
 
 COMPOSER, COMBINER = "composer.json", "combiner.json"
+OVER = ("auto", "all", "seen")
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,15 @@ class Tuner(Training, Part):
     """Says what is learnt when an example arrives; how weights are trained are settings that all tuners have.
 
     Attributes:
+        over: What an answer is learnt to be chosen from: "all" texts, which makes labels without an example less
+            probable with every step, or the labels "seen" so far, by the tokens in which they differ, for tasks with a
+            list of labels; "auto" is "seen" as long as some label has no example, and "all" from there on, in other
+            tasks and with a teacher (docs/results/new-labels.md).
         objective: What is made small over the lessons, unless a teacher says otherwise.
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
+
+    over: str = setting("auto", choices=OVER)
 
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     changes_model: ClassVar[bool] = True
@@ -203,6 +210,16 @@ class Tuner(Training, Part):
         "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
         "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},
     }
+
+    def suits(self, task: Task) -> bool:
+        """Return whether the task has the labels that answers are learnt over."""
+        return self.over != "seen" or task.kind == "classification"
+
+    def learns_over(self, task: Task, seen: Sequence[Example]) -> tuple[str, ...]:
+        """Return the answers that a lesson's right one is to be chosen from; none: all texts."""
+        labels = tuple(dict.fromkeys(e.output for e in seen))
+        is_over_seen = self.over == "seen" or (self.over == "auto" and len(labels) < len(task.labels))
+        return labels if is_over_seen else ()
 
     @property
     def k(self) -> int:

@@ -168,12 +168,13 @@ class Measuring:
     def _sample(self, entrant: Entrant) -> None:
         """Make the sample rows, calibrated each on what was before it."""
         predictions, examples = entrant.predictions, self.stream.asked[: len(entrant.predictions)]
-        if entrant.recipe.calibration == "temperature" and not self.task.is_open:
+        how = entrant.recipe.calibrated_on(self.task)
+        if how in ("batch", "temperature"):
             assert entrant.learner is not None
             final = entrant.learner.last(predictions)  # what is handed over is the winner, not whoever led before
-            predictions, entrant.calibration = calibrated(predictions, examples)
+            predictions, entrant.calibration = calibrated(predictions, examples, label_prior=how == "batch")
             if final is not entrant.predictions:
-                entrant.calibration = calibrated(final, examples)[1]
+                entrant.calibration = calibrated(final, examples, label_prior=how == "batch")[1]
         places = self.stream.positions[: len(predictions)]
         entrant.rows = [
             sample_row(self.task, entrant.recipe.name, at, e, self._packed(p))
@@ -217,6 +218,7 @@ class Measuring:
                 self.progress.begin(f"{recipe.name}, a second look", len(queries))
                 predict = partial(learner.predict, queries, progress=self._advance)
                 predictions = self._once(entrant, "again", queries, predict)
+        entrant.calibration = entrant.calibration.asked(predictions)
         predictions = [entrant.calibration.of(p) for p in predictions]
         place = {e.id: at for e, at in zip(self.stream.asked, self.stream.positions, strict=True)}
         for query, prediction in zip(queries, predictions, strict=False):  # none where the budget was spent
@@ -248,6 +250,9 @@ class Measuring:
         except NotFiniteError as error:
             self.progress.say(f"{recipe.name}: other draws could not be tried; {error}")
             return None
+        n = len(asked) // len(prompts)  # each prompt is calibrated as if it were handed over
+        drawn = [predictions[i : i + n] for i in range(0, len(predictions), n)]
+        predictions = [p for own in drawn for p in map(entrant.calibration.asked(own).of, own)]
         pairs = enumerate(zip(asked, predictions, strict=True))
         rows = [sample_row(self.task, recipe.name, i, query.example, p) for i, (query, p) in pairs]
         key = "bits" if self.task.is_open else "score"

@@ -34,7 +34,7 @@ _OWN: Mapping[str | None, tuple[str, ...]] = {
     "selector": ("k", "order", "calibration", "contexts", "mean"),
     "steerer": ("k", "order", "calibration", "contexts", "mean"),
     "tuner": ("k", "order", "calibration", "contexts", "mean"),
-    "classifier": (),
+    "classifier": ("calibration",),
     "combiner": ("calibration",),
 }
 
@@ -184,7 +184,18 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     method = configure(cls, values, owner=base, also=(*_OWN[slot], *_BESIDE[slot]))
     parts = {**beside, slot: method}
     if slot == "classifier":
-        return Recipe(name, parts)
+        own = {"calibration": "none", **own}
+        if own["calibration"] == "contextual":
+            raise UserError(
+                f"{base}: calibration must be one of auto, batch, temperature, none, as a classifier asks no language "
+                "model; got 'contextual'. Use batch."
+            )
+        return Recipe(name, parts, calibration=_calibration(own, base))
+    if "teacher" in parts and parts["tuner"].over == "seen":
+        raise UserError(
+            f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of "
+            "the two out."
+        )
     if slot == "combiner":
         calibration = _calibration({"calibration": "none"} | own if method.learns else own, base)
         return Recipe(name, parts, calibration=calibration, members=_members(call, method, shots=shots))

@@ -19,7 +19,7 @@ from kshot.measures.averages import ARITHMETIC, MEANS
 from kshot.methods.orders import AS_SELECTED, check_order
 from kshot.recipes.names import SLOTS
 
-CALIBRATIONS = ("temperature", "contextual", "none")
+CALIBRATIONS = ("auto", "batch", "temperature", "contextual", "none")
 MOST_CONTEXTS = 256
 _MOST = 2**31
 _MOST_NESTED = 8
@@ -48,9 +48,10 @@ class Recipe:
         parts: Slot to method; the slots are those of `kshot.recipes.names.SLOTS`.
         k: The most demonstrations shown.
         order: How the chosen ones are put in order (`kshot.methods.orders`).
-        calibration: "temperature" divides log-probabilities by a temperature fitted on the past; "contextual" divides
+        calibration: "temperature" divides log-probabilities by a temperature fitted on the past; "batch" also takes out
+            the label prior, as far as that saves bits on the past (`kshot.measures.calibration`); "contextual" divides
             probabilities by those of inputs without content (Zhao et al. 2021, https://arxiv.org/abs/2102.09690);
-            "none" leaves them.
+            "none" leaves them; "auto" is "batch" for tasks with a list of labels, else "temperature".
         contexts: How many sets of demonstrations are shown, each in a prompt of its own; the answers are averaged.
         mean: How (`kshot.measures.averages`).
         members: The recipes whose answers a combiner makes one of.
@@ -268,9 +269,15 @@ class Recipe:
 
     def suits(self, task: Task) -> bool:
         """Return whether it can answer the task's kind."""
-        if task.is_open and self.calibration == "contextual":
+        if (task.is_open and self.calibration == "contextual") or (not task.labels and self.calibration == "batch"):
             return False
         return all(part.suits(task) for part in self.all_parts) and all(member.suits(task) for member in self.members)
+
+    def calibrated_on(self, task: Task) -> str:
+        """Return how its probabilities are calibrated on a task: "auto" is settled, and texts are left as they are."""
+        if task.is_open:
+            return "none"
+        return ("batch" if task.labels else "temperature") if self.calibration == "auto" else self.calibration
 
     def known(self, task: Task) -> frozenset[str]:
         """Return the ids of a task's training examples that its selectors have learnt from before."""

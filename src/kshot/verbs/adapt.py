@@ -26,6 +26,7 @@ from kshot.learners.learner import Setup
 from kshot.race.measure import Measuring
 from kshot.race.race import Race
 from kshot.race.record import Recorder
+from kshot.race.second_look import MOST_ASKED
 from kshot.race.stream import Stream
 from kshot.reports.html import add_report
 from kshot.store.commit import commit, settle
@@ -209,6 +210,9 @@ def _run_in(
         choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
         last, calibration = measuring.last_setup, winner.calibration
         best = AdaptedModel.fit(chosen, stream.examples, last, choice=choice, calibration=calibration)
+        if chosen.shows_one_set and not winner.again:  # its label prior is that of other prompts
+            shown = {e.id for e in best.pool}
+            best = best.calibrated_by([e for e in stream.examples if e.id not in shown][:MOST_ASKED])
         best = best.with_model(language_model)  # the store is closed below
 
         def leave_behind(staged: Path) -> None:
