@@ -121,7 +121,9 @@ def board(**found):
 
 NAMES = "bm25,random,majority,dense,all-past,zero-shot,random:contexts=8,average(bm25,zero-shot)"
 PARSED = {r.name: r for r in parse_recipes(NAMES, shots=4)}
-STEADY, LEARNING = ([{"bits": b} for b in bits] for bits in ([0.5, 0.6] * 20, np.linspace(3, 0.2, 40)))
+STEADY, LEARNING = (
+    [{"position": at, "bits": b} for at, b in enumerate(bits)] for bits in ([0.5, 0.6] * 20, np.linspace(3, 0.2, 40))
+)
 
 
 def said(table, rows=STEADY, *, task=TASK, recipes=PARSED, **how):
