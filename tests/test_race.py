@@ -219,10 +219,8 @@ def test_paired_errors_are_of_the_rows_that_both_have():
     rows = [row([0.0, -1.0, -2.0], position=at, bits=float(at)) for at in (3, 9, 20, 40)]
     again = [{**r, "bits": r["bits"] + i} for i, r in enumerate(rows[1:])]
     first, second = evidence(TASK, rows, by="bits"), evidence(TASK, rows, again, by="bits")
-    worth = first.n_worth(40)  # less than the three rows: the curve is seen from afar
-    assert worth < 3
-    found = first.paired(second, 40, is_share=False)
-    assert found == pytest.approx(np.std([0, 1, 2], ddof=1) / np.sqrt(worth))
+    error = first.paired(second, 40, is_share=False)
+    assert error == pytest.approx(np.std([0, 1, 2], ddof=1) / np.sqrt(min(3, first.n_worth(40))))
 
 
 @pytest.mark.parametrize(
