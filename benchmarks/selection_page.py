@@ -128,7 +128,8 @@ def page(result: dict[str, Any]) -> str:
         "draws; their 95 % intervals come from resampling test rows, in pairs, and draws. The percentile says how many "
         "of the random sets are worse. Of open tasks (smcalflow, geoquery_sql) texts are generated for 20 test rows; "
         "bits are of all. `bm25` and `dense` choose for each query, all others once for the task; as no prompts share "
-        "anything, they are measured on the first 50 test rows at k = 32, and compared with random sets on these.",
+        "anything, they are measured on the first 50 test rows at k = 32, and compared with random sets on these. "
+        "`gradient-matching` is its version 1, with 8 candidates and 32 held-out examples.",
     ]
     if any(r["recipe"] == MATCHING and _layer(r) == "test rows" for r in result["rows"]):
         lines += ["", "![Matching error, and accuracy, against the number of demonstrations](selection.png)"]
