@@ -79,6 +79,25 @@ class _Choice(TypedDict):
     comparisons: list[_Comparison]
 
 
+class _Answered(TypedDict):
+    precision: Share
+    threshold: Share | None
+    share: Share
+    low: Share
+    high: Share
+    n_answered: Count
+    n_right: Count
+
+
+class _Abstention(TypedDict):
+    n: Count
+    n_right: Count
+    n_alike: Count
+    wanted: Share | None
+    shares: list[_Answered]
+    in_words: str
+
+
 class _Config(TypedDict):  # and more, which is not read
     model_name: str
     seed: int
@@ -90,6 +109,7 @@ class _Results(TypedDict):
     leaderboard: list[_Standing]
     chosen: str | None
     choice: _Choice | None
+    abstention: NotRequired[_Abstention | None]  # older runs have none, nor those that are not finished
     removed: list[str]
     selections: dict[str, list[dict[str, Any]]]
     failures: dict[str, str]
