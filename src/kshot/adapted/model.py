@@ -148,8 +148,8 @@ class AdaptedModel:
         check_can_abstain(self.task)
         if self.past is None:
             raise UserError(
-                "--abstain needs the answers that a model gave while it was chosen; this one has none, as those that an "
-                "older kshot has saved. Adapt again."
+                "--abstain needs the answers that a model gave while it was chosen; this one has none, as those that "
+                "an older kshot has saved. Adapt again."
             )
         return self._again(self.fitted, promised(self.past, precision))
 

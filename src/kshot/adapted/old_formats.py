@@ -24,8 +24,8 @@ def upgraded(about: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Return what `kshot.json` of an older format says, in today's words.
 
     Before format 5 a temperature was all of the calibration, and past answers were not kept. In format 2 a recipe is a
-    name with settings alone; a retriever that was trained in the run, or named by its place, was copied into the folder.
-    In 2, and at first in 3, letters of choices had one form.
+    name with settings alone; a retriever that was trained in the run, or named by its place, was copied into the
+    folder. In 2, and at first in 3, letters of choices had one form.
 
     Args:
         about: As it was read.

@@ -63,8 +63,8 @@ class Promise:
         if found.threshold is None:
             return self._nothing(found)
         answers = (
-            f"{self._in_percent(found)} of queries, those where its answer has a probability of {found.threshold:.3f} or "
-            f'more, and is "{UNSURE}" of the others'
+            f"{self._in_percent(found)} of queries, those where its answer has a probability of {found.threshold:.3f} "
+            f'or more, and is "{UNSURE}" of the others'
         )
         return (
             f"With --abstain {found.precision:g} it answers {answers if found.threshold else 'everything'}. At least "
@@ -81,8 +81,8 @@ class Promise:
             else "nothing above 0.5 can be promised, without more examples"
         )
         return (
-            f"--abstain {found.precision:g} cannot be promised by {len(self.past.right)} answers to examples that it did "
-            f'not know, {sum(self.past.right)} of them right, so it is "{UNSURE}" of everything; {less}.'
+            f"--abstain {found.precision:g} cannot be promised by {len(self.past.right)} answers to examples that it "
+            f'did not know, {sum(self.past.right)} of them right, so it is "{UNSURE}" of everything; {less}.'
         )
 
     def _in_percent(self, found: Abstention) -> str:
