@@ -137,16 +137,18 @@ def test_the_promise_is_kept_by_the_best_of_equal_recipes(shape, n_recipes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "n", "most"), [(0.8, 200, 0.055), (0.9, 300, 0.05), (0.95, 400, 0.057)])
+@pytest.mark.parametrize(
+    ("precision", "n", "most"), [(0.8, 200, 0.05), (0.9, 300, 0.05), (0.95, 300, 0.065), (0.98, 400, 0.075)]
+)
 def test_no_shape_breaks_the_promise_much_more_often(precision, n, most):
-    """By calculation: `above` answers have the precision, the surest of them certain, and those below are wrong."""
+    """By calculation: `above` answers have the precision, the surest of them certain, all others one probability."""
     steps = past_of("1" * n)._steps(precision)
     worst = 0.0
-    for above in range(10, n - 40):
-        for certain in (0.0, 0.3, 0.5, 0.6, 0.7, 0.8):
+    for above in range(10, n - 40, 2):
+        for certain in (0.0, 0.5, 0.6, 0.7, 0.8, 0.9):
             k = int(certain * above)
             low = 1 - (1 - precision) * above / (above - k)
-            if low >= 0.2:
+            if low >= 0:
                 right = np.r_[np.ones(k), np.full(above - k, low), np.full(n - above, min(low, precision - 1e-6))]
                 worst = max(worst, _probability_of_more(right, above, steps))
     assert 0.03 < worst <= most

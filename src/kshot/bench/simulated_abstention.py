@@ -13,7 +13,7 @@ from scipy.special import expit, ndtr, ndtri
 
 from kshot.core.seeding import generator
 from kshot.core.types import FloatArray
-from kshot.measures.abstention import PastAnswers
+from kshot.measures.abstention import FIRST_SHARE, PastAnswers
 
 RUNS = 2000
 CORRELATION = 0.7  # of two recipes' confidences, and of what makes them right beyond these
@@ -26,6 +26,7 @@ SHAPES: dict[str, Callable[[FloatArray], FloatArray]] = {  # with the share that
 }
 SIZES = ((0.9, 100), (0.9, 300), (0.9, 600), (0.95, 300), (0.95, 600))  # precision and past answers
 CHOSEN_FROM = (4, 9)
+OTHER_SHARES = (0.1, 0.3, 0.4)  # where the search may begin
 _FINE = (np.arange(50_000) + 0.5) / 50_000
 
 
@@ -39,8 +40,28 @@ def simulated(shape: str, n: int, n_recipes: int, rng: np.random.Generator) -> t
     return sure, (luck < SHAPES[shape](sure)).astype(np.float64)
 
 
-def measure(shape: str, precision: float, n: int, *, runs: int, n_recipes: int = 1, seed: int = 0) -> dict[str, Any]:
+def measure(
+    shape: str,
+    precision: float,
+    n: int,
+    *,
+    runs: int,
+    n_recipes: int = 1,
+    n_alike: int | None = None,
+    first_share: float = FIRST_SHARE,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Simulate records of answers, and look at what was promised from each.
+
+    Args:
+        shape: A name of `SHAPES`.
+        precision: What is wanted.
+        n: Past answers.
+        runs: Simulated records.
+        n_recipes: Of how many the best is taken.
+        n_alike: By the root of which the level is divided; by default `n_recipes`.
+        first_share: Where the search begins.
+        seed: For the records.
 
     Returns:
         `kept`: the share of records whose threshold keeps the precision, or that promise nothing; `answered`: the mean
@@ -54,8 +75,8 @@ def measure(shape: str, precision: float, n: int, *, runs: int, n_recipes: int =
         quantiles, right = simulated(shape, n, n_recipes, rng)
         chosen = int(right.sum(0).argmax())
         pairs = zip(1 - quantiles[:, chosen], right[:, chosen] == 1, strict=True)
-        past = PastAnswers.of(((float(sure), bool(is_right)) for sure, is_right in pairs), n_recipes)
-        found = past.abstention(precision)
+        past = PastAnswers.of(((float(sure), bool(is_right)) for sure, is_right in pairs), n_alike or n_recipes)
+        found = past.abstention(precision, first_share=first_share)
         if found.threshold is None:
             kept.append(True)
             shares.append(0.0)
@@ -80,7 +101,10 @@ def run(model: str = "none") -> dict[str, Any]:
         for precision, n in SIZES:
             found[f"{shape}: {precision} by {n}"] = measure(shape, precision, n, runs=RUNS)
         for n_recipes in CHOSEN_FROM:
-            found[f"{shape}: 0.9 by 300, chosen from {n_recipes}"] = measure(
-                shape, 0.9, 300, runs=RUNS, n_recipes=n_recipes
-            )
+            name = f"{shape}: 0.9 by 300, chosen from {n_recipes}"
+            for how, n_alike in (("", n_recipes), (", level undivided", 1), (", level divided by it", n_recipes**2)):
+                found[name + how] = measure(shape, 0.9, 300, runs=RUNS, n_recipes=n_recipes, n_alike=n_alike)
+        for first_share in OTHER_SHARES:
+            name = f"{shape}: 0.9 by 300, the search begins at {first_share}"
+            found[name] = measure(shape, 0.9, 300, runs=RUNS, first_share=first_share)
     return found

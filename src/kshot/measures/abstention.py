@@ -35,7 +35,7 @@ from kshot.measures.intervals import wilson
 
 UNSURE = "unsure"
 LEVEL = 0.05  # the probability that less than the wanted share is right
-# Chosen on simulated answers, such as those of `kshot bench abstain`: from 0.1 to 0.3, about 0.2 has most answered
+# Chosen by `kshot bench abstain`: of 0.1, 0.2, 0.3 and 0.4 it has most answered on the average
 FIRST_SHARE = 0.2
 DIGITS = 6  # of confidences that count as different: rounding of sums must not part what is equal
 
@@ -120,14 +120,18 @@ class PastAnswers:
         last = np.append(np.flatnonzero(np.diff(sure)), len(sure) - 1) if len(sure) else []
         return tuple((float(sure[i]), int(i) + 1, int(wrong[i])) for i in last)
 
-    def abstention(self, precision: float) -> Abstention:
+    def abstention(self, precision: float, *, first_share: float = FIRST_SHARE) -> Abstention:
         """Return from which confidence on at least a share `precision` of answers is right, with a probability of 95 %.
 
         That is over the draw of the examples, if inputs are drawn as they were, and if more confident answers are
         right more often. Where inputs have the same confidence all of them are answered, or none.
+
+        Args:
+            precision: The share that has to be right.
+            first_share: Of how many of these answers the search begins with, at most, if so few can pass.
         """
         ends, passed = self._ends, -1
-        for i, allowed in self._steps(precision):
+        for i, allowed in self._steps(precision, first_share):
             if ends[i][2] > allowed:
                 break
             passed = allowed
@@ -136,14 +140,14 @@ class PastAnswers:
         n = sum(wrong <= passed for _, _, wrong in ends)
         return Abstention(precision, (ends[n - 1][0] + ends[n][0]) / 2 if n < len(ends) else 0.0)
 
-    def _steps(self, precision: float) -> list[tuple[int, int]]:
+    def _steps(self, precision: float, first_share: float = FIRST_SHARE) -> list[tuple[int, int]]:
         """Return where the search looks: places in `_ends`, each with how many may be wrong there."""
         counts = [n for _, n, _ in self._ends]
         exact, halved = (most_wrong(counts, precision, self.level, at_limit=weight) for weight in (1.0, 0.5))
         rises = [i for i, (before, now) in enumerate(pairwise([-1, *exact])) if now > before]
         if not rises:
             return []
-        first = max((i for i in rises if counts[i] <= FIRST_SHARE * counts[-1]), default=rises[0])
+        first = max((i for i in rises if counts[i] <= first_share * counts[-1]), default=rises[0])
         steps = [(first, exact[first])]
         for i in range(first + 1, len(counts)):
             if halved[i] > steps[-1][1]:

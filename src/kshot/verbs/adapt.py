@@ -68,7 +68,7 @@ class Run:
             "run": str(self.folder),
             "work": {"scored": self.work.scored, "reused": self.work.reused},
             "leaderboard": list(self.leaderboard),
-            "abstention": self.abstention,
+            **({"abstention": self.abstention} if self.abstention and self.abstention["wanted"] else {}),
         }
 
 
