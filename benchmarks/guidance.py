@@ -120,6 +120,13 @@ def _differences(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
+def _zero_shot() -> dict[str, float]:
+    """Return the accuracy of zero-shot on the same test rows, which the benchmark `weights` has measured."""
+    file = Path("docs/results/weights.json")
+    rows = json.loads(file.read_text("utf-8"))["rows"] if file.exists() else []
+    return {r["task"]: r["metric"] for r in rows if r.get("recipe") == "zero-shot" and r["n_test"] == N_TEST}
+
+
 def page(result: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     lines = [
@@ -138,8 +145,15 @@ def page(result: dict[str, Any]) -> str:
         cells = [f"{r[name]:.2f}" for name in (*names, "held_out_alignment", "correction", "seconds_per_step")]
         lines.append(f"| {r['task']} | {r['shots_per_class']} | {r['recipe']} | {' | '.join(cells)} |")
     lines.append("")
+    for task, accuracy in _zero_shot().items():
+        if task in TASKS:
+            lines.append(f"- zero-shot on the same test rows of {task} (results/weights.json): {accuracy:.2f}")
     for other, gap in result["guided against"].items():
         lines.append(difference_line("guided", other, gap))
+    for task in TASKS:
+        gaps = _differences([r for r in result["rows"] if r["task"] == task])
+        lines += [difference_line("guided", f"{other} on {task}", gap) for other, gap in gaps.items()]
+    lines += ["", "One seed and one draw of training rows; intervals are over test rows alone."]
     return "\n".join(lines) + "\n"
 
 

@@ -84,7 +84,7 @@ def page(found: dict[str, Any], rows: Sequence[Row]) -> str:
         "",
         "## Paired differences",
         "",
-        "Means over the trained tasks, with 95 % intervals over test rows.",
+        "Means over the trained tasks, each in points of its own metric, with 95 % intervals over test rows.",
         "",
     ]
     for name in recipes:
@@ -93,7 +93,41 @@ def page(found: dict[str, Any], rows: Sequence[Row]) -> str:
                 one = gaps["one_shot"]
                 lines.append(difference_line(name, other, gaps["scores"]) + f"; one demonstration alone "
                              f"{one['difference']:+.3f} nats ({one['low']:+.3f} to {one['high']:+.3f})")  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_by_category(rows, recipes)]) + "\n"
+
+
+def _by_category(rows: Sequence[Row], recipes: Sequence[str]) -> list[str]:
+    """Return in which categories the last retriever that learns gains over random draws, and whether that is clear."""
+    cells = {(r["recipe"], r["task"]): r for r in rows}
+    ours = [name for name in recipes if name.startswith("llm-r")][-1:]
+    tasks = [
+        t for name, t in cells if [name] == ours and ("random", t) in cells and cells[name, t]["category"] != HELD_OUT
+    ]
+    if not tasks:
+        return []
+    lines = [
+        "",
+        f"## Where {ours[0]} gains over random draws",
+        "",
+        "With eight demonstrations; intervals over test rows.",
+        "",
+        _line("category, task", ["points (95 %)", "relative gain", "clear"]),
+        _line("---", ["---"] * 3),
+    ]
+    gaps = {t: paired([cells[ours[0], t]["scores"]], [cells["random", t]["scores"]]) for t in tasks}
+    for task, gap in gaps.items():
+        mine, base = cells[ours[0], task], cells["random", task]
+        middle, low, high = (f"{100 * gap[key]:+.1f}" for key in ("difference", "low", "high"))
+        clear = "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else ""
+        relative = _percent(100 * (mine["metric"] / base["metric"] - 1)) if base["metric"] else ""
+        lines.append(
+            _line(f"{mine['category']}: {task.partition('/')[2]}", [f"{middle} ({low} to {high})", relative, clear])
+        )
+    largest = sorted(tasks, key=lambda t: -gaps[t]["difference"])[:2]
+    rest = [t for t in tasks if t not in largest]
+    gap = paired([cells[ours[0], t]["scores"] for t in rest], [cells["random", t]["scores"] for t in rest])
+    names = " and ".join(t.partition("/")[2] for t in largest)
+    return [*lines, "", difference_line(ours[0], f"random without {names}", gap)]
 
 
 def _table(rows: Sequence[Row], recipes: Sequence[str], what: str, form: str) -> list[str]:

@@ -56,7 +56,12 @@ METHODS = {
     "prefix": tuple(f"{GM}:of=prefix,projection=0,candidates=1,normalize={how}" for how in ("row", "none")),
     "bm25": ("bm25",),
     "dense": ("dense",),
-    "as-many": ("best-of-n:n=8,queries=32",),  # scorings as gradient matching with its default of 8 candidates
+    "controls": (  # as many scorings as gradient matching with 8 candidates, equal numbers of each label, no model
+        "best-of-n:n=8,queries=32",
+        "random:balanced=true",
+        f"{GM}:of=last-block,candidates=1",
+        f"{GM}:of=last-block,candidates=8,queries=32",
+    ),
     "paper": (f"{GM}:paper=true",),
     "less": ("less",),
     "bm25-major": ("bm25-major",),
@@ -108,11 +113,13 @@ class Unit:
     chooser: str = "demo"
     answerer: str = "demo"
     n_test: int = N_TEST
+    pool: int = 0
 
     @property
     def name(self) -> str:
         """Its file's name."""
-        return "-".join((self.layer, self.task.replace("/", "-"), self.method, self.chooser, self.answerer))
+        name = "-".join((self.layer, self.task.replace("/", "-"), self.method, self.chooser, self.answerer))
+        return f"{name}-pool{self.pool}" if self.pool else name
 
 
 def planned() -> list[Unit]:
@@ -137,9 +144,16 @@ def planned() -> list[Unit]:
         )
         for m in methods
     ]
-    more = [Unit("3-more", t, m, METHODS[m]) for m in ("as-many", "paper", "less", "bm25-major") for t in TASKS]
+    controls = [
+        Unit("2-controls", t, m, METHODS[m], (8,), pool=pool)
+        for pool in (0, 1)
+        for t in (*VARIED, "classification/subj")
+        for m in ("random", "controls")
+        if pool or m == "controls"  # random draws from the first pool are there
+    ]
+    more = [Unit("3-more", t, m, METHODS[m]) for m in ("paper", "less", "bm25-major") for t in TASKS]
     sizes = [Unit("4-sizes", t, m, METHODS[m], MORE_KS) for t in TASKS for m in ("random", "default")]
-    return [*variants, *first, *carried, *more, *sizes]
+    return [*variants, *first, *controls, *carried, *more, *sizes]
 
 
 def loaded(name: str) -> Any:
@@ -160,13 +174,13 @@ def loaded(name: str) -> Any:
 def measure(unit: Unit, data: str) -> list[dict[str, Any]]:
     """Run a unit and return a row for each of its sets."""
     whole = Task.load(f"{data}/{unit.task}")
-    stream = make_stream(whole, limit=len(whole.train), seed=0)
+    stream = make_stream(whole, limit=len(whole.train), seed=unit.pool)
     pool, rest = stream.examples[:POOL], stream.examples[POOL:]
     queries = (rest if unit.layer == "0-variants" else whole.test)[: unit.n_test]
     task = replace(whole, train=pool, test=queries)
     answering = TaskModel.for_task(task, loaded(unit.answerer))
     choosing = answering if unit.chooser == unit.answerer else TaskModel.for_task(task, loaded(unit.chooser))
-    folder = KEPT / "gradients" / unit.chooser / unit.task.replace("/", "-")
+    folder = KEPT / "gradients" / unit.chooser / f"{unit.task.replace('/', '-')}-{unit.pool}"
     notes: list[Any] = []
     choosing = replace(choosing, gradient_store=GradientStore(folder), notes=notes.append)
     setup = Setup(task, answering, 0, selector_model=choosing)
@@ -175,6 +189,8 @@ def measure(unit: Unit, data: str) -> list[dict[str, Any]]:
         for name in unit.names:
             notes.clear()
             row = _measured(name, k, setup)
+            if unit.pool:
+                row |= {"pool": unit.pool}
             rows.append(row | {"task": unit.task, "chosen_by": unit.chooser, "answered_by": unit.answerer} |
                         ({"matching": notes[0]} if notes else {}))  # fmt: skip
             print(unit.name, name, k, f"{row['metric']:.2f} {row['bits_per_example']:.2f}", file=sys.stderr, flush=True)

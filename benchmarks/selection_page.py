@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import difference_line, paired
 
 from kshot.core.seeding import generator
 
 N_BOOTSTRAP = 2000
 MATCHING = "gradient-matching"
+EIGHT, NEAREST = "the pick among eight sets", f"{MATCHING}:candidates=1,normalize=none"
 
 
 def against_random(ours: list[list[float]], draws: list[list[list[float]]]) -> dict[str, float]:
@@ -55,6 +57,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _layer(row: dict[str, Any]) -> str:
     """Return which rows stand in one table: those on training rows, or those on test rows."""
+    if row.get("pool"):
+        return "test rows, a second pool"
     return "variants on training rows" if row["layer"] == "0-variants" else "test rows"
 
 
@@ -139,7 +143,21 @@ def page(result: dict[str, Any]) -> str:
             "",
             "+ and - mark values above and below random whose interval of the difference lies on one side of 0.",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_picked(result["rows"])]) + "\n"
+
+
+def _picked(rows: list[dict[str, Any]]) -> list[str]:
+    """Return whether choosing among several near sets was better than the nearest set alone, on test rows."""
+    cells = {(r["recipe"], r["k"], r["task"]): r for r in rows
+             if _layer(r) == "test rows" and r["chosen_by"] == r["answered_by"] == "demo"}  # fmt: skip
+    lines = []
+    for k in sorted({k for _, k, _ in cells}):
+        both = [t for name, n, t in cells if (name, n) == (NEAREST, k) and (MATCHING, k, t) in cells]
+        if both:
+            gap = paired(*([cells[name, k, t]["scores"] for t in both] for name in (MATCHING, NEAREST)))
+            names = ", ".join(t.rpartition("/")[2] for t in both)
+            lines.append(difference_line(EIGHT, f"the nearest alone, k = {k} ({names})", gap))
+    return ["", "## The model's pick among eight near sets, on test rows", "", *lines] if lines else []
 
 
 def _means(table: dict[str, Any]) -> list[str]:

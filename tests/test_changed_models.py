@@ -278,8 +278,8 @@ FIELDS = {
     "seed as text": ("shown", field("seed", to="0"), "seed: input should be a valid integer"),
     "temperature of texts": (
         "open",
-        field("temperature", to=2.0),
-        "must have the temperature 1, as answers of the kind",
+        field("calibration", to={"temperature": 2.0}),
+        "must have no calibration, as answers of the kind",
     ),
     "no answer": (
         "open",

@@ -253,6 +253,20 @@ def test_the_same_seed_gives_the_same_rows_and_another_others(llama, of):
     assert np.array_equal(first, other) == (of == "last-block")
 
 
+def test_the_learning_rate_rises_in_the_first_steps_alone(llama, monkeypatch):
+    how, rates, step = GradientSettings(lr=0.08, warmup=0.25, epochs=2, batch=2), [], Trainer.step
+
+    def watched(trainer, *args):
+        rates.append(trainer._optimiser.param_groups[0]["lr"])
+        return step(trainer, *args)
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    found = ExampleGradients(llama.backbone, how, can_pack=True, seed=0)
+    found.along_training(rows_of(llama)[:8], about={}, store=GradientStore(), progress=lambda n: None)
+    assert rates == pytest.approx([0.04, *[0.08] * 7])
+    assert GradientSettings(warmup=0).lr_at(0, 8) == GradientSettings().lr
+
+
 def test_snapshots_stand_one_behind_the_other(llama):
     """The last block of columns is what the last step's weights give; the first that of the first step's."""
     how = GradientSettings(epochs=2, snapshots=3)

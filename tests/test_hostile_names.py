@@ -35,6 +35,7 @@ def terminal(monkeypatch):
 def standing(name: str, **more) -> dict:
     names = ("deployed", "deployed_bits", "metric", "bits_per_example", "fit_seconds", "query_tokens", "query_ms")
     row = {"recipe": name, "n": 20, "metric_n": 20, "status": "done", "reason": None, **dict.fromkeys(names, 0.5)}
+    row |= {"behind": None, "behind_error": None, "is_close": None}
     return row | {f"{key}_{end}": 0.5 for key in names[:3] for end in ("low", "high")} | more
 
 

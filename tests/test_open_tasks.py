@@ -196,8 +196,8 @@ def test_without_json_people_can_read_it(finished, run_cli):
     told = " ".join(again.out.split())
     assert (
         f"{best['recipe']} was chosen: once it knows all {N} examples it is expected to cost "
-        f"{best['deployed_bits']:.2f} bits an answer ({best['deployed_bits_low']:.2f} to "
-        f"{best['deployed_bits_high']:.2f}) on new inputs." in told
+        f"{best['deployed_bits']:.2f} bits an answer on new inputs (95 % interval: {best['deployed_bits_low']:.2f} to "
+        f"{best['deployed_bits_high']:.2f})." in told
     )
     assert f" {len(WITH_TEXT)} of {N} " in told
     assert "not-applicable" in again.out

@@ -10,7 +10,7 @@ from kshot.core.types import Example, Task
 from kshot.measures.curves import at_end, projected, uncertainty
 from kshot.measures.variance import components
 from kshot.race.halving import BEHIND, clipped, dropped, slices
-from kshot.race.ranking import Evidence, evidence, margin, ranked, smoothed
+from kshot.race.ranking import Evidence, evidence, margin, ranked
 
 LABELS = ("yes", "no", "maybe")
 TASK = Task("t", "classification", (Example("x", "yes", "e0"),), labels=LABELS)
@@ -127,7 +127,9 @@ def test_simulated_recipes_have_the_accuracy_that_their_curves_say():
 
 
 def row(log_probs, gold="yes", position=0, **more):
-    return {"candidates": LABELS, "log_probs": log_probs, "gold": gold, "position": position, "bits": 1.0, **more}
+    score = float(LABELS[int(np.argmax(log_probs))] == gold)
+    found = {"candidates": LABELS, "log_probs": log_probs, "gold": gold, "score": score, "bits": 1.0}
+    return found | {"position": position, **more}
 
 
 def test_a_margin_is_to_the_best_wrong_answer():
@@ -142,7 +144,24 @@ def test_smoothing_does_not_depend_on_how_sure_a_recipe_is():
     assert found[0] == pytest.approx(found[1])
     right = np.array([margin(r) > 0 for r in rows])
     assert ((found[0] > 0.5) == right).all()
-    assert smoothed(np.zeros(2), 0.0).tolist() == [0.5, 0.5]
+
+
+def test_of_equally_probable_answers_the_one_given_counts():
+    """A model that knows nothing of three labels is right on a third of the rows, not on half of them."""
+    rows = [row([-1.0, -1.0, -1.0], gold=LABELS[i % 3], position=i) for i in range(30)]
+    found = evidence(TASK, rows, rows[:3], by="metric")
+    assert found.stream.mean() == pytest.approx(1 / 3)
+    assert list(found.final.values()) == [1, 0, 0]
+    noisy = [{**r, "log_probs": [-1.0 + 1e-16, -1.0, -1.0]} for r in rows]
+    assert evidence(TASK, noisy, by="metric").stream.mean() == pytest.approx(1 / 3)
+
+
+def test_a_second_look_is_smoothed_by_its_own_margins():
+    """The final model can be surer or less sure of itself than those along the stream."""
+    rows = [row([0.0, -4.0, -9.0], gold=LABELS[i % 2], position=i) for i in range(20)]
+    again = [{**r, "log_probs": [0.0, -0.01, -9.0]} for r in rows]
+    values = list(evidence(TASK, rows, again, by="metric").final.values())
+    assert values == pytest.approx([1, 0] * 10, abs=1e-4)
 
 
 def test_evidence_is_the_second_look_where_there_is_one():
@@ -183,13 +202,17 @@ def test_the_cheapest_of_those_nearly_as_good_is_preferred(prefer, expected):
         "poor": Evidence(base, dict(enumerate(base - 0.5))),
     }
     ends = {name: known.expected(50) for name, known in found.items()}
-    assert 0 < ends["dear"] - ends["cheap"] < found["dear"].paired(found["cheap"])
-    assert ranked(ends, found, COSTS, prefer=prefer) == expected
+
+    def error(name, other):
+        return found[name].paired(found[other], 50, is_share=False)
+
+    assert 0 < ends["dear"] - ends["cheap"] < error("dear", "cheap")
+    assert ranked(ends, error, COSTS, prefer=prefer) == expected
 
 
 def test_ties_go_to_fewer_bits_and_then_to_fewer_tokens():
     ends = dict.fromkeys(COSTS, 0.5)
-    assert ranked(ends, {}, COSTS) == ["cheap", "dear", "poor"]
+    assert ranked(ends, lambda name, other: 0.0, COSTS) == ["cheap", "dear", "poor"]
 
 
 def test_the_spread_is_split_into_draws_orders_and_examples():

@@ -14,7 +14,7 @@ from kshot.verbs.adapt import Run
 
 
 class RaceProgress(TerminalProgress):
-    """A live table; where stderr is no terminal a line for each recipe and slice, and for each recipe that is dropped.
+    """A live table; where stderr is no terminal, lines after each slice, and for recipes that left the race.
 
     Args:
         metric: The task's primary metric.
@@ -52,8 +52,8 @@ class RaceProgress(TerminalProgress):
     def standing(self, board: Board, left: str) -> None:
         """Show the race so far."""
         self._board, self._left = board, left
-        if self._live:
-            return
+        if self._live or len({row["n"] for row in board if row["status"] == "racing"}) > 1:
+            return  # within a slice what is expected rests on the rows that all have: those of the slice before
         for row in board:
             name, is_in = row["recipe"], row["status"] in IN_THE_CHOICE
             stands = row["n"], "" if is_in else row["status"]

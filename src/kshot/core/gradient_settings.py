@@ -27,7 +27,8 @@ class GradientSettings(Checked):
         snapshots: How many, evenly from the first step to the last.
         epochs: How often training sees each example.
         batch: Examples in a step of training.
-        lr: Learning rate of AdamW, constant.
+        lr: Learning rate of AdamW.
+        warmup: In the first share of the steps the learning rate rises to that, in a straight line.
         loss: "sum" over an answer's tokens, or their "mean".
         first: How the prefix begins: "embeddings", as large as the embeddings of tokens, or "normal", with a standard
             deviation of 0.02.
@@ -43,6 +44,7 @@ class GradientSettings(Checked):
     epochs: int = setting(3, least=1, most=1000)
     batch: int = setting(8, least=1, most=10_000)
     lr: float = setting(1e-2, least=0)
+    warmup: float = setting(0.0, least=0, most=1)
     loss: str = setting("sum", choices=LOSSES)
     first: str = setting("embeddings", choices=FIRSTS)
     adam: bool = False
@@ -77,6 +79,11 @@ class GradientSettings(Checked):
     def n_steps(self, n: int) -> int:
         """Return the steps of training on `n` texts."""
         return self.epochs * ceil(n / self.batch)
+
+    def lr_at(self, step: int, n: int) -> float:
+        """Return the learning rate of a step, from 0, of training on `n` texts."""
+        n_rising = ceil(self.warmup * self.n_steps(n))
+        return self.lr * min(1.0, (step + 1) / n_rising) if n_rising else self.lr
 
     def snapshot_steps(self, n: int) -> list[int]:
         """Return after which steps of training on `n` texts the snapshots are, the first and the last among them."""

@@ -155,6 +155,7 @@ class ExampleGradients:
             order = generator(self._seed, "epoch", step // per_epoch).permutation(n)
             batch = order[step % per_epoch * how.batch :][: how.batch]
             if step >= trainer.n_steps:
+                trainer.set_lr(how.lr_at(step, n))
                 trainer.step([rows[j] for j in batch])
                 if step + 1 in steps:
                     trainer.save(snapshots[steps.index(step + 1)], {})

@@ -138,6 +138,11 @@ class Trainer:
         n_supervised = sum(len(row.supervised) for row in rows)
         return StepLog(found.loss_nats, n_tokens, n_supervised, size, cosine_to_last=to_last, **log)
 
+    def set_lr(self, lr: float) -> None:
+        """Take the steps to come at another learning rate."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = lr
+
     def _checked(self, found: LossGradient, gradient: Gradient) -> float:
         """Return the gradient's norm, or raise DivergedError."""
         size = norm(gradient)

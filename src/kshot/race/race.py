@@ -8,6 +8,7 @@ from typing import Any
 from kshot.core.budget import Budget
 from kshot.core.errors import ModelError, UserError
 from kshot.core.settings import ChooseBy, Prefer
+from kshot.measures.comparison import reach_of_all_pairs
 from kshot.measures.samples import SUMMARY, metric_of, summarise
 from kshot.measures.variance import Spread
 from kshot.race.entrant import Entrant
@@ -19,6 +20,7 @@ from kshot.race.speed import tokens_per_second
 from kshot.recipes.recipe import Recipe
 
 DEPLOYED = tuple(f"deployed{unit}{end}" for unit in ("", "_bits") for end in ("", "_low", "_high"))
+BEHIND = ("behind", "behind_error", "is_close")
 
 
 @dataclass
@@ -116,28 +118,43 @@ class Race:
     def board(self) -> list[dict[str, Any]]:
         """Return the rows of the leaderboard, the one to choose first, those out of the choice last.
 
-        The choice is by the rows that all of those in it have.
+        The choice is by the rows that all of those in it have. `behind` says how far the others in it are expected to
+        be behind the first when deployed, in the unit of the choice, `behind_error` its standard error, and `is_close`
+        whether that leaves open which of the two is better, for all comparisons together.
         """
         costs = {e.recipe.name: self._summary(e) for e in self.eligible()}
-        first = ranked(self.expected(), self._evidence(self.compares), costs, prefer=self.prefer)
+        expected, known = self.expected(), self._evidence(self.compares)
+
+        def error(name: str, other: str) -> float:
+            return known[name].paired(known[other], self.n_end, is_share=self.compares == "metric")
+
+        first = ranked(expected, error, costs, prefer=self.prefer)
         by_name = {e.recipe.name: e for e in self.entrants}
         others = [e for e in self.entrants if e.recipe.name not in first]
         others.sort(key=lambda e: -len(e.rows))
         ends = self.when_deployed()
+        for name in first[1:]:
+            if ends[first[0]] and ends[name]:
+                gap, of_gap = expected[first[0]] - expected[name], error(first[0], name)
+                n_rows = min(known[first[0]].n_rows, known[name].n_rows)
+                is_close = abs(gap) <= reach_of_all_pairs(len(first), n_rows) * of_gap
+                ends[name] |= dict(zip(BEHIND, (gap, of_gap, is_close), strict=True))
         return [self._row(e, ends.get(e.recipe.name, {})) for e in (*(by_name[name] for name in first), *others)]
 
     def lead(self) -> dict[str, Any] | None:
-        """Return how far the chosen recipe is ahead of the best of the others when deployed; None if it is alone.
+        """Return how far the chosen recipe is ahead of the best of the others when deployed; None if that is not known.
 
         In the unit of the choice, its metric or bits saved, with the standard error of the paired difference.
         """
-        expected, found = self.expected(), self._evidence(self.compares)
-        first = self.board()[0]["recipe"]
-        if len(expected) < 2:
+        compared = [row for row in self.board() if row["behind"] is not None]
+        if not compared:
             return None
-        second = max((name for name in expected if name != first), key=lambda name: expected[name])
-        gap, error = expected[first] - expected[second], found[first].paired(found[second])
-        return {"recipe": second, "gap": gap, "standard_error": error}
+        next_one = min(compared, key=lambda row: row["behind"])
+        return {
+            "recipe": next_one["recipe"],
+            "gap": next_one["behind"],
+            "standard_error": next_one["behind_error"],
+        }
 
     def spread(self) -> Spread | None:
         """Return how much the draw of demonstrations matters to the chosen recipe; None where nothing is drawn."""
@@ -174,14 +191,14 @@ class Race:
                 found[name] += metric_of(task, rows) - sum(r["score"] for r in rows) / len(rows)
         return found
 
-    def when_deployed(self) -> dict[str, dict[str, float]]:
+    def when_deployed(self) -> dict[str, dict[str, Any]]:
         """Return what is expected of each recipe in the choice once it knows all examples, as in the leaderboard.
 
         Returns:
             Of each recipe: `deployed`, its metric, unless texts are written for some rows only, and `deployed_bits`,
             each with `_low` and `_high`; nothing with too few rows.
         """
-        found: dict[str, dict[str, float]] = {e.recipe.name: {} for e in self.eligible()}
+        found: dict[str, dict[str, Any]] = {e.recipe.name: {} for e in self.eligible()}
         ways: tuple[tuple[str, ChooseBy], ...] = (("deployed", "metric"), ("deployed_bits", "bits"))
         for key, by in ways:
             if by == "metric" and self.measuring.task.is_open:
@@ -219,7 +236,7 @@ class Race:
 
     def _row(self, entrant: Entrant, end: Mapping[str, float]) -> dict[str, Any]:
         found = self._summary(entrant) if entrant.rows else {**dict.fromkeys(SUMMARY), "n": 0}
-        row = {"recipe": entrant.recipe.name, **dict.fromkeys(DEPLOYED), **end}
+        row = {"recipe": entrant.recipe.name, **dict.fromkeys((*DEPLOYED, *BEHIND)), **end}
         row |= {key: found[key] for key in SUMMARY}
         return row | {"status": entrant.status, "reason": entrant.reason}
 

@@ -10,7 +10,7 @@ that saves a seventh of the regret; unlike a mean of probabilities it does not d
 More smoothing would save more where margins are normal; real ones are not, and it would favour some recipes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from kshot.measures.intervals import wilson
 
 SHRINK = 2.0  # of slopes, for each row: about a third of a slope is believed
 SHARPNESS = 5.0  # of right and wrong, in standard deviations of margins
+TIED = 1e-9  # nats: answers less than this apart are equally probable
 LEAST_ROWS = 12  # for an interval
 
 Row = Mapping[str, Any]
@@ -67,17 +68,38 @@ class Evidence:
         rows = np.array(list(self.final.values())) if self.final else self.stream
         if len(rows) < LEAST_ROWS:
             return None
-        n = len(rows) if self.final else rows_worth(len(rows), n_end, SHRINK * len(rows))
+        n = self.n_worth(n_end)
         if is_share:
             return wilson(value * n, n, level=LEVEL)
         reach = float(student.ppf((1 + LEVEL) / 2, len(rows) - 1) * rows.std(ddof=1) / np.sqrt(n))
         return value - reach, value + reach
 
-    def paired(self, other: "Evidence") -> float:
-        """Return the standard error of the difference of two recipes, by the rows that both have."""
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are of what is expected."""
+        return len(self.final) if self.final else len(self.stream)
+
+    def n_worth(self, n_end: int) -> float:
+        """Return how many rows of the final recipe, after `n_end` examples, would tell as much about it as its own."""
+        n = len(self.stream)
+        return len(self.final) if self.final else rows_worth(n, n_end, SHRINK * n)
+
+    def paired(self, other: "Evidence", n_end: int, *, is_share: bool) -> float:
+        """Return the standard error of the difference of what is expected of two recipes.
+
+        By the rows that both have, but of no more rows than the one that is known less is worth. Where they have fewer
+        than two in common, rows are not paired. Arguments as `interval`.
+        """
         ours, theirs = (e.final or dict(enumerate(e.stream)) for e in (self, other))
-        gaps = [ours[i] - theirs[i] for i in ours if i in theirs]
-        return float(np.std(gaps, ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else 0.0
+        gaps = np.array([ours[i] - theirs[i] for i in ours if i in theirs])
+        n = min(self.n_worth(n_end), other.n_worth(n_end))
+        if len(gaps) < 2:
+            return float(np.sqrt((np.var(list(ours.values())) + np.var(list(theirs.values()))) / n))
+        variance = gaps.var(ddof=1)
+        if is_share:  # as `score_difference`: that few rows agree does not say that all would
+            m = len(gaps) + 2
+            variance = (gaps @ gaps + 1) / m - (gaps.sum() / m) ** 2
+        return float(np.sqrt(variance / min(n, len(gaps))))
 
 
 def margin(row: Row) -> float:
@@ -90,6 +112,17 @@ def margin(row: Row) -> float:
 def smoothed(margins: FloatArray, spread: float, sharpness: float = SHARPNESS) -> FloatArray:
     """Return right and wrong, smoothed: Phi(5 m / s)."""
     return ndtr(sharpness * margins / max(spread, 1e-9))
+
+
+def valued(rows: Sequence[Row]) -> FloatArray:
+    """Return what rows of a task with candidates are worth: smoothed right and wrong.
+
+    Where several answers are equally probable the first of them is given, and is right or wrong: to count as half right
+    would favour a model that knows nothing.
+    """
+    margins = np.array([margin(r) for r in rows], dtype=np.float64)
+    given = np.array([r["score"] for r in rows], dtype=np.float64)
+    return np.where(np.abs(margins) < TIED, given, smoothed(margins, float(margins.std()) if rows else 0.0))
 
 
 def evidence(
@@ -110,10 +143,7 @@ def evidence(
     if by == "bits" or task.is_open:
         stream, final = (np.array([-float(r["bits"]) for r in some]) for some in (rows, again))
     else:
-        margins = np.array([margin(r) for r in rows])
-        spread = float(margins.std())
-        stream = smoothed(margins, spread)
-        final = smoothed(np.array([margin(r) for r in again]), spread)
+        stream, final = valued(rows), valued(again)
     places = {r["position"]: float(value) for r, value in zip(again, final, strict=True)}
     if keeps_stream:
         places |= {i: float(v) for i, v in enumerate(stream) if i not in places}
@@ -122,7 +152,7 @@ def evidence(
 
 def ranked(
     expected: Mapping[str, float],
-    found: Mapping[str, Evidence],
+    error: Callable[[str, str], float],
     costs: Mapping[str, Mapping[str, float]],
     *,
     prefer: Prefer | None = None,
@@ -133,7 +163,7 @@ def ranked(
 
     Args:
         expected: What is expected of each recipe, in its metric or in negative bits.
-        found: The evidence.
+        error: Returns the standard error of the difference of two of them.
         costs: Of each recipe: `query_tokens`, `fit_tokens`, `bits_per_example`; ties go to the fewer bits, then tokens.
         prefer: "cheap-queries": fewer prompt tokens; "cheap-fit": fewer tokens to learn.
 
@@ -148,7 +178,7 @@ def ranked(
     if not prefer or len(order) < 2:
         return order
     best = order[0]
-    near = [n for n in order if expected[best] - expected[n] <= found[best].paired(found[n])]
+    near = [n for n in order if expected[best] - expected[n] <= error(best, n)]
     first, second = ("query_tokens", "fit_tokens") if prefer == "cheap-queries" else ("fit_tokens", "query_tokens")
     cheapest = min(near, key=lambda name: (costs[name][first], costs[name][second], order.index(name)))
     return [cheapest, *(name for name in order if name != cheapest)]

@@ -104,22 +104,12 @@ class Recorder:
         spread = race.spread()
         board, rows = race.board(), {e.recipe.name: e.rows for e in race.entrants if e.rows}
         comparisons = compare_all(board[0]["recipe"], rows)
-        lead = race.lead()
-        words = in_words(
-            self.task,
-            board,
-            rows,
-            comparisons,
-            n_known=race.n_end,
-            by=race.compares,
-            prefer=race.prefer,
-            lead=lead,
-            spread=spread,
-        )
+        recipes = {e.recipe.name: e.recipe for e in race.entrants}
+        words = in_words(self.task, board, rows, recipes, n_known=race.n_end, by=race.compares, prefer=race.prefer)
         return {
             "how": race.how,
             "expected": race.expected(),
-            "lead": lead,
+            "lead": race.lead(),
             "spread": spread and asdict(spread),
             "comparisons": comparisons,
             "in_words": words,
@@ -197,6 +187,7 @@ class Recorder:
             "expected_when_deployed": {
                 row["recipe"]: _deployed(row) for row in board if row["deployed_bits"] is not None
             },
+            "compares": race.compares,
             "chosen": board[0]["recipe"] if choice else None,
             "choice": choice,
             "configurations": {e.recipe.name: e.configurations for e in race.entrants if e.configurations},

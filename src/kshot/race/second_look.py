@@ -9,7 +9,7 @@ fitted them: for these the stream is all there is.
 
 from collections.abc import Sequence
 
-from kshot.core.types import Example, Query
+from kshot.core.types import Example, Query, Task
 from kshot.learners.build import make_learner
 from kshot.learners.demonstrations import selected, showing_all
 from kshot.learners.learner import Learner, Setup
@@ -43,13 +43,24 @@ def second_look(
     else:
         asked = stream[: len(stream) // 2] if recipe.asks_model else stream
         queries = []
-        for i in range(FOLDS):
-            start, stop = i * len(asked) // FOLDS, (i + 1) * len(asked) // FOLDS
-            past = pool[:start] + pool[stop:]
-            queries += [Query(e, past) for e in asked[start:stop]]
+        for hidden in _folds(setup.task, asked):
+            ids = {e.id for e in hidden}
+            past = tuple(e for e in pool if e.id not in ids)
+            queries += [Query(e, past) for e in hidden]
     if len(queries) < LEAST:
         return None
     return make_learner(recipe, setup), queries
+
+
+def _folds(task: Task, asked: Sequence[Example]) -> list[list[Example]]:
+    """Return the parts that are hidden together: each holds every answer about as often as the whole does.
+
+    Otherwise what is left would have the fewer of an answer the more of it is hidden, and who answers by how often it
+    has seen an answer would be wrong more often than on new inputs.
+    """
+    place = [0 if task.is_open else task.candidates(e).index(e.output) for e in asked]
+    order = sorted(range(len(asked)), key=lambda i: place[i])
+    return [[asked[i] for i in sorted(order[start::FOLDS])] for start in range(FOLDS)]
 
 
 def other_draws(

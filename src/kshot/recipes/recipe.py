@@ -198,6 +198,16 @@ class Recipe:
         return "selector" in self.parts and not self.per_query
 
     @property
+    def averages_contexts(self) -> bool:
+        """Whether it answers by the average over several sets of demonstrations."""
+        return any(len({member.draw for member in one.members}) > 1 for one in self.variants)
+
+    @property
+    def combines(self) -> bool:
+        """Whether it makes one answer of those of other recipes."""
+        return bool(self.members) and not self.averages_contexts
+
+    @property
     def chooses_alone(self) -> bool:
         """Whether it is a selector and nothing else."""
         return self.parts.keys() == {"selector"} and not self.alternatives

@@ -11,7 +11,7 @@ import numpy as np
 from kshot.core.errors import UserError
 from kshot.core.json_text import to_json
 from kshot.measures.comparison import compared
-from kshot.reports.leaderboard import IN_THE_CHOICE
+from kshot.reports.leaderboard import IN_THE_CHOICE, behind
 from kshot.reports.saved_record import read_finished, read_record
 from kshot.store.files import write_text
 from kshot.store.run_folder import REPORT
@@ -53,14 +53,18 @@ def page(record: Mapping[str, Any]) -> str:
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         here.joinpath("report.html.jinja").read_text("utf-8")
     )
-    comparisons = {c["recipe"]: c for c in (results["choice"] or {}).get("comparisons", ())}
+    choice = results["choice"] or {}
     return template.render(
         results=results,
         board=results["leaderboard"],
         in_the_choice=IN_THE_CHOICE,
         metric=metric,
         first=shown[0] if shown else None,
-        comparisons=comparisons,
+        by=results.get("compares", "metric"),
+        behind=behind,
+        comparisons=choice.get("comparisons"),
+        spread=choice.get("spread"),
+        is_open=results["task"]["kind"] not in ("classification", "multiple_choice"),
         curves=[
             learning_curve(rows, shown, *what) for what in (("score", metric), ("bits", "bits an example")) if board
         ],

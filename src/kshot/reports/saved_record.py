@@ -17,6 +17,7 @@ from kshot.core.errors import UserError, in_short
 from kshot.core.given_files import opened, text_of
 from kshot.core.json_text import from_json
 from kshot.core.schema import shaped
+from kshot.core.settings import ChooseBy
 from kshot.store.commit import settled
 from kshot.store.run_folder import BESIDE_RESULTS, PROMPTS, READABLE, RESULTS, SAMPLES, UNFINISHED, read_manifest
 from kshot.store.summed import SUM, fits, sum_of_file
@@ -40,6 +41,9 @@ class _Task(TypedDict):
 
 class _Standing(TypedDict):
     recipe: str
+    behind: NotRequired[Bits | None]  # these three not before format 5
+    behind_error: NotRequired[Amount | None]
+    is_close: NotRequired[bool | None]
     deployed: NotRequired[Score | None]  # these six not in format 1
     deployed_low: NotRequired[Score | None]
     deployed_high: NotRequired[Score | None]
@@ -73,10 +77,18 @@ class _Comparison(TypedDict):
     verdict: str
 
 
+class _Spread(TypedDict):
+    draw: Amount
+    order: Amount
+    examples: Amount
+    n: Count
+
+
 class _Choice(TypedDict):
     how: str
     in_words: str
     comparisons: list[_Comparison]
+    spread: NotRequired[_Spread | None]  # not in format 1
 
 
 class _Answered(TypedDict):
@@ -107,6 +119,7 @@ class _Results(TypedDict):
     task: _Task
     config: dict[str, Any]
     leaderboard: list[_Standing]
+    compares: NotRequired[ChooseBy]  # not before format 5
     chosen: str | None
     choice: _Choice | None
     abstention: NotRequired[_Abstention | None]  # older runs have none, nor those that are not finished

@@ -22,6 +22,7 @@ PAPER: dict[str, Any] = {
     "epochs": 10,
     "batch": 64,
     "lr": 1e-3,
+    "warmup": 0.1,
     "first": "normal",
     "normalize": "none",
     "projection": 0,
@@ -52,14 +53,14 @@ class GradientMatching(GradientSettings, Selector):
             examples cost the fewest bits; 1 takes the set nearest to the mean.
         queries: The most held-out examples, but at most half of what the demonstrations leave.
         balanced: As equal numbers of each output as the pool allows.
-        paper: The paper's own settings: a prefix, 10 epochs, batches of 64, lr 1e-3, vectors that begin at a standard
-            deviation of 0.02, 11 snapshots, no normalisation, no candidates.
+        paper: The paper's own settings: a prefix, 10 epochs, batches of 64, lr 1e-3 after a warm-up of a tenth of the
+            steps, vectors that begin at a standard deviation of 0.02, 11 snapshots, no normalisation, no candidates.
 
     Source: Zhang et al. (2025), https://arxiv.org/abs/2506.04579, and its official code.
     Differs: gradients of the last block instead of trained vectors, which costs a hundredth and does better (measured:
     docs/results/selection.md); several searches among which the model chooses. With `of=prefix`: smaller batches, fewer
     epochs and a larger learning rate, as pools are small; the last snapshot is kept (theirs drops it); the vectors
-    stand after the token that begins a text; constant learning rate.
+    stand after the token that begins a text; no warm-up.
     """
 
     of: str = setting("last-block", choices=OF)
