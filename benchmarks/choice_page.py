@@ -1,270 +1,294 @@
 """What the benchmark of the choice found: regret of each rule, cost and loss of the race, as numbers and as a page."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from choice_rules import KINDS, RULES, Rows, at_places, evidence_of, kind_of, places, race, whole_cost
 
 from kshot.core.seeding import generator
 from kshot.core.types import FloatArray
-from kshot.race.halving import dropped, slices
-from kshot.race.ranking import SHARPNESS, Evidence, smoothed
-from kshot.recipes.grammar import parse_recipe
-from kshot.recipes.recipe import Recipe
+from kshot.measures.curves import at_end
+from kshot.race.ranking import SHRINK, SHRINK_LEARNING
+from kshot.race.stream import spread
 
-SPLITS = 20
-Rows = Mapping[str, Mapping[str, Any]]  # of one task and seed, by recipe
-RULES = (
-    "kshot",
-    "kshot, all recipes to the end",
-    "kshot, without the second look",
-    "kshot, right and wrong not smoothed",
-    "mean over the stream",
-    "bits over the stream",
-    "80/20 split",
-    "5-fold cross-validation at equal cost",
-    "5-fold cross-validation",
-)
+SPLITS, LEAST_TASKS = 20, 3
+SHRINKS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, np.inf)
+NEEDED = ("dense", "random", "fine-tune:batch=4,lr=1e-4,steps=3", "icl+ft:lr=1e-4,steps=3")
 
 
-def _recipe(name: str) -> Recipe:
-    return parse_recipe(name, shots=16)
-
-
-def _is_open(row: Mapping[str, Any]) -> bool:
-    return row["kind"] not in ("classification", "multiple_choice")
-
-
-def _worth(row: Mapping[str, Any], some: Mapping[str, Any], *, sharpness: float = SHARPNESS) -> FloatArray:
-    """Return what rows are worth to the choice, as `kshot.race.ranking.evidence` does."""
-    if _is_open(row):
-        return -np.array(some["bits"])
-    if sharpness == np.inf:
-        return np.array(some["scores"])
-    return smoothed(np.array(some["margins"]), float(np.std(row["stream"]["margins"])), sharpness)
-
-
-def _evidence(name: str, row: Mapping[str, Any], *, look: bool = True, sharpness: float = SHARPNESS) -> Evidence:
-    stream = _worth(row, row["stream"], sharpness=sharpness)
-    recipe, final = _recipe(name), {}
-    if look and row["again"]:
-        final = dict(zip(row["again"]["positions"], _worth(row, row["again"], sharpness=sharpness), strict=True))
-    if not recipe.learns or (recipe.per_query and final):
-        final = dict(enumerate(stream)) | final
-    return Evidence(stream, final)
-
-
-def race(rows: Rows) -> tuple[list[str], float, float]:
-    """Return who comes to the end of a race over the recorded streams, and the tokens with it and without it."""
-    n = next(iter(rows.values()))["n"]
-    racing, spent = list(rows), 0.0
-    for start, stop in slices(n):
-        spent += sum(sum(rows[name]["tokens"][start:stop]) for name in racing)
-        if stop < n:
-            bits = {name: rows[name]["stream"]["bits"][:stop] for name in racing}
-            out = dropped(bits, n, free={name for name in racing if not sum(rows[name]["tokens"])})
-            racing = [name for name in racing if name not in out]
-    looks = {name: row["again"]["tokens"] if row["again"] else 0 for name, row in rows.items()}
-    whole = sum(sum(row["tokens"]) for row in rows.values()) + sum(looks.values())
-    return racing, spent + sum(looks[name] for name in racing), whole
-
-
-def _folds(row: Mapping[str, Any], most_tokens: float) -> list[Mapping[str, Any]]:
-    """Return the folds that can be paid for, the last (an 80/20 split) first; at least that one."""
-    found, spent = [], 0.0
-    for fold in reversed(row["folds"]):
-        spent += fold["tokens"]
-        if found and spent > most_tokens:
-            break
-        found.append(fold)
-    return found
-
-
-def _of_folds(rows: Rows, most: Callable[[Mapping[str, Any]], float]) -> dict[str, float]:
-    return {
-        name: float(np.mean(np.concatenate([_worth(row, fold, sharpness=np.inf) for fold in _folds(row, most(row))])))
-        for name, row in rows.items()
-    }
-
-
-def _price(row: Mapping[str, Any]) -> float:
-    return sum(row["tokens"]) + (row["again"]["tokens"] if row["again"] else 0)
-
-
-def chosen(rows: Rows, rule: str) -> str:
-    """Return what a rule chooses; ties go to the fewer bits."""
-    if rule == "kshot":
-        racing, *_ = race(rows)
-        return chosen({name: rows[name] for name in racing}, "kshot, all recipes to the end")
-    if rule.startswith("kshot"):
-        sharpness = np.inf if "not smoothed" in rule else SHARPNESS
-        values = _expected(rows, look="without the second" not in rule, sharpness=sharpness)
-    elif rule.startswith("bits"):
-        values = {name: -float(np.mean(row["stream"]["bits"])) for name, row in rows.items()}
-    elif rule.startswith("mean"):
-        values = {name: float(_worth(row, row["stream"], sharpness=np.inf).mean()) for name, row in rows.items()}
-    else:
-        most = {"80/20 split": lambda row: 0.0, "5-fold cross-validation": lambda row: np.inf}
-        values = _of_folds(rows, most.get(rule, _price))
-    return max(rows, key=lambda name: (round(values[name], 9), -float(np.mean(rows[name]["stream"]["bits"]))))
-
-
-def regret(rows: Rows, name: str) -> float:
-    """Return by how many points a recipe is behind the best in hindsight, cross-fitted over halves of the test rows."""
-    scores = {other: np.array(row["test"]["scores"], dtype=float) for other, row in rows.items()}
-    n, rng, found = len(scores[name]), generator(0, "regret"), []
-    for _ in range(SPLITS):
-        order = rng.permutation(n)
-        for one, other in ((order[: n // 2], order[n // 2 :]), (order[n // 2 :], order[: n // 2])):
-            best = max(scores, key=lambda r: scores[r][one].mean())
-            found.append(scores[best][other].mean() - scores[name][other].mean())
-    return 100 * float(np.mean(found))
-
-
-def by_task(rows: Sequence[Mapping[str, Any]], *, trained: bool) -> dict[str, Rows]:
-    """Return the rows of each task and seed, with or without the recipes that train; only those that are complete."""
-    found: dict[str, dict[str, Any]] = {}
+def streams(rows: Sequence[Mapping[str, Any]], needed: Sequence[str] = NEEDED) -> dict[tuple[str, str, int], Rows]:
+    """Return the rows of each (layer of lengths, task, seed), by recipe: only streams that have all that is needed."""
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
     for row in rows:
-        found.setdefault(f"{row['task']} (seed {row['seed']})", {})[row["recipe"]] = row
-    done = {}
-    for task, some in found.items():
-        has = any(_recipe(name).trains for name in some)
-        if {"bm25", "dense", "random"} <= some.keys() and (has or not trained):
-            done[task] = {name: row for name, row in some.items() if trained or not _recipe(name).trains}
-    return done
+        if row["stream"].get("log_probs"):
+            found.setdefault((str(row["n"]), row["task"], row["seed"]), {})[row["recipe"]] = row
+    return {key: some for key, some in found.items() if set(needed) <= some.keys()}
 
 
-def _mean_with_interval(values: Sequence[float]) -> list[float]:
-    """Return the mean over tasks and its 95 % bootstrap interval over tasks."""
-    rng, y = generator(0, "tasks"), np.array(values)
+def oracle(rows: Rows) -> FloatArray:
+    """Return the score of the best recipe in hindsight on halves of the test rows, picked on the other halves."""
+    scores = [np.array(row["test"]["scores"], dtype=np.float64) for row in rows.values()]
+    found = []
+    for one, other in _halves(len(scores[0])):
+        best = max(scores, key=lambda s: s[one].mean())
+        found.append(best[other].mean())
+    return np.array(found)
+
+
+def regret(rows: Rows, scores: FloatArray) -> float:
+    """Return by how many points a choice is behind the best recipe in hindsight, as `oracle` picks it."""
+    mine = [scores[other].mean() for _, other in _halves(len(scores))]
+    return 100 * float(np.mean(oracle(rows) - mine))
+
+
+def _halves(n: int) -> list[tuple[Any, Any]]:
+    rng = generator(0, "regret")
+    orders = [rng.permutation(n) for _ in range(SPLITS)]
+    return [pair for o in orders for pair in ((o[: n // 2], o[n // 2 :]), (o[n // 2 :], o[: n // 2]))]
+
+
+def with_interval(values: Mapping[str, Sequence[float]]) -> list[float | None]:
+    """Return the mean over tasks of each one's mean over streams, with the 95 % bootstrap interval over tasks.
+
+    Args:
+        values: Of each task, one for each stream; of fewer than three tasks there is no interval.
+    """
+    rng, y = generator(0, "tasks"), np.array([np.mean(v) for v in values.values()])
+    if len(y) < LEAST_TASKS:
+        return [float(y.mean()), None, None]
     draws = [y[rng.integers(len(y), size=len(y))].mean() for _ in range(2000)]
     return [float(y.mean()), *map(float, np.quantile(draws, [0.025, 0.975]))]
 
 
-def errors(tasks: Mapping[str, Rows]) -> dict[str, float]:
-    """Return by how many points rules err about other training rows, on which their constants were chosen.
-
-    Of tasks with candidates: the root of the mean square of (value - mean score), each around its mean over recipes.
-    """
-    rules: dict[str, Callable[[Rows], Mapping[str, float]]] = {
-        "mean over the stream": lambda rows: {n: float(np.mean(r["stream"]["scores"])) for n, r in rows.items()},
-        "5-fold cross-validation": lambda rows: _of_folds(rows, lambda row: np.inf),
-        "without the second look": lambda rows: _expected(rows, look=False),
-        "with it, not smoothed": lambda rows: _expected(rows, sharpness=np.inf),
-        **{f"with it, Phi({k:g} m / s)": lambda rows, k=k: _expected(rows, sharpness=k) for k in (2.0, 5.0, 10.0)},
-    }
-    found: dict[str, list[float]] = {rule: [] for rule in rules}
-    for rows in tasks.values():
-        rest = {n: np.mean(r["rest"]["scores"]) for n, r in rows.items() if r["rest"] and not _is_open(r)}
-        for rule, values in rules.items() if rest else ():
-            gaps = np.array([values(rows)[name] - rest[name] for name in rest])
-            found[rule].append(float(np.var(gaps)))
-    return {rule: 100 * float(np.mean(squares)) ** 0.5 for rule, squares in found.items() if squares}
+def _by_task(found: Mapping[tuple[str, str, int], float]) -> dict[str, list[float]]:
+    tasks: dict[str, list[float]] = {}
+    for (_, task, _), value in found.items():
+        tasks.setdefault(task, []).append(value)
+    return tasks
 
 
-def _expected(rows: Rows, **how: Any) -> dict[str, float]:
-    return {name: _evidence(name, row, **how).expected(row["n"]) for name, row in rows.items()}
+def _rules(known: Mapping[tuple[str, str, int], Rows]) -> dict[str, Any]:
+    found, whole = {}, sum(map(whole_cost, known.values()))
+    for name, rule in RULES.items():
+        outcomes = {key: rule(rows) for key, rows in known.items()}
+        regrets = {key: regret(known[key], outcome.scores) for key, outcome in outcomes.items()}
+        found[name] = {
+            "regret": with_interval(_by_task(regrets)),
+            "cost": sum(outcome.tokens for outcome in outcomes.values()) / whole,
+            "chosen": {_title(key): outcome.name for key, outcome in outcomes.items()},
+            "regrets": {_title(key): value for key, value in regrets.items()},
+        }
+    return found
 
 
-def _summary(tasks: Mapping[str, Rows]) -> dict[str, Any]:
-    regrets = {rule: [regret(rows, chosen(rows, rule)) for rows in tasks.values()] for rule in RULES}
-    races = {task: race(rows) for task, rows in tasks.items()}
-    losses, lost = [], []
-    for task, rows in tasks.items():
+def _title(key: tuple[str, str, int]) -> str:
+    return f"{key[1]} (seed {key[2]})"
+
+
+def _race(known: Mapping[tuple[str, str, int], Rows]) -> dict[str, Any]:
+    spent, lost, losses, costs = 0.0, [], {}, {}
+    for key, rows in known.items():
+        racing, tokens = race(rows)
+        spent += tokens
+        costs[_title(key)] = tokens / whole_cost(rows)
         test = {name: 100 * float(np.mean(row["test"]["scores"])) for name, row in rows.items()}
-        losses.append(test[chosen(rows, "kshot, all recipes to the end")] - test[chosen(rows, "kshot")])
+        losses[key] = test[RULES["kshot, all recipes to the end"](rows).name] - test[RULES["kshot"](rows).name]
         best, second = sorted(test, key=lambda name: -test[name])[:2]
         if test[best] - test[second] >= 5:
-            lost.append(best not in races[task][0])
-    whole = sum(w for *_, w in races.values())
-    cost = {
-        "kshot": sum(spent for _, spent, _ in races.values()) / whole,
-        "mean over the stream": sum(sum(r["tokens"]) for rows in tasks.values() for r in rows.values()) / whole,
-        "80/20 split": _folds_cost(tasks, lambda row: 0.0) / whole,
-        "5-fold cross-validation at equal cost": _folds_cost(tasks, _price) / whole,
-        "5-fold cross-validation": _folds_cost(tasks, lambda row: np.inf) / whole,
-    }
+            lost.append(best not in racing)
     return {
-        "tasks": len(tasks),
-        "regret_points": {rule: _mean_with_interval(values) for rule, values in regrets.items()},
-        "by_task": {task: {rule: regrets[rule][i] for rule in RULES} for i, task in enumerate(tasks)},
-        "chosen": {task: {rule: chosen(rows, rule) for rule in RULES} for task, rows in tasks.items()},
-        "errors_on_other_training_rows_points": errors(tasks),
-        "race": {
-            "cost": cost["kshot"],
-            "loss_points": _mean_with_interval(losses),
-            "clear_best_dropped": f"{sum(lost)} of {len(lost)}",
-        },
-        "cost_relative_to_all_to_the_end": cost,
+        "cost": spent / sum(map(whole_cost, known.values())),
+        "cost_of": costs,
+        "loss": with_interval(_by_task(losses)),
+        "clear_best_dropped": f"{sum(lost)} of {len(lost)}",
     }
 
 
-def _folds_cost(tasks: Mapping[str, Rows], most: Callable[[Mapping[str, Any]], float]) -> float:
-    every = [row for rows in tasks.values() for row in rows.values()]
-    return sum(fold["tokens"] for row in every for fold in _folds(row, most(row)))
+def _errors(known: Mapping[tuple[str, str, int], Rows]) -> dict[str, Any]:
+    """Return by how much expected values lie above test scores, by kind of recipe, in points."""
+    ways = {
+        "mean over the stream": lambda row: float(np.mean(row["stream"]["scores"])),
+        "kshot, without the second look": lambda row: evidence_of(row, again=False).expected(row["n"]),
+        "kshot": lambda row: evidence_of(row).expected(row["n"]),
+    }
+    found: dict[str, dict[str, list[float]]] = {kind: {way: [] for way in ways} for kind in KINDS}
+    for rows in known.values():
+        for name, row in rows.items():
+            for way, value in ways.items():
+                found[kind_of(name)][way].append(100 * (value(row) - float(np.mean(row["test"]["scores"]))))
+    return {
+        kind: {"n": len(some["kshot"]), **{way: float(np.mean(gaps)) for way, gaps in some.items()}}
+        for kind, some in found.items()
+        if some["kshot"]
+    }
+
+
+def _shrinks(known: Mapping[tuple[str, str, int], Rows]) -> dict[str, Any]:
+    """Return how far curves lead from 40 other training rows, with slopes shrunk by so much: what the choice rests on.
+
+    Of each kind of recipe (mean, root of the mean square) in points, for each of `SHRINKS`.
+    """
+    found: dict[str, list[list[float]]] = {}
+    for rows in known.values():
+        for name, row in rows.items():
+            if row["rest"]:
+                stream = evidence_of(row, again=False).stream
+                ends = [at_end(stream, places(row), row["n"], min(s, 1e9) * len(stream)) for s in SHRINKS]
+                rest = float(np.mean(row["rest"]["scores"]))
+                found.setdefault(kind_of(name), []).append([100 * (end - rest) for end in ends])
+    return {
+        kind: [[float(np.mean(g)), float(np.sqrt(np.mean(np.square(g))))] for g in np.array(gaps).T]
+        for kind, gaps in found.items()
+        if kind != "no examples"
+    }
+
+
+def _spread(rows: Sequence[Mapping[str, Any]], n: int, limit: int = 100) -> dict[str, Any] | None:
+    """Compare the first `limit` predictions with as many that are spread over `n` examples."""
+    whole = streams([row for row in rows if row.get("positions") and len(row["positions"]) < row["n"]], NEEDED[:2])
+    known = {key: some for key, some in whole.items() if key[0] == str(n) or abs(int(key[0]) - n) < n // 10}
+    if not known:
+        return None
+    ways = {"the first": lambda n_end: range(limit), "spread": lambda n_end: spread(n_end, limit)}
+    found: dict[str, Any] = {}
+    for way, chosen in ways.items():
+        replayed = {key: at_places(some, chosen(int(key[0]))) for key, some in known.items()}
+        outcomes = {key: RULES["kshot"](some) for key, some in replayed.items()}
+        gaps = [
+            100 * (evidence_of(row).expected(row["n"]) - float(np.mean(row["test"]["scores"])))
+            for some in replayed.values()
+            for row in some.values()
+        ]
+        found[way] = {
+            "regret": with_interval(_by_task({k: regret(known[k], o.scores) for k, o in outcomes.items()})),
+            "error": float(np.sqrt(np.mean(np.square(gaps)))),
+            "bias": float(np.mean(gaps)),
+            "tokens": float(np.mean([o.tokens for o in outcomes.values()])),
+            "chosen": {_title(key): outcome.name for key, outcome in outcomes.items()},
+        }
+    return {"tasks": len(known), "ways": found}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return regrets, race and costs, without and with the recipes that train, over the tasks that are complete."""
-    found = {}
-    for name, trained in (("prompts and baselines", False), ("with recipes that train", True)):
-        tasks = by_task(rows, trained=trained)
-        if tasks:
-            found[name] = _summary(tasks)
-    return found
+    """Return what the page tells of the streams that are complete."""
+    known = {key: some for key, some in streams(rows).items() if int(key[0]) <= 100}
+    if not known:
+        return {}
+    return {
+        "streams": len(known),
+        "tasks": len({task for _, task, _ in known}),
+        "rules": _rules(known),
+        "race": _race(known),
+        "errors": _errors(known),
+        "shrinks": _shrinks(known),
+        "spread": {str(n): found for n in (400, 1000) if (found := _spread(rows, n))},
+    }
+
+
+# The page
+
+
+def _value(three: Sequence[float | None]) -> str:
+    mean, low, high = three
+    return f"{mean:+.1f}" if low is None else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)] + [""]
 
 
 def page(result: Mapping[str, Any]) -> str:
     """Return the results as Markdown."""
+    found = result["summary"]
     lines = [
         "# How good is the choice?",
         "",
-        "Made by `kshot bench choice --data DIR`: Gemma-3-270M, streams of 100 training examples, 16 shots, "
-        f"{result['done']} of {result['planned']} units of work done. The regret of a choice is how many points of "
-        "the metric it lacks against the best recipe in hindsight, on test rows that no rule has seen: the best is "
-        f"picked on one half of them and both are compared on the other, over {SPLITS} random halves and both ways "
-        "round. The race and all rules are replayed on the recorded predictions by the code that `kshot adapt` runs.",
+        "Made by `kshot bench choice --data DIR`: Gemma-3-270M, streams of 100 training examples, 16 shots, up to 200 "
+        f"test rows, {result['done']} of {result['planned']} units of work done. The race and all rules are replayed "
+        "on the recorded predictions by the code that `kshot adapt` runs.",
         "",
     ]
-    for name, found in result["summary"].items():
-        cost = found["cost_relative_to_all_to_the_end"]
-        lines += [
-            f"## {name.capitalize()}: {found['tasks']} streams",
-            "",
-            "| rule | regret, points | cost |",
-            "|---|---|---|",
+    if not found:
+        return "\n".join([*lines, "No stream is complete yet.", ""])
+    return "\n".join([*lines, *_of_rules(found), *_of_streams(found), *_of_errors(found), *_of_spread(found)])
+
+
+def _of_rules(found: Mapping[str, Any]) -> list[str]:
+    over = f"{found['streams']} streams of {found['tasks']} tasks, each with the recipes that train"
+    intervals = (
+        "Intervals are over tasks (bootstrap, 95 %)."
+        if found["tasks"] >= LEAST_TASKS
+        else f"There are no intervals: {found['tasks']} tasks are too few."
+    )
+    lost, cost = found["race"]["loss"], found["race"]["cost"]
+    return [
+        f"## Regret: {over}",
+        "",
+        "The regret of a choice is how many points it lacks on test rows against the cross-fitted oracle: the best "
+        "recipe is picked on one half of the test rows and compared on the other, over "
+        f"{SPLITS} random halves and both ways round. It is negative where the oracle picks by luck. {intervals} Cost "
+        "is in tokens, relative to running all recipes to the end with their second looks.",
+        "",
+        *_table(
+            ("rule", "regret, points", "cost"),
+            [(name, _value(row["regret"]), f"{row['cost']:.2f}") for name, row in found["rules"].items()],
+        ),
+        "Recipes that train have one fold, the 80/20 split: the others would have to be trained anew.",
+        "",
+        f"The race costs {cost:.2f} of running all to the end and loses {_value(lost)} points by it. Of recipes that "
+        f"are best on the test rows by 5 points or more, {found['race']['clear_best_dropped']} were dropped.",
+        "",
+    ]
+
+
+def _of_streams(found: Mapping[str, Any]) -> list[str]:
+    shown = ("kshot", "mean over the stream", "80/20 split", "5-fold")
+    rules, costs = found["rules"], found["race"]["cost_of"]
+    rows = [
+        (stream, rules["kshot"]["chosen"][stream], f"{costs[stream]:.2f}")
+        + tuple(f"{rules[rule]['regrets'][stream]:+.1f}" for rule in shown)
+        for stream in rules["kshot"]["chosen"]
+    ]
+    return ["## Stream by stream", "", *_table(("stream", "chosen", "cost", *shown), rows)]
+
+
+def _of_errors(found: Mapping[str, Any]) -> list[str]:
+    errors, shrinks = found["errors"], found["shrinks"]
+    ways = [way for way in next(iter(errors.values())) if way != "n"]
+    rows = [(kind, str(row["n"]), *(f"{row[way]:+.1f}" for way in ways)) for kind, row in errors.items()]
+    slopes = [(kind, *(f"{bias:+.1f} / {root:.1f}" for bias, root in row)) for kind, row in shrinks.items()]
+    believed = ["all" if s == 0 else "none" if s == np.inf else f"{100 / (1 + s):.0f} %" for s in SHRINKS]
+    return [
+        "## What is expected, and what comes",
+        "",
+        "What is expected of a recipe when it is deployed, minus its score on test rows, in points, means over recipes "
+        "and streams:",
+        "",
+        *_table(("recipe", "n", *ways), rows),
+        "How much of a slope is believed was chosen on 40 training rows beyond each stream, not on test rows. What the "
+        "stream says of its end minus the score on these rows: mean / root of the mean square, in points, by how much "
+        f"of the slope is believed. kshot believes {100 / (1 + SHRINK_LEARNING):.0f} % where a recipe keeps learning, "
+        f"and {100 / (1 + SHRINK):.0f} % elsewhere.",
+        "",
+        *_table(("recipe", *believed), slopes),
+    ]
+
+
+def _of_spread(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for n, some in found["spread"].items():
+        rows = [
+            (way, _value(row["regret"]), f"{row['bias']:+.1f} / {row['error']:.1f}", f"{row['tokens'] / 1000:.0f}k")
+            for way, row in some["ways"].items()
         ]
-        for rule, (mean, low, high) in found["regret_points"].items():
-            price = f"{cost[rule]:.2f}" if rule in cost else ""
-            lines.append(f"| {rule} | {mean:+.1f} ({low:+.1f} to {high:+.1f}) | {price} |")
-        mean, low, high = found["race"]["loss_points"]
         lines += [
+            f"## {n} examples, 100 predictions: {some['tasks']} streams",
             "",
-            "Intervals are over tasks (bootstrap). Cost is in tokens, relative to running all recipes to the end with "
-            "their second looks.",
+            "The first 100 examples are predicted and curves lead on to the end, or 100 that are spread over all of "
+            "them (`--limit 100`). The same recording, without recipes that train. Expected minus test: mean / root of "
+            "the mean square over recipes.",
             "",
-            f"The race costs {found['race']['cost']:.2f} of running all to the end, and loses {mean:+.2f} points by it "
-            f"({low:+.2f} to {high:+.2f}). Of recipes that are best on the test rows by 5 points or more, "
-            f"{found['race']['clear_best_dropped']} were dropped.",
-            "",
-            "| stream | chosen | regret | 80/20 split | 5-fold at equal cost | 5-fold |",
-            "|---|---|---|---|---|---|",
+            *_table(("predicted", "regret, points", "expected minus test", "tokens"), rows),
         ]
-        for task, regrets in found["by_task"].items():
-            others = [
-                regrets[r] for r in ("80/20 split", "5-fold cross-validation at equal cost", "5-fold cross-validation")
-            ]
-            lines.append(
-                f"| {task} | {found['chosen'][task]['kshot']} | {regrets['kshot']:+.1f} | "
-                + " | ".join(f"{value:+.1f}" for value in others) + " |"
-            )  # fmt: skip
-        lines += [
-            "",
-            "Errors on 40 other training rows (labels and choices; a part of each is noise of these rows):",
-            "",
-        ]
-        lines += [
-            f"- {rule}: {value:.1f} points" for rule, value in found["errors_on_other_training_rows_points"].items()
-        ]
-        lines.append("")
-    return "\n".join(lines)
+    return lines

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rows import first_examples
+
 from kshot.core.models import LanguageModel
 from kshot.core.types import Task
 from kshot.encoders.encoder import load_encoder
-from kshot.race.stream import make_stream
 from kshot.retrieval.candidates import Candidates
 from kshot.retrieval.corpus import Item, option_texts, read_pools
 from kshot.retrieval.feedback import one_shot
@@ -38,7 +39,7 @@ def task_of(data: str, name: str) -> Task:
     n_test = N_TEST
     if name.startswith("generation/"):
         task, n_test = replace(task, metrics=("rougeL",)), N_TEST_WRITTEN  # as the paper has it; texts take long
-    stream = make_stream(task, limit=POOL, seed=SEED)
+    stream = first_examples(task, POOL, seed=SEED)
     return replace(task, name=name.replace("/", "-"), train=stream.examples, test=task.test[:n_test])
 
 

@@ -17,6 +17,7 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.seeding import generator
 from kshot.core.types import Prediction, Task
 from kshot.measures.samples import sample_row, summarise
+from kshot.race.stream import Stream, make_stream
 from kshot.store.files import write_json
 
 
@@ -66,6 +67,12 @@ def measure_one(planned: Callable[[], Sequence[Any]], measure: Callable[[Any, st
     rows = measure(unit, data, model)
     write_json(unit.file(Path(kept)), {"unit": asdict(unit), "rows": rows})
     print(f"{name}: done", file=sys.stderr, flush=True)
+
+
+def first_examples(task: Task, n: int, *, seed: int) -> Stream:
+    """Return the stream of the first `n` examples of a task in the order of a seed; all are predicted."""
+    examples = make_stream(task, limit=n, seed=seed).examples[:n]
+    return Stream(examples, tuple(range(len(examples))))
 
 
 def tested_row(adapted: AdaptedModel, task: Task, about: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the two files beside
 
-from rows import kept_rows, measure_one, restore_units, run_units, tested_row
+from rows import first_examples, kept_rows, measure_one, restore_units, run_units, tested_row
 from steering_page import figure, page, summary
 
 from kshot.adapted.model import AdaptedModel
@@ -29,7 +29,6 @@ from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.methods.steerers.random_direction import randomised
 from kshot.methods.steerers.task_embedding import task_embedding
-from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
@@ -113,7 +112,7 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
 
 def _setup(name: str, seed: int, data: str, model: LanguageModel) -> Setup:
     whole = Task.load(f"{data}/{name}")
-    stream = make_stream(whole, limit=N_TRAIN, seed=seed)
+    stream = first_examples(whole, N_TRAIN, seed=seed)
     task = replace(whole, train=stream.examples, test=whole.test[:N_TEST])
     return Setup(task, TaskModel.for_task(task, model), seed)
 

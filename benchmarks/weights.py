@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the two files beside
 
-from rows import kept_rows, measure_one, restore_units, run_units, tested_row
+from rows import first_examples, kept_rows, measure_one, restore_units, run_units, tested_row
 from weights_page import page, summary
 
 from kshot.adapted.model import AdaptedModel
@@ -28,7 +28,7 @@ from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.measures.calibration import UNCALIBRATED, calibrated
 from kshot.measures.samples import sample_row, summarise
-from kshot.race.stream import Stream, make_stream
+from kshot.race.stream import Stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
@@ -96,7 +96,7 @@ def planned() -> list[Unit]:
 def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     """Run a unit and return a row for each recipe."""
     whole = Task.load(f"{data}/{unit.task}")
-    stream = make_stream(whole, limit=unit.n, seed=unit.seed)
+    stream = first_examples(whole, unit.n, seed=unit.seed)
     task = replace(whole, train=stream.examples, test=whole.test[:N_TEST])
     setup = Setup(task, TaskModel.for_task(task, load_model(model)), unit.seed)
     rows, best = [], None

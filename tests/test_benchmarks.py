@@ -9,6 +9,9 @@ from types import ModuleType
 
 import pytest
 
+from kshot.core.types import Example, Task
+from kshot.methods.combiners.average import Average
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.py"))
 LABELS = ("up", "down")
@@ -73,6 +76,68 @@ def test_choice_measures_stream_folds_and_test_rows(script, data, monkeypatch):
     assert len(prompt["stream"]["scores"]) == prompt["n"] == 24
     assert [len(fold["scores"]) for fold in prompt["folds"]] == [4, 5, 5, 5, 5]
     assert len(classifier["test"]["bits"]) == len(prompt["test"]["bits"]) == 4
+
+
+def test_one_recording_serves_two_ways_to_choose_what_is_predicted(script, data, monkeypatch):
+    choice, page, rules = script("choice"), script("choice_page"), script("choice_rules")
+    monkeypatch.setitem(choice.RECIPES, "cheap", ("majority", "all-past", "zero-shot"))
+    monkeypatch.setitem(choice.LAYERS, "4-spread-400", choice.Layer(0, ("cheap",), n=20, limit=6))
+    rows = choice.measure(choice.Unit("4-spread-400", "classification/sst2", "cheap", 0), data, "tiny")
+    assert rows[0]["positions"] == (0, 1, 2, 3, 4, 5, 8, 12, 15, 19)
+    first, spread = (rules.at_places({r["recipe"]: r for r in rows}, at) for at in (range(6), choice.spread(20, 6)))
+    assert first["all-past"]["positions"] == [0, 1, 2, 3, 4, 5]
+    assert spread["all-past"]["positions"] == [2, 5, 8, 12, 15, 19]
+    assert len(spread["all-past"]["stream"]["log_probs"]) == len(spread["all-past"]["tokens"]) == 6
+    monkeypatch.setattr(page, "NEEDED", ("all-past",))
+    assert page.streams(rows, ("all-past",)).keys() == {("20", "classification/sst2", 0)}
+
+
+def recorded(rules, name, right, *, tokens=10, n=40):
+    """Return the row of a recipe that is right on a share of the rows, and as sure when it is wrong."""
+    ends = [[0.0, -2.0] if i / n < right else [-2.0, 0.0] for i in range(n)]
+    ends = [ends[(7 * i) % n] for i in range(n)]
+    some = {
+        "scores": [float(row[0] > row[1]) for row in ends],
+        "bits": [0.2 if row[0] > row[1] else 3.0 for row in ends],
+        "gold": [0] * n,
+        "log_probs": ends,
+    }
+    folds = [
+        {"start": i, "stop": i + 8, "tokens": 8, **{k: v[i : i + 8] for k, v in some.items()}} for i in range(0, n, 8)
+    ]
+    about = {"task": "t", "kind": "classification", "seed": 0, "n": n, "recipe": name, "query_tokens": [tokens, tokens]}
+    return {**about, "stream": some, "test": some, "rest": some, "tokens": [tokens] * n, "folds": folds, "again": None}
+
+
+def test_rules_of_choice_are_replayed(script):
+    rules, page = script("choice_rules"), script("choice_page")
+    rights = {"random": 0.8, "bm25": 0.6, "zero-shot": 0.4, "all-past": 0.5, "majority": 0.1}
+    rows = {name: recorded(rules, name, right) for name, right in rights.items()}
+    assert {rule(rows).name for rule in rules.RULES.values()} == {"random"}
+    assert page.regret(rows, rules.RULES["kshot"](rows).scores) == 0
+    assert page.regret(rows, rules.worth(rows["bm25"], rows["bm25"]["test"], sharpness=float("inf"))) > 10
+    assert [rules.kind_of(name) for name in rows] == ["drawn", "retrieval", "no examples", "all-past", "classifier"]
+    assert rules.look(rows["all-past"])["positions"] == list(range(40))  # its folds are one
+    assert rules.look(rows["bm25"]) is None
+    racing, tokens = rules.race(rows)
+    assert "majority" not in racing
+    assert tokens < rules.whole_cost(rows)
+
+
+def test_combinations_are_replayed_without_a_model(script):
+    rules = script("choice_rules")
+    rows = {name: recorded(rules, name, right) for name, right in (("random", 0.8), ("bm25", 0.6))}
+    task = Task("t", "classification", (Example("x", "0", "e"),), labels=("0", "1"))
+    found = rules.combined(rows, ["random", "bm25"], Average(), task)
+    assert 0.6 <= found.scores.mean() <= 0.8
+    assert found.query_tokens == 20
+
+
+def test_few_tasks_give_no_interval(script):
+    page = script("choice_page")
+    assert page.with_interval({"a": [1.0, 2.0], "b": [2.5]}) == [2.0, None, None]
+    value, low, high = page.with_interval({"a": [1.0], "b": [2.0], "c": [3.0]})
+    assert low < value == 2.0 < high
 
 
 def test_guidance_measures_gradients(script, data, monkeypatch):

@@ -161,7 +161,7 @@ def test_parts_that_do_not_belong_together_are_refused(run, change, message):
     ("change", "message"),
     [
         (lambda rows: rows[:3] + rows[4:], "has 18 rows on the leaderboard and 17 in samples.jsonl"),
-        (lambda rows: [rows[1], rows[0], *rows[2:]], "row 1 of 'random' is of another example than prompts.json has"),
+        (lambda rows: [rows[1], rows[0], *rows[2:]], "row 2 of 'random' is of another example than prompts.json has"),
         (lambda rows: [rows[0] | {"probs": [1.0]}, *rows[1:]], "row 1 of 'random' has another number of candidates"),
         (
             lambda rows: [rows[0] | {"bits": "1"}, *rows[1:]],

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from kshot.bench.simulated_races import measure, simulated, values
+from kshot.bench.simulated_races import measure, measure_limited, simulated, values
+from kshot.bench.wilcoxon_pruner import pruned
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
 from kshot.measures.curves import at_end, projected, uncertainty
 from kshot.measures.variance import components
 from kshot.race.halving import BEHIND, clipped, dropped, slices
 from kshot.race.ranking import Evidence, evidence, margin, ranked
+from kshot.race.stream import spread
 
 LABELS = ("yes", "no", "maybe")
 TASK = Task("t", "classification", (Example("x", "yes", "e0"),), labels=LABELS)
@@ -35,15 +37,17 @@ def test_slices_end_where_choices_are_made_anew(n, expected):
 def test_projections_are_ridge_regressions():
     values = np.random.default_rng(0).normal(size=(3, 40))
     x = np.log(np.arange(1, 41))
-    found = projected(values, 200, 7.0)
+    found = projected(values, range(40), 200, 7.0)
     for row, end in zip(values - values.mean(axis=0), found, strict=True):
         # the same as least squares with one more row that pulls the slope to 0
         design = np.vstack([np.column_stack([np.ones(40), x - x.mean()]), [0, np.sqrt(7)]])
         level, slope = np.linalg.lstsq(design, np.append(row, 0), rcond=None)[0]
         assert end == pytest.approx(level + slope * (np.log(201) - x.mean()))
-    assert projected(values, 200, 1e12) == pytest.approx(values.mean(axis=1) - values.mean())
-    assert at_end(values[0], 40, 1e12) == pytest.approx(values[0].mean())
-    assert at_end(3 + 2 * x, 40, 0.0) == pytest.approx(3 + 2 * np.log(41))
+    assert projected(values, range(40), 200, 1e12) == pytest.approx(values.mean(axis=1) - values.mean())
+    assert at_end(values[0], range(40), 40, 1e12) == pytest.approx(values[0].mean())
+    assert at_end(3 + 2 * x, range(40), 40, 0.0) == pytest.approx(3 + 2 * np.log(41))
+    known = spread(400, 40)
+    assert at_end(3 + 2 * np.log(np.array(known) + 1), known, 400, 0.0) == pytest.approx(3 + 2 * np.log(401))
 
 
 def test_the_uncertainty_of_a_projection_is_what_it_varies_by():
@@ -54,9 +58,9 @@ def test_the_uncertainty_of_a_projection_is_what_it_varies_by():
         slope = rng.normal() / np.sqrt(shrink)  # what the shrinkage expects
         gaps = slope * (x - x.mean()) + rng.normal(size=n)
         pair = np.array([gaps, np.zeros(n)])
-        ends = projected(pair, n_end, shrink)
+        ends = projected(pair, range(n), n_end, shrink)
         errors.append(ends[0] - ends[1] - slope * (np.log(n_end + 1) - x.mean()))
-        spreads.append(uncertainty(gaps, n_end, shrink))
+        spreads.append(uncertainty(gaps, range(n), n_end, shrink))
     assert np.std(errors) == pytest.approx(np.mean(spreads), rel=0.05)
 
 
@@ -65,11 +69,11 @@ def test_what_is_clearly_behind_is_dropped_and_said():
     bits = {
         name: (level + 0.1 * rng.random(16)).tolist() for name, level in zip("abcd", (1, 1.02, 1.9, 1.8), strict=True)
     }
-    out = dropped(bits, 100)
+    out = dropped(bits, range(16), 100)
     assert set(out) == {"c", "d"}
-    assert out["c"].startswith("dropped after 16 examples: by the curves so far it ends 0.")
+    assert out["c"].startswith("dropped after 16 predictions: by the curves so far it ends 0.")
     assert "bits behind a (standard error 0." in out["c"]
-    assert set(dropped(bits, 100, free={"c"})) == {"d"}
+    assert set(dropped(bits, range(16), 100, free={"c"})) == {"d"}
 
 
 def test_the_better_half_stays_and_so_does_what_is_not_clearly_behind():
@@ -77,9 +81,9 @@ def test_the_better_half_stays_and_so_does_what_is_not_clearly_behind():
     far = {
         name: (level + 0.01 * rng.random(32)).tolist() for name, level in zip("abcd", (1, 1.5, 1.6, 1.7), strict=True)
     }
-    assert set(dropped(far, 32)) == {"c", "d"}  # b is far behind too, but among the better half
+    assert set(dropped(far, range(32), 32)) == {"c", "d"}  # b is far behind too, but among the better half
     alike = {"abcdef"[i]: (1 + 0.3 * np.sin(np.arange(32) * (1 + i))).tolist() for i in range(6)}
-    assert dropped(alike, 100) == {}
+    assert dropped(alike, range(32), 100) == {}
 
 
 def test_nobody_is_dropped_for_a_bad_start_alone():
@@ -92,14 +96,14 @@ def test_nobody_is_dropped_for_a_bad_start_alone():
     rows = dict(zip(("good", "fair", "learning", "stuck"), noise + [steady, steady + 0.1, falling, stuck], strict=True))
     assert np.mean(rows["learning"]) == pytest.approx(np.mean(rows["stuck"]), abs=0.05)
     bits = {name: row.tolist() for name, row in rows.items()}
-    assert set(dropped(bits, 300)) == {"stuck"}
+    assert set(dropped(bits, range(32), 300)) == {"stuck"}
 
 
 def test_one_surprise_does_not_decide():
     assert clipped(np.array([[1.0, 9.0], [0.5, 0.2]])).max() == 2
     assert clipped(np.array([[30.0, 90.0], [20.0, 40.0]])).max() == 70  # long answers have many bits
     unlucky = {"a": [1.0] * 15 + [1000.0], "b": [1.2] * 16, "c": [1.2] * 16, "d": [1.1] * 16}
-    assert "a" not in dropped(unlucky, 100)
+    assert "a" not in dropped(unlucky, range(16), 100)
 
 
 @pytest.mark.slow
@@ -116,12 +120,38 @@ def test_a_clearly_best_recipe_is_rarely_dropped(n_recipes, n):
     assert regret["smoothed curve"] < 0.5 * regret["80/20 split"]
 
 
+def test_spread_predictions_choose_better_than_the_first_ones():
+    ways = range(40), spread(400, 40)
+    first, spread_over = (measure(8, 400, races=40, known=known)["regret_points"] for known in ways)
+    assert spread_over["smoothed curve"] < 0.7 * first["smoothed curve"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "limit"), [(400, 100), (1000, 100), (400, 40), (1000, 40)])
+def test_spread_predictions_cost_no_more_and_drop_no_more(n, limit):
+    found = measure_limited(8, n, limit, races=400)
+    first, spread_over = found["the first"], found["spread, bend 1.25"]
+    assert spread_over["regret_points"] < 0.8 * first["regret_points"]
+    assert spread_over["cost"] <= first["cost"] + 0.02
+    assert spread_over["false_drops"] <= 0.05 + norm.ppf(0.95) * np.sqrt(0.05 * 0.95 / spread_over["clear_races"])
+
+
+def test_optuna_stops_what_is_worse_row_by_row():
+    pytest.importorskip("optuna")
+    rng = np.random.default_rng(0)
+    bits = np.array([1.0, 1.0, 3.0, 3.0])[:, None] + rng.random((4, 32))
+    costs = np.ones((4, 32)) * np.array([1, 1, 1, 0])[:, None]
+    racing, cost = pruned(bits, costs, [16, 32])
+    assert racing == [0, 1, 3]  # the last one costs nothing
+    assert cost == pytest.approx((32 + 32 + 16) / 96)
+
+
 def test_simulated_recipes_have_the_accuracy_that_their_curves_say():
     rng, found, means = generator(0, "check"), [], []
     for _ in range(300):
         stream = simulated(rng, 4, 300)
         found.append(stream.final)
-        means.append(values(stream, "last third"))
+        means.append(values(stream)["last third"])
     assert np.mean(found) == pytest.approx(np.mean(means), abs=0.02)
     assert BEHIND > 0
 
@@ -173,9 +203,52 @@ def test_evidence_is_the_second_look_where_there_is_one():
     assert kept.final == {0: 0, 1: -1, 2: -9, 3: -9}
     assert kept.expected(100) == -19 / 4
     assert evidence(OPEN, rows, by="metric").stream.tolist() == [0, -1, -2, -3]
-    rising = evidence(TASK, rows[::-1], by="bits")
+    rising = evidence(TASK, [{**r, "bits": -r["bits"]} for r in rows], by="bits")
     assert rising.expected(4) > rising.stream.mean()
     assert rising.expected(1000) > rising.expected(4)
+
+
+def test_the_slope_of_what_keeps_learning_is_believed_more():
+    rows = [row([0.0, -1.0, -2.0], position=at, bits=5.0 - np.log(at + 1)) for at in spread(400, 40)]
+    little, more = (evidence(TASK, rows, by="bits", keeps_learning=learns) for learns in (False, True))
+    assert little.stream.mean() < little.expected(400) < more.expected(400) < np.log(401) - 5
+    assert more.known == list(spread(400, 40))
+
+
+def test_paired_errors_are_of_the_rows_that_both_have():
+    rows = [row([0.0, -1.0, -2.0], position=at, bits=float(at)) for at in (3, 9, 20, 40)]
+    again = [{**r, "bits": r["bits"] + i} for i, r in enumerate(rows[1:])]
+    first, second = evidence(TASK, rows, by="bits"), evidence(TASK, rows, again, by="bits")
+    worth = first.n_worth(40)  # less than the three rows: the curve is seen from afar
+    assert worth < 3
+    found = first.paired(second, 40, is_share=False)
+    assert found == pytest.approx(np.std([0, 1, 2], ddof=1) / np.sqrt(worth))
+
+
+@pytest.mark.parametrize(
+    ("n", "limit", "expected"),
+    [
+        (1, 300, (0,)),
+        (5, 5, (0, 1, 2, 3, 4)),
+        (5, 9, (0, 1, 2, 3, 4)),
+        (5, 1, (4,)),
+        (9, 4, (1, 3, 6, 8)),
+        (24, 20, (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 14, 15, 16, 18, 19, 21, 22, 23)),
+    ],
+)
+def test_predictions_are_spread_over_all_examples(n, limit, expected):
+    assert spread(n, limit) == expected
+
+
+def test_predictions_lie_denser_early_and_reach_the_end():
+    for n, limit in ((400, 100), (1000, 40), (400, 399), (10_000, 300)):
+        places = np.array(spread(n, limit))
+        gaps = np.diff(places)
+        assert len(places) == limit
+        assert places[-1] == n - 1
+        assert gaps.min() >= 1
+        assert gaps[: limit // 2].sum() < gaps[limit // 2 :].sum()
+    assert spread(400, 400) == spread(400, 500) == tuple(range(400))
 
 
 COSTS = {
@@ -197,9 +270,9 @@ def test_the_cheapest_of_those_nearly_as_good_is_preferred(prefer, expected):
     rng = np.random.default_rng(0)
     base = rng.random(50)
     found = {
-        "dear": Evidence(base, dict(enumerate(base))),
-        "cheap": Evidence(base, dict(enumerate(base + 0.2 * rng.normal(size=50) - 0.01))),
-        "poor": Evidence(base, dict(enumerate(base - 0.5))),
+        "dear": Evidence(base, range(50), dict(enumerate(base))),
+        "cheap": Evidence(base, range(50), dict(enumerate(base + 0.2 * rng.normal(size=50) - 0.01))),
+        "poor": Evidence(base, range(50), dict(enumerate(base - 0.5))),
     }
     ends = {name: known.expected(50) for name, known in found.items()}
 

@@ -14,11 +14,15 @@ from kshot.cli import live, output
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, UserError
 from kshot.core.settings import RunSettings
-from kshot.core.types import Task
-from kshot.learners.learner import Setup
+from kshot.core.types import Prediction, Task
+from kshot.learners.learner import Setup, refitted
+from kshot.learners.trained import TrainedLearner
 from kshot.race.second_look import other_draws, second_look
+from kshot.race.stream import Stream, make_stream, spread
 from kshot.recipes.grammar import parse_recipe
+from kshot.reports.html import data, demonstrations_of_last
 from kshot.reports.leaderboard import leaderboard_table
+from kshot.reports.saved_record import read_record
 from kshot.store.run_folder import RESULTS
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.prepare import prepare
@@ -68,7 +72,7 @@ def test_what_falls_behind_is_dropped_and_what_is_measured_is_the_same(raced, wh
     assert {row["status"] for row in whole.leaderboard} == {"done"}
     for name in out:
         assert board[name]["n"] in (16, 32, 64)
-        assert board[name]["reason"].startswith(f"dropped after {board[name]['n']} examples: by the curves so far it ")
+        assert board[name]["reason"].startswith(f"dropped after {board[name]['n']} predictions: by the curves so far")
     assert {row["n"] for name, row in board.items() if name not in out} == {N}
     assert raced.chosen == whole.chosen
     every = samples(whole)
@@ -109,7 +113,7 @@ def test_a_budget_of_tokens_is_kept_and_resumes_to_the_same(task, tiny, tmp_path
     used = run.work.tokens
     assert 0.5 * full / 2 < used <= 1.1 * full / 2
     stopped = next(row for row in run.leaderboard if row["status"] == "stopped")
-    assert stopped["reason"] == f"the budget was spent after {stopped['n']} examples"
+    assert stopped["reason"] == f"the budget was spent after {stopped['n']} predictions"
     once = recorded(run.folder)
     kshot.adapt(task, tiny, recipes=MANY, shots=6, budget=budget, out=tmp_path / "run")
     assert recorded(run.folder) == once
@@ -152,16 +156,16 @@ def test_a_budget_too_small_says_what_works(run_cli, words_task, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipes", "budget", "n", "reason"),
+    ("recipes", "limit", "budget", "n", "reason"),
     [
-        ("zero-shot", 14, 0, "its first 16 predictions and its last fit would take about 27,514 tokens"),
-        ("zero-shot,random,bm25", 28, 16, "to learn all examples at the end would take more than is left"),
+        ("zero-shot", 16, 14, 0, "its first 16 predictions and its last fit would take about 24,523 tokens"),
+        ("zero-shot,random,bm25", N, 30, 16, "to learn all examples at the end would take more than is left"),
     ],
 )
-def test_a_recipe_whose_last_fit_is_too_dear_is_out(task, tiny, tmp_path, recipes, budget, n, reason):
+def test_a_recipe_whose_last_fit_is_too_dear_is_out(task, tiny, tmp_path, recipes, limit, budget, n, reason):
     """Before it has begun if it could never be paid, otherwise once the others have taken too much."""
     recipes += ",fine-tune:lr=1e-3,steps=1,batch=2"
-    run = kshot.adapt(task, tiny, recipes=recipes, limit=16, budget=f"{budget}k-tokens", out=tmp_path)
+    run = kshot.adapt(task, tiny, recipes=recipes, limit=limit, budget=f"{budget}k-tokens", out=tmp_path)
     row = run.leaderboard[-1]
     assert (row["recipe"].split(":")[0], row["status"]) == ("fine-tune", "out-of-budget")
     assert (row["n"], row["reason"]) == (n, reason)
@@ -226,31 +230,70 @@ def test_settings_of_the_choice_come_from_a_file_too(run_cli, words_task, tmp_pa
     assert repeat.endswith("--no-race --choose-by bits --prefer cheap-fit")
 
 
+# A limit
+
+
+def test_a_limit_spreads_predictions_over_all_examples(task, tiny, tmp_path):
+    run = kshot.adapt(task, tiny, recipes="random,bm25,majority", shots=3, limit=20, race=False, out=tmp_path)
+    places = list(spread(N, 20))
+    for rows in samples(run).values():
+        assert [row["position"] for row in rows] == places
+        assert all(row["demonstrations"] or not row["prompt_tokens"] for row in rows[1:])
+    record = read_record(run.folder)
+    examples = record["prompts"]["examples"]
+    assert len(examples) == N
+    shown = {i for rows in samples(run).values() for row in rows for i in row["demonstrations"]}
+    assert shown - {examples[at]["id"] for at in places}  # what is not predicted is shown
+    assert len(data(record)["examples"]) == 20
+    assert demonstrations_of_last(record, "bm25")
+    assert {row["n"] for row in run.leaderboard} == {20}
+
+
+def test_what_trains_learns_each_example_once_and_its_last_fit_is_the_end_of_its_stream(task, tiny):
+    stream, recipe = make_stream(task, limit=6, seed=0), parse_recipe("fine-tune:lr=1e-3,steps=1,batch=1", shots=2)
+    learner = TrainedLearner(recipe, Setup(task, TaskModel.for_task(task, tiny), 0))
+    predictions = learner.predict(stream.queries())
+    assert [row["n"] for row in learner.log] == [*range(1, stream.positions[-1] + 1)]
+    _, needed = learner.last_fit(predictions, stream.positions, N)
+    assert needed == pytest.approx(sum(p.fit_tokens for p in predictions) / stream.positions[-1], rel=0.3)  # of one
+    learner.fit(stream.examples)
+    assert [row["example"] for row in learner.log] == [e.id for e in stream.examples]
+
+
+@pytest.mark.parametrize(
+    ("known", "first", "n"), [((0, 1, 2, 3, 4), 4, 4), ((3, 7, 9, 15, 40), 40, 32), ((5, 6), 5, 4)]
+)
+def test_what_is_fitted_anew_whenever_the_past_has_doubled_is_fitted_once_more(known, first, n):
+    made = [Prediction(f"{at}", ("a",), (0.0,), (1.0,), "a", fit_seconds=3.0, fit_tokens=at) for at in known]
+    assert refitted(made, known, 64) == (3.0 * 64 / n, first * 64 / n)
+
+
 # The second look
 
 
 @pytest.fixture(scope="module")
 def parts(task, tiny):
     stream = prepare(RunSettings(task, "tiny", recipes="random", shots=6, limit=48)).stream
-    return Setup(task, TaskModel.for_task(task, tiny), 0), stream.examples, stream.rest
+    return Setup(task, TaskModel.for_task(task, tiny), 0), stream
 
 
-@pytest.mark.parametrize("name", ["random", "diverse", "bm25", "majority", "tfidf-lr", "random:order=shuffled"])
+@pytest.mark.parametrize("name", ["random", "diverse", "all-past", "majority", "tfidf-lr", "random:order=shuffled"])
 def test_nothing_that_is_asked_again_is_known(parts, name):
-    setup, stream, rest = parts
-    learner, queries = second_look(parse_recipe(name, shots=6), setup, stream, rest)
+    setup, stream = parts
+    learner, queries = second_look(parse_recipe(name, shots=6), setup, stream)
     for query in queries:
         assert query.example.id not in {e.id for e in query.past}
     predictions = learner.predict(queries)
     assert all(p.example_id not in p.demonstrations for p in predictions)
     asked = [q.example.id for q in queries]
     assert len(set(asked)) == len(asked)
-    assert set(asked) <= {e.id for e in stream}
-    if name == "bm25":  # the second half was predicted from nearly as many
-        assert set(asked) == {e.id for e in stream[:24]}
-        assert {len(q.past) for q in queries} == {N - 2, N - 3}
+    assert set(asked) <= {e.id for e in stream.asked}
+    if name == "all-past":  # four prompts, each without a quarter of what is asked
+        assert set(asked) == {e.id for e in stream.asked}
+        assert len({q.past for q in queries}) == 4
+        assert all(len(q.past) == N - 12 for q in queries)
     elif name in ("majority", "tfidf-lr"):
-        assert set(asked) == {e.id for e in stream}
+        assert set(asked) == {e.id for e in stream.asked}
         assert all(len(q.past) >= N - 5 for q in queries)
     else:
         assert len({q.past for q in queries}) == 1
@@ -259,19 +302,20 @@ def test_nothing_that_is_asked_again_is_known(parts, name):
 
 def test_who_answers_by_frequencies_is_as_good_as_on_new_inputs_where_answers_are_hidden_together(parts):
     """With as many of each of three labels, hiding some of one makes it the rarest: majority was hardly ever right."""
-    setup, stream, rest = parts
-    examples = [replace(e, output="abc"[i // 20]) for i, e in enumerate((*stream, *rest)[:60])]
-    mixed = [examples[i] for i in np.random.default_rng(0).permutation(60)]
-    task = Task("t", "classification", tuple(mixed), labels=("a", "b", "c"))
-    learner, queries = second_look(parse_recipe("majority", shots=0), replace(setup, task=task), mixed, ())
+    setup, stream = parts
+    examples = [replace(e, output="abc"[i // 20]) for i, e in enumerate(stream.examples[:60])]
+    mixed = tuple(examples[i] for i in np.random.default_rng(0).permutation(60))
+    task = Task("t", "classification", mixed, labels=("a", "b", "c"))
+    stream = Stream(mixed, tuple(range(60)))
+    learner, queries = second_look(parse_recipe("majority", shots=0), replace(setup, task=task), stream)
     right = [p.answer == q.example.output for p, q in zip(learner.predict(queries), queries, strict=True)]
     assert np.mean(right) == pytest.approx(1 / 3)
 
 
 def test_a_second_look_asks_the_prompt_that_is_handed_over(task, tiny, parts, tmp_path):
     run = kshot.adapt(task, tiny, recipes="random", shots=6, limit=48, out=tmp_path)
-    setup, stream, rest = parts
-    learner, queries = second_look(parse_recipe("random", shots=6), setup, stream, rest)
+    setup, stream = parts
+    learner, queries = second_look(parse_recipe("random", shots=6), setup, stream)
     before = [p.log_probs for p in learner.predict(queries)]
     after = [p.log_probs for p in run.best.predictions([q.example.input for q in queries])]
     assert np.array(before) == pytest.approx(np.array(after), abs=1e-5)
@@ -284,10 +328,11 @@ def test_a_second_look_asks_the_prompt_that_is_handed_over(task, tiny, parts, tm
     assert value == next(row["deployed"] for row in found["leaderboard"] if row["recipe"] == "random")
 
 
-@pytest.mark.parametrize("name", ["zero-shot", "all-past", "fine-tune", "icl+ft", "random:k=40"])
-def test_where_nothing_new_can_be_asked_honestly_there_is_no_second_look(parts, name):
-    setup, stream, rest = parts
-    assert second_look(parse_recipe(name, shots=6), setup, stream[:48], rest[:0]) is None
+@pytest.mark.parametrize("name", ["zero-shot", "bm25", "fine-tune", "icl+ft", "random:k=40"])
+def test_where_nothing_new_can_be_asked_cheaply_there_is_no_second_look(parts, name):
+    setup, stream = parts
+    some = Stream(stream.examples[:48], tuple(range(48)))
+    assert second_look(parse_recipe(name, shots=6), setup, some) is None
 
 
 def test_selectors_that_asked_the_model_about_the_examples_are_not_asked_again(task, tiny, tmp_path):
@@ -297,8 +342,8 @@ def test_selectors_that_asked_the_model_about_the_examples_are_not_asked_again(t
 
 
 def test_draws_and_orders_are_told_from_examples(task, parts, tiny, tmp_path):
-    setup, stream, rest = parts
-    prompts = other_draws(parse_recipe("random", shots=6), setup, stream, rest)
+    setup, stream = parts
+    prompts = other_draws(parse_recipe("random", shots=6), setup, stream)
     assert len(prompts) == 8
     asked = {tuple(q.example.id for q in queries) for _, queries in prompts}
     assert len(asked) == 1
@@ -306,8 +351,9 @@ def test_draws_and_orders_are_told_from_examples(task, parts, tiny, tmp_path):
     assert not {e.id for past in shown for e in past} & set(next(iter(asked)))
     assert len(set(shown)) == 8
     assert [one[::-1] for one in shown[::2]] == shown[1::2]
-    assert other_draws(parse_recipe("bm25", shots=6), setup, stream, rest) == []
-    assert other_draws(parse_recipe("random", shots=20), setup, stream, ()) == []  # too few are left to ask
+    assert other_draws(parse_recipe("bm25", shots=6), setup, stream) == []
+    some = Stream(stream.examples[:48], tuple(range(48)))
+    assert other_draws(parse_recipe("random", shots=20), setup, some) == []  # too few are left to ask
     run = kshot.adapt(task, tiny, recipes="random", shots=6, limit=48, out=tmp_path)
     spread = results(run)["choice"]["spread"]
     assert spread["n"] == len(next(iter(asked)))
@@ -460,7 +506,7 @@ class FailsLate(kshot.Selector):
     per_query = False
 
     def fit(self, pool, *, model, rng):
-        if len(pool) > 16:
+        if len(pool) > 64:  # the choice along the stream is from the first 64
             raise RuntimeError("the pool is too large")
         return self
 
@@ -472,9 +518,9 @@ class FailsLate(kshot.Selector):
 def test_a_recipe_that_fails_in_its_second_look_leaves_the_choice_to_the_others(task, tiny, tmp_path):
     (tmp_path / "late.py").write_text(FAILS_LATE)
     name = f"{tmp_path / 'late.py'}:FailsLate"
-    run = kshot.adapt(task, tiny, recipes=f"{name},majority,zero-shot", shots=2, limit=24, out=tmp_path / "run")
+    run = kshot.adapt(task, tiny, recipes=f"{name},majority,zero-shot", shots=2, race=False, out=tmp_path / "run")
     (row,) = (row for row in run.leaderboard if row["recipe"] == name)
-    assert (row["status"], row["n"]) == ("failed", 24)
+    assert (row["status"], row["n"]) == ("failed", N)
     assert row["reason"] == "RuntimeError: the pool is too large"
     assert run.chosen != name
     assert "the pool is too large" in results(run)["failures"][name]

@@ -219,11 +219,16 @@ def test_the_stream_is_shuffled_by_seed_deduplicated_and_limited():
     task = replace(TASK, train=(first, *TASK.train[1:], twin))
     stream = make_stream(task, limit=10, seed=0)
     assert stream.removed == ("twin",)
-    assert len(stream.examples) == 10
-    assert {e.id for e in (*stream.examples, *stream.rest)} == {e.id for e in task.train} - {"twin"}
+    assert {e.id for e in stream.examples} == {e.id for e in task.train} - {"twin"}
+    assert len(stream.positions) == 10
+    assert stream.asked == tuple(stream.examples[at] for at in stream.positions)
     assert make_stream(task, limit=10, seed=0) == stream
     assert make_stream(task, limit=10, seed=1).examples != stream.examples
-    assert [len(q.past) for q in stream.queries()] == list(range(10))
+    assert [len(q.past) for q in stream.queries()] == list(stream.positions)
+    assert all(q.past == stream.examples[:at] for q, at in zip(stream.queries(), stream.positions, strict=True))
+    assert stream.positions[-1] == len(stream.examples) - 1
+    whole = make_stream(task, limit=300, seed=0)
+    assert whole.positions == tuple(range(len(whole.examples)))
 
 
 def test_relevant_demonstrations_help_the_scripted_reader():

@@ -136,7 +136,7 @@ class RunSettings:
     )
     shots: int | None = _setting(None, "Most demonstrations in a prompt (16, or all if fewer).", type=int)
     seed: int = _setting(0, "For the order and every random choice (0).", type=int)
-    limit: int = _setting(300, "Most examples that are predicted (300).", type=int, check=at_least(1))
+    limit: int = _setting(300, "Most examples that are predicted, spread over all (300).", type=int, check=at_least(1))
     budget: str | None = _setting(
         None, "What the run may take: 90s, 10m, 2h or 500k-tokens.", check=readable(parse_budget)
     )

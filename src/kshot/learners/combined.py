@@ -81,9 +81,9 @@ class CombinedLearner(Learner):
         about = {f"member {i}": dict(m.about) for i, m in zip(count(1), members) if m.about}
         return Fitted(recipe, self._setup.task, self._setup.seed, model=self._setup.model, about=about, members=members)
 
-    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+    def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
         """Return what the last fits of all members take."""
-        fits = [member.last_fit(predictions, n_end) for member in self._members]
+        fits = [member.last_fit(predictions, known, n_end) for member in self._members]
         return max(seconds for seconds, _ in fits), max(tokens for _, tokens in fits)  # costs are those of all already
 
     def check(self, examples: Sequence[Example]) -> None:

@@ -77,11 +77,12 @@ class Learner(ABC):
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Learn all examples, in their order, and return what is handed over."""
 
-    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+    def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
         """Return about how many seconds and tokens it takes from here to what is fitted on `n_end` examples.
 
         Args:
             predictions: Those of the stream so far.
+            known: How many examples were known at each of them.
             n_end: How many examples there are in the end.
         """
         return 0.0, 0.0
@@ -126,8 +127,9 @@ class Learner(ABC):
         return predictions
 
 
-def refitted(predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+def refitted(predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
     """Return what the last fit takes of a learner that is fitted anew whenever the past has doubled."""
-    recent = [p for i, p in enumerate(predictions) if i == refit_point(i)][-1:]
-    times = n_end / max(1, refit_point(len(predictions) - 1))
-    return times * sum(p.fit_seconds for p in recent), times * sum(p.fit_tokens for p in recent)
+    n = refit_point(known[-1])
+    first = next(p for p, at in zip(predictions, known, strict=True) if refit_point(at) == n)
+    times = n_end / max(1, n)
+    return times * first.fit_seconds, times * first.fit_tokens

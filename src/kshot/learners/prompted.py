@@ -119,11 +119,11 @@ class PromptLearner(Learner):
             recipe, self.model.task, self._seed, tuple(pool), plain, notes=ready.notes, bits=known, about=about
         )
 
-    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+    def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
         """Return what the last fit takes: nothing where demonstrations are chosen for each query."""
         refits = {"generator", "loop", "composer"} & self.recipe.parts.keys()
         chooses = "selector" in self.recipe.parts and not self.recipe.per_query
-        return refitted(predictions, n_end) if chooses or refits else (0.0, 0.0)
+        return refitted(predictions, known, n_end) if chooses or refits else (0.0, 0.0)
 
     def _prediction(self, asked: _Asked, row: FloatArray) -> Prediction:
         candidates = self.model.answers(asked.query.example)

@@ -1,7 +1,7 @@
 """Settings chosen along the stream: many configurations learn side by side, and the worse half is dropped.
 
-After 8, 16, 32, … examples the half with more bits so far is dropped. What the race predicts is, for each example, the
-prediction of the configuration that has had the fewest bits before it: so the choice of settings is part of what is
+After 8, 16, 32, … predictions the half with more bits so far is dropped. What the race predicts is, for each example,
+the prediction of the configuration that has had the fewest bits before it: so the choice of settings is part of what is
 measured, and nothing of the future is in it.
 
 Source: Jamieson and Talwalkar (2016), successive halving, https://arxiv.org/abs/1502.07943; prequential choice of
@@ -49,7 +49,7 @@ class SettingsRace(Learner):
     def __init__(self, recipe: Recipe, setup: Setup, learners: Sequence[Learner]):
         self.recipe, self._setup = recipe, setup
         self._runners = [_Runner(learner) for learner in learners]
-        self._n = 0  # examples predicted
+        self._n = 0  # predictions
         self._last_error: DivergedError | None = None
 
     @property
@@ -75,7 +75,7 @@ class SettingsRace(Learner):
         return min(self._alive, key=lambda r: r.bits)
 
     def configurations(self) -> list[dict[str, Any]]:
-        """Return a row for each configuration: name, examples it predicted, its bits per example, and its status."""
+        """Return a row for each configuration: name, predictions, their bits per example, and its status."""
         rows, leader = [], self._leader if self._alive else None
         for r in self._runners:
             n = len(r.predictions)
@@ -112,7 +112,7 @@ class SettingsRace(Learner):
         """
         follows, start = any(r.learner.follows for r in self._runners), 0
         while start < len(queries):
-            after = self._n  # examples before this block
+            after = self._n  # predictions before this block
             rung = FIRST_RUNG if after < FIRST_RUNG else 1 << after.bit_length()
             stop = start + 1 if follows else min(len(queries), start + rung - after)
             yield queries[start:stop]
@@ -151,7 +151,7 @@ class SettingsRace(Learner):
             else:
                 runner.predictions += self._kept(learner, block, tell)
         except DivergedError as error:
-            runner.reason = f"diverged after {len(runner.predictions)} examples: {error}"
+            runner.reason = f"diverged after {len(runner.predictions)} predictions: {error}"
             self._last_error = error
             learner.forget()
 
@@ -172,9 +172,9 @@ class SettingsRace(Learner):
             self.predict([Query(e, examples[:i]) for i, e in enumerate(examples)])
         return self._leader.learner.fit(examples)
 
-    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+    def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
         """Return what the last fit of one configuration takes: predictions here cost what all of them do."""
-        seconds, tokens = self._leader.learner.last_fit(predictions, n_end)
+        seconds, tokens = self._leader.learner.last_fit(predictions, known, n_end)
         return seconds / max(1, self.n_alive), tokens / max(1, self.n_alive)
 
     def check(self, examples: Sequence[Example]) -> None:
@@ -201,5 +201,5 @@ class SettingsRace(Learner):
         ranked = sorted(self._alive, key=lambda r: r.bits)
         best = ranked[0].bits / n
         for runner in ranked[ceil(len(ranked) / 2) :]:
-            runner.reason = f"dropped after {n} examples: {runner.bits / n:.2f} bits, the best {best:.2f}"
+            runner.reason = f"dropped after {n} predictions: {runner.bits / n:.2f} bits, the best {best:.2f}"
             runner.learner.forget()

@@ -108,6 +108,6 @@ class SteeredLearner(Learner):
         about = {"steering": dict(steering.about), **found.about} if steering else found.about
         return replace(found, recipe=self.recipe.having(**found.recipe.parts), steering=steering, about=about)
 
-    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+    def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
         """Return what the last fit takes."""
-        return refitted(predictions, n_end)
+        return refitted(predictions, known, n_end)

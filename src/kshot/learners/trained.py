@@ -230,11 +230,13 @@ class TrainedLearner(Learner):
         recipe = self.recipe.having(**found.recipe.parts)
         return replace(found, recipe=recipe, steering=steering, about={**about, **found.about})
 
-    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
-        """Return what it takes to learn the examples that are left."""
-        n = len(predictions)
-        recent = predictions[n // 2 :]
-        times = (n_end - n) / len(recent)
+    def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
+        """Return what it takes to learn the examples that are left, by what was learnt for the later half."""
+        half = len(predictions) // 2
+        recent, before = predictions[half:], known[half - 1] if half else 0
+        if known[-1] == before:
+            return 0.0, 0.0
+        times = (n_end - known[-1]) / (known[-1] - before)
         return times * sum(p.fit_seconds for p in recent), times * sum(p.fit_tokens for p in recent)
 
     def _steer(self, past: Sequence[Example]) -> None:

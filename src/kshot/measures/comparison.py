@@ -59,7 +59,7 @@ def bits_difference(ours: Sequence[float], theirs: Sequence[float], level: float
     return Difference(float(d.mean()), float(d.mean()) - reach, float(d.mean()) + reach, n)
 
 
-def trend(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
+def trend(values: Sequence[float], known: Sequence[int], level: float = LEVEL) -> tuple[float, float, float]:
     """Return how much values change along a stream, per factor of e in examples, with the interval of that.
 
     A straight line in the logarithm of the number of examples known is fitted to all rows by least squares; the
@@ -67,6 +67,7 @@ def trend(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, 
 
     Args:
         values: Scores or bits in the order of the stream, 3 or more.
+        known: How many examples were known at each of them.
         level: The share of such intervals that contain what they are for.
 
     Returns:
@@ -77,7 +78,7 @@ def trend(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, 
     """
     y = np.asarray(values, dtype=np.float64)
     n, at = len(y), np.array([0.0, 1.0])
-    x = np.column_stack([np.ones(n), np.log(np.arange(1, n + 1))])  # one more than is known: log 0 is none
+    x = np.column_stack([np.ones(n), np.log(np.asarray(known) + 1)])  # log 0 is none
     inverse = np.linalg.inv(x.T @ x)
     beta = inverse @ x.T @ y
     leverage = np.einsum("ij,jk,ik->i", x, inverse, x)

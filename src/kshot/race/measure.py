@@ -88,7 +88,7 @@ class Measuring:
                 part = self._part(entrant, entrant.learner, start, stop)
             except BudgetSpentError:
                 n = len(entrant.rows)
-                entrant.stop(*(("stopped", f"the budget was spent after {n} examples") if n else ("out-of-budget",)))
+                entrant.stop(*(("stopped", f"the budget was spent after {n} predictions") if n else ("out-of-budget",)))
                 return
             finally:
                 entrant.configurations = entrant.learner.configurations() if entrant.learner else entrant.configurations
@@ -153,15 +153,18 @@ class Measuring:
 
     def _sample(self, entrant: Entrant) -> None:
         """Make the sample rows, calibrated each on what was before it."""
-        predictions, examples = entrant.predictions, self.stream.examples[: len(entrant.predictions)]
+        predictions, examples = entrant.predictions, self.stream.asked[: len(entrant.predictions)]
         if entrant.recipe.calibration == "temperature" and not self.task.is_open:
             assert entrant.learner is not None
             final = entrant.learner.last(predictions)  # what is handed over is the winner, not whoever led before
             predictions, entrant.calibration = calibrated(predictions, examples)
             if final is not entrant.predictions:
                 entrant.calibration = calibrated(final, examples)[1]
-        pairs = enumerate(zip(examples, predictions, strict=True))
-        entrant.rows = [sample_row(self.task, entrant.recipe.name, i, e, self._packed(p)) for i, (e, p) in pairs]
+        places = self.stream.positions[: len(predictions)]
+        entrant.rows = [
+            sample_row(self.task, entrant.recipe.name, at, e, self._packed(p))
+            for at, e, p in zip(places, examples, predictions, strict=True)
+        ]
 
     def _packed(self, prediction: Prediction) -> Prediction:
         """Return a prediction in little memory: those of a store have candidates of their own, which are the same."""
@@ -189,19 +192,19 @@ class Measuring:
 
     def look_again(self, entrant: Entrant) -> None:
         """Ask a recipe as it will be handed over, where that is possible and the budget allows."""
-        recipe, examples = entrant.recipe, self.stream.examples
+        recipe = entrant.recipe
         if any(p.fit_tokens for p in entrant.predictions):
             return
         queries, predictions = [], []
         with self._others_go_on(entrant), suppress(BudgetSpentError):
-            found = second_look(entrant.settled or recipe, self.setup, examples, self.stream.rest)
+            found = second_look(entrant.settled or recipe, self.setup, self.stream)
             if found:
                 learner, queries = found
                 self.progress.begin(f"{recipe.name}, a second look", len(queries))
                 predict = partial(learner.predict, queries, progress=self._advance)
                 predictions = self._once(entrant, "again", queries, predict)
         predictions = [entrant.calibration.of(p) for p in predictions]
-        place = {e.id: i for i, e in enumerate(examples)}
+        place = {e.id: at for e, at in zip(self.stream.asked, self.stream.positions, strict=True)}
         for query, prediction in zip(queries, predictions, strict=False):  # none where the budget was spent
             at = place[query.example.id]
             entrant.again.append(sample_row(self.task, recipe.name, at, query.example, self._packed(prediction)))
@@ -212,10 +215,10 @@ class Measuring:
         None where nothing is drawn, or the budget does not allow it. The unit is that of its rows' score, or bits in
         open tasks.
         """
-        recipe, examples = entrant.settled or entrant.recipe, self.stream.examples
+        recipe = entrant.settled or entrant.recipe
         if any(p.fit_tokens for p in entrant.predictions):
             return None
-        prompts = other_draws(recipe, self.setup, examples, self.stream.rest)
+        prompts = other_draws(recipe, self.setup, self.stream)
         if not prompts:
             return None
         asked = [query for _, queries in prompts for query in queries]
@@ -267,10 +270,10 @@ class Measuring:
 
     def last_fit(self, entrant: Entrant) -> tuple[float, float]:
         """Return about how many seconds and tokens it would take from here to the fitted model."""
-        n_end = len(self.stream.examples) + len(self.stream.rest)
         if entrant.learner is None or not entrant.predictions:
             return 0.0, 0.0
-        return entrant.learner.last_fit(entrant.predictions, n_end)
+        known = self.stream.positions[: len(entrant.predictions)]
+        return entrant.learner.last_fit(entrant.predictions, known, len(self.stream.examples))
 
     def _advance(self, n: int) -> None:
         self.progress.advance(n)

@@ -48,11 +48,16 @@ class Race:
     @property
     def n_end(self) -> int:
         """How many examples the adapted model will know."""
-        return len(self.measuring.stream.examples) + len(self.measuring.stream.rest)
+        return len(self.measuring.stream.examples)
+
+    @property
+    def _first_stop(self) -> int:
+        """How many predictions the first slice has."""
+        return slices(len(self.measuring.stream.positions))[0][1]
 
     def run(self, after_slice: "Callable[[Race], None]") -> None:
         """Take the recipes through the stream; `after_slice` is called after each one, while some are still racing."""
-        measuring, n = self.measuring, len(self.measuring.stream.examples)
+        measuring, n = self.measuring, len(self.measuring.stream.positions)
         self._leave_out_what_cannot_be_fitted()
         for _, stop in slices(n):
             for entrant in self.entrants:
@@ -63,7 +68,12 @@ class Race:
             racing = [e for e in self.entrants if e.is_racing]
             if self.drop and stop < n and len(racing) > 1 and not measuring.ledger.is_spent:
                 bits = {e.recipe.name: [r["bits"] for r in e.rows] for e in racing}
-                out = dropped(bits, self.n_end, free={e.recipe.name for e in racing if not e.tokens})
+                out = dropped(
+                    bits,
+                    measuring.stream.positions[:stop],
+                    self.n_end,
+                    free={e.recipe.name for e in racing if not e.tokens},
+                )
                 for entrant in racing:
                     if entrant.recipe.name in out:
                         entrant.stop("dropped", out[entrant.recipe.name])
@@ -89,8 +99,9 @@ class Race:
             limit = budget.seconds * tokens_per_second(model, examples, 0, seconds=1.0)
         for entrant in training:
             tokens, fit_tokens = self._first_cost(entrant.recipe)
-            first = slices(len(self.measuring.stream.examples))[0][1]
-            last_fit = fit_tokens / len(entrant.recipe.variants) / first * self.n_end
+            first = self._first_stop
+            known = self.measuring.stream.positions[first - 1]
+            last_fit = fit_tokens / len(entrant.recipe.variants) * (self.n_end - known) / max(1, known)
             if tokens + last_fit > limit:
                 entrant.stop(
                     "out-of-budget",
@@ -223,15 +234,22 @@ class Race:
         rows = entrant.rows[: len(known.stream)]
         if not known.final:
             return rows
-        return [*entrant.again, *(rows[i] for i in known.final.keys() - {r["position"] for r in entrant.again})]
+        seen = {r["position"] for r in entrant.again}
+        return [*entrant.again, *(r for r in rows if r["position"] in known.final.keys() - seen)]
 
     def _evidence(self, by: ChooseBy) -> dict[str, Evidence]:
         """Return the evidence of each recipe in the choice, by rows of the stream that all of these have."""
         able, found = self.eligible(), {}
         n = min((len(e.rows) for e in able), default=0)
         for e in able:
-            keeps = not e.recipe.learns or (e.recipe.per_query and bool(e.again))
-            found[e.recipe.name] = evidence(self.measuring.task, e.rows[:n], e.again, by=by, keeps_stream=keeps)
+            found[e.recipe.name] = evidence(
+                self.measuring.task,
+                e.rows[:n],
+                e.again,
+                by=by,
+                keeps_stream=not e.recipe.learns,
+                keeps_learning=e.recipe.keeps_learning,
+            )
         return found
 
     def _row(self, entrant: Entrant, end: Mapping[str, float]) -> dict[str, Any]:
@@ -277,9 +295,8 @@ class Race:
                 "done is kept; mend what failed and run the same command again, or give other --recipes."
             )
         if any(e.status == "out-of-budget" for e in self.entrants):
-            first = slices(len(self.measuring.stream.examples))[0][1]
             raise UserError(
-                f"--budget must be enough for the first {first} predictions of at least one recipe: {why}. "
+                f"--budget must be enough for the first {self._first_stop} predictions of at least one recipe: {why}. "
                 f"{self._smallest(too_small)}What was scored is kept: the same --out goes on."
             )
         remedy = "a smaller lr, or " if any(e.status == "diverged" for e in self.entrants) else ""
@@ -299,6 +316,6 @@ class Race:
 
     def _first_cost(self, recipe: Recipe) -> tuple[float, float]:
         """Return the tokens of a recipe's first slice, and those of them that learning takes."""
-        measuring, (_, stop) = self.measuring, slices(len(self.measuring.stream.examples))[0]
-        found = rehearsed(recipe, measuring.setup, [measuring.stream.queries()[:stop]]).predictions
+        measuring = self.measuring
+        found = rehearsed(recipe, measuring.setup, [measuring.stream.queries()[: self._first_stop]]).predictions
         return sum(p.tokens + p.fit_tokens for p in found), sum(p.fit_tokens for p in found)

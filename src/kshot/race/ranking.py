@@ -24,7 +24,8 @@ from kshot.measures.comparison import LEVEL
 from kshot.measures.curves import at_end, rows_worth
 from kshot.measures.intervals import wilson
 
-SHRINK = 2.0  # of slopes, for each row: about a third of a slope is believed
+SHRINK = 2.0  # of slopes, for each row: where all examples are predicted, about a third of a slope is believed
+SHRINK_LEARNING = 0.5  # of recipes that keep learning: two thirds are believed (docs/results/choice.md)
 SHARPNESS = 5.0  # of right and wrong, in standard deviations of margins
 TIED = 1e-9  # nats: answers less than this apart are equally probable
 LEAST_ROWS = 12  # for an interval
@@ -43,18 +44,26 @@ class Evidence:
 
     Attributes:
         stream: Of the rows of the stream, in its order.
+        known: How many examples were known at each of them, which is their place in the stream.
         final: Of rows that stand for the recipe as it will be handed over, by their place in the stream; empty if there
             are none.
+        keeps_learning: Whether each example changes it: then its slope is believed.
     """
 
     stream: FloatArray
+    known: Sequence[int]
     final: Mapping[int, float] = field(default_factory=dict)
+    keeps_learning: bool = False
+
+    @property
+    def _shrink(self) -> float:
+        return (SHRINK_LEARNING if self.keeps_learning else SHRINK) * len(self.stream)
 
     def expected(self, n_end: int) -> float:
         """Return what is expected of a row after `n_end` examples."""
         if self.final:
             return float(np.mean(list(self.final.values())))
-        return at_end(self.stream, n_end, SHRINK * len(self.stream))
+        return at_end(self.stream, self.known, n_end, self._shrink)
 
     def interval(self, value: float, n_end: int, *, is_share: bool) -> tuple[float, float] | None:
         """Return the 95 % interval of what is expected of a row after `n_end` examples; None with too few rows.
@@ -81,8 +90,7 @@ class Evidence:
 
     def n_worth(self, n_end: int) -> float:
         """Return how many rows of the final recipe, after `n_end` examples, would tell as much about it as its own."""
-        n = len(self.stream)
-        return len(self.final) if self.final else rows_worth(n, n_end, SHRINK * n)
+        return len(self.final) if self.final else rows_worth(self.known, n_end, self._shrink)
 
     def paired(self, other: "Evidence", n_end: int, *, is_share: bool) -> float:
         """Return the standard error of the difference of what is expected of two recipes.
@@ -90,7 +98,7 @@ class Evidence:
         By the rows that both have, but of no more rows than the one that is known less is worth. Where they have fewer
         than two in common, rows are not paired. Arguments as `interval`.
         """
-        ours, theirs = (e.final or dict(enumerate(e.stream)) for e in (self, other))
+        ours, theirs = (e.final or dict(zip(e.known, e.stream, strict=True)) for e in (self, other))
         gaps = np.array([ours[i] - theirs[i] for i in ours if i in theirs])
         n = min(self.n_worth(n_end), other.n_worth(n_end))
         if len(gaps) < 2:
@@ -126,7 +134,13 @@ def valued(rows: Sequence[Row]) -> FloatArray:
 
 
 def evidence(
-    task: Task, rows: Sequence[Row], again: Sequence[Row] = (), *, by: ChooseBy, keeps_stream: bool = False
+    task: Task,
+    rows: Sequence[Row],
+    again: Sequence[Row] = (),
+    *,
+    by: ChooseBy,
+    keeps_stream: bool = False,
+    keeps_learning: bool = False,
 ) -> Evidence:
     """Return the evidence of a recipe.
 
@@ -135,19 +149,21 @@ def evidence(
 
     Args:
         task: What is learnt.
-        rows: Sample rows of the stream.
-        again: Those of the second look; `position` is the place in the stream.
+        rows: Sample rows of the stream; `position` is the place in it.
+        again: Those of the second look.
         by: What is compared.
         keeps_stream: Rows of the stream stand for the final recipe where there is no second look at them.
+        keeps_learning: Each example changes the recipe.
     """
     if by == "bits" or task.is_open:
         stream, final = (np.array([-float(r["bits"]) for r in some]) for some in (rows, again))
     else:
         stream, final = valued(rows), valued(again)
+    known = [r["position"] for r in rows]
     places = {r["position"]: float(value) for r, value in zip(again, final, strict=True)}
     if keeps_stream:
-        places |= {i: float(v) for i, v in enumerate(stream) if i not in places}
-    return Evidence(stream, places)
+        places |= {at: float(v) for at, v in zip(known, stream, strict=True) if at not in places}
+    return Evidence(stream, known, places, keeps_learning)
 
 
 def ranked(

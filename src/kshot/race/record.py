@@ -44,7 +44,7 @@ class PromptBook:
     _prepared: dict[tuple[str, int], Prepared] = field(default_factory=dict)
 
     def __post_init__(self):
-        self._by_id = {e.id: e for e in (*self.stream.examples, *self.stream.rest)}
+        self._by_id = {e.id: e for e in self.stream.examples}
 
     def add(self, recipe: Recipe, samples: Sequence[Mapping[str, Any]]) -> None:
         """Compose a recipe's prompts again from what its rows say was shown; those that are here stay."""
@@ -169,7 +169,7 @@ class Recorder:
                 for name, three in metrics[row["recipe"]].items():
                     values |= {f"{name}{end},none": v for end, v in zip(("", "_low", "_high"), three, strict=True)}
                 found[f"{task.name}|{row['recipe']}"] = values
-        n = {"original": len(task.train), "effective": len(self.stream.examples)}
+        n = {"original": len(task.train), "effective": len(self.stream.positions)}
         return {
             "results": found,
             "n-samples": dict.fromkeys(found, n),

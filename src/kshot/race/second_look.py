@@ -2,9 +2,10 @@
 
 Along a stream a recipe is measured with less to learn from than it has in the end, and with other demonstrations: two
 draws of the same recipe can lie far apart. Where it is cheap and honest, the final one is asked again: a prompt about
-all examples that are not in it, a retriever and a classifier about examples while these, and some beside, are hidden.
-A recipe that trains knows all examples, and one that chose its demonstrations by asking the model about the others has
-fitted them: for these the stream is all there is.
+all examples that are not in it; a prompt that shows all examples, and a classifier, about examples while these, and
+some beside, are hidden. What is chosen for each query knows nearly as much along the stream, and would cost as much
+again; a recipe that trains knows all examples, and one that chose its demonstrations by asking the model about the
+others has fitted them: for these the stream is all there is.
 """
 
 from collections.abc import Sequence
@@ -13,46 +14,48 @@ from kshot.core.types import Example, Query, Task
 from kshot.learners.build import make_learner
 from kshot.learners.demonstrations import selected, showing_all
 from kshot.learners.learner import Learner, Setup
+from kshot.race.stream import Stream
 from kshot.recipes.recipe import Recipe
 
-FOLDS, LEAST = 10, 16
+LEAST = 16
+PARTS, FREE_PARTS = 4, 10  # that are hidden in turn, of recipes that ask a model and of others
 N_DRAWS, MOST_ASKED = 4, 32
 
 
-def second_look(
-    recipe: Recipe, setup: Setup, stream: Sequence[Example], rest: Sequence[Example]
-) -> tuple[Learner, list[Query]] | None:
+def second_look(recipe: Recipe, setup: Setup, stream: Stream) -> tuple[Learner, list[Query]] | None:
     """Return a learner and what to ask it; None where there is nothing honest to ask, or nothing new.
 
     Args:
         recipe: One whose selector has not asked the model.
         setup: That of the run.
-        stream: Examples in their order; of those with a retriever the first half is asked, as the others were
-            predicted from nearly as many.
-        rest: Further examples to learn from.
+        stream: What it has predicted is asked again.
     """
     if not recipe.can_be_asked_again:
         return None
-    pool = (*stream, *rest)
     if recipe.shows_one_set:
         assert setup.model is not None
-        shown = selected(recipe, pool, None, model=setup.model, seed=setup.seed)
+        shown = selected(recipe, stream.examples, None, model=setup.model, seed=setup.seed)
         known = {e.id for e in shown}
-        queries = [Query(e, shown) for e in stream if e.id not in known]
+        queries = [Query(e, shown) for e in stream.asked if e.id not in known]
         recipe = showing_all(recipe, len(shown))
     else:
-        asked = stream[: len(stream) // 2] if recipe.asks_model else stream
-        queries = []
-        for hidden in _folds(setup.task, asked):
-            ids = {e.id for e in hidden}
-            past = tuple(e for e in pool if e.id not in ids)
-            queries += [Query(e, past) for e in hidden]
+        queries = hiding(setup.task, stream, PARTS if recipe.asks_model else FREE_PARTS)
     if len(queries) < LEAST:
         return None
     return make_learner(recipe, setup), queries
 
 
-def _folds(task: Task, asked: Sequence[Example]) -> list[list[Example]]:
+def hiding(task: Task, stream: Stream, n_parts: int) -> list[Query]:
+    """Return each example that was predicted as a query that sees all examples but those of its own part."""
+    queries = []
+    for part in _parts(task, stream.asked, n_parts):
+        hidden = {e.id for e in part}
+        past = tuple(e for e in stream.examples if e.id not in hidden)
+        queries += [Query(e, past) for e in part]
+    return queries
+
+
+def _parts(task: Task, asked: Sequence[Example], n: int) -> list[list[Example]]:
     """Return the parts that are hidden together: each holds every answer about as often as the whole does.
 
     Otherwise what is left would have the fewer of an answer the more of it is hidden, and who answers by how often it
@@ -60,12 +63,10 @@ def _folds(task: Task, asked: Sequence[Example]) -> list[list[Example]]:
     """
     place = [0 if task.is_open else task.candidates(e).index(e.output) for e in asked]
     order = sorted(range(len(asked)), key=lambda i: place[i])
-    return [[asked[i] for i in sorted(order[start::FOLDS])] for start in range(FOLDS)]
+    return [[asked[i] for i in sorted(order[start::n])] for start in range(n)]
 
 
-def other_draws(
-    recipe: Recipe, setup: Setup, stream: Sequence[Example], rest: Sequence[Example]
-) -> list[tuple[Learner, list[Query]]]:
+def other_draws(recipe: Recipe, setup: Setup, stream: Stream) -> list[tuple[Learner, list[Query]]]:
     """Return prompts with other demonstrations, each also in the opposite order, and what to ask all of them.
 
     What is asked are examples that none of the prompts shows; where they are too few, or nothing is drawn, there is no
@@ -77,10 +78,9 @@ def other_draws(
     if not (recipe.can_be_asked_again and recipe.shows_one_set):
         return []
     assert setup.model is not None
-    pool = (*stream, *rest)
-    drawn = [selected(recipe, pool, None, model=setup.model, seed=setup.seed + i) for i in range(N_DRAWS)]
+    drawn = [selected(recipe, stream.examples, None, model=setup.model, seed=setup.seed + i) for i in range(N_DRAWS)]
     known = {e.id for shown in drawn for e in shown}
-    asked = [e for e in stream if e.id not in known][:MOST_ASKED]
+    asked = [e for e in stream.asked if e.id not in known][:MOST_ASKED]
     if len(asked) < LEAST or len({shown for shown in drawn}) == 1:
         return []
     found = []

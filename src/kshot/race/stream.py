@@ -6,49 +6,76 @@ https://doi.org/10.2307/2981683; for choosing recipes: Bornschein et al. (2025),
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest, generator
 from kshot.core.types import Example, Query, Task
 from kshot.tasks.validate import without_duplicates
 
 TEXTS_AT_CHECKPOINT = 8
+BEND = 1.25  # of `spread`: see docs/race.md
 
 
 @dataclass(frozen=True)
 class Stream:
-    """The order in which examples are met.
+    """The order in which examples are met, and which of them are predicted.
 
     Attributes:
-        examples: In the order of the stream.
-        rest: Training examples beyond the limit, in the order of the stream: they are learnt, not predicted.
+        examples: In the order of the stream; all of them are learnt.
+        positions: The places in the stream of those that are predicted, in increasing order.
         removed: Ids of rows left out because an earlier row has the same input and context.
     """
 
     examples: tuple[Example, ...]
-    rest: tuple[Example, ...]
-    removed: tuple[str, ...]
+    positions: tuple[int, ...]
+    removed: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """Identify the ids in their order."""
-        return digest([e.id for e in self.examples])
+        """Identify the ids in their order, and which are predicted."""
+        return digest([e.id for e in self.examples], self.positions)
+
+    @property
+    def asked(self) -> tuple[Example, ...]:
+        """The examples that are predicted."""
+        return tuple(self.examples[i] for i in self.positions)
 
     def queries(self) -> list[Query]:
-        """Return each example as a query that sees the examples before it.
+        """Return each example that is predicted as a query that sees all examples before it.
 
-        Of an open task the answers to the first 8 examples after each checkpoint (4, 8, 16, 32, …) are generated,
-        which costs more than scoring the known answer; the recipes race on the bits of all.
+        Of an open task the answers to the first 8 predictions after each checkpoint (4, 8, 16, 32, … predictions) are
+        generated, which costs more than scoring the known answer; the recipes race on the bits of all.
         """
-        first = min(4, len(self.examples) - 1)
+        first = min(4, len(self.positions) - 1)
         return [
-            Query(e, self.examples[:i], wants_text=i >= first and i - refit_point(i) < TEXTS_AT_CHECKPOINT)
-            for i, e in enumerate(self.examples)
+            Query(
+                self.examples[at],
+                self.examples[:at],
+                wants_text=i >= first and i - refit_point(i) < TEXTS_AT_CHECKPOINT,
+            )
+            for i, at in enumerate(self.positions)
         ]
 
 
 def make_stream(task: Task, *, limit: int, seed: int) -> Stream:
-    """Remove repeated rows, shuffle, and take the first `limit` for the stream."""
+    """Remove repeated rows, shuffle, and spread at most `limit` predictions over the stream."""
     kept, removed = without_duplicates(task.train)
     order = generator(seed, "stream").permutation(len(kept))
-    shuffled = tuple(kept[i] for i in order)
-    return Stream(shuffled[:limit], shuffled[limit:], removed)
+    return Stream(tuple(kept[i] for i in order), spread(len(kept), limit), removed)
+
+
+def spread(n: int, limit: int, *, bend: float = BEND) -> tuple[int, ...]:
+    """Return which of `n` places are predicted: at most `limit`, the last one among them, denser where curves bend.
+
+    The j-th of m lies at n (j / m)^bend; where these would coincide, places follow each other one by one.
+
+    Args:
+        n: Examples in the stream, 1 or more.
+        limit: 1 or more; from `n` on all are predicted.
+        bend: 1 spreads them evenly.
+    """
+    m = min(n, limit)
+    ranks = np.arange(1, m + 1)
+    ends = np.ceil(np.round(n * (ranks / m) ** bend, 9)).astype(int)
+    return tuple((np.maximum(ranks, ends) - 1).tolist())

@@ -17,10 +17,11 @@ MOST_NAMED = 3
 def compare_all(chosen: str, rows: Rows) -> list[dict[str, Any]]:
     """Return how each other recipe compares with the chosen one: positive differences speak for the chosen one.
 
-    The intervals hold all together at 95 %: with m others each has a level of 1 - 0.05 / m (Bonferroni).
+    The intervals hold all together at 95 %, also where the chosen one was picked by the same rows: each of the
+    m (m - 1) / 2 pairs of m recipes has its share of the 5 % (Bonferroni).
     """
     others = [name for name in rows if name != chosen]
-    level = 1 - (1 - LEVEL) / max(1, len(others))
+    level = 1 - (1 - LEVEL) / max(1, len(rows) * (len(rows) - 1) / 2)
     found = []
     for name in others:
         gaps = compared(rows[chosen], rows[name], level=level)
@@ -194,7 +195,7 @@ def _more_examples(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> str:
         return "It uses no examples, so more of them would not change it."
     if len(rows) < LEAST_FOR_A_CURVE:
         return ""
-    if trend([float(r["bits"]) for r in rows])[2] < 0:
+    if trend([float(r["bits"]) for r in rows], [r["position"] for r in rows])[2] < 0:
         return "It was still learning: more examples should help."
     return "Its learning curve does not say whether more examples would help."
 

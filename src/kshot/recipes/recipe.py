@@ -178,13 +178,21 @@ class Recipe:
 
     @property
     def can_be_asked_again(self) -> bool:
-        """Whether it can be asked, as it will be handed over, about examples that it does not know.
+        """Whether it can be asked cheaply, as it will be handed over, about examples that it does not know.
 
-        What is trained, steered, or made from all examples knows them all, and so does a prompt that shows them all.
+        What is trained, steered, or made from all examples knows them all; what is chosen for each query would cost as
+        much again as the stream.
         """
         selector = self.part("selector")
-        knows_all = bool(selector and selector.sees_all) or bool({"generator", "loop", "combiner"} & self.parts.keys())
-        return self.learns and not self.changes_model and not knows_all
+        is_cheap = not self.per_query or bool(selector and selector.sees_all)
+        knows_all = bool({"generator", "loop", "combiner"} & self.parts.keys())
+        return self.learns and not self.changes_model and is_cheap and not knows_all
+
+    @property
+    def keeps_learning(self) -> bool:
+        """Whether each example changes it, not only those at which the past has doubled."""
+        own = self.trains or self.per_query or "classifier" in self.parts
+        return own or any(member.keeps_learning for member in self.members)
 
     @property
     def per_query(self) -> bool:

@@ -91,15 +91,14 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the page's script shows: examples, and of each recipe and example what was asked and answered."""
     results = record["results"]
     names = [row["recipe"] for row in results["leaderboard"] if row["recipe"] in record["rows"]]
-    place = {e["id"]: i for i, e in enumerate(record["prompts"]["examples"])}
+    predicted = {row["example_id"] for rows in record["rows"].values() for row in rows}
+    examples = [e for e in record["prompts"]["examples"] if e["id"] in predicted]
+    place = {e["id"]: i for i, e in enumerate(examples)}
     suspicious = set(suspicious_examples(record))
     return {
         "labels": results["task"]["labels"],
         "recipes": names,
-        "examples": [
-            [e["input"], e["output"], e["context"] or "", int(e["id"] in suspicious)]
-            for e in record["prompts"]["examples"]
-        ],
+        "examples": [[e["input"], e["output"], e["context"] or "", int(e["id"] in suspicious)] for e in examples],
         "rows": [[_row(place, r) for r in record["rows"][name]] for name in names],
         "prompts": [record["prompts"]["rows"].get(name) for name in names],
         "segments": record["prompts"]["segments"],

@@ -310,9 +310,12 @@ def _of_recipe(
         known = [standing.get(f"{key}{end}") is not None for end in ("", "_low", "_high")]
         if any(known) != all(known) or (key == "metric" and standing["metric_n"] and not any(known)):
             yield f"the interval of '{name}' has no {key}, or only a part of it"
+    before = -1
     for i, row in enumerate(rows):
-        asked = examples[i] if i < len(examples) else {"id": None, "output": None}
-        if (row["position"], row["example_id"], row["gold"]) != (i, asked["id"], asked["output"]):
+        at = row["position"]
+        asked = examples[at] if before < at < len(examples) else {"id": None, "output": None}
+        before = at
+        if (row["example_id"], row["gold"]) != (asked["id"], asked["output"]):
             yield f"row {i + 1} of '{name}' is of another example than {PROMPTS} has there"
         if len(row["candidates"]) != len(row["probs"]):
             yield f"row {i + 1} of '{name}' has another number of candidates than of probabilities"

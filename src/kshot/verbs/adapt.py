@@ -111,7 +111,7 @@ def adapt(
         shots: The most demonstrations in a prompt, at most the number of training examples; by default 16, or all
             where there are fewer.
         seed: For the order of the stream and every random choice.
-        limit: The most examples that are predicted; the others are learnt at the end.
+        limit: The most examples that are predicted, spread over all: each from all that are before it.
         out: The run folder; by default a name made of task, model and settings, under `kshot-runs`.
         budget: A time such as "10m", or tokens such as "500k-tokens" (a token that is learnt counts as three). What the
             last fit of a recipe may take is kept. Once it is spent the choice is made by the examples that all recipes
@@ -213,22 +213,21 @@ def _run_in(
         choosing = recorder.choice(contest)
         winner = next(e for e in contest.entrants if e.recipe.name == board[0]["recipe"])
         chosen = winner.settled or winner.recipe
-        promised = promise(contest, choosing["comparisons"], settings.abstain)
-        abstaining = {"past": promised.past, "abstention": promised.abstention} if promised else {}
         choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
-        examples = stream.examples + stream.rest
+        last = measuring.last_setup
+        promised = promise(contest, choosing["comparisons"], settings.abstain)
+        told, abstaining = promised and promised.record, {}
+        if promised:
+            abstaining = {"past": promised.past, "abstention": promised.abstention}
         best = AdaptedModel.fit(
-            chosen, examples, measuring.last_setup, choice=choice, calibration=winner.calibration, **abstaining
+            chosen, stream.examples, last, choice=choice, calibration=winner.calibration, **abstaining
         )
         best = best.with_model(language_model)  # the store is closed below
 
-        told = promised and promised.record
-
         def leave_behind(staged: Path) -> None:
             save(best, staged / BEST)
-            recorder.write(
-                staged, contest, choosing, told
-            )  # its prompts may say what the model has written: from the store
+            # Its prompts may say what the model has written: from the store
+            recorder.write(staged, contest, choosing, told)
             add_report(staged)
 
         commit(folder, leave_behind)
@@ -258,7 +257,7 @@ def _about_data(prepared: Prepared) -> list[str]:
     if stream.removed:
         first = ", ".join(stream.removed[:5])
         said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")
-    unseen = [label for label in task.labels if label not in {e.output for e in (*stream.examples, *stream.rest)}]
+    unseen = [label for label in task.labels if label not in {e.output for e in stream.examples}]
     if unseen:
         first = ", ".join(unseen[:5])
         said.append(

@@ -24,10 +24,10 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
     """
     stream, setup, rows = prepared.stream, prepared.load_models(), []
     assert setup.model is not None
-    parts = [stream.queries()[start:stop] for start, stop in slices(len(stream.examples))]
+    parts = [stream.queries()[start:stop] for start, stop in slices(len(stream.positions))]
     for recipe in prepared.recipes:
         can_run = recipe.suits(prepared.task) and not lacking(recipe, setup)
-        row: dict[str, Any] = {"recipe": recipe.name, "predictions": len(stream.examples) if can_run else 0}
+        row: dict[str, Any] = {"recipe": recipe.name, "predictions": len(stream.positions) if can_run else 0}
         tokens, steps = 0, 0
         if can_run and recipe.asks_model and not recipe.missing_package:
             counted = rehearsed(recipe, setup, parts)

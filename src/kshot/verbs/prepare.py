@@ -64,7 +64,7 @@ def prepare(settings: RunSettings) -> Prepared:
     task = given_task(settings.task, columns=columns, kind=settings.kind, skip_bad_rows=skip)
     source = given_task(settings.source, skip_bad_rows=skip) if settings.source else None
     stream = make_stream(task, limit=settings.limit, seed=settings.seed)
-    n_pool, names = len(stream.examples) + len(stream.rest), settings.recipe_names
+    n_pool, names = len(stream.examples), settings.recipe_names
     shots = min(DEFAULT_SHOTS, n_pool) if settings.shots is None else settings.shots
     if not 1 <= shots <= n_pool:
         raise UserError(f"--shots must be in 1..{n_pool}, the number of different training examples; got {shots}.")
@@ -87,8 +87,8 @@ def prepare(settings: RunSettings) -> Prepared:
     check_metrics(task)
     if settings.abstain is not None:
         check_can_abstain(task)
-        check_enough(len(stream.examples), settings.abstain)
-    for example in stream.examples:
+        check_enough(len(stream.asked), settings.abstain)
+    for example in stream.asked:
         check_references(primary_metric(task), example.id, example.accepted)
     return Prepared(settings, task, source, stream, recipes)
 
@@ -110,11 +110,12 @@ def check_models(setup: Setup, stream: Stream, recipes: Sequence[Recipe], *, is_
             make_learner(recipe, setup).check(stream.examples[:2])
     if any(r.asks_model for r in recipes):
         checked = set[tuple[str, ...]]()
-        for example in stream.examples:
+        for example in stream.asked:
             prompt, _ = setup.model.prompt((example,), example)
             answers = setup.model.answers(example)
             if len(answers) > 1 and answers not in checked:  # those that are the same to the model are refused
                 setup.model.forward_tokens([prompt], [answers])
                 checked.add(answers)
-        for example in stream.rest:  # these are only shown, and left out where they do not fit
+        asked = {e.id for e in stream.asked}
+        for example in (e for e in stream.examples if e.id not in asked):  # only shown; left out where they do not fit
             setup.model.compose((example,), example)
