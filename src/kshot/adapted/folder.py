@@ -46,6 +46,7 @@ from kshot.core.types import Task
 from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted, fingerprints
+from kshot.measures.abstention import Abstention, PastAnswers
 from kshot.recipes.recipe import Recipe
 from kshot.store.commit import FINISHED, settle
 from kshot.store.files import collect, write_folder
@@ -78,6 +79,8 @@ def save(adapted: AdaptedModel, folder: Path) -> None:
         "model": _model_record(fitted),
         "prompt": _prompt_record(fitted),
         "calibration": asdict(fitted.calibration),
+        "past": adapted.past and asdict(adapted.past),
+        "abstention": adapted.abstention and asdict(adapted.abstention),
         "task": {name: getattr(fitted.task, name) for name in _TASK_FIELDS},
         "recipe": record,
         **_learnt_record(fitted),
@@ -333,7 +336,9 @@ def _loaded(
     before = about["model"]["fingerprint"] if about["model"] else ""
     fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked), before)
     fitted = replace(fitted, calibration=calibration_of(about))
-    return AdaptedModel(fitted, choice=about["choice"])
+    past = PastAnswers.read(about["past"]) if about["past"] else None
+    abstention = Abstention(**about["abstention"]) if about["abstention"] else None
+    return AdaptedModel(fitted, choice=about["choice"], past=past, abstention=abstention)
 
 
 def _language_model(folder: Path, saved: ModelAbout, name: str | Path | None, how: Mapping[str, Any]) -> LanguageModel:

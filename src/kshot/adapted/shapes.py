@@ -44,6 +44,17 @@ class _Prompt(TypedDict):
     answer_tokens: Annotated[int, Field(ge=1, le=MOST_ANSWER_TOKENS)]
 
 
+class _Past(TypedDict):
+    confidences: list[Annotated[float, Field(ge=0, le=1)]]
+    right: list[bool]
+    n_alike: Annotated[int, Field(ge=1, le=10**6)]
+
+
+class _Abstention(TypedDict):
+    precision: Annotated[float, Field(gt=0, lt=1)]
+    threshold: Annotated[float, Field(ge=0, le=1)] | None
+
+
 class _Task(TypedDict):
     name: str
     kind: Kind
@@ -84,6 +95,8 @@ class About(MemberAbout):
     model: ModelAbout | None
     prompt: _Prompt | None
     calibration: _Calibration
+    past: _Past | None
+    abstention: _Abstention | None
     task: _Task
     recipe: RecipeRecord
     choice: dict[str, Any]
@@ -148,6 +161,7 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
             f"strength is above 0, and none at 0; it has {len(calibration.prior)} at {calibration.strength:g}. "
             "Copy the whole folder, or adapt again."
         )
+    check_past(task, about["past"], about["abstention"], file)
     if (model is None) != (prompt is None) or (recipe.asks_model and model is None):
         raise UserError(
             f"{file} must name a language model and its prompt where '{recipe.name}' asks one; it names "
@@ -160,6 +174,17 @@ def calibration_of(about: About) -> Calibration:
     """Return the calibration that is told of."""
     kept = about["calibration"]
     return Calibration(kept["temperature"], kept["strength"], tuple(kept["prior"]))
+
+
+def check_past(task: Task, past: _Past | None, abstention: _Abstention | None, file: Path) -> None:
+    """Refuse past answers and a threshold that do not belong together, or to an open task."""
+    rules = {
+        "no past answers with probabilities, as those of its kind are written": past is None or not task.is_open,
+        "past answers where it says when it is unsure": past is not None or abstention is None,
+        "a confidence for each past answer": past is None or len(past["confidences"]) == len(past["right"]),
+    }
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        raise UserError(f"{file} must have {broken[0]}; it is otherwise. Copy the whole folder, or adapt again.")
 
 
 def check_capabilities(recipe: Recipe, model: LanguageModel, folder: Path) -> None:

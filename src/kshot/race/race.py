@@ -228,6 +228,11 @@ class Race:
                     found[name] |= {key: value, f"{key}_low": low, f"{key}_high": high}
         return found
 
+    def rows_of_chosen(self) -> list[dict[str, Any]]:
+        """Return the sample rows that tell what is expected of the chosen recipe when deployed."""
+        name = self.board()[0]["recipe"]
+        return self._rows_of(name, self._evidence("metric")[name])
+
     def _rows_of(self, name: str, known: Evidence) -> list[dict[str, Any]]:
         """Return the sample rows that a recipe's evidence is of."""
         (entrant,) = (e for e in self.entrants if e.recipe.name == name)

@@ -131,15 +131,19 @@ class Recorder:
             results, rows, sent = self._all(race, None)
             write_summed(self.folder / UNFINISHED, {"results": results, "samples": rows, "prompts": sent})
 
-    def write(self, folder: Path, race: Race, choice: Mapping[str, Any]) -> None:
+    def write(
+        self, folder: Path, race: Race, choice: Mapping[str, Any], abstention: Mapping[str, Any] | None = None
+    ) -> None:
         """Write samples.jsonl, second_look.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
 
         Args:
             folder: Where they are written.
             race: At its end.
             choice: What `choice` returns.
+            abstention: What is promised where the model may be unsure.
         """
         results, rows, sent = self._all(race, choice)
+        results["abstention"] = abstention
         write_jsonl(folder / SAMPLES, chain.from_iterable(rows.values()))
         write_jsonl(folder / SECOND_LOOK, (row for e in race.entrants for row in e.again))
         write_json(folder / PROMPTS, sent)

@@ -11,6 +11,7 @@ from kshot.core.types import Task
 from kshot.engine.load_model import load_model
 from kshot.learners.build import lacking, make_learner
 from kshot.learners.learner import Setup, Source
+from kshot.measures.abstention import check_can_abstain, check_enough
 from kshot.measures.metrics import check_references
 from kshot.measures.samples import check_metrics, primary_metric
 from kshot.race.stream import Stream, make_stream
@@ -88,6 +89,9 @@ def prepare(settings: RunSettings) -> Prepared:
             f"'{task.name}' have '{task.train[0].output}'."
         )
     check_metrics(task)
+    if settings.abstain is not None:
+        check_can_abstain(task)
+        check_enough(len(stream.asked), settings.abstain)
     for example in stream.asked:
         check_references(primary_metric(task), example.id, example.accepted)
     return Prepared(settings, task, source, stream, recipes)
