@@ -10,10 +10,9 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
+from mixtures import replayed
 
-from kshot.core.types import Example, FloatArray, Prediction, Task
-from kshot.measures.probabilities import normalised
-from kshot.methods.contracts import Answered, Combiner
+from kshot.core.types import FloatArray
 from kshot.race.halving import dropped, slices
 from kshot.race.ranking import Evidence, valued
 from kshot.recipes.grammar import parse_recipe
@@ -203,31 +202,18 @@ RULES: dict[str, Callable[[Rows], Outcome]] = {
 # Combinations
 
 
-def predictions(row: Row, part: str) -> list[Prediction]:
-    """Return the recorded predictions of "stream" or "test"; candidates are numbered."""
-    found, n_tokens = [], round(row["query_tokens"][0])
-    for i, log_probs in enumerate(row[part]["log_probs"]):
-        names = tuple(str(j) for j in range(len(log_probs)))
-        probs = normalised(np.array(log_probs))
-        answer = names[int(np.argmax(probs))]
-        found.append(Prediction(f"{part} {i}", names, tuple(log_probs), tuple(probs), answer, prompt_tokens=n_tokens))
-    return found
+def combined(rows: Rows, names: Sequence[str], way: str) -> Outcome:
+    """Return what a combination of these recipes hands over, having learnt on the stream: no model is asked for it.
 
-
-def combined(rows: Rows, names: Sequence[str], combiner: Combiner, task: Task) -> Outcome:
-    """Return what a combiner of these recipes hands over, having learnt on the stream: no model is asked for it."""
-    first = rows[names[0]]
-    stream, test = ([predictions(rows[name], part) for name in names] for part in ("stream", "test"))
-    gold = [Example("", str(right), f"stream {i}") for i, right in enumerate(first["stream"]["gold"])]
-    fitted = combiner.fit(task, [Answered(e, said) for e, *said in zip(gold, *stream, strict=True)])
-    scores, tokens = [], 0.0
-    for right, *said in zip(first["test"]["gold"], *test, strict=True):
-        asked = [said[0]]
-        while len(asked) < len(said) and fitted.asks(task, asked):
-            asked.append(said[len(asked)])
-        scores.append(float(fitted.combine(task, asked).answer == str(right)))
-        tokens += sum(rows[name]["query_tokens"][0] for name in names[: len(asked)])
-    return Outcome(" + ".join(names), np.array(scores), 0.0, tokens / len(scores))
+    Args:
+        rows: Of a stream.
+        names: The recipes that are combined, in their order.
+        way: The combiner with its settings, without members, such as "mix" or "cascade:quality=1".
+    """
+    found = replayed([rows[name] for name in names], way)
+    pairs = zip(found.test, found.gold["test"], strict=True)
+    scores = np.array([float(p.answer == right) for p, right in pairs])
+    return Outcome(f"{way} of {' + '.join(names)}", scores, 0.0, found.query_tokens)
 
 
 def at_places(rows: Rows, chosen: Sequence[int]) -> dict[str, Row]:

@@ -17,8 +17,9 @@ import numpy as np
 
 from kshot.core.types import Example, Prediction, Query, Task
 from kshot.learners.combining import Combining, combined
-from kshot.measures.calibration import Calibration, calibrated
-from kshot.measures.probabilities import code_length_bits, normalised
+from kshot.measures.calibration import UNCALIBRATED, Calibration, calibrated
+from kshot.measures.probabilities import normalised
+from kshot.measures.samples import sample_row
 from kshot.methods.contracts import Combiner
 from kshot.race.ranking import evidence
 from kshot.recipes.grammar import parse_recipe
@@ -80,7 +81,7 @@ def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
     task = Task(rows[0]["task"], rows[0]["kind"], (), labels=tuple(map(str, range(n_labels))))
     examples = [Example(f"row {i}", answer, f"row-{i}") for i, answer in enumerate(gold["stream"])]
     raw = [_predictions(row, "stream") for row in rows]
-    along = [calibrated(own, examples) for own in raw]
+    along = [_calibrated(row, task, own, examples) for row, own in zip(rows, raw, strict=True)]
     combining = Combining(name, task, combiner)
     pairs = enumerate(zip(examples, *(own for own, _ in along), strict=True))
     stream = [combining.answer(Query(example, examples[:i]), said) for i, (example, *said) in pairs]
@@ -97,8 +98,10 @@ def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
 
     test = answers("test")
     samples = [
-        {"gold": e.output, "bits": code_length_bits(task, e.output, p), "position": i, **vars(p)}
-        for i, (e, p) in enumerate(zip(examples, stream, strict=True))
+        sample_row(task, name, at, example, prediction)
+        for at, example, prediction in zip(
+            rows[0].get("positions", range(len(examples))), examples, stream, strict=True
+        )
     ]
     return Replayed(
         stream,
@@ -114,6 +117,17 @@ def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
 def alone(row: Row) -> Replayed:
     """Return the same of one recipe, calibrated as a race does it."""
     return replayed([row], "mix:most=1")
+
+
+def _calibrated(
+    row: Row, task: Task, own: Sequence[Prediction], examples: Sequence[Example]
+) -> tuple[Sequence[Prediction], Calibration]:
+    """Return what a recipe has said along the stream, calibrated as a race does it, and as it is handed over."""
+    how = parse_recipe(row["recipe"], shots=16).calibrated_on(task)
+    if how not in ("batch", "temperature"):
+        return own, UNCALIBRATED
+    along, last = calibrated(own, examples, label_prior=how == "batch")
+    return along, last.asked(_predictions(row, "again") if row["again"] else [])
 
 
 def _pairs(kept: Iterable[int], final: Combiner) -> Iterable[tuple[int, Mapping[str, Any]]]:

@@ -10,9 +10,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from kshot.core.types import Example, Task
-from kshot.methods.combiners.average import Average
-
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.py"))
 LABELS = ("up", "down")
@@ -128,10 +125,11 @@ def test_rules_of_choice_are_replayed(script):
 def test_combinations_are_replayed_without_a_model(script):
     rules = script("choice_rules")
     rows = {name: recorded(rules, name, right) for name, right in (("random", 0.8), ("bm25", 0.6))}
-    task = Task("t", "classification", (Example("x", "0", "e"),), labels=("0", "1"))
-    found = rules.combined(rows, ["random", "bm25"], Average(), task)
-    assert 0.6 <= found.scores.mean() <= 0.8
-    assert found.query_tokens == 20
+    mixed = rules.combined(rows, ["random", "bm25"], "mix")
+    assert 0.6 <= mixed.scores.mean() <= 0.8
+    assert mixed.query_tokens == 20
+    cheaper = rules.combined(rows, ["bm25", "random"], "cascade:price=0.9")
+    assert cheaper.query_tokens < 20
 
 
 def test_few_tasks_give_no_interval(script):

@@ -189,8 +189,8 @@ def test_members_are_calibrated_by_their_own_past():
     found = make_learner(recipe, setup()).predict(queries)
     examples = [q.example for q in queries]
     raw = [make_learner(m, setup()).predict(queries) for m in recipe.members]
-    along = [calibrated(own, examples)[0] if m.calibration == "temperature" else own for m, own in
-             zip(recipe.members, raw, strict=True)]  # fmt: skip
+    assert [member.calibrated_on(TASK) for member in recipe.members] == ["none", "batch", "batch"]
+    along = [raw[0], *(calibrated(own, examples, label_prior=True)[0] for own in raw[1:])]
     combining = Combining("mix", TASK, recipe.part("combiner"))
     again = [combining.answer(q, said) for q, *said in zip(queries, *along, strict=True)]
     assert [p.probs for p in again] == [p.probs for p in found]
@@ -420,10 +420,17 @@ def test_a_recipe_of_the_run_cannot_be_put_to_work_alone():
         ({"_weights": [0.5]}, "must have what a combiner has learnt of its members; it is otherwise with 'mix("),
         ({"_weights": [0.5, -0.1, 0.6]}, "must have what a combiner has learnt of its members"),
         ({"_weights": "much"}, "combiner.json must be as kshot wrote it; _weights: input should be a valid list."),
-        ({"_calibrations": [{"temperature": 0.0}] * 3}, "combiner.json must be as kshot wrote it; temperature: input"),
+        (
+            {"_calibrations": [{"temperature": 0.0, "strength": 0.0, "prior": []}] * 3},
+            "combiner.json must be as kshot wrote it; temperature: input",
+        ),
         ({"_calibrations": []}, "must have what a combiner has learnt of its members"),
+        (
+            {"_calibrations": [{"temperature": 1.0, "strength": 0.5, "prior": [0.5]}] * 3},
+            "combiner.json must have a label prior with a number for each of its 3 labels where its strength is above",
+        ),
     ],
-    ids=["few", "negative", "text", "cold", "none"],
+    ids=["few", "negative", "text", "cold", "none", "prior"],
 )
 def test_what_a_combiner_remembers_is_checked_when_it_is_read(change, said, tmp_path):
     from kshot.adapted.seal import write_seal

@@ -335,7 +335,7 @@ def _loaded(
         check_capabilities(recipe, model, place)
     before = about["model"]["fingerprint"] if about["model"] else ""
     fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked), before)
-    fitted = replace(fitted, calibration=calibration_of(about))
+    fitted = replace(fitted, calibration=calibration_of(about["calibration"]))
     past = PastAnswers.read(about["past"]) if about["past"] else None
     abstention = Abstention(**about["abstention"]) if about["abstention"] else None
     return AdaptedModel(fitted, choice=about["choice"], past=past, abstention=abstention)

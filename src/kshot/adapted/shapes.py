@@ -149,18 +149,13 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
             f"{file} must have a recipe for tasks of its kind, {task.kind}; got '{recipe.name}'. "
             "Copy the whole folder, or adapt again."
         )
-    calibration = calibration_of(about)
+    calibration = calibration_of(about["calibration"])
     if task.is_open and calibration != UNCALIBRATED:
         raise UserError(
             f"{file} must have no calibration, as answers of the kind {task.kind} are written. "
             "Copy the whole folder, or adapt again."
         )
-    if len(calibration.prior) != (len(task.labels) if calibration.strength else 0):
-        raise UserError(
-            f"{file} must have a label prior with a number for each of its {len(task.labels)} labels where its "
-            f"strength is above 0, and none at 0; it has {len(calibration.prior)} at {calibration.strength:g}. "
-            "Copy the whole folder, or adapt again."
-        )
+    _check_prior(calibration, task, file)
     check_past(task, about["past"], about["abstention"], file)
     if (model is None) != (prompt is None) or (recipe.asks_model and model is None):
         raise UserError(
@@ -170,10 +165,18 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
         )
 
 
-def calibration_of(about: About) -> Calibration:
+def calibration_of(kept: _Calibration) -> Calibration:
     """Return the calibration that is told of."""
-    kept = about["calibration"]
     return Calibration(kept["temperature"], kept["strength"], tuple(kept["prior"]))
+
+
+def _check_prior(calibration: Calibration, task: Task, file: Path) -> None:
+    if len(calibration.prior) != (len(task.labels) if calibration.strength else 0):
+        raise UserError(
+            f"{file} must have a label prior with a number for each of its {len(task.labels)} labels where its "
+            f"strength is above 0, and none at 0; it has {len(calibration.prior)} at {calibration.strength:g}. "
+            "Copy the whole folder, or adapt again."
+        )
 
 
 def check_past(task: Task, past: _Past | None, abstention: _Abstention | None, file: Path) -> None:
@@ -226,7 +229,9 @@ def _knows_members(recipe: Recipe, task: Task, folder: Path) -> bool:
     if combiner is None:
         return True
     for calibration in combiner.calibrations:
-        shaped(_Calibration, dict(calibration), folder / COMBINER, _REMEDY)
+        told = {key: list(value) if isinstance(value, tuple) else value for key, value in calibration.items()}
+        found = calibration_of(shaped(_Calibration, told, folder / COMBINER, _REMEDY))
+        _check_prior(found, task, folder / COMBINER)
     return combiner.holds(task, len(recipe.members))
 
 

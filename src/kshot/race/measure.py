@@ -190,6 +190,8 @@ class Measuring:
         """Tell what happened to the prompts and answers of a recipe that has come to the end."""
         predictions = entrant.predictions
         recipe, n, n_dropped = entrant.recipe, len(predictions), sum(p.dropped > 0 for p in predictions)
+        if entrant.learner:
+            entrant.settled = entrant.learner.settled
         entrant.stop("done")
         if n_dropped:
             self.progress.say(

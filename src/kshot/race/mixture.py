@@ -1,7 +1,7 @@
 """A combination of whatever else is in the race, from what that has said already: nothing is asked for it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from kshot.core.errors import ModelError
@@ -11,6 +11,7 @@ from kshot.learners.build import make_learner
 from kshot.learners.combining import Combining
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
+from kshot.methods.contracts import Combiner
 from kshot.race.entrant import Entrant
 from kshot.recipes.recipe import Recipe
 
@@ -40,7 +41,7 @@ class Mixture(Learner):
         self._last_fit, self._ledger = last_fit, ledger
         self._examples: list[Example] = []  # of the queries so far
         self._members: list[Entrant] = []  # of what would be handed over
-        self._settled: Recipe | None = None
+        self._combiner: Combiner = recipe.part("combiner")
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict the next queries of the stream by what those that are still in the race have said of them.
@@ -60,17 +61,19 @@ class Mixture(Learner):
             combining.remember(example, own)
         found = [combining.answer(query, own) for query, own in zip(queries, said[start:], strict=True)]
         self._examples += [query.example for query in queries]
-        combiner, kept = combining.fitted([entrant.calibration for entrant in able])
+        self._combiner, kept = combining.fitted([entrant.calibration for entrant in able])
         self._members = [able[i] for i in kept]
-        self._settled = self.recipe.combining(combiner, [e.settled or e.recipe for e in self._members])
         if progress:
             progress(len(queries))
         return found
 
     @property
     def settled(self) -> Recipe | None:
-        """The recipes that are needed, with a combiner that knows how they have done."""
-        return self._settled
+        """The recipes that are needed, with a combiner that knows how they have done and are calibrated now."""
+        if not self._members:
+            return None
+        combiner = self._combiner.with_calibrations([asdict(e.calibration) for e in self._members])
+        return self.recipe.combining(combiner, [e.settled or e.recipe for e in self._members])
 
     def configurations(self) -> list[dict[str, Any]]:
         """Return a row for each recipe that is combined: its name, how many examples it predicted, and its bits."""
@@ -84,17 +87,18 @@ class Mixture(Learner):
             for entrant in self._members
         ]
 
-    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+    def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
         """Return what the last fits of those that are needed take."""
         fits = [self._last_fit(entrant) for entrant in self._members]
         return sum(seconds for seconds, _ in fits), sum(tokens for _, tokens in fits)
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Fit on all examples what is needed; members that train go on where those of the race ended."""
-        assert self._settled is not None, "a mixture knows its members from what they have said"
-        return make_learner(self._settled, self._setup).fit(examples)
+        assert self.settled is not None, "a mixture knows its members from what they have said"
+        return make_learner(self.settled, self._setup).fit(examples)
 
 
 def _calibrated(entrant: Entrant) -> list[Prediction]:
     """Return what an entrant has said, each calibrated by its own past, as its sample rows tell it."""
-    return [replace(p, probs=row["probs"]) for p, row in zip(entrant.predictions, entrant.rows, strict=True)]
+    pairs = zip(entrant.predictions, entrant.rows, strict=True)
+    return [replace(p, **{key: row[key] for key in ("log_probs", "probs", "answer")}) for p, row in pairs]

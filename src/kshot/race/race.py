@@ -85,11 +85,9 @@ class Race:
                 measuring.progress.standing(self.board(), measuring.left())
             after_slice(self)
         self._keep_to_budget()
-        for entrant in self.entrants:
+        for entrant in self.entrants:  # those that combine others come last, when these are as they are handed over
             if entrant.is_racing:
                 measuring.finish(entrant)
-        for entrant in self.entrants:
-            if entrant.status == "done":
                 measuring.look_again(entrant)
         measuring.progress.standing(self.board(), measuring.left())
 
