@@ -15,7 +15,7 @@ from kshot.core.types import Example, FloatArray, Prediction, Task
 from kshot.measures.probabilities import normalised
 from kshot.methods.contracts import Answered, Combiner
 from kshot.race.halving import dropped, slices
-from kshot.race.ranking import SHARPNESS, Evidence, smoothed
+from kshot.race.ranking import Evidence, valued
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.recipe import Recipe
 
@@ -62,19 +62,15 @@ def kind_of(name: str) -> str:
     return "drawn" if recipe.learns else "no examples"
 
 
-def margins(some: Mapping[str, Any]) -> FloatArray:
-    """Return by how much right answers are ahead of the best wrong ones, in nats."""
-    found = []
-    for row, gold in zip(some["log_probs"], some["gold"], strict=True):
-        found.append(row[gold] - max((v for i, v in enumerate(row) if i != gold), default=0.0))
-    return np.array(found)
-
-
-def worth(row: Row, some: Mapping[str, Any], *, sharpness: float = SHARPNESS) -> FloatArray:
-    """Return what rows are worth to the choice, as `kshot.race.ranking.evidence` does."""
-    if sharpness == np.inf:
-        return np.array(some["scores"], dtype=np.float64)
-    return smoothed(margins(some), float(margins(row["stream"]).std()), sharpness)
+def worth(some: Mapping[str, Any]) -> FloatArray:
+    """Return what rows are worth to the choice."""
+    keys = ("gold", "log_probs", "scores")
+    return valued(
+        [
+            {"candidates": range(len(log_probs)), "gold": gold, "log_probs": log_probs, "score": score}
+            for gold, log_probs, score in zip(*(some[key] for key in keys), strict=True)
+        ]
+    )
 
 
 def places(row: Row) -> list[int]:
@@ -96,11 +92,11 @@ def look(row: Row) -> Mapping[str, Any] | None:
     return found | {"tokens": sum(fold["tokens"] for fold in whole)}
 
 
-def evidence_of(row: Row, *, again: bool = True, sharpness: float = SHARPNESS) -> Evidence:
+def evidence_of(row: Row, *, again: bool = True) -> Evidence:
     """Return the evidence of a recipe, with its second look or without."""
-    recipe, stream, final = recipe_of(row["recipe"]), worth(row, row["stream"], sharpness=sharpness), {}
+    recipe, stream, final = recipe_of(row["recipe"]), worth(row["stream"]), {}
     if again and (seen := look(row)):
-        final = dict(zip(seen["positions"], worth(row, seen, sharpness=sharpness).tolist(), strict=True))
+        final = dict(zip(seen["positions"], worth(seen).tolist(), strict=True))
     if not recipe.learns:
         final = dict(zip(places(row), stream.tolist(), strict=True))
     return Evidence(stream, places(row), final, recipe.keeps_learning)

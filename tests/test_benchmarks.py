@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from kshot.core.types import Example, Task
@@ -115,7 +116,7 @@ def test_rules_of_choice_are_replayed(script):
     rows = {name: recorded(rules, name, right) for name, right in rights.items()}
     assert {rule(rows).name for rule in rules.RULES.values()} == {"random"}
     assert page.regret(rows, rules.RULES["kshot"](rows).scores) == 0
-    assert page.regret(rows, rules.worth(rows["bm25"], rows["bm25"]["test"], sharpness=float("inf"))) > 10
+    assert page.regret(rows, np.array(rows["bm25"]["test"]["scores"])) > 10
     assert [rules.kind_of(name) for name in rows] == ["drawn", "retrieval", "no examples", "all-past", "classifier"]
     assert rules.look(rows["all-past"])["positions"] == list(range(40))  # its folds are one
     assert rules.look(rows["bm25"]) is None
@@ -183,3 +184,35 @@ def test_contexts_averages_what_each_context_says(script, data, monkeypatch):
     assert eight["prompt_tokens"] == pytest.approx(8 * single["prompt_tokens"])
     told = page.page({"done": 1, "planned": 1, "summary": page.summary(rows), "rows": rows})
     assert "| random | 8 | 1 |" in told
+
+
+def test_new_labels_measures_seen_and_unseen_apart(script, data, monkeypatch):
+    new_labels = script("new_labels")
+    monkeypatch.setattr(new_labels, "TASK", "classification/sst2")
+    (row,) = new_labels.measure(new_labels.Unit("1-first", "zero-shot", 0), data, "tiny")
+    assert (len(row["stream"]["gold"]), len(row["test"]["log_probs"])) == (24, 4)
+    one_seen = row["stream"] | {"gold": [0] * 24}
+    rows = [{**row, "stream": one_seen}, {**row, "stream": one_seen, "recipe": "fine-tune"}]
+    found = {r["way"]: r for r in new_labels.summary(rows)}
+    assert list(found) == [
+        "zero-shot",
+        "zero-shot, batch",
+        "fine-tune",
+        "fine-tune, batch",
+        "fine-tune new-labels",
+        "fine-tune new-labels, batch",
+    ]
+    assert all(r["all"] == pytest.approx((r["seen"] + r["unseen"]) / 2) for r in found.values())
+    assert "| fine-tune new-labels | 1 |" in new_labels.page(
+        {"done": 1, "planned": 2, "n_test": 4, "summary": list(found.values())}
+    )
+
+
+def test_label_prior_compares_ways_of_calibrating(script):
+    label_prior = script("label_prior")
+    liked = {"gold": [0, 1] * 20, "log_probs": [[-0.2, -1.7] if i % 2 else [-0.02, -4.0] for i in range(40)]}
+    row = {"kind": "classification", "stream": liked, "rest": liked, "again": liked}
+    found = {way: label_prior.compared(row, way) for way in ("none", "temperature", "batch")}
+    assert found["none"][0] == found["temperature"][0] == 0.5
+    assert found["batch"][2] == 1
+    assert label_prior.calibration.STRENGTHS == (0.0, 0.5, 1.0)

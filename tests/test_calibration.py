@@ -1,4 +1,4 @@
-"""Temperature and contextual calibration: what they compute, that they see the past alone, and how a run uses them."""
+"""Temperature, label prior and contextual calibration: what they compute, that they see the past alone, their runs."""
 
 import json
 from dataclasses import replace
@@ -109,6 +109,12 @@ def test_the_prior_weighs_against_little_evidence():
     assert 1 < fitted(rows, right) < TEMPERATURES[int(np.argmin(free))]
 
 
+def test_candidates_may_be_others_in_each_row():
+    """As in multiple choice: then there is no label prior."""
+    rows = [np.log([0.999] + [0.001 / n] * n) for n in (1, 2, 3, 4)] * 4
+    assert fitted(rows, [1] * 16) == pytest.approx(searched(rows, [1] * 16))
+
+
 def test_it_is_one_without_evidence():
     assert fitted([], []) == 1
     assert fitted([np.log([0.999, 0.001])] * 7, [1] * 7) == 1  # all wrong, but fewer than 8
@@ -163,6 +169,113 @@ def test_the_answer_stays():
     assert [p.answer for p in calibrated(predictions, examples)] == [p.answer for p in predictions]
 
 
+# The label prior
+
+
+def batch_calibrated(predictions, examples):
+    """Return a stream's probabilities, and the last temperature, strength and label prior: spelled out, no arrays."""
+
+    def without(row, prior, strength):
+        return [value - strength * np.log(m) for value, m in zip(row, prior, strict=True)]
+
+    rows = [p.log_probs for p in predictions]
+    right = [p.candidates.index(e.output) for p, e in zip(predictions, examples, strict=True)]
+    priors = []
+    for i in range(len(rows)):
+        shares = [[(0.98 ** (i - j)) * p for p in p_at(rows[j], 1)] for j in range(i + 1)]
+        n, n_labels = sum(0.98 ** (i - j) for j in range(i + 1)), len(rows[0])
+        priors.append([(sum(column) + 4 / n_labels) / (n + 4) for column in zip(*shares, strict=True)])
+    found, best = [], (1.0, 0.0)
+    for i in range(len(rows) + 1):
+        costs = {}
+        for strength in (0.0, 0.5, 1.0) if i >= 8 else ():
+            for quarter in range(-12, 13):
+                t = 2 ** (quarter / 4)
+                lengths = [-np.log2(p_at(without(rows[j], priors[j], strength), t)[right[j]]) for j in range(i)]
+                past = sum(length * 0.95 ** (i - 1 - j) for j, length in enumerate(lengths))
+                costs[t, strength] = past + 2 * np.log(t) ** 2 + 0.5 * strength**2
+        best = min(costs, key=costs.__getitem__) if costs else best
+        if i < len(rows):
+            found.append(p_at(without(rows[i], priors[i], best[1]), best[0]))
+    return found, (*best, tuple(priors[-1]) if best[1] else ())
+
+
+def biased_stream(n, bias, *, seed=0):
+    """Return predictions that are right about the odds of labels but for a liking for some, and their examples."""
+    predictions, examples = stream(n, sharpness=1, seed=seed, n_labels=len(bias))
+    liked = []
+    for p in predictions:
+        row = np.array(p.log_probs) + bias
+        answer = p.candidates[int(np.argmax(row))]
+        liked.append(replace(p, log_probs=tuple(row.tolist()), probs=tuple(p_at(row, 1).tolist()), answer=answer))
+    return liked, examples
+
+
+def test_the_label_prior_is_that_of_the_formula():
+    predictions, examples = biased_stream(24, (2.0, 0.0, -2.0))
+    found, last = calibration.calibrated(predictions, examples, label_prior=True)
+    expected, (temperature, strength, prior) = batch_calibrated(predictions, examples)
+    for after, probs in zip(found, expected, strict=True):
+        assert after.probs == pytest.approx(probs)
+        assert after.answer == after.candidates[int(np.argmax(after.probs))]
+    assert (last.temperature, last.strength) == (pytest.approx(temperature), strength)
+    assert last.prior == pytest.approx(prior)
+    assert last.strength > 0
+
+
+def test_the_label_prior_takes_a_liking_for_a_label_out_and_leaves_what_is_right():
+    liking = (3.0, 0.0, -1.0)
+    predictions, examples = biased_stream(200, liking)
+    found, last = calibration.calibrated(predictions, examples, label_prior=True)
+    cooled, _ = calibration.calibrated(predictions, examples)
+    right = [[p.answer == e.output for p, e in zip(some, examples, strict=True)] for some in (predictions, found)]
+    assert np.mean(right[1]) > np.mean(right[0]) + 0.1
+    assert bits(found, examples) < 0.9 * bits(cooled, examples)
+    assert last.strength == 1
+    fair = stream(200, sharpness=1)
+    assert bits(calibration.calibrated(*fair, label_prior=True)[0], fair[1]) < 1.02 * bits(*fair)
+
+
+def test_labels_that_are_frequent_keep_their_share():
+    """A recipe that knows that one label is frequent says so on the mean: the past tells that from a liking."""
+    rng = np.random.default_rng(0)
+    examples = [Example("x", "abc"[i], f"s{n}") for n, i in enumerate(rng.choice(3, size=200, p=[0.9, 0.05, 0.05]))]
+    row = np.log([0.9, 0.05, 0.05])
+    predictions = [Prediction(e.id, tuple("abc"), tuple(row), tuple(p_at(row, 1)), "a") for e in examples]
+    found, last = calibration.calibrated(predictions, examples, label_prior=True)
+    assert last.strength == 0
+    assert {p.answer for p in found[20:]} == {"a"}
+
+
+def test_no_answer_of_later_examples_nor_of_its_own_changes_a_prediction():
+    predictions, examples = biased_stream(40, (2.0, 0.0, -2.0))
+
+    def found(some, known):
+        return calibration.calibrated(some, known, label_prior=True)[0]
+
+    whole = found(predictions, examples)
+    for cut in (0, 8, 17, 39):
+        turned = [replace(e, output="abc"["bca".index(e.output)]) for e in examples[cut:]]
+        assert found(predictions, [*examples[:cut], *turned])[: cut + 1] == whole[: cut + 1]
+        assert found(predictions[: cut + 1], examples[: cut + 1]) == whole[: cut + 1]
+    assert whole[9].probs != pytest.approx(predictions[9].probs)
+
+
+def test_a_fixed_label_prior_does_not_depend_on_what_else_is_asked():
+    predictions, _ = biased_stream(12, (2.0, 0.0, -2.0))
+    fixed = Calibration(2.0, 0.5, (0.7, 0.2, 0.1))
+    for before in predictions:
+        after = fixed.of(before)
+        odds = np.array(before.log_probs) - 0.5 * np.log([0.7, 0.2, 0.1])
+        assert after.log_probs == pytest.approx(odds)
+        assert after.probs == pytest.approx(p_at(odds, 2))
+        assert after.answer == "abc"[int(np.argmax(odds))]
+    total = np.sum([p_at(p.log_probs, 1) for p in predictions], axis=0)
+    assert fixed.asked(predictions).prior == pytest.approx((total + 4 / 3) / 16)
+    assert fixed.asked([]) == fixed
+    assert Calibration(2.0).asked(predictions) == Calibration(2.0)
+
+
 # Runs with it
 
 
@@ -180,26 +293,26 @@ def boasts(tmp_path_factory):
     # Every third label is drawn by lot: the reader is right about the other two thirds
     lots = np.random.default_rng(0).choice(LABELS, size=len(EXAMPLES))
     train = tuple(replace(e, output=str(lots[i])) if i % 3 == 0 else e for i, e in enumerate(EXAMPLES))
-    names = ("bm25", "bm25:calibration=none", "bm25:calibration=contextual", "majority")
+    names = ("bm25:calibration=temperature", "bm25:calibration=none", "bm25:calibration=contextual", "majority")
     task = replace(TASK, train=train)
     run = kshot.adapt(task, Boastful(), recipes=names, shots=3, out=folder)
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     return run, {name: [row for row in samples if row["recipe"] == name] for name in names}
 
 
-def test_temperature_is_the_default_and_lowers_the_bits_of_a_run(boasts):
+def test_a_temperature_lowers_the_bits_of_a_run(boasts):
     run, rows = boasts
     board = {row["recipe"]: row for row in run.leaderboard}
-    plain, cooled = board["bm25:calibration=none"], board["bm25"]
+    plain, cooled = board["bm25:calibration=none"], board["bm25:calibration=temperature"]
     assert cooled["bits_per_example"] < 0.7 * plain["bits_per_example"]
     assert cooled["metric"] == plain["metric"]
-    assert run.chosen == "bm25"
-    for before, after in zip(rows["bm25:calibration=none"], rows["bm25"], strict=True):
+    assert run.chosen == "bm25:calibration=temperature"
+    for before, after in zip(rows["bm25:calibration=none"], rows["bm25:calibration=temperature"], strict=True):
         assert before["log_probs"] == after["log_probs"]
         assert before["answer"] == after["answer"]
         assert before["probs"] == pytest.approx(p_at(before["log_probs"], 1))
         n = after["position"] if after["position"] >= 8 else 0
-        past = [(r["log_probs"], r["candidates"].index(r["gold"])) for r in rows["bm25"][:n]]
+        past = [(r["log_probs"], r["candidates"].index(r["gold"])) for r in rows["bm25:calibration=temperature"][:n]]
         temperature = searched(*zip(*past, strict=True)) if n else 1
         assert after["probs"] == pytest.approx(p_at(after["log_probs"], temperature))
         assert after["bits"] == pytest.approx(-np.log2(after["probs"][LABELS.index(after["gold"])]))
@@ -207,7 +320,7 @@ def test_temperature_is_the_default_and_lowers_the_bits_of_a_run(boasts):
 
 def test_the_adapted_model_answers_at_the_temperature_of_the_whole_stream(boasts):
     run, rows = boasts
-    whole = [(row["log_probs"], row["candidates"].index(row["gold"])) for row in rows["bm25"]]
+    whole = [(row["log_probs"], row["candidates"].index(row["gold"])) for row in rows["bm25:calibration=temperature"]]
     temperature = searched(*zip(*whole, strict=True))
     assert temperature > 1
     about = json.loads((run.folder / "best" / "kshot.json").read_text())
@@ -226,7 +339,11 @@ def test_without_a_temperature_it_is_one(boasts, tmp_path, name):
     _, rows = boasts
     assert all(row["probs"] == pytest.approx(p_at(row["log_probs"], 1)) for row in rows[name] if name != "majority")
     kshot.adapt(TASK, Boastful(), recipes=name, shots=3, limit=12, out=tmp_path)
-    assert json.loads((tmp_path / "best" / "kshot.json").read_text())["calibration"] == {"temperature": 1}
+    assert json.loads((tmp_path / "best" / "kshot.json").read_text())["calibration"] == {
+        "temperature": 1,
+        "strength": 0,
+        "prior": [],
+    }
 
 
 def test_a_run_is_calibrated_on_its_past_alone(tmp_path):
@@ -290,6 +407,21 @@ def test_contextual_divides_by_the_answers_to_inputs_without_content(tiny, name)
         assert after.log_probs != pytest.approx(before.log_probs, abs=1e-2)
 
 
+@pytest.mark.parametrize("name", ["fine-tune:lr=1e-2,steps=1", "icv:strength=2,k=2"])
+def test_contextual_divides_by_what_the_trained_or_steered_model_says(tiny, name):
+    queries = [Query(EXAMPLES[4], EXAMPLES[:4])]
+    learner = make_learner(
+        parse_recipe(f"{name},calibration=contextual", shots=2), Setup(TASK, TaskModel.for_task(TASK, tiny), 0)
+    )
+    (found,) = learner.predict(queries)
+    fitted = learner.fit(EXAMPLES[:4])
+    changed = fitted.model.model.steered(fitted.steering) if fitted.steering else fitted.model.model
+    known = {e.id: e for e in EXAMPLES}
+    expected = by_hand(changed, TASK, EXAMPLES[4], [known[i] for i in found.demonstrations])
+    assert found.log_probs == pytest.approx(expected, abs=1e-3)
+    assert found.log_probs != pytest.approx(by_hand(tiny, TASK, EXAMPLES[4], []), abs=1e-2)
+
+
 def test_contextual_leaves_the_context_out_too(tiny):
     example = Example("the cat", "animal", "q", context="long and full of words")
     found, _ = rows_of("zero-shot:calibration=contextual", tiny, TASK, [Query(example, ())])
@@ -308,6 +440,29 @@ class Biased(ScriptedModel):
 
     def _answer(self, request):
         return super()._answer(request) + self.bias
+
+    def with_store(self, store):
+        return self
+
+
+def test_a_run_takes_a_weakness_for_a_label_out_and_hands_over_the_prior_of_its_last_prompt(tmp_path):
+    """The prior is the mean over the second look at the prompt that is handed over; a temperature changes nothing."""
+    model = Biased({e.input: e.output for e in EXAMPLES}, name="biased")
+    run = kshot.adapt(TASK, model, recipes="random,random:calibration=temperature", shots=3, out=tmp_path / "run")
+    board = {row["recipe"]: row for row in run.leaderboard}
+    assert board["random"]["metric"] > board["random:calibration=temperature"]["metric"] + 0.2
+    assert run.chosen == "random"
+    kept = json.loads((run.folder / "best" / "kshot.json").read_text("utf-8"))["calibration"]
+    assert kept["strength"] > 0
+    shown = {e.id for e in run.best.pool}
+    learner = make_learner(parse_recipe("random", shots=3), Setup(TASK, TaskModel.for_task(TASK, model), 0))
+    raw = [p for e in EXAMPLES if e.id not in shown for p in learner.predict([Query(e, EXAMPLES)])]
+    total = np.sum([p_at(p.log_probs, 1) for p in raw], axis=0)
+    assert kept["prior"] == pytest.approx((total + 4 / 3) / (len(raw) + 4), abs=1e-6)
+    inputs = [e.input for e in EXAMPLES[:9]]
+    together, alone = run.best.predictions(inputs), [p for text in inputs for p in run.best.predictions([text])]
+    assert [p.probs for p in together] == [p.probs for p in alone]
+    assert np.mean([p.answer == e.output for p, e in zip(together, EXAMPLES, strict=False)]) > 0.8
 
 
 def test_contextual_removes_a_constant_weakness_for_a_label():
@@ -343,7 +498,7 @@ def test_contextual_fits_where_the_context_is_full(tiny):
 # Progress, and what does not apply
 
 
-@pytest.mark.parametrize("calibration", CALIBRATIONS)
+@pytest.mark.parametrize("calibration", ["auto", "contextual", "none"])
 @pytest.mark.parametrize("name", ["zero-shot", "random", "all-past"])
 @pytest.mark.parametrize("model", ["scripted", "tiny"])
 def test_progress_comes_to_the_number_of_predictions(tiny, model, name, calibration):
@@ -411,10 +566,11 @@ def test_best_of_n_is_judged_without_temperature(tiny):
     assert len(shown) == 1
 
 
-def test_a_saved_temperature_is_not_the_recipes_to_change(tmp_path):
-    """An adapted model saved with a temperature keeps it, and so do copies of it."""
+@pytest.mark.parametrize("calibration", [Calibration(4.0), Calibration(4.0, 0.5, (0.6, 0.3, 0.1))])
+def test_a_saved_calibration_is_not_the_recipes_to_change(tmp_path, calibration):
+    """An adapted model saved with a calibration keeps it, and so do copies of it."""
     setup = Setup(TASK, TaskModel.for_task(TASK, Boastful()), 0)
-    recipe, calibration = parse_recipe("random", shots=3), Calibration(4.0)
+    recipe = parse_recipe("random", shots=3)
     adapted = AdaptedModel.fit(recipe, EXAMPLES, setup, choice={}, calibration=calibration)
     adapted.save(tmp_path / "a")
     again = kshot.load(tmp_path / "a", model=Boastful())

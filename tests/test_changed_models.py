@@ -278,8 +278,18 @@ FIELDS = {
     "seed as text": ("shown", field("seed", to="0"), "seed: input should be a valid integer"),
     "temperature of texts": (
         "open",
-        field("calibration", to={"temperature": 2.0}),
+        field("calibration", "temperature", to=2.0),
         "must have no calibration, as answers of the kind",
+    ),
+    "label prior of nobody": (
+        "shown",
+        field("calibration", "strength", to=0.5),
+        "must have a label prior with a number for each of its 3 labels where its strength",
+    ),
+    "label prior of no size": (
+        "shown",
+        field("calibration", "prior", to=[0.5, 0.0, 0.5]),
+        "calibration.prior.1: input should be greater than 0",
     ),
     "no answer": (
         "open",
@@ -350,7 +360,7 @@ FIELDS = {
     "unknown calibration": (
         "shown",
         field("recipe", "calibration", to="x"),
-        "calibration must be one of temperature, con",
+        "calibration must be one of auto, batch, temperature, con",
     ),
     "members of nobody": ("shown", field("recipe", "members", to=[{}]), "recipe.members.0.name: field required"),
     "combiner of none": (

@@ -122,7 +122,7 @@ def board(**found):
 NAMES = "bm25,random,majority,dense,all-past,zero-shot,random:contexts=8,average(bm25,zero-shot)"
 PARSED = {r.name: r for r in parse_recipes(NAMES, shots=4)}
 STEADY, LEARNING = (
-    [{"bits": b, "position": at} for at, b in enumerate(bits)] for bits in ([0.5, 0.6] * 20, np.linspace(3, 0.2, 40))
+    [{"position": at, "bits": b} for at, b in enumerate(bits)] for bits in ([0.5, 0.6] * 20, np.linspace(3, 0.2, 40))
 )
 
 

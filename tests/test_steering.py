@@ -410,13 +410,13 @@ def test_gates_learn_the_same_whether_prompts_are_run_once_or_again(architecture
 def test_a_choice_is_learnt_where_the_answers_differ_and_among_theirs():
     model = engine()
     labels = ("(A)\n", "(B)\n", "(Bb)\n")
-    text = TrainingText(Prompt((Segment("query", "which ?"), Segment("answer", labels[1]))))
-    row = model._encoder.training_row(text, marked=True, first_token=True, among=labels)
+    text = TrainingText(Prompt((Segment("query", "which ?"), Segment("answer", labels[1]))), among=labels)
+    row = model._encoder.training_row(text, marked=True, first_token=True)
     n = len(model.backbone.first_ids) + len("which ?")
-    assert (row.marked, row.supervised, row.among) == ((n - 1,), (n + 1,), (ord("A"), ord("B")))
+    assert (row.marked, row.supervised, row.among) == ((n - 1,), (n + 1,), ((ord("A"), ord("B")),))
     with torch.inference_mode():
         logits = model.backbone.model(torch.tensor([row.ids])).logits[0, n]
-        wanted = -logits[list(row.among)].log_softmax(-1)[1]
+        wanted = -logits[list(row.among[0])].log_softmax(-1)[1]
         found = answer_losses(model.backbone, [row, replace(row, among=())])
     close(found, [wanted, -logits.log_softmax(-1)[ord("B")]])
 

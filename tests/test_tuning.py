@@ -121,7 +121,7 @@ def test_what_a_step_learns(asker, lessons, name, target):
 
 
 def test_the_last_answer_alone_is_learnt_where_it_is_asked(asker, lessons):
-    one, predictions = run("icl+ft:k=2,loss=last,reuse=true,lr=1e-2,steps=2", asker)
+    one, predictions = run("icl+ft:k=2,loss=last,reuse=true,over=all,lr=1e-2,steps=2", asker)
     assert {learnt for *_, learnt in lessons} == {"last"}
     for i, p in enumerate(predictions[:7]):
         first, second = one.log[2 * i], one.log[2 * i + 1]

@@ -22,6 +22,7 @@ from kshot.adapted.shapes import (
     About,
     MemberAbout,
     ModelAbout,
+    calibration_of,
     check_capabilities,
     check_fitted,
     check_learnt,
@@ -45,7 +46,7 @@ from kshot.core.types import Task
 from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted, fingerprints
-from kshot.measures.calibration import Calibration
+from kshot.measures.abstention import Abstention, PastAnswers
 from kshot.recipes.recipe import Recipe
 from kshot.store.commit import FINISHED, settle
 from kshot.store.files import collect, write_folder
@@ -78,6 +79,8 @@ def save(adapted: AdaptedModel, folder: Path) -> None:
         "model": _model_record(fitted),
         "prompt": _prompt_record(fitted),
         "calibration": asdict(fitted.calibration),
+        "past": adapted.past and asdict(adapted.past),
+        "abstention": adapted.abstention and asdict(adapted.abstention),
         "task": {name: getattr(fitted.task, name) for name in _TASK_FIELDS},
         "recipe": record,
         **_learnt_record(fitted),
@@ -332,8 +335,10 @@ def _loaded(
         check_capabilities(recipe, model, place)
     before = about["model"]["fingerprint"] if about["model"] else ""
     fitted = _fitted(place, about, pool, Fitted.before_learning(recipe, task, about["seed"], asked), before)
-    fitted = replace(fitted, calibration=Calibration(**about["calibration"]))
-    return AdaptedModel(fitted, choice=about["choice"])
+    fitted = replace(fitted, calibration=calibration_of(about))
+    past = PastAnswers.read(about["past"]) if about["past"] else None
+    abstention = Abstention(**about["abstention"]) if about["abstention"] else None
+    return AdaptedModel(fitted, choice=about["choice"], past=past, abstention=abstention)
 
 
 def _language_model(folder: Path, saved: ModelAbout, name: str | Path | None, how: Mapping[str, Any]) -> LanguageModel:
@@ -373,7 +378,7 @@ def _fitted(folder: Path, about: MemberAbout, pool: list[Any], bare: Fitted, bef
         bare: With the rebuilt recipe, and the language model as it was before training.
         before: The fingerprint of that language model when it was saved.
     """
-    check_learnt(bare.recipe, about, pool, folder)
+    check_learnt(bare.recipe, bare.task, about, pool, folder)
     found = bare.with_weights(folder / ADAPTER, about["adapter"]["fingerprint"]) if about["adapter"] else bare
     steering = None
     if about["steering"]:

@@ -12,6 +12,7 @@ from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
 from kshot.core.paths import path_of
 from kshot.core.progress import Progress, Silence
+from kshot.core.settings import check_precision
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Query, Task
 from kshot.evaluators.forgetting import forgetting
@@ -19,6 +20,7 @@ from kshot.learners.answering import answering
 from kshot.learners.build import make_learner
 from kshot.learners.fitted import Fitted, fingerprint
 from kshot.learners.learner import Setup
+from kshot.measures.abstention import UNSURE, Abstention, PastAnswers, check_can_abstain, promised
 from kshot.measures.calibration import UNCALIBRATED, Calibration
 from kshot.measures.metrics import check_references
 from kshot.measures.samples import primary_metric, sample_row, summarise
@@ -36,11 +38,22 @@ class AdaptedModel:
     Args:
         fitted: The recipe that was chosen, and what it has learnt.
         choice: How it was chosen, for the record.
+        past: Its answers along the stream, from which it is known when it may answer; None for open tasks.
+        abstention: When it answers; None if always.
     """
 
-    def __init__(self, fitted: Fitted, *, choice: Mapping[str, Any]):
+    def __init__(
+        self,
+        fitted: Fitted,
+        *,
+        choice: Mapping[str, Any],
+        past: PastAnswers | None = None,
+        abstention: Abstention | None = None,
+    ):
         self.fitted = fitted
         self.choice = dict(choice)
+        self.past = past
+        self.abstention = abstention
         self._learner = answering(fitted)
         self._lock = SharedLock(ADAPTED)
 
@@ -53,6 +66,8 @@ class AdaptedModel:
         *,
         choice: Mapping[str, Any],
         calibration: Calibration = UNCALIBRATED,
+        past: PastAnswers | None = None,
+        abstention: Abstention | None = None,
     ) -> "AdaptedModel":
         """Let a recipe learn all `examples`.
 
@@ -62,6 +77,8 @@ class AdaptedModel:
             setup: Task, models, seed, and where the run that chose the recipe has kept its training.
             choice: How the recipe was chosen, for the record.
             calibration: Of the probabilities, as fitted on a stream.
+            past: Its answers along the stream.
+            abstention: When it answers; None if always.
         """
         beside = setup.source.examples if setup.source and recipe.aligns else ()
         fitted = make_learner(recipe, setup).fit(examples).having_learnt(examples, beside)
@@ -73,7 +90,8 @@ class AdaptedModel:
                 ),
                 **about,
             }
-        return cls(replace(fitted, calibration=calibration), choice={**choice, **about})
+        told = {**choice, **about}
+        return cls(replace(fitted, calibration=calibration), choice=told, past=past, abstention=abstention)
 
     def __reduce__(self) -> Any:
         """Pickle and copy it as the files of its folder; a language model with weights is pickled as its name."""
@@ -114,7 +132,33 @@ class AdaptedModel:
 
     def with_model(self, model: LanguageModel) -> "AdaptedModel":
         """Return the same adapted model on another instance of its language model."""
-        return AdaptedModel(self.fitted.with_model(model), choice=self.choice)
+        return self._again(self.fitted.with_model(model), self.abstention)
+
+    def abstaining(self, precision: float) -> "AdaptedModel":
+        """Return the same model, which is "unsure" where it must be so that a share of its answers is right.
+
+        Args:
+            precision: The share of the answers that has to be right, such as 0.95. It is, with a probability of 95 %
+                over the draw of the examples, if inputs are like these (docs/abstain.md).
+
+        Raises:
+            UserError: It cannot be promised, or the task or the model is none that can be unsure.
+        """
+        check_precision("abstain", precision)
+        check_can_abstain(self.task)
+        if self.past is None:
+            raise UserError(
+                "--abstain needs the answers that a model gave while it was chosen; this one has none, as those that "
+                "an older kshot has saved. Adapt again."
+            )
+        return self._again(self.fitted, promised(self.past, precision))
+
+    def _again(self, fitted: Fitted, abstention: Abstention | None) -> "AdaptedModel":
+        return AdaptedModel(fitted, choice=self.choice, past=self.past, abstention=abstention)
+
+    def is_unsure(self, prediction: Prediction) -> bool:
+        """Return whether a prediction of `predictions` is no answer, as the model is not sure enough of it."""
+        return self.abstention is not None and self.abstention.is_unsure(prediction)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -144,9 +188,20 @@ class AdaptedModel:
             predictions = self._learner.predict(queries, progress=progress)
         return [self.fitted.calibration.of(p) for p in predictions]
 
+    def calibrated_by(self, examples: Sequence[Example]) -> "AdaptedModel":
+        """Return the same with the label prior that it has over the inputs of examples, if any of it is taken out."""
+        if not (self.fitted.calibration.strength and examples):
+            return self
+        with self._lock:
+            said = self._learner.predict([Query(e, self.pool) for e in examples])
+        return self._again(replace(self.fitted, calibration=self.fitted.calibration.asked(said)), self.abstention)
+
     def predict(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> list[str]:
-        """Return the most probable answer, or the generated one, for each input; see `predictions`."""
-        return [str(p.answer) for p in self.predictions(inputs)]
+        """Return the most probable answer, or the generated one, for each input; see `predictions`.
+
+        A model that abstains says "unsure" where it gives no answer.
+        """
+        return [UNSURE if self.is_unsure(p) else str(p.answer) for p in self.predictions(inputs)]
 
     def predict_proba(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> FloatArray:
         """Return probabilities `[n_inputs, n_labels]`; rows with fewer choices than others end in NaN.
@@ -173,7 +228,9 @@ class AdaptedModel:
         Returns:
             metric, metric_name, low, high (95 % interval), bits_per_example, n, n_learnt (test rows that it has learnt
             from: what is measured on them is too good), and `metrics`: name to (value, low, high) of every metric of
-            the task.
+            the task. All of these are over all rows; of a model that abstains there is `abstention` too: the wanted
+            precision, n_answered, and (value, low, high) of the share that is answered and of the precision, the share
+            of what is answered that is right (0 to 1 where nothing is).
 
         Raises:
             UserError: No test rows, or another kind, or labels that the model does not know.
@@ -187,6 +244,9 @@ class AdaptedModel:
         pairs = zip(rows, predictions, strict=True)
         samples = [sample_row(task, self.recipe.name, i, *pair) for i, pair in enumerate(pairs)]
         found = summarise(task, samples, seed=self.seed)
+        answered = [
+            s["answer"] == s["gold"] for s, p in zip(samples, predictions, strict=True) if not self.is_unsure(p)
+        ]
         return {
             "metric": found["metric"],
             "metric_name": task.metrics[0],
@@ -196,6 +256,7 @@ class AdaptedModel:
             "n": found["n"],
             "n_learnt": n_learnt,
             "metrics": found["metrics"],
+            **({"abstention": self.abstention.measured(answered, len(rows))} if self.abstention else {}),
         }
 
     def tell_learnt(self, task: Task, progress: Progress) -> int:

@@ -24,18 +24,18 @@ class _Named(TypedDict):
 def upgraded(about: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Return what `kshot.json` of an older format says, in today's words.
 
-    Before format 5 a temperature was all of the calibration, and several contexts were members of an average, each a
-    draw of its own. In format 2 a recipe is a name with settings alone; a
-    retriever that was trained in the run, or named by its place, was copied into the folder. In 2, and at first in 3,
-    letters of choices had one form.
+    Before format 5 a temperature was all of the calibration, several contexts were members of an average, each a draw
+    of its own, and past answers were not kept. In format 2 a recipe is a name with settings alone; a retriever that was
+    trained in the run, or named by its place, was copied into the folder. In 2, and at first in 3, letters of choices
+    had one form.
 
     Args:
         about: As it was read.
         file: Where.
     """
-    about = dict(about)
+    about = {"past": None, "abstention": None, **about}
     if "temperature" in about:
-        about["calibration"] = {"temperature": about.pop("temperature")}
+        about["calibration"] = {"temperature": about.pop("temperature"), "strength": 0.0, "prior": []}
     if isinstance(about.get("task"), Mapping):
         about["task"] = {"letter_form": "(A)", **about["task"]}
     if about["format"] != 2:

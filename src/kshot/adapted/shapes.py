@@ -18,6 +18,7 @@ from kshot.core.types import Example, Kind, Task
 from kshot.learners.fitted import Fitted
 from kshot.measures.calibration import UNCALIBRATED, Calibration
 from kshot.measures.samples import check_metrics
+from kshot.methods.contracts import COMBINER
 from kshot.recipes.recipe import MOST_CONTEXTS, Recipe, RecipeRecord
 from kshot.taskmodel.taskmodel import MOST_ANSWER_TOKENS
 from kshot.tasks.built import check_answered, check_form, check_labels
@@ -43,6 +44,17 @@ class _Prompt(TypedDict):
     answer_tokens: Annotated[int, Field(ge=1, le=MOST_ANSWER_TOKENS)]
 
 
+class _Past(TypedDict):
+    confidences: list[Annotated[float, Field(ge=0, le=1)]]
+    right: list[bool]
+    n_alike: Annotated[int, Field(ge=1, le=10**6)]
+
+
+class _Abstention(TypedDict):
+    precision: Annotated[float, Field(gt=0, lt=1)]
+    threshold: Annotated[float, Field(ge=0, le=1)] | None
+
+
 class _Task(TypedDict):
     name: str
     kind: Kind
@@ -57,6 +69,8 @@ class _Task(TypedDict):
 
 class _Calibration(TypedDict):
     temperature: Annotated[float, Field(ge=1e-6, le=1e6)]  # those that are fitted are 1/8 to 8
+    strength: Annotated[float, Field(ge=0, le=1)]
+    prior: list[Annotated[float, Field(gt=0, le=1)]]
 
 
 class _Weights(TypedDict):
@@ -81,6 +95,8 @@ class About(MemberAbout):
     model: ModelAbout | None
     prompt: _Prompt | None
     calibration: _Calibration
+    past: _Past | None
+    abstention: _Abstention | None
     task: _Task
     recipe: RecipeRecord
     choice: dict[str, Any]
@@ -133,17 +149,42 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
             f"{file} must have a recipe for tasks of its kind, {task.kind}; got '{recipe.name}'. "
             "Copy the whole folder, or adapt again."
         )
-    if task.is_open and Calibration(**about["calibration"]) != UNCALIBRATED:
+    calibration = calibration_of(about)
+    if task.is_open and calibration != UNCALIBRATED:
         raise UserError(
             f"{file} must have no calibration, as answers of the kind {task.kind} are written. "
             "Copy the whole folder, or adapt again."
         )
+    if len(calibration.prior) != (len(task.labels) if calibration.strength else 0):
+        raise UserError(
+            f"{file} must have a label prior with a number for each of its {len(task.labels)} labels where its "
+            f"strength is above 0, and none at 0; it has {len(calibration.prior)} at {calibration.strength:g}. "
+            "Copy the whole folder, or adapt again."
+        )
+    check_past(task, about["past"], about["abstention"], file)
     if (model is None) != (prompt is None) or (recipe.asks_model and model is None):
         raise UserError(
             f"{file} must name a language model and its prompt where '{recipe.name}' asks one; it names "
             f"{'no model' if model is None else 'no prompt' if prompt is None else 'both'}. "
             "Copy the whole folder, or adapt again."
         )
+
+
+def calibration_of(about: About) -> Calibration:
+    """Return the calibration that is told of."""
+    kept = about["calibration"]
+    return Calibration(kept["temperature"], kept["strength"], tuple(kept["prior"]))
+
+
+def check_past(task: Task, past: _Past | None, abstention: _Abstention | None, file: Path) -> None:
+    """Refuse past answers and a threshold that do not belong together, or to an open task."""
+    rules = {
+        "no past answers with probabilities, as those of its kind are written": past is None or not task.is_open,
+        "past answers where it says when it is unsure": past is not None or abstention is None,
+        "a confidence for each past answer": past is None or len(past["confidences"]) == len(past["right"]),
+    }
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        raise UserError(f"{file} must have {broken[0]}; it is otherwise. Copy the whole folder, or adapt again.")
 
 
 def check_capabilities(recipe: Recipe, model: LanguageModel, folder: Path) -> None:
@@ -155,11 +196,12 @@ def check_capabilities(recipe: Recipe, model: LanguageModel, folder: Path) -> No
         )
 
 
-def check_learnt(recipe: Recipe, about: MemberAbout, pool: Sequence[Any], folder: Path) -> None:
+def check_learnt(recipe: Recipe, task: Task, about: MemberAbout, pool: Sequence[Any], folder: Path) -> None:
     """Refuse what a recipe cannot have learnt.
 
     Args:
         recipe: One of a combination, or the whole.
+        task: What it answers.
         about: What is told of its files.
         pool: The rows that it may show.
         folder: Its own.
@@ -169,12 +211,23 @@ def check_learnt(recipe: Recipe, about: MemberAbout, pool: Sequence[Any], folder
         "trained weights with recipes that train, and no others": (about["adapter"] is not None) == trains,
         "a steering with recipes that steer alone": about["steering"] is None or "steerer" in recipe.parts,
         "demonstrations with recipes that choose some": bool(pool) or "selector" not in recipe.parts,
+        "what a combiner has learnt of its members": _knows_members(recipe, task, folder),
     }
     if broken := [rule for rule, holds in rules.items() if not holds]:
         raise UserError(
             f"{folder} must have {broken[0]}; it is otherwise with '{recipe.name}'. "
             "Copy the whole folder, or adapt again."
         )
+
+
+def _knows_members(recipe: Recipe, task: Task, folder: Path) -> bool:
+    """Return whether what a combiner has learnt is of the members and the task that it has."""
+    combiner = recipe.part("combiner")
+    if combiner is None:
+        return True
+    for calibration in combiner.calibrations:
+        shaped(_Calibration, dict(calibration), folder / COMBINER, _REMEDY)
+    return combiner.holds(task, len(recipe.members))
 
 
 def check_steering(steering: Steering, fitted: Fitted) -> None:

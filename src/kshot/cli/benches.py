@@ -14,6 +14,7 @@ SPEED = {
     "gradients": "kshot.bench.example_gradients:run",
     "large-pool": "kshot.bench.large_pool:run",
     "race": "kshot.bench.simulated_races:run",
+    "abstain": "kshot.bench.simulated_abstention:run",
     "overhead": "kshot.bench.overhead:run",
     "llm-feedback": "kshot.bench.llm_feedback:run",
     "steered": "kshot.bench.steered_queries:run",

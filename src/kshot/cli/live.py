@@ -85,5 +85,7 @@ def print_run(run: Run, metric: str, by: str = "metric") -> None:
     for reason, names in ruled_out(run.leaderboard).items():
         stdout.print(f"{', '.join(names)}: {reason}", style="dim")
     print_paragraph(f"\n{run.in_words}\n")
+    if run.abstention and run.abstention["in_words"]:
+        print_paragraph(f"{run.abstention['in_words']}\n")
     stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})")
     stdout.print(f"report: {run.folder / 'report.html'}")

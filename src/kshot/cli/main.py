@@ -13,6 +13,7 @@ from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import read_settings
 from kshot.cli.demo_command import demo
 from kshot.cli.options import (
+    AbstainOption,
     AllowCodeOption,
     ColumnsOption,
     DeviceOption,
@@ -123,6 +124,7 @@ def predict(
             help="A file of rows, in a format and with columns as the task's; a text, an input a line; stdin."
         ),
     ] = None,
+    abstain: AbstainOption = None,
     columns: ColumnsOption = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="With --json: leave out rows that cannot be used, and say which.")
@@ -136,8 +138,9 @@ def predict(
     allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer inputs with an adapted model: one answer a line."""
+    """Answer inputs with an adapted model: one answer a line, "unsure" where it abstains."""
     from kshot.adapted.folder import load, saved_task
+    from kshot.measures.abstention import UNSURE
     from kshot.tasks.bad_rows import left_out
     from kshot.tasks.inputs import read_inputs
     from kshot.tasks.rows import BadRow
@@ -152,17 +155,18 @@ def predict(
     for note in (*notes, *left_out(bad or ())):
         stderr.print(f"note: {note}")
     how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
-    adapted = load(folder, model=model, **how)
+    adapted = _abstaining(load(folder, model=model, **how), abstain)
     predictions = adapted.predictions(examples)
     if as_json:
         skipped = {} if bad is None else {"left_out": [row.to_json() for row in bad]}
-        print_json({"predictions": [_answered(p, adapted.task.is_open) for p in predictions], **skipped})
+        print_json({"predictions": [_answered(p, adapted) for p in predictions], **skipped})
         return
     n_cut = sum(p.cut_off for p in predictions)
     if n_cut:
         stderr.print(f"{n_cut} of {len(predictions)} answers came to no end and were cut")
     for p in predictions:
-        print_result(" ".join(str(p.answer).splitlines()) + "\n")  # one line, whatever breaks lines
+        answer = UNSURE if adapted.is_unsure(p) else str(p.answer)
+        print_result(" ".join(answer.splitlines()) + "\n")  # one line, whatever breaks lines
 
 
 def _placing(
@@ -178,10 +182,17 @@ def _placing(
     return how | {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
 
 
-def _answered(p: Any, is_open: bool) -> dict[str, Any]:
+def _abstaining(adapted: Any, precision: float | None) -> Any:
+    """Return the model with another threshold, if one is wanted."""
+    return adapted if precision is None else adapted.abstaining(precision)
+
+
+def _answered(p: Any, adapted: Any) -> dict[str, Any]:
     row = {"id": p.example_id, "answer": p.answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
     doubt = {} if p.disagreement is None else {"disagreement": p.disagreement}
-    return row | ({"cut_off": p.cut_off} if is_open else {}) | doubt
+    if adapted.abstention:
+        doubt["unsure"] = adapted.is_unsure(p)
+    return row | ({"cut_off": p.cut_off} if adapted.task.is_open else {}) | doubt
 
 
 @app.command()
@@ -191,6 +202,7 @@ def evaluate(
     task: TaskArgument,
     limit: Annotated[int | None, typer.Option(help="Only the first so many test rows.")] = None,
     suite: Annotated[str | None, typer.Option(help="An evaluator, such as letter-case or ./mine.py:Mine.")] = None,
+    abstain: AbstainOption = None,
     columns: ColumnsOption = None,
     kind: KindOption = None,
     skip_bad_rows: SkipBadRowsOption = None,
@@ -210,6 +222,8 @@ def evaluate(
 
     if suite:
         EVALUATORS.build(suite)  # before a model is loaded
+    if suite and abstain is not None:
+        raise UserError("--abstain must come without --suite, which looks at all answers; leave one of them out.")
 
     is_file, known = path_of(task).is_file(), saved_task(folder)
     if kind not in (None, known.kind):
@@ -219,7 +233,7 @@ def evaluate(
     loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known)
     with TerminalProgress() as progress:
         how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
-        adapted = load(folder, model=model, **how)
+        adapted = _abstaining(load(folder, model=model, **how), abstain)
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
             loaded = replace(adapted.task, name=loaded.name, test=loaded.train, **own)
@@ -238,6 +252,20 @@ def evaluate(
         f"{result['metric_name']} {result['metric']:.3f} ({result['low']:.3f} - {result['high']:.3f}), "
         f"{result['bits_per_example']:.2f} bits/example, on {result['n']} test rows"
     )
+    if "abstention" in result:
+        stdout.print(_in_words(result["abstention"], result["n"]))
+
+
+def _in_words(abstention: Mapping[str, Any], n: int) -> str:
+    """Return how a model that abstains has done, in a sentence."""
+    share, right = (
+        f"{100 * value:.1f} % ({100 * low:.1f} - {100 * high:.1f})" if value is not None else ""
+        for value, low, high in (abstention["share"], abstention["precision"])
+    )
+    wanted = f"{100 * abstention['wanted']:g} % were wanted"
+    if not abstention["n_answered"]:
+        return f"unsure of all {n} rows; {wanted}"
+    return f"answered {share} of the rows; of these answers {right} are right, {wanted}"
 
 
 @app.command()

@@ -36,6 +36,7 @@ SkipBadRowsOption = Annotated[bool | None, _flag("skip_bad_rows")]
 MovedModelOption = Annotated[
     str | None, typer.Option("--model", help="The language model, where it is not found any more; by default as saved.")
 ]
+AbstainOption = Annotated[float | None, _flag("abstain")]
 DeviceOption = Annotated[str | None, _flag("device")]
 DtypeOption = Annotated[str | None, _flag("dtype")]
 RevisionOption = Annotated[str | None, _flag("revision")]
@@ -55,7 +56,9 @@ def with_flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     named = []
     for setting in settings_of_a_run():
-        kind = setting.metadata["type"] if setting.metadata["type"] in (int, bool) else str  # lists as text with commas
+        kind = (
+            setting.metadata["type"] if setting.metadata["type"] in (int, float, bool) else str
+        )  # lists as text with commas
         annotation = Annotated[kind | None, _flag(setting.name)]  # None: not given, so that the file may say it
         named.append(
             inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

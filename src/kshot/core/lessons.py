@@ -68,6 +68,8 @@ class Lesson:
         weight: How much it counts in the mean over a step.
         teacher: The demonstrations that the teacher is shown before the same target; None: there is no teacher.
         rejected: An answer that is to become less probable than the target's; None: there is none.
+        among: The answers that the right one is learnt to be chosen from, by the tokens in which they differ: others
+            are not pushed down. Empty: all texts that there are.
     """
 
     demonstrations: tuple[Example, ...]
@@ -76,6 +78,7 @@ class Lesson:
     weight: float = 1.0
     teacher: tuple[Example, ...] | None = None
     rejected: str | None = None
+    among: tuple[str, ...] = ()
 
     def __post_init__(self):
         _check_taught(self.learnt, self.weight)
@@ -96,6 +99,7 @@ class TrainingText:
         weight: As in `Lesson`.
         teacher: What the teacher reads; ends with the same answer.
         rejected: The same prompt with another answer.
+        among: As in `Lesson`, each as it ends a prompt.
     """
 
     prompt: Prompt
@@ -103,6 +107,7 @@ class TrainingText:
     weight: float = 1.0
     teacher: Prompt | None = None
     rejected: Prompt | None = None
+    among: tuple[str, ...] = ()
 
     def __post_init__(self):
         _check_taught(self.learnt, self.weight)

@@ -269,10 +269,9 @@ class Gated(Protocol):
         texts: Sequence[TrainingText],
         *,
         first_token: bool,
-        among: Sequence[Sequence[str]] = (),
         ledger: Ledger | None = None,
     ) -> StepLog:
-        """Take one step on the answers that end the texts, on their first tokens, or on the choice among answers."""
+        """Take one step on the answers that end the texts, or on the first tokens by which others differ from them."""
         ...
 
     def steering(self) -> Steering:

@@ -59,6 +59,40 @@ def at_least(least: int) -> Callable[[str, Any], None]:
     return check
 
 
+def check_precision(name: str, value: Any) -> None:
+    """Refuse a share of answers that have to be right which nothing can promise, or anything.
+
+    Raises:
+        UserError: It is no number between 0 and 1, without both.
+    """
+    flag = flag_of(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UserError(
+            f"{flag} must be a number between 0 and 1, the share of answers that have to be right; got {value}. Give "
+            "one such as 0.9."
+        )
+    if value == 1:
+        raise UserError(
+            f"{flag} must be below 1, as no number of examples shows that an answer is never wrong; got {value}. Give "
+            "one such as 0.95."
+        )
+    if value == 0:
+        raise UserError(
+            f"{flag} must be above 0, as answers that may all be wrong need no threshold; got {value}. Give one such "
+            "as 0.9, or leave it out to have everything answered."
+        )
+
+
+def or_none(check: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    """Return the check of a setting that may be left out."""
+
+    def checked(name: str, value: Any) -> None:
+        if value is not None:
+            check(name, value)
+
+    return checked
+
+
 def readable(parse: Callable[[Any], object]) -> Callable[[str, Any], None]:
     """Return the check that a setting can be read by `parse`, which says what is wrong with it."""
 
@@ -123,6 +157,12 @@ class RunSettings:
     )
     prefer: Prefer | None = _setting(
         None, "cheap-queries or cheap-fit, among those that are nearly as good.", check=among(Prefer)
+    )
+    abstain: float | None = _setting(
+        None,
+        "Share of answers that have to be right, such as 0.95; others are unsure.",
+        type=float,
+        check=or_none(check_precision),
     )
     track: str | None = _setting(None, "Also log the finished run to: mlflow.", repeats=False)
     device: str | None = _setting(None, "cpu, cuda, …")

@@ -242,7 +242,8 @@ class Prediction:
     Attributes:
         example_id: Whose answer it is.
         candidates: The possible answers; in open tasks the example's own output, if it has one.
-        log_probs: Log-probability in nats of each candidate, as the learner gave it (not normalised).
+        log_probs: Log-probability in nats of each candidate (not normalised), as the learner gave it or, of a
+            calibrated prediction, without the label prior.
         probs: Probabilities over the candidates, summing to 1, mixed with a little of the uniform; in open tasks the
             output's raw probability.
         answer: The most probable candidate; in open tasks the generated text, or None where none was wanted.

@@ -166,7 +166,6 @@ class CountingActivations:
         texts: Sequence[TrainingText],
         *,
         first_token: bool,
-        among: Sequence[Sequence[str]] = (),
         ledger: Ledger | None = None,
     ) -> StepLog:
         """Count a step: prompts once, and in each step their last tokens and the answers."""

@@ -35,22 +35,19 @@ class Encoder:
                 spans.append((start, len(ids)))
         return EncodedPrompt(tuple(ids), tuple(spans))
 
-    def training_row(
-        self, text: TrainingText, *, marked: bool = False, first_token: bool = False, among: Sequence[str] = ()
-    ) -> TrainingRow:
+    def training_row(self, text: TrainingText, *, marked: bool = False, first_token: bool = False) -> TrainingRow:
         """Turn a text to be learnt, with what its teacher reads and what is rejected, into rows.
 
         Args:
             text: The text.
             marked: Mark the token before the last answer.
-            first_token: Only the first token of each answer is learnt.
-            among: Answers that there are to choose from: only the first token by which they differ is learnt, among
-                theirs.
+            first_token: Only the first token of each answer is learnt; where there are answers to choose from, the
+                first by which they differ.
 
         Raises:
-            UserError: It is too long for the model, or has no answer.
+            UserError: It is too long for the model, or has no answer, or one that is not among those to choose from.
         """
-        row = self._row(text.prompt, text.learnt, marked=marked, first_token=first_token, among=among)
+        row = self._row(text.prompt, text.learnt, marked=marked, first_token=first_token, among=text.among)
         teacher = self._row(text.teacher, "last") if text.teacher else None
         rejected = self._row(text.rejected, text.learnt) if text.rejected else None
         return replace(row, weight=text.weight, teacher=teacher, rejected=rejected)
@@ -71,18 +68,40 @@ class Encoder:
                 f"{len(encoded.ids)}. Use fewer demonstrations (k) or shorter examples."
             )
         spans = encoded.answer_spans[-1:] if learnt == "last" else encoded.answer_spans
-        options = [self._backbone.tokenise(answer) for answer in among]
-        skip = next((i for i, column in enumerate(zip(*options, strict=False)) if len(set(column)) > 1), 0)
-        starts = [(max(start, 1), end) for start, end in spans]
-        supervised = tuple(
-            at
-            for start, end in starts
-            for at in (range(start, end)[skip : skip + 1] if first_token else range(start, end))
-        )
+        supervised = {}  # position -> the tokens to choose from
+        for start, end in spans:
+            own = {at: () for at in range(max(start, 1), end)}
+            if among:
+                own = self._choices(encoded.ids[start:end], among, start)
+            supervised |= dict(list(own.items())[:1]) if first_token else own
         if not supervised:
             raise UserError("A text to be learnt must have an answer of at least one token; got none.")
-        choice = tuple(sorted({ids[skip] for ids in options}))
-        return TrainingRow(encoded.ids, supervised, marked=(starts[-1][0] - 1,) if marked else (), among=choice)
+        marks = (max(spans[-1][0], 1) - 1,) if marked else ()
+        choices = tuple(supervised.values()) if among else ()
+        return TrainingRow(encoded.ids, tuple(supervised), marked=marks, among=choices)
+
+    def _choices(self, answer: tuple[int, ...], among: Sequence[str], start: int) -> dict[int, tuple[int, ...]]:
+        """Return the positions of an answer at which there is a choice, with the tokens by which others go on there.
+
+        Where there is none, as there is one answer only, it is the first position, whose loss is 0.
+
+        Args:
+            answer: Its tokens.
+            among: The answers that there are to choose from.
+            start: The position of its first token.
+        """
+        options = [self._backbone.tokenise(text) for text in among]
+        if not any(answer and option[: len(answer)] == answer for option in options):
+            raise UserError(
+                f"An answer that is learnt among others must be one of them; got one that is none of {len(among)}, "
+                f"such as {among[0]!r}. Give the lesson its target's answer too."
+            )
+        choices = {
+            start + i: tuple(sorted({o[i] for o in options if o[:i] == answer[:i] and len(o) > i}))
+            for i in range(len(answer))
+            if start + i > 0
+        }
+        return {at: choice for at, choice in choices.items() if len(choice) > 1} or dict(list(choices.items())[:1])
 
     def score(self, request: ScoreRequest) -> Encoded:
         """Turn a request for scores into token ids.

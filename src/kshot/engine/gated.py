@@ -43,25 +43,20 @@ class GatedEngine:
         texts: Sequence[TrainingText],
         *,
         first_token: bool,
-        among: Sequence[Sequence[str]] = (),
         ledger: Ledger | None = None,
     ) -> StepLog:
         """Take one step on the answers that end the texts.
 
         Args:
             texts: Each a prompt and its answer; the prompt's last token is changed.
-            first_token: Only the first token of an answer is learnt.
-            among: For each text the answers to choose from: learnt is the first token by which they differ.
+            first_token: Only the first token of an answer is learnt, or the first by which those to choose from differ.
             ledger: What it takes is added to.
 
         Raises:
             UserError: A text too long for the model, or without an answer.
             DivergedError: Loss or gradient is not finite.
         """
-        rows = [
-            self._engine._encoder.training_row(text, marked=True, first_token=first_token, among=own)
-            for text, own in zip(texts, among or [()] * len(texts), strict=True)
-        ]
+        rows = [self._engine._encoder.training_row(text, marked=True, first_token=first_token) for text in texts]
         ledger = ledger or Ledger()
         with self._engine.active():
             if self._engine.obstacle is None:

@@ -44,7 +44,7 @@ class TrainingRow:
         supervised: The positions whose tokens are learnt (never the first).
         soft: The positions where vectors stand instead of tokens; their ids do not count.
         marked: The positions where activations are changed, with the mark 1.
-        among: The tokens that there are to choose from at supervised positions; empty: all of the vocabulary.
+        among: For each supervised position the tokens that there are to choose from; empty: all of the vocabulary.
         past: What stands before `ids`; positions are counted from the first of these.
         weight: How much the text counts in the mean over a step.
         teacher: The target's answer after what the teacher reads; that answer is what is supervised in it.
@@ -55,7 +55,7 @@ class TrainingRow:
     supervised: tuple[int, ...]
     soft: tuple[int, ...] = ()
     marked: tuple[int, ...] = ()
-    among: tuple[int, ...] = ()
+    among: tuple[tuple[int, ...], ...] = ()
     past: Past = _NOTHING
     weight: float = 1.0
     teacher: "TrainingRow | None" = None
@@ -65,7 +65,7 @@ class TrainingRow:
     def record(self) -> list[Any]:
         """What is learnt, for a fingerprint."""
         others = [other and other.record for other in (self.teacher, self.rejected)]
-        return [self.ids, self.supervised, self.weight, *others]
+        return [self.ids, self.supervised, self.weight, *others, *self.among]
 
 
 def parts(
@@ -124,13 +124,13 @@ def answer_logits(
     marked = _places(starts, [row.marked for row in rows], device)
     places = {1: (torch.zeros_like(marked), marked)} if len(marked) else {}
     logits = backbone.row_logits(ids, positions, attend, targets - 1, embedded, places)
-    among = [row.among for row in rows for _ in row.supervised]
+    among = [choice for row in rows for choice in row.among or [()] * len(row.supervised)]
     if any(among):
-        some = torch.full_like(logits, -torch.inf)
+        barred = torch.zeros_like(logits, dtype=torch.bool)
         for i, choice in enumerate(among):
-            allowed = list(choice) or slice(None)
-            some[i, allowed] = logits[i, allowed]
-        logits = some
+            barred[i] = bool(choice)
+            barred[i, list(choice)] = False
+        logits = logits.masked_fill(barred, -torch.inf)
     return logits, ids[targets]
 
 

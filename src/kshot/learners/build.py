@@ -44,6 +44,11 @@ def make_learner(recipe: Recipe, setup: Setup) -> Learner:
     if missing:
         can, for_selector = what_it_takes(missing), " or --selector-model" if missing & recipe.selector_needs else ""
         raise UserError(f"The recipe '{recipe.name}' needs a model that can {can}; give another --model{for_selector}.")
+    if recipe.combines_run:
+        raise UserError(
+            f"'{recipe.name}' combines the recipes of a run, and there is no run here; give it recipes of its own: "
+            f"{recipe.name}(bm25, zero-shot)."
+        )
     if recipe.alternatives or "tuner" in recipe.parts:  # one setting races too: how it stands is told in the same way
         return SettingsRace(recipe, setup, [_of_one_setting(one, setup) for one in recipe.variants])
     return _of_one_setting(recipe, setup)

@@ -34,6 +34,7 @@ class Kept:
         key: Identifies task, models, prompts, stream and seed.
         notes: What methods have noted of their work; they are kept with the predictions that they belong to.
         say: Told of what was kept and cannot be used.
+        counted: Keys of the predictions that this run has paid for already: who else takes them pays no more.
     """
 
     memory: Memory
@@ -41,6 +42,7 @@ class Kept:
     key: str
     notes: list[dict[str, Any]] = field(default_factory=list)
     say: Callable[[str], None] = lambda text: None
+    counted: set[str] = field(default_factory=set)
 
     def once(
         self,
@@ -62,13 +64,18 @@ class Kept:
         """
         key = digest(self.key, name)
         if (known := self.known(key, queries)) is not None:
-            tokens = sum(p.tokens + p.fit_tokens for p in known)
-            ledger.add(Cost(reused=len(known) if asks_model else 0, tokens=tokens))
+            ledger.add(Cost(reused=len(known) if asks_model else 0, tokens=self.tokens_of(key, known)))
             return known
         n_notes = len(self.notes)
         predictions = list(make())
         self.keep(key, predictions, n_notes)
         return predictions
+
+    def tokens_of(self, key: str, known: Sequence[Prediction]) -> float:
+        """Return the tokens that stored predictions took, unless this run has counted them."""
+        tokens = 0.0 if key in self.counted else sum(p.tokens + p.fit_tokens for p in known)
+        self.counted.add(key)
+        return tokens
 
     def known(self, key: str, queries: Sequence[Query]) -> list[Prediction] | None:
         """Return the predictions of queries under a key, and note what is kept with them; None where there are none.
@@ -101,6 +108,7 @@ class Kept:
         if once:
             known = {to_json(note) for note in self.notes[:n_notes]}
             self.notes[n_notes:] = [note for note in self.notes[n_notes:] if to_json(note) not in known]
+        self.counted.add(key)
         self.memory.put_record(key, {"predictions": [vars(p) for p in predictions], "notes": self.notes[n_notes:]})
 
     def diverged(self, key: str, error: DivergedError) -> None:

@@ -151,7 +151,7 @@ class TrainedLearner(Learner):
         key = digest(self._key, len(query.past), query.example.id, query.wants_text)
         if self._kept and (known := self._kept.known(key, [query])):
             (prediction,) = known
-            self._base.ledger.add(Cost(reused=1, tokens=int(prediction.tokens + prediction.fit_tokens)))
+            self._base.ledger.add(Cost(reused=1, tokens=int(self._kept.tokens_of(key, known))))
             self._n_past = len(query.past)
             return prediction
         if self._kept is None:
@@ -271,6 +271,9 @@ class TrainedLearner(Learner):
             others = [self._source.examples[i] for i in rng.permutation(len(self._source.examples))]
             drawn = tuner.lessons(others, lambda: (), step=step + 1, rng=rng)
             source = [self._source.model.training_text(lesson) for lesson in drawn]
+        if not teacher:
+            among = tuner.learns_over(self._base.task, seen)
+            lessons, support = ([replace(lesson, among=among) for lesson in some] for some in (lessons, support))
         texts = [[ready.model.training_text(lesson) for lesson in some] for some in (lessons, support)]
         return Batch(texts[0], texts[1], source, (teacher or tuner).objective)
 

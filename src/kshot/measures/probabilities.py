@@ -14,14 +14,13 @@ UNIFORM_SHARE = 0.01  # of the uniform, mixed into every recipe's probabilities
 
 
 def mixed(probabilities: FloatArray) -> FloatArray:
-    """Mix in a little of the uniform, so that no answer costs infinitely many bits."""
-    return (1 - UNIFORM_SHARE) * probabilities + UNIFORM_SHARE / len(probabilities)
+    """Mix in a little of the uniform over the last axis, so that no answer costs infinitely many bits."""
+    return (1 - UNIFORM_SHARE) * probabilities + UNIFORM_SHARE / probabilities.shape[-1]
 
 
-def normalised(log_probs: FloatArray, temperature: float = 1.0) -> FloatArray:
-    """Return the probabilities over candidates of log-probabilities in nats, divided by the temperature, mixed."""
-    scaled = log_probs / temperature
-    return mixed(np.exp(scaled - np.logaddexp.reduce(scaled)))
+def normalised(log_probs: FloatArray) -> FloatArray:
+    """Return the probabilities over candidates, the last axis, of log-probabilities in nats, mixed."""
+    return mixed(np.exp(log_probs - np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)))
 
 
 def code_length_bits(task: Task, output: str, prediction: Prediction) -> float:

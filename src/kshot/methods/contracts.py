@@ -7,13 +7,14 @@ the one it is called on as it is; all randomness comes from `rng`. `model` is th
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import perm
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from kshot.core.fields import setting_names
+from kshot.core.fields import setting, setting_names, state
 from kshot.core.lessons import Lesson, Training
 from kshot.core.models import Capability
 from kshot.core.objective_settings import Answers, ObjectiveSettings
@@ -26,6 +27,7 @@ from kshot.methods.remembering import Remembering
 from kshot.taskmodel.taskmodel import TaskModel
 
 COMPOSER, COMBINER = "composer.json", "combiner.json"
+OVER = ("auto", "all", "seen")
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,15 @@ class Tuner(Training, Part):
     """Says what is learnt when an example arrives; how weights are trained are settings that all tuners have.
 
     Attributes:
+        over: What an answer is learnt to be chosen from: "all" texts, which makes labels without an example less
+            probable with every step, or the labels "seen" so far, by the tokens in which they differ, for tasks with a
+            list of labels; "auto" is "seen" as long as some label has no example, and "all" from there on, in other
+            tasks and with a teacher (docs/results/new-labels.md).
         objective: What is made small over the lessons, unless a teacher says otherwise.
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
+
+    over: str = setting("auto", choices=OVER)
 
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     changes_model: ClassVar[bool] = True
@@ -202,6 +210,16 @@ class Tuner(Training, Part):
         "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
         "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},
     }
+
+    def suits(self, task: Task) -> bool:
+        """Return whether the task has the labels that answers are learnt over."""
+        return self.over != "seen" or task.kind == "classification"
+
+    def learns_over(self, task: Task, seen: Sequence[Example]) -> tuple[str, ...]:
+        """Return the answers that a lesson's right one is to be chosen from; none: all texts."""
+        labels = tuple(dict.fromkeys(e.output for e in seen))
+        is_over_seen = self.over == "seen" or (self.over == "auto" and len(labels) < len(task.labels))
+        return labels if is_over_seen else ()
 
     @property
     def k(self) -> int:
@@ -301,11 +319,18 @@ class Answered:
 
     Attributes:
         example: The example.
-        said: The members' predictions, in their order, as they gave them.
+        said: The members' predictions, in their order, each calibrated by the member's own past.
+        bits: What the right answer costs by each of them.
     """
 
     example: Example
     said: tuple[Prediction, ...]
+    bits: tuple[float, ...]
+
+    @cached_property
+    def logs(self) -> FloatArray:
+        """Log-probabilities of the candidates, in nats, by each member: `[n_candidates, n_members]`."""
+        return np.log([p.probs for p in self.said]).T
 
 
 @dataclass(frozen=True)
@@ -313,17 +338,31 @@ class Combiner(Remembering):
     """Makes one answer of those of several recipes.
 
     Attributes:
-        learns: How it combines depends on how its members have done (`fit`).
+        learns: How it combines depends on how its members have done (`fit`), or on what they know (`knowing`). Then
+            each member's probabilities are calibrated by its own past before they are combined.
         lazy: A member is asked only where what those before it have said does not suffice (`asks`).
+        takes_all: Without members it combines all other recipes of its run.
+        most_members: How many it can combine.
     """
 
     remembered_in: ClassVar[str] = COMBINER
     learns: ClassVar[bool] = False
     lazy: ClassVar[bool] = False
+    takes_all: ClassVar[bool] = False
+    most_members: ClassVar[int] = 100
+    _calibrations: tuple[Mapping[str, Any], ...] = state(())
 
     def fit(self, task: Task, past: Sequence[Answered]) -> Self:
         """Return a combiner that knows how its members have done on the past of a stream, in its order."""
         return self
+
+    def knowing(self, task: Task, known: Sequence[Example]) -> Self:
+        """Return a combiner whose members have learnt `known`, in this order; not all of it was predicted."""
+        return self
+
+    def kept(self, n: int) -> tuple[Self, tuple[int, ...]]:
+        """Return the combiner for those of its `n` members that it needs, and which these are, in their order."""
+        return self, tuple(range(n))
 
     def asks(self, task: Task, said: Sequence[Prediction]) -> bool:
         """Return whether the next member is to be asked a question, after what those before it have said of it."""
@@ -332,3 +371,21 @@ class Combiner(Remembering):
     @abstractmethod
     def combine(self, task: Task, members: Sequence[Prediction]) -> Prediction:
         """Return the combined prediction of one question, from those of the members that were asked, in their order."""
+
+    @property
+    def calibrations(self) -> tuple[Mapping[str, Any], ...]:
+        """How the members' probabilities are calibrated, each as JSON; empty before it has learnt."""
+        return self._calibrations
+
+    def with_calibrations(self, calibrations: Sequence[Mapping[str, Any]]) -> Self:
+        """Return it as it is handed over, fitted on all there is."""
+        return replace(self, _calibrations=tuple(calibrations))
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether it has been fitted on all there is."""
+        return not self.learns or bool(self._calibrations)
+
+    def holds(self, task: Task, n: int) -> bool:
+        """Return whether what it remembers can be of a task and so many members: it was read from a file."""
+        return len(self._calibrations) == (n if self.learns else 0)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from kshot.core.errors import UserError
 from kshot.core.json_text import from_json, to_json
 from kshot.core.part import Part
+from kshot.core.schema import shaped
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,11 @@ class Remembering(Part):
 
     Attributes:
         remembered_in: The file's name.
+        remembered: The shape of what the file holds, a `TypedDict`; None takes whatever has its keys.
     """
 
     remembered_in: ClassVar[str]
+    remembered: ClassVar[type | None] = None
 
     def save(self, folder: Path) -> None:
         """Write what `fit` remembers, in fields that start with an underscore, as JSON.
@@ -26,8 +29,9 @@ class Remembering(Part):
         Raises:
             UserError: It is no JSON; such a method has `save` and `rebuilt` of its own.
         """
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("_")}
-        if not kept:
+        states = [f for f in fields(self) if f.name.startswith("_")]
+        kept = {f.name: getattr(self, f.name) for f in states}
+        if all(getattr(self, f.name) is f.default for f in states):
             return
         try:
             same = _tuples(from_json(text := to_json(kept))) == kept
@@ -60,6 +64,8 @@ class Remembering(Part):
                 f"{file} must hold what {cls.__name__} remembers, {', '.join(sorted(known))}; it holds something else. "
                 "Adapt again."
             )
+        if cls.remembered is not None:
+            shaped(cls.remembered, kept, file, "Adapt again.")
         return cls(**settings, **_tuples(kept))
 
 

@@ -25,6 +25,7 @@ from kshot.measures.calibration import calibrated
 from kshot.measures.samples import sample_row
 from kshot.measures.variance import Spread, components
 from kshot.race.entrant import Entrant
+from kshot.race.mixture import Mixture
 from kshot.race.second_look import N_DRAWS, other_draws, second_look
 from kshot.race.stream import Stream
 from kshot.recipes.recipe import Recipe
@@ -55,6 +56,7 @@ class Measuring:
 
     def __post_init__(self):
         self._candidates: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._counted: set[str] = set()
 
     @property
     def task(self) -> Task:
@@ -76,6 +78,18 @@ class Measuring:
         if missing := lacking(recipe, self.setup):
             return Entrant(recipe, "not-supported", f"it needs a model that can {what_it_takes(missing)}")
         return Entrant(recipe)
+
+    def combine(self, entrant: Entrant, others: Sequence[Entrant]) -> None:
+        """Let an entrant combine the others of the race; nothing else is asked for it, and it is never dropped.
+
+        Others that combine in the same way are left out, as they are of the same recipes.
+        """
+        own = type(entrant.recipe.part("combiner"))
+        others = [e for e in others if not isinstance(e.recipe.part("combiner"), own)]
+        if len(others) < 2:
+            entrant.stop("not-applicable", "there are fewer than two other recipes to combine")
+            return
+        entrant.learner = Mixture(entrant.recipe, self.setup_of(entrant), others, self.last_fit, self.ledger)
 
     def advance(self, entrant: Entrant, stop: int) -> None:
         """Predict the stream from where the entrant stands up to `stop`; where that fails, it is out of the race."""
@@ -154,12 +168,13 @@ class Measuring:
     def _sample(self, entrant: Entrant) -> None:
         """Make the sample rows, calibrated each on what was before it."""
         predictions, examples = entrant.predictions, self.stream.asked[: len(entrant.predictions)]
-        if entrant.recipe.calibration == "temperature" and not self.task.is_open:
+        how = entrant.recipe.calibrated_on(self.task)
+        if how in ("batch", "temperature"):
             assert entrant.learner is not None
             final = entrant.learner.last(predictions)  # what is handed over is the winner, not whoever led before
-            predictions, entrant.calibration = calibrated(predictions, examples)
+            predictions, entrant.calibration = calibrated(predictions, examples, label_prior=how == "batch")
             if final is not entrant.predictions:
-                entrant.calibration = calibrated(final, examples)[1]
+                entrant.calibration = calibrated(final, examples, label_prior=how == "batch")[1]
         places = self.stream.positions[: len(predictions)]
         entrant.rows = [
             sample_row(self.task, entrant.recipe.name, at, e, self._packed(p))
@@ -203,6 +218,7 @@ class Measuring:
                 self.progress.begin(f"{recipe.name}, a second look", len(queries))
                 predict = partial(learner.predict, queries, progress=self._advance)
                 predictions = self._once(entrant, "again", queries, predict)
+        entrant.calibration = entrant.calibration.asked(predictions)
         predictions = [entrant.calibration.of(p) for p in predictions]
         place = {e.id: at for e, at in zip(self.stream.asked, self.stream.positions, strict=True)}
         for query, prediction in zip(queries, predictions, strict=False):  # none where the budget was spent
@@ -234,6 +250,9 @@ class Measuring:
         except NotFiniteError as error:
             self.progress.say(f"{recipe.name}: other draws could not be tried; {error}")
             return None
+        n = len(asked) // len(prompts)  # each prompt is calibrated as if it were handed over
+        drawn = [predictions[i : i + n] for i in range(0, len(predictions), n)]
+        predictions = [p for own in drawn for p in map(entrant.calibration.asked(own).of, own)]
         pairs = enumerate(zip(asked, predictions, strict=True))
         rows = [sample_row(self.task, recipe.name, i, query.example, p) for i, (query, p) in pairs]
         key = "bits" if self.task.is_open else "score"
@@ -259,7 +278,7 @@ class Measuring:
         asked = (self.model.model.fingerprint, dict(self.model.layout.record)) if asks_model else None
         others = selecting.model.fingerprint if selecting else None, self.task.fingerprint, self.stream.fingerprint
         key = digest(__version__, asked, *others, self.setup.seed)
-        return Kept(self.memory, self.folder / "training", key, say=self.progress.say)
+        return Kept(self.memory, self.folder / "training", key, say=self.progress.say, counted=self._counted)
 
     def left(self) -> str:
         """Return what is left of the budget, in words; "" without one."""

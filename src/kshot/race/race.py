@@ -42,7 +42,12 @@ class Race:
     prefer: Prefer | None = None
 
     def __post_init__(self):
-        self.entrants = [self.measuring.enter(recipe) for recipe in self.recipes]
+        in_turn = sorted(self.recipes, key=lambda recipe: recipe.combines_run)  # by what the others have said
+        self.entrants = [self.measuring.enter(recipe) for recipe in in_turn]
+        others = [e for e in self.entrants if e.is_racing and not e.recipe.combines_run]
+        for entrant in self.entrants:
+            if entrant.is_racing and entrant.recipe.combines_run:
+                self.measuring.combine(entrant, others)
         self._summaries: dict[tuple[str, int], dict[str, Any]] = {}
 
     @property
@@ -65,7 +70,7 @@ class Race:
                 if entrant.is_racing:
                     measuring.advance(entrant, stop)
                     measuring.progress.standing(self.board(), measuring.left())
-            racing = [e for e in self.entrants if e.is_racing]
+            racing = [e for e in self.entrants if e.is_racing and not e.recipe.combines_run]  # these cost nothing
             if self.drop and stop < n and len(racing) > 1 and not measuring.ledger.is_spent:
                 bits = {e.recipe.name: [r["bits"] for r in e.rows] for e in racing}
                 out = dropped(
@@ -222,6 +227,11 @@ class Race:
                     low, high = ends if by == "metric" else (max(0.0, end) for end in ends)
                     found[name] |= {key: value, f"{key}_low": low, f"{key}_high": high}
         return found
+
+    def rows_of_chosen(self) -> list[dict[str, Any]]:
+        """Return the sample rows that tell what is expected of the chosen recipe when deployed."""
+        name = self.board()[0]["recipe"]
+        return self._rows_of(name, self._evidence("metric")[name])
 
     def _rows_of(self, name: str, known: Evidence) -> list[dict[str, Any]]:
         """Return the sample rows that a recipe's evidence is of."""

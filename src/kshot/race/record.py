@@ -83,8 +83,8 @@ class PromptBook:
 
 
 def _of_setting(recipe: Recipe, setting: str) -> Recipe:
-    """Return the recipe whose prompt is told: the configuration that said it, of several members the first."""
-    one = next((variant for variant in recipe.variants if variant.name == setting), recipe)
+    """Return the recipe whose prompt is told: the configuration or the member that said it, else the first member."""
+    one = next((other for other in (*recipe.variants, *recipe.members) if other.name == setting), recipe)
     return _of_setting(one.members[0], "") if one.members else one
 
 
@@ -131,15 +131,19 @@ class Recorder:
             results, rows, sent = self._all(race, None)
             write_summed(self.folder / UNFINISHED, {"results": results, "samples": rows, "prompts": sent})
 
-    def write(self, folder: Path, race: Race, choice: Mapping[str, Any]) -> None:
+    def write(
+        self, folder: Path, race: Race, choice: Mapping[str, Any], abstention: Mapping[str, Any] | None = None
+    ) -> None:
         """Write samples.jsonl, second_look.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
 
         Args:
             folder: Where they are written.
             race: At its end.
             choice: What `choice` returns.
+            abstention: What is promised where the model may be unsure.
         """
         results, rows, sent = self._all(race, choice)
+        results["abstention"] = abstention
         write_jsonl(folder / SAMPLES, chain.from_iterable(rows.values()))
         write_jsonl(folder / SECOND_LOOK, (row for e in race.entrants for row in e.again))
         write_json(folder / PROMPTS, sent)
@@ -152,7 +156,8 @@ class Recorder:
         """Return results, each recipe's rows, and the prompts as they were sent."""
         rows = {e.recipe.name: e.rows for e in race.entrants if e.rows}
         for entrant in race.entrants:
-            if any(r["prompt_tokens"] for r in entrant.rows):
+            has_prompts = any(r["prompt_tokens"] for r in entrant.rows)
+            if has_prompts and not entrant.recipe.combines_run:  # whose prompts are those of the others
                 self._prompts.add(entrant.recipe, entrant.rows)
         examples = [
             {"id": e.id, "input": e.input, "context": e.context, "output": e.output} for e in self.stream.examples

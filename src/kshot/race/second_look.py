@@ -2,7 +2,7 @@
 
 Along a stream a recipe is measured with less to learn from than it has in the end, and with other demonstrations: two
 draws of the same recipe can lie far apart. Where it is cheap and honest, the final one is asked again: a prompt about
-all examples that are not in it, several contexts about those that at least half of them do not show; a prompt that
+all examples that are not in it; several contexts about those that at least half of them do not show; a prompt that
 shows all examples, and a classifier, about examples while these, and some beside, are hidden. What is chosen for each
 query knows nearly as much along the stream, and would cost as much again; a recipe that trains knows all examples, and
 one that chose its demonstrations by asking the model about the others has fitted them: for these the stream is all
@@ -40,20 +40,14 @@ def second_look(recipe: Recipe, setup: Setup, stream: Stream) -> tuple[Learner, 
         queries = [Query(e, shown) for e in stream.asked if can_ask(contexts, e)]
         recipe = giving(recipe, contexts, others_only=True)
     else:
-        queries = hiding(setup.task, stream, PARTS if recipe.asks_model else FREE_PARTS)
+        queries = []
+        for hidden in _parts(setup.task, stream.asked, PARTS if recipe.asks_model else FREE_PARTS):
+            ids = {e.id for e in hidden}
+            past = tuple(e for e in stream.examples if e.id not in ids)
+            queries += [Query(e, past) for e in hidden]
     if len(queries) < LEAST:
         return None
     return make_learner(recipe, setup), queries
-
-
-def hiding(task: Task, stream: Stream, n_parts: int) -> list[Query]:
-    """Return each example that was predicted as a query that sees all examples but those of its own part."""
-    queries = []
-    for part in _parts(task, stream.asked, n_parts):
-        hidden = {e.id for e in part}
-        past = tuple(e for e in stream.examples if e.id not in hidden)
-        queries += [Query(e, past) for e in part]
-    return queries
 
 
 def _parts(task: Task, asked: Sequence[Example], n: int) -> list[list[Example]]:

@@ -16,7 +16,7 @@ def describe_recipes() -> list[dict[str, Any]]:
     rows = []
     for name, slot in known_recipes().items():
         doc = ZERO_SHOT_DOC if slot is None else _doc(SLOTS[slot][name])
-        recipe = parse_recipe(name, shots=1, raced=False)
+        recipe = parse_recipe(name, shots=1)
         needs = recipe.needs | ({Capability.SCORE} if recipe.asks_model else set())
         slots = {key: name if key == slot else None for key in ("selector", "tuner", "steerer")}
         rows.append(

@@ -12,6 +12,7 @@ from kshot.core.fields import setting_names
 from kshot.core.part import Part
 from kshot.core.plugins import Room, configure, room_of
 from kshot.measures.averages import MEANS
+from kshot.methods.contracts import Combiner
 from kshot.methods.orders import AS_SELECTED, ORDERS, check_order
 from kshot.methods.selectors.all_past import AllPast
 from kshot.methods.selectors.random import Random
@@ -33,7 +34,7 @@ _OWN: Mapping[str | None, tuple[str, ...]] = {
     "selector": ("k", "order", "calibration", "contexts", "mean"),
     "steerer": ("k", "order", "calibration", "contexts", "mean"),
     "tuner": ("k", "order", "calibration", "contexts", "mean"),
-    "classifier": (),
+    "classifier": ("calibration",),
     "combiner": ("calibration",),
 }
 
@@ -85,6 +86,8 @@ def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
     grid = _grid(call, slot) if raced else {}
     tried = {key: _alternatives(key, text, call.name, slot) for key, text in {**grid, **call.settings}.items()}
     several = [key for key, options in tried.items() if len(options) > 1]
+    if slot == "combiner" and not call.members:
+        raced = False  # what it combines is not known before the run
     for key in several:
         if not all(tried[key]):
             raise UserError(f"{name}: {key} must have a value on each side of a slash; got '{call.settings[key]}'.")
@@ -181,10 +184,22 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     method = configure(cls, values, owner=base, also=(*_OWN[slot], *_BESIDE[slot]))
     parts = {**beside, slot: method}
     if slot == "classifier":
-        return Recipe(name, parts)
-    calibration = _calibration(own, base)
+        own = {"calibration": "none", **own}
+        if own["calibration"] == "contextual":
+            raise UserError(
+                f"{base}: calibration must be one of auto, batch, temperature, none, as a classifier asks no language "
+                "model; got 'contextual'. Use batch."
+            )
+        return Recipe(name, parts, calibration=_calibration(own, base))
+    if "teacher" in parts and parts["tuner"].over == "seen":
+        raise UserError(
+            f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of "
+            "the two out."
+        )
     if slot == "combiner":
-        return Recipe(name, parts, calibration=calibration, members=_members(call, shots=shots))
+        calibration = _calibration({"calibration": "none"} | own if method.learns else own, base)
+        return Recipe(name, parts, calibration=calibration, members=_members(call, method, shots=shots))
+    calibration = _calibration(own, base)
     order = own.get("order", AS_SELECTED)
     check_order(order, base)
     k = _shown(name, own, parts, shots=shots)
@@ -225,8 +240,18 @@ def _contexts(name: str, own: Mapping[str, str], *, k: int) -> tuple[int, str]:
     return n, mean
 
 
-def _members(call: Call, *, shots: int) -> tuple[Recipe, ...]:
-    """Return the recipes that a combiner is given, each with one value for every setting."""
+def _members(call: Call, combiner: Combiner, *, shots: int) -> tuple[Recipe, ...]:
+    """Return the recipes that a combiner is given, each with one value for every setting.
+
+    Those of a combiner that learns keep their own calibration: it combines calibrated probabilities.
+    """
+    if not call.members and combiner.takes_all:
+        return ()
+    if len(call.members) > combiner.most_members:
+        raise UserError(
+            f"'{call.name}' combines {combiner.most_members} recipes at most; got {len(call.members)}. Name fewer, or "
+            "mix them: mix(bm25, zero-shot)."
+        )
     if len(call.members) < 2:
         raise UserError(
             f"'{call.name}' combines recipes and must be given two or more, such as {call.name}(bm25, zero-shot); got "
@@ -238,7 +263,13 @@ def _members(call: Call, *, shots: int) -> tuple[Recipe, ...]:
                 f"'{call.name}' must be given different recipes; got '{member}' {call.members.count(member)} times. "
                 "Several contexts of one are averaged by random:contexts=4."
             )
-    return tuple(replace(parse_recipe(m, shots=shots, raced=False), calibration="none") for m in call.members)
+    members = tuple(parse_recipe(member, shots=shots, raced=False) for member in call.members)
+    if inner := next((member for member in members if member.combines_run), None):
+        raise UserError(
+            f"'{call.name}' must be given recipes that are whole; '{inner.name}' names none of its own. Name them: "
+            f"{inner.name}(bm25, zero-shot)."
+        )
+    return members if combiner.learns else tuple(replace(member, calibration="none") for member in members)
 
 
 def _refuse(values: Iterable[str], owner: str, *, also: tuple[str, ...]) -> None:

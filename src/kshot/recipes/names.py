@@ -37,7 +37,8 @@ _FIRST, _LATER = ("classifier",), ("selector", "steerer", "tuner")
 def known_recipes() -> dict[str, str | None]:
     """Return the names of recipes with the slot that each names; zero-shot fills none. They run in this order."""
     first, later = ({name: slot for slot in slots for name in SLOTS[slot]} for slots in (_FIRST, _LATER))
-    return {**first, ZERO_SHOT: None, **later}
+    last = {name: "combiner" for name in COMBINERS if COMBINERS.find(name).takes_all}
+    return {**first, ZERO_SHOT: None, **later, **last}
 
 
 def cheap_recipes() -> list[str]:

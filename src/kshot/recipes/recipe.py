@@ -1,6 +1,6 @@
 """A recipe: methods in slots, and what follows from them together."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from kshot.core.call import parse_call
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.models import Capability
 from kshot.core.part import Part
@@ -18,7 +19,7 @@ from kshot.measures.averages import ARITHMETIC, MEANS
 from kshot.methods.orders import AS_SELECTED, check_order
 from kshot.recipes.names import SLOTS
 
-CALIBRATIONS = ("temperature", "contextual", "none")
+CALIBRATIONS = ("auto", "batch", "temperature", "contextual", "none")
 MOST_CONTEXTS = 256
 _MOST = 2**31
 _MOST_NESTED = 8
@@ -47,9 +48,10 @@ class Recipe:
         parts: Slot to method; the slots are those of `kshot.recipes.names.SLOTS`.
         k: The most demonstrations shown.
         order: How the chosen ones are put in order (`kshot.methods.orders`).
-        calibration: "temperature" divides log-probabilities by a temperature fitted on the past; "contextual" divides
+        calibration: "temperature" divides log-probabilities by a temperature fitted on the past; "batch" also takes out
+            the label prior, as far as that saves bits on the past (`kshot.measures.calibration`); "contextual" divides
             probabilities by those of inputs without content (Zhao et al. 2021, https://arxiv.org/abs/2102.09690);
-            "none" leaves them.
+            "none" leaves them; "auto" is "batch" for tasks with a list of labels, else "temperature".
         contexts: How many sets of demonstrations are shown, each in a prompt of its own; the answers are averaged.
         mean: How (`kshot.measures.averages`).
         members: The recipes whose answers a combiner makes one of.
@@ -79,6 +81,19 @@ class Recipe:
     def having(self, **parts: Part) -> "Recipe":
         """Return the recipe with these methods in their slots."""
         return replace(self, parts={**self.parts, **parts})
+
+    def combining(self, combiner: Part, members: "Sequence[Recipe]") -> "Recipe":
+        """Return the combination of these members, named after them."""
+        call, name = parse_call(self.name), self.name
+        if [m.name for m in members] != [m.name for m in self.members]:
+            settings = ",".join(f"{key}={value}" for key, value in call.settings.items())
+            name = f"{call.name}({', '.join(m.name for m in members)})" + (f":{settings}" if settings else "")
+        return replace(self, name=name, parts={"combiner": combiner}, members=tuple(members))
+
+    @property
+    def combines_run(self) -> bool:
+        """Whether it combines whatever else is in its run: a combiner without members of its own."""
+        return "combiner" in self.parts and not self.members
 
     @property
     def all_parts(self) -> Iterator[Part]:
@@ -152,8 +167,8 @@ class Recipe:
 
     @property
     def asks_model(self) -> bool:
-        """Whether a language model answers."""
-        if self.members:
+        """Whether a language model is asked: a combination of what is in its run takes what others have said."""
+        if "combiner" in self.parts:
             return any(member.asks_model for member in self.members)
         return "classifier" not in self.parts
 
@@ -182,7 +197,10 @@ class Recipe:
     @property
     def learns(self) -> bool:
         """Whether its answers depend on examples."""
-        return bool(self.parts.keys() - {"composer", "combiner"}) or any(member.learns for member in self.members)
+        combiner = self.part("combiner")
+        if combiner:
+            return combiner.learns or any(member.learns for member in self.members)
+        return bool(self.parts.keys() - {"composer"})
 
     @property
     def changes_model(self) -> bool:
@@ -251,9 +269,15 @@ class Recipe:
 
     def suits(self, task: Task) -> bool:
         """Return whether it can answer the task's kind."""
-        if task.is_open and self.calibration == "contextual":
+        if (task.is_open and self.calibration == "contextual") or (not task.labels and self.calibration == "batch"):
             return False
         return all(part.suits(task) for part in self.all_parts) and all(member.suits(task) for member in self.members)
+
+    def calibrated_on(self, task: Task) -> str:
+        """Return how its probabilities are calibrated on a task: "auto" is settled, and texts are left as they are."""
+        if task.is_open:
+            return "none"
+        return ("batch" if task.labels else "temperature") if self.calibration == "auto" else self.calibration
 
     def known(self, task: Task) -> frozenset[str]:
         """Return the ids of a task's training examples that its selectors have learnt from before."""

@@ -91,6 +91,25 @@ class _Choice(TypedDict):
     spread: NotRequired[_Spread | None]  # not in format 1
 
 
+class _Answered(TypedDict):
+    precision: Share
+    threshold: Share | None
+    share: Share
+    low: Share
+    high: Share
+    n_answered: Count
+    n_right: Count
+
+
+class _Abstention(TypedDict):
+    n: Count
+    n_right: Count
+    n_alike: Count
+    wanted: Share | None
+    shares: list[_Answered]
+    in_words: str
+
+
 class _Config(TypedDict):  # and more, which is not read
     model_name: str
     seed: int
@@ -103,6 +122,7 @@ class _Results(TypedDict):
     compares: NotRequired[ChooseBy]  # not before format 5
     chosen: str | None
     choice: _Choice | None
+    abstention: NotRequired[_Abstention | None]  # older runs have none, nor those that are not finished
     removed: list[str]
     selections: dict[str, list[dict[str, Any]]]
     failures: dict[str, str]

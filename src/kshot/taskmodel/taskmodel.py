@@ -152,7 +152,10 @@ class TaskModel:
             None if lesson.teacher is None else self._answered(self.prompt(lesson.teacher, target)[0], target.output)
         )
         rejected = None if lesson.rejected is None else self._answered(prompt, lesson.rejected)
-        return TrainingText(self._answered(prompt, target.output), lesson.learnt, lesson.weight, teacher, rejected)
+        among = tuple(map(self.layout.answer, lesson.among))
+        return TrainingText(
+            self._answered(prompt, target.output), lesson.learnt, lesson.weight, teacher, rejected, among
+        )
 
     def _answered(self, prompt: Prompt, text: str) -> Prompt:
         return replace(prompt, segments=(*prompt.segments, Segment("answer", self.layout.answer(text))))
@@ -370,10 +373,13 @@ class TaskModel:
 
     def learn(self, gated: Gated, examples: Sequence[Example], *, loss: str) -> StepLog:
         """Take one step of training gates on "all" tokens of the answers, the "first", or the "choice" of an answer."""
-        texts = [self.training_text(Lesson((), example, learnt="last")) for example in examples]
+        lessons = [
+            Lesson((), example, learnt="last", among=self.answers(example) if loss == "choice" else ())
+            for example in examples
+        ]
+        texts = [self.training_text(lesson) for lesson in lessons]
         self.progress.advance(0)
-        answers = [tuple(map(self.layout.answer, self.answers(e))) for e in examples] if loss == "choice" else ()
-        return gated.learn(texts, first_token=loss != "all", among=answers, ledger=self.ledger)
+        return gated.learn(texts, first_token=loss != "all", ledger=self.ledger)
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Hand over what a selector wants to be known."""

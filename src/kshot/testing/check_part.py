@@ -18,7 +18,9 @@ from kshot.core.types import Example, Prediction, Task
 from kshot.engine.load_model import load_model
 from kshot.evaluators import EVALUATORS
 from kshot.evaluators.evaluator import Evaluator
+from kshot.measures.probabilities import code_length_bits
 from kshot.methods.contracts import (
+    Answered,
     Classifier,
     Combiner,
     Composer,
@@ -227,15 +229,54 @@ def _check_classifier(part: Classifier, task: Task, model: TaskModel) -> None:
 
 def _check_combiner(part: Combiner, task: Task, model: TaskModel) -> None:
     rows = ((0.7, 0.2, 0.1), (0.2, 0.5, 0.3))
-    members = [Prediction("x", task.labels, tuple(np.log(p).tolist()), p, task.labels[int(np.argmax(p))]) for p in rows]
+    members = [_says(task, row) for row in rows]
+    _check_combined(part, task, members)
+    alone = part.combine(task, members[:1])
+    _must(np.allclose(alone.probs, members[0].probs), part, "must say of one member what that says")
+    past = [_answered(task, example) for example in (*task.train, *task.train)]
+    fitted, again = (part.fit(task, past).knowing(task, task.train) for _ in range(2))
+    _must(isinstance(fitted, type(part)), part, "must return a combiner of its own kind from fit")
+    _must(fitted.combine(task, members) == again.combine(task, members), part, "must learn the same from the same past")
+    _check_combined(fitted, task, members)
+    kept, indices = fitted.kept(len(members))
+    in_order = list(indices) == sorted(set(indices)) and set(indices) <= set(range(len(members)))
+    _must(bool(indices) and in_order, part, "must keep some of its members, in their order")
+    inside = [members[i] for i in indices]
+    same = np.allclose(kept.combine(task, inside).probs, fitted.combine(task, members).probs)
+    _must(same, part, "must say the same without the members that it does not keep")
+    _must(isinstance(kept.asks(task, members[:1]), bool), part, "must say whether the next member is asked")
+    ready = kept.with_calibrations([{"temperature": 1.0}] * len(indices)) if part.learns else kept
+    _must(ready.has_learnt and ready.holds(task, len(indices)), part, "must hold after it was fitted")
+    with TemporaryDirectory() as folder:
+        ready.save(Path(folder))
+        read = type(part).rebuilt(part.record()["settings"], Path(folder))
+    same = read.combine(task, inside) == ready.combine(task, inside) and read.has_learnt
+    _must(same, part, "must say the same when what it remembers was saved and read again")
+
+
+def _says(task: Task, row: Sequence[float]) -> Prediction:
+    """Return a prediction with these probabilities, of a recipe that asks a model."""
+    answer = task.labels[int(np.argmax(row))]
+    return Prediction("x", task.labels, tuple(np.log(row).tolist()), tuple(row), answer, prompt_tokens=10)
+
+
+def _answered(task: Task, example: Example) -> Answered:
+    """Return what two members have said of an example, the first more sure of the truth than the second."""
+    said = []
+    for right in (0.6, 0.4):
+        row = np.full(len(task.labels), (1 - right) / (len(task.labels) - 1))
+        row[task.labels.index(example.output)] = right
+        said.append(_says(task, row.tolist()))
+    return Answered(example, tuple(said), tuple(code_length_bits(task, example.output, p) for p in said))
+
+
+def _check_combined(part: Combiner, task: Task, members: Sequence[Prediction]) -> None:
     found, again = (part.combine(task, members) for _ in range(2))
     _must(isinstance(found, Prediction), part, "must return a prediction")
     _must(found == again, part, "must say the same twice")
     _must(abs(sum(found.probs) - 1) < 1e-6 and min(found.probs) >= 0, part, "must give probabilities that sum to 1")
     best = found.candidates[int(np.argmax(found.probs))]
     _must(found.answer == best, part, "must answer what it finds most probable")
-    alone = part.combine(task, members[:1])
-    _must(np.allclose(alone.probs, members[0].probs), part, "must say of one member what that says")
 
 
 def _check_evaluator(part: Evaluator, task: Task, model: TaskModel) -> None:

@@ -24,8 +24,10 @@ from kshot.core.termination import interrupted_by_sigterm
 from kshot.core.types import Kind, Task
 from kshot.learners.learner import Setup
 from kshot.race.measure import Measuring
+from kshot.race.promise import promise
 from kshot.race.race import Race
 from kshot.race.record import Recorder
+from kshot.race.second_look import MOST_ASKED
 from kshot.race.stream import Stream
 from kshot.reports.html import add_report
 from kshot.store.commit import commit, settle
@@ -49,6 +51,7 @@ class Run:
         best: The chosen recipe, fitted on every example.
         work: What the language model was made to do for it.
         in_words: What was chosen, how sure that is, what it costs, and what would change it.
+        abstention: What it promises where it may be unsure; None for open tasks.
     """
 
     folder: Path
@@ -57,6 +60,7 @@ class Run:
     best: AdaptedModel
     work: Cost
     in_words: str
+    abstention: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what `kshot adapt --json` prints."""
@@ -65,6 +69,7 @@ class Run:
             "run": str(self.folder),
             "work": {"scored": self.work.scored, "reused": self.work.reused},
             "leaderboard": list(self.leaderboard),
+            **({"abstention": self.abstention} if self.abstention and self.abstention["wanted"] else {}),
         }
 
 
@@ -87,6 +92,7 @@ def adapt(
     race: bool = True,
     choose_by: ChooseBy = "metric",
     prefer: Prefer | None = None,
+    abstain: float | None = None,
     device: str | None = None,
     dtype: str = "auto",
     revision: str | None = None,
@@ -124,6 +130,8 @@ def adapt(
         choose_by: "metric", the task's primary one, or "bits"; both as expected once all examples are known
             (`kshot.race.ranking`). Open tasks are always chosen by bits.
         prefer: "cheap-queries" or "cheap-fit": the cheapest of the recipes less than a standard error behind the best.
+        abstain: The share of answers that has to be right, such as 0.95: those of which the model is not sure enough
+            for that are "unsure" (docs/abstain.md). It changes neither the race nor the choice.
         device: Where the models that are named run: "cpu", "cuda", …; by default CUDA if there is one.
         dtype: Of these models: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16".
         revision: Of these models on the hub: commit, branch or tag.
@@ -143,7 +151,7 @@ def adapt(
         task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, out=out, columns=named,
         kind=kind, skip_bad_rows=skip_bad_rows,
         layout=layout, selector_model=selector_model, source=source, race=race, choose_by=choose_by, prefer=prefer,
-        device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code,
+        abstain=abstain, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     return run(prepare(settings), progress=progress, trackers=trackers)
 
@@ -207,13 +215,21 @@ def _run_in(
         winner = next(e for e in contest.entrants if e.recipe.name == board[0]["recipe"])
         chosen = winner.settled or winner.recipe
         choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
+        promised = promise(contest, choosing["comparisons"], settings.abstain)
+        told, abstaining = promised and promised.record, {}
+        if promised:
+            abstaining = {"past": promised.past, "abstention": promised.abstention}
         last, calibration = measuring.last_setup, winner.calibration
-        best = AdaptedModel.fit(chosen, stream.examples, last, choice=choice, calibration=calibration)
+        best = AdaptedModel.fit(chosen, stream.examples, last, choice=choice, calibration=calibration, **abstaining)
+        if chosen.shows_one_set and not winner.again:  # its label prior is that of other prompts
+            shown = {e.id for e in best.pool}
+            best = best.calibrated_by([e for e in stream.examples if e.id not in shown][:MOST_ASKED])
         best = best.with_model(language_model)  # the store is closed below
 
         def leave_behind(staged: Path) -> None:
             save(best, staged / BEST)
-            recorder.write(staged, contest, choosing)  # its prompts may say what the model has written: from the store
+            # Its prompts may say what the model has written: from the store
+            recorder.write(staged, contest, choosing, told)
             add_report(staged)
 
         commit(folder, leave_behind)
@@ -228,7 +244,7 @@ def _run_in(
                 f"The run is finished in {folder}, but a tracker could not log it: {type(error).__name__}: {error}. "
                 "Run the same command again: it logs the run and computes nothing."
             ) from error
-    return Run(folder, tuple(board), winner.recipe.name, best, ledger.cost, choosing["in_words"])
+    return Run(folder, tuple(board), winner.recipe.name, best, ledger.cost, choosing["in_words"], told)
 
 
 def _say(progress: Progress, said: Sequence[str | None]) -> None:

@@ -11,6 +11,7 @@ from kshot.core.types import Task
 from kshot.engine.load_model import load_model
 from kshot.learners.build import lacking, make_learner
 from kshot.learners.learner import Setup, Source
+from kshot.measures.abstention import check_can_abstain, check_enough
 from kshot.measures.metrics import check_references
 from kshot.measures.samples import check_metrics, primary_metric
 from kshot.race.stream import Stream, make_stream
@@ -74,6 +75,7 @@ def prepare(settings: RunSettings) -> Prepared:
     check_source(recipes, with_source=source is not None)
     if not any(recipe.suits(task) for recipe in recipes):
         raise UserError(f"--recipes must name one for tasks of kind {task.kind}; got '{names}'. Try 'all'.")
+    check_combinations(recipes, task, is_named="all" not in names)
     for recipe in recipes:
         if recipe.k > n_pool:
             raise UserError(f"{recipe.name}: k must be in 1..{n_pool}, the size of the pool; got {recipe.k}.")
@@ -87,6 +89,9 @@ def prepare(settings: RunSettings) -> Prepared:
             f"'{task.name}' have '{task.train[0].output}'."
         )
     check_metrics(task)
+    if settings.abstain is not None:
+        check_can_abstain(task)
+        check_enough(len(stream.asked), settings.abstain)
     for example in stream.asked:
         check_references(primary_metric(task), example.id, example.accepted)
     return Prepared(settings, task, source, stream, recipes)
@@ -99,6 +104,34 @@ def check_contexts(recipe: Recipe, n_pool: int) -> None:
             raise UserError(
                 f"{one.name}: contexts must be in 1..{most}, as its selector has no more different choices among "
                 f"{n_pool} examples; got {one.contexts}. Name fewer contexts."
+            )
+
+
+def check_combinations(recipes: Sequence[Recipe], task: Task, *, is_named: bool = True) -> None:
+    """Raise UserError where a combination cannot answer a task, or one of the run has nothing to combine.
+
+    Args:
+        recipes: Of the run.
+        task: What is answered.
+        is_named: Whether all of them were named: of "all" those that do not suit are left out.
+    """
+    others = [recipe for recipe in recipes if not recipe.combines_run and recipe.suits(task)]
+    for recipe in recipes:
+        if recipe.combines_run and is_named and len(others) < 2:
+            raise UserError(
+                f"'{recipe.name}' combines the other recipes of the run and must have two or more for tasks of kind "
+                f"{task.kind}; it has {len(others)}. Name more --recipes, or recipes of its own: "
+                f"{recipe.name}(bm25, zero-shot)."
+            )
+        if odd := next((member for member in recipe.members if not member.suits(task)), None):
+            raise UserError(
+                f"'{recipe.name}' must combine recipes for tasks of kind {task.kind}; '{odd.name}' is for others. "
+                "Leave it out."
+            )
+        if recipe.members and not recipe.suits(task):
+            raise UserError(
+                f"'{recipe.name}' must be for tasks of kind {task.kind}, and its way to combine is for others. Take "
+                "average or mix."
             )
 
 
@@ -115,7 +148,7 @@ def check_models(setup: Setup, stream: Stream, recipes: Sequence[Recipe], *, is_
     """Raise UserError where a model lacks what a recipe needs, if it was named, or an example is too long for it."""
     assert setup.model is not None
     for recipe in recipes:
-        if is_named or not lacking(recipe, setup):
+        if not recipe.combines_run and (is_named or not lacking(recipe, setup)):
             make_learner(recipe, setup).check(stream.examples[:2])
     if any(r.asks_model for r in recipes):
         checked = set[tuple[str, ...]]()

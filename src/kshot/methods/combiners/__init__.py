@@ -3,4 +3,13 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Combiner
 
-COMBINERS = Room("combiner", Combiner, {"average": "kshot.methods.combiners.average:Average"})
+COMBINERS = Room(
+    "combiner",
+    Combiner,
+    {
+        "average": "kshot.methods.combiners.average:Average",
+        "mix": "kshot.methods.combiners.mix:Mix",
+        "cascade": "kshot.methods.combiners.cascade:Cascade",
+        "new-labels": "kshot.methods.combiners.new_labels:NewLabels",
+    },
+)

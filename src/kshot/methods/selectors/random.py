@@ -1,6 +1,5 @@
 """Demonstrations drawn at random: what every other choice has to beat."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -9,6 +8,7 @@ import numpy as np
 
 from kshot.core.fields import state
 from kshot.core.types import Example, Question
+from kshot.methods.balance import balanced
 from kshot.methods.contracts import Selector
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -42,17 +42,6 @@ class Random(Selector):
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return `k` indices (all of a smaller pool) in random order; the question does not matter."""
-        order = rng.permutation(len(self._outputs)).tolist()
         if not self.balanced:
-            return order[:k]
-        # An example's round is how many of its output come before it; earlier rounds are taken first. Within
-        # a round chance decides anew: the permutation's own order would favour frequent outputs, which turn
-        # up early in it.
-        seen: Counter[str] = Counter()
-        rounds = {}
-        for i in order:
-            rounds[i] = seen[self._outputs[i]]
-            seen[self._outputs[i]] += 1
-        lots = rng.random(len(order))
-        chosen = sorted(order, key=lambda i: (rounds[i], lots[i]))[:k]
-        return rng.permutation(np.array(chosen, dtype=int)).tolist()
+            return rng.permutation(len(self._outputs))[:k].tolist()
+        return rng.permutation(np.array(balanced(self._outputs, k, rng=rng), dtype=int)).tolist()

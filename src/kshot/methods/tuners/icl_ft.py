@@ -24,6 +24,7 @@ class IclFt(Tuner):
         target: What stands last: "any-seen" is any example so far, "current" the new one.
         loss: "all" answers of the text are learnt, or the "last" one.
         fixed: The demonstrations are always the first `k` of the stream, instead of drawn anew for every step.
+        balanced: Draw as equal numbers of each output as were seen, instead of each example with the same chance.
         reuse: The first step learns the prompt from which the new example was predicted.
 
     Source: Bornschein et al. (2025), Algorithm 1, https://arxiv.org/abs/2512.19879.
@@ -36,6 +37,7 @@ class IclFt(Tuner):
     target: str = setting("any-seen", choices=TARGETS)
     loss: str = setting("all", choices=LOSSES)
     fixed: bool = False  # pyright: ignore[reportIncompatibleMethodOverride] - here it is a setting
+    balanced: bool = False
     reuse: bool = False
 
     def lessons(
@@ -45,7 +47,7 @@ class IclFt(Tuner):
         learnt = "last" if self.loss == "last" else "answers"
         if self.reuse and step == 0:
             return [Lesson(tuple(shown()), seen[-1], learnt)]
-        target, others = draw(seen, self.k, target=self.target, rng=rng)
+        target, others = draw(seen, self.k, target=self.target, evenly=self.balanced, rng=rng)
         if self.fixed:
             others = tuple(e for e in seen[: self.k] if e is not target)
         return [Lesson(others, target, learnt)]

@@ -1,0 +1,170 @@
+"""What combinations of recipes would have done, replayed from predictions that `choice.py` has recorded.
+
+Constants of the combiners are chosen by the streams and by further training rows, never by test rows:
+
+    python benchmarks/mixtures.py RECORDED_FOLDER
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kshot.core.types import Example, Prediction, Query, Task
+from kshot.learners.combining import Combining, combined
+from kshot.measures.calibration import Calibration, calibrated
+from kshot.measures.probabilities import code_length_bits, normalised
+from kshot.methods.contracts import Combiner
+from kshot.race.ranking import evidence
+from kshot.recipes.grammar import parse_recipe
+
+Row = Mapping[str, Any]  # of one recipe on one task, as `choice.py` records it
+# What is compared before a default is chosen
+WAYS = (
+    "mix:by=share,alpha=0", "mix:by=share,alpha=0.01", "mix:by=share,alpha=0.02", "mix:by=share,alpha=0.1",
+    "mix:by=stack,shrink=1", "mix:by=stack,shrink=3", "mix:by=stack,shrink=10", "mix:by=stack,shrink=30",
+    "mix:by=log-stack,shrink=1", "mix", "mix:by=log-stack,shrink=10", "mix:by=log-stack,shrink=30",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a combination would have said.
+
+    Attributes:
+        stream: Of the stream, each by the past alone.
+        test: Of the test rows, as it would be handed over.
+        rest: Of further training rows, in the same way.
+        gold: The right answers of each of these.
+        expected: What is expected of it when deployed, in the metric.
+        query_tokens: Prompt tokens a query, of what would be handed over.
+        members: The recipes that it would keep.
+    """
+
+    stream: list[Prediction]
+    test: list[Prediction]
+    rest: list[Prediction]
+    gold: dict[str, list[str]]
+    expected: float
+    query_tokens: float
+    members: tuple[str, ...]
+
+    def accuracy(self, part: str) -> float:
+        """Return the share of right answers in "stream", "test" or "rest"."""
+        pairs = zip(getattr(self, part), self.gold[part], strict=True)
+        return float(np.mean([p.answer == gold for p, gold in pairs]))
+
+    def bits(self, part: str) -> float:
+        """Return the bits of an answer in "stream", "test" or "rest"."""
+        pairs = zip(getattr(self, part), self.gold[part], strict=True)
+        return float(np.mean([-np.log2(p.probs[p.candidates.index(gold)]) for p, gold in pairs]))
+
+
+def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
+    """Return what a combination of recipes would have said, from what they have said.
+
+    Args:
+        rows: One for each member, on the same task and stream; of a task with candidates.
+        name: The combiner with its settings, without members.
+    """
+    combiner = _combiner(name)
+    gold = {
+        part: [str(i) for i in rows[0][part]["gold"]] if rows[0][part] else [] for part in ("stream", "test", "rest")
+    }
+    n_labels = len(rows[0]["stream"]["log_probs"][0])
+    task = Task(rows[0]["task"], rows[0]["kind"], (), labels=tuple(map(str, range(n_labels))))
+    examples = [Example(f"row {i}", answer, f"row-{i}") for i, answer in enumerate(gold["stream"])]
+    raw = [_predictions(row, "stream") for row in rows]
+    along = [calibrated(own, examples) for own in raw]
+    combining = Combining(name, task, combiner)
+    pairs = enumerate(zip(examples, *(own for own, _ in along), strict=True))
+    stream = [combining.answer(Query(example, examples[:i]), said) for i, (example, *said) in pairs]
+    final, kept = combining.fitted([calibration for _, calibration in along])
+    final = final.knowing(task, examples)
+
+    def answers(part: str) -> list[Prediction]:
+        if rows[0][part] is None:
+            return []
+        said = zip(
+            *(map(Calibration(**c).of, _predictions(rows[i], part)) for i, c in _pairs(kept, final)), strict=True
+        )
+        return [combined(name, task, final, own) for own in said]
+
+    test = answers("test")
+    samples = [
+        {"gold": e.output, "bits": code_length_bits(task, e.output, p), "position": i, **vars(p)}
+        for i, (e, p) in enumerate(zip(examples, stream, strict=True))
+    ]
+    return Replayed(
+        stream,
+        test,
+        answers("rest"),
+        gold,
+        evidence(task, samples, by="metric").expected(len(examples)),
+        float(np.mean([p.prompt_tokens for p in test])),
+        tuple(rows[i]["recipe"] for i in kept),
+    )
+
+
+def alone(row: Row) -> Replayed:
+    """Return the same of one recipe, calibrated as a race does it."""
+    return replayed([row], "mix:most=1")
+
+
+def _pairs(kept: Iterable[int], final: Combiner) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    return zip(kept, final.calibrations, strict=True)
+
+
+def _combiner(name: str) -> Combiner:
+    base, _, settings = name.partition(":")
+    return parse_recipe(f"{base}(zero-shot,random)" + (f":{settings}" if settings else ""), shots=1).part("combiner")
+
+
+def _predictions(row: Row, part: str) -> list[Prediction]:
+    found, tokens = [], row["query_tokens"][0]
+    for i, logs in enumerate(row[part]["log_probs"]):
+        candidates = tuple(map(str, range(len(logs))))
+        probs = tuple(normalised(np.array(logs)).tolist())
+        answer = candidates[int(np.argmax(logs))]
+        found.append(Prediction(f"row-{i}", candidates, tuple(logs), probs, answer, prompt_tokens=int(tokens)))
+    return found
+
+
+def recorded(folder: Path) -> dict[tuple[str, int], list[Row]]:
+    """Return the rows of each (task, seed) that has candidates, of all its files that are there."""
+    found: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for file in sorted(folder.glob("*.json")):
+        for row in json.loads(file.read_text("utf-8"))["rows"]:
+            if row["stream"]["log_probs"] is not None:
+                found[row["task"], row["seed"]].append(row)
+    return dict(found)
+
+
+def compared(tasks: Mapping[tuple[str, int], Sequence[Row]], ways: Sequence[str]) -> str:
+    """Return how the ways to combine do on streams and on further training rows, as a table."""
+    lines = [
+        f"{'':44}" + "".join(f"{head:>13}" for head in ("stream", "bits", "rest", "rest bits", "tokens", "members"))
+    ]
+    for way in ways:
+        found = [replayed(rows, way) for rows in tasks.values()]
+        values = [np.mean([r.accuracy("stream") for r in found]), np.mean([r.bits("stream") for r in found])]
+        values += [
+            np.mean([r.accuracy("rest") for r in found if r.rest]),
+            np.mean([r.bits("rest") for r in found if r.rest]),
+        ]
+        values += [np.mean([r.query_tokens for r in found]), np.mean([len(r.members) for r in found])]
+        lines.append(f"{way:44}" + "".join(f"{value:13.3f}" for value in values))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--ways", nargs="*", default=WAYS)
+    given = parser.parse_args()
+    print(compared(recorded(given.folder), given.ways))

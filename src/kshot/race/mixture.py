@@ -1,0 +1,100 @@
+"""A combination of whatever else is in the race, from what that has said already: nothing is asked for it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kshot.core.errors import ModelError
+from kshot.core.ledger import Ledger
+from kshot.core.types import Example, Prediction, Query
+from kshot.learners.build import make_learner
+from kshot.learners.combining import Combining
+from kshot.learners.fitted import Fitted
+from kshot.learners.learner import Learner, Setup
+from kshot.race.entrant import Entrant
+from kshot.recipes.recipe import Recipe
+
+
+class Mixture(Learner):
+    """Combines what the others of a race have said along the stream; those that are out of it have no part any more.
+
+    Args:
+        recipe: A combiner without members.
+        setup: That of the run.
+        others: Which are combined; they predict each slice of the stream first.
+        last_fit: Returns what the last fit of one of them takes (`Learner.last_fit`).
+        ledger: Of the run.
+    """
+
+    follows = True
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        setup: Setup,
+        others: Sequence[Entrant],
+        last_fit: Callable[[Entrant], tuple[float, float]],
+        ledger: Ledger,
+    ):
+        self.recipe, self._setup, self._others = recipe, setup, others
+        self._last_fit, self._ledger = last_fit, ledger
+        self._examples: list[Example] = []  # of the queries so far
+        self._members: list[Entrant] = []  # of what would be handed over
+        self._settled: Recipe | None = None
+
+    def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        """Predict the next queries of the stream by what those that are still in the race have said of them.
+
+        Raises:
+            BudgetSpentError: The budget was spent before one of them came so far.
+            ModelError: None of them is left.
+        """
+        start, stop = len(self._examples), len(self._examples) + len(queries)
+        able = [e for e in self._others if e.is_racing and len(e.rows) >= stop]
+        if not able:
+            self._ledger.check()
+            raise ModelError("a recipe that it combines must be left; all are out of the race")
+        said = list(zip(*(_calibrated(entrant) for entrant in able), strict=True))
+        combining = Combining(self.recipe.name, self._setup.task, self.recipe.part("combiner"))
+        for example, own in zip(self._examples, said[:start], strict=True):
+            combining.remember(example, own)
+        found = [combining.answer(query, own) for query, own in zip(queries, said[start:], strict=True)]
+        self._examples += [query.example for query in queries]
+        combiner, kept = combining.fitted([entrant.calibration for entrant in able])
+        self._members = [able[i] for i in kept]
+        self._settled = self.recipe.combining(combiner, [e.settled or e.recipe for e in self._members])
+        if progress:
+            progress(len(queries))
+        return found
+
+    @property
+    def settled(self) -> Recipe | None:
+        """The recipes that are needed, with a combiner that knows how they have done."""
+        return self._settled
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Return a row for each recipe that is combined: its name, how many examples it predicted, and its bits."""
+        return [
+            {
+                "recipe": entrant.recipe.name,
+                "n": len(entrant.rows),
+                "bits_per_example": sum(row["bits"] for row in entrant.rows) / len(entrant.rows),
+                "status": "combined",
+            }
+            for entrant in self._members
+        ]
+
+    def last_fit(self, predictions: Sequence[Prediction], n_end: int) -> tuple[float, float]:
+        """Return what the last fits of those that are needed take."""
+        fits = [self._last_fit(entrant) for entrant in self._members]
+        return sum(seconds for seconds, _ in fits), sum(tokens for _, tokens in fits)
+
+    def fit(self, examples: Sequence[Example]) -> Fitted:
+        """Fit on all examples what is needed; members that train go on where those of the race ended."""
+        assert self._settled is not None, "a mixture knows its members from what they have said"
+        return make_learner(self._settled, self._setup).fit(examples)
+
+
+def _calibrated(entrant: Entrant) -> list[Prediction]:
+    """Return what an entrant has said, each calibrated by its own past, as its sample rows tell it."""
+    return [replace(p, probs=row["probs"]) for p, row in zip(entrant.predictions, entrant.rows, strict=True)]
