@@ -196,10 +196,10 @@ def test_an_example_longer_than_the_context(adapt_refused, run_cli, refused, tmp
         ),
         (
             ("--recipes", "random:calibration=temprature"),
-            "random: calibration must be one of temperature, contextual, none; got 'temprature'.",
+            "random: calibration must be one of auto, batch, temperature, contextual, none; got 'temprature'.",
         ),
-        (("--recipes", "zero-shot:calibration=yes"), "zero-shot: calibration must be one of temperature, contextual, "),
-        (("--recipes", "majority:calibration=none"), "'majority' has no setting 'calibration'."),
+        (("--recipes", "zero-shot:calibration=yes"), "zero-shot: calibration must be one of auto, batch, temper"),
+        (("--recipes", "majority:calibration=contextual"), "as a classifier asks no language model; got 'contextual'."),
         (("--recipes", "majority:order=shuffled"), "'majority' has no setting 'order'."),
         (("--recipes", "best-of-n:n=1"), "best-of-n:n must be 2 or more; got 1. For one random set use 'random'."),
         (("--layout", "turn"), "--layout must be one of auto, plain, turns, block; got 'turn'."),
@@ -453,8 +453,8 @@ def test_an_adapted_model_of_another_format(refused, finished):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99, "kshot": "7.0"}))
     write_seal(finished / "best")
     text = refused("predict", finished, input="cat\n")
-    read = f"which this kshot {kshot.__version__} reads (or 3 or 2)"
-    assert f"must have format 4, {read}; got 99, written by kshot 7.0." in text
+    read = f"which this kshot {kshot.__version__} reads (or 4 or 3 or 2)"
+    assert f"must have format 5, {read}; got 99, written by kshot 7.0." in text
 
 
 def test_other_weights(refused, finished):

@@ -13,7 +13,7 @@ from kshot.core.types import Task
 from kshot.learners.learner import Setup
 from kshot.measures.calibration import Calibration
 from kshot.models.scripted import ScriptedModel
-from kshot.race.race import DEPLOYED
+from kshot.race.race import BEHIND, DEPLOYED
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.names import known_recipes
 from kshot.store.scores import SqliteStore
@@ -22,6 +22,7 @@ from kshot.taskmodel.taskmodel import TaskModel
 BOARD = {
     "recipe",
     *DEPLOYED,
+    *BEHIND,
     "metric",
     "metric_low",
     "metric_high",

@@ -18,6 +18,7 @@ from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.measures.samples import sample_row
 from kshot.methods.classifiers import CLASSIFIERS
+from kshot.methods.combiners import COMBINERS
 from kshot.methods.steerers import STEERERS
 from kshot.methods.tuners import TUNERS
 from kshot.models.hf import Backbone
@@ -291,7 +292,8 @@ def predictions(name, stream, task, model, *, seed=0):
 
 
 GRADIENTS = ("gradient-matching", "less")
-LEARNERS = [name for name in known_recipes() if name not in (*CLASSIFIERS, *STEERERS)]  # these: test_steered_runs.py
+# Others: test_steered_runs.py, test_combinations.py
+LEARNERS = [name for name in known_recipes() if name not in (*CLASSIFIERS, *STEERERS, *COMBINERS)]
 
 
 def is_quick(name: str, order: str) -> bool:

@@ -313,19 +313,20 @@ def test_who_answers_by_frequencies_is_as_good_as_on_new_inputs_where_answers_ar
 
 
 def test_a_second_look_asks_the_prompt_that_is_handed_over(task, tiny, parts, tmp_path):
-    run = kshot.adapt(task, tiny, recipes="random", shots=6, limit=48, out=tmp_path)
+    name = "random:calibration=none"
+    run = kshot.adapt(task, tiny, recipes=name, shots=6, limit=48, out=tmp_path)
     setup, stream = parts
-    learner, queries = second_look(parse_recipe("random", shots=6), setup, stream)
+    learner, queries = second_look(parse_recipe(name, shots=6), setup, stream)
     before = [p.log_probs for p in learner.predict(queries)]
     after = [p.log_probs for p in run.best.predictions([q.example.input for q in queries])]
     assert np.array(before) == pytest.approx(np.array(after), abs=1e-5)
     found = results(run)
     rows = [json.loads(line) for line in (run.folder / "second_look.jsonl").read_text().splitlines()]
     assert [r["example_id"] for r in rows] == [q.example.id for q in queries]
-    assert found["again"]["random"]["n"] == len(queries)
-    value, low, high = found["expected_when_deployed"]["random"]["score"]
+    assert found["again"][name]["n"] == len(queries)
+    value, low, high = found["expected_when_deployed"][name]["score"]
     assert low < value < high
-    assert value == next(row["deployed"] for row in found["leaderboard"] if row["recipe"] == "random")
+    assert value == next(row["deployed"] for row in found["leaderboard"] if row["recipe"] == name)
 
 
 @pytest.mark.parametrize("name", ["zero-shot", "bm25", "fine-tune", "icl+ft", "random:k=40"])

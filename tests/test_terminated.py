@@ -17,7 +17,7 @@ from kshot.learners.trained import TrainedLearner
 from kshot.store.files import write_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-HOW = {"recipes": "fine-tune:lr=1e-2,steps=1", "shots": 2, "limit": 5}
+HOW = {"recipes": "fine-tune:lr=1e-2,steps=1", "shots": 2, "limit": 6}
 
 
 @pytest.fixture(scope="module")

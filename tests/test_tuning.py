@@ -289,8 +289,10 @@ def test_the_better_half_goes_on_and_the_best_so_far_predicts():
         n = len(s.asked) - (s is stubs[4])
         assert (row["recipe"], row["n"], s.forgotten) == (s.recipe.name, n, s is not best)
         assert row["bits_per_example"] == pytest.approx(s.bits(n) / n)
-        start = {stubs[4]: "diverged after 2 examples: no numbers with", best: "chosen", other: "not chosen"}
-        assert row["status"].startswith(start.get(s, f"dropped after {n} examples: {s.bits(n) / n:.2f} bits, the best"))
+        start = {stubs[4]: "diverged after 2 predictions: no numbers with", best: "chosen", other: "not chosen"}
+        assert row["status"].startswith(
+            start.get(s, f"dropped after {n} predictions: {s.bits(n) / n:.2f} bits, the best")
+        )
     assert [p.seconds + p.fit_seconds for p in found] == [9.0] * 2 + [8.0] * 6 + [4.0] * 8 + [2.0] * 9
 
 
@@ -304,7 +306,7 @@ def test_a_configuration_that_diverges_is_dropped(asker):
     race = make_learner(recipe, Setup(TASK, asker, 0))
     assert len(race.predict(QUERIES)) == 8
     assert race.settled.name == "icl+ft:lr=1e-3,steps=1"
-    assert re.match(r"diverged after \d examples: .*1e\+30 is too large", race.configurations()[0]["status"])
+    assert re.match(r"diverged after \d predictions: .*1e\+30 is too large", race.configurations()[0]["status"])
 
 
 def test_a_race_that_is_interrupted_keeps_its_states():

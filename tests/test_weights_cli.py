@@ -152,7 +152,7 @@ def test_perplexity_is_that_of_the_scored_tokens():
     [
         (
             ("steps",),
-            "there is no benchmark 'steps'. Did you mean 'step'? Known: choice, gradients, guidance, ",
+            "there is no benchmark 'steps'. Did you mean 'step'? Known: abstain, choice, contexts, ",
         ),
         (("weights",), "--data must be a folder with tasks; got None."),
         (("weights", "--data", "nowhere"), "--data must be a folder with tasks; got nowhere."),
