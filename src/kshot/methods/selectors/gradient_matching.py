@@ -60,6 +60,9 @@ class GradientMatching(GradientSettings, Selector):
         paper: The paper's own settings: a prefix, 10 epochs, batches of 64, lr 1e-3 after a warm-up of a tenth of the
             steps, vectors that begin at a standard deviation of 0.02, 11 snapshots, no normalisation, no candidates.
 
+    On 100 training rows of TREC outside the pool 16 searches judged by 64 examples gave 69 % at k = 8 and 68 % at k =
+    32, where 8 judged by 32 gave 55 % and 61 % (docs/results/selection.json, layer 0-variants, with normalize=row).
+
     Source: Zhang et al. (2025), https://arxiv.org/abs/2506.04579, and its official code.
     Differs: gradients of the last block instead of trained vectors, which costs a hundredth and does better (measured:
     docs/results/selection.md); several searches among which the model chooses. With `of=prefix`: smaller batches, fewer
