@@ -20,7 +20,7 @@ from kshot.learners.trained import TrainedLearner
 from kshot.race.second_look import other_draws, second_look
 from kshot.race.stream import Stream, make_stream, spread
 from kshot.recipes.grammar import parse_recipe
-from kshot.reports.html import data, demonstrations_of_last
+from kshot.reports.html import data, shown_in_last
 from kshot.reports.leaderboard import leaderboard_table
 from kshot.reports.saved_record import read_record
 from kshot.store.run_folder import RESULTS
@@ -245,7 +245,7 @@ def test_a_limit_spreads_predictions_over_all_examples(task, tiny, tmp_path):
     shown = {i for rows in samples(run).values() for row in rows for i in row["demonstrations"]}
     assert shown - {examples[at]["id"] for at in places}  # what is not predicted is shown
     assert len(data(record)["examples"]) == 20
-    assert demonstrations_of_last(record, "bm25")
+    assert shown_in_last(record, "bm25")
     assert {row["n"] for row in run.leaderboard} == {20}
 
 
