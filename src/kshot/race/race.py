@@ -251,7 +251,7 @@ class Race:
                 e.again,
                 by=by,
                 keeps_stream=not e.recipe.learns,
-                keeps_learning=e.recipe.keeps_learning,
+                keeps_learning=(e.settled or e.recipe).keeps_learning,
             )
         return found
 
