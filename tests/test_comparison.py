@@ -119,7 +119,7 @@ def board(**found):
     ]  # fmt: skip
 
 
-NAMES = "bm25,random,majority,dense,all-past,zero-shot,random:contexts=8,average(bm25,zero-shot)"
+NAMES = "bm25,random,majority,dense,all-past,zero-shot,random:contexts=8,average(bm25,zero-shot),mix"
 PARSED = {r.name: r for r in parse_recipes(NAMES, shots=4)}
 STEADY, LEARNING = (
     [{"position": at, "bits": b} for at, b in enumerate(bits)] for bits in ([0.5, 0.6] * 20, np.linspace(3, 0.2, 40))
@@ -176,6 +176,8 @@ def test_the_words_say_what_combining_would_give():
     assert ") is expected to be 1 point behind it." in level
     combined = said([rows[2] | {"behind": None}, rows[0] | {"behind": 0.02, "behind_error": 0.01, "is_close": True}])
     assert "ontexts" not in combined  # one of several was chosen, and shows nothing itself
+    mixed = said([rows[0], board(mix=(0.5, 0.08, 0.02, 90))[0]])
+    assert "combining recipes (mix) is expected to be 8 points behind it" in mixed.lower()
 
 
 def test_the_words_say_why_the_highest_was_not_chosen():

@@ -152,7 +152,7 @@ def test_the_recipes_of_the_docs_can_be_read(tmp_path, monkeypatch):
     for line in table.splitlines():
         cell = line.removeprefix("| ").partition(" |")[0] if line.startswith("| `") else ""
         recipes += [r.strip('"') for r in re.findall(r"`([^`]+)`", cell) if not r.startswith("--")]
-    assert len(recipes) == 20
+    assert len(recipes) == 24
     for recipe in recipes:
         parse_recipe(recipe, shots=2)
 

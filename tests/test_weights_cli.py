@@ -103,7 +103,16 @@ def test_where_all_diverge_the_reason_is_said(task, run_cli, tmp_path):
 def test_a_source_task_guides(task, run_cli, tmp_path):
     """The log has cosines to the source's gradients; another source gives another run."""
     other = write_task(tmp_path / "other", [r | {"input": r["input"].upper()} for r in labelled_rows(8)])
-    args = ("adapt", task, "--model", "tiny", "--recipes", "fine-tune:lr=1e-3,steps=1,over=all", "--out", tmp_path / "run")
+    args = (
+        "adapt",
+        task,
+        "--model",
+        "tiny",
+        "--recipes",
+        "fine-tune:lr=1e-3,steps=1,over=all",
+        "--out",
+        tmp_path / "run",
+    )
     assert run_cli(*args, "--source", other).code == 0
     (log,) = (tmp_path / "run" / "training").glob("*.jsonl")
     steps = [json.loads(line) for line in log.read_text("utf-8").splitlines()]

@@ -112,9 +112,9 @@ def _expected(unit: _Unit, first: Standing, n_known: int) -> str:
     """Return what was chosen, and what is expected of it."""
     name, key = first["recipe"], "deployed" if unit.by == "metric" else "deployed_bits"
     if first[key] is None:
+        few = "1 prediction is" if first["n"] == 1 else f"{first['n']} predictions are"
         return (
-            f"{name} was chosen, but {first['n']} predictions are too few to say what is expected of it once it knows "
-            f"all {n_known} examples."
+            f"{name} was chosen, but {few} too few to say what is expected of it once it knows all {n_known} examples."
         )
     low, high = (unit.value(first[f"{key}_{end}"]) for end in ("low", "high"))
     return (
@@ -181,7 +181,7 @@ class _Wider:
 
 _WIDER = (
     _Wider("averaging contexts", "random:contexts=8", lambda recipe: recipe.averages_contexts),
-    _Wider("combining recipes", "mix", lambda recipe: recipe.combines),
+    _Wider("combining recipes", "mix", lambda recipe: recipe.combines or recipe.combines_run),
 )
 
 
