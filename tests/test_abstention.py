@@ -279,8 +279,8 @@ def test_what_cannot_be_promised_says_what_can():
     with pytest.raises(UserError) as error:
         promised(past_of("1" * 30 + "01" * 35), 0.95)
     assert str(error.value) == (
-        "--abstain 0.95 cannot be promised: of 100 answers to examples that were not known 65 were right, too few of "
-        "the surest among them, so that nothing would be answered. Give --abstain 0.9, which can."
+        "--abstain 0.95 cannot be promised: of 100 answers to examples that were not known 65 were right, but of the "
+        "59 surest, where the search begins, 15 were wrong and 0 may be. Give --abstain 0.9, which can."
     )
     with pytest.raises(UserError, match="Give more examples: nothing above 0.5 can.$"):
         promised(past_of("0" * 100), 0.9)

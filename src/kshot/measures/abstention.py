@@ -154,6 +154,15 @@ class PastAnswers:
                 steps.append((i, halved[i]))
         return steps
 
+    def why_nothing(self, precision: float) -> str:
+        """Return where the search for a precision ends that can be promised of no answers."""
+        (at, allowed), *_ = self._steps(precision)
+        _, n, wrong = self._ends[at]
+        return (
+            f"of {len(self.right)} answers to examples that were not known {sum(self.right)} were right, but of the "
+            f"{n} surest, where the search begins, {wrong} were wrong and {allowed} may be"
+        )
+
     def answered(self, abstention: Abstention) -> tuple[int, int]:
         """Return how many of these would have been answered, and how many of those are right."""
         if abstention.threshold is None:
@@ -238,9 +247,5 @@ def promised(past: PastAnswers, precision: float) -> Abstention:
     if found.threshold is None:
         best = past.best(precision)
         most = f"--abstain {best.precision:g}, which can" if best else "more examples: nothing above 0.5 can"
-        raise UserError(
-            f"--abstain {precision:g} cannot be promised: of {len(past.right)} answers to examples that were not known "
-            f"{sum(past.right)} were right, too few of the surest among them, so that nothing would be answered. Give "
-            f"{most}."
-        )
+        raise UserError(f"--abstain {precision:g} cannot be promised: {past.why_nothing(precision)}. Give {most}.")
     return found

@@ -121,7 +121,7 @@ def check_combinations(recipes: Sequence[Recipe], task: Task, *, is_named: bool 
             raise UserError(
                 f"'{recipe.name}' combines the other recipes of the run and must have two or more for tasks of kind "
                 f"{task.kind}; it has {len(others)}. Name more --recipes, or recipes of its own: "
-                f"{recipe.name}(bm25, zero-shot)."
+                f"{recipe.name.partition('(')[0].partition(':')[0]}(bm25, zero-shot)."
             )
         if odd := next((member for member in recipe.members if not member.suits(task)), None):
             raise UserError(
