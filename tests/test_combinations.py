@@ -282,6 +282,14 @@ def test_the_mixture_of_a_race_asks_nothing_and_is_judged_like_any_recipe(tmp_pa
         assert row["prompt_tokens"] in sums
 
 
+def test_the_mixture_of_a_race_has_no_members_that_combine_others(tmp_path):
+    alone, mix = ["majority", "bm25:k=2"], "mix:by=share,alpha=1"
+    names = [*alone, "cascade(majority, bm25:k=2)", "average(bm25:k=2, zero-shot)", mix]
+    kshot.adapt(TASK, "scripted", recipes=names, shots=2, limit=12, race=False, out=tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "results.json").read_text())["configurations"][mix]
+    assert [row["recipe"] for row in kept] == alone
+
+
 KNOWS = """
 from dataclasses import dataclass
 
@@ -375,9 +383,10 @@ UNSUITED = {
     (
         "mix",
         "closed",
-    ): "combines the other recipes of the run and must have two or more for tasks of kind classification"
-    "; it has 0. Name more --recipes, or recipes of its own: mix(bm25, zero-shot).",
+    ): "combines the recipes of the run that combine nothing themselves, and must have two or more for tasks of "
+    "kind classification; it has 0. Name more --recipes, or recipes of its own: mix(bm25, zero-shot).",
     ("mix,bm25", "closed"): "it has 1. Name more --recipes",
+    ("mix,bm25,cascade(tfidf-lr,bm25)", "closed"): "it has 1. Name more --recipes",
     ("mix,bm25,tfidf-lr", "open"): "must have two or more for tasks of kind generation; it has 1.",
 }
 

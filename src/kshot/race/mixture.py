@@ -1,4 +1,4 @@
-"""A combination of whatever else is in the race, from what that has said already: nothing is asked for it."""
+"""A combination of the other recipes of the race, from what these have said already: nothing is asked for it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace

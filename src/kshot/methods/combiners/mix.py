@@ -36,7 +36,7 @@ class Mix(Combiner):
 
     Of an open task the output's probabilities are mixed (log-stack is stack there, as a product of probabilities of
     texts cannot be made to sum to 1), and the text is that of the member with the most weight. Without members it
-    mixes all other recipes of its run, from what they have predicted there.
+    mixes the recipes of its run that combine nothing themselves, from what they have predicted there.
 
     Attributes:
         by: "log-stack", "stack" or "share".
