@@ -117,6 +117,12 @@ def test_few_members_that_ask_are_kept_and_classifiers_are_free(by):
     assert combined("mix", TASK, found, past[0].said).prompt_tokens == 20
 
 
+def test_a_member_that_asks_the_model_now_and_then_is_one_that_asks():
+    *past, last = past_of((1.0, 1.1, 1.2), 30)
+    past.append(replace(last, said=tuple(replace(p, prompt_tokens=0) for p in last.said)))  # as a cascade's can be
+    assert len(Mix(most=1).fit(TASK, past).kept(3)[1]) == 1
+
+
 def test_a_mixture_of_texts_has_the_probabilities_mixed_and_the_heaviest_members_text():
     def writes(text, log_prob):
         return Prediction("1", ("x",), (log_prob,), (float(np.exp(log_prob)),), text, prompt_tokens=5)

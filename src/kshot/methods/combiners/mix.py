@@ -68,7 +68,7 @@ class Mix(Combiner):
         learn, weights = _LEARN[self._by(task)], np.zeros(len(past[0].bits))
         inside = list(range(len(weights)))
         found = learn(self, past, inside)
-        asking = [m for m in inside if past[-1].said[m].prompt_tokens]
+        asking = [m for m in inside if any(row.said[m].prompt_tokens for row in past)]
         asked = sorted(asking, key=lambda m: -found[m])[: self.most]
         light = [m for m in inside if found[m] < LEAST_WEIGHT * found.sum()]
         inside = [m for m in inside if m in asked or m not in asking]
