@@ -123,6 +123,14 @@ def test_a_member_that_asks_the_model_now_and_then_is_one_that_asks():
     assert len(Mix(most=1).fit(TASK, past).kept(3)[1]) == 1
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_shares_are_numbers_however_far_members_lie_apart(alpha):
+    row = past_of((1.0, 1.0), 1)[0]
+    past = [replace(row, bits=bits) for bits in ((100.0, 1601.0), (1600.0, 100.0))]
+    expected = (2 / 3, 1 / 3) if alpha == 0 else (0.5, 0.5)
+    assert Mix(by="share", alpha=alpha).fit(TASK, past)._weights == pytest.approx(expected)
+
+
 def test_a_mixture_of_texts_has_the_probabilities_mixed_and_the_heaviest_members_text():
     def writes(text, log_prob):
         return Prediction("1", ("x",), (log_prob,), (float(np.exp(log_prob)),), text, prompt_tokens=5)

@@ -113,12 +113,13 @@ class Mix(Combiner):
 
 def _share(mix: Mix, past: Sequence[Answered], inside: Sequence[int]) -> FloatArray:
     """Return the weights after fixed share over the past."""
-    weights = np.full(len(inside), 1 / len(inside))
-    spread = mix.alpha / len(inside)
-    for likelihood in _likelihoods(past, inside):
-        weights = weights * likelihood
-        weights = weights * ((1 - mix.alpha) / weights.sum()) + spread
-    return weights
+    logs = np.full(len(inside), -np.log(len(inside)))
+    with np.errstate(divide="ignore"):  # alpha may be 0 or 1
+        log_rest, log_spread = np.log1p(-mix.alpha), np.log(mix.alpha) - np.log(len(inside))
+    for row in past:
+        logs = logs - np.log(2) * np.array(row.bits)[inside]
+        logs = np.logaddexp(logs - np.logaddexp.reduce(logs) + log_rest, log_spread)
+    return np.exp(logs)
 
 
 def _stack(mix: Mix, past: Sequence[Answered], inside: Sequence[int]) -> FloatArray:
