@@ -154,6 +154,18 @@ def test_a_cascade_asks_no_more_than_its_price_and_nothing_where_the_first_is_as
     assert not any(better.asks(TASK, row.said[:1]) for row in past_of((3.0, 0.0), 60))
 
 
+def test_a_cascade_parts_no_rows_that_are_as_sure_but_for_rounding():
+    rows = past_of((0.0, 0.0), 20)
+    right, wrong = (replace(says((2.0, 0.0, 0.0)), answer=answer) for answer in ("one", "two"))
+    rows = [replace(row, example=replace(row.example, output="one"), said=(right, right)) for row in rows]
+    missed = [replace(row, said=(wrong, right)) for row in rows[:5]]
+    for quality, asks in ((20.0, True), (25.0, False)):  # of 20 rows, 5 are lost with the first alone
+        found = Cascade(quality=quality).fit(TASK, [*rows[5:], *missed])
+        for noise in (-1e-12, 0.0, 1e-12):
+            again = replace(right, probs=tuple(p + noise for p in right.probs))
+            assert found.asks(TASK, (again,)) == asks
+
+
 @pytest.mark.parametrize("n", [pytest.param(30, id="30"), pytest.param(100, id="100", marks=pytest.mark.slow)])
 def test_few_rows_do_not_decide_by_luck_what_a_cascade_loses(n):
     lost, asked = [], []
