@@ -316,6 +316,20 @@ def test_the_mixture_of_a_race_has_no_members_that_combine_others(tmp_path):
     assert [row["recipe"] for row in kept] == alone
 
 
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (700, {"majority": 16, "zero-shot": 16, "bm25:k=2": 0, "mix": 16}),  # bm25 is out of the race
+        (1500, {"majority": 24, "zero-shot": 24, "bm25:k=2": 16, "mix": 16}),  # it can be chosen for what it has
+    ],
+    ids=["first slice", "second slice"],
+)
+def test_the_mixture_of_a_race_has_what_its_members_have_when_the_budget_is_spent(budget, expected, tmp_path):
+    names, out = list(expected), tmp_path / "run"
+    run = kshot.adapt(TASK, "tiny", recipes=names, shots=2, budget=f"{budget}-tokens", race=False, out=out)
+    assert {row["recipe"]: row["n"] for row in run.leaderboard} == expected
+
+
 KNOWS = """
 from dataclasses import dataclass
 

@@ -138,7 +138,8 @@ class Measuring:
         """Return the predictions of a part of the stream; a learner that follows it keeps them itself."""
         queries = self.stream.queries()[start:stop]
         if learner.follows:
-            return learner.predict(queries, progress=self._advance)
+            asks_nothing = entrant.recipe.combines_run  # so that no budget stops it
+            return learner.predict(queries, progress=self.progress.advance if asks_nothing else self._advance)
 
         def predict() -> Sequence[Prediction]:
             return learner.anew().predict(queries, progress=self._advance)
