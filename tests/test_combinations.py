@@ -117,6 +117,20 @@ def test_few_members_that_ask_are_kept_and_classifiers_are_free(by):
     assert combined("mix", TASK, found, past[0].said).prompt_tokens == 20
 
 
+def test_a_member_that_asks_the_model_now_and_then_is_one_that_asks():
+    *past, last = past_of((1.0, 1.1, 1.2), 30)
+    past.append(replace(last, said=tuple(replace(p, prompt_tokens=0) for p in last.said)))  # as a cascade's can be
+    assert len(Mix(most=1).fit(TASK, past).kept(3)[1]) == 1
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_shares_are_numbers_however_far_members_lie_apart(alpha):
+    row = past_of((1.0, 1.0), 1)[0]
+    past = [replace(row, bits=bits) for bits in ((100.0, 1601.0), (1600.0, 100.0))]
+    expected = (2 / 3, 1 / 3) if alpha == 0 else (0.5, 0.5)
+    assert Mix(by="share", alpha=alpha).fit(TASK, past)._weights == pytest.approx(expected)
+
+
 def test_a_mixture_of_texts_has_the_probabilities_mixed_and_the_heaviest_members_text():
     def writes(text, log_prob):
         return Prediction("1", ("x",), (log_prob,), (float(np.exp(log_prob)),), text, prompt_tokens=5)
@@ -138,6 +152,18 @@ def test_a_cascade_asks_no_more_than_its_price_and_nothing_where_the_first_is_as
     assert Cascade().fit(TASK, past[: LEAST - 1])._threshold == ALWAYS
     better = Cascade().fit(TASK, past_of((3.0, 0.0), 60))
     assert not any(better.asks(TASK, row.said[:1]) for row in past_of((3.0, 0.0), 60))
+
+
+def test_a_cascade_parts_no_rows_that_are_as_sure_but_for_rounding():
+    rows = past_of((0.0, 0.0), 20)
+    right, wrong = (replace(says((2.0, 0.0, 0.0)), answer=answer) for answer in ("one", "two"))
+    rows = [replace(row, example=replace(row.example, output="one"), said=(right, right)) for row in rows]
+    missed = [replace(row, said=(wrong, right)) for row in rows[:5]]
+    for quality, asks in ((20.0, True), (25.0, False)):  # of 20 rows, 5 are lost with the first alone
+        found = Cascade(quality=quality).fit(TASK, [*rows[5:], *missed])
+        for noise in (-1e-12, 0.0, 1e-12):
+            again = replace(right, probs=tuple(p + noise for p in right.probs))
+            assert found.asks(TASK, (again,)) == asks
 
 
 @pytest.mark.parametrize("n", [pytest.param(30, id="30"), pytest.param(100, id="100", marks=pytest.mark.slow)])
@@ -282,6 +308,28 @@ def test_the_mixture_of_a_race_asks_nothing_and_is_judged_like_any_recipe(tmp_pa
         assert row["prompt_tokens"] in sums
 
 
+def test_the_mixture_of_a_race_has_no_members_that_combine_others(tmp_path):
+    alone, mix = ["majority", "bm25:k=2"], "mix:by=share,alpha=1"
+    names = [*alone, "cascade(majority, bm25:k=2)", "average(bm25:k=2, zero-shot)", mix]
+    kshot.adapt(TASK, "scripted", recipes=names, shots=2, limit=12, race=False, out=tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "results.json").read_text())["configurations"][mix]
+    assert [row["recipe"] for row in kept] == alone
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (700, {"majority": 16, "zero-shot": 16, "bm25:k=2": 0, "mix": 16}),  # bm25 is out of the race
+        (1500, {"majority": 24, "zero-shot": 24, "bm25:k=2": 16, "mix": 16}),  # it can be chosen for what it has
+    ],
+    ids=["first slice", "second slice"],
+)
+def test_the_mixture_of_a_race_has_what_its_members_have_when_the_budget_is_spent(budget, expected, tmp_path):
+    names, out = list(expected), tmp_path / "run"
+    run = kshot.adapt(TASK, "tiny", recipes=names, shots=2, budget=f"{budget}-tokens", race=False, out=out)
+    assert {row["recipe"]: row["n"] for row in run.leaderboard} == expected
+
+
 KNOWS = """
 from dataclasses import dataclass
 
@@ -375,9 +423,10 @@ UNSUITED = {
     (
         "mix",
         "closed",
-    ): "combines the other recipes of the run and must have two or more for tasks of kind classification"
-    "; it has 0. Name more --recipes, or recipes of its own: mix(bm25, zero-shot).",
+    ): "combines the recipes of the run that combine nothing themselves, and must have two or more for tasks of "
+    "kind classification; it has 0. Name more --recipes, or recipes of its own: mix(bm25, zero-shot).",
     ("mix,bm25", "closed"): "it has 1. Name more --recipes",
+    ("mix,bm25,cascade(tfidf-lr,bm25)", "closed"): "it has 1. Name more --recipes",
     ("mix,bm25,tfidf-lr", "open"): "must have two or more for tasks of kind generation; it has 1.",
 }
 

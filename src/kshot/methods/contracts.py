@@ -341,7 +341,7 @@ class Combiner(Remembering):
         learns: How it combines depends on how its members have done (`fit`), or on what they know (`knowing`). Then
             each member's probabilities are calibrated by its own past before they are combined.
         lazy: A member is asked only where what those before it have said does not suffice (`asks`).
-        takes_all: Without members it combines all other recipes of its run.
+        takes_all: Without members it combines the recipes of its run that combine nothing themselves.
         most_members: How many it can combine.
     """
 

@@ -82,12 +82,11 @@ class Measuring:
     def combine(self, entrant: Entrant, others: Sequence[Entrant]) -> None:
         """Let an entrant combine the others of the race; nothing else is asked for it, and it is never dropped.
 
-        Others that combine in the same way are left out, as they are of the same recipes.
+        Others that combine recipes themselves are left out: what their members say would count and cost twice.
         """
-        own = type(entrant.recipe.part("combiner"))
-        others = [e for e in others if not isinstance(e.recipe.part("combiner"), own)]
+        others = [e for e in others if not e.recipe.combines]
         if len(others) < 2:
-            entrant.stop("not-applicable", "there are fewer than two other recipes to combine")
+            entrant.stop("not-applicable", "there are fewer than two other recipes that combine nothing themselves")
             return
         entrant.learner = Mixture(entrant.recipe, self.setup_of(entrant), others, self.last_fit, self.ledger)
 
@@ -139,7 +138,8 @@ class Measuring:
         """Return the predictions of a part of the stream; a learner that follows it keeps them itself."""
         queries = self.stream.queries()[start:stop]
         if learner.follows:
-            return learner.predict(queries, progress=self._advance)
+            asks_nothing = entrant.recipe.combines_run  # so that no budget stops it
+            return learner.predict(queries, progress=self.progress.advance if asks_nothing else self._advance)
 
         def predict() -> Sequence[Prediction]:
             return learner.anew().predict(queries, progress=self._advance)

@@ -1,11 +1,11 @@
-"""A combination of whatever else is in the race, from what that has said already: nothing is asked for it."""
+"""A combination of the other recipes of the race, from what these have said already: nothing is asked for it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from kshot.core.errors import ModelError
-from kshot.core.ledger import Ledger
+from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.types import Example, Prediction, Query
 from kshot.learners.build import make_learner
 from kshot.learners.combining import Combining
@@ -47,10 +47,12 @@ class Mixture(Learner):
         """Predict the next queries of the stream by what those that are still in the race have said of them.
 
         Raises:
-            BudgetSpentError: The budget was spent before one of them came so far.
+            BudgetSpentError: The budget was spent before one that is still in the choice came so far.
             ModelError: None of them is left.
         """
         start, stop = len(self._examples), len(self._examples) + len(queries)
+        if any(e.status == "stopped" for e in self._others):
+            raise BudgetSpentError
         able = [e for e in self._others if e.is_racing and len(e.rows) >= stop]
         if not able:
             self._ledger.check()

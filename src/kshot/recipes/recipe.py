@@ -92,7 +92,7 @@ class Recipe:
 
     @property
     def combines_run(self) -> bool:
-        """Whether it combines whatever else is in its run: a combiner without members of its own."""
+        """Whether it combines what is in its run and combines nothing: a combiner without members of its own."""
         return "combiner" in self.parts and not self.members
 
     @property

@@ -115,12 +115,12 @@ def check_combinations(recipes: Sequence[Recipe], task: Task, *, is_named: bool 
         task: What is answered.
         is_named: Whether all of them were named: of "all" those that do not suit are left out.
     """
-    others = [recipe for recipe in recipes if not recipe.combines_run and recipe.suits(task)]
+    others = [r for r in recipes if not (r.combines or r.combines_run) and r.suits(task)]
     for recipe in recipes:
         if recipe.combines_run and is_named and len(others) < 2:
             raise UserError(
-                f"'{recipe.name}' combines the other recipes of the run and must have two or more for tasks of kind "
-                f"{task.kind}; it has {len(others)}. Name more --recipes, or recipes of its own: "
+                f"'{recipe.name}' combines the recipes of the run that combine nothing themselves, and must have two or "
+                f"more for tasks of kind {task.kind}; it has {len(others)}. Name more --recipes, or recipes of its own: "
                 f"{recipe.name.partition('(')[0].partition(':')[0]}(bm25, zero-shot)."
             )
         if odd := next((member for member in recipe.members if not member.suits(task)), None):

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from kshot.core.fields import setting, state
 from kshot.core.types import FloatArray, Prediction, Task
+from kshot.measures.abstention import DIGITS
 from kshot.methods.contracts import Answered, Combiner
 
 ALWAYS = 2.0  # no recipe is as sure as that: the dear one is asked
@@ -80,7 +81,7 @@ class Cascade(Combiner):
 
 
 def _sureness(prediction: Prediction) -> float:
-    return max(prediction.probs)
+    return round(max(prediction.probs), DIGITS)
 
 
 def _is_right(row: Answered, member: int) -> bool:
@@ -88,7 +89,7 @@ def _is_right(row: Answered, member: int) -> bool:
 
 
 def _lowest(sure: FloatArray, lost: FloatArray, most: float) -> float:
-    """Return the lowest threshold above which at most `most` is lost.
+    """Return the lowest threshold above which at most `most` is lost; rows that are as sure stay together.
 
     Args:
         sure: How sure the first recipe is of each row.
@@ -100,5 +101,6 @@ def _lowest(sure: FloatArray, lost: FloatArray, most: float) -> float:
     odds = logit(sure)
     odds -= odds.mean()
     slope = min(0.0, odds @ lost / max(odds @ odds + SHRINK * odds.var(), 1e-9))
-    kept = np.flatnonzero(np.cumsum(lost.mean() + slope * odds) <= most + 1e-9)
+    ends = np.append(np.flatnonzero(np.diff(sure)), len(sure) - 1)
+    kept = ends[np.cumsum(lost.mean() + slope * odds)[ends] <= most + 1e-9]
     return float(sure[kept[-1]]) if len(kept) else ALWAYS

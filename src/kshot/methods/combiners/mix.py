@@ -36,7 +36,7 @@ class Mix(Combiner):
 
     Of an open task the output's probabilities are mixed (log-stack is stack there, as a product of probabilities of
     texts cannot be made to sum to 1), and the text is that of the member with the most weight. Without members it
-    mixes all other recipes of its run, from what they have predicted there.
+    mixes the recipes of its run that combine nothing themselves, from what they have predicted there.
 
     Attributes:
         by: "log-stack", "stack" or "share".
@@ -68,7 +68,7 @@ class Mix(Combiner):
         learn, weights = _LEARN[self._by(task)], np.zeros(len(past[0].bits))
         inside = list(range(len(weights)))
         found = learn(self, past, inside)
-        asking = [m for m in inside if past[-1].said[m].prompt_tokens]
+        asking = [m for m in inside if any(row.said[m].prompt_tokens for row in past)]
         asked = sorted(asking, key=lambda m: -found[m])[: self.most]
         light = [m for m in inside if found[m] < LEAST_WEIGHT * found.sum()]
         inside = [m for m in inside if m in asked or m not in asking]
@@ -113,12 +113,13 @@ class Mix(Combiner):
 
 def _share(mix: Mix, past: Sequence[Answered], inside: Sequence[int]) -> FloatArray:
     """Return the weights after fixed share over the past."""
-    weights = np.full(len(inside), 1 / len(inside))
-    spread = mix.alpha / len(inside)
-    for likelihood in _likelihoods(past, inside):
-        weights = weights * likelihood
-        weights = weights * ((1 - mix.alpha) / weights.sum()) + spread
-    return weights
+    logs = np.full(len(inside), -np.log(len(inside)))
+    with np.errstate(divide="ignore"):  # alpha may be 0 or 1
+        log_rest, log_spread = np.log1p(-mix.alpha), np.log(mix.alpha) - np.log(len(inside))
+    for row in past:
+        logs = logs - np.log(2) * np.array(row.bits)[inside]
+        logs = np.logaddexp(logs - np.logaddexp.reduce(logs) + log_rest, log_spread)
+    return np.exp(logs)
 
 
 def _stack(mix: Mix, past: Sequence[Answered], inside: Sequence[int]) -> FloatArray:
