@@ -119,9 +119,9 @@ def check_combinations(recipes: Sequence[Recipe], task: Task, *, is_named: bool 
     for recipe in recipes:
         if recipe.combines_run and is_named and len(others) < 2:
             raise UserError(
-                f"'{recipe.name}' combines the recipes of the run that combine nothing themselves, and must have two or "
-                f"more for tasks of kind {task.kind}; it has {len(others)}. Name more --recipes, or recipes of its own: "
-                f"{recipe.name}(bm25, zero-shot)."
+                f"'{recipe.name}' combines the recipes of the run that combine nothing themselves, and must have two "
+                f"or more for tasks of kind {task.kind}; it has {len(others)}. Name more --recipes, or recipes of its "
+                f"own: {recipe.name}(bm25, zero-shot)."
             )
         if odd := next((member for member in recipe.members if not member.suits(task)), None):
             raise UserError(
