@@ -254,6 +254,25 @@ def test_the_labels_beyond_the_limit_are_known_when_it_is_deployed():
     assert make_learner(settled, setup(task)).fit(ROWS).recipe.part("combiner")._seen == LABELS
 
 
+def test_once_all_labels_have_an_example_the_second_recipe_is_not_needed(tmp_path):
+    recipe = parse_recipe("new-labels(majority, zero-shot)", shots=2)
+    asked = [
+        p.prompt_tokens for p in make_learner(recipe, setup()).predict(make_stream(TASK, limit=24, seed=0).queries())
+    ]
+    assert asked[0] > 0
+    assert asked[-1] == 0
+    adapted = kshot.AdaptedModel.fit(recipe, ROWS, setup(), choice={})
+    adapted.save(tmp_path / "model")
+    read = kshot.load(tmp_path / "model")
+    assert [m.name for m in read.recipe.members] == ["majority"]
+    assert (read.predict_proba(["a text"]) == adapted.predict_proba(["a text"])).all()
+    assert read.predictions(["a text"])[0].prompt_tokens == 0
+    # no label came once, so that none is expected to be new; one has no example all the same
+    known = NewLabels().knowing(replace(TASK, labels=(*LABELS, "four")), ROWS)
+    assert known._new == 0
+    assert known.kept(2)[1] == (0, 1)
+
+
 @dataclass(frozen=True)
 class Sure(kshot.Classifier):
     """Is sure of texts with an even number."""

@@ -129,8 +129,9 @@ class CombinedLearner(Learner):
         if not self._has_learnt and not self._n:
             self.predict([Query(e, examples[:i]) for i, e in enumerate(examples)])
         recipe, learners = self._settled()
-        members = tuple(self._fitted(learner, examples) for learner in learners)
-        combiner = recipe.part("combiner").knowing(self._setup.task, examples)
+        combiner, kept = recipe.part("combiner").knowing(self._setup.task, examples).kept(len(learners))
+        combiner = combiner.with_calibrations([combiner.calibrations[i] for i in kept if combiner.calibrations])
+        members = tuple(self._fitted(learners[i], examples) for i in kept)
         recipe = recipe.combining(combiner, [m.recipe for m in members])
         about = {f"member {i}": dict(m.about) for i, m in zip(count(1), members) if m.about}
         return Fitted(recipe, self._setup.task, self._setup.seed, model=self._setup.model, about=about, members=members)

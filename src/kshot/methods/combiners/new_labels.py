@@ -18,6 +18,7 @@ class _Remembered(TypedDict):
     _calibrations: list[dict[str, Any]]
     _seen: list[str]
     _new: float
+    _has_all: bool
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class NewLabels(Combiner):
     the chance that the next label is a new one, by Good and Turing from the labels that came once among the n examples
     known, n1 / (n + 1), times how far that was right before: over the later half of the examples the number of those
     whose label was new, over the sum of what was expected of each, both with `trust` examples added that came as
-    expected. It is 0 where all labels have examples.
+    expected. It is 0 where all labels have examples: then the first recipe is alone, and the second is not
+    asked any more.
 
     Attributes:
         trust: The number of made-up examples that speak for Good and Turing.
@@ -42,6 +44,7 @@ class NewLabels(Combiner):
     trust: float = setting(2.0, above=0.0)
     _seen: tuple[str, ...] = state(())
     _new: float = state(1.0)
+    _has_all: bool = state(False)
 
     learns: ClassVar[bool] = True
     most_members: ClassVar[int] = 2
@@ -63,7 +66,12 @@ class NewLabels(Combiner):
             once += {1: 1, 2: -1}.get(counts[example.output], 0)
         seen = tuple(label for label in task.labels if counts[label])
         chance = min(1.0, once / (len(known) + 1) * came / expected) if seen else 1.0
-        return replace(self, _seen=seen, _new=chance if len(seen) < len(task.labels) else 0.0)
+        has_all = len(seen) == len(task.labels)
+        return replace(self, _seen=seen, _new=0.0 if has_all else chance, _has_all=has_all)
+
+    def kept(self, n: int) -> tuple[Self, tuple[int, ...]]:
+        """Return the same without the second recipe once all labels have examples."""
+        return self, tuple(range(1 if self._has_all else n))
 
     def holds(self, task: Task, n: int) -> bool:
         """Return whether what it remembers are labels of the task, and a chance."""
@@ -72,7 +80,7 @@ class NewLabels(Combiner):
     def combine(self, task: Task, members: Sequence[Prediction]) -> Prediction:
         """Return the first member's prediction among the labels seen, the second's among the others."""
         first, *others = members
-        if not others:
+        if self._has_all or not others:
             return first
         seen = np.isin(first.candidates, self._seen)
         probabilities = np.zeros(len(seen))
