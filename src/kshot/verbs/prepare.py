@@ -121,11 +121,7 @@ def check_combinations(recipes: Sequence[Recipe], task: Task, *, is_named: bool 
             raise UserError(
                 f"'{recipe.name}' combines the recipes of the run that combine nothing themselves, and must have two "
                 f"or more for tasks of kind {task.kind}; it has {len(others)}. Name more --recipes, or recipes of its "
-<<<<<<< HEAD
                 f"own: {recipe.name.partition('(')[0].partition(':')[0]}(bm25, zero-shot)."
-=======
-                f"own: {recipe.name}(bm25, zero-shot)."
->>>>>>> fixc
             )
         if odd := next((member for member in recipe.members if not member.suits(task)), None):
             raise UserError(
