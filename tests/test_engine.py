@@ -49,6 +49,12 @@ def llama() -> Backbone:
     return tiny_backbone()
 
 
+def test_the_weights_of_a_tiny_model_depend_on_its_seed_alone():
+    first, second, other = (dict(tiny_backbone("mamba", seed=seed).model.named_parameters()) for seed in (0, 0, 1))
+    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+    assert not torch.equal(*(some["backbone.layers.0.mixer.dt_proj.bias"] for some in (first, other)))
+
+
 def words(n: int, seed: int) -> str:
     rng = np.random.default_rng(seed)
     return " ".join("".join(chr(97 + c) for c in rng.integers(26, size=4)) for _ in range(n))

@@ -429,7 +429,8 @@ def build_backbone(
         name: What messages call it.
         seed: For the weights.
     """
-    with learning(), quiet():
+    with learning(), quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # what an architecture draws beside its matrices, as Mamba its time steps
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings), dtype=torch.float32)
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
