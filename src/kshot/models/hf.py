@@ -430,7 +430,8 @@ def build_backbone(
         seed: For the weights.
     """
     with learning(), quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # what an architecture draws beside its matrices, as Mamba its time steps
+        # What an architecture draws beside its matrices, as Mamba its time steps; nobody else's draws change
+        torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings), dtype=torch.float32)
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
