@@ -64,7 +64,8 @@ The task: which of {len(task.labels)} topics does a BBC headline belong to? {len
 {n_recipes} recipes race with Gemma-3-270M. The examples go
 {places}
 The headlines come one after another, and {LIMIT} of them are predicted, each before its label is learnt. Recipes that \
-fall clearly behind are dropped. The one of which most is expected once it knows all {len(task.train)} is chosen, fitted and saved.
+fall clearly behind are dropped. The one of which most is expected once it knows all {len(task.train)} is chosen, \
+fitted and saved.
 
 This takes 2 to 5 minutes on two cores; the first time one more, to convert the model.
 """
