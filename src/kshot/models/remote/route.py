@@ -1,0 +1,75 @@
+"""What a route is: one way to read the probabilities of a label set from a service, one file each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from kshot.core.types import FloatArray, ScoreRequest
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a service says of one request.
+
+    Attributes:
+        log_probs: Log-probability in nats of each continuation, `[n_continuations]`.
+        mass: The probability that the service gives to all continuations together, where the route normalises over
+            them; None where it does not, or where it is not known.
+    """
+
+    log_probs: FloatArray
+    mass: float | None = None
+
+
+class Service(Protocol):
+    """A server and the model that is asked there; what its answers take is counted by it."""
+
+    @property
+    def model(self) -> str:
+        """The model's name, as the server knows it."""
+        ...
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Return the JSON that the server answers to a POST of `body` at `path`, which begins after the base URL.
+
+        Retries, rate limits and timeouts are kept here, and what the answer says of its use is added up.
+
+        Raises:
+            RefusedError: The server refuses the request (400, 404, 405, 422, 501, …), in its own words.
+            ModelError: It cannot be reached, or answers what is no JSON, after all retries.
+        """
+        ...
+
+    async def get(self, path: str) -> Any:
+        """Return the JSON at `path`; as `post`."""
+        ...
+
+
+class Route(Protocol):
+    """One way to read a label set's probabilities.
+
+    Attributes:
+        name: As the record and docs/anywhere.md call it.
+        trust: "exact" where log-probabilities are those of the texts themselves; "labels" where they are read for
+            labels that stand for them, and normalised; "sampled" where answers are counted.
+        in_messages: Whether it is asked by the messages of a chat, and not by a text.
+        most: How many continuations a request can have; None for any number.
+    """
+
+    name: str
+    trust: Literal["exact", "labels", "sampled"]
+    in_messages: bool
+    most: int | None
+
+    async def probe(self, service: Service) -> str | None:
+        """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
+        ...
+
+    async def read(self, service: Service, request: ScoreRequest) -> Reading:
+        """Return what the service says of a request.
+
+        Raises:
+            ModelError: The service's answer is not what the route needs (no log-probabilities, truncated ones,
+                another model's name); the message says what to do.
+        """
+        ...
