@@ -19,6 +19,7 @@ SPEED = {
     "llm-feedback": "kshot.bench.llm_feedback:run",
     "steered": "kshot.bench.steered_queries:run",
     "loading": "kshot.bench.loading:run",
+    "api": "kshot.bench.api_scores:run",
 }
 QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts")
 

@@ -204,7 +204,7 @@ def _run_in(
         shared: Any = {"gradient_store": kept, "ledger": ledger.part()}
         model = replace(models.model, model=language_model.with_store(store), **shared)
         selecting = replace(selecting, model=selecting.model.with_store(store), **shared) if selecting else None
-        setup = replace(models, model=model, selector_model=selecting)
+        setup = replace(models, model=model, selector_model=selecting, store=store)
         measuring = Measuring(setup, stream, store, folder, progress, ledger)
         recorder = Recorder(folder, task, model, stream, seed, identity, settings.repeat)
         contest = Race(measuring, prepared.recipes, drop=settings.race, by=settings.choose_by, prefer=settings.prefer)
