@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,7 @@ from kshot.core.budget import parse_budget
 from kshot.core.errors import UserError
 from kshot.core.kind_names import kind_of_flag
 from kshot.core.models import LanguageModel
+from kshot.core.prices import parse_prices
 from kshot.core.types import KINDS, Kind, Task
 
 ChooseBy = Literal["metric", "bits"]
@@ -138,7 +140,10 @@ class RunSettings:
     seed: int = _setting(0, "For the order and every random choice (0).", type=int)
     limit: int = _setting(300, "Most examples that are predicted, spread over all (300).", type=int, check=at_least(1))
     budget: str | None = _setting(
-        None, "What the run may take: 90s, 10m, 2h or 500k-tokens.", check=readable(parse_budget)
+        None, "What the run may take: 90s, 10m, 2h, 500k-tokens or 2usd.", check=readable(parse_budget)
+    )
+    prices: str | None = _setting(
+        None, "USD for a million tokens of an API: in=0.15,out=0.6,cached=0.075.", check=readable(parse_prices)
     )
     out: str | Path | None = _setting(None, "Run folder; the same one again resumes.", repeats=False)
     columns: str | None = _setting(
@@ -183,6 +188,11 @@ class RunSettings:
         for known in settings_of_a_run():
             if check := known.metadata["check"]:
                 check(known.name, getattr(self, known.name))
+        if self.prices is None and parse_budget(self.budget).money < inf:
+            raise UserError(
+                f"--budget in usd must come with --prices, as no service tells what its tokens cost; got "
+                f"'{self.budget}' alone. Give --prices in=0.15,out=0.6 with those of your model, for a million tokens."
+            )
 
     @property
     def recipe_names(self) -> str:

@@ -21,6 +21,7 @@ class NoModel:
     capabilities = frozenset(Capability)
     max_tokens = sys.maxsize
     remark = None
+    is_remote = False
     chat = None
     control_tokens = ()
 

@@ -32,6 +32,7 @@ class ScriptedModel:
     capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
     chat = None
     control_tokens = ()
+    is_remote = False
 
     def __init__(
         self,
