@@ -51,6 +51,7 @@ class Session:
     """
 
     capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.ACTIVATIONS})
+    in_messages = False
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ class NoModel:
     max_tokens = sys.maxsize
     remark = None
     chat = None
+    in_messages = False
     control_tokens = ()
 
     def __init__(self, message: str):
