@@ -8,6 +8,7 @@ from typing import Any
 from kshot.core.errors import RefusedError
 
 BOS, DELIMITER, N = 1, 2, 997
+HALF: set[int] = set()  # tokens that end within a character
 
 
 class ToyModel:
@@ -95,14 +96,20 @@ def sglang_score(toy: ToyModel, body: Mapping[str, Any], *, delimiter: bool = Fa
     return {"scores": rows, "model": body["model"], "usage": None, "object": "scoring"}
 
 
-def llama_completions(toy: ToyModel, body: Mapping[str, Any], *, ignores_grammar: bool = False) -> Any:
-    """As llama.cpp: the grammar decides what is written, the log-probabilities are those before it."""
-    forced, context, content = list(map(int, re.findall(r"<\[(\d+)\]>", body["grammar"]))), list(body["prompt"]), []
-    for at in range(body["max_tokens"]):
-        token = forced[at] if not ignores_grammar else max(range(N), key=lambda t: toy.log_prob(context, t))
-        row = {"id": token, "token": "?", "bytes": [], "logprob": toy.log_prob(context, token)}
-        content.append({**row, "top_logprobs": [row]})
-        context.append(token)
+def llama_completions(toy: ToyModel, body: Mapping[str, Any], *, ignores_bias: bool = False) -> Any:
+    """As llama.cpp: the bias decides what is written, the log-probabilities are those before it."""
+    ((forced, bias),) = body["logit_bias"]
+    ranked = sorted(range(N), key=lambda token: -toy.log_prob(body["prompt"], token))
+    written = ranked[0] if ignores_bias else forced
+    assert bias > 100
+    assert body["max_tokens"] == 1
+
+    def row(token: int) -> dict[str, Any]:
+        return {"id": token, "token": "?", "bytes": [], "logprob": toy.log_prob(body["prompt"], token)}
+
+    if written in HALF:  # what ends within a character is not told of
+        return {"choices": [{"text": "", "index": 0, "logprobs": None}], "model": body["model"]}
+    content = [{**row(written), "top_logprobs": [row(token) for token in ranked[: body["logprobs"]]]}]
     choice = {"text": "?", "index": 0, "logprobs": {"content": content}, "finish_reason": "length"}
     return {"choices": [choice], "model": body["model"], "object": "text_completion", "usage": {}}
 

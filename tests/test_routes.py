@@ -11,7 +11,7 @@ from kshot.core.errors import ModelError, SameTokensError, UserError
 from kshot.core.types import Prompt, ScoreRequest, Segment
 from kshot.models.remote.decision_question import decision_request
 from kshot.models.remote.decisions import Decisions
-from kshot.models.remote.label_tree import LabelTree
+from kshot.models.remote.label_tree import LabelTree, tree_of
 from kshot.models.remote.llama_cpp import LlamaCpp
 from kshot.models.remote.sglang_score import SglangScore
 from kshot.models.remote.systemone import SystemOne
@@ -178,16 +178,45 @@ def test_a_probability_of_nothing_is_a_finite_number():
     assert np.isfinite(found.log_probs).all()
 
 
-def test_a_llama_cpp_that_knows_no_tokens_in_grammars_is_found_out():
-    service = servers.llama_cpp(completions=partial(servers.llama_completions, ignores_grammar=True))
-    assert "must write the tokens" in probe(LlamaCpp(), service)
+def test_a_server_that_does_not_write_what_it_is_made_to_is_found_out():
+    service = servers.llama_cpp(completions=partial(servers.llama_completions, ignores_bias=True))
+    assert "and say how likely it was, as llama.cpp does" in probe(LlamaCpp(), service)
+
+
+def test_llama_cpp_is_asked_for_by_name_only_for_what_it_does_not_show():
+    """After each beginning of a label one request at least, and one for each token that is not among the first 256."""
+    service = servers.llama_cpp()
+    read(LlamaCpp(), service, ScoreRequest(PROMPT, LABELS))
+    tree = asyncio.run(tree_of(service, ScoreRequest(PROMPT, LABELS)))
+    nodes = {prefix: tokens for prefix, tokens in tree.nodes}
+    bodies = service.bodies("completions")
+    assert len(nodes) <= len(bodies) <= sum(map(len, nodes.values()))
+    for body in bodies:
+        tokens = nodes[tuple(body["prompt"][len(tree.prompt) :])]
+        assert body["logit_bias"][0][0] in tokens
+        assert len(tokens) > 1 or body["logprobs"] == 1
+
+
+def test_a_token_that_ends_within_a_character_is_looked_for(monkeypatch):
+    service = servers.llama_cpp()
+    half = service.toy.tokenise(LABELS[-1])[0]
+    monkeypatch.setattr(servers, "HALF", {half})
+    found = read(LlamaCpp(), service, ScoreRequest(PROMPT, LABELS))
+    ids = [servers.BOS, *(i for s in PROMPT.segments for i in service.toy.tokenise(s.text))]
+    np.testing.assert_allclose(found.log_probs, [service.toy.exact(ids, label) for label in LABELS], rtol=1e-12)
+
+
+def test_a_server_that_tells_of_no_token_is_told():
+    service = servers.llama_cpp(completions=lambda toy, body: {"choices": [{"text": "?", "logprobs": None}]})
+    with pytest.raises(ModelError, match=r"must say how likely each token of a label is; it does not of token \d+\."):
+        read(LlamaCpp(), service, ScoreRequest(PROMPT, LABELS))
 
 
 def test_another_server_at_the_same_path_is_no_llama_cpp():
-    """vLLM and others take `grammar` as an unknown field, and answer in another shape."""
+    """vLLM and others answer in another shape."""
     old = {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": None, "text_offset": [0]}
     service = servers.llama_cpp(completions=lambda toy, body: {"choices": [{"logprobs": old}]})
-    assert "says that of []" in probe(LlamaCpp(), service)
+    assert "says that of None" in probe(LlamaCpp(), service)
 
 
 def test_a_refusal_of_the_server_is_told_in_its_words():
@@ -350,3 +379,9 @@ def test_llama_cpp_refuses_ordinary_models_in_its_words():
     """As llama.cpp answers; measured with xllamacpp 2026.10."""
     service = servers.FakeService({"systemone": servers.refused(501, "This model is not a decision model")})
     assert probe(SystemOne(), service) == "the server refuses it (501): This model is not a decision model"
+
+
+def test_a_decision_model_on_llama_cpp_is_asked_as_one():
+    assert "better asked by the route systemone" in probe(LlamaCpp(), servers.llama_cpp(systemone=servers.systemone))
+    ordinary = servers.llama_cpp(systemone=servers.refused(501, "This model is not a decision model"))
+    assert probe(LlamaCpp(), ordinary) is None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ def llama_server(
         UserError: xllamacpp is not installed.
     """
     try:
-        import xllamacpp
+        xllamacpp: Any = import_module("xllamacpp")  # its names are made when it is built
     except ImportError as error:
-        raise missing_extra("xllamacpp", "bench", "llama.cpp's server") from error
+        raise missing_extra("xllamacpp", "llama-cpp", "llama.cpp's server") from error
     params = xllamacpp.CommonParams()
     params.model.path = str(gguf)
     params.n_parallel, params.n_ctx = slots, slots * context

@@ -1,27 +1,35 @@
-"""llama.cpp's completions along each label: a grammar of token ids makes it write the label, and it says how likely."""
+"""llama.cpp's completions token by token along the labels' tree: it is made to write a token, and says how likely."""
 
-from typing import Any, Literal
-
-import numpy as np
+from collections.abc import Mapping
+from typing import Literal
 
 from kshot.core.errors import ModelError
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.known import why_wrong
 from kshot.models.remote.label_tree import Ids, tree_of
 from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.systemone import SystemOne
+from kshot.models.remote.tokenizing import tokenizer_of
+from kshot.models.remote.writing import first_choice
+
+_SHOWN = 256  # most probable tokens that are shown where several are asked for
+_ALL = (4096, 2**16, 2**20)  # that are shown until a token is among them
+_FORCE = 1000  # added to the logit of the token that is to be written
 
 
 class LlamaCpp:
-    """Let the server write each label, token by token, and add up what it says of every token.
+    """Ask after every beginning of a label for the most probable tokens, and by name for those that are not among them.
 
-    The log-probabilities are those of the model itself, over the whole vocabulary and before the grammar. Prompt and
-    label go as token ids, tokenised segment by segment, so that they are the tokens that in-process models are asked
-    about. One label after another: the prompt is the server's to remember (`cache_prompt`).
+    What is asked for by name is written because its logit is raised; the log-probability that is told is the model's
+    own, over the whole vocabulary, from before that. Only of a token that ends within a character nothing is told when
+    it is written: it is looked for among the most probable ones. (A grammar of token ids would write a whole label at
+    once, but fails at such tokens, as of 2026-10.) Prompt and labels go as token ids, tokenised segment by segment, as
+    in-process models read them. One request goes after another, so that the server finds the prompt in its cache.
 
     llama.cpp has no log-probabilities of a prompt: it takes `echo` and ignores it, and whoever reads what comes
     back as those of the prompt gets chance scores without an error.
 
-    Source: llama.cpp, tools/server/README.md and grammars/README.md ("Tokens"); the missing echo is
+    Source: llama.cpp, tools/server/README.md (`n_probs`); the missing echo is
     https://github.com/ggml-org/llama.cpp/issues/27174.
     """
 
@@ -31,39 +39,72 @@ class LlamaCpp:
     most: int | None = None
 
     async def probe(self, service: Service) -> str | None:
-        """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
-        return await why_wrong(self, service)
+        """Ask what has a known answer; return why the route cannot be trusted here, or None if it can.
+
+        llama.cpp refuses System One's questions to all models but decision models, which are made for them.
+        """
+        why = await why_wrong(self, service)
+        if why is None and await why_wrong(SystemOne(), service) is None:
+            return "it serves a decision model, which is better asked by the route systemone"
+        return why
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation's own tokens after those of the prompt."""
         tree = await tree_of(service, request)
-        sums = list[float]()
-        for label in tree.labels:
-            answer = await service.post("completions", _body(service.model, tree.prompt, label))
-            sums.append(_sum(service.model, label, answer))
-        return Reading(np.array(sums))
+        read = dict[tuple[Ids, int], float]()
+        for prefix, tokens in tree.nodes:
+            prompt = (*tree.prompt, *prefix)
+            while missing := [token for token in tokens if (prefix, token) not in read]:
+                shown = _SHOWN if len(missing) > 1 else 1
+                said = await _said(service, prompt, missing[0], shown)
+                if missing[0] not in said:
+                    said |= await _looked_for(service, prompt, missing[0])
+                read |= {(prefix, token): said[token] for token in missing if token in said}
+        return Reading(tree.log_probs(read))
 
 
-def _body(model: str, prompt: Ids, label: Ids) -> dict[str, Any]:
-    return {
-        "model": model,
+async def _said(service: Service, prompt: Ids, forced: int, shown: int) -> dict[int, float]:
+    """Return what the server says of the most probable tokens and, if it writes whole characters, of `forced`.
+
+    Raises:
+        ModelError: It writes another token, or answers in another shape.
+    """
+    body = {
+        "model": service.model,
         "prompt": list(prompt),
-        "max_tokens": len(label),
-        "logprobs": 1,
+        "max_tokens": 1,
+        "logprobs": shown,
+        "logit_bias": [[forced, _FORCE]],
         "temperature": 0,
         "cache_prompt": True,
-        "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in label),
     }
-
-
-def _sum(model: str, label: Ids, answer: Any) -> float:
-    """Return the log-probability of a label, which the answer must have written."""
-    logprobs = (answer.get("choices") or [{}])[0].get("logprobs") or {}
-    said = [row for row in (logprobs.get("content") if isinstance(logprobs, dict) else None) or () if "id" in row]
-    written = tuple(row["id"] for row in said)
-    if written != label:
+    choice = first_choice(await service.post("completions", body))
+    if choice.get("logprobs", body) is None:  # as when what was written is no whole character
+        return {}
+    rows = choice["logprobs"].get("content") if isinstance(choice.get("logprobs"), Mapping) else None
+    row = rows[0] if rows and isinstance(rows[0], Mapping) else {}
+    if row.get("id") != forced or not isinstance(row.get("logprob"), int | float):
         raise ModelError(
-            f"The server of '{model}' must write the tokens {list(label)} of a label and say how likely they are; it "
-            f"says that of {list(written)}. Use llama.cpp from December 2025 or newer, or another --api route=NAME."
+            f"The server of '{service.model}' must write the token {forced} and say how likely it was, as llama.cpp "
+            f"does; it says that of {row.get('id')}. Take another --api route=NAME."
         )
-    return float(sum(row["logprob"] for row in said))
+    others = {other["id"]: float(other["logprob"]) for other in row.get("top_logprobs") or () if "id" in other}
+    return {**others, forced: float(row["logprob"])}
+
+
+async def _looked_for(service: Service, prompt: Ids, token: int) -> dict[int, float]:
+    """Return what the server says of the most probable tokens, so many that `token` is among them.
+
+    Raises:
+        ModelError: It tells nothing of it.
+    """
+    tokenizer = await tokenizer_of(service)
+    written = (await tokenizer.ids("a"))[-1] if tokenizer else token
+    for shown in _ALL:
+        said = await _said(service, prompt, written, shown)
+        if token in said:
+            return said
+    raise ModelError(
+        f"The server of '{service.model}' must say how likely each token of a label is; it does not of token {token}. "
+        "Take another --api route=NAME, or another name for the label."
+    )
