@@ -316,6 +316,10 @@ class Classifier(Part):
         """Return one that keeps what it asks of a service in `store`, and counts it in `ledger`; most ask none."""
         return self
 
+    def rehearsing(self) -> Self:
+        """Return one that asks no service: for a dry run."""
+        return self
+
     @abstractmethod
     def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:
         """Return a classifier that has learnt `examples`, which may be none or have one label only."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from functools import lru_cache
+from typing import ClassVar, Self
 
 import numpy as np
 
+from kshot.core.api_settings import parse_address
 from kshot.core.errors import SettingError, UserError
 from kshot.core.fields import setting, state
 from kshot.core.ledger import Ledger
@@ -13,6 +15,14 @@ from kshot.core.models import ScoringModel, Store
 from kshot.core.types import Example, FloatArray, Question, Task
 from kshot.methods.contracts import Classifier
 from kshot.models.remote.decision_question import MOST_OPTIONS, decision_request
+
+
+@lru_cache(maxsize=8)
+def _model_of(service: str, route: str) -> ScoringModel:
+    """Return the service as a model, once a process: it is looked at before it is asked."""
+    from kshot.models.remote.openai import load_api_model
+
+    return load_api_model(service, {"route": route})
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,12 @@ class DecisionService(Classifier):
     _model: ScoringModel | None = state()
     _store: Store | None = state()
     _ledger: Ledger | None = state()
+    _rehearses: bool = state(False)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.service:
+            parse_address(self.service)
 
     def suits(self, task: Task) -> bool:
         """Return whether the task's answers come from a list."""
@@ -49,14 +65,16 @@ class DecisionService(Classifier):
         """Return one that keeps each answer of the service in `store`, and counts it in `ledger`."""
         return replace(self, _store=store, _ledger=ledger)
 
+    def rehearsing(self) -> Self:
+        """Return one that asks nothing, and says the uniform."""
+        return replace(self, _rehearses=True)
+
     def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:
         """Look whether the service is there and can be trusted; nothing is learnt.
 
         Raises:
             UserError: No service is named, it has no such route, or there are more labels than a choice can have.
         """
-        from kshot.models.remote.openai import load_api_model
-
         if not self.service:
             raise SettingError(
                 "service must name a decision service; got none. Write decisions:service=openai:http://host/v1#NAME, "
@@ -67,7 +85,7 @@ class DecisionService(Classifier):
                 f"A decision service chooses among 2 to {MOST_OPTIONS} labels; this task has {len(task.labels)}. Leave "
                 "the recipe 'decisions' out."
             )
-        model: Any = self._model or load_api_model(self.service, {"route": self.route})
+        model = None if self._rehearses else _model_of(self.service, self.route)
         return replace(self, _task=task, _model=model)
 
     def probabilities(self, questions: Sequence[Question]) -> list[FloatArray]:
@@ -77,8 +95,9 @@ class DecisionService(Classifier):
             ModelError: The service fails.
         """
         assert self._task is not None, "fit comes before probabilities"
-        assert self._model is not None, "fit comes before probabilities"
-        instruction, task = self._task.instruction, self._task
-        asked = [decision_request(instruction, q.text, task.candidates(q)) for q in questions]
+        instruction, candidates = self._task.instruction, [self._task.candidates(q) for q in questions]
+        if self._model is None:
+            return [np.full(len(some), 1 / len(some)) for some in candidates]
+        asked = [decision_request(instruction, q.text, some) for q, some in zip(questions, candidates, strict=True)]
         rows = self._model.with_store(self._store).score(asked, ledger=self._ledger)
         return [np.exp(row - np.logaddexp.reduce(row)) for row in rows]
