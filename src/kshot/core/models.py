@@ -135,6 +135,11 @@ class LanguageModel(Protocol):
         ...
 
     @property
+    def in_messages(self) -> bool:
+        """Whether it is asked in messages, which its service writes in its own way; then it scores no given text."""
+        ...
+
+    @property
     def control_tokens(self) -> tuple[str, ...]:
         """Texts that are tokens with a meaning of their own, such as "<|im_end|>" (`kshot.core.control_tokens`)."""
         ...

@@ -23,6 +23,7 @@ class NoModel:
     remark = None
     is_remote = False
     chat = None
+    in_messages = False
     control_tokens = ()
 
     def __init__(self, message: str):

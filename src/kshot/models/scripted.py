@@ -31,6 +31,7 @@ class ScriptedModel:
 
     capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
     chat = None
+    in_messages = False
     control_tokens = ()
     is_remote = False
 

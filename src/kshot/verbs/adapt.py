@@ -103,6 +103,7 @@ def adapt(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    api: str | None = None,
     progress: Progress | None = None,
     trackers: Sequence[Tracker] = (),
 ) -> Run:
@@ -129,7 +130,8 @@ def adapt(
         kind: What a task that is loaded is, whatever its rows look like (`Task.kind`); by default `task.json` says it,
             or it is guessed.
         skip_bad_rows: Go on without rows that cannot be used, at most half of each file; what is left out is said.
-        layout: "plain", "turns" or "block" of the model's chat template, or "auto": turns for chat models, else plain.
+        layout: "plain", "turns" or "block" of the model's chat template, "messages" for models behind an API that are
+            asked in messages, or "auto": messages for these, turns for chat models, else plain.
         selector_model: The language model that selectors ask, such as `best-of-n`; by default the one that answers.
         source: Another task, or where to load it from, whose gradients are aligned with those of this one while
             recipes train (`align`: gate unless they say pcgrad).
@@ -144,6 +146,7 @@ def adapt(
         dtype: Of these models: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16".
         revision: Of these models on the hub: commit, branch or tag.
         trust_remote_code: Whether Python that comes with the files of these models may be run.
+        api: How models behind an API are asked, such as "max-tokens=8192,concurrency=16" (docs/anywhere.md).
         progress: Told what is going on.
         trackers: Told the finished run's record, such as those of `kshot.reports.trackers`.
 
@@ -159,7 +162,7 @@ def adapt(
         task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, prices=prices, out=out,
         columns=named, kind=kind, skip_bad_rows=skip_bad_rows,
         layout=layout, selector_model=selector_model, source=source, race=race, choose_by=choose_by, prefer=prefer,
-        abstain=abstain, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code,
+        abstain=abstain, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, api=api,
     )  # fmt: skip
     return run(prepare(settings), progress=progress, trackers=trackers)
 

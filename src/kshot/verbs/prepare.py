@@ -43,7 +43,7 @@ class Prepared:
         """
         settings = self.settings
         model, asked = (
-            load_model(given, **settings.placing) if isinstance(given, str | Path) else given
+            load_model(given, **settings.placing(given)) if isinstance(given, str | Path) else given
             for given in (settings.model, settings.selector_model)
         )
         assert model is not None
