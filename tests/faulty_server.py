@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from kshot.core.seeding import digest, generator
+from kshot.core.seeding import generator
 
 Body = dict[str, Any]
 Send = Callable[[Any], Awaitable[None]]
@@ -65,6 +65,7 @@ class Faults:
         met: How often each fault was met.
         answered: How often each body was answered whole and right.
         billed: Answers that a service charges for, as they say what they took, and their tokens in and out.
+        nobody_hears: Whoever asks is dead, which a socket tells late; nothing is counted.
     """
 
     app: Any
@@ -75,13 +76,14 @@ class Faults:
     met: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
     billed: Counter[str] = field(default_factory=Counter)
+    nobody_hears: bool = False
     _asked: Counter[str] = field(default_factory=Counter)
     _lock: Lock = field(default_factory=Lock)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request, or fail."""
         content = await _body(receive)
-        key = digest(scope["path"], content.decode())
+        key = content.decode() or scope["path"]
         with self._lock:
             fault = self._drawn(key)
             self._asked[key] += 1
@@ -101,6 +103,8 @@ class Faults:
         else:
             answer = CHANGES[fault](answer) if fault else answer
             await _whole(send, status, json.dumps(answer).encode() if status == 200 else bytes(made))
+            if send.__self__.disconnected or self.nobody_hears:
+                return  # on a busy machine whoever asked may have given up
             with self._lock:
                 self._count(key, answer, is_right=not fault)
 

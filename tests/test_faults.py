@@ -1,10 +1,9 @@
-"""Servers fail: a run ends as it would without that, each answer is paid once and stored once, and the key stays secret.
+"""Servers fail: a run ends as without that, each answer is paid once and stored once, and the key stays secret.
 
 The server counts what it was asked and what it answered; the run folder is read as it lies on the disk.
 """
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -14,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.responses import JSONResponse
 
 import kshot
 from api_server import ApiServer, served
-from faulty_server import ALL, CHANGES, Faults
-from kshot.core.errors import ModelError, UserError
+from faulty_server import ALL, Faults
 from kshot.core.types import Task
 from kshot.store.scores import SqliteStore
 
@@ -27,7 +24,7 @@ HERE = Path(__file__).parent
 SETTINGS: dict[str, Any] = {"recipes": "zero-shot,bm25", "shots": 4, "limit": 24, "race": False}
 PRICES = "in=1,out=2"
 KEY = "sk-a-key-that-nobody-may-read"
-QUICK = "timeout=0.3,concurrency=8"
+QUICK = "timeout=0.5,concurrency=8"
 
 
 @pytest.fixture(autouse=True)
@@ -119,46 +116,40 @@ def test_each_fault_alone_is_overcome(fault, task, tmp_path):
     assert [row["status"] for row in run.leaderboard] == ["done"]
 
 
-@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("concurrency", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_again_and_again_pays_nothing_twice(
     concurrency, words_task, undisturbed, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    helper = subprocess.Popen(
-        [sys.executable, str(HERE / "ask_and_die.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, str(HERE / "ask_and_die.py"), str(words_task), str(tmp_path / "warm")]
+    helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert helper.stdin
     assert helper.stdout
-    server, counted, pid = ApiServer(), 0, 0
-    ends = []
+    server, counted, pid, kill_at, ends = ApiServer(), 0, 0, None, []
 
     def killing(path: str, body: Any, answer: Any) -> Any:
         nonlocal counted
         counted += path.endswith("completions")
         if counted == kill_at:
+            faults.nobody_hears = True
             os.kill(pid, signal.SIGKILL)
         return answer
 
     server.change = killing
     server.app = faults = Faults(server.app, share=0.0)
     with helper, served(server):
-        for kill_at in (1, 4, 11, 20, None):
+        for kill_at in (1, 4, 20, None):  # the first of the probe, and two of the run
             how = SETTINGS | {"api": f"concurrency={concurrency}", "prices": PRICES}
-            counted = 0
+            counted, faults.nobody_hears = 0, False
             told = json.dumps([str(words_task), server.name, str(tmp_path / "run"), how])
             helper.stdin.write(told + "\n")
             helper.stdin.flush()
             pid = int(helper.stdout.readline())
             ends.append(int(helper.stdout.readline()))
         helper.stdin.close()
-    assert ends == [signal.SIGKILL] * 4 + [0]
+    assert ends == [signal.SIGKILL] * 3 + [0]
     assert results(tmp_path / "run") == results(undisturbed)
-    own = {key: n for key, n in faults.answered.items() if key not in probed(faults)}
-    # What is under way when a process dies is lost: it was sent by the server, and nobody has written it down
-    assert sum(n - 1 for n in own.values()) <= 4 * concurrency
+    own = {body: n for body, n in faults.answered.items() if "green" not in body}  # those are of the probe
+    # Only what else is under way when a process dies is lost: it was sent by the server, and nobody has written it down
+    assert sum(n - 1 for n in own.values()) <= 2 * (concurrency - 1)
     assert n_stored(tmp_path / "run") == n_stored(undisturbed) == len(own)
-
-
-def probed(faults: Faults) -> set[str]:
-    """Which bodies were asked by each process, to know the route again."""
-    return {key for key, n in faults.answered.items() if n > 4}
