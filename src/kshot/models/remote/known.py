@@ -9,6 +9,7 @@ from kshot.core.types import Prompt, ScoreRequest, Segment
 from kshot.models.remote.route import Reading, Route, Service
 
 LEAST = 0.6  # probability of the known answer, among three
+LEAST_MASS = 0.5  # on all three, where it is known
 _WORDS = ("green", "seven", "table")
 _READS = 3  # of an answer that lacks what it should have
 
@@ -64,4 +65,6 @@ async def why_wrong(route: Route, service: Service) -> str | None:
         shares = np.exp(log_probs - np.logaddexp.reduce(log_probs))
         if shares[at] < LEAST:
             return f"of a word that is known it says {shares[at]:.2f}, and must say {LEAST} or more (chance is 0.33)"
+        if reading.mass is not None and reading.mass < LEAST_MASS:
+            return f"of its probability {reading.mass:.2f} is on the labels, and must be {LEAST_MASS} or more"
     return None

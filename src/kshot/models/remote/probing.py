@@ -12,7 +12,9 @@ from kshot.models.remote.service import HttpService, same_model
 from kshot.models.remote.tokenizing import tokenizer_of
 
 ROUTES = {  # best first
+    "letters": "kshot.models.remote.letters:Letters",
     "echo": "kshot.models.remote.echo:Echo",
+    "constrained": "kshot.models.remote.constrained:Constrained",
 }
 _FIRST_ATTEMPTS, _PROBE_ATTEMPTS = 2, 6
 
@@ -68,7 +70,7 @@ async def probe(service: HttpService, settings: ApiSettings) -> Found:
     max_tokens = await _about(service)
     await tokenizer_of(service)
     asked, trusted, why_not = service.metered(attempts=_PROBE_ATTEMPTS), list[Route](), dict[str, str]()
-    for name in [settings.route] if settings.route else ROUTES:
+    for name in settings.routes or ROUTES:
         route = route_of(name, settings)
         if trusted and route.in_messages != trusted[0].in_messages:
             continue  # how prompts are written is the same for all requests
