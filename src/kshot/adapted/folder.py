@@ -358,6 +358,8 @@ def _language_model(folder: Path, saved: ModelAbout, name: str | Path | None, ho
         )
     placing = {key: saved["origin"][key] for key in ("dtype", "revision", "api") if key in saved["origin"]}
     as_before: Any = shaped(dict[str, str], placing, folder / ABOUT, _REMEDY)
+    if "api" in as_before and "api" in how:  # what is said now counts, and the route stays where nothing is said of it
+        how = {**how, "api": f"{as_before['api']},{how['api']}"}
     return load_model(name or saved["name"], **as_before | dict(how))
 
 

@@ -107,9 +107,10 @@ def load_both(model: str | None, selector_model: str | None, *, api: str | None,
         UserError: As `load_named`.
     """
     named = [name for name in (model, selector_model) if name is not None]
-    kinds = {is_api(name) for name in named}
-    if len(kinds) < 2:  # flags of the other kind are refused
-        return tuple(load_named(name, api=api, **placing) if name else None for name in (model, selector_model))
+    if len({is_api(name) for name in named}) < 2:  # flags of the other kind are refused
+        first = load_named(named[0] if named else None, api=api, **placing)
+        second = load_named(selector_model, api=api, **placing) if len(named) == 2 else None
+        return (first, second) if model is not None or not named else (None, first)
     nothing: Any = dict.fromkeys(placing)
     made = [load_named(n, api=api, **nothing) if is_api(n) else load_named(n, **placing) for n in named]
     return made[0], made[1]

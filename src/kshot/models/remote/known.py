@@ -58,7 +58,7 @@ async def why_wrong(route: Route, service: Service) -> str | None:
         except NoAnswerError:
             raise
         except ModelError as error:
-            return str(error)
+            return str(error).rpartition(". ")[0]  # without its remedy, as other routes are tried
         log_probs = np.asarray(reading.log_probs, dtype=float)
         if log_probs.shape != (len(_WORDS),) or not np.isfinite(log_probs).all() or (log_probs > 1e-2).any():
             return f"what it reads are no log-probabilities: {log_probs.tolist()}"

@@ -99,8 +99,10 @@ class ApiModel:
     @property
     def remark(self) -> str:
         """How its probabilities are read, and what is not known of it."""
-        route = self._routes[0]
-        said = f"'{self.name}' is asked by the route '{route.name}' ({route.trust})"
+        told = [f"the route '{route.name}' ({route.trust})" for route in self._routes]
+        said = f"'{self.name}' is asked by {told[0]}"
+        for better, more in zip(self._routes, told[1:], strict=False):
+            said += f", for more than {better.most} labels by {more}"
         if not (self._settings.max_tokens or self.found.max_tokens):
             said += (
                 f"; it does not say how long a prompt may be, and {MAX_TOKENS} tokens are assumed (--api max-tokens=…)"

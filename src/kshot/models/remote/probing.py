@@ -55,10 +55,9 @@ def route_of(name: str, settings: ApiSettings) -> Route:
 
 def check_route(settings: ApiSettings) -> None:
     """Raise UserError where an unknown route is named."""
-    if settings.route is not None and settings.route not in ROUTES:
-        raise UserError(
-            f"--api route must be a known one; got '{settings.route}'.{did_you_mean(settings.route, ROUTES)}"
-        )
+    for name in settings.routes:
+        if name not in ROUTES:
+            raise UserError(f"--api route must be a known one; got '{name}'.{did_you_mean(name, ROUTES)}")
 
 
 async def probe(service: HttpService, settings: ApiSettings) -> Found:
