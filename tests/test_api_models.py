@@ -172,13 +172,12 @@ def test_letters_stand_for_labels_in_an_order_that_the_shared_part_gives(server)
 
 
 def test_the_mass_on_labels_is_recorded(server, words_task, tmp_path):
-    run = kshot.adapt(Task.load(words_task), server.name, recipes="zero-shot,random", limit=12, out=tmp_path / "run")
+    run = kshot.adapt(Task.load(words_task), server.name, recipes="random", limit=6, out=tmp_path / "run")
     asked = json.loads((tmp_path / "run" / "results.json").read_text())["config"]["asked"]
     assert asked["routes"] == ["letters", "constrained"]
     assert asked["trust"] == "labels"
     assert asked["mass"]["mean"] == pytest.approx(0.9)
-    assert asked["mass"]["n"] >= 12
-    assert run.paid["calls"] >= 12
+    assert asked["mass"]["n"] >= 6
     assert 0 < run.paid["cached_tokens"] == 3 * run.paid["calls"] < run.paid["input_tokens"]
 
 
@@ -325,14 +324,23 @@ def test_a_run_goes_end_to_end_and_again_without_a_request(server, words_task, t
 
 
 def test_selectors_ask_their_own_model(server, words_task, tmp_path):
-    task = Task.load(words_task)
+    task, asked = Task.load(words_task), "best-of-n:n=3"
     run = kshot.adapt(
-        task, server.name, selector_model="tiny", recipes="best-of-n:n=3,less", shots=2, limit=6,
-        api="concurrency=4", out=tmp_path / "run",
-    )  # fmt: skip
-    assert {row["recipe"] for row in run.leaderboard} == {"best-of-n:n=3", "less"}
+        task, server.name, selector_model="scripted", recipes=asked, shots=2, limit=4, out=tmp_path / "run"
+    )
+    assert [row["recipe"] for row in run.leaderboard] == [asked]
+    of_answers = server.counts[CHAT]
+    kshot.adapt(task, server.name, recipes=asked, shots=2, limit=4, out=tmp_path / "other")
+    assert server.counts[CHAT] - of_answers > of_answers  # the selector's too
+
+
+def test_what_needs_gradients_asks_the_selector_model(server, words_task, run_cli):
+    told = ("select", words_task, "--selector", "less", "-k", 2, "--model", server.name)
+    assert "Gradients need a model with weights" in run_cli(*told).err
     n = server.counts[CHAT]
-    assert len(kshot.select(task, "less", 2, model=server.name, selector_model="tiny")) == 2
+    got = run_cli(*told, "--selector-model", "tiny", "--api", "concurrency=2")
+    assert len(got.out.splitlines()) == 2
+    assert f"tokens for '{server.name}'" in " ".join(got.err.split())
     assert server.counts[CHAT] == n
 
 
