@@ -5,12 +5,12 @@ from typing import Literal
 
 from kshot.core.errors import ModelError
 from kshot.core.types import ScoreRequest
+from kshot.models.remote.chatting import choices_of
 from kshot.models.remote.known import why_wrong
 from kshot.models.remote.label_tree import Ids, tree_of
 from kshot.models.remote.route import Reading, Service
 from kshot.models.remote.systemone import SystemOne
 from kshot.models.remote.tokenizing import tokenizer_of
-from kshot.models.remote.writing import first_choice
 
 _SHOWN = 256  # most probable tokens that are shown where several are asked for
 _ALL = (4096, 2**16, 2**20)  # that are shown until a token is among them
@@ -78,7 +78,7 @@ async def _said(service: Service, prompt: Ids, forced: int, shown: int) -> dict[
         "temperature": 0,
         "cache_prompt": True,
     }
-    choice = first_choice(await service.post("completions", body))
+    choice = (choices_of(await service.post("completions", body)) or [{}])[0]
     if choice.get("logprobs", body) is None:  # as when what was written is no whole character
         return {}
     rows = choice["logprobs"].get("content") if isinstance(choice.get("logprobs"), Mapping) else None

@@ -11,15 +11,17 @@ from kshot.models.remote.route import Route
 from kshot.models.remote.service import HttpService, same_model
 from kshot.models.remote.tokenizing import tokenizer_of
 
-# Best first: those that read the labels' own tokens before those that read what stands for a label, as vLLM and SGLang
-# serve decisions of ordinary models too, in a prompt of their own and for 26 labels at most.
+# Best first: those that read the labels' own tokens with little before those that read what stands for a label, as vLLM
+# and SGLang serve decisions of ordinary models too, in a prompt of their own and for 26 labels at most.
 ROUTES = {
     "token-ids": "kshot.models.remote.token_ids:TokenIds",
     "score": "kshot.models.remote.sglang_score:SglangScore",
     "llama.cpp": "kshot.models.remote.llama_cpp:LlamaCpp",
-    "echo": "kshot.models.remote.echo:Echo",
     "decisions": "kshot.models.remote.decisions:Decisions",
     "systemone": "kshot.models.remote.systemone:SystemOne",
+    "letters": "kshot.models.remote.letters:Letters",
+    "echo": "kshot.models.remote.echo:Echo",
+    "constrained": "kshot.models.remote.constrained:Constrained",
 }
 _FIRST_ATTEMPTS, _PROBE_ATTEMPTS = 2, 6
 
@@ -60,10 +62,9 @@ def route_of(name: str, settings: ApiSettings) -> Route:
 
 def check_route(settings: ApiSettings) -> None:
     """Raise UserError where an unknown route is named."""
-    if settings.route is not None and settings.route not in ROUTES:
-        raise UserError(
-            f"--api route must be a known one; got '{settings.route}'.{did_you_mean(settings.route, ROUTES)}"
-        )
+    for name in settings.routes:
+        if name not in ROUTES:
+            raise UserError(f"--api route must be a known one; got '{name}'.{did_you_mean(name, ROUTES)}")
 
 
 async def probe(service: HttpService, settings: ApiSettings) -> Found:
@@ -75,7 +76,7 @@ async def probe(service: HttpService, settings: ApiSettings) -> Found:
     max_tokens = await _about(service)
     await tokenizer_of(service)
     asked, trusted, why_not = service.metered(attempts=_PROBE_ATTEMPTS), list[Route](), dict[str, str]()
-    for name in [settings.route] if settings.route else ROUTES:
+    for name in settings.routes or ROUTES:
         route = route_of(name, settings)
         if trusted and route.in_messages != trusted[0].in_messages:
             continue  # how prompts are written is the same for all requests
