@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 SETTINGS: dict[str, Any] = {"recipes": "zero-shot,bm25", "shots": 4, "limit": 24, "race": False}
 PRICES = "in=1,out=2"
 KEY = "sk-a-key-that-nobody-may-read"
-QUICK = "timeout=0.5,concurrency=8"
+QUICK = "timeout=0.5,concurrency=8,route=echo"
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def undisturbed(task, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch, served(ApiServer()) as server:
         patch.setenv("KSHOT_CACHE", str(folder / "cache"))
-        kshot.adapt(task, server.name, out=folder / "run", **SETTINGS)
+        kshot.adapt(task, server.name, out=folder / "run", api="route=echo", **SETTINGS)
     return folder / "run"
 
 
@@ -139,7 +139,7 @@ def test_a_run_that_is_killed_again_and_again_pays_nothing_twice(
     server.app = faults = Faults(server.app, share=0.0)
     with helper, served(server):
         for kill_at in (1, 4, 20, None):  # the first of the probe, and two of the run
-            how = SETTINGS | {"api": f"concurrency={concurrency}", "prices": PRICES}
+            how = SETTINGS | {"api": f"concurrency={concurrency},route=echo", "prices": PRICES}
             counted, faults.nobody_hears = 0, False
             told = json.dumps([str(words_task), server.name, str(tmp_path / "run"), how])
             helper.stdin.write(told + "\n")
