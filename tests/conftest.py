@@ -162,8 +162,8 @@ def smollm2():
 @pytest.fixture(scope="session")
 def decision_server(tmp_path_factory):
     """A server of decisions."""
+    import shaped_server
     from api_server import served
-    from decision_server import DecisionServer
 
-    with served(DecisionServer()) as running:
+    with served(shaped_server.decision_server()) as running:
         yield running

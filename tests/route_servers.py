@@ -20,11 +20,14 @@ class ToyModel:
     def tokenise(self, text: str) -> list[int]:
         return [self.ids.setdefault(piece, 3 + len(self.ids)) for piece in re.findall(r" ?\w{1,4}|\n\n|\W", text)]
 
-    def log_prob(self, context: list[int], token: int) -> float:
+    def likely(self, context: list[int]) -> int:
         places = [i for i in range(2, len(context)) if context[i - 2 : i] == context[-2:]]
-        likely = context[places[-1]] if places else (7 * context[-1]) % N
-        rest = 0.1 / (N - 1) * (1 + 0.5 * math.sin(token * 31 + context[-1]))
-        return math.log(0.9 if token == likely else rest)
+        return context[places[-1]] if places else (7 * context[-1]) % N
+
+    def log_prob(self, context: list[int], token: int, likely: int | None = None) -> float:
+        if token == (self.likely(context) if likely is None else likely):
+            return math.log(0.9)
+        return math.log(0.1 / (N - 1) * (1 + 0.5 * math.sin(token * 31 + context[-1])))
 
     def exact(self, prompt: list[int], text: str) -> float:
         ids = self.tokenise(text)
@@ -78,7 +81,7 @@ def vllm_completions(toy: ToyModel, body: Mapping[str, Any], *, ignores_ids: boo
     assert len(asked) <= 128
     choices = []
     for prompt in body["prompt"]:
-        sampled = max(range(N), key=lambda token: toy.log_prob(prompt, token))
+        sampled = toy.likely(prompt)
         shown = {sampled} if ignores_ids else {sampled, *asked}
         top = {f"token_id:{token}": toy.log_prob(prompt, token) for token in shown}
         row = {"text_offset": [0], "token_logprobs": [top[f"token_id:{sampled}"]], "tokens": [f"token_id:{sampled}"]}
@@ -99,13 +102,14 @@ def sglang_score(toy: ToyModel, body: Mapping[str, Any], *, delimiter: bool = Fa
 def llama_completions(toy: ToyModel, body: Mapping[str, Any], *, ignores_bias: bool = False) -> Any:
     """As llama.cpp: the bias decides what is written, the log-probabilities are those before it."""
     ((forced, bias),) = body["logit_bias"]
-    ranked = sorted(range(N), key=lambda token: -toy.log_prob(body["prompt"], token))
+    likely = toy.likely(body["prompt"])
+    ranked = sorted(range(N), key=lambda token: -toy.log_prob(body["prompt"], token, likely))
     written = ranked[0] if ignores_bias else forced
     assert bias > 100
     assert body["max_tokens"] == 1
 
     def row(token: int) -> dict[str, Any]:
-        return {"id": token, "token": "?", "bytes": [], "logprob": toy.log_prob(body["prompt"], token)}
+        return {"id": token, "token": "?", "bytes": [], "logprob": toy.log_prob(body["prompt"], token, likely)}
 
     if written in HALF:  # what ends within a character is not told of
         return {"choices": [{"text": "", "index": 0, "logprobs": None}], "model": body["model"]}

@@ -7,12 +7,12 @@ from starlette.responses import JSONResponse
 import kshot
 from api_server import served
 from conftest import write_task
-from decision_server import DecisionServer
 from kshot.core.errors import ModelError, UserError
 from kshot.core.ledger import Ledger
 from kshot.core.types import Example, Question, Task
 from kshot.methods.classifiers.decision_service import DecisionService
 from kshot.recipes.grammar import parse_recipes
+from shaped_server import decision_server
 
 RNG = np.random.default_rng(0)
 LABELS = ("animal", "tool", "plant")
@@ -33,7 +33,7 @@ def _alone(monkeypatch, tmp_path):
 
 @pytest.fixture
 def server():
-    with served(DecisionServer()) as running:
+    with served(decision_server()) as running:
         yield running
 
 
