@@ -51,11 +51,16 @@ class Usage:
 
 
 class _AgainError(Exception):
-    """An answer that may be another one when it is asked again; `after` is when, in seconds, if the server says so."""
+    """An answer that may be another one when it is asked again.
 
-    def __init__(self, why: str, after: float | None = None):
+    Attributes:
+        after: When, in seconds, if the server says so.
+        is_there: Whether there was a connection to it.
+    """
+
+    def __init__(self, why: str, after: float | None = None, *, is_there: bool = True):
         super().__init__(why)
-        self.after = after
+        self.after, self.is_there = after, is_there
 
 
 @cache
@@ -189,7 +194,8 @@ class HttpService:
         except _AgainError as error:
             raise NoAnswerError(
                 f"{self.url} must answer for '{self.model}'; after {self._attempts} attempts {error}. Look whether it "
-                "is there and what it logs, then run the same command again: what was answered is kept."
+                "is there and what it logs, then run the same command again: what was answered is kept.",
+                is_there=error.is_there,
             ) from None
         raise AssertionError("a context of retries ends with a result or an error")
 
@@ -207,7 +213,8 @@ class HttpService:
                 answer = await self._http.request(method, url, content=data, headers=content_type)
                 status, headers, content = answer.status_code, answer.headers, answer.content
         except httpx2.TransportError as error:
-            raise _AgainError(f"it was not reached: {in_short(error)}") from None
+            is_there = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            raise _AgainError(f"it was not reached: {in_short(error)}", is_there=is_there) from None
         except httpx2.HTTPError as error:  # such as a body that cannot be decoded
             raise _AgainError(f"its answer could not be read: {in_short(error)}") from None
         if 200 <= status < 300:
