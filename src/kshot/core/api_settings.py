@@ -87,7 +87,7 @@ class ApiSettings:
     """How a model behind an API is asked.
 
     Attributes:
-        route: The only route that is tried; by default all of them, best first.
+        route: The only route that is tried, or several, "letters+constrained"; by default all of them, best first.
         max_tokens: The longest prompt with its answer; by default what the server says.
         samples: Answers that are counted where nothing better is left.
         concurrency: The most requests at once.
@@ -101,6 +101,11 @@ class ApiSettings:
     concurrency: int = 8
     timeout: float = 120.0
     retries: int = 8
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The routes that are named."""
+        return tuple(self.route.split("+")) if self.route else ()
 
     @property
     def record(self) -> dict[str, Any]:

@@ -78,17 +78,15 @@ class Echo:
         self, service: Service, values: Sequence[float | None], tokens: Sequence[str], text: str, start: int
     ) -> float:
         """Return the sum of the tokens of a text from a place on."""
-        place, found, has_begun = 0, list[float | None](), False
-        for value, token in zip(values, tokens, strict=True):
+        place, found = 0, list[float | None]()
+        for i, (value, token) in enumerate(zip(values, tokens, strict=True)):
             if place >= len(text):
                 break  # what was written after the text
-            is_first = place == 0 and not text.startswith(token)  # a beginning of the sequence that is no text
-            if is_first:
-                continue
             if not text.startswith(token, place):
+                if i == 0:  # the beginning of the sequence, which is no text
+                    continue
                 raise self._lacks(service, "the same text again")
             if place >= start:
-                has_begun = True
                 found.append(value)
             elif place + len(token) > start:
                 raise ModelError(
@@ -96,7 +94,7 @@ class Echo:
                     "of the prompt too. Take another --api route."
                 )
             place += len(token)
-        if not has_begun or place < len(text):
+        if place < len(text):
             raise self._lacks(service, "the whole text again")
         return self._sum(service, found)
 

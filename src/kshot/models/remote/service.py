@@ -22,6 +22,7 @@ from kshot.core.api_settings import OPENAI_URL, Address, ApiSettings
 from kshot.core.errors import NoAnswerError, RefusedError, UserError, in_short, missing_extra
 from kshot.core.ledger import Cost
 from kshot.core.version import __version__
+from kshot.models.remote.chatting import LENGTH
 from kshot.models.remote.pacing import Pace, retry_after
 
 OPENAI_KEY, OTHER_KEY = "OPENAI_API_KEY", "KSHOT_API_KEY"
@@ -103,7 +104,8 @@ class HttpService:
         self._key = os.environ.get(self.key_name, "")
         if self.is_openai and not self._key:
             raise UserError(f"'{address.name}' needs a key of OpenAI in the environment. Set {OPENAI_KEY}.")
-        self.memory: dict[str, Any] = {"tokenizer": "none"} if self.is_openai else {}
+        own: dict[str, Any] = {"tokenizer": "none", LENGTH: "max_completion_tokens"}
+        self.memory = own if self.is_openai else dict[str, Any]()
         self._attempts, self._pace = settings.retries + 1, Pace()
 
         class Client(httpx2.AsyncClient):
