@@ -40,7 +40,7 @@ def half(log_probs: Any) -> Any:
 
 
 def unknown(log_probs: Any) -> Any:
-    return log_probs and log_probs | {"token_logprobs": [None] * len(log_probs["tokens"])}
+    return log_probs and {name: [None] * len(values) for name, values in log_probs.items()}
 
 
 CHANGES: dict[str, Callable[[Body], Body]] = {
