@@ -323,15 +323,13 @@ def test_a_run_goes_end_to_end_and_again_without_a_request(server, words_task, t
     assert kshot.load(tmp_path / "run").predict(["a cat"]) == [answered.strip()]
 
 
-def test_selectors_ask_their_own_model(server, words_task, tmp_path):
-    task, asked = Task.load(words_task), "best-of-n:n=3"
-    run = kshot.adapt(
-        task, server.name, selector_model="scripted", recipes=asked, shots=2, limit=4, out=tmp_path / "run"
-    )
-    assert [row["recipe"] for row in run.leaderboard] == [asked]
-    of_answers = server.counts[CHAT]
-    kshot.adapt(task, server.name, recipes=asked, shots=2, limit=4, out=tmp_path / "other")
-    assert server.counts[CHAT] - of_answers > of_answers  # the selector's too
+@pytest.mark.parametrize("selector_model", ["scripted", None])
+def test_selectors_ask_their_own_model(server, words_task, tmp_path, selector_model):
+    how = {"recipes": "best-of-n:n=3", "shots": 2, "limit": 3, "out": tmp_path}
+    kshot.adapt(Task.load(words_task), server.name, selector_model=selector_model, **how)
+    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    paid = sum(row["fit_tokens"] for row in rows)  # a scripted model runs no tokens
+    assert (paid == 0) is (selector_model == "scripted")
 
 
 def test_what_needs_gradients_asks_the_selector_model(server, words_task, run_cli):
@@ -436,6 +434,7 @@ def test_what_was_answered_is_kept_when_work_is_stopped(server, tmp_path):
 def test_texts_are_kept_with_what_they_took(server, tmp_path):
     store, first, again = SqliteStore(tmp_path / "store.sqlite"), Ledger(), Ledger()
     model, asked = load_model(server.name).with_store(store), [GenerateRequest(chat().prompt, 4)] * 2
+    model.generate([GenerateRequest(chat().prompt, 3)])  # which pays what was asked to find out what it is
     got = model.generate(asked, ledger=first)
     n = len(server.asked)
     assert model.generate(asked, ledger=again) == got
