@@ -325,9 +325,9 @@ def test_a_run_goes_end_to_end_and_again_without_a_request(server, words_task, t
 
 @pytest.mark.parametrize("selector_model", ["scripted", None])
 def test_selectors_ask_their_own_model(server, words_task, tmp_path, selector_model):
-    how = {"recipes": "best-of-n:n=3", "shots": 2, "limit": 3, "out": tmp_path}
+    how = {"recipes": "best-of-n:n=3", "shots": 2, "limit": 3, "out": tmp_path / "run"}
     kshot.adapt(Task.load(words_task), server.name, selector_model=selector_model, **how)
-    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     paid = sum(row["fit_tokens"] for row in rows)  # a scripted model runs no tokens
     assert (paid == 0) is (selector_model == "scripted")
 
