@@ -113,7 +113,7 @@ def test_among_faults_a_run_ends_as_without_them_and_each_answer_is_paid_and_sto
     assert run.paid == {
         "calls": faults.billed["calls"],
         "input_tokens": faults.billed["input"],
-        "cached_tokens": 0,
+        "cached_tokens": faults.billed["cached"],
         "output_tokens": faults.billed["output"],
         "usd": pytest.approx((faults.billed["input"] + 2 * faults.billed["output"]) / 1e6),
     }

@@ -20,6 +20,7 @@ from urllib.parse import urljoin
 
 from kshot.core.api_settings import OPENAI_URL, Address, ApiSettings
 from kshot.core.errors import NoAnswerError, RefusedError, UserError, in_short, missing_extra
+from kshot.core.json_text import from_json
 from kshot.core.ledger import Cost
 from kshot.core.version import __version__
 from kshot.models.remote.chatting import LENGTH
@@ -275,7 +276,7 @@ class HttpService:
             _AgainError: It is none, lacks its choices, or is another model's.
         """
         try:
-            answer = json.loads(content)
+            answer = from_json(content)
         except ValueError:
             raise _AgainError(f"it answers what is no JSON: {self._hidden(_words(content)) or 'nothing'}") from None
         if isinstance(answer, dict):
@@ -327,7 +328,7 @@ def _usage(answer: Mapping[str, Any]) -> Usage:
         }
 
     def number(places: Mapping[str, Any], *names: str) -> int:
-        return next((int(n) for name in names if isinstance(n := places.get(name), int | float)), 0)
+        return next((int(n) for name in names if isinstance(n := places.get(name), int | float) and 0 <= n < 1e12), 0)
 
     details = next((said[n] for n in ("prompt_tokens_details", "input_tokens_details") if said.get(n)), {})
     cached = number(details, "cached_tokens") if isinstance(details, Mapping) else 0
