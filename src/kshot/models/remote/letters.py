@@ -13,7 +13,7 @@ from kshot.core.seeding import generator
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.chatting import CHAT, chat_body, choices_of, instructed
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.route import Reading, Service, is_log_prob
 
 MOST = 20  # of the likeliest tokens that services tell
 
@@ -63,11 +63,9 @@ class Letters:
         content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
         first = content[0] if isinstance(content, list) and content and isinstance(content[0], Mapping) else {}
         rows = first.get("top_logprobs")
-        try:
-            tops = [(str(row["token"]), float(row["logprob"])) for row in rows or ()]
-        except (TypeError, KeyError, ValueError):
-            tops = []
-        if not tops:
+        rows = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        tops = [(str(row.get("token")), row["logprob"]) for row in rows if is_log_prob(row.get("logprob"))]
+        if not tops or len(tops) < len(rows):
             raise ModelError(
                 f"'{service.model}' must tell log-probabilities of its first token; it answers without them. Take "
                 "another --api route, or another server."

@@ -100,7 +100,12 @@ async def _about(service: HttpService) -> int | None:
         UserError: It does not know the model, or is not there.
     """
     try:
-        answer = await service.metered(attempts=_FIRST_ATTEMPTS).get("/models")
+        try:
+            answer = await service.metered(attempts=_FIRST_ATTEMPTS).get("/models")
+        except NoAnswerError as error:
+            if not error.is_there:
+                raise
+            answer = await service.get("/models")  # as often as anything else: it is there, and may be busy
     except RefusedError:
         return None  # a server need not tell its models
     except NoAnswerError as error:
