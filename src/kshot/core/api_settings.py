@@ -43,6 +43,11 @@ def parse_address(name: str) -> Address:
         UserError: Something else, or a URL that holds a password or a key; the message does not repeat it.
     """
     rest = name.removeprefix(SCHEME).strip()
+    if rest.rpartition("#")[2].startswith("sk-"):
+        raise UserError(
+            "A model behind an API must have a name that is no key, as it is written down; got one that begins with "
+            "'sk-'. Name the model, and put the key into the environment as OPENAI_API_KEY or KSHOT_API_KEY."
+        )
     if "://" not in rest:
         if not rest or rest.startswith(("http:", "https:")):
             raise UserError(

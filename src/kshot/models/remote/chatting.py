@@ -20,7 +20,7 @@ def choices_of(answer: Any) -> list[Mapping[str, Any]]:
     """Return the choices of an answer, in their order; none where it has none."""
     found = answer.get("choices") if isinstance(answer, Mapping) else None
     rows = [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
-    return sorted(rows, key=lambda row: row.get("index") or 0)
+    return sorted(rows, key=lambda row: n if isinstance(n := row.get("index"), int) else 0)
 
 
 def content_of(choice: Mapping[str, Any]) -> str | None:
