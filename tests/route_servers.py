@@ -109,7 +109,7 @@ def llama_completions(toy: ToyModel, body: Mapping[str, Any], *, ignores_bias: b
     assert body["max_tokens"] == 1
 
     def row(token: int) -> dict[str, Any]:
-        return {"id": token, "token": "?", "bytes": [], "logprob": toy.log_prob(body["prompt"], token, likely)}
+        return {"id": token, "token": "?", "bytes": [63], "logprob": toy.log_prob(body["prompt"], token, likely)}
 
     if written in HALF:  # what ends within a character is not told of
         return {"choices": [{"text": "", "index": 0, "logprobs": None}], "model": body["model"]}

@@ -71,12 +71,12 @@ def test_a_route_can_be_named_and_is_refused_where_it_is_not():
             load_model(server.name, api="route=score")
 
 
-def test_a_run_goes_end_to_end_and_again_without_a_request(words_task, tmp_path):
+def test_a_run_goes_end_to_end_and_again_for_nothing(words_task, tmp_path):
     with served(ShapedServer(VLLM)) as server:
         task, recipes = Task.load(words_task), "majority,zero-shot,bm25"
         run = kshot.adapt(task, server.name, recipes=recipes, shots=2, limit=8, out=tmp_path / "run")
         assert {row["recipe"] for row in run.leaderboard} == {"majority", "zero-shot", "bm25"}
-        n = len(server.asked)
+        n = server.counts["/v1/completions"]
         again = kshot.adapt(task, server.name, recipes=recipes, shots=2, limit=8, out=tmp_path / "run")
         assert again.leaderboard == run.leaderboard
-        assert len(server.asked) == n
+        assert server.counts["/v1/completions"] == n == run.paid["calls"]

@@ -1,6 +1,8 @@
 """Routes to services: what they send, what they read, and when they are not trusted."""
 
 import asyncio
+import contextlib
+import json
 from functools import partial
 
 import numpy as np
@@ -16,6 +18,7 @@ from kshot.models.remote.llama_cpp import LlamaCpp
 from kshot.models.remote.sglang_score import SglangScore
 from kshot.models.remote.systemone import SystemOne
 from kshot.models.remote.token_ids import TokenIds
+from test_answers_of_any_shape import WRONG, changed, places
 
 EXACT = {
     "token-ids": (TokenIds, servers.vllm),
@@ -159,7 +162,7 @@ def test_a_delimiter_between_query_and_item_is_found_out():
         (lambda rows: [[0.5] * len(row) for row in rows], "must score with probabilities over all tokens"),
         (lambda rows: [[-1.0] * len(row) for row in rows], "must score with probabilities over all tokens"),
         (lambda rows: [[None] * len(row) for row in rows], "must score with probabilities over all tokens"),
-        (lambda rows: None, "an array of shape"),
+        (lambda rows: None, r"it gives rows of \[\]"),
     ],
 )
 def test_scores_that_are_no_probabilities_are_told(change, said):
@@ -385,3 +388,51 @@ def test_a_decision_model_on_llama_cpp_is_asked_as_one():
     assert "better asked by the route systemone" in probe(LlamaCpp(), servers.llama_cpp(systemone=servers.systemone))
     ordinary = servers.llama_cpp(systemone=servers.refused(501, "This model is not a decision model"))
     assert probe(LlamaCpp(), ordinary) is None
+
+
+# Answers of any shape
+YES = decision_request("Is it?", "Yes.", ("yes", "no"))
+STARS = decision_request("How many?", "Fine.", ("1", "2", "3"))
+CHOICE = decision_request("Which?", "a human", ("location", "human"))
+ANY = {
+    "token-ids": (TokenIds, servers.vllm, ScoreRequest(PROMPT, LABELS[:2])),
+    "score": (SglangScore, servers.sglang, ScoreRequest(PROMPT, LABELS[:2])),
+    "llama.cpp": (LlamaCpp, servers.llama_cpp, ScoreRequest(PROMPT, (" a", " b"))),
+    **{
+        f"{name} {kind}": (made, partial(servers.FakeService, {name: handler}), request)
+        for name, (made, handler) in TYPED.items()
+        for kind, request in (("predicate", YES), ("score", STARS), ("choice", CHOICE))
+    },
+}
+
+
+@pytest.mark.parametrize("way", ANY)
+def test_an_answer_of_any_shape_is_read_or_is_an_error_of_the_server(way):
+    made, server, request = ANY[way]
+    route, service = made(), server()
+    right = read(route, service, request)
+    path = service.asked[-1][0]
+    handler, n_refused = service.handlers[path], 0
+    answer = json.loads(json.dumps(handler(service.toy, service.asked[-1][1])))
+    for place in places(answer):
+        if {"usage", "bytes", "text", "finish_reason", "text_offset", "object", "created"} & set(place):
+            continue
+        for wrong in WRONG:
+
+            def other(toy, body, place=place, wrong=wrong):
+                found = json.loads(json.dumps(handler(toy, body)))
+                with contextlib.suppress(LookupError, TypeError):  # of a request that has less of them
+                    found = changed(found, place, wrong)
+                return found
+
+            service.handlers[path] = other
+            try:
+                got = read(route, service, request)
+            except ModelError:
+                n_refused += 1
+                continue
+            assert got.log_probs.shape == right.log_probs.shape
+            assert np.isfinite(got.log_probs).all()
+            assert (got.log_probs <= 1e-2).all()
+            assert got.mass is None or 0 <= got.mass <= 1
+    assert n_refused > 20

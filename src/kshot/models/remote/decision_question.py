@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from math import isfinite
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -102,19 +103,24 @@ def reading(
         ModelError: An option has no probability, or they are no distribution.
     """
     options = [text.strip() for text in request.continuations]
-    missing = next((option for option in options if not isinstance(probabilities.get(option), int | float)), None)
+    missing = next((option for option in options if not is_number(probabilities.get(option))), None)
     if missing is not None:
         raise ModelError(
             f"The decision service of '{service.model}' must give each answer a probability; it gives none to "
             f"'{missing}'. Take another --api route=NAME."
         )
     row = np.array([float(probabilities[option]) for option in options])
-    if not np.isfinite(row).all() or (row < 0).any() or abs(row.sum() - 1) > _SUM_ERROR:
+    if (row < 0).any() or abs(row.sum() - 1) > _SUM_ERROR:
         raise ModelError(
             f"The probabilities of the decision service of '{service.model}' must sum to 1; they sum to "
             f"{row.sum():.3g}. Take another --api route=NAME."
         )
     return Reading(np.log(np.maximum(row, _LEAST)), mass)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return whether a value of an answer is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def refusal(request: ScoreRequest) -> Reading:
@@ -149,6 +155,6 @@ def of_predicate(service: Service, question: DecisionQuestion, yes: Any) -> dict
     Raises:
         ModelError: It is no number.
     """
-    if not isinstance(yes, int | float):
+    if not is_number(yes):
         raise odd_answer(service, yes)
     return {option: yes if option.lower() in ("yes", "true") else 1 - yes for option in question.options}

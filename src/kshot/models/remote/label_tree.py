@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -77,3 +78,9 @@ async def tree_of(service: Service, request: ScoreRequest) -> LabelTree:
         i, j = next((labels.index(ids), j) for j, ids in enumerate(labels) if labels.index(ids) < j)
         raise SameTokensError(request.continuations[i], request.continuations[j])
     return LabelTree(prompt, labels)
+
+
+def first_row(said: Any, name: str) -> Mapping[str, Any]:
+    """Return the first of the rows that an answer says under a name, or an empty one."""
+    rows = said.get(name) if isinstance(said, Mapping) else None
+    return rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], Mapping) else {}

@@ -7,8 +7,8 @@ from kshot.core.errors import ModelError
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.chatting import choices_of
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.label_tree import Ids, tree_of
-from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.label_tree import Ids, first_row, tree_of
+from kshot.models.remote.route import Reading, Service, is_log_prob
 from kshot.models.remote.systemone import SystemOne
 from kshot.models.remote.tokenizing import tokenizer_of
 
@@ -79,17 +79,20 @@ async def _said(service: Service, prompt: Ids, forced: int, shown: int) -> dict[
         "cache_prompt": True,
     }
     choice = (choices_of(await service.post("completions", body)) or [{}])[0]
-    if choice.get("logprobs", body) is None:  # as when what was written is no whole character
+    if "logprobs" in choice and choice["logprobs"] is None:  # as when what was written is no whole character
         return {}
-    rows = choice["logprobs"].get("content") if isinstance(choice.get("logprobs"), Mapping) else None
-    row = rows[0] if rows and isinstance(rows[0], Mapping) else {}
-    if row.get("id") != forced or not isinstance(row.get("logprob"), int | float):
+    row = first_row(choice.get("logprobs"), "content")
+    if row.get("id") != forced or not is_log_prob(row.get("logprob")):
         raise ModelError(
             f"The server of '{service.model}' must write the token {forced} and say how likely it was, as llama.cpp "
             f"does; it says that of {row.get('id')}. Take another --api route=NAME."
         )
-    others = {other["id"]: float(other["logprob"]) for other in row.get("top_logprobs") or () if "id" in other}
-    return {**others, forced: float(row["logprob"])}
+    others = row.get("top_logprobs")
+    rows = [other for other in others if isinstance(other, Mapping)] if isinstance(others, list) else []
+    known = {
+        r["id"]: float(r["logprob"]) for r in rows if isinstance(r.get("id"), int) and is_log_prob(r.get("logprob"))
+    }
+    return {**known, forced: float(row["logprob"])}
 
 
 async def _looked_for(service: Service, prompt: Ids, token: int) -> dict[int, float]:

@@ -1,5 +1,7 @@
 """SGLang's score request: probabilities of named token ids after each of many texts, in one request."""
 
+from collections.abc import Mapping
+from math import log
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +14,7 @@ from kshot.models.remote.route import Reading, Service
 
 _MOST_TOKENS, _MOST_ITEMS = 4096, 64
 _SAME = 0.1  # nats by which two ways to ask the same may differ
+_MOST_SUM = 1.01  # of probabilities in 16 bits
 _LEAST = float(np.finfo(float).tiny)  # what is said of a token that is next to impossible
 
 
@@ -69,25 +72,27 @@ def _body(model: str, tree: LabelTree, part: list[Node], in_item: int) -> dict[s
 
 
 def _read(model: str, part: list[Node], asked: list[int], answer: Any) -> dict[tuple[Ids, int], float]:
-    scores = np.array(answer.get("scores") if isinstance(answer, dict) else None, dtype=object)
-    if scores.shape != (len(part), len(asked)):
+    scores = answer.get("scores") if isinstance(answer, Mapping) else None
+    rows = [row for row in scores if isinstance(row, list)] if isinstance(scores, list) else []
+    if [len(row) for row in rows] != [len(asked)] * len(part):
         raise ModelError(
-            f"The server of '{model}' must give {len(part)} rows of {len(asked)} scores; it gives an array of shape "
-            f"{scores.shape}. Take another --api route=NAME."
+            f"The server of '{model}' must give {len(part)} rows of {len(asked)} scores; it gives rows of "
+            f"{sorted({len(row) for row in rows})}. Take another --api route=NAME."
         )
-    try:
-        numbers = scores.astype(float)
-    except (TypeError, ValueError):
-        numbers = np.full(scores.shape, np.nan)
-    if not ((numbers >= 0) & (numbers <= 1)).all() or (numbers.sum(axis=1) > 1.01).any():
+    if not all(_is_distribution(row) for row in rows):
         raise ModelError(
             f"The server of '{model}' must score with probabilities over all tokens; it gives numbers that are none. "
             "Take another --api route=NAME."
         )
-    logs = np.log(np.maximum(numbers, _LEAST))
     column = {token: at for at, token in enumerate(asked)}
     return {
-        (prefix, token): float(row[column[token]])
-        for (prefix, tokens), row in zip(part, logs, strict=True)
+        (prefix, token): log(max(row[column[token]], _LEAST))
+        for (prefix, tokens), row in zip(part, rows, strict=True)
         for token in tokens
     }
+
+
+def _is_distribution(row: list[Any]) -> bool:
+    """Return whether values can be probabilities of different tokens."""
+    are_shares = all(isinstance(p, int | float) and not isinstance(p, bool) and 0 <= p <= 1 for p in row)
+    return are_shares and sum(row) <= _MOST_SUM

@@ -7,6 +7,7 @@ from kshot.core.types import ScoreRequest
 from kshot.models.remote.decision_question import (
     MOST_OPTIONS,
     DecisionQuestion,
+    is_number,
     odd_answer,
     of_levels,
     of_predicate,
@@ -52,7 +53,7 @@ class SystemOne:
             raise odd_answer(service, said.get("type"))
         mass = (_of_question(answer, "diagnostics") or {}).get("label_mass")
         probabilities = _probabilities(service, question, said)
-        return reading(service, request, probabilities, float(mass) if isinstance(mass, int | float) else None)
+        return reading(service, request, probabilities, float(mass) if is_number(mass) and 0 <= mass <= 1 else None)
 
 
 _TYPES = {"choice": "choice", "predicate": "noul", "score": "score"}

@@ -1,13 +1,13 @@
 """vLLM's completions with the log-probabilities of named token ids: exact, whatever the labels are."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from kshot.core.errors import ModelError
 from kshot.core.types import ScoreRequest
+from kshot.models.remote.chatting import choices_of
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.label_tree import Ids, LabelTree, Node, tree_of
-from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.label_tree import Ids, LabelTree, Node, first_row, tree_of
+from kshot.models.remote.route import Reading, Service, is_log_prob
 
 MOST_TOKENS = 128  # that vLLM takes in `logprob_token_ids`
 _MOST_PROMPTS = 32  # in one request
@@ -56,7 +56,7 @@ def _body(model: str, tree: LabelTree, part: list[Node]) -> dict[str, Any]:
 
 def _read(model: str, part: list[Node], answer: Any) -> dict[tuple[Ids, int], float]:
     """Return what an answer says of each token after each beginning."""
-    choices = sorted(answer.get("choices") or (), key=lambda choice: choice.get("index", 0))
+    choices = choices_of(answer)
     if len(choices) != len(part):
         raise ModelError(
             f"The server of '{model}' must answer each of {len(part)} prompts; it answers {len(choices)}. Take another "
@@ -64,10 +64,10 @@ def _read(model: str, part: list[Node], answer: Any) -> dict[tuple[Ids, int], fl
         )
     read = dict[tuple[Ids, int], float]()
     for (prefix, tokens), choice in zip(part, choices, strict=True):
-        found = ((choice.get("logprobs") or {}).get("top_logprobs") or [None])[0]
+        found = first_row(choice.get("logprobs"), "top_logprobs")
         for token in tokens:
-            value = found.get(f"token_id:{token}") if isinstance(found, Mapping) else None
-            if not isinstance(value, int | float):
+            value = found.get(f"token_id:{token}")
+            if not is_log_prob(value):
                 raise ModelError(
                     f"The server of '{model}' must say the log-probability of each token in logprob_token_ids; it says "
                     f"none of token {token}. Use vLLM 0.26 or newer, or another --api route=NAME."
