@@ -76,7 +76,7 @@ def llama_tokenize(toy: ToyModel, body: Mapping[str, Any]) -> Any:
 
 
 def vllm_completions(toy: ToyModel, body: Mapping[str, Any], *, ignores_ids: bool = False) -> Any:
-    """As vLLM 0.26 and newer; those before it ignore logprob_token_ids and give the most probable ones."""
+    """As vLLM 0.32; older ones ignore logprob_token_ids and give the most probable ones."""
     asked = body.get("logprob_token_ids", [])
     assert len(asked) <= 128
     choices = []

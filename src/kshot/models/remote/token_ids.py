@@ -19,7 +19,7 @@ class TokenIds:
     vLLM gives each token's log-probability over the whole vocabulary, before temperature and penalties, if it runs with
     `--logprobs-mode raw_logprobs`, as it does by default.
 
-    Source: vLLM, CompletionRequest.logprob_token_ids (since 0.26), https://github.com/vllm-project/vllm/pull/43463.
+    Source: vLLM, CompletionRequest.logprob_token_ids (seen in 0.32), https://github.com/vllm-project/vllm/pull/43463.
     """
 
     name: str = "token-ids"
@@ -70,7 +70,7 @@ def _read(model: str, part: list[Node], answer: Any) -> dict[tuple[Ids, int], fl
             if not is_log_prob(value):
                 raise ModelError(
                     f"The server of '{model}' must say the log-probability of each token in logprob_token_ids; it says "
-                    f"none of token {token}. Use vLLM 0.26 or newer, or another --api route=NAME."
+                    f"none of token {token}. Use vLLM 0.32 or newer, or another --api route=NAME."
                 )
             read[prefix, token] = float(value)
     return read
