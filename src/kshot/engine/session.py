@@ -51,6 +51,8 @@ class Session:
     """
 
     capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.ACTIVATIONS})
+    is_remote = False
+    in_messages = False
 
     def __init__(
         self,
