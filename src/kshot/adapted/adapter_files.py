@@ -6,8 +6,7 @@ from typing import Any
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import from_json, to_json
-from kshot.core.models import LanguageModel, TrainableModel
-from kshot.engine.session import Session
+from kshot.core.models import Capability, LanguageModel, TrainableModel
 from kshot.models.model_files import ADAPTER_CONFIG
 from kshot.models.white_box import source_of
 
@@ -40,7 +39,7 @@ def base_of(model: LanguageModel) -> Base:
     Raises:
         UserError: It has none, or is an adapter itself.
     """
-    if not isinstance(model, Session) or model.name == "tiny":
+    if Capability.GRADIENTS not in model.capabilities or model.name == "tiny":
         raise UserError(
             f"The base of an adapter must be a model with files of its own; '{model.name}' has none. Adapt a hub id, a "
             "folder, gguf:FILE or demo."
@@ -53,6 +52,9 @@ def base_of(model: LanguageModel) -> Base:
 
         if Checkpoint(source, model.name, revision).adapter_config():
             raise _is_adapter(model.name)
+        from kshot.engine.session import Session
+
+        assert isinstance(model, Session)
         revision = getattr(model.backbone.model.config, "_commit_hash", None) or revision
     elif (Path(source) / ADAPTER_CONFIG).is_file():
         raise _is_adapter(model.name)

@@ -1,6 +1,6 @@
 """A program of dspy: the state of a `dspy.Predict`, with the demonstrations as its demos."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -68,7 +68,7 @@ class ForDspy:
         program.load(folder / PROGRAM)
         adapter = dspy.ChatAdapter()
 
-        def prompt(question: Question) -> Sequence[Mapping[str, str]]:
+        def prompt(question: Question) -> Sequence[dict[str, str]]:
             return adapter.format(program.signature, program.demos, _fields(given, question))
 
         def answer(text: str) -> str:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from kshot.adapted.adapter_files import base_of
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.json_text import from_json
-from kshot.engine.session import Session
 from kshot.export.for_prompt import PROMPT, ForPrompt
 from kshot.export.handover import Handover
 from kshot.export.llama_cpp_reading import LlamaCppReading
@@ -114,6 +113,8 @@ class ForGgufLora:
 
 def _known(given: Handover) -> tuple[Any, str]:
     """Return the config of the base, and what llama.cpp calls its architecture."""
+    from kshot.engine.session import Session
+
     model = given.model
     base_of(model)  # which refuses one that is an adapter itself
     assert isinstance(model, Session)

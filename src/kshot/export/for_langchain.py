@@ -104,9 +104,9 @@ def _few_shot(given: Handover) -> dict[str, Any]:
     """Return the arguments of a FewShotPromptTemplate whose text is that of the plain layout."""
     script = given.for_any
     *shown, asked = script.turns
-    roles = [tuple(piece.role for piece in turn) for turn in shown]
-    expected: tuple[ScriptRole, ...] = roles[0] if roles else (*(piece.role for piece in asked), "answer")
-    if any(found != expected for found in roles) or tuple(piece.role for piece in asked) != expected[:-1]:
+    roles = [_roles(turn) for turn in shown]
+    expected = roles[0] if roles else (*_roles(asked), "answer")
+    if any(found != expected for found in roles) or _roles(asked) != expected[:-1]:
         raise UserError(
             "--to langchain needs demonstrations that all have the same parts, as its template has one form for them; "
             "some have a context or a reason and others none. Use --to prompt."
@@ -124,6 +124,10 @@ def _few_shot(given: Handover) -> dict[str, Any]:
         "example_separator": _SEPARATOR,
         "input_variables": names[:-1],
     }
+
+
+def _roles(turn: Sequence[Piece]) -> tuple[ScriptRole, ...]:
+    return tuple(piece.role for piece in turn)
 
 
 def _written(script: Script, pieces: Sequence[Piece]) -> str:

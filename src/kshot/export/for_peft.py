@@ -6,8 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from kshot.adapted.adapter_files import Base, base_of, write_adapter
-from kshot.engine.session import Session
-from kshot.engine.whole_text import WholeText
 from kshot.export.for_prompt import PROMPT, ForPrompt
 from kshot.export.handover import Handover
 from kshot.export.target import Reader, filled
@@ -58,6 +56,8 @@ def loading(base: Base, adapter: str) -> str:
 
 def adapter_reader(given: Handover, folder: Path, name: str) -> Reader:
     """Return what reads prompt and adapter of a folder by peft."""
+    from kshot.engine.session import Session
+    from kshot.engine.whole_text import WholeText
     from kshot.models.peft_adapter import load_unmerged
 
     session = given.model

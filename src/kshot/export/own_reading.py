@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any, cast
 
-from kshot.core.models import LanguageModel, ScoringModel
+from kshot.core.models import Capability, LanguageModel, ScoringModel
 from kshot.core.types import FloatArray, Prompt, Role, ScoreRequest, Segment
-from kshot.engine.session import Session
-from kshot.engine.whole_text import WholeText
 from kshot.export.handover import Handover
 from kshot.export.target import NotReadError, Said
 from kshot.prompts.chat import Chat
@@ -25,7 +24,7 @@ class OwnReading:
     def __init__(self, given: Handover):
         self._model: LanguageModel = given.model
         self._layout = given.task_model.layout
-        self._whole = WholeText.of(self._model) if isinstance(self._model, Session) else None
+        self._whole = _whole_text(self._model)
 
     @property
     def name(self) -> str:
@@ -65,7 +64,15 @@ class OwnReading:
         return self._asked(Prompt((Segment("query", text),), spells_first_token), answers)
 
     def _asked(self, prompt: Prompt, answers: Sequence[str]) -> FloatArray:
-        model = self._model
-        assert not isinstance(model, Session)
-        scoring: ScoringModel = model  # type: ignore[assignment]
-        return scoring.score([ScoreRequest(prompt, tuple(answers))])[0]
+        return cast(ScoringModel, self._model).score([ScoreRequest(prompt, tuple(answers))])[0]
+
+
+def _whole_text(model: LanguageModel) -> Any:
+    """Return what reads texts with the weights of a model; None where it has none here."""
+    if Capability.ACTIVATIONS not in model.capabilities:
+        return None
+    from kshot.engine.session import Session  # which imports torch: models behind an API need none
+    from kshot.engine.whole_text import WholeText
+
+    assert isinstance(model, Session)
+    return WholeText.of(model)
