@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from kshot.adapted.model import AdaptedModel
 from kshot.core.control_tokens import MARK, without_marks
 from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel
 from kshot.core.script import Script
-from kshot.core.types import Example, Question, Task
+from kshot.core.types import Example, Query, Question, Task
+from kshot.learners.answering import answering
 from kshot.learners.fitted import Fitted
+from kshot.learners.prompted import PromptLearner
 from kshot.measures.calibration import UNCALIBRATED
 from kshot.prompts.chat import Chat
 from kshot.prompts.messages import conversation
@@ -147,7 +149,7 @@ def handover(
         raise UserError(
             f"{flag} cannot say what is changed in the model's activations, as '{recipe.name}' does. {_INSTEAD}"
         )
-    if recipe.per_query:
+    if recipe.per_query and not _shows_all(fitted):
         raise UserError(
             f"{flag} needs one set of demonstrations; '{recipe.name}' chooses others for each query. {_INSTEAD}"
         )
@@ -155,6 +157,12 @@ def handover(
     shown = _shown(fitted, flag, context) if "selector" in recipe.parts else ()
     has_context = any(e.context for e in (*shown, *asked))
     return Handover(adapted, shown, tuple(_lost(adapted, shown, context)), has_context)
+
+
+def _shows_all(fitted: Fitted) -> bool:
+    """Whether every query is shown the same, as it is shown all that there is, in one order."""
+    selector = fitted.recipe.part("selector")
+    return selector is not None and selector.sees_all and fitted.recipe.contexts == 1
 
 
 def _check_weights(fitted: Fitted, flag: str, weights: bool) -> None:
@@ -174,6 +182,9 @@ def _check_weights(fitted: Fitted, flag: str, weights: bool) -> None:
 
 def _shown(fitted: Fitted, flag: str, context: int | None) -> tuple[Example, ...]:
     contexts = fitted.shown
+    if _shows_all(fitted):
+        asked = cast(PromptLearner, answering(fitted))
+        contexts = (asked.demonstrations(Query(fitted.pool[0], fitted.pool)),) if fitted.pool else ((),)
     if len(contexts) > 1 and context is None:
         raise UserError(
             f"{flag} writes one prompt; '{fitted.recipe.name}' averages the answers after {len(contexts)} of them. "

@@ -1,6 +1,7 @@
 """llama.cpp reads an adapter beside its base: its own server, in this process."""
 
 import json
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +43,8 @@ class LlamaCppReading:
         params.model.path = str(base)
         params.n_ctx, params.warmup, params.verbosity = n_context, False, _QUIET
         params.n_parallel = 1
+        params.cpuparams.poll = 0  # no thread waits at full speed for another: others may be at work here
+        params.cpuparams.n_threads = int(os.environ.get("OMP_NUM_THREADS") or -1)  # -1: llama.cpp's own choice
         params.lora_adapters = [native.CommonAdapterLoraInfo(str(lora), 1.0)]
         try:
             self._server = native.Server(params)
