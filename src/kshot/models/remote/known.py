@@ -1,5 +1,6 @@
 """Requests whose answers are known: whoever reads a service's probabilities wrongly is found out by them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,17 @@ def _in_messages(at: int) -> ScoreRequest:
     return ScoreRequest(Prompt((instruction, asked), spells_first_token=True), _WORDS)
 
 
-async def read_again(route: Route, service: Service, request: ScoreRequest) -> Reading:
-    """Return what a route reads; where an answer lacks what it needs, it is asked again, as that may be chance."""
+async def read_again(
+    route: Route, service: Service, request: ScoreRequest, waste: Callable[[], None] = lambda: None
+) -> Reading:
+    """Return what a route reads; where an answer lacks what it needs, it is asked again, as that may be chance.
+
+    Args:
+        route: Reads.
+        service: Is asked.
+        request: What is asked.
+        waste: Told before it is asked again.
+    """
     import stamina
 
     def again(error: Exception) -> bool:
@@ -39,6 +49,8 @@ async def read_again(route: Route, service: Service, request: ScoreRequest) -> R
     waits: Any = {"wait_initial": 0.1, "wait_max": 1.0, "wait_jitter": 0.1}
     async for attempt in stamina.retry_context(again, attempts=_READS, timeout=None, **waits):
         with attempt:
+            if attempt.num > 1:
+                waste()
             return await route.read(service, request)
     raise AssertionError("a context of retries ends with a result or an error")
 

@@ -23,7 +23,7 @@ from kshot.models.remote.paid import Answer, Readings, Shelf, Texts
 from kshot.models.remote.probing import ROUTES, Found, check_route, probe, route_of
 from kshot.models.remote.route import Reading, Route
 from kshot.models.remote.server_cache import ServerCache
-from kshot.models.remote.service import HttpService
+from kshot.models.remote.service import HttpService, Usage
 from kshot.models.remote.tokenizing import tokenizer_of
 from kshot.models.remote.writing import written
 
@@ -58,6 +58,7 @@ class ApiModel:
         self.name, self.found = name, found
         self._service, self._settings, self._cache = service, settings, cache
         self._counts: dict[str, int] = {}
+        self._owed = [service.usage + service.wasted]  # what no kept answer took, as the probe; shared by all copies
         self._store: Store | None = None
 
     @property
@@ -181,7 +182,7 @@ class ApiModel:
         asked = dict(zip(keys, zip(routes, requests, strict=True), strict=True))
 
         async def read(service: HttpService, key: str) -> Reading:
-            return await read_again(asked[key][0], service, asked[key][1])
+            return await read_again(asked[key][0], service, asked[key][1], service.waste)
 
         shelf = Readings(self._store) if self._store else None
         return [r.log_probs for r in self._each_once(keys, read, shelf, progress, ledger)]
@@ -209,7 +210,7 @@ class ApiModel:
             if not request.allowed:
                 return await written(service, request, in_messages=self.in_messages)
             choice = ScoreRequest(request.prompt, tuple(dict.fromkeys(request.allowed)))
-            reading = await read_again(self._route(choice), service, choice)
+            reading = await read_again(self._route(choice), service, choice, service.waste)
             return Generation(choice.continuations[int(np.argmax(reading.log_probs))], True)
 
         return self._each_once(keys, write, Texts(self._store) if self._store else None, progress, ledger)
@@ -238,8 +239,11 @@ class ApiModel:
         async def job(key: str) -> Answer[T]:
             ledger.check_call()
             service = self._service.metered()
-            value = await ask(service, key)
-            return Answer(value, service.usage, 0.0)
+            try:
+                return Answer(await ask(service, key), service.usage, 0.0, service.wasted)
+            except BaseException:
+                self._owed.append(service.usage + service.wasted)
+                raise
 
         def keep(key: str, answer: Answer[T]) -> None:
             nonlocal last
@@ -247,16 +251,28 @@ class ApiModel:
             answer, last = replace(answer, seconds=now - last), now
             if shelf:
                 shelf.put(key, answer)
-            take(key, answer, answer.usage.cost + Cost(scored=1))
+            take(key, answer, answer.paid + Cost(scored=1))
 
         jobs = {key: partial(job, key) for key in times if key not in answers}
         if jobs:
-            self._confirm()
+            ledger.check_call()
             try:
+                self._confirm()
                 ask_all(jobs, at_once=self._settings.concurrency, keep=keep, tell=lambda key: tell(times[key]))
             except RefusedError as error:
                 raise self._explained(error) from None
+            finally:
+                self._pay_owed(ledger)
         return [answers[key].value for key in keys]
+
+    def _pay_owed(self, ledger: Ledger) -> None:
+        """Count what was paid for and left no answer that is kept."""
+        owed = sum(self._owed, Usage()).cost
+        self._owed.clear()
+        if owed.calls:
+            ledger.add(owed)
+            if self._store:
+                self._store.put([], paid=owed)
 
     def _confirm(self) -> None:
         """Probe the route once more before the first request, where it was found by an earlier process.
@@ -266,7 +282,10 @@ class ApiModel:
         """
         if self._service.memory.setdefault("is confirmed", False):
             return
-        if why := wait_for(self._routes[0].probe(self._service.metered())):
+        asked = self._service.metered()
+        why = wait_for(self._routes[0].probe(asked))
+        self._owed.append(asked.usage + asked.wasted)
+        if why:
             self._cache.put_record(_record_key(self._settings), {})
             raise ModelError(
                 f"The route '{self._routes[0].name}' of '{self.name}' must be as it was; now {why}. Run the same "

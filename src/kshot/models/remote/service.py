@@ -76,7 +76,8 @@ class HttpService:
     Attributes:
         url: The base URL.
         memory: What was learnt of the server, shared with `metered` copies.
-        usage: What all answers since `metered` took.
+        usage: What answers since `metered` took, also to services that were metered from this one.
+        wasted: What those took that were of no use.
 
     Raises:
         UserError: A missing package, or no key for OpenAI's own server.
@@ -89,7 +90,8 @@ class HttpService:
         except ImportError as error:
             raise missing_extra(error.name or "httpx2", "api", f"The model '{address.name}'") from None
         logging.getLogger("stamina").addHandler(logging.NullHandler())  # what is asked again ends well, or is said
-        self.model, self.usage = address.model, Usage()
+        self.model, self.usage, self.wasted = address.model, Usage(), Usage()
+        self._above: HttpService | None = None
         self.is_openai = address.url is None
         self.url = address.url or (os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/")
         self.key_name = OPENAI_KEY if self.is_openai else OTHER_KEY
@@ -133,11 +135,24 @@ class HttpService:
         return AsyncOpenAI(api_key=self._key, base_url=self.url, max_retries=retries, http_client=self._http)
 
     def metered(self, *, attempts: int | None = None) -> Self:
-        """Return the same service, whose `usage` begins at nothing; `attempts` is how often it sends a request."""
+        """Return the same service, which counts from nothing; `attempts` is how often it sends a request."""
         other = copy(self)
-        other.usage = Usage()
+        other.usage, other.wasted, other._above = Usage(), Usage(), self
         other._attempts = attempts or self._attempts
         return other
+
+    def waste(self) -> None:
+        """Count as of no use what was answered so far: it will be asked again."""
+        self.usage, self.wasted = Usage(), self.wasted + self.usage
+
+    def _count(self, usage: Usage, *, is_of_use: bool) -> None:
+        service: HttpService | None = self
+        while service is not None:
+            if is_of_use:
+                service.usage += usage
+            else:
+                service.wasted += usage
+            service = service._above
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Return the JSON that the server answers to a POST of `body` at `path`.
@@ -255,12 +270,14 @@ class HttpService:
         except ValueError:
             raise _AgainError(f"it answers what is no JSON: {self._hidden(_words(content)) or 'nothing'}") from None
         if isinstance(answer, dict):
-            self.usage += _usage(answer) if is_paid else Usage()
+            usage, named = _usage(answer) if is_paid else Usage(), answer.get("model")
             if answer.get("choices") == []:
+                self._count(usage, is_of_use=False)
                 raise _AgainError("it answers without any choices")
-            named = answer.get("model")
             if isinstance(named, str) and named and not same_model(self.model, named):
+                self._count(usage, is_of_use=False)
                 raise _AgainError(f"it answers as another model, '{named}'")
+            self._count(usage, is_of_use=True)
         return answer
 
 
