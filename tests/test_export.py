@@ -298,3 +298,16 @@ def test_the_command_line(run_cli, tmp_path):
     assert "Not scored by prompt: it was asked nothing: give inputs with --check TASK" in none.out
     wrong = run_cli("export", tmp_path / "nowhere", "--to", "onx", "--out", tmp_path / "d")
     assert (wrong.code, "--to must name a target; got 'onx'." in wrong.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_llama_cpp_reads_an_adapter_of_the_real_model(tmp_path):
+    """Four bits a weight, activations in eight: what is served is near what was measured, and how near is told."""
+    pytest.importorskip("xllamacpp")
+    task = replace(TASK, train=TASK.train[:3])
+    adapted = adapted_to("fine-tune:lr=3e-4,steps=1,rank=12", kshot.load_model("demo"), task)
+    found = export(adapted, "gguf-lora", tmp_path / "out", check=TASK, limit=2).record["difference"]
+    assert found["read_by"].startswith("llama.cpp")
+    assert 1e-3 < found["largest_nats"] < 2
+    peft = export(adapted, "vllm", tmp_path / "vllm", check=TASK, limit=2).record["difference"]
+    assert peft["largest_nats"] < 1e-3

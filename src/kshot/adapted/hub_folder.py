@@ -150,9 +150,13 @@ def _hub_errors(repository: str) -> Iterator[None]:
         ) from None
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        told = f"'{repository}' must be a repository that you may read or write; the hub says: {in_short(error)}. "
         if status in (401, 403, 404):
-            raise UserError(told + "Correct the name, or give a token that may, by HF_TOKEN.") from None
-        raise ModelError(told + "Try again later.") from None
+            raise UserError(
+                f"'{repository}' must be a repository that you may read or write; the hub says: {in_short(error)}. "
+                "Correct the name, or give a token that may, by HF_TOKEN."
+            ) from None
+        raise ModelError(
+            f"The hub must answer; of '{repository}' it says: {in_short(error)}. Try again later."
+        ) from None
     except OSError as error:  # whatever connections break into
         raise ModelError(f"The hub must be reachable; {in_short(error)}. Try again.") from None

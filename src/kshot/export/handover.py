@@ -19,8 +19,6 @@ from kshot.prompts.chat import Chat
 from kshot.prompts.messages import conversation
 from kshot.taskmodel.taskmodel import TaskModel
 
-_INSTEAD = "`kshot serve` answers with all of it."
-
 
 @dataclass(frozen=True)
 class Handover:
@@ -138,7 +136,8 @@ def handover(
     recipe = fitted.recipe
     if fitted.members:
         raise UserError(
-            f"{flag} needs one recipe; '{recipe.name}' combines the answers of {len(fitted.members)}. {_INSTEAD}"
+            f"{flag} needs one recipe; '{recipe.name}' combines the answers of {len(fitted.members)}. "
+            "Use `kshot serve`, which answers with all of it."
         )
     if fitted.model is None:
         raise UserError(
@@ -147,11 +146,13 @@ def handover(
         )
     if fitted.steering:
         raise UserError(
-            f"{flag} cannot say what is changed in the model's activations, as '{recipe.name}' does. {_INSTEAD}"
+            f"{flag} cannot say what is changed in the model's activations, as '{recipe.name}' does. "
+            "Use `kshot serve`, which answers with all of it."
         )
     if recipe.per_query and not _shows_all(fitted):
         raise UserError(
-            f"{flag} needs one set of demonstrations; '{recipe.name}' chooses others for each query. {_INSTEAD}"
+            f"{flag} needs one set of demonstrations; '{recipe.name}' chooses others for each query. "
+            "Use `kshot serve`, which answers with all of it."
         )
     _check_weights(fitted, flag, weights)
     shown = _shown(fitted, flag, context) if "selector" in recipe.parts else ()
