@@ -1,7 +1,7 @@
 """Run `adapt` by an API in forked processes, for a server that kills them; used by test_faults.py.
 
-Everything is imported once, by a run without an API. For each line of stdin, JSON [task, model, run folder, settings], the number of a fork is
-printed, which adapts, and then how it ended.
+Everything is imported once, by a run without an API. For each line of stdin, JSON [task, model, run folder, settings],
+the number of a fork is printed, which adapts, and then how it ended.
 """
 
 import json

@@ -40,7 +40,7 @@ def half(log_probs: Any) -> Any:
 
 
 def unknown(log_probs: Any) -> Any:
-    return log_probs and log_probs | {"token_logprobs": [None] * len(log_probs["tokens"])}
+    return log_probs and {name: [None] * len(values) for name, values in log_probs.items()}
 
 
 CHANGES: dict[str, Callable[[Body], Body]] = {
@@ -117,7 +117,8 @@ class Faults:
             return
         self.answered[key] += is_right
         usage = answer["usage"]
-        self.billed.update(calls=1, input=usage["prompt_tokens"], output=usage["completion_tokens"])
+        cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+        self.billed.update(calls=1, input=usage["prompt_tokens"], cached=cached, output=usage["completion_tokens"])
 
     async def _made(self, scope: Any, content: bytes, made: bytearray) -> int:
         """Let the app answer; return the status, with the body in `made`."""

@@ -16,6 +16,7 @@ from kshot.cli.export_command import export
 from kshot.cli.options import (
     AbstainOption,
     AllowCodeOption,
+    ApiOption,
     ColumnsOption,
     DeviceOption,
     DtypeOption,
@@ -140,6 +141,7 @@ def predict(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    api: ApiOption = None,
     allow_code: AllowCodeOption = False,
     allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
@@ -160,7 +162,7 @@ def predict(
     examples, notes = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns), task=saved_task(folder), bad=bad)
     for note in (*notes, *left_out(bad or ())):
         stderr.print(f"note: {note}")
-    how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
+    how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype) | {"api": api}
     adapted = _abstaining(load(folder, model=model, **how), abstain)
     predictions = adapted.predictions(examples)
     if as_json:
@@ -217,6 +219,7 @@ def evaluate(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    api: ApiOption = None,
     allow_code: AllowCodeOption = False,
     allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
@@ -238,7 +241,7 @@ def evaluate(
         kind = known.kind  # no guess: what its rows are is known
     loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known)
     with TerminalProgress() as progress:
-        how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
+        how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype) | {"api": api}
         adapted = _abstaining(load(folder, model=model, **how), abstain)
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
@@ -287,6 +290,7 @@ def validate(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
@@ -306,7 +310,7 @@ def validate(
             print_json({"bad_rows": [row.to_json() for row in error.rows]})
         raise UserError(error.told(MAX_BAD_ROWS, "\n" if len(error.rows) > 1 else " ", "--json has all")) from None
     language_model = load_named(
-        model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+        model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, api=api
     )
     check_metrics(loaded)
     written = layout_for(language_model, (layout or "auto") if language_model else "plain")

@@ -52,6 +52,7 @@ class Session:
 
     capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.ACTIVATIONS})
     is_remote = False
+    about: Mapping[str, Any] = {}
     in_messages = False
 
     def __init__(

@@ -10,6 +10,7 @@ from kshot.core.types import Prompt, ScoreRequest, Segment
 from kshot.models.remote.route import Reading, Route, Service
 
 LEAST = 0.6  # probability of the known answer, among three
+LEAST_MASS = 0.5  # on all three, where it is known
 _WORDS = ("green", "seven", "table")
 _READS = 3  # of an answer that lacks what it should have
 
@@ -69,11 +70,13 @@ async def why_wrong(route: Route, service: Service) -> str | None:
         except NoAnswerError:
             raise
         except ModelError as error:
-            return str(error)
+            return str(error).rpartition(". ")[0]  # without its remedy, as other routes are tried
         log_probs = np.asarray(reading.log_probs, dtype=float)
         if log_probs.shape != (len(_WORDS),) or not np.isfinite(log_probs).all() or (log_probs > 1e-2).any():
             return f"what it reads are no log-probabilities: {log_probs.tolist()}"
         shares = np.exp(log_probs - np.logaddexp.reduce(log_probs))
         if shares[at] < LEAST:
             return f"of a word that is known it says {shares[at]:.2f}, and must say {LEAST} or more (chance is 0.33)"
+        if reading.mass is not None and reading.mass < LEAST_MASS:
+            return f"of its probability {reading.mass:.2f} is on the labels, and must be {LEAST_MASS} or more"
     return None

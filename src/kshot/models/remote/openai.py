@@ -58,13 +58,18 @@ class ApiModel:
         self.name, self.found = name, found
         self._service, self._settings, self._cache = service, settings, cache
         self._counts: dict[str, int] = {}
+        self._masses: dict[str, float] = {}  # by the keys of answers; shared by copies
         self._owed = [service.usage + service.wasted]  # what no kept answer took, as the probe; shared by all copies
         self._store: Store | None = None
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """How to load it again beside its name."""
-        return {"api": self._settings.text} if self._settings.text else {}
+        """How to load it again beside its name: by the routes that it was asked by."""
+        return {"api": self._as_found.text}
+
+    @property
+    def _as_found(self) -> ApiSettings:
+        return replace(self._settings, route="+".join(self.found.routes))
 
     @property
     def fingerprint(self) -> str:
@@ -95,13 +100,29 @@ class ApiModel:
     @property
     def remark(self) -> str:
         """How its probabilities are read, and what is not known of it."""
-        route = self._routes[0]
-        said = f"'{self.name}' is asked by the route '{route.name}' ({route.trust})"
+        told = [f"the route '{route.name}' ({route.trust})" for route in self._routes]
+        said = f"'{self.name}' is asked by {told[0]}"
+        for better, more in zip(self._routes, told[1:], strict=False):
+            said += f", for more than {better.most} labels by {more}"
         if not (self._settings.max_tokens or self.found.max_tokens):
             said += (
                 f"; it does not say how long a prompt may be, and {MAX_TOKENS} tokens are assumed (--api max-tokens=…)"
             )
         return said
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Where and how it is asked, why not by better routes, and how much of its probability the labels had."""
+        masses = list(self._masses.values())
+        return {
+            "url": self._service.url,
+            "routes": list(self.found.routes),
+            "trust": self._routes[0].trust,
+            "why_not": dict(self.found.why_not),
+            "tokenizer": self.found.tokenizer,
+            "max_tokens": self.max_tokens,
+            "mass": {"mean": float(np.mean(masses)), "least": min(masses), "n": len(masses)} if masses else None,
+        }
 
     @cached_property
     def _routes(self) -> tuple[Route, ...]:
@@ -185,7 +206,9 @@ class ApiModel:
             return await read_again(asked[key][0], service, asked[key][1], service.waste)
 
         shelf = Readings(self._store) if self._store else None
-        return [r.log_probs for r in self._each_once(keys, read, shelf, progress, ledger)]
+        found = self._each_once(keys, read, shelf, progress, ledger)
+        self._masses |= {key: r.mass for key, r in zip(keys, found, strict=True) if r.mass is not None}
+        return [r.log_probs for r in found]
 
     def generate(
         self,
@@ -343,5 +366,7 @@ def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> Api
     else:
         found = wait_for(probe(service, settings))
         service.memory["is confirmed"] = True
-        cache.put_record(_record_key(settings), found.record)
+        named = replace(settings, route="+".join(found.routes))  # as a saved model names them
+        for known in (settings, named):
+            cache.put_record(_record_key(known), found.record)
     return ApiModel(service, settings, address.name, found, cache)
