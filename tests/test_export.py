@@ -22,6 +22,7 @@ from kshot.export.target import filled
 from kshot.export.targets import TARGETS
 from kshot.learners.learner import Setup
 from kshot.measures.calibration import Calibration
+from kshot.prompts.messages import ApiMessages
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.export import export
@@ -134,6 +135,16 @@ def test_a_model_without_weights_reads_its_own_prompt(tmp_path):
     found = export(adapted_to("zero-shot", script), "prompt", tmp_path / "out", check=TASK).record["difference"]
     assert found["read_by"] == "the model 'scripted' itself"
     assert (found["largest_nats"], found["same_prompts"]) == (0.0, 4)
+
+
+def test_a_service_that_is_asked_in_messages_gets_these_messages(tmp_path):
+    adapted = adapted_to("random", kshot.load_model("scripted"))
+    asked = replace(adapted.fitted, model=replace(adapted.fitted.model, layout=ApiMessages()))
+    served = AdaptedModel(asked, choice={})
+    found = export(served, "messages", tmp_path / "out", check=TASK).record["difference"]
+    assert (found["largest_nats"], found["same_prompts"], found["same_answers"]) == (0.0, 4, 4)
+    with pytest.raises(UserError, match="--to prompt writes a text; 'scripted' was asked in the messages of a chat."):
+        export(served, "prompt", tmp_path / "text", check=TASK)
 
 
 def test_peft_reads_adapter_and_prompt(trained, base, tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from kshot.core.errors import UserError
 from kshot.export.handover import Handover
 from kshot.export.own_reading import OwnReading
 from kshot.export.target import Reader, filled
@@ -19,7 +20,16 @@ class ForPrompt:
     weights: bool = False
 
     def write(self, given: Handover, folder: Path) -> None:
-        """Write the text."""
+        """Write the text.
+
+        Raises:
+            UserError: The model is asked in messages, which a service writes as it likes.
+        """
+        if given.task_model.layout.record["layout"] == "messages":
+            raise UserError(
+                f"--to prompt writes a text; '{given.model.name}' was asked in the messages of a chat. "
+                "Use --to messages."
+            )
         (folder / PROMPT).write_text(given.text(given.for_any), "utf-8")
 
     def usage(self, given: Handover) -> str:
