@@ -41,7 +41,7 @@ from kshot.cli.streams import take_over
 from kshot.cli.study_command import study
 from kshot.core.errors import KshotError, UserError
 from kshot.core.paths import path_of
-from kshot.core.prices import in_usd
+from kshot.core.prices import in_usd, paid_in_words
 from kshot.core.settings import parse_columns
 from kshot.core.version import __version__
 
@@ -165,6 +165,7 @@ def predict(
     how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype) | {"api": api}
     adapted = _abstaining(load(folder, model=model, **how), abstain)
     predictions = adapted.predictions(examples)
+    _tell_paid(adapted)
     if as_json:
         skipped = {} if bad is None else {"left_out": [row.to_json() for row in bad]}
         print_json({"predictions": [_answered(p, adapted) for p in predictions], **skipped})
@@ -193,6 +194,12 @@ def _placing(
 def _abstaining(adapted: Any, precision: float | None) -> Any:
     """Return the model with another threshold, if one is wanted."""
     return adapted if precision is None else adapted.abstaining(precision)
+
+
+def _tell_paid(adapted: Any) -> None:
+    """Say beside the results what a model behind an API was asked for them."""
+    if adapted.paid:
+        stderr.print(f"paid: {paid_in_words(adapted.paid)}")
 
 
 def _answered(p: Any, adapted: Any) -> dict[str, Any]:
@@ -250,6 +257,7 @@ def evaluate(
             result = run_suite(adapted, loaded, suite, limit=limit, progress=progress)
         else:
             result = adapted.evaluate(loaded, limit=limit, progress=progress)
+        _tell_paid(adapted)
     if as_json:
         print_json(result)
         return
