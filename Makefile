@@ -29,7 +29,8 @@ test-slow: setup
 test-frameworks:
 	$(PYTHON) -m venv .venv-frameworks
 	.venv-frameworks/bin/python -m pip install --quiet torch==2.13.0
-	.venv-frameworks/bin/python -m pip install --quiet --editable '.[frameworks]' 'pytest>=8.0' 'hypothesis>=6.100'
+	.venv-frameworks/bin/python -m pip install --quiet --editable '.[frameworks,api]'
+	.venv-frameworks/bin/python -m pip install --quiet 'pytest>=8.0' 'hypothesis>=6.100' 'starlette>=1.0' 'uvicorn>=0.40'
 	.venv-frameworks/bin/python -m pytest tests/test_export_frameworks.py
 
 lint: setup

@@ -9,10 +9,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import kshot
+from api_server import ApiServer, served
 from broken_models import byte_tokenizer, write_model
 from conftest import labelled_rows, write_task
 from gguf_models import write_gguf
 from kshot.adapted.model import AdaptedModel
+from kshot.adapted.model_card import card_of
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Question, Task
 from kshot.export import for_gguf_lora
@@ -145,6 +147,18 @@ def test_a_service_that_is_asked_in_messages_gets_these_messages(tmp_path):
     assert (found["largest_nats"], found["same_prompts"], found["same_answers"]) == (0.0, 4, 4)
     with pytest.raises(UserError, match="--to prompt writes a text; 'scripted' was asked in the messages of a chat."):
         export(served, "prompt", tmp_path / "text", check=TASK)
+
+
+def test_a_model_behind_an_api_reads_its_own_prompt_and_messages(tmp_path, monkeypatch):
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
+    with served(ApiServer()) as server:
+        for lacks, to in (({"chat"}, "prompt"), (set(), "messages")):
+            server.lacks, server.model = {"tokenize", *lacks}, f"of-{to}"
+            adapted = adapted_to("random", kshot.load_model(server.name))
+            found = export(adapted, to, tmp_path / to, check=TASK, limit=2).record["difference"]
+            assert (found["read_by"], found["largest_nats"]) == (f"the model '{server.name}' itself", 0.0)
+            assert (found["same_prompts"], found["same_answers"]) == (2, 2)
+        assert "| language model | of-messages, behind an API |" in card_of(adapted, "me/words", None)
 
 
 def test_peft_reads_adapter_and_prompt(trained, base, tmp_path):

