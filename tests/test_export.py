@@ -158,6 +158,7 @@ def test_a_model_behind_an_api_reads_its_own_prompt_and_messages(tmp_path, monke
             found = export(adapted, to, tmp_path / to, check=TASK, limit=2).record["difference"]
             assert (found["read_by"], found["largest_nats"]) == (f"the model '{server.name}' itself", 0.0)
             assert (found["same_prompts"], found["same_answers"]) == (2, 2)
+            assert adapted.paid["calls"] >= 4  # two inputs, asked by both
         assert "| language model | of-messages, behind an API |" in card_of(adapted, "me/words", None)
 
 

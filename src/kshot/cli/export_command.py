@@ -7,6 +7,7 @@ import typer
 
 from kshot.cli.options import (
     AllowCodeOption,
+    ApiOption,
     ColumnsOption,
     DeviceOption,
     DtypeOption,
@@ -17,8 +18,9 @@ from kshot.cli.options import (
     TrustOption,
     load_task,
 )
-from kshot.cli.output import TerminalProgress, guarded, print_json, stdout
+from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
 from kshot.core.paths import path_of
+from kshot.core.prices import paid_in_words
 
 
 @guarded
@@ -45,6 +47,7 @@ def export(
     trust_remote_code: TrustOption = False,
     allow_code: AllowCodeOption = False,
     allow_other_dtype: OtherDtypeOption = False,
+    api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write an adapted model for other software, which is then asked the same: the difference is told."""
@@ -61,12 +64,14 @@ def export(
         if is_file:  # labels and kind are the model's
             own = {"choices_in_input": rows.choices_in_input, "letter_form": rows.letter_form}
             rows = replace(known, name=rows.name, test=rows.train, **own)
-    how: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
+    how: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision, "api": api}
     allowed: dict[str, Any] = {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
     adapted = load(folder, model=model, trust_remote_code=trust_remote_code, **how, **allowed)
     with TerminalProgress() as progress:
         checked: Any = rows or asked_in_run(folder, adapted) or None
         done = run_export(adapted, to, out, check=checked, limit=limit, context=context, gguf=gguf, progress=progress)
+    if adapted.paid:
+        stderr.print(f"paid: {paid_in_words(adapted.paid)}")
     if as_json:
         print_json(done.record)
         return

@@ -23,7 +23,7 @@ class OwnReading:
 
     def __init__(self, given: Handover):
         self._model: LanguageModel = given.model
-        self._layout = given.task_model.layout
+        self._layout, self._ledger = given.task_model.layout, given.task_model.ledger
         self._whole = _whole_text(self._model)
 
     @property
@@ -64,7 +64,7 @@ class OwnReading:
         return self._asked(Prompt((Segment("query", text),), spells_first_token), answers)
 
     def _asked(self, prompt: Prompt, answers: Sequence[str]) -> FloatArray:
-        return cast(ScoringModel, self._model).score([ScoreRequest(prompt, tuple(answers))])[0]
+        return cast(ScoringModel, self._model).score([ScoreRequest(prompt, tuple(answers))], ledger=self._ledger)[0]
 
 
 def _whole_text(model: LanguageModel) -> Any:
