@@ -89,7 +89,9 @@ def load_unmerged(folder: Path, dtype: Any, *, trust_remote_code: bool = False) 
         try:
             model = PeftModel.from_pretrained(base.model(dtype), str(folder))
         except UserWarning as error:
-            raise UserError(f"{folder} must be an adapter of '{name}'; peft says: {in_short(error)}.") from error
+            raise UserError(
+                f"{folder} must be an adapter of '{name}'; peft says: {in_short(error)}. Write it again."
+            ) from error
         return model.eval().requires_grad_(False), base.tokenizer()
 
 
