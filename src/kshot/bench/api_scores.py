@@ -20,7 +20,7 @@ from kshot.core.errors import UserError
 from kshot.core.types import FloatArray, ScoreRequest
 from kshot.engine.language_model import Engine
 from kshot.models.remote.openai import load_api_model
-from kshot.models.white_box import demo_gguf, load_white_box
+from kshot.models.white_box import gguf_of, load_white_box
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.builtin import bbc_headlines
 
@@ -33,11 +33,11 @@ def run(model: str = "demo") -> dict[str, Any]:
     Raises:
         UserError: A model that is in no GGUF file.
     """
-    if model != "demo" and not model.startswith("gguf:"):
+    gguf = gguf_of(model)
+    if gguf is None:
         raise UserError(
             f"The benchmark 'api' needs a model that llama.cpp can run too; got '{model}'. Give demo or gguf:FILE."
         )
-    gguf = demo_gguf() if model == "demo" else Path(model.removeprefix("gguf:"))
     return compare(model, gguf, n_queries=N_QUERIES)
 
 

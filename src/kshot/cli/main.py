@@ -12,6 +12,7 @@ from kshot.cli import retriever_commands
 from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import read_settings
 from kshot.cli.demo_command import demo
+from kshot.cli.export_command import export
 from kshot.cli.options import (
     AbstainOption,
     AllowCodeOption,
@@ -116,6 +117,7 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
 app.command()(select)
 app.command()(report)
 app.command()(study)
+app.command()(export)
 app.add_typer(retriever_commands.app, name="retriever")
 
 

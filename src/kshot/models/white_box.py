@@ -76,6 +76,13 @@ def source_of(name: str) -> str | Path:
     return name
 
 
+def gguf_of(name: str) -> Path | None:
+    """Return the GGUF file that a model's name stands for; None where it stands for something else."""
+    if name == "demo":
+        return demo_gguf()
+    return Path(name.removeprefix("gguf:")) if name.startswith("gguf:") else None
+
+
 def demo_gguf() -> Path:
     """Return the GGUF file of the model 'demo', put together from its packages the first time.
 

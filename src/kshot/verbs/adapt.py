@@ -226,7 +226,8 @@ def _run_in(
         choosing = recorder.choice(contest)
         winner = next(e for e in contest.entrants if e.recipe.name == board[0]["recipe"])
         chosen = winner.settled or winner.recipe
-        choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
+        choice = {"by": contest.how, "run": str(folder.resolve()), "in_words": choosing["in_words"]} | board[0]
+        choice["n_examples"] = len(stream.examples)
         promised = promise(contest, choosing["comparisons"], settings.abstain)
         told, abstaining = promised and promised.record, {}
         if promised:
