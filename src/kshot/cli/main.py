@@ -35,6 +35,7 @@ from kshot.cli.options import (
 from kshot.cli.output import TerminalProgress, failed, guarded, print_json, print_result, resumable, stderr, stdout
 from kshot.cli.report_command import report
 from kshot.cli.select_command import select
+from kshot.cli.serve_command import serve
 from kshot.cli.streams import take_over
 from kshot.cli.study_command import study
 from kshot.core.errors import KshotError, UserError
@@ -110,6 +111,7 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 app.command()(select)
 app.command()(report)
+app.command()(serve)
 app.command()(study)
 app.add_typer(retriever_commands.app, name="retriever")
 
