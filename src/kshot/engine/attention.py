@@ -3,7 +3,10 @@
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from kshot.engine.remembered import Beginning
 from kshot.engine.trie import Tree
+
+_BEGUN = -2  # in place of an index into the tree: a token before all of it
 
 
 class TreeAttention:
@@ -12,16 +15,18 @@ class TreeAttention:
     Args:
         tree: The tree that the packs come from.
         device: Where keys and values are kept.
+        begun: What stands before the tree and was run before, so that the tree's depths begin after it.
     """
 
-    def __init__(self, tree: Tree, device: torch.device):
+    def __init__(self, tree: Tree, device: torch.device, begun: Beginning | None = None):
         self._tree_depths = torch.from_numpy(tree.depths).to(device)
         self._ends = torch.from_numpy(tree.ends).to(device)
         self._device = device
         # The remembered rows: index into the tree (-1 for a token that was generated), and position in its sequence
-        self._rows = torch.empty(0, dtype=torch.int64, device=device)
-        self._depths = torch.empty(0, dtype=torch.int64, device=device)
-        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # layer -> keys, values [kv_heads, room, dim]
+        begun = begun or Beginning(0)
+        self._rows = torch.full((begun.n,), _BEGUN, dtype=torch.int64, device=device)
+        self._depths = torch.arange(begun.n, device=device)
+        self._kept = begun.kept  # layer -> keys, values [kv_heads, room, dim]
         self._masks: dict[tuple[int | None, int], tuple[int, torch.Tensor]] = {}
         self._n_new = 0
 
@@ -47,7 +52,7 @@ class TreeAttention:
         """Return which remembered rows are tokens of the tree on the path to each of `tokens`, bool `[n, rows]`."""
         rows = self._rows if rows is None else rows
         at = tokens[:, None]
-        return (rows >= 0) & (rows <= at) & (at < self._ends[rows.clamp(min=0)])
+        return (rows == _BEGUN) | (rows >= 0) & (rows <= at) & (at < self._ends[rows.clamp(min=0)])
 
     def _add(self, rows: torch.Tensor, depths: torch.Tensor) -> None:
         self._rows, self._depths = torch.cat([self._rows, rows]), torch.cat([self._depths, depths])
@@ -80,7 +85,7 @@ class TreeAttention:
     def close(self, next_start: int) -> None:
         """Remember the path to the tree's token `next_start` and forget everything else."""
         is_ancestor = (self._rows >= 0) & (self._ends[self._rows.clamp(min=0)] > next_start)
-        keep = torch.nonzero(is_ancestor).flatten()
+        keep = torch.nonzero(is_ancestor | (self._rows == _BEGUN)).flatten()
         for keys, values in self._kept.values():
             keys[:, : len(keep)], values[:, : len(keep)] = keys[:, keep], values[:, keep]
         self._rows, self._depths = self._rows[keep], self._depths[keep]
