@@ -88,10 +88,12 @@ def shaped(body: bytes, shape: type[S]) -> S:
     try:
         return shape.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+    first = max(errors, key=lambda e: len(e["loc"]))  # of several shapes that it could have, that which it is most like
     place = _place(first["loc"])
     if first["type"] == "json_invalid":
-        raise RefusedRequestError(400, f"The body must be JSON; {first['msg'].removeprefix('Invalid JSON: ')}. Correct it.")
+        said = first["msg"].removeprefix("Invalid JSON: ")
+        raise RefusedRequestError(400, f"The body must be JSON; {said}. Correct it.")
     if first["type"] == "extra_forbidden":
         known = ", ".join(shape.model_fields) if len(first["loc"]) == 1 else "others"
         raise RefusedRequestError(
@@ -102,5 +104,6 @@ def shaped(body: bytes, shape: type[S]) -> S:
 
 
 def _place(loc: Sequence[Any]) -> str:
-    """Return where something stands in a body, as `questions.0.choices`; a long key of the sender's is cut."""
-    return ".".join(str(part)[:40] for part in loc) or "body"
+    """Return where something stands in a body, as `questions.0.choices`, without the names of shapes; keys are cut."""
+    parts = [str(part)[:40] for part in loc]
+    return ".".join(part for part in parts if not (part[:1].isupper() or {"-", "["} & set(part))) or "body"
