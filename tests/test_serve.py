@@ -104,7 +104,9 @@ def test_the_real_sdk_gets_the_probabilities_of_predict_proba(openai, model):
     assert kind.type == "choice"
     assert kind.name == "kind"
     assert [p.value for p in kind.probabilities] == ["tool", "food", "animal"]
-    assert [p.probability for p in kind.probabilities] == pytest.approx([expected[k] for k in ("tool", "food", "animal")], abs=1e-5)
+    assert [p.probability for p in kind.probabilities] == pytest.approx(
+        [expected[k] for k in ("tool", "food", "animal")], abs=1e-5
+    )
     assert kind.choice == max(expected, key=lambda label: expected[label])
     assert kind.confidence == pytest.approx((max(expected.values()) - 1 / 3) * 1.5, abs=1e-5)
     assert level.type == "score"
@@ -123,14 +125,23 @@ def test_several_questions_ask_the_model_once(model):
     own = served(model, "words")
     own = replace(own, batcher=Batcher(Counting()))
     with running(own) as client:
-        body = {"model": "words", "input": "the saw", "questions": [choice(LABELS), choice(LABELS[::-1]), choice(["a", "b"])]}
+        body = {
+            "model": "words",
+            "input": "the saw",
+            "questions": [choice(LABELS), choice(LABELS[::-1]), choice(["a", "b"])],
+        }
         answers = client.post("/v1/decisions", json=body).json()["answers"]
     assert [a["type"] for a in answers] == ["choice", "choice", "refusal"]
     assert counted == [1]
 
 
 def test_what_was_not_learnt_is_refused_with_the_reason_and_the_rest_is_answered(openai):
-    asked = [choice(LABELS), choice([*LABELS, "other"]), choice(LABELS[:2]), {"type": "predicate", "instructions": "is it?"}]
+    asked = [
+        choice(LABELS),
+        choice([*LABELS, "other"]),
+        choice(LABELS[:2]),
+        {"type": "predicate", "instructions": "is it?"},
+    ]
     answers = openai.decisions.create(model="words", input="the saw", questions=asked).answers
     assert [a.type for a in answers] == ["choice", "refusal", "refusal", "refusal"]
     reasons = [a.to_dict().get("reason", "") for a in answers]
@@ -150,8 +161,14 @@ def test_a_yes_no_task_is_a_predicate_asked_in_its_words():
             {"type": "predicate", "instructions": "whatever", "name": "odd"},
             choice([False, True]),
         ]
-        answers = client.post("/v1/decisions", json={"model": "odd", "input": "is 3 odd?", "questions": asked}).json()["answers"]
-        state = {"q": {"type": "noul", "instructions": "Say whether it is odd."}, "odd": {"type": "noul"}, "x": {"type": "noul"}}
+        answers = client.post("/v1/decisions", json={"model": "odd", "input": "is 3 odd?", "questions": asked}).json()[
+            "answers"
+        ]
+        state = {
+            "q": {"type": "noul", "instructions": "Say whether it is odd."},
+            "odd": {"type": "noul"},
+            "x": {"type": "noul"},
+        }
         old = client.post("/v1/systemone", json={"state": "is 3 odd?", "questions": state}).json()["answers"]
     expected = float(said.predict_proba(["is 3 odd?"])[0, 1])
     assert answers[0]["probability"] == answers[2]["probability"] == pytest.approx(expected)
@@ -305,7 +322,9 @@ def test_predict_has_probabilities_and_what_was_shown(client, model):
     texts = ["the cat", {"input": "the soup"}]
     found = client.post("/predict", json={"inputs": texts, "show": True}).json()["predictions"]
     assert [f["answer"] for f in found] == model.predict(texts)
-    assert np.array([list(f["probabilities"].values()) for f in found]) == pytest.approx(model.predict_proba(texts), abs=1e-5)
+    assert np.array([list(f["probabilities"].values()) for f in found]) == pytest.approx(
+        model.predict_proba(texts), abs=1e-5
+    )
     (context,) = found[0]["contexts"]
     shown = {e.input: e.output for e in model.pool}
     assert {e["input"]: e["output"] for e in context} == shown
@@ -380,7 +399,10 @@ def test_malformed_giant_and_strange_bodies(client):
         return error_of(client.post(path, **more))
 
     kind = {"content-type": "application/json"}
-    assert "must be application/json; got 'text/plain'" in post(content="x", headers={"content-type": "text/plain"})["message"]
+    assert (
+        "must be application/json; got 'text/plain'"
+        in post(content="x", headers={"content-type": "text/plain"})["message"]
+    )
     assert post(content="{'a'", headers=kind)["message"].startswith("The body must be JSON; ")
     assert post(content=b"\xff\xfe", headers=kind)["status"] == 400
     assert post(json=[1])["message"].startswith("'body' is not as it must be")
@@ -399,9 +421,13 @@ def test_malformed_giant_and_strange_bodies(client):
         assert error_of(client.get(path))["status"] == status
     body = {"model": "words", "input": "x", "questions": [choice([str(i) for i in range(300)])]}
     assert "at most 255 items" in post("/v1/decisions", json=body)["message"]
-    assert "each must be there once" in post("/v1/decisions", json=body | {"questions": [choice(["a", "a"])]})["message"]
+    assert (
+        "each must be there once" in post("/v1/decisions", json=body | {"questions": [choice(["a", "a"])]})["message"]
+    )
     image = [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]
-    assert "input_image" in post("/v1/decisions", json=body | {"input": image, "questions": [choice(LABELS)]})["message"]
+    assert (
+        "input_image" in post("/v1/decisions", json=body | {"input": image, "questions": [choice(LABELS)]})["message"]
+    )
 
 
 def test_other_sites_cannot_reach_a_local_server(client):
@@ -538,7 +564,7 @@ def test_a_key_is_needed_where_others_can_come():
     for host in ("0.0.0.0", "192.168.1.2", "example.org"):
         with pytest.raises(UserError, match=f"--host {host} can be reached by others, .* {KEY} is not set"):
             key_of(host, {})
-    with pytest.raises(UserError, match="at least 16 characters") as told:
+    with pytest.raises(UserError, match="must have 16 characters or more") as told:
         key_of("127.0.0.1", {KEY: "tooshort"})
     assert "tooshort" not in str(told.value)
 

@@ -380,14 +380,17 @@ def bench(
     name: Annotated[str, typer.Argument(help=f"One of: {', '.join((*SPEED, *QUALITY))}.")],
     model: Annotated[str, typer.Option(help="The model to measure with.")] = "demo",
     data: Annotated[str | None, typer.Option(help=f"Folder with tasks, for {', '.join(QUALITY)}.")] = None,
-    budget: Annotated[str, typer.Option(help="Start no unit of work after this time.")] = "150m",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Start no unit of work after this time, by default 150m; for serve, of load, 10m."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure kshot on this machine: its speed, or the quality of methods (in the repository, for hours)."""
     if name in QUALITY:
-        result = quality_benchmark(name, model=model, data=data, budget=budget)
+        result = quality_benchmark(name, model=model, data=data, budget=budget or "150m")
     else:
-        result = speed_benchmark(name, model)
+        result = speed_benchmark(name, model, budget)
     if as_json:
         print_json(result)
         return

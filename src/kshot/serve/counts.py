@@ -1,6 +1,7 @@
 """What is counted for Prometheus: requests, how long they took, what waits, how much is asked together."""
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -17,11 +18,15 @@ class Counts:
 
     def __init__(self, waiting: Callable[[], int]):
         self._registry = CollectorRegistry()
-        own = {"registry": self._registry}
+        own: Any = {"registry": self._registry}
         ProcessCollector(**own)
         self._requests = Counter("kshot_requests", "Requests by endpoint and status.", ["endpoint", "status"], **own)
         self._seconds = Histogram(
-            "kshot_request_seconds", "From the first byte of a request to its answer.", ["endpoint"], buckets=_SECONDS, **own
+            "kshot_request_seconds",
+            "From the first byte of a request to its answer.",
+            ["endpoint"],
+            buckets=_SECONDS,
+            **own,
         )
         self._together = Histogram("kshot_batch_inputs", "Inputs asked together.", buckets=_INPUTS, **own)
         self._model = Histogram("kshot_batch_seconds", "The model's time for a batch.", buckets=_SECONDS, **own)

@@ -1,4 +1,4 @@
-"""`/v1/decisions` and `/v1/systemone`: several questions about one input; what was not learnt is refused with the reason."""
+"""`/v1/decisions` and `/v1/systemone`: questions about an input; what was not learnt is refused, with the reason."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,7 +40,9 @@ from kshot.serve.wire import (
     UserMessage,
 )
 
-Decided = tuple[Learnt, Prediction] | str  # the question in the model's terms with what it says, or why there is nothing
+Decided = (
+    tuple[Learnt, Prediction] | str
+)  # the question in the model's terms with what it says, or why there is nothing
 
 
 async def decisions(request: Request, served: Served) -> Response:
@@ -51,9 +53,7 @@ async def decisions(request: Request, served: Served) -> Response:
     questions = [Question(_options(q), _text(q.instructions), q.name) for q in asked.questions]
     decided, said = await _decide(request, served, row, questions)
     n, cached = tokens_run(said)
-    usage = DecisionUsage(
-        input_tokens=n, input_tokens_details=CachedTokens(cached_tokens=cached), total_tokens=n
-    )
+    usage = DecisionUsage(input_tokens=n, input_tokens_details=CachedTokens(cached_tokens=cached), total_tokens=n)
     answers = [_decision(q, d) for q, d in zip(asked.questions, decided, strict=True)]
     return as_json(DecisionAnswer(model=served.name, answers=answers, usage=usage))
 
@@ -132,7 +132,9 @@ def _row(message: UserMessage) -> str | Mapping[str, Any]:
     if len(data) == len(message.content) == 1 and isinstance(data[0], dict):
         return data[0]
     raise RefusedRequestError(
-        400, "A message with input_json must have one part, an object with 'input'; got others. Send it alone.", param="input"
+        400,
+        "A message with input_json must have one part, an object with 'input'; got others. Send it alone.",
+        param="input",
     )
 
 

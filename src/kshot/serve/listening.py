@@ -40,7 +40,7 @@ def key_of(host: str, environment: Mapping[str, str] = os.environ) -> str | None
         )
     if key and (len(key) < LEAST_KEY or not key.isascii() or not key.isprintable() or " " in key):
         raise UserError(
-            f"{KEY} must have at least {LEAST_KEY} characters, ASCII without spaces; it has {len(key)}. Take another one."
+            f"{KEY} must have {LEAST_KEY} characters or more, ASCII without spaces; it has {len(key)}. Take another one."
         )
     return key or None
 
@@ -61,7 +61,9 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise UserError(f"--host must be an address of this machine; '{host}' is none: {in_short(error)}. Name another.") from None
+        raise UserError(
+            f"--host must be an address of this machine; '{host}' is none: {in_short(error)}. Name another."
+        ) from None
     found = socket.socket(family, socket.SOCK_STREAM)
     if os.name != "nt":
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -73,7 +75,9 @@ def bound(host: str, port: int) -> socket.socket:
             raise UserError(
                 f"--port must be free; something else listens at {host}:{port}. Give another --port, or 0 for any."
             ) from None
-        raise UserError(f"--host and --port must be this machine's to give; {host}:{port}: {in_short(error)}. Give others.") from None
+        raise UserError(
+            f"--host and --port must be this machine's to give; {host}:{port}: {in_short(error)}. Give others."
+        ) from None
     return found
 
 
@@ -125,7 +129,14 @@ class Connection(H11Protocol):
         self._timer = None
 
 
-def served(adapted: AdaptedModel, name: str, *, key: str | None = None, most_waiting: int = MOST_WAITING, most_bytes: int = MOST_BYTES) -> Served:
+def served(
+    adapted: AdaptedModel,
+    name: str,
+    *,
+    key: str | None = None,
+    most_waiting: int = MOST_WAITING,
+    most_bytes: int = MOST_BYTES,
+) -> Served:
     """Return a model with its queue and its counters.
 
     Args:

@@ -42,8 +42,8 @@ def document(paths: Sequence[Path], *, title: str, has_key: bool) -> dict[str, A
         title: Of the server.
         has_key: Whether a key is needed where a path is not open.
     """
-    taken = [(p.takes, "validation") for p in paths if p.takes]
-    given = [(p.gives, "serialization") for p in paths if not isinstance(p.gives, str)]
+    taken: Any = [(p.takes, "validation") for p in paths if p.takes]
+    given: Any = [(p.gives, "serialization") for p in paths if not isinstance(p.gives, str)]
     _, schemas = models_json_schema([*taken, *given, (Error, "serialization")], ref_template=_REF)
     keyed = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if has_key else {}
     return {

@@ -1,8 +1,8 @@
 """Which questions an adapted model can answer: those that it has learnt, in whatever form they are asked.
 
-A choice or a score is the learnt question if its options are the task's labels, all of them and no others, in any order.
-A predicate has nothing that tells it from another one but its words, so these have to be the task's instruction, or its
-name the task's name. Of a multiple-choice task each row brings its own choices; there the words count too.
+A choice or a score is the learnt question if its options are the task's labels, all of them and no others, in any
+order. A predicate has nothing that tells it from another one but its words, so these have to be the task's instruction,
+or its name the task's name. Of a multiple-choice task each row brings its own choices; there the words count too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def learnt(task: Task, question: Question) -> Learnt:
     """
     if task.is_open:
         raise NotLearntError(
-            f"'{task.name}' is of the kind {task.kind}: its answers are written, and have no probabilities over options."
+            f"'{task.name}' is of the kind {task.kind}: its answers are written, and no probabilities of options known."
         )
     if not question.options:
         return _predicate(task, question)
@@ -81,12 +81,10 @@ def learnt(task: Task, question: Question) -> Learnt:
 
 def _predicate(task: Task, question: Question) -> Learnt:
     true = true_label(task)
+    if true is None and not task.labels:
+        raise NotLearntError("Its choices come with each row. Ask as a choice.")
     if true is None:
-        raise NotLearntError(
-            f"It was learnt to choose among {_listed(task.labels)}, and none of two says yes. Ask as a choice among them."
-            if task.labels
-            else "Its choices come with each row. Ask as a choice."
-        )
+        raise NotLearntError(f"It chooses among {_listed(task.labels)}, where none of two says yes. Ask as a choice.")
     _check_words(task, question)
     return Learnt({}, (task.labels.index(true),))
 
@@ -95,7 +93,9 @@ def _check_words(task: Task, question: Question) -> None:
     if question.name == task.name or (task.instruction and _bare(question.instructions) == _bare(task.instruction)):
         return
     ways = f"instructions '{task.instruction}', or " if task.instruction else ""
-    raise NotLearntError(f"It has learnt one question, and cannot tell this one from others. Ask with {ways}name '{task.name}'.")
+    raise NotLearntError(
+        f"It has learnt one question, and cannot tell this one from others. Ask with {ways}name '{task.name}'."
+    )
 
 
 def true_label(task: Task) -> str | None:

@@ -129,7 +129,9 @@ class Served:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def endpoint(name: str, served: Served, answer: Callable[[Request, Served], Awaitable[Response]], *, is_open: bool = False) -> Endpoint:
+def endpoint(
+    name: str, served: Served, answer: Callable[[Request, Served], Awaitable[Response]], *, is_open: bool = False
+) -> Endpoint:
     """Return an endpoint that counts, and answers errors as OpenAI's API does; no text of a request is logged.
 
     Args:
@@ -171,6 +173,6 @@ def refused(error: RefusedRequestError) -> Response:
 
 
 def tokens_run(predictions: Sequence[Prediction]) -> tuple[int, int]:
-    """Return the tokens of all prompts, and how many of them were not run for these answers, as they were remembered."""
+    """Return the tokens of all prompts, and how many of them were not run, as they were remembered."""
     n = sum(p.prompt_tokens for p in predictions)
     return n, max(0, n - round(sum(p.tokens for p in predictions)))
