@@ -247,7 +247,10 @@ def test_a_file_holds_settings_and_flags_override_it(run_cli, words_task, tmp_pa
         ("recipes: 3\n", "recipes: Input should be a valid string; got 3."),
         ("- random\n", "--config must hold settings as 'name: value'; "),
         ("model: [\n", "--config must name a readable YAML file; "),
-        ("budget: soon\n", "--budget must be a time such as 90s, 10m or 2h, or tokens as 500k-tokens; got 'soon'."),
+        (
+            "budget: soon\n",
+            "--budget must be a time such as 90s, 10m or 2h, tokens as 500k-tokens, or money as 2usd; got 'soon'.",
+        ),
     ],
 )
 def test_a_wrong_settings_file_is_refused(run_cli, words_task, tmp_path, text, message):
@@ -334,7 +337,10 @@ def test_a_budget_that_is_spent_midway_leaves_a_choice(run_cli, words_task, tmp_
 def test_a_budget_is_a_time(run_cli, words_task, tmp_path, budget):
     refused = run_cli(*adapt_args(words_task, tmp_path / "run", f"--budget={budget}"))
     assert (refused.code, refused.out) == (2, "")
-    assert f"--budget must be a time such as 90s, 10m or 2h, or tokens as 500k-tokens; got '{budget}'." in refused.err
+    assert (
+        f"--budget must be a time such as 90s, 10m or 2h, tokens as 500k-tokens, or money as 2usd; got '{budget}'."
+        in refused.err
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -89,7 +89,7 @@ def test_every_role_in_a_block_is_the_plain_prompt_in_one_message(chatty):
 def test_every_role_in_messages():
     layout = ApiMessages()
     prompt = layout.write(FULL)
-    assert layout.messages(prompt) == [
+    assert prompt.messages == [
         {"role": "system", "content": "Say the topic.\n\nA cup is sport.\n\nOne word."},
         {"role": "user", "content": "Page 1.\n\nthe chip"},
         {"role": "assistant", "content": "It is a part.\n\ntech"},

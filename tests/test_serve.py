@@ -17,11 +17,11 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from conftest import WORDS, labelled_rows
 from hypothesis import HealthCheck, Phase, given, settings
 from openai import APIStatusError, OpenAI
 
 import kshot
+from conftest import WORDS, labelled_rows
 from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Prediction, Task

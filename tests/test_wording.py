@@ -86,7 +86,7 @@ def test_in_turns_and_messages_only_the_opening_differs(words, chatty):
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         assert written(layout_for(engine, "turns"), words=words, **settings) == text
         script = Wording(words=words, **settings).compose(TOPICS, SHOWN, ASKED)
-        assert ApiMessages().messages(ApiMessages().write(script)) == messages
+        assert ApiMessages().write(script).messages == messages
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -353,7 +353,7 @@ def _language_model(folder: Path, saved: ModelAbout, name: str | Path | None, ho
             f"{folder} was adapted with the model {saved['name']}, which is not there any more. Put it back, or say "
             "where it is with --model (in Python model=)."
         )
-    placing = {key: saved["origin"][key] for key in ("dtype", "revision") if key in saved["origin"]}
+    placing = {key: saved["origin"][key] for key in ("dtype", "revision", "api") if key in saved["origin"]}
     as_before: Any = shaped(dict[str, str], placing, folder / ABOUT, _REMEDY)
     return load_model(name or saved["name"], **as_before | dict(how))
 

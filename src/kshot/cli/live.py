@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kshot.cli.output import TerminalProgress, print_paragraph, stderr, stdout
+from kshot.core.prices import paid_in_words
 from kshot.core.progress import Board
 from kshot.reports.leaderboard import IN_THE_CHOICE, leaderboard_table, ruled_out
 from kshot.verbs.adapt import Run
@@ -87,5 +88,7 @@ def print_run(run: Run, metric: str, by: str = "metric") -> None:
     print_paragraph(f"\n{run.in_words}\n")
     if run.abstention and run.abstention["in_words"]:
         print_paragraph(f"{run.abstention['in_words']}\n")
+    if run.paid:
+        stdout.print(f"paid:   {paid_in_words(run.paid)}")
     stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})")
     stdout.print(f"report: {run.folder / 'report.html'}")

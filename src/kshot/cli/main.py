@@ -40,6 +40,7 @@ from kshot.cli.streams import take_over
 from kshot.cli.study_command import study
 from kshot.core.errors import KshotError, UserError
 from kshot.core.paths import path_of
+from kshot.core.prices import in_usd
 from kshot.core.settings import parse_columns
 from kshot.core.version import __version__
 
@@ -102,11 +103,14 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
     for row in rows:
         cost = f"{row['predictions']} predictions, {row['forward_tokens']} forward tokens"
         cost += f", {row['training_steps']} steps of training" if row["training_steps"] else ""
-        cost += f", about {row['minutes']:.1f} min"
+        cost += f", about {row['minutes']:.1f} min" if "minutes" in row else ""
+        cost += f", about {in_usd(row['usd'])}" if "usd" in row else ""
         cost += f" without {row['left_out']}" if "left_out" in row else ""
         stdout.print(f"{row['recipe']}: {cost if row['predictions'] else 'not applicable to this task and model'}")
-    tokens, minutes = (sum(row[key] for row in rows) for key in ("forward_tokens", "minutes"))
-    stdout.print(f"all: {tokens} forward tokens, about {minutes:.1f} min here if no recipe is dropped")
+    tokens, minutes, money = (sum(row.get(key, 0) for row in rows) for key in ("forward_tokens", "minutes", "usd"))
+    cost = f", about {minutes:.1f} min here" if any("minutes" in row for row in rows) else ""
+    cost += f", about {in_usd(money)}" if any("usd" in row for row in rows) else ""
+    stdout.print(f"all: {tokens} forward tokens{cost} if no recipe is dropped")
 
 
 app.command()(select)

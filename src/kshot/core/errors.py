@@ -46,6 +46,18 @@ class ModelError(KshotError):
     """A model or server failed while it was running."""
 
 
+class RefusedError(ModelError):
+    """A server refuses a request for good; `status` is HTTP's number, `words` what the server says."""
+
+    def __init__(self, message: str, status: int, words: str):
+        super().__init__(message)
+        self.status, self.words = status, words
+
+
+class NoAnswerError(ModelError):
+    """A server could not be reached, or answered nothing of use, also when it was asked again."""
+
+
 class NotFiniteError(ModelError):
     """A number that an answer or a file rests on is NaN or infinite."""
 

@@ -3,13 +3,14 @@
 import time
 from dataclasses import dataclass
 from threading import Lock
-from typing import Self
+from typing import Any, Self
 
 from kshot.core.budget import Budget
+from kshot.core.prices import Prices
 
 
 class BudgetSpentError(Exception):
-    """The budget is spent; raised between packs, when what was scored is stored."""
+    """The budget is spent; raised between packs and before calls, when what was scored is stored."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,20 @@ class Cost:
 
     `seconds` and `tokens` count reused requests with what they took when they were scored, so that a resumed run
     reports the cost of an undisturbed one. A token that is run forward and backward counts as three.
+
+    `calls` and the tokens of calls are what a service was asked and says to have read and written, each time that it
+    was: an answer that is taken from the store adds nothing to them. `cached_tokens` are those of `input_tokens` that
+    the service had in its cache.
     """
 
     scored: int = 0
     reused: int = 0
     seconds: float = 0.0
     tokens: float = 0
+    calls: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -31,7 +40,25 @@ class Cost:
             self.reused + other.reused,
             self.seconds + other.seconds,
             self.tokens + other.tokens,
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
         )
+
+    @property
+    def of_calls(self) -> "Cost":
+        """The calls alone, with their tokens: what is paid for."""
+        return Cost(
+            calls=self.calls,
+            input_tokens=self.input_tokens,
+            cached_tokens=self.cached_tokens,
+            output_tokens=self.output_tokens,
+        )
+
+    def money(self, prices: Prices) -> float:
+        """Return what the calls cost, in US dollars."""
+        return prices.of(self.input_tokens, self.cached_tokens, self.output_tokens)
 
 
 class Ledger:
@@ -41,27 +68,44 @@ class Ledger:
     is what it took; the ledger has it too.
 
     Args:
-        budget: The most seconds and tokens; no limit by default.
+        budget: The most seconds, tokens and money; no limit by default.
         began: When the seconds of the budget began, by `time.monotonic`; now by default.
+        prices: Of the services that are called; without them nothing is known of money.
+        before: What was paid for the same work in processes before this one.
 
     Attributes:
         reserve: Seconds and tokens of the budget that are kept for later.
-        is_spent: Whether `check` has found the budget spent.
+        reserved_money: US dollars that are.
+        is_spent: Whether the budget was found spent.
     """
 
-    def __init__(self, budget: Budget | None = None, *, began: float | None = None):
+    def __init__(
+        self,
+        budget: Budget | None = None,
+        *,
+        began: float | None = None,
+        prices: Prices | None = None,
+        before: Cost | None = None,
+    ):
         self.budget = budget or Budget()
-        self.reserve = (0.0, 0.0)
+        self.prices = prices
+        self.reserve, self.reserved_money = (0.0, 0.0), 0.0
         self.is_spent = False
         self._began = time.monotonic() if began is None else began
+        self._before = (before or Cost()).of_calls
         self._cost = Cost()
         self._parent: Ledger | None = None
+        self._overspends = False
         self._lock = Lock()
 
-    def part(self) -> Self:
-        """Return a ledger without a budget of its own, whose additions also go to this one."""
+    def part(self, *, overspends: bool = False) -> Self:
+        """Return a ledger without a budget of its own, whose additions also go to this one.
+
+        Args:
+            overspends: Its calls are made even where no money is left, as those of a last fit, for which some was kept.
+        """
         part = type(self)()
-        part._parent, part._lock = self, self._lock
+        part._parent, part._lock, part._overspends = self, self._lock, overspends
         return part
 
     def add(self, cost: Cost) -> None:
@@ -98,3 +142,37 @@ class Ledger:
         if any(value > limit for value, limit in zip(self.spent, limits, strict=True)):
             self.is_spent = True
             raise BudgetSpentError
+
+    @property
+    def paid(self) -> Cost:
+        """The calls so far and their tokens, with those of processes before this one."""
+        return self._before + self._cost.of_calls
+
+    @property
+    def money(self) -> float | None:
+        """What was paid so far, in US dollars; None where no prices are known."""
+        return None if self.prices is None else self.paid.money(self.prices)
+
+    def record(self) -> dict[str, Any] | None:
+        """Return as JSON what was paid so far: calls, tokens, and `usd` where prices are known; None without calls."""
+        paid = self.paid
+        if not paid.calls:
+            return None
+        names = ("calls", "input_tokens", "cached_tokens", "output_tokens")
+        return {name: getattr(paid, name) for name in names} | {"usd": self.money}
+
+    def check_call(self) -> None:
+        """Do nothing while a service may be called: whoever calls one asks this first, and adds the call when it ends.
+
+        What is in the store needs no call, so that a run whose money is spent still comes to the same end as before.
+        Calls that are under way when the money ends are let come to their end, and are paid.
+
+        Raises:
+            BudgetSpentError: The money of this ledger, or of one that it is a part of, is spent.
+        """
+        ledger: Ledger | None = self
+        while ledger is not None and not ledger._overspends:
+            if (money := ledger.money) is not None and money >= ledger.budget.money - ledger.reserved_money:
+                ledger.is_spent = True
+                raise BudgetSpentError
+            ledger = ledger._parent

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.gradient_settings import GradientSettings, GradientStore
-from kshot.core.ledger import Ledger
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, StepLog, Training, TrainingText
 from kshot.core.steering import Shape, Steering
 from kshot.core.types import (
@@ -38,15 +38,18 @@ class Store(Protocol):
         """Return (values, seconds) of those keys that are stored."""
         ...
 
-    def put(self, rows: Sequence[tuple[str, FloatArray, float]]) -> None:
-        """Store (key, values, seconds) rows in one transaction; a key that is there keeps its first value."""
+    def put(self, rows: Sequence[tuple[str, FloatArray, float]], *, paid: Cost | None = None) -> None:
+        """Store (key, values, seconds) rows in one transaction; a key that is there keeps its first value.
+
+        In the same transaction the calls of `paid` are added to those that the store knows were paid.
+        """
         ...
 
     def get_texts(self, keys: Sequence[str]) -> dict[str, tuple[Generation, float]]:
         """Return (generation, seconds) of those keys that are stored."""
         ...
 
-    def put_texts(self, rows: Sequence[tuple[str, Generation, float]]) -> None:
+    def put_texts(self, rows: Sequence[tuple[str, Generation, float]], *, paid: Cost | None = None) -> None:
         """Store (key, generation, seconds) rows as `put`."""
         ...
 
@@ -123,8 +126,18 @@ class LanguageModel(Protocol):
         ...
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it is a service: each call is counted and may cost money, and nothing is asked to measure speed."""
+        ...
+
+    @property
     def chat(self) -> ChatFormat | None:
         """How it writes conversations; None for a base model."""
+        ...
+
+    @property
+    def in_messages(self) -> bool:
+        """Whether it is asked in messages, which its service writes in its own way; then it scores no given text."""
         ...
 
     @property

@@ -4,18 +4,22 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from kshot.core.api_settings import check_model_name, is_api, parse_api
 from kshot.core.budget import parse_budget
 from kshot.core.errors import UserError
 from kshot.core.kind_names import kind_of_flag
 from kshot.core.models import LanguageModel
+from kshot.core.prices import parse_prices
 from kshot.core.types import KINDS, Kind, Task
 
 ChooseBy = Literal["metric", "bits"]
 Prefer = Literal["cheap-queries", "cheap-fit"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+_PLACING = ("device", "dtype", "revision", "trust_remote_code")  # of models that are loaded here
 
 
 def parse_columns(text: str | None) -> dict[str, str] | None:
@@ -130,7 +134,9 @@ class RunSettings:
     """
 
     task: Task | str | Path
-    model: LanguageModel | str | Path | None = _setting(None, "Hub id or folder, demo, gguf:FILE, tiny, scripted.")
+    model: LanguageModel | str | Path | None = _setting(
+        None, "Hub id or folder, demo, gguf:FILE, tiny, scripted, openai:NAME, openai:URL#NAME.", check=check_model_name
+    )
     recipes: str | Sequence[str] = _setting(
         "all", "Names with settings; all (the default) are those that are cheap.", type=str | list[str]
     )
@@ -138,7 +144,10 @@ class RunSettings:
     seed: int = _setting(0, "For the order and every random choice (0).", type=int)
     limit: int = _setting(300, "Most examples that are predicted, spread over all (300).", type=int, check=at_least(1))
     budget: str | None = _setting(
-        None, "What the run may take: 90s, 10m, 2h or 500k-tokens.", check=readable(parse_budget)
+        None, "What the run may take: 90s, 10m, 2h, 500k-tokens or 2usd.", check=readable(parse_budget)
+    )
+    prices: str | None = _setting(
+        None, "USD for a million tokens of an API: in=0.15,out=0.6,cached=0.075.", check=readable(parse_prices)
     )
     out: str | Path | None = _setting(None, "Run folder; the same one again resumes.", repeats=False)
     columns: str | None = _setting(
@@ -146,9 +155,11 @@ class RunSettings:
     )
     kind: Kind | None = _setting(None, f"What the task is, whatever its rows look like: {', '.join(KINDS)}.")
     skip_bad_rows: bool = _setting(False, "Go on without rows that cannot be used, at most half of a file.", type=bool)
-    layout: str = _setting("auto", "plain; turns or block of the model's chat template; auto (the default).")
+    layout: str = _setting(
+        "auto", "plain; turns or block of the model's chat template; messages of an API; auto (the default)."
+    )
     selector_model: LanguageModel | str | Path | None = _setting(
-        None, "The model that selectors ask, if another than --model."
+        None, "The model that selectors ask, if another than --model.", check=check_model_name
     )
     source: Task | str | Path | None = _setting(None, "Another task, whose gradients guide recipes that train.")
     race: bool = _setting(True, "Drop recipes that fall clearly behind (the default).", type=bool)
@@ -168,11 +179,16 @@ class RunSettings:
     device: str | None = _setting(None, "cpu, cuda, …")
     dtype: str = _setting("auto", "auto, float32, bfloat16 or float16.", check=among(Dtype))
     revision: str | None = _setting(None, "Commit, branch or tag on the hub.")
+    api: str | None = _setting(
+        None, "How models behind an API are asked, such as max-tokens=8192,concurrency=16.", check=readable(parse_api)
+    )
     trust_remote_code: bool = _setting(False, "Run Python code that comes with the model's files.", type=bool)
 
     def __post_init__(self):
         if self.model is None:
-            raise UserError("--model must be given: a hub id or folder, demo, gguf:FILE, tiny or scripted.")
+            raise UserError(
+                "--model must be given: a hub id or folder, demo, gguf:FILE, tiny, scripted or openai:NAME."
+            )
         for name in ("model", "selector_model"):
             if isinstance(value := getattr(self, name), Path):
                 object.__setattr__(self, name, str(value))
@@ -183,6 +199,12 @@ class RunSettings:
         for known in settings_of_a_run():
             if check := known.metadata["check"]:
                 check(known.name, getattr(self, known.name))
+        if self.prices is None and parse_budget(self.budget).money < inf:
+            raise UserError(
+                f"--budget in usd must come with --prices, as no service tells what its tokens cost; got "
+                f"'{self.budget}' alone. Give --prices in=0.15,out=0.6 with those of your model, for a million tokens."
+            )
+        self._check_placing()
 
     @property
     def recipe_names(self) -> str:
@@ -190,11 +212,23 @@ class RunSettings:
         assert isinstance(self.recipes, str)
         return self.recipes
 
-    @property
-    def placing(self) -> dict[str, Any]:
-        """How every model of the run is loaded: the arguments of `load_model` beside the name."""
-        names = ("device", "dtype", "revision", "trust_remote_code")
+    def placing(self, name: str | Path) -> dict[str, Any]:
+        """Return how a model of the run is loaded: the arguments of `load_model` beside its name."""
+        names = ("api",) if is_api(name) else _PLACING
         return {name: getattr(self, name) for name in names}
+
+    def _check_placing(self) -> None:
+        """Refuse what is said of models of a kind of which none is named."""
+        named = [model for model in (self.model, self.selector_model) if isinstance(model, str | Path)]
+        remote = [model for model in named if is_api(model)]
+        if self.api is not None and not remote:
+            raise UserError("--api is for models behind an API, as openai:NAME; none is named. Leave it out.")
+        given = [flag_of(name) for name in _PLACING if getattr(self, name) != RunSettings.default(name)]
+        if given and named and len(remote) == len(named):
+            raise UserError(
+                f"{' and '.join(given)} must be left out for '{remote[0]}', whose server has loaded it; there is no "
+                "other model."
+            )
 
     @property
     def repeat(self) -> str:

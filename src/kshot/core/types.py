@@ -17,6 +17,7 @@ from kshot.core.seeding import digest
 FloatArray = NDArray[np.float64]
 Kind = Literal["classification", "multiple_choice", "generation", "qa", "math", "parsing"]
 KINDS: tuple[Kind, ...] = ("classification", "multiple_choice", "generation", "qa", "math", "parsing")
+_SPEAKERS = {"instruction": "system", "demonstration": "user", "query": "user", "answer": "assistant"}
 Role = Literal["instruction", "note", "context", "demonstration", "query", "reason", "answer"]
 
 
@@ -163,6 +164,11 @@ class Prompt:
     def text(self) -> str:
         """The prompt as one string."""
         return "".join(s.text for s in self.segments)
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The messages, as an API takes them, of a prompt that was written in messages: each segment is one."""
+        return [{"role": _SPEAKERS[s.role], "content": s.text} for s in self.segments]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """From a name to a language model: the door that users and AdaptedModel go through."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from kshot.core.api_settings import is_api, parse_address
 from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel
 from kshot.core.paths import at_home
@@ -16,18 +19,20 @@ def load_model(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    api: str | Mapping[str, Any] | None = None,
 ) -> LanguageModel:
     """Load a language model.
 
     Args:
         name: Hub id or folder of a causal LM in transformers' format, or of an adapter of one in peft's, "demo" (the
-            packaged Gemma-3-270M), "gguf:FILE", "tiny" (two random layers, for trials) or "scripted" /
-            "scripted:FILE" (answers from a table).
+            packaged Gemma-3-270M), "gguf:FILE", "tiny" (two random layers, for trials), "scripted" / "scripted:FILE"
+            (answers from a table), or "openai:NAME" / "openai:http://host/v1#NAME" (behind an API).
         device: "cpu", "cuda", …; by default CUDA if there is one.
         dtype: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16".
         revision: Commit, branch or tag on the hub.
         trust_remote_code: Whether Python that comes with the model's files may be run; without it such a model is
             refused.
+        api: How a model behind an API is asked, such as "max-tokens=8192,concurrency=16" (docs/anywhere.md).
 
     Raises:
         UserError: An unknown model, a missing extra, or files that are damaged or no causal language model.
@@ -36,6 +41,10 @@ def load_model(
         >>> load_model("scripted").count_tokens("Who painted it ?")
         4
     """
+    if is_api(name):
+        return _api_model(str(name), api, has_more=bool(device or revision or dtype != "auto" or trust_remote_code))
+    if api:
+        raise UserError(f"--api must be left out for '{name}', which is behind no API.")
     name = portable_name(at_home(name))
     is_scripted = name == "scripted" or name.startswith("scripted:")
     if (is_scripted or name == "tiny") and (device or revision or dtype != "auto" or trust_remote_code):
@@ -53,9 +62,21 @@ def load_model(
     return Engine(backbone)
 
 
+def _api_model(name: str, api: str | Mapping[str, Any] | None, *, has_more: bool) -> LanguageModel:
+    address = parse_address(name)  # before its name is said anywhere
+    if has_more:
+        raise UserError(
+            f"--device, --dtype, --revision and --trust-remote-code must be left out for '{address.name}', whose "
+            "server has loaded it."
+        )
+    from kshot.models.remote.openai import load_api_model
+
+    return load_api_model(name, api)
+
+
 def portable_name(name: str) -> str:
     """Return the name of a model with a local path made absolute, so that it can be loaded from another folder."""
-    if name in ("demo", "tiny", "scripted"):
+    if name in ("demo", "tiny", "scripted") or is_api(name):
         return name
     scheme, _, path = name.partition(":")
     if scheme in ("gguf", "scripted"):

@@ -52,6 +52,8 @@ class Session:
     """
 
     capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.ACTIVATIONS, Capability.MEMORY})
+    is_remote = False
+    in_messages = False
 
     def __init__(
         self,

@@ -21,7 +21,9 @@ class NoModel:
     capabilities = frozenset(Capability)
     max_tokens = sys.maxsize
     remark = None
+    is_remote = False
     chat = None
+    in_messages = False
     control_tokens = ()
 
     def __init__(self, message: str):

@@ -31,7 +31,9 @@ class ScriptedModel:
 
     capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
     chat = None
+    in_messages = False
     control_tokens = ()
+    is_remote = False
 
     def __init__(
         self,

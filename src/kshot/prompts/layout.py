@@ -9,9 +9,10 @@ from kshot.core.models import LanguageModel
 from kshot.core.script import Script
 from kshot.core.types import Prompt
 from kshot.prompts.chat import Chat
+from kshot.prompts.messages import ApiMessages
 from kshot.prompts.plain import Plain
 
-LAYOUTS = ("auto", "plain", "turns", "block")
+LAYOUTS = ("auto", "plain", "turns", "block", "messages")
 
 
 class Layout(Protocol):
@@ -58,13 +59,26 @@ def layout_for(model: LanguageModel | None, layout: str) -> Layout:
     Args:
         model: The language model that reads the prompts; None for classifiers without one.
         layout: "plain" for text as base models read it; "turns" and "block" for the model's chat template, with
-            demonstrations as turns or in one user message; "auto" is turns for chat models, else plain.
+            demonstrations as turns or in one user message; "messages" for models behind an API that are asked in
+            messages, and for these alone; "auto" is messages for them, turns for chat models, else plain.
 
     Raises:
         UserError: An unknown layout, or a chat layout for a model without a template that can be used.
     """
     if layout not in LAYOUTS:
         raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}; got '{layout}'.")
+    if model is not None and model.in_messages:
+        if layout not in ("auto", "messages"):
+            raise UserError(
+                f"--layout must be messages for '{model.name}', as its service writes them in its own way; got "
+                f"'{layout}'. Leave it out, or take an --api route that is asked by a text."
+            )
+        return ApiMessages()
+    if layout == "messages":
+        what = f"'{model.name}' is not" if model else "there is no model"
+        raise UserError(
+            f"--layout messages needs a model behind an API that is asked in messages; {what}. Use --layout plain."
+        )
     chat = model.chat if model else None
     if layout == "plain" or (layout == "auto" and chat is None):
         return Plain(spell=Speller(model.control_tokens if model else ()))

@@ -7,7 +7,6 @@ from kshot.core.script import Piece, Script
 from kshot.core.types import Prompt, Role, Segment
 
 _ROLES: Mapping[str, Role] = {"system": "instruction", "user": "demonstration", "assistant": "answer"}
-_SPEAKERS = {"instruction": "system", "demonstration": "user", "query": "user", "answer": "assistant"}
 
 
 def paragraphs(pieces: Sequence[Piece]) -> str:
@@ -61,10 +60,6 @@ class ApiMessages:
         last = max(i for i, segment in enumerate(segments) if segment.role == "demonstration")
         segments[last] = Segment("query", segments[last].text)
         return Prompt(tuple(segments), spells_first_token=True)
-
-    def messages(self, prompt: Prompt) -> list[dict[str, str]]:
-        """Return the messages, as an API takes them, of a prompt that this layout has written."""
-        return [{"role": _SPEAKERS[s.role], "content": s.text} for s in prompt.segments]
 
     def answer(self, text: str) -> str:
         """Return the continuation that stands for the answer `text`."""

@@ -14,6 +14,7 @@ from kshot.core.duration import in_words
 from kshot.core.errors import NotFiniteError, StorageError, UserError
 from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.lessons import DivergedError
+from kshot.core.prices import in_usd
 from kshot.core.progress import Progress, SideProgress
 from kshot.core.seeding import digest
 from kshot.core.types import Prediction, Query, Task
@@ -271,8 +272,13 @@ class Measuring:
     @cached_property
     def last_setup(self) -> Setup:
         """What the learner of the last fit is given: it may take what was kept of the budget."""
-        model = replace(self.model, progress=SideProgress(self.progress))
-        return replace(self.setup, model=model, kept=self._kept(asks_model=True))
+
+        def last(model: TaskModel) -> TaskModel:
+            return replace(model, ledger=model.ledger.part(overspends=True))
+
+        model = replace(last(self.model), progress=SideProgress(self.progress))
+        selecting = self.setup.selector_model and last(self.setup.selector_model)
+        return replace(self.setup, model=model, selector_model=selecting, kept=self._kept(asks_model=True))
 
     def _kept(self, *, asks_model: bool) -> Kept:
         """Return where the progress of a stream survives."""
@@ -287,6 +293,8 @@ class Measuring:
         seconds, tokens = self.ledger.left
         if seconds < inf:
             return in_words(max(0.0, seconds))
+        if self.ledger.money is not None and self.ledger.budget.money < inf:
+            return in_usd(max(0.0, self.ledger.budget.money - self.ledger.money))
         return f"{max(0.0, tokens):,.0f} tokens" if tokens < inf else ""
 
     def last_fit(self, entrant: Entrant) -> tuple[float, float]:
@@ -295,6 +303,14 @@ class Measuring:
             return 0.0, 0.0
         known = self.stream.positions[: len(entrant.predictions)]
         return entrant.learner.last_fit(entrant.predictions, known, len(self.stream.examples))
+
+    def last_fit_money(self, entrant: Entrant) -> float:
+        """Return about how many US dollars it would take, where a model behind an API is asked for it; else 0."""
+        choosing, makes = self.setup.selector_model or self.model, {"generator", "loop", "composer"}
+        asked = [choosing, self.model] if makes & entrant.recipe.parts.keys() else [choosing]
+        if self.ledger.prices is None or not any(model.model.is_remote for model in asked):
+            return 0.0
+        return self.ledger.prices.of(self.last_fit(entrant)[1], 0, 0)
 
     def _advance(self, n: int) -> None:
         self.progress.advance(n)

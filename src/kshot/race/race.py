@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import ceil, inf
 from typing import Any
 
-from kshot.core.budget import Budget
 from kshot.core.errors import ModelError, UserError
+from kshot.core.prices import in_usd
 from kshot.core.settings import ChooseBy, Prefer
 from kshot.measures.comparison import reach_of_all_pairs
 from kshot.measures.samples import SUMMARY, metric_of, summarise
@@ -94,7 +94,7 @@ class Race:
     def _leave_out_what_cannot_be_fitted(self) -> None:
         """Spend nothing on recipes that train whose first slice and last fit are more than the whole budget."""
         budget, training = self.measuring.ledger.budget, [e for e in self.entrants if e.is_racing and e.recipe.trains]
-        if not training or budget == Budget():
+        if not training or min(budget.seconds, budget.tokens) == inf:
             return
         limit = budget.tokens
         if budget.seconds < inf:
@@ -115,15 +115,18 @@ class Race:
         """Keep what the last fit of any recipe may take; those whose own would take more than is left are out."""
         if self.measuring.ledger.is_spent:
             return  # what was kept is for the one that will be chosen
-        left, kept = self.measuring.ledger.left, (0.0, 0.0)
+        ledger = self.measuring.ledger
+        left, kept, kept_money = ledger.left, (0.0, 0.0), 0.0
         for entrant in self.entrants:
             if entrant.is_racing:
-                fit = self.measuring.last_fit(entrant)
+                fit, money = self.measuring.last_fit(entrant), self.measuring.last_fit_money(entrant)
                 if any(needed > max(0.0, there) for needed, there in zip(fit, left, strict=True)):
                     entrant.stop("out-of-budget", "to learn all examples at the end would take more than is left")
+                elif money > ledger.budget.money:  # not what is left: a run that is done comes to the same end again
+                    entrant.stop("out-of-budget", f"to learn all examples at the end would cost {in_usd(money)}")
                 else:
-                    kept = max(kept[0], fit[0]), max(kept[1], fit[1])
-        self.measuring.ledger.reserve = kept
+                    kept, kept_money = (max(kept[0], fit[0]), max(kept[1], fit[1])), max(kept_money, money)
+        ledger.reserve, ledger.reserved_money = kept, kept_money
 
     def eligible(self) -> list[Entrant]:
         """Return those that can be chosen."""
@@ -311,11 +314,13 @@ class Race:
         if not costs:
             return ""
         name, tokens = min(costs.items(), key=lambda pair: pair[1])
+        least = f"The smallest that works is about {ceil(1.1 * tokens / 100) / 10:.1f}k-tokens"
+        if self.measuring.model.model.is_remote:  # nothing is asked to measure how fast it is
+            prices = self.measuring.ledger.prices
+            money = f", or {in_usd(1.1 * prices.of(tokens, 0, 0))}" if prices else ""
+            return f"{least}{money}, for {name}. "
         speed = tokens_per_second(self.measuring.model, self.measuring.stream.examples, 0, seconds=1.0)
-        return (
-            f"The smallest that works is about {ceil(1.1 * tokens / 100) / 10:.1f}k-tokens, here about "
-            f"{ceil(1.5 * tokens / speed) + 2}s, for {name}. "
-        )
+        return f"{least}, here about {ceil(1.5 * tokens / speed) + 2}s, for {name}. "
 
     def _first_cost(self, recipe: Recipe) -> tuple[float, float]:
         """Return the tokens of a recipe's first slice, and those of them that learning takes."""

@@ -132,7 +132,12 @@ class Recorder:
             write_summed(self.folder / UNFINISHED, {"results": results, "samples": rows, "prompts": sent})
 
     def write(
-        self, folder: Path, race: Race, choice: Mapping[str, Any], abstention: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        race: Race,
+        choice: Mapping[str, Any],
+        abstention: Mapping[str, Any] | None = None,
+        paid: Mapping[str, Any] | None = None,
     ) -> None:
         """Write samples.jsonl, second_look.jsonl, prompts.json and results.json (in the shape of lm-eval, and more).
 
@@ -141,9 +146,12 @@ class Recorder:
             race: At its end.
             choice: What `choice` returns.
             abstention: What is promised where the model may be unsure.
+            paid: The calls of models behind an API, if there were any.
         """
         results, rows, sent = self._all(race, choice)
         results["abstention"] = abstention
+        if paid:
+            results["paid"] = dict(paid)
         write_jsonl(folder / SAMPLES, chain.from_iterable(rows.values()))
         write_jsonl(folder / SECOND_LOOK, (row for e in race.entrants for row in e.again))
         write_json(folder / PROMPTS, sent)

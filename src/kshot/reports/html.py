@@ -10,6 +10,7 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import to_json
+from kshot.core.prices import paid_in_words
 from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE, behind
 from kshot.reports.saved_record import read_finished, read_record
@@ -73,6 +74,7 @@ def page(record: Mapping[str, Any]) -> str:
         shown_last=shown_in_last(record, shown[0]) if shown else [],
         disagreement=mean_disagreement(record["rows"][shown[0]]) if shown else None,
         notes=results["selections"].get(shown[0], [])[-1:] if shown else [],
+        paid=paid_in_words(results["paid"]) if results.get("paid") else None,
         totals=_totals(results["leaderboard"], rows),
         style=here.joinpath("report.css").read_text("utf-8"),
         script=here.joinpath("report.js").read_text("utf-8"),

@@ -110,6 +110,14 @@ class _Abstention(TypedDict):
     in_words: str
 
 
+class _Paid(TypedDict):
+    calls: Count
+    input_tokens: Count
+    cached_tokens: Count
+    output_tokens: Count
+    usd: Amount | None
+
+
 class _Config(TypedDict):  # and more, which is not read
     model_name: str
     seed: int
@@ -123,6 +131,7 @@ class _Results(TypedDict):
     chosen: str | None
     choice: _Choice | None
     abstention: NotRequired[_Abstention | None]  # older runs have none, nor those that are not finished
+    paid: NotRequired[_Paid]  # where a model behind an API was called
     removed: list[str]
     selections: dict[str, list[dict[str, Any]]]
     failures: dict[str, str]

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 from kshot.core.types import Example, Prediction
 from kshot.learners.fitted import Fitted
 from kshot.serve.served import Served, as_json
-from kshot.serve.wire import About, Health, Predicted, PredictAnswer, PredictRequest, Row, Shown
+from kshot.serve.wire import About, Health, PredictAnswer, Predicted, PredictRequest, Row, Shown
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 

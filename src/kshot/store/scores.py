@@ -15,6 +15,7 @@ import numpy as np
 
 from kshot.core.errors import StorageError
 from kshot.core.json_text import from_json, to_json
+from kshot.core.ledger import Cost
 from kshot.core.types import FloatArray, Generation
 
 T = TypeVar("T")
@@ -57,22 +58,29 @@ class SqliteStore:
         found = self._get("score", keys, lambda value: np.frombuffer(value, dtype="<f8"))
         return {key: (numbers[1:], float(numbers[0])) for key, numbers in found.items()}
 
-    def put(self, rows: Sequence[tuple[str, FloatArray, float]]) -> None:
+    def put(self, rows: Sequence[tuple[str, FloatArray, float]], *, paid: Cost | None = None) -> None:
         """Store (key, log-probabilities, seconds) in one transaction; a key that is there keeps its value.
 
-        What is not finite is no score, and is asked again.
+        What is not finite is no score, and is asked again. The calls of `paid` are added to `self.paid`.
         """
         finite = [(key, np.concatenate(([seconds], values)).astype("<f8")) for key, values, seconds in rows]
-        self._put("score", [(key, numbers.tobytes()) for key, numbers in finite if np.isfinite(numbers).all()])
+        kept = [(key, numbers.tobytes()) for key, numbers in finite if np.isfinite(numbers).all()]
+        self._put("score", kept, paid=paid)
 
     def get_texts(self, keys: Sequence[str]) -> dict[str, tuple[Generation, float]]:
         """Return (generation, seconds) of those keys that are stored."""
         found = self._get("text", keys, from_json)
         return {key: (Generation(text, finished), seconds) for key, (text, finished, seconds) in found.items()}
 
-    def put_texts(self, rows: Sequence[tuple[str, Generation, float]]) -> None:
-        """Store (key, generation, seconds) in one transaction; a key that is there keeps its text."""
-        self._put("text", [(key, _json_bytes([g.text, g.finished, seconds])) for key, g, seconds in rows])
+    def put_texts(self, rows: Sequence[tuple[str, Generation, float]], *, paid: Cost | None = None) -> None:
+        """Store (key, generation, seconds) in one transaction, as `put`; a key that is there keeps its text."""
+        self._put("text", [(key, _json_bytes([g.text, g.finished, seconds])) for key, g, seconds in rows], paid=paid)
+
+    @property
+    def paid(self) -> Cost:
+        """The calls whose answers were put here, with their tokens."""
+        known = self._get("paid", [""], from_json).get("")
+        return Cost(**known) if known else Cost()
 
     def get_record(self, key: str) -> dict[str, Any] | None:
         """Return the JSON object under a key, or None."""
@@ -102,10 +110,15 @@ class SqliteStore:
         self._n_damaged += len(damaged)
         return found
 
-    def _put(self, kind: str, rows: Sequence[tuple[str, bytes]], *, verb: str = "IGNORE") -> None:
-        values = [(kind, key, value, _checksum(kind, key.encode(), value)) for key, value in rows]
+    def _put(
+        self, kind: str, rows: Sequence[tuple[str, bytes]], *, verb: str = "IGNORE", paid: Cost | None = None
+    ) -> None:
+        total = self.paid + paid.of_calls if paid else None  # a run folder has one writer
         with _in_words(self._path), self._db:
-            self._db.executemany(f"INSERT OR {verb} INTO kept VALUES (?, ?, ?, ?)", values)
+            self._db.executemany(f"INSERT OR {verb} INTO kept VALUES (?, ?, ?, ?)", _sealed(kind, rows))
+            if total:
+                account = [("", _json_bytes(_calls(total)))]
+                self._db.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", _sealed("paid", account))
 
     def count(self) -> int:
         """Return how many scores are stored."""
@@ -118,6 +131,14 @@ class SqliteStore:
         if self._n_damaged:
             rows = "1 row" if self._n_damaged == 1 else f"{self._n_damaged} rows"
             self._say(f"{self._path.name} was damaged: {rows} of it did not count, and were computed again")
+
+
+def _sealed(kind: str, rows: Sequence[tuple[str, bytes]]) -> list[tuple[str, str, bytes, bytes]]:
+    return [(kind, key, value, _checksum(kind, key.encode(), value)) for key, value in rows]
+
+
+def _calls(cost: Cost) -> dict[str, int]:
+    return {name: value for name, value in vars(cost).items() if name == "calls" or name.endswith("_tokens")}
 
 
 def _checksum(kind: str, key: bytes, value: bytes) -> bytes:

@@ -176,13 +176,14 @@ class TaskModel:
         """Return log-probabilities in nats of each prompt's answers, with their terminator.
 
         A model that only writes is asked to write: a candidate, where there are several, else a text of its own. What
-        it writes has the probability `WRITTEN`, and the other candidates share the rest.
+        it writes has the probability `WRITTEN`, and the other candidates share the rest. So is, in open tasks, one that
+        is asked in messages, as it scores no text that is given.
 
         Raises:
             NotFiniteError: What the model says are no log-probabilities.
             UserError: Two of the answers to choose from are the same tokens.
         """
-        if Capability.SCORE not in self.model.capabilities:
+        if not self._scores:
             return self._written(prompts, answers, progress)
         model = cast(ScoringModel, self.model)
         with self._naming(answers):
@@ -190,6 +191,11 @@ class TaskModel:
         for row, texts in zip(rows, answers, strict=True):
             self._check(row, texts)
         return rows
+
+    @property
+    def _scores(self) -> bool:
+        is_told = not (self.task.is_open and self.model.in_messages)
+        return is_told and Capability.SCORE in self.model.capabilities
 
     def _check(self, row: FloatArray, texts: Sequence[str]) -> None:
         """Raise NotFiniteError unless a model has said a log-probability of each answer."""
@@ -210,7 +216,7 @@ class TaskModel:
 
     def forward_tokens(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> int:
         """Return how many tokens have to be run to score answers, without running any."""
-        if Capability.SCORE not in self.model.capabilities:
+        if not self._scores:
             return sum(prompt_tokens(prompt, self.model) for prompt in prompts)
         with self._naming(answers):
             return cast(ScoringModel, self.model).forward_tokens(self._to_score(prompts, answers))

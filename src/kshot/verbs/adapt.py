@@ -17,6 +17,7 @@ from kshot.core.gradient_settings import GradientStore
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.paths import path_of, written
+from kshot.core.prices import parse_prices
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.settings import ChooseBy, Prefer, RunSettings
@@ -52,6 +53,7 @@ class Run:
         work: What the language model was made to do for it.
         in_words: What was chosen, how sure that is, what it costs, and what would change it.
         abstention: What it promises where it may be unsure; None for open tasks.
+        paid: Calls of models behind an API, with those of processes before this one (`Ledger.record`); None without.
     """
 
     folder: Path
@@ -61,14 +63,17 @@ class Run:
     work: Cost
     in_words: str
     abstention: Mapping[str, Any] | None = None
+    paid: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what `kshot adapt --json` prints."""
         return {
             "chosen": self.chosen,
             "run": str(self.folder),
-            "work": {"scored": self.work.scored, "reused": self.work.reused},
+            "work": {"scored": self.work.scored, "reused": self.work.reused}
+            | ({"calls": self.work.calls} if self.paid else {}),
             "leaderboard": list(self.leaderboard),
+            **({"paid": self.paid} if self.paid else {}),
             **({"abstention": self.abstention} if self.abstention and self.abstention["wanted"] else {}),
         }
 
@@ -83,6 +88,7 @@ def adapt(
     limit: int = RunSettings.limit,
     out: str | Path | None = None,
     budget: str | None = None,
+    prices: str | None = None,
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
@@ -97,6 +103,7 @@ def adapt(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    api: str | None = None,
     progress: Progress | None = None,
     trackers: Sequence[Tracker] = (),
 ) -> Run:
@@ -114,14 +121,17 @@ def adapt(
         seed: For the order of the stream and every random choice.
         limit: The most examples that are predicted, spread over all: each from all that are before it.
         out: The run folder; by default a name made of task, model and settings, under `kshot-runs`.
-        budget: A time such as "10m", or tokens such as "500k-tokens" (a token that is learnt counts as three). What the
-            last fit of a recipe may take is kept. Once it is spent the choice is made by the examples that all recipes
-            in it have predicted; the same `out` with a larger budget goes on.
+        budget: A time such as "10m", tokens such as "500k-tokens" (a token that is learnt counts as three), or money
+            such as "2usd", with `prices`; all processes that worked at the run count. What the last fit of a recipe may
+            take is kept. Once it is spent the choice is made by the examples that all recipes in it have predicted; the
+            same `out` with a larger budget goes on.
+        prices: Of models behind an API, in US dollars for a million tokens: "in=0.15,out=0.6,cached=0.075".
         columns: Field to column of the task's file, where its names are others: {"input": "question"}.
         kind: What a task that is loaded is, whatever its rows look like (`Task.kind`); by default `task.json` says it,
             or it is guessed.
         skip_bad_rows: Go on without rows that cannot be used, at most half of each file; what is left out is said.
-        layout: "plain", "turns" or "block" of the model's chat template, or "auto": turns for chat models, else plain.
+        layout: "plain", "turns" or "block" of the model's chat template, "messages" for models behind an API that are
+            asked in messages, or "auto": messages for these, turns for chat models, else plain.
         selector_model: The language model that selectors ask, such as `best-of-n`; by default the one that answers.
         source: Another task, or where to load it from, whose gradients are aligned with those of this one while
             recipes train (`align`: gate unless they say pcgrad).
@@ -136,6 +146,7 @@ def adapt(
         dtype: Of these models: "auto" (float32 on the CPU), "float32", "bfloat16" or "float16".
         revision: Of these models on the hub: commit, branch or tag.
         trust_remote_code: Whether Python that comes with the files of these models may be run.
+        api: How models behind an API are asked, such as "max-tokens=8192,concurrency=16" (docs/anywhere.md).
         progress: Told what is going on.
         trackers: Told the finished run's record, such as those of `kshot.reports.trackers`.
 
@@ -148,10 +159,10 @@ def adapt(
     """
     named = ",".join(f"{name}={column}" for name, column in columns.items()) if columns else None
     settings = RunSettings(
-        task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, out=out, columns=named,
-        kind=kind, skip_bad_rows=skip_bad_rows,
+        task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, prices=prices, out=out,
+        columns=named, kind=kind, skip_bad_rows=skip_bad_rows,
         layout=layout, selector_model=selector_model, source=source, race=race, choose_by=choose_by, prefer=prefer,
-        abstain=abstain, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code,
+        abstain=abstain, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, api=api,
     )  # fmt: skip
     return run(prepare(settings), progress=progress, trackers=trackers)
 
@@ -194,12 +205,13 @@ def _run_in(
 ) -> Run:
     """Carry out a run in a folder that is its own."""
     settings, task, stream, seed = prepared.settings, prepared.task, prepared.stream, prepared.settings.seed
-    ledger = Ledger(parse_budget(settings.budget))
+    budget, prices = parse_budget(settings.budget), parse_prices(settings.prices)
     assert models.model is not None
     language_model, selecting = models.model.model, models.selector_model
     check_replaceable(folder / BEST)
     store = SqliteStore(folder / "store.sqlite", progress.say)
     try:
+        ledger = Ledger(budget, prices=prices, before=store.paid)
         kept = GradientStore(folder / "gradients", rebuild=True, say=progress.say)
         shared: Any = {"gradient_store": kept, "ledger": ledger.part()}
         model = replace(models.model, model=language_model.with_store(store), **shared)
@@ -229,7 +241,7 @@ def _run_in(
         def leave_behind(staged: Path) -> None:
             save(best, staged / BEST)
             # Its prompts may say what the model has written: from the store
-            recorder.write(staged, contest, choosing, told)
+            recorder.write(staged, contest, choosing, told, paid=ledger.record())
             add_report(staged)
 
         commit(folder, leave_behind)
@@ -244,7 +256,7 @@ def _run_in(
                 f"The run is finished in {folder}, but a tracker could not log it: {type(error).__name__}: {error}. "
                 "Run the same command again: it logs the run and computes nothing."
             ) from error
-    return Run(folder, tuple(board), winner.recipe.name, best, ledger.cost, choosing["in_words"], told)
+    return Run(folder, tuple(board), winner.recipe.name, best, ledger.cost, choosing["in_words"], told, ledger.record())
 
 
 def _say(progress: Progress, said: Sequence[str | None]) -> None:

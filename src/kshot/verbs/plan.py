@@ -3,6 +3,7 @@
 from math import inf
 from typing import Any
 
+from kshot.core.prices import parse_prices
 from kshot.learners.build import lacking
 from kshot.race.halving import slices
 from kshot.race.rehearsal import rehearsed
@@ -14,7 +15,8 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
     """Return what a run would compute if no recipe were dropped. Nothing is trained.
 
     A row for each recipe: predictions, forward tokens (those that are learnt count as three), steps of training, and
-    the minutes that this takes here, by a measurement of 3 seconds. Generated answers count with the most tokens that
+    the minutes that this takes here, by a measurement of 3 seconds. A model behind an API is not asked for that: there
+    is no `minutes` then, and with prices `usd`, what the input costs. Generated answers count with the most tokens that
     they may have. Of settings that race, the later half of the configurations is the one that is dropped in the plan;
     in the run it may be a more costly one. What a selector asks of the language model in order to learn is counted;
     its training is left out, which `left_out` says.
@@ -35,6 +37,9 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
         row |= {"forward_tokens": tokens, "training_steps": steps}
         left_out = {"left_out": "the training of its retriever"} if can_run and recipe.trains_selector else {}
         rows.append(row | left_out)
+    if setup.model.model.is_remote:
+        prices = parse_prices(prepared.settings.prices)
+        return [row | ({"usd": prices.of(row["forward_tokens"], 0, 0)} if prices else {}) for row in rows]
     if any(row["forward_tokens"] for row in rows):
         shots = max(recipe.k for recipe in prepared.recipes)
         speed = tokens_per_second(setup.model, stream.examples, min(shots, len(stream.examples) - 1))

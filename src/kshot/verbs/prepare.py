@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
+from kshot.core.budget import parse_budget
 from kshot.core.call import split_list
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.settings import RunSettings, parse_columns
@@ -41,10 +43,15 @@ class Prepared:
         """
         settings = self.settings
         model, asked = (
-            load_model(given, **settings.placing) if isinstance(given, str | Path) else given
+            load_model(given, **settings.placing(given)) if isinstance(given, str | Path) else given
             for given in (settings.model, settings.selector_model)
         )
         assert model is not None
+        if parse_budget(settings.budget).money < inf and not any(m.is_remote for m in (model, asked) if m):
+            raise UserError(
+                f"--budget must be a time or tokens where no model is behind an API: '{model.name}' costs no money; "
+                f"got '{settings.budget}'. Give one such as 10m."
+            )
         aligned = None
         if self.source:
             aligned = Source(TaskModel.for_task(self.source, model, settings.layout), self.source.train)

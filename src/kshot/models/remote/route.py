@@ -29,14 +29,20 @@ class Service(Protocol):
         """The model's name, as the server knows it."""
         ...
 
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What was learnt of the server, for all who ask it, under the name of the file that keeps it there."""
+        ...
+
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Return the JSON that the server answers to a POST of `body` at `path`, which begins after the base URL.
 
-        Retries, rate limits and timeouts are kept here, and what the answer says of its use is added up.
+        A path "../tokenize" is beside the base URL: http://host/tokenize of http://host/v1. Retries, rate limits,
+        timeouts and the model's name in the answer are kept here, and what the answer says of its use is added up.
 
         Raises:
             RefusedError: The server refuses the request (400, 404, 405, 422, 501, …), in its own words.
-            ModelError: It cannot be reached, or answers what is no JSON, after all retries.
+            NoAnswerError: It cannot be reached, or answers what is no JSON, after all retries.
         """
         ...
 
@@ -46,20 +52,31 @@ class Service(Protocol):
 
 
 class Route(Protocol):
-    """One way to read a label set's probabilities.
+    """One way to read a label set's probabilities."""
 
-    Attributes:
-        name: As the record and docs/anywhere.md call it.
-        trust: "exact" where log-probabilities are those of the texts themselves; "labels" where they are read for
-            labels that stand for them, and normalised; "sampled" where answers are counted.
-        in_messages: Whether it is asked by the messages of a chat, and not by a text.
-        most: How many continuations a request can have; None for any number.
-    """
+    @property
+    def name(self) -> str:
+        """As the record and docs/anywhere.md call it."""
+        ...
 
-    name: str
-    trust: Literal["exact", "labels", "sampled"]
-    in_messages: bool
-    most: int | None
+    @property
+    def trust(self) -> Literal["exact", "labels", "sampled"]:
+        """What its numbers are.
+
+        "exact" where log-probabilities are those of the texts themselves; "labels" where they are read for labels that
+        stand for them, and normalised; "sampled" where answers are counted.
+        """
+        ...
+
+    @property
+    def in_messages(self) -> bool:
+        """Whether it is asked by the messages of a chat (`Prompt.messages`), and not by a text."""
+        ...
+
+    @property
+    def most(self) -> int | None:
+        """How many continuations a request can have; None for any number."""
+        ...
 
     async def probe(self, service: Service) -> str | None:
         """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""

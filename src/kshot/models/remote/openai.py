@@ -1,0 +1,328 @@
+"""A language model behind an API that speaks as OpenAI's does: `openai:NAME`, `openai:http://host/v1#NAME`."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from kshot.core.api_settings import ApiSettings, parse_address, parse_api
+from kshot.core.errors import ModelError, RefusedError, SameTokensError, UserError
+from kshot.core.ledger import Cost, Ledger
+from kshot.core.models import Capability, Store
+from kshot.core.seeding import digest
+from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest
+from kshot.models.remote.calls import ask_all, wait_for
+from kshot.models.remote.known import read_again
+from kshot.models.remote.paid import Answer, Readings, Shelf, Texts
+from kshot.models.remote.probing import ROUTES, Found, check_route, probe, route_of
+from kshot.models.remote.route import Reading, Route
+from kshot.models.remote.server_cache import ServerCache
+from kshot.models.remote.service import HttpService
+from kshot.models.remote.tokenizing import tokenizer_of
+from kshot.models.remote.writing import written
+
+T = TypeVar("T")
+
+API_VERSION = 1
+MAX_TOKENS = 32_768  # where the server does not say it
+_A_MESSAGE = 8  # tokens around a message, at most
+_TOO_LONG = re.compile(r"context|too (long|large)|maximum.*(length|tokens)|exceed", re.IGNORECASE)
+
+
+class ApiModel:
+    """A language model behind an API.
+
+    Args:
+        service: The server.
+        settings: How it is asked.
+        name: How the user named it.
+        found: What the server was found to be.
+        cache: Where it is kept what the server has said of itself.
+
+    Attributes:
+        found: What the server was found to be.
+    """
+
+    capabilities = frozenset({Capability.SCORE, Capability.GENERATE})
+    chat = None
+    control_tokens = ()
+    is_remote = True
+
+    def __init__(self, service: HttpService, settings: ApiSettings, name: str, found: Found, cache: ServerCache):
+        self.name, self.found = name, found
+        self._service, self._settings, self._cache = service, settings, cache
+        self._counts: dict[str, int] = {}
+        self._store: Store | None = None
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """How to load it again beside its name."""
+        return {"api": self._settings.text} if self._settings.text else {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the server, the model, and how its answers are read."""
+        return digest(self._service.url, self.weights_id)
+
+    @property
+    def weights_id(self) -> str:
+        """Identifies the model and how its answers are read, wherever it is asked."""
+        samples = self._settings.samples if "constrained" in self.found.routes else 0
+        return digest("api", API_VERSION, self._service.model, self.found.routes, samples)
+
+    @property
+    def old_fingerprint(self) -> str:
+        """As `fingerprint`."""
+        return self.fingerprint
+
+    @property
+    def in_messages(self) -> bool:
+        """Whether it is asked in messages, and not by a text."""
+        return self._routes[0].in_messages
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest prompt with its answer, in tokens."""
+        return self._settings.max_tokens or self.found.max_tokens or MAX_TOKENS
+
+    @property
+    def remark(self) -> str:
+        """How its probabilities are read, and what is not known of it."""
+        route = self._routes[0]
+        said = f"'{self.name}' is asked by the route '{route.name}' ({route.trust})"
+        if not (self._settings.max_tokens or self.found.max_tokens):
+            said += (
+                f"; it does not say how long a prompt may be, and {MAX_TOKENS} tokens are assumed (--api max-tokens=…)"
+            )
+        return said
+
+    @cached_property
+    def _routes(self) -> tuple[Route, ...]:
+        return tuple(route_of(name, self._settings) for name in self.found.routes)
+
+    def with_store(self, store: Store | None) -> Self:
+        """Return the same model keeping every answer in `store`, if there is one."""
+        other = copy(self)
+        other._store = store
+        return other
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens `text` has: as the server's tokenizer says, or else its bytes, which are not fewer."""
+        around = _A_MESSAGE if self.in_messages else 0
+        if self.found.tokenizer == "none":
+            return len(text.encode("utf-8", "surrogatepass")) + around
+        if text not in self._counts:
+            self._counts[text] = self._counted(text)
+        return self._counts[text] + around
+
+    def _counted(self, text: str) -> int:
+        n = self._cache.count(text)
+        if n is None:
+            n = len(wait_for(_ids(self._service, text)))
+            self._cache.put_count(text, n)
+        return n
+
+    def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
+        """Return how many tokens the server will read to score `requests`, without asking it.
+
+        Raises:
+            SameTokensError: Two continuations of a request are the same.
+            UserError: No route takes so many continuations.
+        """
+        return sum(self._prompt_tokens(request.prompt) for request in dict.fromkeys(requests) if self._route(request))
+
+    def _prompt_tokens(self, prompt: Prompt) -> int:
+        return sum(self.count_tokens(segment.text) for segment in prompt.segments) + 1
+
+    def _route(self, request: ScoreRequest) -> Route:
+        """Return the best route that takes a request."""
+        texts = request.continuations
+        if len(set(texts)) < len(texts):
+            twice = next(text for text in texts if texts.count(text) > 1)
+            raise SameTokensError(twice, twice)
+        if len(texts) < 2 and self._routes[0].trust != "exact":
+            raise UserError(
+                f"'{self.name}' says nothing of a single text that is given (route '{self._routes[0].name}'), and must "
+                "be asked to choose among two or more. Give another --selector-model for what asks for more."
+            )
+        found = next((route for route in self._routes if route.most is None or len(texts) <= route.most), None)
+        if found is None:
+            most = max(route.most or 0 for route in self._routes)
+            raise UserError(
+                f"'{self.name}' takes at most {most} labels by its route '{self._routes[-1].name}'; got {len(texts)}. "
+                "Use fewer labels, or another --api route."
+            )
+        return found
+
+    def score(
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
+    ) -> list[FloatArray]:
+        """Return log-probabilities in nats `[n_continuations]` per request; each answer is stored as it arrives.
+
+        Raises:
+            ModelError: The server fails, or says no log-probabilities any more.
+            UserError: A request that it cannot be asked.
+        """
+        routes = [self._route(r) for r in requests]
+        keys = [
+            digest(self.fingerprint, "score", route.name, _said(r.prompt), r.continuations)
+            for route, r in zip(routes, requests, strict=True)
+        ]
+        asked = dict(zip(keys, zip(routes, requests, strict=True), strict=True))
+
+        async def read(service: HttpService, key: str) -> Reading:
+            return await read_again(asked[key][0], service, asked[key][1])
+
+        shelf = Readings(self._store) if self._store else None
+        return [r.log_probs for r in self._each_once(keys, read, shelf, progress, ledger)]
+
+    def generate(
+        self,
+        requests: Sequence[GenerateRequest],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
+    ) -> list[Generation]:
+        """Return an answer for each request; of those that are allowed, the one that it finds most probable.
+
+        Raises:
+            ModelError: The server fails, or answers without a text.
+        """
+        keys = [
+            digest(self.fingerprint, "text", _said(r.prompt), r.max_tokens, r.stop, r.temperature, r.seed, r.allowed)
+            for r in requests
+        ]
+        asked = dict(zip(keys, requests, strict=True))
+
+        async def write(service: HttpService, key: str) -> Generation:
+            request = asked[key]
+            if not request.allowed:
+                return await written(service, request, in_messages=self.in_messages)
+            choice = ScoreRequest(request.prompt, tuple(dict.fromkeys(request.allowed)))
+            reading = await read_again(self._route(choice), service, choice)
+            return Generation(choice.continuations[int(np.argmax(reading.log_probs))], True)
+
+        return self._each_once(keys, write, Texts(self._store) if self._store else None, progress, ledger)
+
+    def _each_once(
+        self,
+        keys: Sequence[str],
+        ask: Callable[[HttpService, str], Awaitable[T]],
+        shelf: Shelf[T] | None,
+        progress: Callable[[int], None] | None,
+        ledger: Ledger | None,
+    ) -> list[T]:
+        """Return an answer for each of `keys`: from the store, or asked, and stored and counted as it arrives."""
+        times, ledger, tell = Counter(keys), ledger or Ledger(), progress or (lambda n: None)
+        answers, last = dict[str, Answer[T]](), time.monotonic()
+
+        def take(key: str, answer: Answer[T], cost: Cost) -> None:
+            answers[key] = answer
+            ledger.add(cost + Cost(seconds=answer.seconds, tokens=answer.usage.input + answer.usage.output))
+
+        for key, answer in (shelf.get(list(times)) if shelf else {}).items():
+            take(key, answer, Cost(reused=1))
+        if answers:
+            tell(sum(times[key] for key in answers))
+
+        async def job(key: str) -> Answer[T]:
+            ledger.check_call()
+            service = self._service.metered()
+            value = await ask(service, key)
+            return Answer(value, service.usage, 0.0)
+
+        def keep(key: str, answer: Answer[T]) -> None:
+            nonlocal last
+            now = time.monotonic()  # many are under way at once: each takes the time since the one before it
+            answer, last = replace(answer, seconds=now - last), now
+            if shelf:
+                shelf.put(key, answer)
+            take(key, answer, answer.usage.cost + Cost(scored=1))
+
+        jobs = {key: partial(job, key) for key in times if key not in answers}
+        if jobs:
+            self._confirm()
+            try:
+                ask_all(jobs, at_once=self._settings.concurrency, keep=keep, tell=lambda key: tell(times[key]))
+            except RefusedError as error:
+                raise self._explained(error) from None
+        return [answers[key].value for key in keys]
+
+    def _confirm(self) -> None:
+        """Probe the route once more before the first request, where it was found by an earlier process.
+
+        Raises:
+            ModelError: It cannot be trusted any more.
+        """
+        if self._service.memory.setdefault("is confirmed", False):
+            return
+        if why := wait_for(self._routes[0].probe(self._service.metered())):
+            self._cache.put_record(_record_key(self._settings), {})
+            raise ModelError(
+                f"The route '{self._routes[0].name}' of '{self.name}' must be as it was; now {why}. Run the same "
+                "command again: it looks for another route."
+            )
+        self._service.memory["is confirmed"] = True
+
+    def _explained(self, error: RefusedError) -> ModelError:
+        """Return the error of a prompt that is too long as one that says what to do, and others as they are."""
+        if not _TOO_LONG.search(error.words):
+            return error
+        return ModelError(
+            f"A prompt with its answer must fit the context of '{self.name}'; {self.max_tokens} tokens were taken for "
+            f"its length, and the server says: {error.words}. Say its length with --api max-tokens=…, or use fewer "
+            "--shots."
+        )
+
+
+def _said(prompt: Prompt) -> tuple[object, ...]:
+    return prompt.spells_first_token, [[segment.role, segment.text] for segment in prompt.segments]
+
+
+async def _ids(service: HttpService, text: str) -> tuple[int, ...]:
+    tokenizer = await tokenizer_of(service)
+    assert tokenizer is not None
+    return await tokenizer.ids(text)
+
+
+def _record_key(settings: ApiSettings) -> str:
+    return digest("found", API_VERSION, list(ROUTES), settings.record)
+
+
+def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> ApiModel:
+    """Return the model of an address.
+
+    Which route it is asked by is found out at the first time, and kept in the cache folder; another process looks once
+    more whether that holds before it asks anything, and asks nothing where all is known.
+
+    Args:
+        name: `openai:NAME` or `openai:http://host/v1#NAME`.
+        api: How it is asked (`kshot.core.api_settings.parse_api`).
+
+    Raises:
+        UserError: The server is not there, does not take the key or know the model, or cannot be trusted.
+    """
+    settings = parse_api(api)
+    check_route(settings)
+    address = parse_address(name)
+    service = HttpService(address, settings)
+    cache = ServerCache(service.url, service.model)
+    record = cache.record(_record_key(settings))
+    if record:
+        found = Found.read(record)
+        service.memory["tokenizer"] = found.tokenizer
+    else:
+        found = wait_for(probe(service, settings))
+        service.memory["is confirmed"] = True
+        cache.put_record(_record_key(settings), found.record)
+    return ApiModel(service, settings, address.name, found, cache)

@@ -1,0 +1,309 @@
+"""A model's server over HTTP: requests that are sent again where that can help, paced, and counted.
+
+OpenAI's own server is asked through its SDK, every other one by plain HTTP. Keys come from the environment alone, and
+no message repeats them. A path follows the base URL; one that begins with "../" is beside it, as of `http://host/v1`
+"../tokenize" is `http://host/tokenize`.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import weakref
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from functools import cache
+from threading import Thread
+from typing import Any, Self
+from urllib.parse import urljoin
+
+from kshot.core.api_settings import OPENAI_URL, Address, ApiSettings
+from kshot.core.errors import NoAnswerError, RefusedError, UserError, in_short, missing_extra
+from kshot.core.ledger import Cost
+from kshot.core.version import __version__
+from kshot.models.remote.pacing import Pace, retry_after
+
+OPENAI_KEY, OTHER_KEY = "OPENAI_API_KEY", "KSHOT_API_KEY"
+FREE = ("../tokenize", "../apply-template")  # paths whose answers nobody pays
+_FOR_GOOD = (501, 505)  # of the answers from 500 on, those that asking again does not change
+_AGAIN = (408, 409, 425, 429)
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What answers took: requests that were answered, and tokens; `cached` are those of the input that cost less."""
+
+    calls: int = 0
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        mine, others = vars(self).values(), vars(other).values()
+        return Usage(*(a + b for a, b in zip(mine, others, strict=True)))
+
+    @property
+    def cost(self) -> Cost:
+        """The calls, as the ledger counts what is paid."""
+        return Cost(calls=self.calls, input_tokens=self.input, cached_tokens=self.cached, output_tokens=self.output)
+
+
+class _AgainError(Exception):
+    """An answer that may be another one when it is asked again; `after` is when, in seconds, if the server says so."""
+
+    def __init__(self, why: str, after: float | None = None):
+        super().__init__(why)
+        self.after = after
+
+
+@cache
+def loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop, in a thread of its own, in which all servers are asked."""
+    made = asyncio.new_event_loop()
+    Thread(target=made.run_forever, name="kshot-api", daemon=True).start()
+    return made
+
+
+class HttpService:
+    """A server and the model that is asked there (`kshot.models.remote.route.Service`).
+
+    Args:
+        address: Of the model.
+        settings: How it is asked.
+
+    Attributes:
+        url: The base URL.
+        memory: What was learnt of the server, shared with `metered` copies.
+        usage: What all answers since `metered` took.
+
+    Raises:
+        UserError: A missing package, or no key for OpenAI's own server.
+    """
+
+    def __init__(self, address: Address, settings: ApiSettings):
+        try:
+            import httpx2
+            import stamina  # noqa: F401 - used where requests are sent
+        except ImportError as error:
+            raise missing_extra(error.name or "httpx2", "api", f"The model '{address.name}'") from None
+        logging.getLogger("stamina").addHandler(logging.NullHandler())  # what is asked again ends well, or is said
+        self.model, self.usage = address.model, Usage()
+        self.is_openai = address.url is None
+        self.url = address.url or (os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/")
+        self.key_name = OPENAI_KEY if self.is_openai else OTHER_KEY
+        self._key = os.environ.get(self.key_name, "")
+        if self.is_openai and not self._key:
+            raise UserError(f"'{address.name}' needs a key of OpenAI in the environment. Set {OPENAI_KEY}.")
+        self.memory: dict[str, Any] = {"tokenizer": "none"} if self.is_openai else {}
+        self._attempts, self._pace = settings.retries + 1, Pace()
+
+        class Client(httpx2.AsyncClient):
+            """Ends an answer that comes in slow drips too, which a timeout between its bytes does not."""
+
+            async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
+                try:
+                    async with asyncio.timeout(settings.timeout):
+                        return await super().send(request, **how)
+                except TimeoutError:
+                    raise httpx2.ReadTimeout(f"no whole answer in {settings.timeout:g} s", request=request) from None
+
+        async def heard(response: httpx2.Response) -> None:
+            self._pace.hear(response.status_code, response.headers)
+
+        self._room = asyncio.Semaphore(settings.concurrency)
+        headers = {"User-Agent": f"kshot/{__version__}", "Authorization": f"Bearer {self._key}"}
+        self._http = Client(
+            headers=headers if self._key else {"User-Agent": headers["User-Agent"]},
+            timeout=httpx2.Timeout(settings.timeout),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
+            event_hooks={"response": [heard]},
+        )
+        # The pace is shared by all copies of this service, and so is gone with the last of them
+        weakref.finalize(self._pace, lambda http: asyncio.run_coroutine_threadsafe(http.aclose(), loop()), self._http)
+        self._sdk = self._openai_sdk() if self.is_openai else None
+
+    def _openai_sdk(self) -> Any:
+        try:
+            from openai import AsyncOpenAI
+        except ImportError:
+            raise missing_extra("openai", "api", f"The model 'openai:{self.model}'") from None
+        retries = self._attempts - 1
+        return AsyncOpenAI(api_key=self._key, base_url=self.url, max_retries=retries, http_client=self._http)
+
+    def metered(self, *, attempts: int | None = None) -> Self:
+        """Return the same service, whose `usage` begins at nothing; `attempts` is how often it sends a request."""
+        other = copy(self)
+        other.usage = Usage()
+        other._attempts = attempts or self._attempts
+        return other
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Return the JSON that the server answers to a POST of `body` at `path`.
+
+        What is no JSON, has no choices where there should be some, or is another model's, is asked again.
+
+        Raises:
+            RefusedError: The server refuses the request, in its own words.
+            NoAnswerError: It cannot be reached, or answers nothing of use, after all retries.
+            UserError: It does not take the key.
+        """
+        return await self._persistently("POST", path, body)
+
+    async def get(self, path: str) -> Any:
+        """Return the JSON at `path`; as `post`."""
+        return await self._persistently("GET", path, None)
+
+    async def _persistently(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        import stamina
+
+        def again(error: Exception) -> bool | float:
+            if not isinstance(error, _AgainError):
+                return False
+            return True if error.after is None else error.after
+
+        waits: Any = {"wait_initial": _FIRST_WAIT_S, "wait_max": _LONGEST_WAIT_S, "wait_jitter": _FIRST_WAIT_S}
+        try:
+            async for attempt in stamina.retry_context(again, attempts=self._attempts, timeout=None, **waits):
+                with attempt:
+                    await self._pace.turn()
+                    async with self._room:
+                        content = await self._sent(method, path, body)
+                    return self._checked(content, is_paid=method == "POST" and path not in FREE)
+        except _AgainError as error:
+            raise NoAnswerError(
+                f"{self.url} must answer for '{self.model}'; after {self._attempts} attempts {error}. Look whether it "
+                "is there and what it logs, then run the same command again: what was answered is kept."
+            ) from None
+        raise AssertionError("a context of retries ends with a result or an error")
+
+    async def _sent(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
+        """Send a request once (through the SDK as often as it tries), and return what is answered with 200."""
+        import httpx2
+
+        try:
+            if self._sdk is not None:
+                status, headers, content = await self._by_sdk(method, path, body)
+            else:
+                content_type = {} if body is None else {"Content-Type": "application/json"}
+                data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+                url = urljoin(f"{self.url}/", path.lstrip("/"))
+                answer = await self._http.request(method, url, content=data, headers=content_type)
+                status, headers, content = answer.status_code, answer.headers, answer.content
+        except httpx2.TransportError as error:
+            raise _AgainError(f"it was not reached: {in_short(error)}") from None
+        except httpx2.HTTPError as error:  # such as a body that cannot be decoded
+            raise _AgainError(f"its answer could not be read: {in_short(error)}") from None
+        if 200 <= status < 300:
+            return content
+        raise self._refusal(status, headers, content, path)
+
+    async def _by_sdk(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        import httpx2
+        import openai
+
+        assert self._sdk is not None
+        try:
+            how: Any = {"cast_to": httpx2.Response}
+            answer = await (self._sdk.get(path, **how) if body is None else self._sdk.post(path, body=body, **how))
+            return answer.status_code, answer.headers, answer.content
+        except openai.APIStatusError as error:
+            return error.response.status_code, error.response.headers, error.response.content
+        except openai.APIConnectionError as error:  # it has tried often enough
+            raise NoAnswerError(
+                f"{self.url} must answer for '{self.model}'; after {self._attempts} attempts it was not reached: "
+                f"{in_short(error.__cause__ or error)}. Look whether the network is there, then run the same command "
+                "again: what was answered is kept."
+            ) from None
+
+    def _refusal(self, status: int, headers: Mapping[str, str], content: bytes, path: str) -> Exception:
+        """Return the error of an answer that is none."""
+        words = self._hidden(_words(content)) or f"nothing but HTTP {status}"
+        if status in (401, 403):
+            return UserError(
+                f"{self.url} must accept the key in {self.key_name} for '{self.model}'; it answers {status}: {words}. "
+                f"Set {self.key_name} in the environment."
+            )
+        if status in _AGAIN or (status >= 500 and status not in _FOR_GOOD):
+            if self._sdk is not None:  # it has tried often enough
+                return NoAnswerError(
+                    f"{self.url} must answer for '{self.model}'; after {self._attempts} attempts it says {status}: "
+                    f"{words}. Run the same command again later: what was answered is kept."
+                )
+            return _AgainError(f"it says {status}: {words}", retry_after(headers))
+        return RefusedError(
+            f"{self.url} must take what is asked of '{self.model}' at {path}; it refuses ({status}): {words}. Look "
+            "whether URL and model are right, and try --api route=NAME with another route.",
+            status,
+            words,
+        )
+
+    def _hidden(self, words: str) -> str:
+        return words.replace(self._key, "…") if self._key else words
+
+    def _checked(self, content: bytes, *, is_paid: bool) -> Any:
+        """Return the JSON of an answer, and count what it took.
+
+        Raises:
+            _AgainError: It is none, lacks its choices, or is another model's.
+        """
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            raise _AgainError(f"it answers what is no JSON: {self._hidden(_words(content)) or 'nothing'}") from None
+        if isinstance(answer, dict):
+            self.usage += _usage(answer) if is_paid else Usage()
+            if answer.get("choices") == []:
+                raise _AgainError("it answers without any choices")
+            named = answer.get("model")
+            if isinstance(named, str) and named and not same_model(self.model, named):
+                raise _AgainError(f"it answers as another model, '{named}'")
+        return answer
+
+
+def same_model(asked: str, named: str) -> bool:
+    """Return whether a server that was asked for a model names the same one in its answer.
+
+    It may name a dated version of it ("m" as "m-2026-01-31"), a tag ("m:latest"), or the file or folder that it is in.
+    """
+    own, other = (n.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".gguf").lower() for n in (asked, named))
+    if own == other or named.lower() == asked.lower():
+        return True
+    rest = other.removeprefix(own)
+    return rest != other and (rest.startswith((":", "@")) or (rest[0] == "-" and rest[1:].replace("-", "").isdigit()))
+
+
+def _words(content: bytes) -> str:
+    """Return what a server says of an error, in short."""
+    try:
+        said = json.loads(content)
+    except ValueError:
+        said = content.decode("utf-8", "replace")
+    for key in ("error", "message", "detail"):
+        if isinstance(said, dict) and key in said:
+            said = said[key]
+    text = " ".join((said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)).split())
+    return text[:300].rstrip(". ") + "…" * (len(text) > 300)
+
+
+def _usage(answer: Mapping[str, Any]) -> Usage:
+    """Return what an answer says of its tokens, as OpenAI's do, or as those of llama.cpp's own paths."""
+    said = answer.get("usage")
+    if not isinstance(said, Mapping):
+        timings = answer.get("timings")
+        said = {
+            "input_tokens": answer.get("tokens_evaluated"),
+            "output_tokens": answer.get("tokens_predicted"),
+            "input_tokens_details": {"cached_tokens": timings.get("cache_n") if isinstance(timings, Mapping) else 0},
+        }
+
+    def number(places: Mapping[str, Any], *names: str) -> int:
+        return next((int(n) for name in names if isinstance(n := places.get(name), int | float)), 0)
+
+    details = next((said[n] for n in ("prompt_tokens_details", "input_tokens_details") if said.get(n)), {})
+    cached = number(details, "cached_tokens") if isinstance(details, Mapping) else 0
+    read, wrote = number(said, "prompt_tokens", "input_tokens"), number(said, "completion_tokens", "output_tokens")
+    return Usage(1, read, cached, wrote)
