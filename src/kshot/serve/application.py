@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from kshot.serve import chat_endpoints, decision_endpoints, plain_endpoints, wire
+from kshot.serve import chat_endpoints, chat_wire, decision_endpoints, decision_wire, plain_endpoints, plain_wire
 from kshot.serve.bodies import RefusedRequestError
 from kshot.serve.openapi_document import Path, document
 from kshot.serve.served import Served, endpoint, refused
@@ -31,15 +31,29 @@ class _Place:
 
 
 PLACES = (
-    _Place("POST", "/v1/decisions", decision_endpoints.decisions, wire.DecisionRequest, wire.DecisionAnswer),
-    _Place("POST", "/v1/systemone", decision_endpoints.systemone, wire.SystemOneRequest, wire.SystemOneAnswer),
-    _Place("POST", "/v1/chat/completions", chat_endpoints.chat, wire.ChatRequest, wire.ChatAnswer),
-    _Place("POST", "/v1/completions", chat_endpoints.completions, wire.CompletionRequest, wire.CompletionAnswer),
-    _Place("GET", "/v1/models", chat_endpoints.models, None, wire.ModelList),
-    _Place("GET", "/v1/models/{name}", chat_endpoints.model, None, wire.ModelCard),
-    _Place("POST", "/predict", plain_endpoints.predict, wire.PredictRequest, wire.PredictAnswer),
-    _Place("GET", "/about", plain_endpoints.about, None, wire.About),
-    _Place("GET", "/health", plain_endpoints.health, None, wire.Health, is_open=True),
+    _Place(
+        "POST",
+        "/v1/decisions",
+        decision_endpoints.decisions,
+        decision_wire.DecisionRequest,
+        decision_wire.DecisionAnswer,
+    ),
+    _Place(
+        "POST",
+        "/v1/systemone",
+        decision_endpoints.systemone,
+        decision_wire.SystemOneRequest,
+        decision_wire.SystemOneAnswer,
+    ),
+    _Place("POST", "/v1/chat/completions", chat_endpoints.chat, chat_wire.ChatRequest, chat_wire.ChatAnswer),
+    _Place(
+        "POST", "/v1/completions", chat_endpoints.completions, chat_wire.CompletionRequest, chat_wire.CompletionAnswer
+    ),
+    _Place("GET", "/v1/models", chat_endpoints.models, None, chat_wire.ModelList),
+    _Place("GET", "/v1/models/{name}", chat_endpoints.model, None, chat_wire.ModelCard),
+    _Place("POST", "/predict", plain_endpoints.predict, plain_wire.PredictRequest, plain_wire.PredictAnswer),
+    _Place("GET", "/about", plain_endpoints.about, None, plain_wire.About),
+    _Place("GET", "/health", plain_endpoints.health, None, plain_wire.Health, is_open=True),
     _Place("GET", "/metrics", plain_endpoints.metrics),
     _Place("GET", "/", plain_endpoints.page, None, "text/html", is_open=True),
 )

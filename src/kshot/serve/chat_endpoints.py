@@ -8,6 +8,7 @@ whole, so a stream has it in one piece.
 import time
 from collections.abc import Iterator, Sequence
 from math import log
+from typing import Literal
 from uuid import uuid4
 
 from starlette.requests import Request
@@ -17,9 +18,7 @@ from kshot.core.json_text import to_json
 from kshot.core.types import Prediction
 from kshot.measures.abstention import UNSURE
 from kshot.serve.bodies import RefusedRequestError
-from kshot.serve.decision_endpoints import unsure
-from kshot.serve.served import Served, as_json, tokens_run
-from kshot.serve.wire import (
+from kshot.serve.chat_wire import (
     AnswerMessage,
     ChatAnswer,
     ChatChoice,
@@ -36,6 +35,8 @@ from kshot.serve.wire import (
     TopLogprob,
     Usage,
 )
+from kshot.serve.decision_endpoints import unsure
+from kshot.serve.served import Served, as_json, tokens_run
 
 
 async def chat(request: Request, served: Served) -> Response:
@@ -136,7 +137,7 @@ def _streamed(chunks: Iterator[object]) -> Response:
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
-def _ending(prediction: Prediction) -> str:
+def _ending(prediction: Prediction) -> Literal["stop", "length"]:
     return "length" if prediction.cut_off else "stop"
 
 

@@ -9,9 +9,7 @@ from starlette.responses import Response
 from kshot.core.json_text import to_json
 from kshot.core.types import Prediction
 from kshot.serve.bodies import RefusedRequestError
-from kshot.serve.questions import Learnt, NotLearntError, Question, confidence, learnt, mean_level
-from kshot.serve.served import Served, as_json, tokens_run
-from kshot.serve.wire import (
+from kshot.serve.decision_wire import (
     CachedTokens,
     ChoiceAnswer,
     ChoiceProbability,
@@ -39,6 +37,8 @@ from kshot.serve.wire import (
     TextPart,
     UserMessage,
 )
+from kshot.serve.questions import Learnt, NotLearntError, Question, confidence, learnt, mean_level
+from kshot.serve.served import Served, as_json, tokens_run
 
 Decided = (
     tuple[Learnt, Prediction] | str

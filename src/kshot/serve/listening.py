@@ -40,7 +40,7 @@ def key_of(host: str, environment: Mapping[str, str] = os.environ) -> str | None
         )
     if key and (len(key) < LEAST_KEY or not key.isascii() or not key.isprintable() or " " in key):
         raise UserError(
-            f"{KEY} must have {LEAST_KEY} characters or more, ASCII without spaces; it has {len(key)}. Take another one."
+            f"{KEY} must have {LEAST_KEY} characters or more, ASCII without spaces; got {len(key)}. Take another."
         )
     return key or None
 

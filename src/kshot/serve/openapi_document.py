@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from kshot.core.version import __version__
-from kshot.serve.wire import Error
+from kshot.serve.plain_wire import Error
 
 _REFUSALS = {
     400: "The request is not as it must be.",

@@ -1,15 +1,13 @@
 """`/predict`, `/about`, `/health`, `/metrics`, the document, and the page to try it."""
 
-from functools import cache
-from importlib.resources import files
-
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from kshot.core.types import Example, Prediction
 from kshot.learners.fitted import Fitted
+from kshot.serve.plain_wire import About, Health, PredictAnswer, Predicted, PredictRequest, Row, Shown
 from kshot.serve.served import Served, as_json
-from kshot.serve.wire import About, Health, PredictAnswer, Predicted, PredictRequest, Row, Shown
+from kshot.serve.trial_page import PAGE
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
@@ -74,9 +72,4 @@ async def metrics(request: Request, served: Served) -> Response:
 
 async def page(request: Request, served: Served) -> Response:
     """Return the page: it has nothing of the model, and asks for that as everybody does."""
-    return HTMLResponse(_page(), headers={"content-security-policy": _POLICY, "x-content-type-options": "nosniff"})
-
-
-@cache
-def _page() -> str:
-    return files("kshot.serve").joinpath("trial.html").read_text("utf-8")
+    return HTMLResponse(PAGE, headers={"content-security-policy": _POLICY, "x-content-type-options": "nosniff"})

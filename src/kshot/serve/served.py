@@ -20,7 +20,7 @@ from kshot.core.types import Example, Prediction
 from kshot.serve.batching import Batcher, BusyError, StoppingError
 from kshot.serve.bodies import MOST_BYTES, MOST_SECONDS, RefusedRequestError, Shape, body_of, shaped
 from kshot.serve.counts import Counts
-from kshot.serve.wire import Error, ErrorText
+from kshot.serve.plain_wire import Error, ErrorText
 from kshot.tasks.inputs import input_of
 
 S = TypeVar("S", bound=Shape)

@@ -1,4 +1,6 @@
-<!doctype html>
+"""The page to try a model in a browser: labels with bars, and the examples shown. It loads nothing from elsewhere."""
+
+PAGE = r"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -8,10 +10,13 @@
   body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
   h1 { font-size: 1.3rem; margin: 0; }
   p.about { margin: .2rem 0 1rem; opacity: .75; }
-  textarea, input { font: inherit; width: 100%; box-sizing: border-box; padding: .5rem; border: 1px solid var(--soft); border-radius: .3rem; }
-  button { font: inherit; padding: .4rem 1.2rem; margin: .6rem 0; border: 0; border-radius: .3rem; background: var(--bar); color: #fff; cursor: pointer; }
+  textarea, input { font: inherit; width: 100%; box-sizing: border-box; padding: .5rem; }
+  textarea, input { border: 1px solid var(--soft); border-radius: .3rem; }
+  button { font: inherit; padding: .4rem 1.2rem; margin: .6rem 0; border: 0; border-radius: .3rem; }
+  button { background: var(--bar); color: #fff; cursor: pointer; }
   button:disabled { opacity: .5; cursor: default; }
-  .row { display: grid; grid-template-columns: minmax(6rem, 30%) 1fr 4.5rem; gap: .6rem; align-items: center; margin: .15rem 0; }
+  .row { display: grid; grid-template-columns: minmax(6rem, 30%) 1fr 4.5rem; gap: .6rem; }
+  .row { align-items: center; margin: .15rem 0; }
   .row span { overflow-wrap: anywhere; }
   .row.best { font-weight: 600; }
   .track { background: var(--soft); border-radius: .2rem; height: 1rem; }
@@ -30,7 +35,9 @@
   <div id="keyed" hidden><label for="key">Key</label><input id="key" type="password" autocomplete="off"></div>
   <label for="input">Input</label>
   <textarea id="input" rows="3" required autofocus></textarea>
-  <div id="chosen" hidden><label for="choices">Choices, one a line</label><textarea id="choices" rows="4"></textarea></div>
+  <div id="chosen" hidden>
+    <label for="choices">Choices, one a line</label><textarea id="choices" rows="4"></textarea>
+  </div>
   <button id="ask">Ask</button>
 </form>
 <section id="result" aria-live="polite"></section>
@@ -57,7 +64,8 @@
     known = await call("about");
     at("name").textContent = known.model;
     document.title = known.model + " - kshot";
-    at("about").textContent = [known.instruction, known.kind.replace("_", " ") + ", by " + known.recipe].filter(Boolean).join(" - ");
+    const how = known.kind.replace("_", " ") + ", by " + known.recipe;
+    at("about").textContent = [known.instruction, how].filter(Boolean).join(" - ");
     at("chosen").hidden = known.kind !== "multiple_choice";
   }
   function show(said, ms) {
@@ -107,3 +115,4 @@
   learn().catch(error => at("result").replaceChildren(made("p", "error", error.message)));
 </script>
 </html>
+"""
