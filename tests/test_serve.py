@@ -594,8 +594,8 @@ def test_a_port_in_use_and_an_address_of_others():
         bound("no such host", 0)
 
 
-def test_the_command_answers_and_ends_in_order(model, tmp_path):
-    model.save(tmp_path / "best")
+def test_the_command_answers_and_ends_in_order(tmp_path):
+    adapted("tfidf-lr", model=None).save(tmp_path / "best")
     command = [sys.executable, "-m", "kshot.cli.main", "serve", str(tmp_path / "best"), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"KSHOT_SERVE_KEY": ""})
     assert process.stderr
@@ -607,6 +607,14 @@ def test_the_command_answers_and_ends_in_order(model, tmp_path):
     assert process.wait(20) == 0
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+def test_a_missing_package_is_named_with_its_extra(run_cli, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "kshot.serve.listening")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    found = run_cli("serve", tmp_path)
+    assert found.code == 2
+    assert "needs the package 'uvicorn'; install it with: pip install 'kshot[serve]'" in found.err
 
 
 def test_bad_flags(run_cli, tmp_path):

@@ -112,7 +112,11 @@ PAGE = r"""<!doctype html>
     }
     at("ask").disabled = false;
   });
-  learn().catch(error => at("result").replaceChildren(made("p", "error", error.message)));
+  const linked = decodeURIComponent(location.hash.slice(1));  // /#an input: never sent but as a question
+  learn().then(() => {
+    at("input").value = linked;
+    if (linked && at("chosen").hidden) at("form").requestSubmit();
+  }).catch(error => at("result").replaceChildren(made("p", "error", error.message)));
 </script>
 </html>
 """
