@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from threading import Condition, Thread
 from time import monotonic
@@ -13,6 +14,7 @@ from kshot.core.errors import KshotError
 from kshot.core.types import Example, Prediction
 
 MOST_WAITING, MOST_TOGETHER = 256, 32  # inputs
+_GATHERING, _MOST_GATHERING = 0.1, 0.02  # of the last call's time; seconds
 
 
 class Answering(Protocol):
@@ -65,6 +67,7 @@ class Batcher:
         self._changed = Condition()
         self._stopping = False
         self._seconds_each = 0.0  # of late
+        self._last = (0, 0.0)  # inputs and seconds of the last call
         self._thread = Thread(target=self._work, name="kshot-serve", daemon=True)
         self._thread.start()
 
@@ -110,11 +113,20 @@ class Batcher:
             self._answer(jobs, examples)
             seconds = monotonic() - began
             self._seconds_each += (seconds / len(examples) - self._seconds_each) / 4
+            self._last = len(examples), seconds
             self._told(len(examples), seconds)
 
     def _next(self) -> list[_Job]:
-        """Return the jobs that are answered together next; none when all is done and nothing new will come."""
+        """Return the jobs that are answered together next; none when all is done and nothing new will come.
+
+        Who has just got an answer asks again at once. So that these are not asked in a call of their own beside a small
+        one, which would take nearly as long, it waits a little for as many as there were the last time.
+        """
         with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._stopping)
+            n, seconds = self._last
+            gathered = partial(self._has, min(n, self._most_together))
+            self._changed.wait_for(gathered, min(_GATHERING * seconds, _MOST_GATHERING))
             jobs: list[_Job] = []
             while True:
                 while self._jobs and (not jobs or self._fits(jobs)):
@@ -124,6 +136,9 @@ class Batcher:
                 if jobs or self._stopping:
                     return jobs
                 self._changed.wait()
+
+    def _has(self, n: int) -> bool:
+        return self._stopping or self._n_waiting() >= n
 
     def _fits(self, jobs: Sequence[_Job]) -> bool:
         return sum(len(job.examples) for job in (*jobs, self._jobs[0])) <= self._most_together
