@@ -165,7 +165,7 @@ async def _load(
     """Ask until the time is over; what is asked first, a query for each client, does not count."""
     numbers, took, statuses = count(), list[float](), list[int]()
     rss = 0.0
-    async with httpx2.AsyncClient(base_url=address, timeout=120) as client:
+    async with httpx2.AsyncClient(base_url=address, timeout=600) as client:
         await asyncio.gather(*(ask(client, texts[i]) for i in range(n_clients)))
         began = time.perf_counter()
 
