@@ -210,7 +210,7 @@ def test_other_verbs_take_them_too(run_cli, words_task, llama, tmp_path):
     for command in (("select", words_task, "--selector", "random", "-k", 2), ("validate", words_task)):
         refused = run_cli(*command, "--dtype", "float32")
         assert (
-            "--device, --dtype, --revision and --trust-remote-code say how a model is loaded; give --model too."
+            "--device, --dtype, --revision, --trust-remote-code and --api say how a model is loaded; give --model too."
             in refused.err
         )
     with pytest.raises(UserError, match="--device must be one that torch has here, such as cpu; got 'bogus'"):

@@ -284,6 +284,7 @@ def load(
     dtype: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    api: str | None = None,
     allow_code: bool = False,
     allow_other_dtype: bool = False,
 ) -> AdaptedModel:
@@ -299,6 +300,7 @@ def load(
         dtype: Its precision; by default that with which it was adapted, as another one gives other weights.
         revision: Its commit, branch or tag on the hub; by default that with which it was adapted.
         trust_remote_code: Whether Python that comes with it may be run. That it was run before does not allow it.
+        api: How a model behind an API is asked, such as "concurrency=16"; by default as it was, by the same route.
         allow_code: Whether users' own methods, which come as Python with the folder, may be run. Read them first.
         allow_other_dtype: Whether the same weights may run in another precision than that with which it was adapted:
             what was measured may not hold then, which a note says.
@@ -308,6 +310,7 @@ def load(
             the one it was adapted with.
     """
     given = {name: value for name, value in (("dtype", dtype), ("revision", revision)) if value}
+    given |= {"api": api} if api else {}
     how = {**given, "device": device, "trust_remote_code": trust_remote_code}
     allowed = {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
     return _unchanged(folder, lambda place: _loaded(place, model, how, given, **allowed))
@@ -355,6 +358,8 @@ def _language_model(folder: Path, saved: ModelAbout, name: str | Path | None, ho
         )
     placing = {key: saved["origin"][key] for key in ("dtype", "revision", "api") if key in saved["origin"]}
     as_before: Any = shaped(dict[str, str], placing, folder / ABOUT, _REMEDY)
+    if "api" in as_before and "api" in how:  # what is said now counts, and the route stays where nothing is said of it
+        how = {**how, "api": f"{as_before['api']},{how['api']}"}
     return load_model(name or saved["name"], **as_before | dict(how))
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from kshot.core.errors import UserError
+from kshot.core.ledger import Ledger
 from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
 from kshot.core.paths import path_of
@@ -129,6 +130,15 @@ class AdaptedModel:
     def model(self) -> LanguageModel | None:
         """The language model; None for a classifier."""
         return self.fitted.language_model
+
+    @property
+    def paid(self) -> dict[str, Any] | None:
+        """Calls of a model behind an API since this was loaded, with their tokens (`Ledger.record`); None without."""
+        parts = [part.model for part in (self.fitted, *self.fitted.members) if part.model]
+        whole = Ledger()
+        for ledger in {id(model.ledger): model.ledger for model in parts}.values():
+            whole.add(ledger.cost.of_calls)
+        return whole.record()
 
     def with_model(self, model: LanguageModel) -> "AdaptedModel":
         """Return the same adapted model on another instance of its language model."""

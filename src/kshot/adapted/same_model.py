@@ -49,6 +49,9 @@ def check_same(
     if model.weights_id == saved.get("weights") and before != now:
         _check_allowed(allow_other_dtype, folder, f"'{model.name}'", before, now)
         return
+    if model.is_remote and model.weights_id == saved.get("weights"):
+        print(f"note: {folder} was adapted with {saved['name']} and asks {model.name} now", file=sys.stderr)
+        return
     other = [f"--{name}" for name, value in given.items() if value != saved["origin"].get(name)]
     remedy = f"leave {' and '.join(other)} out, or adapt again" if other else "adapt again"
     raise UserError(

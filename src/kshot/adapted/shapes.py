@@ -39,7 +39,7 @@ class ModelAbout(TypedDict):
 
 
 class _Prompt(TypedDict):
-    layout: Literal["plain", "turns", "block"]
+    layout: Literal["plain", "turns", "block", "messages"]
     chat_template: NotRequired[str]
     answer_tokens: Annotated[int, Field(ge=1, le=MOST_ANSWER_TOKENS)]
 

@@ -15,6 +15,7 @@ from kshot.cli.demo_command import demo
 from kshot.cli.options import (
     AbstainOption,
     AllowCodeOption,
+    ApiOption,
     ColumnsOption,
     DeviceOption,
     DtypeOption,
@@ -40,7 +41,7 @@ from kshot.cli.streams import take_over
 from kshot.cli.study_command import study
 from kshot.core.errors import KshotError, UserError
 from kshot.core.paths import path_of
-from kshot.core.prices import in_usd
+from kshot.core.prices import in_usd, paid_in_words
 from kshot.core.settings import parse_columns
 from kshot.core.version import __version__
 
@@ -140,6 +141,7 @@ def predict(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    api: ApiOption = None,
     allow_code: AllowCodeOption = False,
     allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
@@ -160,9 +162,10 @@ def predict(
     examples, notes = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns), task=saved_task(folder), bad=bad)
     for note in (*notes, *left_out(bad or ())):
         stderr.print(f"note: {note}")
-    how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
+    how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype) | {"api": api}
     adapted = _abstaining(load(folder, model=model, **how), abstain)
     predictions = adapted.predictions(examples)
+    _tell_paid(adapted)
     if as_json:
         skipped = {} if bad is None else {"left_out": [row.to_json() for row in bad]}
         print_json({"predictions": [_answered(p, adapted) for p in predictions], **skipped})
@@ -193,6 +196,12 @@ def _abstaining(adapted: Any, precision: float | None) -> Any:
     return adapted if precision is None else adapted.abstaining(precision)
 
 
+def _tell_paid(adapted: Any) -> None:
+    """Say beside the results what a model behind an API was asked for them."""
+    if adapted.paid:
+        stderr.print(f"paid: {paid_in_words(adapted.paid)}")
+
+
 def _answered(p: Any, adapted: Any) -> dict[str, Any]:
     row = {"id": p.example_id, "answer": p.answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
     doubt = {} if p.disagreement is None else {"disagreement": p.disagreement}
@@ -217,6 +226,7 @@ def evaluate(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    api: ApiOption = None,
     allow_code: AllowCodeOption = False,
     allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
@@ -238,7 +248,7 @@ def evaluate(
         kind = known.kind  # no guess: what its rows are is known
     loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known)
     with TerminalProgress() as progress:
-        how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
+        how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype) | {"api": api}
         adapted = _abstaining(load(folder, model=model, **how), abstain)
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
@@ -247,6 +257,7 @@ def evaluate(
             result = run_suite(adapted, loaded, suite, limit=limit, progress=progress)
         else:
             result = adapted.evaluate(loaded, limit=limit, progress=progress)
+        _tell_paid(adapted)
     if as_json:
         print_json(result)
         return
@@ -287,6 +298,7 @@ def validate(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
@@ -306,7 +318,7 @@ def validate(
             print_json({"bad_rows": [row.to_json() for row in error.rows]})
         raise UserError(error.told(MAX_BAD_ROWS, "\n" if len(error.rows) > 1 else " ", "--json has all")) from None
     language_model = load_named(
-        model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+        model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, api=api
     )
     check_metrics(loaded)
     written = layout_for(language_model, (layout or "auto") if language_model else "plain")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kshot.cli.output import stderr
+from kshot.core.api_settings import is_api
 from kshot.core.errors import UserError
 from kshot.core.settings import RunSettings, flag_of, parse_columns, settings_of_a_run
 
@@ -29,6 +30,7 @@ def _flag(name: str) -> Any:
 
 
 ModelOption = Annotated[str | None, _flag("model")]
+SelectorModelOption = Annotated[str | None, _flag("selector_model")]
 LayoutOption = Annotated[str | None, _flag("layout")]
 ColumnsOption = Annotated[str | None, _flag("columns")]
 KindOption = Annotated[str | None, _flag("kind")]
@@ -44,6 +46,7 @@ OtherDtypeOption = Annotated[
     bool,
     typer.Option("--allow-other-dtype", help="Take the same weights in another precision than when it was adapted."),
 ]
+ApiOption = Annotated[str | None, _flag("api")]
 TrustOption = Annotated[bool, _flag("trust_remote_code")]
 AllowCodeOption = Annotated[
     bool, typer.Option("--allow-code", help="Run users' own methods, Python that comes with what is read.")
@@ -71,7 +74,13 @@ def with_flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def load_named(
-    model: str | None, *, device: str | None, dtype: str | None, revision: str | None, trust_remote_code: bool
+    model: str | None,
+    *,
+    device: str | None,
+    dtype: str | None,
+    revision: str | None,
+    trust_remote_code: bool,
+    api: str | None = None,
 ) -> Any:
     """Load the language model that was named, or return None where none was.
 
@@ -79,15 +88,32 @@ def load_named(
         UserError: An unknown model, or flags that are for a model where none is named.
     """
     if model is None:
-        if device or dtype or revision or trust_remote_code:
+        if device or dtype or revision or trust_remote_code or api:
             raise UserError(
-                "--device, --dtype, --revision and --trust-remote-code say how a model is loaded; give --model too."
+                "--device, --dtype, --revision, --trust-remote-code and --api say how a model is loaded; give --model "
+                "too."
             )
         return None
     from kshot.engine.load_model import load_model
 
-    how: Any = {"device": device, "dtype": dtype or RunSettings.dtype, "revision": revision}
+    how: Any = {"device": device, "dtype": dtype or RunSettings.dtype, "revision": revision, "api": api}
     return load_model(model, **how, trust_remote_code=trust_remote_code)
+
+
+def load_both(model: str | None, selector_model: str | None, *, api: str | None, **placing: Any) -> tuple[Any, Any]:
+    """Load the model that answers and the one that selectors ask, each by the flags that are for its kind.
+
+    Raises:
+        UserError: As `load_named`.
+    """
+    named = [name for name in (model, selector_model) if name is not None]
+    if len({is_api(name) for name in named}) < 2:  # flags of the other kind are refused
+        first = load_named(named[0] if named else None, api=api, **placing)
+        second = load_named(selector_model, api=api, **placing) if len(named) == 2 else None
+        return (first, second) if model is not None or not named else (None, first)
+    nothing: Any = dict.fromkeys(placing)
+    made = [load_named(n, api=api, **nothing) if is_api(n) else load_named(n, **placing) for n in named]
+    return made[0], made[1]
 
 
 def load_task(task: str, columns: str | None, kind: Any, skip_bad_rows: bool | None, *, learnt: Any = None) -> Any:

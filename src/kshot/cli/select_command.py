@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kshot.cli.options import (
+    ApiOption,
     ColumnsOption,
     DeviceOption,
     DtypeOption,
@@ -14,10 +15,11 @@ from kshot.cli.options import (
     LayoutOption,
     ModelOption,
     RevisionOption,
+    SelectorModelOption,
     SkipBadRowsOption,
     TaskArgument,
     TrustOption,
-    load_named,
+    load_both,
     load_task,
 )
 from kshot.cli.output import TerminalProgress, guarded, print_result, stderr
@@ -30,6 +32,7 @@ def select(
     selector: Annotated[str, typer.Option(help="A selector, as random or random:balanced=true.")],
     k: Annotated[int, typer.Option("-k", help="How many demonstrations.")],
     model: ModelOption = None,
+    selector_model: SelectorModelOption = None,
     layout: LayoutOption = None,
     query: Annotated[str | None, typer.Option(help="The input to choose for (bm25, dense).")] = None,
     seed: Annotated[int, typer.Option(help="As for adapt.")] = 0,
@@ -50,6 +53,7 @@ def select(
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    api: ApiOption = None,
 ) -> None:
     """Choose demonstrations and print them in the order of the prompt."""
     from kshot.core.gradient_settings import GradientStore
@@ -61,15 +65,15 @@ def select(
     write = formatter(form)  # before a model is loaded
     loaded = load_task(task, columns, kind, skip_bad_rows)
     asked = Example(query, "", "query") if query else None
-    language_model = load_named(
-        model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
-    )
+    placing = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    language_model, asked_model = load_both(model, selector_model, api=api, **placing)
     with TerminalProgress() as progress:
         chosen = run_select(
             loaded,
             selector,
             k,
             model=language_model,
+            selector_model=asked_model,
             layout=layout or "auto",
             query=asked,
             seed=seed,

@@ -43,6 +43,11 @@ def parse_address(name: str) -> Address:
         UserError: Something else, or a URL that holds a password or a key; the message does not repeat it.
     """
     rest = name.removeprefix(SCHEME).strip()
+    if rest.rpartition("#")[2].startswith("sk-"):
+        raise UserError(
+            "A model behind an API must have a name that is no key, as it is written down; got one that begins with "
+            "'sk-'. Name the model, and put the key into the environment as OPENAI_API_KEY or KSHOT_API_KEY."
+        )
     if "://" not in rest:
         if not rest or rest.startswith(("http:", "https:")):
             raise UserError(
@@ -82,7 +87,7 @@ class ApiSettings:
     """How a model behind an API is asked.
 
     Attributes:
-        route: The only route that is tried; by default all of them, best first.
+        route: The only route that is tried, or several, "letters+constrained"; by default all of them, best first.
         max_tokens: The longest prompt with its answer; by default what the server says.
         samples: Answers that are counted where nothing better is left.
         concurrency: The most requests at once.
@@ -96,6 +101,11 @@ class ApiSettings:
     concurrency: int = 8
     timeout: float = 120.0
     retries: int = 8
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The routes that are named."""
+        return tuple(self.route.split("+")) if self.route else ()
 
     @property
     def record(self) -> dict[str, Any]:

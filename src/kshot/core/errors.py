@@ -55,7 +55,11 @@ class RefusedError(ModelError):
 
 
 class NoAnswerError(ModelError):
-    """A server could not be reached, or answered nothing of use, also when it was asked again."""
+    """A server answered nothing of use, also when it was asked again; `is_there` says whether it was reached at all."""
+
+    def __init__(self, message: str, *, is_there: bool = True):
+        super().__init__(message)
+        self.is_there = is_there
 
 
 class NotFiniteError(ModelError):

@@ -126,6 +126,11 @@ class LanguageModel(Protocol):
         ...
 
     @property
+    def about(self) -> Mapping[str, Any]:
+        """What a run's record says of how it is asked, as JSON; empty for a model that is loaded here."""
+        ...
+
+    @property
     def is_remote(self) -> bool:
         """Whether it is a service: each call is counted and may cost money, and nothing is asked to measure speed."""
         ...

@@ -30,7 +30,7 @@ class Counting:
         self.weights_id, self.old_fingerprint = model.weights_id, model.old_fingerprint
         self.capabilities, self.max_tokens = model.capabilities, model.max_tokens
         self.remark, self.chat, self.control_tokens = model.remark, model.chat, model.control_tokens
-        self.is_remote = model.is_remote
+        self.is_remote, self.about = model.is_remote, model.about
         self.count_tokens, self.in_messages = model.count_tokens, model.in_messages
         self.unsteered, self.model = model.fingerprint, model
 

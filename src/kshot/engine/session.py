@@ -53,6 +53,7 @@ class Session:
 
     capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.ACTIVATIONS, Capability.MEMORY})
     is_remote = False
+    about: Mapping[str, Any] = {}
     in_messages = False
 
     def __init__(

@@ -22,6 +22,7 @@ class NoModel:
     max_tokens = sys.maxsize
     remark = None
     is_remote = False
+    about: Mapping[str, Any] = {}
     chat = None
     in_messages = False
     control_tokens = ()

@@ -34,6 +34,7 @@ class ScriptedModel:
     in_messages = False
     control_tokens = ()
     is_remote = False
+    about: Mapping[str, Any] = {}
 
     def __init__(
         self,

@@ -193,7 +193,8 @@ class Recorder:
         return {
             "results": found,
             "n-samples": dict.fromkeys(found, n),
-            "config": {**self.identity, "model_name": self.model.model.name},
+            "config": {**self.identity, "model_name": self.model.model.name}
+            | ({"asked": dict(asked)} if (asked := self.model.model.about) else {}),
             "task": {
                 "name": task.name,
                 "kind": task.kind,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kshot.core.api_settings import is_api
 from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientStore
 from kshot.core.models import LanguageModel
@@ -25,6 +26,7 @@ def select(
     k: int,
     *,
     model: LanguageModel | str | Path | None = None,
+    selector_model: LanguageModel | str | Path | None = None,
     layout: str = "auto",
     query: Example | str | None = None,
     seed: int = 0,
@@ -35,6 +37,7 @@ def select(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    api: str | None = None,
 ) -> list[Example]:
     """Choose demonstrations from the training examples.
 
@@ -42,8 +45,9 @@ def select(
         task: Where the examples come from, or where to load it from; repeated rows are left out.
         selector: A selector's name with settings, such as "random:balanced=true".
         k: How many, at most as many as there are.
-        model: The language model, or its name, that the selector asks, if it asks one.
-        layout: How that model is prompted, as for `adapt`.
+        model: The language model, or its name, that will be shown them.
+        selector_model: The one that the selector asks, if it asks one; by default `model`.
+        layout: How `model` is prompted, as for `adapt`, where the selector asks it.
         query: The input to choose for, where the selector chooses for each query.
         seed: As for `adapt`: the same seed gives the demonstrations of the adapted model.
         gradient_store: Where gradients are kept, for selectors that take them.
@@ -53,6 +57,7 @@ def select(
         dtype: Its precision, as for `load_model`.
         revision: Its commit, branch or tag on the hub.
         trust_remote_code: Whether Python that comes with its files may be run, as for `load_model`.
+        api: How it is asked, if it is behind an API, as for `load_model`.
 
     Returns:
         The demonstrations in the order of the prompt; the last one stands next to the query.
@@ -63,8 +68,13 @@ def select(
     task = given_task(task)
     if isinstance(query, str):
         query = Example(query, "", "query")
+    placing: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
+    placing["trust_remote_code"] = trust_remote_code
+    if selector_model is not None:
+        model, layout = selector_model, "auto"
     if isinstance(model, str | Path):
-        model = load_model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
+        how: dict[str, Any] = {"api": api} if is_api(model) else placing
+        model = load_model(model, **how)
     recipe = parse_recipe(selector, shots=k, raced=False)
     stream = make_stream(task, limit=len(task.train), seed=seed)
     pool = stream.examples

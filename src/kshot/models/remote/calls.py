@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -19,6 +20,16 @@ def wait_for(asked: Awaitable[T]) -> T:
     return asyncio.run_coroutine_threadsafe(one(), loop()).result()
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """A job that has ended; its worker goes on when the answer is kept."""
+
+    key: str
+    value: Any
+    error: BaseException | None
+    is_kept: asyncio.Event
+
+
 def ask_all(
     jobs: Mapping[str, Callable[[], Awaitable[T]]],
     *,
@@ -29,7 +40,8 @@ def ask_all(
     """Do all jobs, and return when they are done.
 
     What was paid for is kept: when something is raised, here or by `tell`, no job begins any more, and the answers of
-    those that are under way are waited for and handed to `keep` before it is raised.
+    those that are under way are waited for and handed to `keep` before it is raised. A job begins only where the answer
+    before it is kept: whoever kills the process loses at most `at_once` of them.
 
     Args:
         jobs: By their keys.
@@ -37,7 +49,7 @@ def ask_all(
         keep: Told each key with its answer, in the calling thread.
         tell: Told the key after that.
     """
-    answers: SimpleQueue[tuple[str, Any, BaseException | None] | None] = SimpleQueue()
+    ended: SimpleQueue[_Ended | None] = SimpleQueue()
     todo = iter(jobs.items())
     is_over = False
 
@@ -46,29 +58,38 @@ def ask_all(
         for key, job in todo:
             if is_over:
                 return
+            is_kept = asyncio.Event()
             try:
-                answers.put((key, await job(), None))
+                ended.put(_Ended(key, await job(), None, is_kept))
             except Exception as error:
                 is_over = True
-                answers.put((key, None, error))
+                ended.put(_Ended(key, None, error, is_kept))
+            await is_kept.wait()
 
     async def work() -> None:
         try:
             await asyncio.gather(*(worker() for _ in range(min(at_once, len(jobs)))))
         finally:
-            answers.put(None)
+            ended.put(None)
 
-    asyncio.run_coroutine_threadsafe(work(), loop())
+    def take(one: _Ended) -> None:
+        try:
+            if one.error is None:
+                keep(one.key, one.value)
+        finally:
+            loop().call_soon_threadsafe(one.is_kept.set)
+
+    working = asyncio.run_coroutine_threadsafe(work(), loop())
     try:
-        while answer := answers.get():
-            key, value, error = answer
-            if error:
-                raise error
-            keep(key, value)
-            tell(key)
+        while one := ended.get():
+            take(one)
+            if one.error:
+                raise one.error
+            tell(one.key)
     except BaseException:
         is_over = True
-        while answer := answers.get():
-            if answer[2] is None:
-                keep(answer[0], answer[1])
+        while one := ended.get():
+            take(one)
         raise
+    finally:
+        working.cancel()  # where an answer could not be kept

@@ -8,8 +8,9 @@ import numpy as np
 
 from kshot.core.errors import ModelError
 from kshot.core.types import ScoreRequest
+from kshot.models.remote.chatting import choices_of
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.route import Reading, Service, is_log_prob
 from kshot.models.remote.tokenizing import tokenizer_of
 
 
@@ -46,10 +47,10 @@ class Echo:
             sent, ends = [request.prompt.text + text for text in request.continuations], []
         body = {"model": service.model, "prompt": sent, "max_tokens": 0, "echo": True, "logprobs": 1, "temperature": 0}
         answer = await service.post("/completions", body)
-        choices = answer.get("choices") if isinstance(answer, dict) else None
-        if not isinstance(choices, list) or len(choices) != len(sent):
+        choices = choices_of(answer)
+        if len(choices) != len(sent):
             raise self._lacks(service, f"an answer to each of {len(sent)} texts")
-        rows = [self._row(service, choice) for choice in sorted(choices, key=lambda choice: choice.get("index", 0))]
+        rows = [self._row(service, choice) for choice in choices]
         if tokenizer:
             sums = [
                 self._last(service, row[0], len(text), len(end))
@@ -78,17 +79,17 @@ class Echo:
         self, service: Service, values: Sequence[float | None], tokens: Sequence[str], text: str, start: int
     ) -> float:
         """Return the sum of the tokens of a text from a place on."""
-        place, found, has_begun = 0, list[float | None](), False
-        for value, token in zip(values, tokens, strict=True):
+        place, found = 0, list[float | None]()
+        for i, (value, token) in enumerate(zip(values, tokens, strict=True)):
             if place >= len(text):
                 break  # what was written after the text
-            is_first = place == 0 and not text.startswith(token)  # a beginning of the sequence that is no text
-            if is_first:
-                continue
+            if not isinstance(token, str):
+                raise self._lacks(service, "the texts of its tokens")
             if not text.startswith(token, place):
+                if i == 0:  # the beginning of the sequence, which is no text
+                    continue
                 raise self._lacks(service, "the same text again")
             if place >= start:
-                has_begun = True
                 found.append(value)
             elif place + len(token) > start:
                 raise ModelError(
@@ -96,12 +97,12 @@ class Echo:
                     "of the prompt too. Take another --api route."
                 )
             place += len(token)
-        if not has_begun or place < len(text):
+        if place < len(text):
             raise self._lacks(service, "the whole text again")
         return self._sum(service, found)
 
     def _sum(self, service: Service, values: Sequence[float | None]) -> float:
-        if not values or any(not isinstance(value, int | float) for value in values):
+        if not values or not all(map(is_log_prob, values)):
             raise self._lacks(service, "a log-probability of each token of a label")
         return float(sum(value for value in values if value is not None))
 

@@ -1,5 +1,6 @@
 """Requests whose answers are known: whoever reads a service's probabilities wrongly is found out by them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from kshot.core.types import Prompt, ScoreRequest, Segment
 from kshot.models.remote.route import Reading, Route, Service
 
 LEAST = 0.6  # probability of the known answer, among three
+LEAST_MASS = 0.5  # on all three, where it is known
 _WORDS = ("green", "seven", "table")
 _READS = 3  # of an answer that lacks what it should have
 
@@ -29,8 +31,17 @@ def _in_messages(at: int) -> ScoreRequest:
     return ScoreRequest(Prompt((instruction, asked), spells_first_token=True), _WORDS)
 
 
-async def read_again(route: Route, service: Service, request: ScoreRequest) -> Reading:
-    """Return what a route reads; where an answer lacks what it needs, it is asked again, as that may be chance."""
+async def read_again(
+    route: Route, service: Service, request: ScoreRequest, waste: Callable[[], None] = lambda: None
+) -> Reading:
+    """Return what a route reads; where an answer lacks what it needs, it is asked again, as that may be chance.
+
+    Args:
+        route: Reads.
+        service: Is asked.
+        request: What is asked.
+        waste: Told before it is asked again.
+    """
     import stamina
 
     def again(error: Exception) -> bool:
@@ -39,6 +50,8 @@ async def read_again(route: Route, service: Service, request: ScoreRequest) -> R
     waits: Any = {"wait_initial": 0.1, "wait_max": 1.0, "wait_jitter": 0.1}
     async for attempt in stamina.retry_context(again, attempts=_READS, timeout=None, **waits):
         with attempt:
+            if attempt.num > 1:
+                waste()
             return await route.read(service, request)
     raise AssertionError("a context of retries ends with a result or an error")
 
@@ -57,11 +70,13 @@ async def why_wrong(route: Route, service: Service) -> str | None:
         except NoAnswerError:
             raise
         except ModelError as error:
-            return str(error)
+            return str(error).rpartition(". ")[0]  # without its remedy, as other routes are tried
         log_probs = np.asarray(reading.log_probs, dtype=float)
         if log_probs.shape != (len(_WORDS),) or not np.isfinite(log_probs).all() or (log_probs > 1e-2).any():
             return f"what it reads are no log-probabilities: {log_probs.tolist()}"
         shares = np.exp(log_probs - np.logaddexp.reduce(log_probs))
         if shares[at] < LEAST:
             return f"of a word that is known it says {shares[at]:.2f}, and must say {LEAST} or more (chance is 0.33)"
+        if reading.mass is not None and reading.mass < LEAST_MASS:
+            return f"of its probability {reading.mass:.2f} is on the labels, and must be {LEAST_MASS} or more"
     return None

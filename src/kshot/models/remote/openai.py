@@ -23,7 +23,7 @@ from kshot.models.remote.paid import Answer, Readings, Shelf, Texts
 from kshot.models.remote.probing import ROUTES, Found, check_route, probe, route_of
 from kshot.models.remote.route import Reading, Route
 from kshot.models.remote.server_cache import ServerCache
-from kshot.models.remote.service import HttpService
+from kshot.models.remote.service import HttpService, Usage
 from kshot.models.remote.tokenizing import tokenizer_of
 from kshot.models.remote.writing import written
 
@@ -32,7 +32,10 @@ T = TypeVar("T")
 API_VERSION = 1
 MAX_TOKENS = 32_768  # where the server does not say it
 _A_MESSAGE = 8  # tokens around a message, at most
-_TOO_LONG = re.compile(r"context|too (long|large)|maximum.*(length|tokens)|exceed", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"context (length|size|window)|(prompt|input|request)\b.*\b(too (long|large)|exceeds?)\b|max_model_len",
+    re.IGNORECASE,
+)
 
 
 class ApiModel:
@@ -57,13 +60,18 @@ class ApiModel:
     def __init__(self, service: HttpService, settings: ApiSettings, name: str, found: Found, cache: ServerCache):
         self.name, self.found = name, found
         self._service, self._settings, self._cache = service, settings, cache
-        self._counts: dict[str, int] = {}
+        self._masses: dict[str, float] = {}  # by the keys of answers; shared by copies
+        self._owed = [service.usage + service.wasted]  # what no kept answer took, as the probe; shared by all copies
         self._store: Store | None = None
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """How to load it again beside its name."""
-        return {"api": self._settings.text} if self._settings.text else {}
+        """How to load it again beside its name: by the routes that it was asked by."""
+        return {"api": self._as_found.text}
+
+    @property
+    def _as_found(self) -> ApiSettings:
+        return replace(self._settings, route="+".join(self.found.routes))
 
     @property
     def fingerprint(self) -> str:
@@ -94,13 +102,29 @@ class ApiModel:
     @property
     def remark(self) -> str:
         """How its probabilities are read, and what is not known of it."""
-        route = self._routes[0]
-        said = f"'{self.name}' is asked by the route '{route.name}' ({route.trust})"
+        told = [f"the route '{route.name}' ({route.trust})" for route in self._routes]
+        said = f"'{self.name}' is asked by {told[0]}"
+        for better, more in zip(self._routes, told[1:], strict=False):
+            said += f", for more than {better.most} labels by {more}"
         if not (self._settings.max_tokens or self.found.max_tokens):
             said += (
                 f"; it does not say how long a prompt may be, and {MAX_TOKENS} tokens are assumed (--api max-tokens=…)"
             )
         return said
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Where and how it is asked, why not by better routes, and how much of its probability the labels had."""
+        masses = list(self._masses.values())
+        return {
+            "url": self._service.url,
+            "routes": list(self.found.routes),
+            "trust": self._routes[0].trust,
+            "why_not": dict(self.found.why_not),
+            "tokenizer": self.found.tokenizer,
+            "max_tokens": self.max_tokens,
+            "mass": {"mean": float(np.mean(masses)), "least": min(masses), "n": len(masses)} if masses else None,
+        }
 
     @cached_property
     def _routes(self) -> tuple[Route, ...]:
@@ -117,16 +141,11 @@ class ApiModel:
         around = _A_MESSAGE if self.in_messages else 0
         if self.found.tokenizer == "none":
             return len(text.encode("utf-8", "surrogatepass")) + around
-        if text not in self._counts:
-            self._counts[text] = self._counted(text)
-        return self._counts[text] + around
-
-    def _counted(self, text: str) -> int:
         n = self._cache.count(text)
         if n is None:
             n = len(wait_for(_ids(self._service, text)))
             self._cache.put_count(text, n)
-        return n
+        return n + around
 
     def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
         """Return how many tokens the server will read to score `requests`, without asking it.
@@ -181,10 +200,12 @@ class ApiModel:
         asked = dict(zip(keys, zip(routes, requests, strict=True), strict=True))
 
         async def read(service: HttpService, key: str) -> Reading:
-            return await read_again(asked[key][0], service, asked[key][1])
+            return await read_again(asked[key][0], service, asked[key][1], service.waste)
 
         shelf = Readings(self._store) if self._store else None
-        return [r.log_probs for r in self._each_once(keys, read, shelf, progress, ledger)]
+        found = self._each_once(keys, read, shelf, progress, ledger)
+        self._masses |= {key: r.mass for key, r in zip(keys, found, strict=True) if r.mass is not None}
+        return [r.log_probs for r in found]
 
     def generate(
         self,
@@ -209,7 +230,7 @@ class ApiModel:
             if not request.allowed:
                 return await written(service, request, in_messages=self.in_messages)
             choice = ScoreRequest(request.prompt, tuple(dict.fromkeys(request.allowed)))
-            reading = await read_again(self._route(choice), service, choice)
+            reading = await read_again(self._route(choice), service, choice, service.waste)
             return Generation(choice.continuations[int(np.argmax(reading.log_probs))], True)
 
         return self._each_once(keys, write, Texts(self._store) if self._store else None, progress, ledger)
@@ -238,8 +259,11 @@ class ApiModel:
         async def job(key: str) -> Answer[T]:
             ledger.check_call()
             service = self._service.metered()
-            value = await ask(service, key)
-            return Answer(value, service.usage, 0.0)
+            try:
+                return Answer(await ask(service, key), service.usage, 0.0, service.wasted)
+            except BaseException:
+                self._owed.append(service.usage + service.wasted)
+                raise
 
         def keep(key: str, answer: Answer[T]) -> None:
             nonlocal last
@@ -247,16 +271,28 @@ class ApiModel:
             answer, last = replace(answer, seconds=now - last), now
             if shelf:
                 shelf.put(key, answer)
-            take(key, answer, answer.usage.cost + Cost(scored=1))
+            take(key, answer, answer.paid + Cost(scored=1))
 
         jobs = {key: partial(job, key) for key in times if key not in answers}
         if jobs:
-            self._confirm()
+            ledger.check_call()
             try:
+                self._confirm()
                 ask_all(jobs, at_once=self._settings.concurrency, keep=keep, tell=lambda key: tell(times[key]))
             except RefusedError as error:
                 raise self._explained(error) from None
+            finally:
+                self._pay_owed(ledger)
         return [answers[key].value for key in keys]
+
+    def _pay_owed(self, ledger: Ledger) -> None:
+        """Count what was paid for and left no answer that is kept."""
+        owed = sum(self._owed, Usage()).cost
+        self._owed.clear()
+        if owed.calls:
+            ledger.add(owed)
+            if self._store:
+                self._store.put([], paid=owed)
 
     def _confirm(self) -> None:
         """Probe the route once more before the first request, where it was found by an earlier process.
@@ -266,7 +302,10 @@ class ApiModel:
         """
         if self._service.memory.setdefault("is confirmed", False):
             return
-        if why := wait_for(self._routes[0].probe(self._service.metered())):
+        asked = self._service.metered()
+        why = wait_for(self._routes[0].probe(asked))
+        self._owed.append(asked.usage + asked.wasted)
+        if why:
             self._cache.put_record(_record_key(self._settings), {})
             raise ModelError(
                 f"The route '{self._routes[0].name}' of '{self.name}' must be as it was; now {why}. Run the same "
@@ -324,5 +363,7 @@ def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> Api
     else:
         found = wait_for(probe(service, settings))
         service.memory["is confirmed"] = True
-        cache.put_record(_record_key(settings), found.record)
+        named = replace(settings, route="+".join(found.routes))  # as a saved model names them
+        for known in (settings, named):
+            cache.put_record(_record_key(known), found.record)
     return ApiModel(service, settings, address.name, found, cache)

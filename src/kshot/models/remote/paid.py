@@ -6,6 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from kshot.core.ledger import Cost
 from kshot.core.models import Store
 from kshot.core.types import Generation
 from kshot.models.remote.route import Reading
@@ -16,11 +17,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """What a service has answered, what it took, and for how many seconds it was waited for."""
+    """What a service has answered.
+
+    Attributes:
+        value: What was read of it.
+        usage: What that took.
+        seconds: For how long it was waited for.
+        wasted: What answers took that were of no use, before this one; paid as well, and not kept with it.
+    """
 
     value: T
     usage: Usage
     seconds: float
+    wasted: Usage = Usage()
+
+    @property
+    def paid(self) -> Cost:
+        """All of it."""
+        return (self.usage + self.wasted).cost
 
 
 class Shelf(Protocol[T]):
@@ -49,9 +63,7 @@ class Readings:
         """Keep one."""
         mass = -1.0 if answer.value.mass is None else answer.value.mass
         head = [float(n) for n in _numbers(answer.usage)]
-        self.store.put(
-            [(key, np.array([*head, mass, *answer.value.log_probs]), answer.seconds)], paid=answer.usage.cost
-        )
+        self.store.put([(key, np.array([*head, mass, *answer.value.log_probs]), answer.seconds)], paid=answer.paid)
 
     def _read(self, row: Any, seconds: float) -> Answer[Reading]:
         n = len(_numbers(Usage()))
@@ -77,7 +89,7 @@ class Texts:
 
     def put(self, key: str, answer: Answer[Generation]) -> None:
         """Keep one."""
-        self.store.put_texts([(key, answer.value, answer.seconds)], paid=answer.usage.cost)
+        self.store.put_texts([(key, answer.value, answer.seconds)], paid=answer.paid)
         self.store.put([(_usage_key(key), np.array(_numbers(answer.usage), float), answer.seconds)])
 
 

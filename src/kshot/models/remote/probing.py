@@ -12,7 +12,9 @@ from kshot.models.remote.service import HttpService, same_model
 from kshot.models.remote.tokenizing import tokenizer_of
 
 ROUTES = {  # best first
+    "letters": "kshot.models.remote.letters:Letters",
     "echo": "kshot.models.remote.echo:Echo",
+    "constrained": "kshot.models.remote.constrained:Constrained",
 }
 _FIRST_ATTEMPTS, _PROBE_ATTEMPTS = 2, 6
 
@@ -53,10 +55,9 @@ def route_of(name: str, settings: ApiSettings) -> Route:
 
 def check_route(settings: ApiSettings) -> None:
     """Raise UserError where an unknown route is named."""
-    if settings.route is not None and settings.route not in ROUTES:
-        raise UserError(
-            f"--api route must be a known one; got '{settings.route}'.{did_you_mean(settings.route, ROUTES)}"
-        )
+    for name in settings.routes:
+        if name not in ROUTES:
+            raise UserError(f"--api route must be a known one; got '{name}'.{did_you_mean(name, ROUTES)}")
 
 
 async def probe(service: HttpService, settings: ApiSettings) -> Found:
@@ -65,10 +66,11 @@ async def probe(service: HttpService, settings: ApiSettings) -> Found:
     Raises:
         UserError: It is not there, does not know the model, or has no route that can be trusted.
     """
-    max_tokens = await _about(service)
-    await tokenizer_of(service)
+    max_tokens, tokenizer = await _about(service), await tokenizer_of(service)
+    if max_tokens is None and tokenizer and tokenizer.kind == "llama.cpp":
+        max_tokens = await _context_of_llama_cpp(service)
     asked, trusted, why_not = service.metered(attempts=_PROBE_ATTEMPTS), list[Route](), dict[str, str]()
-    for name in [settings.route] if settings.route else ROUTES:
+    for name in settings.routes or ROUTES:
         route = route_of(name, settings)
         if trusted and route.in_messages != trusted[0].in_messages:
             continue  # how prompts are written is the same for all requests
@@ -98,7 +100,12 @@ async def _about(service: HttpService) -> int | None:
         UserError: It does not know the model, or is not there.
     """
     try:
-        answer = await service.metered(attempts=_FIRST_ATTEMPTS).get("/models")
+        try:
+            answer = await service.metered(attempts=_FIRST_ATTEMPTS).get("/models")
+        except NoAnswerError as error:
+            if not error.is_there:
+                raise
+            answer = await service.get("/models")  # as often as anything else: it is there, and may be busy
     except RefusedError:
         return None  # a server need not tell its models
     except NoAnswerError as error:
@@ -114,3 +121,13 @@ async def _about(service: HttpService) -> int | None:
     meta = (own or {}).get("meta")
     places = (own or {}, meta if isinstance(meta, dict) else {})
     return next((int(p[k]) for p in places for k in ("max_model_len", "n_ctx") if isinstance(p.get(k), int)), None)
+
+
+async def _context_of_llama_cpp(service: HttpService) -> int | None:
+    try:
+        answer = await service.get("../props")
+    except RefusedError:
+        return None
+    own = answer.get("default_generation_settings") if isinstance(answer, dict) else None
+    n_tokens = own.get("n_ctx") if isinstance(own, dict) else None
+    return n_tokens if isinstance(n_tokens, int) else None

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal, Protocol
 
 from kshot.core.types import FloatArray, ScoreRequest
+
+ROUNDING = 1e-2  # nats above 0 that a log-probability in low precision may have
 
 
 @dataclass(frozen=True)
@@ -90,3 +93,8 @@ class Route(Protocol):
                 another model's name); the message says what to do.
         """
         ...
+
+
+def is_log_prob(value: Any) -> bool:
+    """Return whether a value of an answer can be a log-probability: a finite number, not above 0 but by rounding."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value <= ROUNDING

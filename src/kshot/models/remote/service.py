@@ -20,8 +20,10 @@ from urllib.parse import urljoin
 
 from kshot.core.api_settings import OPENAI_URL, Address, ApiSettings
 from kshot.core.errors import NoAnswerError, RefusedError, UserError, in_short, missing_extra
+from kshot.core.json_text import from_json
 from kshot.core.ledger import Cost
 from kshot.core.version import __version__
+from kshot.models.remote.chatting import LENGTH
 from kshot.models.remote.pacing import Pace, retry_after
 
 OPENAI_KEY, OTHER_KEY = "OPENAI_API_KEY", "KSHOT_API_KEY"
@@ -51,11 +53,16 @@ class Usage:
 
 
 class _AgainError(Exception):
-    """An answer that may be another one when it is asked again; `after` is when, in seconds, if the server says so."""
+    """An answer that may be another one when it is asked again.
 
-    def __init__(self, why: str, after: float | None = None):
+    Attributes:
+        after: When, in seconds, if the server says so.
+        is_there: Whether there was a connection to it.
+    """
+
+    def __init__(self, why: str, after: float | None = None, *, is_there: bool = True):
         super().__init__(why)
-        self.after = after
+        self.after, self.is_there = after, is_there
 
 
 @cache
@@ -76,7 +83,8 @@ class HttpService:
     Attributes:
         url: The base URL.
         memory: What was learnt of the server, shared with `metered` copies.
-        usage: What all answers since `metered` took.
+        usage: What answers since `metered` took, also to services that were metered from this one.
+        wasted: What those took that were of no use.
 
     Raises:
         UserError: A missing package, or no key for OpenAI's own server.
@@ -89,14 +97,16 @@ class HttpService:
         except ImportError as error:
             raise missing_extra(error.name or "httpx2", "api", f"The model '{address.name}'") from None
         logging.getLogger("stamina").addHandler(logging.NullHandler())  # what is asked again ends well, or is said
-        self.model, self.usage = address.model, Usage()
+        self.model, self.usage, self.wasted = address.model, Usage(), Usage()
+        self._above: HttpService | None = None
         self.is_openai = address.url is None
         self.url = address.url or (os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/")
         self.key_name = OPENAI_KEY if self.is_openai else OTHER_KEY
         self._key = os.environ.get(self.key_name, "")
         if self.is_openai and not self._key:
             raise UserError(f"'{address.name}' needs a key of OpenAI in the environment. Set {OPENAI_KEY}.")
-        self.memory: dict[str, Any] = {"tokenizer": "none"} if self.is_openai else {}
+        own: dict[str, Any] = {"tokenizer": "none", LENGTH: "max_completion_tokens"}
+        self.memory = own if self.is_openai else dict[str, Any]()
         self._attempts, self._pace = settings.retries + 1, Pace()
 
         class Client(httpx2.AsyncClient):
@@ -133,11 +143,24 @@ class HttpService:
         return AsyncOpenAI(api_key=self._key, base_url=self.url, max_retries=retries, http_client=self._http)
 
     def metered(self, *, attempts: int | None = None) -> Self:
-        """Return the same service, whose `usage` begins at nothing; `attempts` is how often it sends a request."""
+        """Return the same service, which counts from nothing; `attempts` is how often it sends a request."""
         other = copy(self)
-        other.usage = Usage()
+        other.usage, other.wasted, other._above = Usage(), Usage(), self
         other._attempts = attempts or self._attempts
         return other
+
+    def waste(self) -> None:
+        """Count as of no use what was answered so far: it will be asked again."""
+        self.usage, self.wasted = Usage(), self.wasted + self.usage
+
+    def _count(self, usage: Usage, *, is_of_use: bool) -> None:
+        service: HttpService | None = self
+        while service is not None:
+            if is_of_use:
+                service.usage += usage
+            else:
+                service.wasted += usage
+            service = service._above
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Return the JSON that the server answers to a POST of `body` at `path`.
@@ -174,7 +197,8 @@ class HttpService:
         except _AgainError as error:
             raise NoAnswerError(
                 f"{self.url} must answer for '{self.model}'; after {self._attempts} attempts {error}. Look whether it "
-                "is there and what it logs, then run the same command again: what was answered is kept."
+                "is there and what it logs, then run the same command again: what was answered is kept.",
+                is_there=error.is_there,
             ) from None
         raise AssertionError("a context of retries ends with a result or an error")
 
@@ -192,7 +216,8 @@ class HttpService:
                 answer = await self._http.request(method, url, content=data, headers=content_type)
                 status, headers, content = answer.status_code, answer.headers, answer.content
         except httpx2.TransportError as error:
-            raise _AgainError(f"it was not reached: {in_short(error)}") from None
+            is_there = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            raise _AgainError(f"it was not reached: {in_short(error)}", is_there=is_there) from None
         except httpx2.HTTPError as error:  # such as a body that cannot be decoded
             raise _AgainError(f"its answer could not be read: {in_short(error)}") from None
         if 200 <= status < 300:
@@ -251,16 +276,18 @@ class HttpService:
             _AgainError: It is none, lacks its choices, or is another model's.
         """
         try:
-            answer = json.loads(content)
+            answer = from_json(content)
         except ValueError:
             raise _AgainError(f"it answers what is no JSON: {self._hidden(_words(content)) or 'nothing'}") from None
         if isinstance(answer, dict):
-            self.usage += _usage(answer) if is_paid else Usage()
+            usage, named = _usage(answer) if is_paid else Usage(), answer.get("model")
             if answer.get("choices") == []:
+                self._count(usage, is_of_use=False)
                 raise _AgainError("it answers without any choices")
-            named = answer.get("model")
             if isinstance(named, str) and named and not same_model(self.model, named):
+                self._count(usage, is_of_use=False)
                 raise _AgainError(f"it answers as another model, '{named}'")
+            self._count(usage, is_of_use=True)
         return answer
 
 
@@ -301,7 +328,7 @@ def _usage(answer: Mapping[str, Any]) -> Usage:
         }
 
     def number(places: Mapping[str, Any], *names: str) -> int:
-        return next((int(n) for name in names if isinstance(n := places.get(name), int | float)), 0)
+        return next((int(n) for name in names if isinstance(n := places.get(name), int | float) and 0 <= n < 1e12), 0)
 
     details = next((said[n] for n in ("prompt_tokens_details", "input_tokens_details") if said.get(n)), {})
     cached = number(details, "cached_tokens") if isinstance(details, Mapping) else 0
