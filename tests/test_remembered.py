@@ -5,12 +5,16 @@ import pytest
 import torch
 
 import kshot
+from kshot.adapted.model import AdaptedModel
 from kshot.core.ledger import Ledger
 from kshot.core.steering import Edit, Steering
-from kshot.core.types import GenerateRequest, Prompt, ScoreRequest, Segment
+from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Segment, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.remembered import Beginning, Memory, memory_of
+from kshot.learners.learner import Setup
 from kshot.models.tiny import tiny_backbone
+from kshot.recipes.grammar import parse_recipe
+from kshot.taskmodel.taskmodel import TaskModel
 
 SHOWN = tuple(Segment("demonstration", f"Text: number {i}\nLabel: {'ab'[i % 2]}\n\n") for i in range(4))
 ANSWERS = (" a\n\n", " b\n\n", " bc\n\n")
@@ -91,3 +95,17 @@ def test_all_models_on_a_backbone_share_one_memory_and_a_store_knows_nothing_of_
     assert memory_of(engine.backbone) is memory_of(engine.remembering().backbone)
     assert engine._memory is None
     assert engine.remembering()._store is None
+
+
+@pytest.mark.parametrize("recipe", ["random:k=3,contexts=3", "bm25:k=2", "random:k=2,calibration=contextual"])
+def test_a_warm_model_says_the_same(recipe):
+    examples = tuple(
+        Example(f"the {word} number {i}", "ab"[i % 2], f"e{i}") for i, word in enumerate(["one", "two", "red"] * 3)
+    )
+    task = Task("ab", "classification", examples, labels=("a", "b"), instruction="Say a or b.")
+    setup = Setup(task, TaskModel.for_task(task, kshot.load_model("tiny")), 0)
+    cold = AdaptedModel.fit(parse_recipe(recipe, shots=3), examples, setup, choice={})
+    warm, asked = cold.warm(), ["the red number 7", "the blue one"]
+    for _ in range(3):
+        assert warm.predict_proba(asked) == pytest.approx(cold.predict_proba(asked), abs=1e-5)
+    assert sum(p.tokens for p in warm.predictions(asked)) <= sum(p.tokens for p in cold.predictions(asked))

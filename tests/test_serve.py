@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -389,6 +390,22 @@ def test_the_document_holds():
 @pytest.mark.slow
 def test_the_document_holds_for_long():
     assert {"/v1/systemone 200", "/v1/decisions 404"} <= against_its_document(100)
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(model, tmp_path):
+    """Chromium asks what the address says, shows bars and contexts, and has nothing to complain of."""
+    chromium = shutil.which("chromium")
+    assert chromium, "this check needs Chromium: apt-get install chromium"
+    with running(served(model.warm(), "words")) as client:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                 "--enable-logging=stderr", "--virtual-time-budget=20000", f"--user-data-dir={tmp_path}"]  # fmt: skip
+        command = [chromium, *flags, "--dump-dom", f"{client.base_url}/#the cat and <b>the dog</b>"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert done.stdout.count('class="bar"') == 3
+    assert "4 examples shown" in done.stdout
+    assert f'<p class="answer">{model.predict(["the cat and <b>the dog</b>"])[0]}</p>' in done.stdout
 
 
 # --- bad requests
