@@ -9,6 +9,7 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.ledger import Ledger
 from kshot.core.steering import Edit, Steering
 from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Segment, Task
+from kshot.engine import session
 from kshot.engine.language_model import Engine
 from kshot.engine.remembered import Beginning, Memory, memory_of
 from kshot.learners.learner import Setup
@@ -51,6 +52,29 @@ def test_the_second_time_only_what_is_new_is_run(engine):
     both, n = run_tokens(warm, requests)
     assert np.concatenate(both) == pytest.approx(np.concatenate(expected), abs=1e-4)
     assert n > third  # of the last one nothing is kept yet
+
+
+def test_several_beginnings_are_gone_on_from_in_one_pass(engine, monkeypatch):
+    """Where they share their first tokens, where one is the beginning of another, and up to a pack's size."""
+    passes: list[int] = []
+    run = session.score_joined
+    monkeypatch.setattr(session, "score_joined", lambda *args: passes.append(len(args[2])) or run(*args))
+    warm = engine.remembering()
+    shown = [SHOWN, SHOWN[:2], SHOWN[::-1], (Segment("instruction", "Say a or b.\n\n"), *SHOWN[1:])]
+    requests = [asked(text, own) for own in shown for text in ("one", "two and more")]
+    expected = np.concatenate(engine.score(requests))
+    for _ in range(2):
+        assert np.concatenate(warm.score(requests)) == pytest.approx(expected, abs=1e-4)
+    assert passes == [4, 4]
+    assert np.concatenate(warm.score(requests[:4])) == pytest.approx(expected[:12], abs=1e-4)
+    many = [asked(f"{i} " * 40, own) for own in shown for i in range(9)]
+    assert np.concatenate(warm.score(many)) == pytest.approx(np.concatenate(engine.score(many)), abs=1e-4)
+    assert passes == [4, 4, 2]
+    inside = [asked("number 2"), asked("number 3", SHOWN[:2])]  # the question stands in another beginning
+    kept = [asked(text, own) for text in ("x", "y") for own in (SHOWN[:2], SHOWN[:3])]
+    warm.score(kept)
+    both = [asked("number 2", SHOWN[:2]), asked("z", SHOWN[:3]), *inside]
+    assert np.concatenate(warm.score(both)) == pytest.approx(np.concatenate(engine.score(both)), abs=1e-4)
 
 
 def test_what_is_written_after_it_is_the_same(engine):

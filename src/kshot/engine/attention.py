@@ -1,10 +1,13 @@
 """Attention of packed rows: every token sees its own ancestors in the tree, whatever else stands in memory."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from kshot.engine.remembered import Beginning
-from kshot.engine.trie import Tree
+from kshot.engine.trie import IntArray, Tree
 
 _BEGUN = -2  # in place of an index into the tree: a token before all of it
 
@@ -30,13 +33,31 @@ class TreeAttention:
         self._masks: dict[tuple[int | None, int], tuple[int, torch.Tensor]] = {}
         self._n_new = 0
 
-    def open(self, start: int, stop: int) -> None:
-        """Prepare for the pack `start:stop` of the tree; the path to its first token must be remembered."""
-        pack = torch.arange(start, stop, device=self._device)
+    @torch.inference_mode()
+    def recall(self, begun: Sequence[tuple[IntArray, Beginning]]) -> None:
+        """Take over what is kept of beginnings that stand in the tree, each token once.
+
+        Args:
+            begun: Beginnings, each with the places of its tokens in the tree.
+        """
+        rows, kept, known = list[IntArray](), list[tuple[Beginning, torch.Tensor]](), np.zeros(len(self._ends), bool)
+        for path, beginning in begun:
+            new = np.flatnonzero(~known[path])
+            known[path] = True
+            rows.append(path[new])
+            kept.append((beginning, torch.from_numpy(new).to(self._device)))
+        self._rows = torch.from_numpy(np.concatenate(rows)).to(self._device)
+        self._depths = self._tree_depths[self._rows]
+        for layer in kept[0][0].kept:
+            keys, values = (torch.cat([b.kept[layer][i][:, at] for b, at in kept], dim=1) for i in (0, 1))
+            self._kept[layer] = keys, values
+
+    def open(self, pack: torch.Tensor) -> None:
+        """Prepare for tokens of the tree, in its order; the path to the first one must be remembered."""
         rows = torch.cat([self._rows, pack])
         self._seen = self.path_to(pack, rows)
-        assert int(self._seen[0].sum()) == int(self._tree_depths[start]) + 1
-        self._add(pack, self._tree_depths[start:stop])
+        assert int(self._seen[0].sum()) == int(self._tree_depths[pack[0]]) + 1
+        self._add(pack, self._tree_depths[pack])
 
     def open_generated(self, seen: torch.Tensor, depths: torch.Tensor) -> None:
         """Prepare for generated tokens.

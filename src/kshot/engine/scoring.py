@@ -57,20 +57,45 @@ def begin(backbone: Backbone, ids: tuple[int, ...], *, max_tokens: int) -> Begin
     return found
 
 
+def score_joined(
+    backbone: Backbone, tree: Tree, begun: Sequence[tuple[NDArray[np.int64], Beginning]]
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """Run all of a tree that is not kept in one pass, after several beginnings.
+
+    Args:
+        backbone: The network.
+        tree: The tree, with the beginnings.
+        begun: What is kept of them, each with the places of its tokens in the tree; nothing is predicted inside.
+
+    Returns:
+        As `score_packed` yields.
+    """
+    attend, is_new = TreeAttention(tree, backbone.device), np.ones(len(tree.tokens), dtype=bool)
+    attend.recall(begun)
+    for path, _ in begun:
+        is_new[path] = False
+    at = np.flatnonzero(is_new)
+    keep, rows = np.unique(np.searchsorted(at, tree.positions), return_inverse=True)
+    return tree.slots, _pick(_run(backbone, tree, attend, at, keep), rows, tree.targets)
+
+
 def run_pack(
     backbone: Backbone, tree: Tree, attend: TreeAttention, start: int, stop: int, keep: NDArray[np.int64]
 ) -> torch.Tensor:
     """Run the pack `start:stop` and return logits `[len(keep), vocab]` at the pack's positions `keep`."""
+    return _run(backbone, tree, attend, np.arange(start, stop), keep)
 
+
+def _run(
+    backbone: Backbone, tree: Tree, attend: TreeAttention, at: NDArray[np.int64], keep: NDArray[np.int64]
+) -> torch.Tensor:
     def tensor(values: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(np.array(values)).to(backbone.device)
 
-    attend.open(start, stop)
-    marks = tree.marks[start:stop]
+    attend.open(tensor(at))
+    marks = tree.marks[at]
     places = {mark: placed(backbone, np.flatnonzero(marks == mark)) for mark in np.unique(marks[marks > 0]).tolist()}
-    return backbone.packed_logits(
-        tensor(tree.tokens[start:stop]), tensor(tree.depths[start:stop]), attend, tensor(keep), places
-    )
+    return backbone.packed_logits(tensor(tree.tokens[at]), tensor(tree.depths[at]), attend, tensor(keep), places)
 
 
 def placed(

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -27,9 +28,9 @@ from kshot.core.types import EncodedPrompt, FloatArray, GenerateRequest, Generat
 from kshot.engine.encoding import Asked, Encoded, Encoder
 from kshot.engine.generation import generate_packed, generate_plain, groups_of, needed_groups
 from kshot.engine.remembered import Beginning, Memory, groups, memory_of
-from kshot.engine.scoring import begin, score_packed, score_plain
+from kshot.engine.scoring import begin, score_joined, score_packed, score_plain
 from kshot.engine.training_rows import TrainingRow
-from kshot.engine.trie import Tree, build_tree, cut, packs_for
+from kshot.engine.trie import IntArray, Tree, build_tree, cut, packs_for, path_of
 from kshot.models.hf import Backbone, NotPackableError
 from kshot.models.hooks import check, steered
 
@@ -360,17 +361,23 @@ class Session:
     def _run_packs(
         self, tree: Tree, requests: Mapping[str, Encoded], missing: Sequence[str], begun: Beginning | None = None
     ) -> Iterator[list[Row]]:
+        wanted = set(missing)
+        owned = [key in wanted for key, (_, answers) in requests.items() for _ in answers]  # [slots]
+        packs = cut(tree, max_tokens=self._pack_tokens, max_scored=self._pack_scored)
+        todo = [packs[number] for number in packs_for(tree, packs, np.flatnonzero(owned))]
+        yield from self._completed(tree, requests, score_packed(self.backbone, tree, todo, begun))
+
+    def _completed(
+        self, tree: Tree, requests: Mapping[str, Encoded], parts: Iterator[tuple[IntArray, FloatArray]]
+    ) -> Iterator[list[Row]]:
+        """Return after each part that is scored the requests that it completed."""
         keys = list(requests)
         owner = np.repeat(np.arange(len(keys)), [len(a) for _, a in requests.values()])  # [slots]
         first_slot = np.searchsorted(owner, np.arange(len(keys)))
         open_targets = np.bincount(owner[tree.slots], minlength=len(keys))
         sums = np.zeros(len(owner))
-        packs = cut(tree, max_tokens=self._pack_tokens, max_scored=self._pack_scored)
-        wanted = set(missing)
-        slots = np.flatnonzero([keys[i] in wanted for i in owner])
-        todo = [packs[number] for number in packs_for(tree, packs, slots)]
         began = time.perf_counter()
-        for scored, values in score_packed(self.backbone, tree, todo, begun):
+        for scored, values in parts:
             np.add.at(sums, scored, values)
             np.subtract.at(open_targets, owner[scored], 1)
             complete = [i for i in np.unique(owner[scored]) if not open_targets[i]]
@@ -415,7 +422,28 @@ class Session:
             parts.append((self._tree_of(own, writes), own, None))
             n_tokens += len(parts[-1][0].tokens)
         run: Any = self._run_groups if writes else self._run_packs
-        return n_tokens, (rows for tree, own, begun in parts for rows in run(tree, own, list(own), begun))
+        kept = [part for part in parts if part[2]]
+        if not writes and len(kept) > 1 and (joined := self._joined(requests, kept)):
+            parts = [part for part in parts if not part[2]]
+        else:
+            joined = iter(())
+        each = (rows for tree, own, begun in parts for rows in run(tree, own, list(own), begun))
+        return n_tokens, chain(joined, each)
+
+    def _joined(
+        self, requests: Mapping[str, Encoded], parts: Sequence[tuple[Tree, Mapping[str, Any], Beginning | None]]
+    ) -> Iterator[list[Row]] | None:
+        """Return the results of requests after several beginnings, run in one pass; None where that is too much."""
+        trees = [tree for tree, _, _ in parts]
+        crowded = sum(len(np.unique(tree.positions)) for tree in trees) > self._pack_scored
+        if crowded or sum(len(tree.tokens) for tree in trees) > self._pack_tokens:
+            return None
+        own = {key: requests[key] for _, some, _ in parts for key in some}
+        tree = self._tree_of(own, False)
+        begun = [(path_of(tree, own[next(iter(some))][0][: b.n]), b) for _, some, b in parts if b]
+        if np.isin(tree.positions, np.concatenate([path for path, _ in begun])).any():
+            return None
+        return self._completed(tree, own, (score_joined(self.backbone, tree, begun) for _ in range(1)))
 
     def _begun(self, ids: tuple[int, ...], times: int) -> tuple[Beginning | None, int]:
         """Return what is kept of a beginning, if it is or should be, and how many tokens had to be run for that."""
