@@ -171,6 +171,13 @@ def test_letters_stand_for_labels_in_an_order_that_the_shared_part_gives(server)
     assert len({tuple(lettered(chat("q", shown=((f"{i}", "cat"),))).values()) for i in range(20)}) > 3
 
 
+def test_labels_that_are_letters_stand_for_themselves(server):
+    load_model(server.name).score([chat("Which ?", "(A)", "(B)", shown=(("What ?", "(B)"),))])
+    messages = server.asked[-1][1]["messages"]
+    assert messages[0]["content"].endswith("nothing else:\nA, B")
+    assert messages[2]["content"] == "B"
+
+
 def test_the_mass_on_labels_is_recorded(server, words_task, tmp_path):
     run = kshot.adapt(Task.load(words_task), server.name, recipes="random", limit=6, out=tmp_path / "run")
     asked = json.loads((tmp_path / "run" / "results.json").read_text())["config"]["asked"]

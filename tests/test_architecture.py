@@ -68,6 +68,8 @@ def test_transformers_and_torch_stay_in_their_rooms():
             "models/quiet.py",
             "encoders/encoder_training.py",
         },
+        "openai": {"models/remote/service.py"},
+        "stamina": {"models/remote/service.py", "models/remote/known.py"},
         "peft": {"models/weights.py", "models/peft_adapter.py"},
     }
     for package, allowed in users.items():

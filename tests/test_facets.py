@@ -19,7 +19,8 @@ class Bare:
         self.name, self.origin, self.fingerprint = "bare", {}, self._whole.fingerprint
         self.weights_id = self.old_fingerprint = self.fingerprint
         self.max_tokens, self.remark, self.chat, self.control_tokens = 4096, None, None, ()
-        self.is_remote = False
+        self.is_remote = self.in_messages = False
+        self.about: dict[str, object] = {}
         self.count_tokens = self._whole.count_tokens
 
     def with_store(self, store):

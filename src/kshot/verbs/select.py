@@ -73,7 +73,8 @@ def select(
     if selector_model is not None:
         model, layout = selector_model, "auto"
     if isinstance(model, str | Path):
-        model = load_model(model, **({"api": api} if is_api(model) else placing))
+        how: dict[str, Any] = {"api": api} if is_api(model) else placing
+        model = load_model(model, **how)
     recipe = parse_recipe(selector, shots=k, raced=False)
     stream = make_stream(task, limit=len(task.train), seed=seed)
     pool = stream.examples

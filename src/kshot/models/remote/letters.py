@@ -24,7 +24,8 @@ class Letters:
 
     Which label stands behind which letter is drawn from the request without its query, so that the prompt's beginning
     is the same for all queries, which the service reads once; what a model likes of a letter is then a liking for a
-    label, which calibration takes out. Demonstrations answer with letters too. A letter that is not among the likeliest
+    label, which calibration takes out. Demonstrations answer with letters too. Labels that are letters already, as
+    "(A)", stand for themselves. A letter that is not among the likeliest
     tokens gets what they leave, at most as much as the least of them.
     """
 
@@ -43,8 +44,10 @@ class Letters:
         Raises:
             ModelError: The answer has no log-probabilities, or too few of them.
         """
-        letters = lettered(request)
+        letters = own_letters(request) or lettered(request)
         shown = "\n".join(f"{letter}: {text}" for text, letter in sorted(letters.items(), key=lambda pair: pair[1]))
+        if own_letters(request):
+            shown = ", ".join(letters.values())
         messages = instructed(request, f"Answer with the letter alone, and nothing else:\n{shown}", letters)
         body = chat_body(service, messages, max_tokens=1) | {"temperature": 0, "logprobs": True, "top_logprobs": MOST}
         tops = self._tops(service, await service.post(CHAT, body))
@@ -83,6 +86,13 @@ class Letters:
             found = [least if value == -inf else value for value in found]
         values = np.array(found)
         return Reading(values - np.logaddexp.reduce(values), min(1.0, mass))
+
+
+def own_letters(request: ScoreRequest) -> dict[str, str] | None:
+    """Return the letter or digit that each continuation is, as "A" of "(A)"; None where they are something else."""
+    bare = ["".join(c for c in text if c.isalnum()) for text in request.continuations]
+    are_letters = all(len(text) == 1 and text.isascii() for text in bare) and len(set(bare)) == len(bare)
+    return dict(zip(request.continuations, bare, strict=True)) if are_letters else None
 
 
 def lettered(request: ScoreRequest) -> dict[str, str]:

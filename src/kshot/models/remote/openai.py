@@ -32,7 +32,10 @@ T = TypeVar("T")
 API_VERSION = 1
 MAX_TOKENS = 32_768  # where the server does not say it
 _A_MESSAGE = 8  # tokens around a message, at most
-_TOO_LONG = re.compile(r"context|too (long|large)|maximum.*(length|tokens)|exceed", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"context (length|size|window)|(prompt|input|request)\b.*\b(too (long|large)|exceeds?)\b|max_model_len",
+    re.IGNORECASE,
+)
 
 
 class ApiModel:
@@ -57,7 +60,6 @@ class ApiModel:
     def __init__(self, service: HttpService, settings: ApiSettings, name: str, found: Found, cache: ServerCache):
         self.name, self.found = name, found
         self._service, self._settings, self._cache = service, settings, cache
-        self._counts: dict[str, int] = {}
         self._masses: dict[str, float] = {}  # by the keys of answers; shared by copies
         self._owed = [service.usage + service.wasted]  # what no kept answer took, as the probe; shared by all copies
         self._store: Store | None = None
@@ -139,16 +141,11 @@ class ApiModel:
         around = _A_MESSAGE if self.in_messages else 0
         if self.found.tokenizer == "none":
             return len(text.encode("utf-8", "surrogatepass")) + around
-        if text not in self._counts:
-            self._counts[text] = self._counted(text)
-        return self._counts[text] + around
-
-    def _counted(self, text: str) -> int:
         n = self._cache.count(text)
         if n is None:
             n = len(wait_for(_ids(self._service, text)))
             self._cache.put_count(text, n)
-        return n
+        return n + around
 
     def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
         """Return how many tokens the server will read to score `requests`, without asking it.

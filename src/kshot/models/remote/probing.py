@@ -66,8 +66,9 @@ async def probe(service: HttpService, settings: ApiSettings) -> Found:
     Raises:
         UserError: It is not there, does not know the model, or has no route that can be trusted.
     """
-    max_tokens = await _about(service)
-    await tokenizer_of(service)
+    max_tokens, tokenizer = await _about(service), await tokenizer_of(service)
+    if max_tokens is None and tokenizer and tokenizer.kind == "llama.cpp":
+        max_tokens = await _context_of_llama_cpp(service)
     asked, trusted, why_not = service.metered(attempts=_PROBE_ATTEMPTS), list[Route](), dict[str, str]()
     for name in settings.routes or ROUTES:
         route = route_of(name, settings)
@@ -120,3 +121,13 @@ async def _about(service: HttpService) -> int | None:
     meta = (own or {}).get("meta")
     places = (own or {}, meta if isinstance(meta, dict) else {})
     return next((int(p[k]) for p in places for k in ("max_model_len", "n_ctx") if isinstance(p.get(k), int)), None)
+
+
+async def _context_of_llama_cpp(service: HttpService) -> int | None:
+    try:
+        answer = await service.get("../props")
+    except RefusedError:
+        return None
+    own = answer.get("default_generation_settings") if isinstance(answer, dict) else None
+    n_tokens = own.get("n_ctx") if isinstance(own, dict) else None
+    return n_tokens if isinstance(n_tokens, int) else None

@@ -1,10 +1,10 @@
 """What a server has said of itself, in the cache folder: so that a finished run is read again without asking it."""
 
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
-
-import numpy as np
 
 from kshot.core.errors import StorageError
 from kshot.core.paths import cache_folder
@@ -12,6 +12,9 @@ from kshot.core.seeding import digest
 from kshot.store.scores import SqliteStore
 
 T = TypeVar("T")
+
+_COUNTS = "counts"
+_AT_ONCE = 256  # counts that are written together
 
 
 class ServerCache:
@@ -24,35 +27,54 @@ class ServerCache:
 
     def __init__(self, url: str, model: str):
         self._file: Path = cache_folder() / "api" / f"{digest(url, model)[:16]}.sqlite"
+        self._counts: dict[str, int] | None = None  # read when they are needed
+        self._new: dict[str, int] = {}
+        self._lock = Lock()
+        weakref.finalize(self, _keep_counts, self._file, self._new)  # also at the end of the process
 
     def record(self, key: str) -> dict[str, Any]:
         """Return the record of a key, or an empty one."""
-        return self._with(lambda store: store.get_record(key)) or {}
+        return _with(self._file, lambda store: store.get_record(key)) or {}
 
     def put_record(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep a record in place of what is there."""
-        self._with(lambda store: store.put_record(key, record))
+        _with(self._file, lambda store: store.put_record(key, record))
 
     def count(self, text: str) -> int | None:
         """Return how many tokens a text has, if that is known."""
-        found = self._with(lambda store: store.get([_key(text)])) or {}
-        return int(found[_key(text)][0][0]) if found else None
+        with self._lock:
+            if self._counts is None:
+                self._counts = self.record(_COUNTS)
+            return self._counts.get(_key(text))
 
     def put_count(self, text: str, n_tokens: int) -> None:
         """Keep how many tokens a text has; of the text itself nothing is kept."""
-        self._with(lambda store: store.put([(_key(text), np.array([n_tokens], float), 0.0)]))
+        with self._lock:
+            self._new[_key(text)] = n_tokens
+            if self._counts is not None:
+                self._counts[_key(text)] = n_tokens
+            if len(self._new) >= _AT_ONCE:
+                _keep_counts(self._file, self._new)
 
-    def _with(self, use: Callable[[SqliteStore], T]) -> T | None:
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            store = SqliteStore(self._file)
-        except (OSError, StorageError):
-            return None
-        try:
-            return use(store)
-        finally:
-            store.close()
+
+def _keep_counts(file: Path, new: dict[str, int]) -> None:
+    """Add counts to those on the disk, and forget that they are new."""
+    if new:
+        _with(file, lambda store: store.put_record(_COUNTS, {**(store.get_record(_COUNTS) or {}), **new}))
+        new.clear()
+
+
+def _with(file: Path, use: Callable[[SqliteStore], T]) -> T | None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        store = SqliteStore(file)
+    except (OSError, StorageError):
+        return None
+    try:
+        return use(store)
+    finally:
+        store.close()
 
 
 def _key(text: str) -> str:
-    return digest("tokens", text)
+    return digest(text)[:20]
