@@ -52,8 +52,9 @@ def serve(vllm: Path, model: Path, log: Path) -> tuple[subprocess.Popen[bytes], 
         port = free.getsockname()[1]
     command = [str(vllm), "serve", str(model), "--served-model-name", "demo", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--dtype", "float32", "--max-model-len", "2048", "--enforce-eager"]
+    others = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it has its own packages
     own = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    server = subprocess.Popen(command, stdout=log.open("wb"), stderr=subprocess.STDOUT, env=os.environ | own)
+    server = subprocess.Popen(command, stdout=log.open("wb"), stderr=subprocess.STDOUT, env=others | own)
     until = time.monotonic() + WAIT_S
     while time.monotonic() < until and server.poll() is None:
         with socket.socket() as asked:
@@ -61,14 +62,13 @@ def serve(vllm: Path, model: Path, log: Path) -> tuple[subprocess.Popen[bytes], 
                 return server, f"http://127.0.0.1:{port}/v1"
         time.sleep(1)
     server.kill()
-    raise SystemExit(f"vLLM must answer within {WAIT_S} s; it ends its log with:\n{log.read_text()[-3000:]}")
+    raise SystemExit(f"vLLM must start and answer within {WAIT_S} s; its log ends with:\n{log.read_text()[-3000:]}")
 
 
 def compare(vllm: Path, n: int, folder: Path) -> dict[str, Any]:
     """Return how far label scores of the two are apart."""
     task = Task.load("builtin:bbc-headlines-100")
     asked = requests_of(task, n)
-    here = np.concatenate(cast(ScoringModel, load_model("demo")).score(asked))
     began = time.monotonic()
     server, url = serve(vllm, Path(source_of("demo")), folder / "vllm.log")
     try:
@@ -80,6 +80,7 @@ def compare(vllm: Path, n: int, folder: Path) -> dict[str, Any]:
     finally:
         server.terminate()
         server.wait(60)
+    here = np.concatenate(cast(ScoringModel, load_model("demo")).score(asked))
     found = subprocess.run([vllm.with_name("python"), "-m", "pip", "list", "--format", "json"], capture_output=True)
     packages = {row["name"]: row["version"] for row in json.loads(found.stdout)}
     return {
