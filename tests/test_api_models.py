@@ -252,14 +252,18 @@ def test_few_samples_are_counted_where_nothing_better_is_left(server):
     assert body["response_format"]["json_schema"]["schema"]["properties"]["answer"]["enum"] == ["cat", "dog", "cow"]
 
 
-def test_a_service_without_schemas_that_gives_one_answer_at_a_time_is_asked_so(server):
-    server.lacks |= {"logprobs", "echo", "schema", "several"}
+@pytest.mark.parametrize("lacks", [{"several"}, {"schema"}, {"schema", "several"}])
+def test_a_service_is_asked_in_the_best_way_that_it_takes(server, lacks):
+    """llama.cpp's takes schemas, and one answer to a request."""
+    server.lacks |= {"logprobs", "echo", *lacks}
     model = load_model(server.name, api="samples=3,route=constrained")
     server.asked.clear()
     (row,) = model.score([chat()])
-    assert len(server.asked) == 3
-    assert not any("response_format" in body or "n" in body for _, body in server.asked)
-    assert len({body["seed"] for _, body in server.asked}) == 3
+    bodies = [body for _, body in server.asked]
+    assert len(bodies) == (3 if "several" in lacks else 1)
+    assert all(("response_format" not in body) is ("schema" in lacks) for body in bodies)
+    assert all(("n" not in body) is ("several" in lacks) for body in bodies)
+    assert len({body["seed"] for body in bodies}) == len(bodies)
     assert np.exp(row[0]) == pytest.approx(3.5 / 4.5)
 
 

@@ -18,8 +18,9 @@ from kshot.models.remote.route import Reading, Service
 
 PROBED = 4  # samples of a request whose answer is known
 _UNSEEN = 0.5  # added to the count of each label: none has probability 0 because it was not drawn
-_MOST_TOKENS = 2048  # of an answer, with what is thought before it
-_HOW = "constrained how"  # in the memory of a service: whether it takes a schema, and several answers to a request
+_THOUGHT, _SAID = 2048, 256  # most tokens of an answer to a schema, which may be thought about, and without one
+_HOW = "constrained how"  # in the memory of a service: which of `_WAYS` it takes
+_WAYS = (("schema", "several"), ("schema",), ("several",), ())  # best first; "several" answers to a request
 
 
 @dataclass(frozen=True)
@@ -68,26 +69,25 @@ class Constrained:
     ) -> list[str | None]:
         """Return answers, as many of `n` as the service gives to one request.
 
-        What it refuses of how it is asked - a schema, then several answers at once - it is not asked again.
+        Of the ways in which it can be asked, by a schema and for several answers at once, the best that it does not
+        refuse is found out once.
         """
         shown = "\n".join(names)
         messages = instructed(request, f"Answer with one of these alone, as it is written here:\n{shown}")
         first = int(digest(messages)[:7], 16)
-        ways: dict[str, bool] = service.memory.setdefault(_HOW, {"schema": True, "several": True})
         while True:
-            asked = dict(ways)  # other requests may be under way
-            body = chat_body(service, messages, max_tokens=_MOST_TOKENS) | {"seed": first + seed}
-            if asked["several"]:
-                body["n"] = n
-            if asked["schema"]:
+            at = service.memory.setdefault(_HOW, 0)
+            way = _WAYS[at]
+            body = chat_body(service, messages, max_tokens=_THOUGHT if "schema" in way else _SAID)
+            body |= {"seed": first + seed} | ({"n": n} if "several" in way else {})
+            if "schema" in way:
                 body["response_format"] = _schema(names)
             try:
                 choices = choices_of(await service.post(CHAT, body))
             except RefusedError:
-                refused = next((way for way in ("schema", "several") if asked[way]), None)
-                if refused is None:
+                if at + 1 == len(_WAYS):
                     raise
-                ways[refused] = False
+                service.memory[_HOW] = max(at + 1, service.memory[_HOW])  # other requests are under way
                 continue
             if not choices:
                 raise ModelError(f"'{service.model}' must answer with a choice; it answers without. Try again later.")
