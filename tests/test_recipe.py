@@ -86,7 +86,10 @@ def but_slow(*slow: str) -> list:
 
 
 # icl+ft trains too, gradient-matching takes gradients, icv steers
-@pytest.mark.parametrize("name", but_slow("fine-tune", "less", "random-direction"))
+@pytest.mark.parametrize(
+    "name",
+    but_slow("fine-tune", "less", "random-direction", "soft-injection", "function-vector", "embedding-lr", "llm-r"),
+)
 def test_predictions_rest_on_the_past_alone(name):
     """Neither the query's own label nor anything after it changes a prediction."""
     recipe = quick(name)
