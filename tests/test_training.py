@@ -21,6 +21,7 @@ from kshot.models.hf import Backbone
 from kshot.models.tiny import ByteTokenizer, tiny_backbone
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
+from variants import mostly_slow
 
 GEMMA3 = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16, "query_pre_attn_scalar": 8}
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}
@@ -122,7 +123,7 @@ def answer_losses(model: TrainedEngine, *examples: Example) -> list[float]:
         return [model._trainer.gradient([row]).loss_nats for row in of]
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", mostly_slow(SHAPES, "gemma3", "gpt2"))
 def test_an_answer_depends_on_what_stands_before_it_alone(name):
     model = moved(trained(backbone(name)))
     before = answer_losses(model, *EXAMPLES[:4])
@@ -136,7 +137,7 @@ def test_an_answer_depends_on_what_stands_before_it_alone(name):
     assert (after[:3] == before[:3], after[3] == before[3]) == (True, False)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", mostly_slow(SHAPES, "gemma3", "gpt2"))
 def test_the_loss_is_that_of_the_answers_scored_one_by_one(name):
     model = moved(trained(backbone(name), lr=1e-2))
     prompt = text(model, *EXAMPLES[:4]).prompt
@@ -163,7 +164,7 @@ def reference(model: TrainedEngine, of: list[TrainingRow]):
 
 
 @pytest.mark.parametrize("weights", ["lora", "full"])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", mostly_slow(SHAPES, "gemma3", "gpt2"))
 def test_loss_and_gradient_are_those_of_transformers(name, weights, monkeypatch):
     base = backbone(name)
     model = moved(trained(base, weights=weights))
@@ -193,7 +194,7 @@ def test_an_architecture_that_cannot_be_packed_is_trained_text_by_text():
 
 
 @pytest.mark.parametrize("weights", ["lora", "full"])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", mostly_slow(SHAPES, "gemma3", "gpt2"))
 def test_without_a_learning_rate_nothing_changes(name, weights):
     base = Engine(backbone(name))
     assert scores(trained(base, weights=weights, lr=1.0)) == scores(base)
@@ -292,7 +293,7 @@ def test_plain_peft_loads_the_adapter(name, tmp_path):
 
 
 @pytest.mark.parametrize("weights", ["lora", "full"])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", mostly_slow(SHAPES, "gemma3", "gpt2"))
 def test_plain_transformers_loads_the_merged_model(name, weights, tmp_path):
     model = moved(trained(backbone(name), weights=weights, lr=1e-2))
     model.save_merged(tmp_path)

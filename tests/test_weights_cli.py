@@ -199,13 +199,13 @@ def test_the_real_model_learns_and_plain_peft_reads_what_it_has_learnt(tmp_path)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from kshot.models.white_box import _converted, _demo_gguf
+    from kshot.models.white_box import _converted, demo_gguf
 
     headlines = kshot.Task.load("builtin:bbc-headlines")
     task = replace(headlines, train=headlines.train[:16])  # all of them are learnt in the end
     run = kshot.adapt(task, "demo", recipes="fine-tune:lr=1e-4,steps=2", out=tmp_path / "run")
     text = "Text: Shares fall as oil price climbs\nLabel: business\n\n"
-    base = AutoModelForCausalLM.from_pretrained(_converted(_demo_gguf()))
+    base = AutoModelForCausalLM.from_pretrained(_converted(demo_gguf()))
     model = PeftModel.from_pretrained(base, tmp_path / "run" / "best" / "adapter").eval()
     engine = run.best.model
     ids = engine.backbone.first_ids + engine.backbone.tokenise(text)

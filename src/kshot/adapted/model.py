@@ -144,6 +144,13 @@ class AdaptedModel:
         """Return the same adapted model on another instance of its language model."""
         return self._again(self.fitted.with_model(model), self.abstention)
 
+    def warm(self) -> "AdaptedModel":
+        """Return the same model for many calls: what all its prompts begin with is run once, and kept in memory.
+
+        Probabilities are the same up to rounding (1e-5 in float32).
+        """
+        return self._again(self.fitted.remembering(), self.abstention)
+
     def abstaining(self, precision: float) -> "AdaptedModel":
         """Return the same model, which is "unsure" where it must be so that a share of its answers is right.
 
@@ -331,6 +338,62 @@ class AdaptedModel:
         from kshot.adapted.folder import save
 
         save(self, path_of(folder))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write it as a repository of the model hub: a card, the adapter in peft's format, and `kshot/` with all of it.
+
+        The adapter stands at the top where the base is a model of the hub.
+
+        Raises:
+            UserError: The folder is not empty, or is inside an adapted model.
+        """
+        from kshot.adapted.hub_folder import write_repository
+
+        write_repository(self, path_of(folder))
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, token: str | None = None, **how: Any
+    ) -> "AdaptedModel":
+        """Load what `save_pretrained` or `push_to_hub` wrote.
+
+        Args:
+            name: A folder, or "USER/NAME" on the hub.
+            revision: Commit, branch or tag of the repository; the language model's is the one it was adapted with.
+            token: For a private repository; by default that of HF_TOKEN or `hf auth login`.
+            how: As `kshot.load`: model, device, dtype, trust_remote_code, allow_code, allow_other_dtype.
+
+        Raises:
+            UserError: No such repository, one that is not kshot's, or as `kshot.load`.
+            ModelError: The hub cannot be reached.
+        """
+        from kshot.adapted.hub_folder import from_hub
+
+        return from_hub(str(name), revision=revision, token=token, how=how)
+
+    def push_to_hub(
+        self, name: str, *, private: bool = True, token: str | None = None, message: str | None = None
+    ) -> str:
+        """Write what `save_pretrained` does into a repository of the hub, which is made if it is not there.
+
+        The examples that it shows are published with it: the repository is private unless `private=False`.
+
+        Args:
+            name: "USER/NAME".
+            private: Whether a new repository is; one that is there stays as it is.
+            token: That may write; by default that of HF_TOKEN or `hf auth login`. It is written nowhere.
+            message: Of the commit.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            UserError: The token may not write there, or the language model is a file of this machine.
+            ModelError: The hub cannot be reached.
+        """
+        from kshot.adapted.hub_folder import push
+
+        return push(self, name, private=private, token=token, message=message)
 
     def save_merged(self, folder: str | Path) -> None:
         """Write the language model with the trained weights worked in, as transformers loads it, with its tokenizer.

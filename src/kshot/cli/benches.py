@@ -19,12 +19,20 @@ SPEED = {
     "llm-feedback": "kshot.bench.llm_feedback:run",
     "steered": "kshot.bench.steered_queries:run",
     "loading": "kshot.bench.loading:run",
+    "api": "kshot.bench.api_scores:run",
+    "serve": "kshot.bench.served_load:run",
 }
+TIMED = {"serve": "10m"}  # those of speed that go on for a time, by default so long
 QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts")
 
 
-def speed_benchmark(name: str, model: str) -> dict[str, Any]:
+def speed_benchmark(name: str, model: str, budget: str | None = None) -> dict[str, Any]:
     """Run a benchmark of `SPEED` and return what it measured.
+
+    Args:
+        name: Of the benchmark.
+        model: The model to measure with.
+        budget: How long one of `TIMED` goes on.
 
     Raises:
         UserError: An unknown name, or a missing extra.
@@ -35,7 +43,7 @@ def speed_benchmark(name: str, model: str) -> dict[str, Any]:
         run = resolve(SPEED[name])
     except ImportError as error:
         raise missing_extra(error.name or "torch", "hf", f"The benchmark '{name}'") from error
-    return run(model)
+    return run(model, seconds=parse_seconds(budget or TIMED[name])) if name in TIMED else run(model)
 
 
 def quality_benchmark(name: str, *, model: str, data: str | None, budget: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from kshot.cli import retriever_commands
 from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import read_settings
 from kshot.cli.demo_command import demo
+from kshot.cli.export_command import export
 from kshot.cli.options import (
     AbstainOption,
     AllowCodeOption,
@@ -36,6 +37,7 @@ from kshot.cli.options import (
 from kshot.cli.output import TerminalProgress, failed, guarded, print_json, print_result, resumable, stderr, stdout
 from kshot.cli.report_command import report
 from kshot.cli.select_command import select
+from kshot.cli.serve_command import serve
 from kshot.cli.streams import take_over
 from kshot.cli.study_command import study
 from kshot.core.errors import KshotError, UserError
@@ -115,7 +117,9 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 app.command()(select)
 app.command()(report)
+app.command()(serve)
 app.command()(study)
+app.command()(export)
 app.add_typer(retriever_commands.app, name="retriever")
 
 
@@ -394,14 +398,17 @@ def bench(
     name: Annotated[str, typer.Argument(help=f"One of: {', '.join((*SPEED, *QUALITY))}.")],
     model: Annotated[str, typer.Option(help="The model to measure with.")] = "demo",
     data: Annotated[str | None, typer.Option(help=f"Folder with tasks, for {', '.join(QUALITY)}.")] = None,
-    budget: Annotated[str, typer.Option(help="Start no unit of work after this time.")] = "150m",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Start no unit of work after this time, by default 150m; for serve, of load, 10m."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure kshot on this machine: its speed, or the quality of methods (in the repository, for hours)."""
     if name in QUALITY:
-        result = quality_benchmark(name, model=model, data=data, budget=budget)
+        result = quality_benchmark(name, model=model, data=data, budget=budget or "150m")
     else:
-        result = speed_benchmark(name, model)
+        result = speed_benchmark(name, model, budget)
     if as_json:
         print_json(result)
         return

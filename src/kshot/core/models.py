@@ -28,6 +28,7 @@ class Capability(StrEnum):
     GENERATE = "generate"
     GRADIENTS = "gradients"
     ACTIVATIONS = "activations"
+    MEMORY = "memory"
 
 
 class Store(Protocol):
@@ -193,6 +194,17 @@ class WritingModel(LanguageModel, Protocol):
         ledger: Ledger | None = None,
     ) -> list[Generation]:
         """Return an answer for each request; arguments as `score`."""
+        ...
+
+
+class RememberingModel(LanguageModel, Protocol):
+    """A model that can keep what prompts begin with, for whoever asks it again and again."""
+
+    def remembering(self) -> Self:
+        """Return the same model, which runs what stands before a question once, as long as there is room to keep it.
+
+        Without a store: with one, what is asked depends on the requests of a call alone, so that it resumes to the bit.
+        """
         ...
 
 

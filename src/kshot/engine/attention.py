@@ -1,9 +1,15 @@
 """Attention of packed rows: every token sees its own ancestors in the tree, whatever else stands in memory."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from kshot.engine.trie import Tree
+from kshot.engine.remembered import Beginning
+from kshot.engine.trie import IntArray, Tree
+
+_BEGUN = -2  # in place of an index into the tree: a token before all of it
 
 
 class TreeAttention:
@@ -12,26 +18,46 @@ class TreeAttention:
     Args:
         tree: The tree that the packs come from.
         device: Where keys and values are kept.
+        begun: What stands before the tree and was run before, so that the tree's depths begin after it.
     """
 
-    def __init__(self, tree: Tree, device: torch.device):
+    def __init__(self, tree: Tree, device: torch.device, begun: Beginning | None = None):
         self._tree_depths = torch.from_numpy(tree.depths).to(device)
         self._ends = torch.from_numpy(tree.ends).to(device)
         self._device = device
         # The remembered rows: index into the tree (-1 for a token that was generated), and position in its sequence
-        self._rows = torch.empty(0, dtype=torch.int64, device=device)
-        self._depths = torch.empty(0, dtype=torch.int64, device=device)
-        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # layer -> keys, values [kv_heads, room, dim]
+        begun = begun or Beginning(0)
+        self._rows = torch.full((begun.n,), _BEGUN, dtype=torch.int64, device=device)
+        self._depths = torch.arange(begun.n, device=device)
+        self._kept = begun.kept  # layer -> keys, values [kv_heads, room, dim]
         self._masks: dict[tuple[int | None, int], tuple[int, torch.Tensor]] = {}
         self._n_new = 0
 
-    def open(self, start: int, stop: int) -> None:
-        """Prepare for the pack `start:stop` of the tree; the path to its first token must be remembered."""
-        pack = torch.arange(start, stop, device=self._device)
+    @torch.inference_mode()
+    def recall(self, begun: Sequence[tuple[IntArray, Beginning]]) -> None:
+        """Take over what is kept of beginnings that stand in the tree, each token once.
+
+        Args:
+            begun: Beginnings, each with the places of its tokens in the tree.
+        """
+        rows, kept, known = list[IntArray](), list[tuple[Beginning, torch.Tensor]](), np.zeros(len(self._ends), bool)
+        for path, beginning in begun:
+            new = np.flatnonzero(~known[path])
+            known[path] = True
+            rows.append(path[new])
+            kept.append((beginning, torch.from_numpy(new).to(self._device)))
+        self._rows = torch.from_numpy(np.concatenate(rows)).to(self._device)
+        self._depths = self._tree_depths[self._rows]
+        for layer in kept[0][0].kept:
+            keys, values = (torch.cat([b.kept[layer][i][:, at] for b, at in kept], dim=1) for i in (0, 1))
+            self._kept[layer] = keys, values
+
+    def open(self, pack: torch.Tensor) -> None:
+        """Prepare for tokens of the tree, in its order; the path to the first one must be remembered."""
         rows = torch.cat([self._rows, pack])
         self._seen = self.path_to(pack, rows)
-        assert int(self._seen[0].sum()) == int(self._tree_depths[start]) + 1
-        self._add(pack, self._tree_depths[start:stop])
+        assert int(self._seen[0].sum()) == int(self._tree_depths[pack[0]]) + 1
+        self._add(pack, self._tree_depths[pack])
 
     def open_generated(self, seen: torch.Tensor, depths: torch.Tensor) -> None:
         """Prepare for generated tokens.
@@ -47,7 +73,7 @@ class TreeAttention:
         """Return which remembered rows are tokens of the tree on the path to each of `tokens`, bool `[n, rows]`."""
         rows = self._rows if rows is None else rows
         at = tokens[:, None]
-        return (rows >= 0) & (rows <= at) & (at < self._ends[rows.clamp(min=0)])
+        return (rows == _BEGUN) | (rows >= 0) & (rows <= at) & (at < self._ends[rows.clamp(min=0)])
 
     def _add(self, rows: torch.Tensor, depths: torch.Tensor) -> None:
         self._rows, self._depths = torch.cat([self._rows, rows]), torch.cat([self._depths, depths])
@@ -80,7 +106,7 @@ class TreeAttention:
     def close(self, next_start: int) -> None:
         """Remember the path to the tree's token `next_start` and forget everything else."""
         is_ancestor = (self._rows >= 0) & (self._ends[self._rows.clamp(min=0)] > next_start)
-        keep = torch.nonzero(is_ancestor).flatten()
+        keep = torch.nonzero(is_ancestor | (self._rows == _BEGUN)).flatten()
         for keys, values in self._kept.values():
             keys[:, : len(keep)], values[:, : len(keep)] = keys[:, keep], values[:, keep]
         self._rows, self._depths = self._rows[keep], self._depths[keep]

@@ -35,6 +35,16 @@ class Encoder:
                 spans.append((start, len(ids)))
         return EncodedPrompt(tuple(ids), tuple(spans))
 
+    def beginning(self, prompt: Prompt) -> int:
+        """Return how many token ids of a prompt stand before its question, which other prompts may have too."""
+        roles = [segment.role for segment in prompt.segments]
+        if "query" not in roles:
+            return 0
+        at = len(roles) - 1 - roles[::-1].index("query")
+        while at and roles[at - 1] in ("query", "context"):
+            at -= 1
+        return len(self.prompt(replace(prompt, segments=prompt.segments[:at])).ids) if at else 0
+
     def training_row(self, text: TrainingText, *, marked: bool = False, first_token: bool = False) -> TrainingRow:
         """Turn a text to be learnt, with what its teacher reads and what is rejected, into rows.
 

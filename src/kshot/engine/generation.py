@@ -21,6 +21,7 @@ from kshot.core.errors import NotFiniteError
 from kshot.core.seeding import generator
 from kshot.core.types import Generation
 from kshot.engine.attention import TreeAttention
+from kshot.engine.remembered import Beginning
 from kshot.engine.scoring import placed, run_pack
 from kshot.engine.trie import IntArray, Tree
 from kshot.models.hf import Backbone
@@ -143,6 +144,7 @@ def generate_packed(
     todo: Sequence[tuple[int, bool]],
     prompts: Sequence[tuple[int, ...]],
     decodings: Sequence[Decoding],
+    begun: Beginning | None = None,
 ) -> Iterator[list[Answer]]:
     """Write answers group by group.
 
@@ -154,11 +156,12 @@ def generate_packed(
         todo: Of `needed_groups`.
         prompts: Token ids of each prompt.
         decodings: For each prompt.
+        begun: What stands before the tree.
 
     Yields:
         The finished answers of each group that is to be answered.
     """
-    attend = TreeAttention(tree, backbone.device)
+    attend = TreeAttention(tree, backbone.device, begun)
     for i, (number, answered) in enumerate(todo):
         ends: list[int] = []
         answers: list[Answer] = []

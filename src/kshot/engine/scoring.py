@@ -10,6 +10,7 @@ Differs: used for scoring; packs are cut in preorder, so that only one path is e
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 
 from kshot.core.types import FloatArray
 from kshot.engine.attention import TreeAttention
-from kshot.engine.trie import Tree
+from kshot.engine.remembered import Beginning
+from kshot.engine.trie import Tree, build_tree, cut
 from kshot.models.hf import Backbone
 
 
 def score_packed(
-    backbone: Backbone, tree: Tree, packs: Sequence[tuple[int, int]]
+    backbone: Backbone, tree: Tree, packs: Sequence[tuple[int, int]], begun: Beginning | None = None
 ) -> Iterator[tuple[NDArray[np.int64], FloatArray]]:
     """Run packs in order; the path to each one's first token must stand in packs before it.
 
@@ -30,12 +32,13 @@ def score_packed(
         backbone: The network.
         tree: The tree.
         packs: Those of `cut` that must be run, as `packs_for` says.
+        begun: What stands before the tree.
 
     Yields:
         After each pack the slots scored in it and their log-probabilities in nats; a slot with several targets comes
         several times, and its parts add up.
     """
-    attend = TreeAttention(tree, backbone.device)
+    attend = TreeAttention(tree, backbone.device, begun)
     for i, (start, stop) in enumerate(packs):
         inside = slice(*np.searchsorted(tree.positions, [start, stop]))
         keep, rows = np.unique(tree.positions[inside] - start, return_inverse=True)
@@ -45,20 +48,54 @@ def score_packed(
         yield tree.slots[inside], _pick(logits, rows, tree.targets[inside])
 
 
+def begin(backbone: Backbone, ids: tuple[int, ...], *, max_tokens: int) -> Beginning:
+    """Run tokens that prompts begin with, at most so many at once, and return what is kept of them."""
+    tree, found, nowhere = build_tree([ids], [[(0,)]]), Beginning(len(ids)), np.zeros(0, dtype=np.int64)
+    attend = TreeAttention(tree, backbone.device, replace(found, n=0))
+    for start, stop in cut(tree, max_tokens=max_tokens, max_scored=1):
+        run_pack(backbone, tree, attend, start, stop, nowhere)
+    return found
+
+
+def score_joined(
+    backbone: Backbone, tree: Tree, begun: Sequence[tuple[NDArray[np.int64], Beginning]]
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """Run all of a tree that is not kept in one pass, after several beginnings.
+
+    Args:
+        backbone: The network.
+        tree: The tree, with the beginnings.
+        begun: What is kept of them, each with the places of its tokens in the tree; nothing is predicted inside.
+
+    Returns:
+        As `score_packed` yields.
+    """
+    attend, is_new = TreeAttention(tree, backbone.device), np.ones(len(tree.tokens), dtype=bool)
+    attend.recall(begun)
+    for path, _ in begun:
+        is_new[path] = False
+    at = np.flatnonzero(is_new)
+    keep, rows = np.unique(np.searchsorted(at, tree.positions), return_inverse=True)
+    return tree.slots, _pick(_run(backbone, tree, attend, at, keep), rows, tree.targets)
+
+
 def run_pack(
     backbone: Backbone, tree: Tree, attend: TreeAttention, start: int, stop: int, keep: NDArray[np.int64]
 ) -> torch.Tensor:
     """Run the pack `start:stop` and return logits `[len(keep), vocab]` at the pack's positions `keep`."""
+    return _run(backbone, tree, attend, np.arange(start, stop), keep)
 
+
+def _run(
+    backbone: Backbone, tree: Tree, attend: TreeAttention, at: NDArray[np.int64], keep: NDArray[np.int64]
+) -> torch.Tensor:
     def tensor(values: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(np.array(values)).to(backbone.device)
 
-    attend.open(start, stop)
-    marks = tree.marks[start:stop]
+    attend.open(tensor(at))
+    marks = tree.marks[at]
     places = {mark: placed(backbone, np.flatnonzero(marks == mark)) for mark in np.unique(marks[marks > 0]).tolist()}
-    return backbone.packed_logits(
-        tensor(tree.tokens[start:stop]), tensor(tree.depths[start:stop]), attend, tensor(keep), places
-    )
+    return backbone.packed_logits(tensor(tree.tokens[at]), tensor(tree.depths[at]), attend, tensor(keep), places)
 
 
 def placed(

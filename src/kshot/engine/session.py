@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -26,9 +27,10 @@ from kshot.core.steering import Steering
 from kshot.core.types import EncodedPrompt, FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest
 from kshot.engine.encoding import Asked, Encoded, Encoder
 from kshot.engine.generation import generate_packed, generate_plain, groups_of, needed_groups
-from kshot.engine.scoring import score_packed, score_plain
+from kshot.engine.remembered import Beginning, Memory, groups, memory_of
+from kshot.engine.scoring import begin, score_joined, score_packed, score_plain
 from kshot.engine.training_rows import TrainingRow
-from kshot.engine.trie import Tree, build_tree, cut, packs_for
+from kshot.engine.trie import IntArray, Tree, build_tree, cut, packs_for, path_of
 from kshot.models.hf import Backbone, NotPackableError
 from kshot.models.hooks import check, steered
 
@@ -50,7 +52,7 @@ class Session:
         memory_limit_bytes: What the logits of a pack may take.
     """
 
-    capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.ACTIVATIONS})
+    capabilities = frozenset({Capability.SCORE, Capability.GENERATE, Capability.ACTIVATIONS, Capability.MEMORY})
     is_remote = False
     about: Mapping[str, Any] = {}
     in_messages = False
@@ -65,6 +67,7 @@ class Session:
     ):
         self.backbone = backbone
         self.steering: Steering | None = None
+        self._memory: Memory | None = None
         self._encoder = Encoder(backbone)
         self._store = store
         self._pack_tokens = pack_tokens or (512 if backbone.device.type == "cpu" else 8192)
@@ -139,6 +142,12 @@ class Session:
         other = copy(self)
         other._store = store
         other.__dict__["obstacle"] = self.obstacle
+        return other
+
+    def remembering(self) -> Self:
+        """Return the same model without a store, which keeps what stands before questions; see `engine.remembered`."""
+        other = self.with_store(None)
+        other._memory = memory_of(self.backbone) if self.obstacle is None else None
         return other
 
     def steered(self, steering: Steering) -> Self:
@@ -230,7 +239,9 @@ class Session:
         """
         encoded = [self._encoder.score(r) for r in requests]
         keys = [self._key("score", *e) for e in encoded]
-        run = self._packed if self.obstacle is None else self._plain
+        run: Any = self._packed if self.obstacle is None else self._plain
+        if self._memory is not None:
+            run = partial(self._after_beginnings, [self._encoder.beginning(r.prompt) for r in requests], keys, False)
         get, put = (self._store.get, self._store.put) if self._store else (None, None)
         unique, ledger = dict(zip(keys, encoded, strict=True)), ledger or Ledger()
         with self.active():
@@ -253,7 +264,9 @@ class Session:
         """
         encoded = [self._encoder.generation(r) for r in requests]
         keys = [self._key("generate", prompt, *vars(how).values()) for prompt, how in encoded]
-        run = self._generate_packed if self.obstacle is None else self._generate_plain
+        run: Any = self._generate_packed if self.obstacle is None else self._generate_plain
+        if self._memory is not None:
+            run = partial(self._after_beginnings, [self._encoder.beginning(r.prompt) for r in requests], keys, True)
         get, put = (self._store.get_texts, self._store.put_texts) if self._store else (None, None)
 
         def written(answer: Generation) -> int:
@@ -315,20 +328,20 @@ class Session:
         self, requests: Mapping[str, Asked], missing: Sequence[str]
     ) -> tuple[int, Iterator[list[tuple[str, Generation, float]]]]:
         """Return the tokens of all prompts, and the answers of each group that `missing` needs as it is run."""
-        tree = self._tree([p for p, _ in requests.values()], [[(0,)]] * len(requests))
+        tree = self._tree_of(requests, True)
         return len(tree.tokens), self._run_groups(tree, requests, missing) if missing else iter(())
 
     def _run_groups(
-        self, tree: Tree, requests: Mapping[str, Asked], missing: Sequence[str]
+        self, tree: Tree, requests: Mapping[str, Asked], missing: Sequence[str], begun: Beginning | None = None
     ) -> Iterator[list[tuple[str, Generation, float]]]:
         keys = list(requests)
         prompts, decodings = [p for p, _ in requests.values()], [how for _, how in requests.values()]
         packs = cut(tree, max_tokens=self._pack_tokens, max_scored=self._pack_scored)
-        groups = groups_of(tree, packs, max_rows=_GROUP_ROWS, max_answers=_GROUP_ANSWERS)
+        parts = groups_of(tree, packs, max_rows=_GROUP_ROWS, max_answers=_GROUP_ANSWERS)
         wanted = set(missing)
-        todo = needed_groups(tree, packs, groups, np.array([i for i, key in enumerate(keys) if key in wanted]))
+        todo = needed_groups(tree, packs, parts, np.array([i for i, key in enumerate(keys) if key in wanted]))
         began = time.perf_counter()
-        for answers in generate_packed(self.backbone, tree, packs, groups, todo, prompts, decodings):
+        for answers in generate_packed(self.backbone, tree, packs, parts, todo, prompts, decodings, begun):
             share = (time.perf_counter() - began) / len(answers)
             began = time.perf_counter()
             yield [(keys[a.index], a.result, share) for a in answers if a.result is not None]
@@ -342,21 +355,29 @@ class Session:
 
     def _packed(self, requests: Mapping[str, Encoded], missing: Sequence[str]) -> tuple[int, Iterator[list[Row]]]:
         """Return the tokens of all requests, and after each pack that `missing` needs the requests it completed."""
-        tree = self._tree([p for p, _ in requests.values()], [a for _, a in requests.values()])
+        tree = self._tree_of(requests, False)
         return len(tree.tokens), self._run_packs(tree, requests, missing) if missing else iter(())
 
-    def _run_packs(self, tree: Tree, requests: Mapping[str, Encoded], missing: Sequence[str]) -> Iterator[list[Row]]:
+    def _run_packs(
+        self, tree: Tree, requests: Mapping[str, Encoded], missing: Sequence[str], begun: Beginning | None = None
+    ) -> Iterator[list[Row]]:
+        wanted = set(missing)
+        owned = [key in wanted for key, (_, answers) in requests.items() for _ in answers]  # [slots]
+        packs = cut(tree, max_tokens=self._pack_tokens, max_scored=self._pack_scored)
+        todo = [packs[number] for number in packs_for(tree, packs, np.flatnonzero(owned))]
+        yield from self._completed(tree, requests, score_packed(self.backbone, tree, todo, begun))
+
+    def _completed(
+        self, tree: Tree, requests: Mapping[str, Encoded], parts: Iterator[tuple[IntArray, FloatArray]]
+    ) -> Iterator[list[Row]]:
+        """Return after each part that is scored the requests that it completed."""
         keys = list(requests)
         owner = np.repeat(np.arange(len(keys)), [len(a) for _, a in requests.values()])  # [slots]
         first_slot = np.searchsorted(owner, np.arange(len(keys)))
         open_targets = np.bincount(owner[tree.slots], minlength=len(keys))
         sums = np.zeros(len(owner))
-        packs = cut(tree, max_tokens=self._pack_tokens, max_scored=self._pack_scored)
-        wanted = set(missing)
-        slots = np.flatnonzero([keys[i] in wanted for i in owner])
-        todo = [packs[number] for number in packs_for(tree, packs, slots)]
         began = time.perf_counter()
-        for scored, values in score_packed(self.backbone, tree, todo):
+        for scored, values in parts:
             np.add.at(sums, scored, values)
             np.subtract.at(open_targets, owner[scored], 1)
             complete = [i for i in np.unique(owner[scored]) if not open_targets[i]]
@@ -365,6 +386,80 @@ class Session:
                 began = time.perf_counter()
                 stops = [first_slot[i] + len(requests[keys[i]][1]) for i in complete]
                 yield [(keys[i], sums[first_slot[i] : stop], share) for i, stop in zip(complete, stops, strict=True)]
+
+    def _after_beginnings(
+        self,
+        lengths: Sequence[int],
+        keys: Sequence[str],
+        writes: bool,
+        requests: Mapping[str, Any],
+        missing: Sequence[str],
+    ) -> tuple[int, Iterator[list[Any]]]:
+        """Return the tokens that have to be run, and the results of requests that begin in the same way, in turn.
+
+        Args:
+            lengths: For each of `keys` how many tokens may be what others begin with too.
+            keys: Of the requests, some of them several times.
+            writes: Whether answers are written, or scored.
+            requests: Encoded, by key.
+            missing: All of them, as there is no store.
+        """
+        length = dict(zip(keys, lengths, strict=True))
+        shared = groups([requests[key][0][: length[key]] for key in missing])
+        n_tokens, parts, alone = 0, list[tuple[Tree, dict[str, Any], Beginning | None]](), list[str]()
+        for ids, places in shared.items():
+            begun, n_new = self._begun(ids, len(places))
+            own = [missing[i] for i in places]
+            if begun is None:
+                alone += own
+                continue
+            after = {key: (requests[key][0][begun.n :], requests[key][1]) for key in own}
+            tree = self._tree_of(after, writes)
+            parts.append((replace(tree, depths=tree.depths + begun.n), {key: requests[key] for key in own}, begun))
+            n_tokens += n_new + len(tree.tokens)
+        if alone:
+            own = {key: requests[key] for key in alone}
+            parts.append((self._tree_of(own, writes), own, None))
+            n_tokens += len(parts[-1][0].tokens)
+        run: Any = self._run_groups if writes else self._run_packs
+        kept = [part for part in parts if part[2]]
+        if not writes and len(kept) > 1 and (joined := self._joined(requests, kept)):
+            parts = [part for part in parts if not part[2]]
+        else:
+            joined = iter(())
+        each = (rows for tree, own, begun in parts for rows in run(tree, own, list(own), begun))
+        return n_tokens, chain(joined, each)
+
+    def _joined(
+        self, requests: Mapping[str, Encoded], parts: Sequence[tuple[Tree, Mapping[str, Any], Beginning | None]]
+    ) -> Iterator[list[Row]] | None:
+        """Return the results of requests after several beginnings, run in one pass; None where that is too much."""
+        trees = [tree for tree, _, _ in parts]
+        crowded = sum(len(np.unique(tree.positions)) for tree in trees) > self._pack_scored
+        if crowded or sum(len(tree.tokens) for tree in trees) > self._pack_tokens:
+            return None
+        own = {key: requests[key] for _, some, _ in parts for key in some}
+        tree = self._tree_of(own, False)
+        begun = [(path_of(tree, own[next(iter(some))][0][: b.n]), b) for _, some, b in parts if b]
+        if np.isin(tree.positions, np.concatenate([path for path, _ in begun])).any():
+            return None
+        return self._completed(tree, own, (score_joined(self.backbone, tree, begun) for _ in range(1)))
+
+    def _begun(self, ids: tuple[int, ...], times: int) -> tuple[Beginning | None, int]:
+        """Return what is kept of a beginning, if it is or should be, and how many tokens had to be run for that."""
+        assert self._memory is not None
+        key = self.fingerprint, ids
+        if found := self._memory.get(key):
+            return found, 0
+        if not self._memory.is_worth(key, times):
+            return None, 0
+        found = begin(self.backbone, ids, max_tokens=self._pack_tokens)
+        self._memory.put(key, found)
+        return found, found.n
+
+    def _tree_of(self, requests: Mapping[str, Any], writes: bool) -> Tree:
+        prompts, rest = [p for p, _ in requests.values()], [a for _, a in requests.values()]
+        return self._tree(prompts, [[(0,)]] * len(prompts) if writes else rest)
 
     def _plain(self, requests: Mapping[str, Encoded], missing: Sequence[str]) -> tuple[int, Iterator[list[Row]]]:
         """Return the tokens of all requests, and the missing scores one by one."""

@@ -194,6 +194,18 @@ def cut(tree: Tree, *, max_tokens: int, max_scored: int) -> list[tuple[int, int]
     return packs
 
 
+def path_of(tree: Tree, ids: Sequence[int]) -> IntArray:
+    """Return where in the tree the tokens stand with which sequences in it begin, `[len(ids)]`."""
+    tokens, marks, ends = tree.tokens.tolist(), tree.marks.tolist(), tree.ends.tolist()
+    found, at = list[int](), 0
+    for token in ids:
+        while tokens[at] != token or marks[at]:
+            at = ends[at]  # the next branch
+        found.append(at)
+        at += 1
+    return np.array(found, dtype=np.int64)
+
+
 def packs_for(tree: Tree, packs: Sequence[tuple[int, int]], slots: IntArray) -> list[int]:
     """Return the numbers of the packs that must be run, each whole, so that `slots` can be scored."""
     needed = np.zeros(len(tree.tokens), dtype=bool)

@@ -1,6 +1,6 @@
 """Demonstrations for elsewhere: rows, a prompt of one's own, the messages of an API."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import to_json
@@ -68,14 +68,15 @@ def formatter(name: str) -> Callable[[Task, Sequence[Example]], str]:
     return FORMATS[name]
 
 
-def _messages_line(task: Task, demonstrations: Sequence[Example]) -> str:
-    return to_json(as_messages(task, demonstrations)) + "\n"
+def messages_line(messages: Sequence[Mapping[str, str]]) -> str:
+    """Return the messages of a chat as a line of JSON."""
+    return to_json(messages) + "\n"
 
 
 FORMATS: dict[str, Callable[[Task, Sequence[Example]], str]] = {
     "jsonl": as_jsonl,
     "prompt": as_prompt,
-    "messages": _messages_line,
+    "messages": lambda task, demonstrations: messages_line(as_messages(task, demonstrations)),
 }
 
 

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 
 from kshot.core.errors import ModelError
+from kshot.core.ledger import Ledger
 from kshot.core.seeding import generator
 from kshot.core.types import Example, FloatArray, Prediction, Query
 from kshot.learners.fitted import Fitted
@@ -20,20 +22,37 @@ class ClassifierLearner(Learner):
 
     def __init__(self, recipe: Recipe, setup: Setup):
         self.recipe, self._task, self._seed = recipe, setup.task, setup.seed
+        self._store = setup.store
+        self._ledger = setup.model.ledger if setup.model else Ledger()
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Predict each query from its own past; queries that share a past share the fit."""
+        """Predict each query from its own past; queries that share a past share the fit.
+
+        One that does not learn is fitted once, and asked all at once.
+        """
         predictions: list[Prediction] = []
-        past, classifier = None, self.recipe.part("classifier")
-        for query in queries:
-            began = time.perf_counter()
-            if query.past is not past:
-                past = query.past
-                classifier = self._fitted(past)
-            ready = time.perf_counter()
-            question = query.example.question
+        learns = self.recipe.part("classifier").learns
+        for _, group in groupby(queries, key=lambda query: id(query.past) if learns else 0):
+            same, began = list(group), time.perf_counter()
+            classifier = self._fitted(same[0].past)
+            fit_seconds = time.perf_counter() - began
+            for some in [[query] for query in same] if learns else [same]:
+                predictions += self._predicted(classifier, some, fit_seconds)
+                fit_seconds = 0.0
+                if progress:
+                    progress(len(some))
+        return predictions
+
+    def _predicted(self, classifier: Classifier, queries: Sequence[Query], fit_seconds: float) -> list[Prediction]:
+        """Predict queries together; they share the time and what a service takes, and the first takes the fit's."""
+        n, began, part = len(queries), time.perf_counter(), self._ledger.part()
+        questions = [query.example.question for query in queries]
+        found = classifier.asking(self._store, part).probabilities(questions)
+        seconds, tokens = (time.perf_counter() - began) / n, part.cost.tokens / n
+        predictions = list[Prediction]()
+        for question, row in zip(questions, found, strict=True):
             candidates = self._task.candidates(question)
-            probabilities = mixed(_checked(classifier.probabilities([question])[0], len(candidates), self.recipe.name))
+            probabilities = mixed(_checked(row, len(candidates), self.recipe.name))
             predictions.append(
                 Prediction(
                     example_id=question.id,
@@ -41,17 +60,21 @@ class ClassifierLearner(Learner):
                     log_probs=tuple(np.log(probabilities).tolist()),
                     probs=tuple(probabilities.tolist()),
                     answer=candidates[int(np.argmax(probabilities))],
-                    seconds=time.perf_counter() - ready,
-                    fit_seconds=ready - began,
+                    seconds=seconds,
+                    fit_seconds=0.0 if predictions else fit_seconds,
+                    tokens=tokens,
                 )
             )
-            if progress:
-                progress(1)
         return predictions
 
     def _fitted(self, past: Sequence[Example]) -> Classifier:
         classifier = self.recipe.part("classifier")
         return classifier.fit(self._task, past, rng=generator(self._seed, "fit", len(past)))
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Raise a UserError where a service that is to be asked is not there."""
+        if not self.recipe.part("classifier").learns:
+            self._fitted(examples)
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Keep all examples: a classifier is fitted in no time whenever it is loaded."""

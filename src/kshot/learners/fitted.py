@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kshot.core.ledger import Ledger
-from kshot.core.models import LanguageModel, TrainableModel, TunableModel
+from kshot.core.models import Capability, LanguageModel, RememberingModel, TrainableModel, TunableModel
 from kshot.core.seeding import digest
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Task
@@ -124,3 +124,10 @@ class Fitted:
             instance = self.trained.with_store(None) if self.trained else model
             own = replace(self.model, model=instance, ledger=Ledger())
         return replace(self, model=own, members=tuple(m.with_model(model) for m in self.members))
+
+    def remembering(self) -> "Fitted":
+        """Return the same on language models that keep what stands before questions, where they can."""
+        model = self.model
+        if model and Capability.MEMORY in model.model.capabilities:
+            model = replace(model, model=cast(RememberingModel, model.model).remembering())
+        return replace(self, model=model, members=tuple(m.remembering() for m in self.members))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kshot.core.models import Store
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest
 from kshot.core.types import Example, Prediction, Query, Task
@@ -38,6 +39,7 @@ class Setup:
         selector_model: The language model that selectors ask.
         kept: Where the progress of a stream survives; None keeps nothing.
         source: Another task, for tuners that align with one.
+        store: Where answers of services are kept that classifiers ask.
     """
 
     task: Task
@@ -46,6 +48,7 @@ class Setup:
     selector_model: TaskModel | None = None
     kept: Kept | None = None
     source: Source | None = None
+    store: Store | None = None
 
 
 class Learner(ABC):

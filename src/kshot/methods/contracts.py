@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from kshot.core.fields import setting, setting_names, state
+from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, Training
-from kshot.core.models import Capability
+from kshot.core.models import Capability, Store
 from kshot.core.objective_settings import Answers, ObjectiveSettings
 from kshot.core.part import Part
 from kshot.core.script import Script
@@ -302,7 +303,22 @@ class Steerer(Part):
 
 @dataclass(frozen=True)
 class Classifier(Part):
-    """Classifies without a language model, in the same race."""
+    """Classifies without a language model, in the same race.
+
+    Attributes:
+        learns: What it says depends on the examples that it was fitted on; otherwise many questions are asked at once,
+            whatever their pasts are.
+    """
+
+    learns: ClassVar[bool] = True
+
+    def asking(self, store: Store | None, ledger: Ledger) -> Self:
+        """Return one that keeps what it asks of a service in `store`, and counts it in `ledger`; most ask none."""
+        return self
+
+    def rehearsing(self) -> Self:
+        """Return one that asks no service: for a dry run."""
+        return self
 
     @abstractmethod
     def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:

@@ -105,7 +105,7 @@ class Checkpoint:
 
     def load(self, dtype: Any) -> tuple[Any, Any, str | None]:
         """Return model, tokenizer and `of_files`, after whatever can be wrong with them has been looked at."""
-        if adapter := self._adapter_config():
+        if adapter := self.adapter_config():
             from kshot.models.peft_adapter import load_adapted
 
             return load_adapted(self, Path(adapter).parent, dtype)
@@ -128,7 +128,7 @@ class Checkpoint:
         """How transformers finds the files."""
         return {"revision": self.revision, "local_files_only": only_local(self.source)}
 
-    def _adapter_config(self) -> str | None:
+    def adapter_config(self) -> str | None:
         """Return where the config of an adapter is on this machine, with its weights beside it, if it is one."""
         if Path(self.source).is_dir():
             return self.read(lambda: find_adapter_config_file(str(self.source)))

@@ -210,6 +210,11 @@ class Backbone:
         return HfChat(self._tokenizer, self.tokenise) if self._tokenizer.chat_template else None
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own tokenizer, for who reads a text as other software does."""
+        return self._tokenizer
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.device

@@ -4,12 +4,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from kshot.core.errors import KshotError, UserError, in_short
 from kshot.models.checkpoint import Checkpoint, check_finite, check_vocabulary, some
 from kshot.models.fingerprint import of_files
+from kshot.models.gradient_mode import learning
 from kshot.models.model_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -18,6 +19,7 @@ from kshot.models.model_files import (
     has_tokenizer,
     read_object,
 )
+from kshot.models.quiet import quiet
 from kshot.models.white_box import source_of
 
 _NAME = "default"
@@ -65,6 +67,32 @@ def load_adapted(adapter: Checkpoint, folder: Path, dtype: Any) -> tuple[Any, An
     adapter.read(lambda: check_vocabulary(tokenizer, model, name))
     found = adapter.read(lambda: of_files(base.folder, tokenizer, folder if has_own else base.folder, model, folder))
     return _merged(model, folder, name), tokenizer, found
+
+
+def load_unmerged(folder: Path, dtype: Any, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
+    """Return a base with an adapter beside its weights, as peft itself loads it, and the base's tokenizer.
+
+    Args:
+        folder: With an adapter's config, which names the base, and its weights.
+        dtype: Of the base's weights.
+        trust_remote_code: Whether Python that comes with the base may be run.
+
+    Raises:
+        UserError: The base cannot be loaded, or a weight of the adapter has no place in it.
+    """
+    about = read_object(folder / ADAPTER_CONFIG)
+    name = str(about["base_model_name_or_path"])
+    base = Checkpoint(name, name, about.get("revision"), trust_remote_code)
+    with learning(), quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for what will be called something else
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        try:
+            model = PeftModel.from_pretrained(base.model(dtype), str(folder))
+        except UserWarning as error:
+            raise UserError(
+                f"{folder} must be an adapter of '{name}'; peft says: {in_short(error)}. Write it again."
+            ) from error
+        return model.eval().requires_grad_(False), base.tokenizer()
 
 
 def _merged(model: Any, folder: Path, name: str) -> Any:

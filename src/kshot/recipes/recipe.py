@@ -295,9 +295,12 @@ class Recipe:
         return replace(self, parts=parts, members=members, alternatives=alternatives)
 
     def rehearsing(self) -> "Recipe":
-        """Return the recipe with selectors that ask all they would ask in order to learn, but train nothing."""
-        selector = self.part("selector")
-        recipe = self.having(selector=selector.rehearsing()) if selector else self
+        """Return the recipe with selectors that ask all they would ask in order to learn, but train nothing.
+
+        Its classifiers ask no service.
+        """
+        parts = {slot: self.part(slot).rehearsing() for slot in ("selector", "classifier") if slot in self.parts}
+        recipe = self.having(**parts) if parts else self
         members, alternatives = (tuple(r.rehearsing() for r in some) for some in (self.members, self.alternatives))
         return replace(recipe, members=members, alternatives=alternatives)
 
@@ -306,6 +309,12 @@ class Recipe:
         """Whether its selector trains a model of its own along the stream."""
         own = (one.part("selector") for one in (self, *self.members, *self.alternatives))
         return any(selector is not None and not selector.has_learnt for selector in own)
+
+    @property
+    def asks_service(self) -> bool:
+        """Whether a classifier of it asks a service, instead of learning."""
+        own = (one.part("classifier") for one in self.all_recipes)
+        return any(classifier is not None and not classifier.learns for classifier in own)
 
     @property
     def aligns(self) -> bool:

@@ -216,7 +216,7 @@ def _run_in(
         shared: Any = {"gradient_store": kept, "ledger": ledger.part()}
         model = replace(models.model, model=language_model.with_store(store), **shared)
         selecting = replace(selecting, model=selecting.model.with_store(store), **shared) if selecting else None
-        setup = replace(models, model=model, selector_model=selecting)
+        setup = replace(models, model=model, selector_model=selecting, store=store)
         measuring = Measuring(setup, stream, store, folder, progress, ledger)
         recorder = Recorder(folder, task, model, stream, seed, identity, settings.repeat)
         contest = Race(measuring, prepared.recipes, drop=settings.race, by=settings.choose_by, prefer=settings.prefer)
@@ -226,7 +226,8 @@ def _run_in(
         choosing = recorder.choice(contest)
         winner = next(e for e in contest.entrants if e.recipe.name == board[0]["recipe"])
         chosen = winner.settled or winner.recipe
-        choice = {"by": contest.how, "run": str(folder.resolve())} | board[0]
+        choice = {"by": contest.how, "run": str(folder.resolve()), "in_words": choosing["in_words"]} | board[0]
+        choice["n_examples"] = len(stream.examples)
         promised = promise(contest, choosing["comparisons"], settings.abstain)
         told, abstaining = promised and promised.record, {}
         if promised:

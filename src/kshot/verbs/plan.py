@@ -1,5 +1,6 @@
 """What a run would compute, counted by a stand-in for the language model, and how long that would take here."""
 
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
 
@@ -8,7 +9,13 @@ from kshot.learners.build import lacking
 from kshot.race.halving import slices
 from kshot.race.rehearsal import rehearsed
 from kshot.race.speed import tokens_per_second
+from kshot.recipes.recipe import Recipe
 from kshot.verbs.prepare import Prepared
+
+_LEFT_OUT: Mapping[str, Callable[[Recipe], bool]] = {
+    "the training of its retriever": lambda recipe: recipe.trains_selector,
+    "what its service is asked": lambda recipe: recipe.asks_service,
+}
 
 
 def plan(prepared: Prepared) -> list[dict[str, Any]]:
@@ -19,7 +26,7 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
     is no `minutes` then, and with prices `usd`, what the input costs. Generated answers count with the most tokens that
     they may have. Of settings that race, the later half of the configurations is the one that is dropped in the plan;
     in the run it may be a more costly one. What a selector asks of the language model in order to learn is counted;
-    its training is left out, which `left_out` says.
+    its training is left out, and so is what a decision service is asked, which `left_out` says.
 
     Raises:
         UserError: As `adapt`.
@@ -35,8 +42,8 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
             counted = rehearsed(recipe, setup, parts)
             tokens, steps = counted.tokens, counted.training_steps
         row |= {"forward_tokens": tokens, "training_steps": steps}
-        left_out = {"left_out": "the training of its retriever"} if can_run and recipe.trains_selector else {}
-        rows.append(row | left_out)
+        left_out = [what for what, is_left in _LEFT_OUT.items() if can_run and is_left(recipe)]
+        rows.append(row | ({"left_out": " and ".join(left_out)} if left_out else {}))
     if setup.model.model.is_remote:
         prices = parse_prices(prepared.settings.prices)
         return [row | ({"usd": prices.of(row["forward_tokens"], 0, 0)} if prices else {}) for row in rows]

@@ -10,5 +10,7 @@ CLASSIFIERS = Room(
         "majority": "kshot.methods.classifiers.majority:Majority",
         "tfidf-lr": "kshot.methods.classifiers.tfidf:TfidfLogistic",
         "embedding-lr": "kshot.methods.classifiers.embedding:EmbeddingLogistic",
+        "decisions": "kshot.methods.classifiers.decision_service:DecisionService",
     },
+    on_request=("decisions",),
 )

@@ -11,7 +11,14 @@ from kshot.models.remote.route import Route
 from kshot.models.remote.service import HttpService, same_model
 from kshot.models.remote.tokenizing import tokenizer_of
 
-ROUTES = {  # best first
+# Best first: those that read the labels' own tokens with little before those that read what stands for a label, as vLLM
+# and SGLang serve decisions of ordinary models too, in a prompt of their own and for 26 labels at most.
+ROUTES = {
+    "token-ids": "kshot.models.remote.token_ids:TokenIds",
+    "score": "kshot.models.remote.sglang_score:SglangScore",
+    "llama.cpp": "kshot.models.remote.llama_cpp:LlamaCpp",
+    "decisions": "kshot.models.remote.decisions:Decisions",
+    "systemone": "kshot.models.remote.systemone:SystemOne",
     "letters": "kshot.models.remote.letters:Letters",
     "echo": "kshot.models.remote.echo:Echo",
     "constrained": "kshot.models.remote.constrained:Constrained",

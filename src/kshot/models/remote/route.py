@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 from kshot.core.types import FloatArray, ScoreRequest
 
@@ -95,6 +95,6 @@ class Route(Protocol):
         ...
 
 
-def is_log_prob(value: Any) -> bool:
+def is_log_prob(value: Any) -> TypeGuard[float]:
     """Return whether a value of an answer can be a log-probability: a finite number, not above 0 but by rounding."""
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value <= ROUNDING

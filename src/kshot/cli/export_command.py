@@ -1,0 +1,80 @@
+"""The verb `export`."""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from kshot.cli.options import (
+    AllowCodeOption,
+    ApiOption,
+    ColumnsOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    MovedModelOption,
+    OtherDtypeOption,
+    RevisionOption,
+    TrustOption,
+    load_task,
+)
+from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
+from kshot.core.paths import path_of
+from kshot.core.prices import paid_in_words
+
+
+@guarded
+def export(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
+    to: Annotated[str, typer.Option(help="messages, prompt, dspy, langchain, peft, vllm or gguf-lora.")],
+    out: Annotated[str, typer.Option(help="A new folder for the files.")],
+    check: Annotated[
+        str | None,
+        typer.Option(metavar="TASK", help="Rows that target and kshot are both asked; by default those of the run."),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="At most so many of them; 0 asks nothing.")] = 20,
+    context: Annotated[
+        int | None, typer.Option(help="Which of several averaged contexts is written, from 1: a target has one.")
+    ] = None,
+    gguf: Annotated[
+        str | None, typer.Option(help="The base as a GGUF file, to score gguf-lora with; by default as adapted.")
+    ] = None,
+    columns: ColumnsOption = None,
+    model: MovedModelOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
+    allow_code: AllowCodeOption = False,
+    allow_other_dtype: OtherDtypeOption = False,
+    api: ApiOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an adapted model for other software, which is then asked the same: the difference is told."""
+    from kshot.adapted.folder import load, saved_task
+    from kshot.export.targets import target_of
+    from kshot.verbs.export import asked_in_run
+    from kshot.verbs.export import export as run_export
+
+    target_of(to, gguf=path_of(gguf) if gguf else None)  # before a model is loaded
+    known, rows = saved_task(folder), None
+    if check:
+        is_file = path_of(check).is_file()
+        rows = load_task(check, columns, known.kind if is_file else None, None, learnt=known)
+        if is_file:  # labels and kind are the model's
+            own = {"choices_in_input": rows.choices_in_input, "letter_form": rows.letter_form}
+            rows = replace(known, name=rows.name, test=rows.train, **own)
+    how: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision, "api": api}
+    allowed: dict[str, Any] = {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
+    adapted = load(folder, model=model, trust_remote_code=trust_remote_code, **how, **allowed)
+    with TerminalProgress() as progress:
+        checked: Any = rows or asked_in_run(folder, adapted) or None
+        done = run_export(adapted, to, out, check=checked, limit=limit, context=context, gguf=gguf, progress=progress)
+    if adapted.paid:
+        stderr.print(f"paid: {paid_in_words(adapted.paid)}")
+    if as_json:
+        print_json(done.record)
+        return
+    for sentence in done.in_words:
+        stdout.print(sentence)
+    stdout.print(f"export: {out}")

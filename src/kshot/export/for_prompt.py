@@ -1,0 +1,48 @@
+"""A prompt as text: what the model is asked, byte for byte, with a place for the query."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from kshot.core.errors import UserError
+from kshot.export.handover import Handover
+from kshot.export.own_reading import OwnReading
+from kshot.export.target import Reader, filled
+
+PROMPT = "prompt.txt"
+
+
+@dataclass(frozen=True)
+class ForPrompt:
+    """Writes `prompt.txt`, as the model's layout has it: paragraphs for a base model, its template for a chat model."""
+
+    name: str = "prompt"
+    weights: bool = False
+
+    def write(self, given: Handover, folder: Path) -> None:
+        """Write the text.
+
+        Raises:
+            UserError: The model is asked in messages, which a service writes as it likes.
+        """
+        if given.task_model.layout.record["layout"] == "messages":
+            raise UserError(
+                f"--to prompt writes a text; '{given.model.name}' was asked in the messages of a chat. "
+                "Use --to messages."
+            )
+        (folder / PROMPT).write_text(given.text(given.for_any), "utf-8")
+
+    def usage(self, given: Handover) -> str:
+        """Say how a query is put in."""
+        return (
+            f"Put the query in place of the last `{{input}}` of `{PROMPT}`"
+            + (", its passage in place of the last `{context}`" if given.has_context else "")
+            + ": replace, do not format, as all other braces are those of the examples. The answer begins where the "
+            "text ends; `export.json` has each label as it is written there (`answers`) and what ends an answer "
+            "(`stop`)."
+        )
+
+    def reader(self, given: Handover, folder: Path) -> Reader:
+        """Return the model that was measured, which reads the text as one string."""
+        own, text = OwnReading(given), (folder / PROMPT).read_text("utf-8")
+        return Reader(own.name, partial(filled, text), own.log_probs, given.answer)

@@ -1,0 +1,103 @@
+"""What is sent to `/predict` and comes back, with what all endpoints share, as pydantic models.
+
+They check, and the document shows them. What other servers have and an adapted model cannot honour is no field here,
+so that it is refused and not overlooked.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from kshot.serve.bodies import Shape
+
+MOST_INPUTS = 256
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000, pattern=r"\S")]
+Name = Annotated[str, StringConstraints(max_length=200)]
+
+
+class Row(Shape):
+    """An input with more than its text."""
+
+    input: Text
+    context: Text | None = None
+    choices: list[Text] | None = None
+
+
+class PredictRequest(Shape):
+    """Inputs to be answered.
+
+    Attributes:
+        show: Return the demonstrations that each answer was given after.
+    """
+
+    inputs: Annotated[list[Text | Row], Field(min_length=1, max_length=MOST_INPUTS)]
+    show: bool = False
+
+
+class Shown(BaseModel):
+    """A demonstration."""
+
+    input: str
+    output: str
+
+
+class Predicted(BaseModel):
+    """An answer.
+
+    Attributes:
+        answer: The most probable label or choice, or the written text; None where the model is not sure enough.
+        probabilities: Of each label or choice, as they were measured; empty where answers are written.
+        unsure: Whether it gives no answer, as it is not sure enough.
+        cut_off: A written answer came to no end.
+        prompt_tokens: Of all its prompts.
+        contexts: With `show`: the demonstrations of each prompt.
+    """
+
+    answer: str | None
+    probabilities: dict[str, float]
+    unsure: bool = False
+    cut_off: bool = False
+    prompt_tokens: int
+    contexts: list[list[Shown]] | None = None
+
+
+class PredictAnswer(BaseModel):
+    """Answers, in the order of the inputs."""
+
+    model: str
+    predictions: list[Predicted]
+
+
+class About(BaseModel):
+    """What the model does."""
+
+    model: str
+    kind: str
+    labels: list[str]
+    instruction: str
+    recipe: str
+    abstains_below: float | None
+
+
+class Health(BaseModel):
+    """Whether it answers."""
+
+    status: Literal["ok"] = "ok"
+    model: str
+    waiting: int
+
+
+class ErrorText(BaseModel):
+    """What must hold, what was got, what to do."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class Error(BaseModel):
+    """Why a request was not answered."""
+
+    error: ErrorText

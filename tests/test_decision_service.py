@@ -1,0 +1,150 @@
+"""The entrant that asks a decision service as it is."""
+
+import numpy as np
+import pytest
+from starlette.responses import JSONResponse
+
+import kshot
+from api_server import served
+from conftest import write_task
+from kshot.core.errors import ModelError, UserError
+from kshot.core.ledger import Ledger
+from kshot.core.types import Example, Question, Task
+from kshot.methods.classifiers.decision_service import DecisionService
+from kshot.recipes.grammar import parse_recipes
+from shaped_server import decision_server
+
+RNG = np.random.default_rng(0)
+LABELS = ("animal", "tool", "plant")
+ROWS = [(f"{i}: the {LABELS[i % 3]} is named here", LABELS[i % 3]) for i in range(30)]
+TASK = Task("named", "classification", tuple(Example(t, o, id=str(i)) for i, (t, o) in enumerate(ROWS)),
+            labels=LABELS, instruction="What is named?")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch, tmp_path):
+    import stamina
+
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("KSHOT_API_KEY", raising=False)
+    with stamina.set_testing(True, attempts=9, cap=True):  # no waits
+        yield
+
+
+@pytest.fixture
+def server():
+    with served(decision_server()) as running:
+        yield running
+
+
+def adapt(server, out, **settings):
+    return kshot.adapt(
+        TASK, "scripted", recipes=f"majority,decisions:service={server.name}", limit=20, out=out, **settings
+    )
+
+
+def test_it_asks_with_the_tasks_instruction_and_labels_and_shows_nothing(server):
+    fitted = DecisionService(service=server.name).fit(TASK, TASK.train, rng=RNG)
+    rows = fitted.probabilities([TASK.train[0].question, TASK.train[1].question])
+    np.testing.assert_allclose(rows, [[0.96, 0.02, 0.02], [0.02, 0.96, 0.02]])
+    assert sorted(server.questions) == [(TASK.train[i].input, "What is named?") for i in (0, 1)]
+    (question,) = server.asked[-1][1]["questions"]
+    assert [choice["value"] for choice in question["choices"]] == list(LABELS)
+
+
+def test_it_is_raced_saved_and_loaded_and_a_finished_run_asks_nothing_again(server, tmp_path):
+    run = adapt(server, tmp_path / "run")
+    assert run.best.recipe.name.startswith("decisions")
+    assert len(server.questions) == len(set(server.questions)) == 20
+    assert run.paid["calls"] == server.counts["/v1/decisions"] == 22  # with those that look whether it can be trusted
+    assert run.paid["input_tokens"] == 22 * 9
+    n = len(server.asked)
+    again = adapt(server, tmp_path / "run")
+    assert again.leaderboard == run.leaderboard
+    assert len(server.asked) == n
+    assert kshot.load(tmp_path / "run").predict(["the tool is named"]) == ["tool"]
+
+
+def test_a_run_that_failed_goes_on_and_asks_nothing_twice(server, tmp_path):
+    def failing(path, body, answer):
+        is_question = path == "/v1/decisions" and not body["input"].startswith("Say the word")
+        return (
+            JSONResponse({"error": {"message": "gone"}}, 400) if is_question and len(server.questions) > 12 else answer
+        )
+
+    server.change = failing
+    with pytest.raises(ModelError, match="gone"):
+        adapt(server, tmp_path / "run")
+    n_answered = 12
+    server.change = lambda path, body, answer: answer
+    server.asked.clear()
+    adapt(server, tmp_path / "run")
+    assert len(server.questions) == 20 - n_answered
+
+
+def test_what_it_takes_is_counted_and_its_answers_are_kept(server, tmp_path):
+    from kshot.store.scores import SqliteStore
+
+    store, ledger = SqliteStore(tmp_path / "store.sqlite"), Ledger()
+    asking = DecisionService(service=server.name).asking(store, ledger).fit(TASK, (), rng=RNG)
+    first = asking.probabilities([TASK.train[0].question])
+    assert ledger.cost.calls == server.counts["/v1/decisions"] == 3  # two of them look whether it can be trusted
+    assert asking.probabilities([TASK.train[0].question])[0].tolist() == first[0].tolist()
+    assert ledger.cost.calls == 3
+    assert len(server.questions) == 1
+    store.close()
+
+
+def test_a_dry_run_asks_no_question(server, run_cli, tmp_path):
+    task = write_task(tmp_path / "task", [{"input": t, "output": o} for t, o in ROWS])
+    recipes = f"mix(decisions:service={server.name}, zero-shot)"
+    found = run_cli("adapt", task, "--model", "scripted", "--recipes", recipes, "--shots", 2, "--dry-run")
+    assert found.code == 0, found.err
+    assert "what its service is asked" in found.out.replace("\n", " ")
+    assert server.questions == []
+
+
+def test_system_one_is_asked_by_its_own_name(server):
+    fitted = DecisionService(service=server.name, route="systemone").fit(TASK, (), rng=RNG)
+    np.testing.assert_allclose(fitted.probabilities([TASK.train[2].question]), [[0.02, 0.02, 0.96]])
+    assert server.counts["/v1/systemone"] > 0
+    assert server.counts["/v1/decisions"] == 0
+
+
+def test_it_is_run_only_where_it_is_named():
+    assert "decisions" not in [recipe.name for recipe in parse_recipes("all", shots=2)]
+
+
+def test_without_a_service_it_says_how_to_name_one():
+    with pytest.raises(UserError, match=r"service must name a decision service; got none\. Write decisions:service="):
+        DecisionService().fit(TASK, (), rng=RNG)
+    with pytest.raises(UserError, match="service must name a decision service; got none"):
+        kshot.adapt(TASK, "scripted", recipes="majority,decisions", limit=20)
+
+
+def test_a_key_in_its_url_is_refused_and_not_repeated(tmp_path):
+    recipes = "decisions:service=openai:http://user:secret@host/v1#m"
+    with pytest.raises(UserError, match="must hold no password, key or query") as caught:
+        kshot.adapt(TASK, "scripted", recipes=recipes, limit=20, out=tmp_path / "run")
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_three_hundred_labels_are_refused_before_anything_is_asked(server):
+    many = Task("many", "classification", TASK.train, labels=tuple(f"label {i}" for i in range(300)))
+    with pytest.raises(UserError, match=r"chooses among 2 to 255 labels; this task has 300\. Leave the recipe"):
+        DecisionService(service=server.name).fit(many, (), rng=RNG)
+    assert server.asked == []
+
+
+def test_a_server_without_decisions_is_told(server):
+    gone = JSONResponse({"error": {"message": "File Not Found"}}, 404)
+    server.change = lambda path, body, answer: gone if path == "/v1/decisions" else answer
+    with pytest.raises(UserError, match=r"decisions: the server refuses it \(404\): File Not Found"):
+        DecisionService(service=server.name).fit(TASK, (), rng=RNG)
+
+
+def test_a_service_that_refuses_to_answer_is_read_as_the_uniform(server):
+    fitted = DecisionService(service=server.name).fit(TASK, (), rng=RNG)
+    server.change = lambda path, body, answer: {**answer, "answers": [{"type": "refusal", "name": "answer"}]}
+    np.testing.assert_allclose(fitted.probabilities([Question("x", "1")]), [[1 / 3] * 3])
