@@ -47,7 +47,8 @@ class Prepared:
             for given in (settings.model, settings.selector_model)
         )
         assert model is not None
-        if parse_budget(settings.budget).money < inf and not any(m.is_remote for m in (model, asked) if m):
+        is_paid = any(m.is_remote for m in (model, asked) if m) or any(r.asks_service for r in self.recipes)
+        if parse_budget(settings.budget).money < inf and not is_paid:
             raise UserError(
                 f"--budget must be a time or tokens where no model is behind an API: '{model.name}' costs no money; "
                 f"got '{settings.budget}'. Give one such as 10m."
