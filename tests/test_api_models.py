@@ -772,3 +772,14 @@ def test_no_more_than_so_many_requests_are_under_way(server):
 
     wait_for(many())
     assert most == 2
+
+
+@pytest.mark.slow
+def test_demonstrations_that_the_real_model_has_chosen_are_answered_by_an_api_model(server, tmp_path):
+    task = Task.load("builtin:bbc-headlines")
+    how = {"recipes": "best-of-n:n=2,queries=2", "shots": 2, "limit": 4, "out": tmp_path / "run"}
+    run = kshot.adapt(replace(task, train=task.train[:20]), server.name, selector_model="demo", **how)
+    n = len(server.asked)
+    assert run.paid["calls"] == server.counts[CHAT]
+    kshot.adapt(replace(task, train=task.train[:20]), server.name, selector_model="demo", **how)
+    assert len(server.asked) == n
