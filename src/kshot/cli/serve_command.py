@@ -7,6 +7,7 @@ import typer
 from kshot.cli.options import (
     AbstainOption,
     AllowCodeOption,
+    ApiOption,
     DeviceOption,
     DtypeOption,
     MovedModelOption,
@@ -29,6 +30,7 @@ def serve(
     waiting: Annotated[int, typer.Option(help="Inputs that may wait; more are told to come again (429).")] = 256,
     abstain: AbstainOption = None,
     model: MovedModelOption = None,
+    api: ApiOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
@@ -51,6 +53,7 @@ def serve(
         adapted = load(
             folder,
             model=model,
+            api=api,
             device=device,
             dtype=dtype,
             revision=revision,
