@@ -29,7 +29,7 @@ from kshot.core.types import Example, Task
 from kshot.engine.load_model import load_model
 from kshot.engine.session import Session
 from kshot.learners.learner import Setup
-from kshot.models.white_box import demo_gguf
+from kshot.models.white_box import gguf_of
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -68,8 +68,7 @@ def run(model: str = "demo", *, seconds: float = 600.0) -> dict[str, Any]:
     )
     texts = [e.input for e in task.test]
     found = _of_kshot(adapted, model, texts, seconds)
-    file = demo_gguf() if model == "demo" else Path(model.removeprefix("gguf:"))
-    if model == "demo" or model.startswith("gguf:"):
+    if file := gguf_of(model):
         assert isinstance(loaded, Session)
         found |= _of_llama(adapted, loaded, file, texts, seconds * _SHARE)
         rates = {name.removesuffix("_per_s"): rate for name, rate in found.items() if name.startswith("llama_")}
