@@ -164,7 +164,10 @@ def predict(
     examples, notes = read_inputs(inputs, sys.stdin.buffer, parse_columns(columns), task=saved_task(folder), bad=bad)
     for note in (*notes, *left_out(bad or ())):
         stderr.print(f"note: {note}")
-    how: dict[str, Any] = {"api": api, **_placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)}
+    how: dict[str, Any] = {
+        "api": api,
+        **_placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype),
+    }
     adapted = _abstaining(load(folder, model=model, **how), abstain)
     predictions = adapted.predictions(examples)
     _tell_paid(adapted)
@@ -250,7 +253,10 @@ def evaluate(
         kind = known.kind  # no guess: what its rows are is known
     loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known)
     with TerminalProgress() as progress:
-        how: dict[str, Any] = {"api": api, **_placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)}
+        how: dict[str, Any] = {
+            "api": api,
+            **_placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype),
+        }
         adapted = _abstaining(load(folder, model=model, **how), abstain)
         if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
             own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
