@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "kshot"
@@ -29,6 +30,7 @@ LAYERS = [
 LEVEL = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
 
 
+@cache
 def imports(file: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):

@@ -202,7 +202,7 @@ def test_an_example_longer_than_the_context(adapt_refused, run_cli, refused, tmp
         (("--recipes", "majority:calibration=contextual"), "as a classifier asks no language model; got 'contextual'."),
         (("--recipes", "majority:order=shuffled"), "'majority' has no setting 'order'."),
         (("--recipes", "best-of-n:n=1"), "best-of-n:n must be 2 or more; got 1. For one random set use 'random'."),
-        (("--layout", "turn"), "--layout must be one of auto, plain, turns, block; got 'turn'."),
+        (("--layout", "turn"), "--layout must be one of auto, plain, turns, block, messages; got 'turn'."),
         (("--layout", "turns"), "--layout turns needs a model with a chat template; 'scripted' has none. Use --layout"),
         (("--selector-model", "no-such-model"), "must be a hub id, or a folder, of a causal language model"),
         (("--recipes", "mine.py:Mine"), "'mine.py:Mine' must name a Python file; mine.py does not exist."),

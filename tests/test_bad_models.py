@@ -141,7 +141,7 @@ def test_code_that_is_trusted_is_run_recorded_and_asked_for_again(coded, run_cli
     saved = json.loads((tmp_path / "run" / "kshot.json").read_text())
     assert saved["model"]["origin"] == {"dtype": "float32", "trust_remote_code": True}
     settings = RunSettings("task", str(folder), trust_remote_code=True)
-    assert settings.placing["trust_remote_code"]
+    assert settings.placing(folder)["trust_remote_code"]
     assert settings.repeat == f"kshot adapt task --model {folder} --trust-remote-code"
     marker.unlink()
     found = run_cli("predict", tmp_path / "run", input="y\n")

@@ -304,7 +304,7 @@ FIELDS = {
     "layout": (
         "shown",
         field("prompt", "layout", to="auto"),
-        "prompt.layout: input should be 'plain', 'turns' or 'bloc",
+        "prompt.layout: input should be 'plain', 'turns', 'block' or 'mess",
     ),
     "other layout": ("shown", field("prompt", "layout", to="turns"), "needs a model with a chat template"),
     "no prompt": (

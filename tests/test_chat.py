@@ -484,7 +484,7 @@ def test_layouts_need_what_they_need(qwen):
             layout_for(base, layout)
         with pytest.raises(UserError, match=f"--layout {layout} needs .*; there is no model. Use --layout plain"):
             layout_for(None, layout)
-    with pytest.raises(UserError, match="--layout must be one of auto, plain, turns, block; got 'nice'"):
+    with pytest.raises(UserError, match="--layout must be one of auto, plain, turns, block, messages; got 'nice'"):
         layout_for(chatty, "nice")
     assert layout_for(base, "auto") == layout_for(None, "auto") == layout_for(chatty, "plain") == Plain()
     auto = layout_for(chatty, "auto")

@@ -242,7 +242,7 @@ def test_a_file_holds_settings_and_flags_override_it(run_cli, words_task, tmp_pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("recipe: random\n", "there is no setting 'recipe'. Did you mean 'recipes'? Known: abstain, budget, "),
+        ("recipe: random\n", "there is no setting 'recipe'. Did you mean 'recipes'? Known: abstain, api, budget, "),
         ("shots: many\n", "shots: Input should be a valid integer; got 'many'."),
         ("recipes: 3\n", "recipes: Input should be a valid string; got 3."),
         ("- random\n", "--config must hold settings as 'name: value'; "),

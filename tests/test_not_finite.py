@@ -327,7 +327,9 @@ def test_all_json_goes_through_one_writer():
     told = {
         str(file.relative_to(SOURCE))
         for file in SOURCE.rglob("*.py")
-        if re.search(r"\bjson\.(dumps?|loads?)\(", file.read_text("utf-8")) and file.parent.name != "tasks"
+        if re.search(r"\bjson\.(dumps?|loads?)\(", file.read_text("utf-8"))
+        and file.parent.name != "tasks"
+        and file.name != "for_langchain.py"  # in the text of an example
     }
     assert told == {"core/json_text.py", "models/fingerprint.py"}
 

@@ -1,6 +1,5 @@
 """llama.cpp reads an adapter beside its base: its own server, in this process."""
 
-import json
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 
 from kshot.core.errors import ModelError
+from kshot.core.json_text import from_json, to_json
 from kshot.core.types import FloatArray
 from kshot.export.target import NotReadError
 
@@ -86,9 +86,9 @@ class LlamaCppReading:
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         address = self._server.listening_address
-        asked = Request(address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        asked = Request(address + path, to_json(body).encode(), {"Content-Type": "application/json"})
         try:
             with urlopen(asked, timeout=_TIMEOUT_S) as answer:
-                return json.load(answer)
+                return from_json(answer.read())
         except HTTPError as error:
             raise ModelError(f"llama.cpp must answer; it says: {error.read().decode('utf-8', 'replace')}") from None

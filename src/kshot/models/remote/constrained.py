@@ -1,6 +1,5 @@
 """Answers that are written and counted, where a service tells no probabilities: constrained if it can, else parsed."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ import numpy as np
 
 from kshot.core.api_settings import FIRST_SAMPLES
 from kshot.core.errors import ModelError, RefusedError
+from kshot.core.json_text import from_json
 from kshot.core.seeding import digest
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.chatting import CHAT, chat_body, choices_of, content_of, instructed
@@ -105,7 +105,7 @@ def parsed(text: str | None, names: Sequence[str]) -> str | None:
     if text is None:
         return None
     try:
-        said = json.loads(text)
+        said = from_json(text)
         text = said["answer"] if isinstance(said, dict) and isinstance(said.get("answer"), str) else text
     except ValueError:
         pass

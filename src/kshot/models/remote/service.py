@@ -6,7 +6,6 @@ no message repeats them. A path follows the base URL; one that begins with "../"
 """
 
 import asyncio
-import json
 import logging
 import os
 import weakref
@@ -20,7 +19,7 @@ from urllib.parse import urljoin
 
 from kshot.core.api_settings import OPENAI_URL, Address, ApiSettings
 from kshot.core.errors import NoAnswerError, RefusedError, UserError, in_short, missing_extra
-from kshot.core.json_text import from_json
+from kshot.core.json_text import from_json, to_json
 from kshot.core.ledger import Cost
 from kshot.core.version import __version__
 from kshot.models.remote.chatting import LENGTH
@@ -211,7 +210,7 @@ class HttpService:
                 status, headers, content = await self._by_sdk(method, path, body)
             else:
                 content_type = {} if body is None else {"Content-Type": "application/json"}
-                data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+                data = None if body is None else to_json(body).encode()
                 url = urljoin(f"{self.url}/", path.lstrip("/"))
                 answer = await self._http.request(method, url, content=data, headers=content_type)
                 status, headers, content = answer.status_code, answer.headers, answer.content
@@ -306,13 +305,13 @@ def same_model(asked: str, named: str) -> bool:
 def _words(content: bytes) -> str:
     """Return what a server says of an error, in short."""
     try:
-        said = json.loads(content)
+        said = from_json(content)
     except ValueError:
         said = content.decode("utf-8", "replace")
     for key in ("error", "message", "detail"):
         if isinstance(said, dict) and key in said:
             said = said[key]
-    text = " ".join((said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)).split())
+    text = " ".join((said if isinstance(said, str) else to_json(said)).split())
     return text[:300].rstrip(". ") + "…" * (len(text) > 300)
 
 
