@@ -34,6 +34,7 @@ from kshot.adapted.shapes import (
     naming,
     pool_of,
 )
+from kshot.core.api_settings import is_api, parse_address
 from kshot.core.errors import KshotError, UserError, in_short
 from kshot.core.given_files import text_of
 from kshot.core.json_text import from_json, to_json
@@ -47,6 +48,7 @@ from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted, fingerprints
 from kshot.measures.abstention import Abstention, PastAnswers
+from kshot.models.remote.named_servers import check_named
 from kshot.recipes.recipe import Recipe
 from kshot.store.commit import FINISHED, settle
 from kshot.store.files import collect, write_folder
@@ -328,6 +330,8 @@ def _loaded(
     about, pool = _read_saved(place)
     with naming(place / ABOUT):
         recipe = Recipe.rebuilt(about["recipe"], place, OwnFiles(place / OWN, allow_code))
+    for service in filter(is_api, _strings(about["recipe"])):
+        check_named(parse_address(service), place, f"To allow it, name it: kshot.load_model('{service}').")
     task, asked = _task(about, place / ABOUT), None
     check_fitted(recipe, task, about, place / ABOUT)
     if about["model"] is not None and about["prompt"] is not None:
@@ -356,11 +360,21 @@ def _language_model(folder: Path, saved: ModelAbout, name: str | Path | None, ho
             f"{folder} was adapted with the model {saved['name']}, which is not there any more. Put it back, or say "
             "where it is with --model (in Python model=)."
         )
+    if name is None and is_api(saved["name"]):
+        address = parse_address(saved["name"])
+        check_named(address, folder, f"To allow it, name it with --model {address.name} (in Python model=).")
     placing = {key: saved["origin"][key] for key in ("dtype", "revision", "api") if key in saved["origin"]}
     as_before: Any = shaped(dict[str, str], placing, folder / ABOUT, _REMEDY)
     if "api" in as_before and "api" in how:  # what is said now counts, and the route stays where nothing is said of it
         how = {**how, "api": f"{as_before['api']},{how['api']}"}
     return load_model(name or saved["name"], **as_before | dict(how))
+
+
+def _strings(record: Any) -> list[str]:
+    """Return all texts in a record."""
+    if isinstance(record, dict | list):
+        return [text for inner in (record.values() if isinstance(record, dict) else record) for text in _strings(inner)]
+    return [record] if isinstance(record, str) else []
 
 
 def _asked(folder: Path, about: About, task: Task, model: LanguageModel) -> TaskModel:

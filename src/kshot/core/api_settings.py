@@ -1,5 +1,6 @@
 """What is said of a model behind an API: its address, and how it is asked."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -30,6 +31,19 @@ class Address:
         """As users write it."""
         return f"{SCHEME}{self.url}#{self.model}" if self.url else f"{SCHEME}{self.model}"
 
+    @property
+    def base_url(self) -> str:
+        """Where requests go.
+
+        Raises:
+            UserError: `OPENAI_BASE_URL` is none, or holds a password or a key.
+        """
+        if self.url:
+            return self.url
+        url = (os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).strip().rstrip("/")
+        _check_url(url, "The URL in OPENAI_BASE_URL")
+        return url
+
 
 def is_api(name: object) -> bool:
     """Return whether a model's name is an address."""
@@ -42,7 +56,7 @@ def parse_address(name: str) -> Address:
     Raises:
         UserError: Something else, or a URL that holds a password or a key; the message does not repeat it.
     """
-    rest = name.removeprefix(SCHEME).strip()
+    rest = name.removeprefix(SCHEME).strip() if is_api(name) else ""
     if rest.rpartition("#")[2].startswith("sk-"):
         raise UserError(
             "A model behind an API must have a name that is no key, as it is written down; got one that begins with "
@@ -56,6 +70,15 @@ def parse_address(name: str) -> Address:
             )
         return Address(None, rest)
     url, _, model = rest.partition("#")
+    _check_url(url, "A model's URL")
+    if not model:
+        raise UserError(
+            f"A model behind an API must be named after its URL, as {SCHEME}{url}#NAME; got no name. Add it."
+        )
+    return Address(url.rstrip("/"), model)
+
+
+def _check_url(url: str, what: str) -> None:
     try:
         parts = urlsplit(url)
         is_odd = parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 0) < 0
@@ -64,16 +87,11 @@ def parse_address(name: str) -> Address:
         is_odd, holds_more = True, "@" in url or "?" in url
     if holds_more:
         raise UserError(
-            "A model's URL must hold no password, key or query, as it is written down; got one with '@' or '?'. Leave "
+            f"{what} must hold no password, key or query, as it is written down; got one with '@' or '?'. Leave "
             "it out, and put the key into the environment as KSHOT_API_KEY."
         )
     if is_odd:
-        raise UserError(f"A model's URL must be http:// or https:// with a host; got '{url}'. Correct it.")
-    if not model:
-        raise UserError(
-            f"A model behind an API must be named after its URL, as {SCHEME}{url}#NAME; got no name. Add it."
-        )
-    return Address(url.rstrip("/"), model)
+        raise UserError(f"{what} must be http:// or https:// with a host; got '{url}'. Correct it.")
 
 
 def check_model_name(name: str, value: Any) -> None:

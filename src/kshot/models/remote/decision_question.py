@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -120,7 +119,7 @@ def reading(
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Return whether a value of an answer is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 <= value <= 1e300
 
 
 def refusal(request: ScoreRequest) -> Reading:

@@ -52,6 +52,7 @@ class Echo:
             raise self._lacks(service, f"an answer to each of {len(sent)} texts")
         rows = [self._row(service, choice) for choice in choices]
         if tokenizer:
+            self._check_place(service, [row[1] for row in rows], sent)
             sums = [
                 self._last(service, row[0], len(text), len(end))
                 for row, text, end in zip(rows, sent, ends, strict=True)
@@ -68,6 +69,13 @@ class Echo:
         if not isinstance(values, list) or not isinstance(tokens, list) or len(values) != len(tokens):
             raise self._lacks(service, "log-probabilities of the text's own tokens")
         return values, tokens
+
+    def _check_place(self, service: Service, told: list[list[str]], sent: list[list[int]]) -> None:
+        """Refuse an echo with a token more where it is as likely to stand before those that were sent as after them."""
+        if all(len(tokens) <= len(ids) for tokens, ids in zip(told, sent, strict=True)):
+            return
+        if len(sent) > 1 and _n_unlike(told, sent, 0) >= _n_unlike(told, sent, 1):
+            raise self._lacks(service, "the tokens that were sent, with none before them")
 
     def _last(self, service: Service, values: Sequence[float | None], n_sent: int, n_end: int) -> float:
         """Return the sum of the last tokens of those that were sent; one that was written after them is left out."""
@@ -111,3 +119,13 @@ class Echo:
             f"To an echoed completion '{service.model}' must answer {what}; it does not. Take another --api route, or "
             "another server."
         )
+
+
+def _n_unlike(told: list[list[str]], sent: list[list[int]], start: int) -> int:
+    """Return how often equal ids have different texts, or different ids equal ones, if the echo begins at `start`."""
+    pairs = {
+        (number, repr(text))
+        for tokens, ids in zip(told, sent, strict=True)
+        for number, text in zip(ids, tokens[start:], strict=False)
+    }
+    return 2 * len(pairs) - len({number for number, _ in pairs}) - len({text for _, text in pairs})

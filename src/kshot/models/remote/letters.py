@@ -12,7 +12,7 @@ from kshot.core.errors import ModelError
 from kshot.core.seeding import generator
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.chatting import CHAT, chat_body, choices_of, instructed
-from kshot.models.remote.known import why_wrong
+from kshot.models.remote.known import LEAST_MASS, why_wrong
 from kshot.models.remote.route import Reading, Service, is_log_prob
 
 MOST = 20  # of the likeliest tokens that services tell
@@ -42,7 +42,7 @@ class Letters:
         """Return the log-probability of each continuation among all of them, and what all letters had together.
 
         Raises:
-            ModelError: The answer has no log-probabilities, or too few of them.
+            ModelError: The answer has no log-probabilities, too few of them, or begins with something else.
         """
         letters = own_letters(request) or lettered(request)
         shown = "\n".join(f"{letter}: {text}" for text, letter in sorted(letters.items(), key=lambda pair: pair[1]))
@@ -64,13 +64,17 @@ class Letters:
         first = content[0] if isinstance(content, list) and content and isinstance(content[0], Mapping) else {}
         rows = first.get("top_logprobs")
         rows = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-        tops = [(str(row.get("token")), row["logprob"]) for row in rows if is_log_prob(row.get("logprob"))]
-        if not tops or len(tops) < len(rows):
+        found = {
+            (str(row.get("token")), repr(row.get("bytes"))): row["logprob"]  # one that is told twice counts once
+            for row in rows
+            if is_log_prob(row.get("logprob"))
+        }
+        if not rows or not all(is_log_prob(row.get("logprob")) for row in rows):
             raise ModelError(
                 f"'{service.model}' must tell log-probabilities of its first token; it answers without them. Take "
                 "another --api route, or another server."
             )
-        return tops
+        return [(token, log_prob) for (token, _), log_prob in found.items()]
 
     def _reading(self, service: Service, found: list[float], tops: list[tuple[str, float]]) -> Reading:
         missing = [i for i, value in enumerate(found) if value == -inf]
@@ -80,6 +84,12 @@ class Letters:
                 f"among those that it tells; got {len(tops)}. Take another --api route, or another server."
             )
         mass = sum(exp(value) for value in found)
+        if mass < LEAST_MASS:
+            raise ModelError(
+                f"'{service.model}' must begin its answer with one of the letters that it is asked for; {mass:.2f} of "
+                f"its probability is on the labels, and must be {LEAST_MASS} or more. Take another --api route, or "
+                "another model."
+            )
         if missing:
             rest = max(1e-9, 1 - sum(exp(value) for _, value in tops)) / len(missing)
             least = min(log(rest), min(value for _, value in tops))

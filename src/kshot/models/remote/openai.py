@@ -19,6 +19,7 @@ from kshot.core.seeding import digest
 from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest
 from kshot.models.remote.calls import ask_all, wait_for
 from kshot.models.remote.known import read_again
+from kshot.models.remote.named_servers import remember
 from kshot.models.remote.paid import Answer, Readings, Shelf, Texts
 from kshot.models.remote.probing import ROUTES, Found, check_route, probe, route_of
 from kshot.models.remote.route import Reading, Route
@@ -342,7 +343,8 @@ def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> Api
     """Return the model of an address.
 
     Which route it is asked by is found out at the first time, and kept in the cache folder; another process looks once
-    more whether that holds before it asks anything, and asks nothing where all is known.
+    more whether that holds before it asks anything, and asks nothing where all is known. The server then counts as one
+    that the user has named: for a saved model `check_named` comes first.
 
     Args:
         name: `openai:NAME` or `openai:http://host/v1#NAME`.
@@ -355,6 +357,7 @@ def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> Api
     check_route(settings)
     address = parse_address(name)
     service = HttpService(address, settings)
+    remember(address)
     cache = ServerCache(service.url, service.model)
     record = cache.record(_record_key(settings))
     if record:

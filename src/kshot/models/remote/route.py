@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Literal, Protocol, TypeGuard
 
 from kshot.core.types import FloatArray, ScoreRequest
 
 ROUNDING = 1e-2  # nats above 0 that a log-probability in low precision may have
+_LOWEST = -1e300  # JSON has integers that no float can be
 
 
 @dataclass(frozen=True)
@@ -97,4 +97,4 @@ class Route(Protocol):
 
 def is_log_prob(value: Any) -> TypeGuard[float]:
     """Return whether a value of an answer can be a log-probability: a finite number, not above 0 but by rounding."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value <= ROUNDING
+    return isinstance(value, int | float) and not isinstance(value, bool) and _LOWEST <= value <= ROUNDING

@@ -8,6 +8,7 @@ no message repeats them. A path follows the base URL; one that begins with "../"
 import asyncio
 import logging
 import os
+import re
 import weakref
 from collections.abc import Mapping
 from copy import copy
@@ -17,7 +18,7 @@ from threading import Thread
 from typing import Any, Self
 from urllib.parse import urljoin
 
-from kshot.core.api_settings import OPENAI_URL, Address, ApiSettings
+from kshot.core.api_settings import Address, ApiSettings
 from kshot.core.errors import NoAnswerError, RefusedError, UserError, in_short, missing_extra
 from kshot.core.json_text import from_json, to_json
 from kshot.core.ledger import Cost
@@ -29,6 +30,8 @@ OPENAI_KEY, OTHER_KEY = "OPENAI_API_KEY", "KSHOT_API_KEY"
 FREE = ("../tokenize", "../apply-template")  # paths whose answers nobody pays
 _FOR_GOOD = (501, 505)  # of the answers from 500 on, those that asking again does not change
 _AGAIN = (408, 409, 425, 429)
+_TELLS = 8  # characters of a key's beginning that are hidden too
+_VERSION = re.compile(r"|[:@].+|-\d{4}|-\d{8}|-\d{4}-\d\d-\d\d")  # after a model's name
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
 
@@ -86,7 +89,7 @@ class HttpService:
         wasted: What those took that were of no use.
 
     Raises:
-        UserError: A missing package, or no key for OpenAI's own server.
+        UserError: A missing package, no key for OpenAI's own server, or a key that is none.
     """
 
     def __init__(self, address: Address, settings: ApiSettings):
@@ -99,9 +102,14 @@ class HttpService:
         self.model, self.usage, self.wasted = address.model, Usage(), Usage()
         self._above: HttpService | None = None
         self.is_openai = address.url is None
-        self.url = address.url or (os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/")
+        self.url = address.base_url
         self.key_name = OPENAI_KEY if self.is_openai else OTHER_KEY
-        self._key = os.environ.get(self.key_name, "")
+        self._key = os.environ.get(self.key_name, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise UserError(
+                f"The key in {self.key_name} must be ASCII without control characters; it is not (and is not shown). "
+                "Copy it again."
+            )
         if self.is_openai and not self._key:
             raise UserError(f"'{address.name}' needs a key of OpenAI in the environment. Set {OPENAI_KEY}.")
         own: dict[str, Any] = {"tokenizer": "none", LENGTH: "max_completion_tokens"}
@@ -216,9 +224,9 @@ class HttpService:
                 status, headers, content = answer.status_code, answer.headers, answer.content
         except httpx2.TransportError as error:
             is_there = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-            raise _AgainError(f"it was not reached: {in_short(error)}", is_there=is_there) from None
+            raise _AgainError(f"it was not reached: {self._hidden(in_short(error))}", is_there=is_there) from None
         except httpx2.HTTPError as error:  # such as a body that cannot be decoded
-            raise _AgainError(f"its answer could not be read: {in_short(error)}") from None
+            raise _AgainError(f"its answer could not be read: {self._hidden(in_short(error))}") from None
         if 200 <= status < 300:
             return content
         raise self._refusal(status, headers, content, path)
@@ -239,13 +247,13 @@ class HttpService:
         except openai.APIConnectionError as error:  # it has tried often enough
             raise NoAnswerError(
                 f"{self.url} must answer for '{self.model}'; after {self._attempts} attempts it was not reached: "
-                f"{in_short(error.__cause__ or error)}. Look whether the network is there, then run the same command "
-                "again: what was answered is kept."
+                f"{self._hidden(in_short(error.__cause__ or error))}. Look whether the network is there, then run "
+                "the same command again: what was answered is kept."
             ) from None
 
     def _refusal(self, status: int, headers: Mapping[str, str], content: bytes, path: str) -> Exception:
         """Return the error of an answer that is none."""
-        words = self._hidden(_words(content)) or f"nothing but HTTP {status}"
+        words = self._words(content) or f"nothing but HTTP {status}"
         if status in (401, 403):
             return UserError(
                 f"{self.url} must accept the key in {self.key_name} for '{self.model}'; it answers {status}: {words}. "
@@ -265,8 +273,24 @@ class HttpService:
             words,
         )
 
+    def _words(self, content: bytes) -> str:
+        """Return what a server says of an error, in short."""
+        text = self._hidden(_words(content))  # before it is cut
+        return text[:300].rstrip(". ") + "…" * (len(text) > 300)
+
     def _hidden(self, words: str) -> str:
-        return words.replace(self._key, "…") if self._key else words
+        """Return a server's words without the key, and without its beginning where they were cut."""
+        for n in range(len(self._key), min(len(self._key), _TELLS) - 1, -1) if self._key else ():
+            words = words.replace(self._key[:n], "…")
+        return words
+
+    def _without_key(self, said: Any) -> Any:
+        """Return an answer whose texts have no key, as they may be repeated in errors and records."""
+        if isinstance(said, dict):
+            return {name: self._without_key(value) for name, value in said.items()}
+        if isinstance(said, list):
+            return [self._without_key(value) for value in said]
+        return self._hidden(said) if isinstance(said, str) else said
 
     def _checked(self, content: bytes, *, is_paid: bool) -> Any:
         """Return the JSON of an answer, and count what it took.
@@ -277,7 +301,9 @@ class HttpService:
         try:
             answer = from_json(content)
         except ValueError:
-            raise _AgainError(f"it answers what is no JSON: {self._hidden(_words(content)) or 'nothing'}") from None
+            raise _AgainError(f"it answers what is no JSON: {self._words(content) or 'nothing'}") from None
+        if len(self._key) >= _TELLS and self._key.encode() in content:
+            answer = self._without_key(answer)
         if isinstance(answer, dict):
             usage, named = _usage(answer) if is_paid else Usage(), answer.get("model")
             if answer.get("choices") == []:
@@ -285,7 +311,7 @@ class HttpService:
                 raise _AgainError("it answers without any choices")
             if isinstance(named, str) and named and not same_model(self.model, named):
                 self._count(usage, is_of_use=False)
-                raise _AgainError(f"it answers as another model, '{named}'")
+                raise _AgainError(f"it answers as another model, '{self._hidden(named[:300])}'")
             self._count(usage, is_of_use=True)
         return answer
 
@@ -293,17 +319,28 @@ class HttpService:
 def same_model(asked: str, named: str) -> bool:
     """Return whether a server that was asked for a model names the same one in its answer.
 
-    It may name a dated version of it ("m" as "m-2026-01-31"), a tag ("m:latest"), or the file or folder that it is in.
+    It may name a dated version of it ("m" as "m-2026-01-31"), a tag or revision ("m:latest", "m@main"), or the file or
+    folder that it is in. Where both name an owner ("owner/m") it is the same one.
     """
-    own, other = (n.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".gguf").lower() for n in (asked, named))
-    if own == other or named.lower() == asked.lower():
+    asked, named = (n.replace("\\", "/").lower() for n in (asked, named))
+    if asked == named:
         return True
-    rest = other.removeprefix(own)
-    return rest != other and (rest.startswith((":", "@")) or (rest[0] == "-" and rest[1:].replace("-", "").isdigit()))
+    (owner, own), (other_owner, other) = _owned(asked), _owned(named)
+    are_files = asked.endswith(".gguf") or named.endswith(".gguf")
+    if owner and other_owner and owner != other_owner and not are_files:
+        return False
+    return bool(own) and other.startswith(own) and bool(_VERSION.fullmatch(other[len(own) :]))
+
+
+def _owned(name: str) -> tuple[str, str]:
+    """Return the owner that a name tells, and the rest; a folder of a machine is none."""
+    folder, _, base = name.rpartition("/")
+    is_path = folder.startswith(("/", ".", "~")) or folder[1:2] == ":" or not folder
+    return "" if is_path else folder.rpartition("/")[2], base.removesuffix(".gguf")
 
 
 def _words(content: bytes) -> str:
-    """Return what a server says of an error, in short."""
+    """Return what a server says of an error."""
     try:
         said = from_json(content)
     except ValueError:
@@ -311,8 +348,7 @@ def _words(content: bytes) -> str:
     for key in ("error", "message", "detail"):
         if isinstance(said, dict) and key in said:
             said = said[key]
-    text = " ".join((said if isinstance(said, str) else to_json(said)).split())
-    return text[:300].rstrip(". ") + "…" * (len(text) > 300)
+    return " ".join((said if isinstance(said, str) else to_json(said)).split())
 
 
 def _usage(answer: Mapping[str, Any]) -> Usage:
