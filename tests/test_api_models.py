@@ -713,6 +713,15 @@ def test_layouts_are_those_of_the_route(server, words_task):
         ("gemma", "/models/gemma.gguf", True),
         ("google/gemma", "gemma", True),
         ("m", "n", False),
+        ("meta/llama", "evil/llama", False),
+        ("a/v1", "b/v1", False),
+        ("meta/llama", "/models/llama", True),
+        ("me/llama.gguf", "you/llama.gguf", True),
+        ("llama-3", "llama-3-70", False),
+        ("gpt-4", "gpt-4-1", False),
+        ("gpt-4", "gpt-4-0613", True),
+        ("claude", "claude-20260131", True),
+        ("m", "m@main", True),
     ],
 )
 def test_names_of_the_same_model(asked, named, is_same):
