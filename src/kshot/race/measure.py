@@ -205,6 +205,9 @@ class Measuring:
                 f"{recipe.name}: {n_cut} of {n_written} generated answers did not end within "
                 f"{self.model.answer_tokens} tokens and were cut (`cut_off` in samples.jsonl)"
             )
+        for service in (one.part("classifier") for one in recipe.all_recipes):
+            if service and service.remark:
+                self.progress.say(f"note: {recipe.name}: {service.remark}")
         if entrant.settled and len(recipe.variants) > 1:
             self.progress.say(f"{recipe.name}: of {len(recipe.variants)} settings {entrant.settled.name} is chosen")
 

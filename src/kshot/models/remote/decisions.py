@@ -46,7 +46,7 @@ class Decisions:
         if not isinstance(said, Mapping):
             raise odd_answer(service, answers)
         if said.get("type") == "refusal":
-            return refusal(request)
+            return refusal(request, said)
         if said.get("type") != question.kind:
             raise odd_answer(service, said.get("type"))
         return reading(service, request, _probabilities(service, question, said))

@@ -21,7 +21,7 @@ from kshot.models.remote.calls import ask_all, wait_for
 from kshot.models.remote.known import read_again
 from kshot.models.remote.paid import Answer, Readings, Shelf, Texts
 from kshot.models.remote.probing import ROUTES, Found, check_route, probe, route_of
-from kshot.models.remote.route import Reading, Route
+from kshot.models.remote.route import Reading, Refusal, Route
 from kshot.models.remote.server_cache import ServerCache
 from kshot.models.remote.service import HttpService, Usage
 from kshot.models.remote.tokenizing import tokenizer_of
@@ -47,6 +47,7 @@ class ApiModel:
         name: How the user named it.
         found: What the server was found to be.
         cache: Where it is kept what the server has said of itself.
+        takes_refusal: A server is asked also where it refuses the questions of the probe.
 
     Attributes:
         found: What the server was found to be.
@@ -57,8 +58,17 @@ class ApiModel:
     control_tokens = ()
     is_remote = True
 
-    def __init__(self, service: HttpService, settings: ApiSettings, name: str, found: Found, cache: ServerCache):
-        self.name, self.found = name, found
+    def __init__(
+        self,
+        service: HttpService,
+        settings: ApiSettings,
+        name: str,
+        found: Found,
+        cache: ServerCache,
+        *,
+        takes_refusal: bool = False,
+    ):
+        self.name, self.found, self._takes_refusal = name, found, takes_refusal
         self._service, self._settings, self._cache = service, settings, cache
         self._masses: dict[str, float] = {}  # by the keys of answers; shared by copies
         self._owed = [service.usage + service.wasted]  # what no kept answer took, as the probe; shared by all copies
@@ -305,8 +315,8 @@ class ApiModel:
         asked = self._service.metered()
         why = wait_for(self._routes[0].probe(asked))
         self._owed.append(asked.usage + asked.wasted)
-        if why:
-            self._cache.put_record(_record_key(self._settings), {})
+        if why and not (self._takes_refusal and isinstance(why, Refusal)):
+            self._cache.put_record(_record_key(self._settings, self._takes_refusal), {})
             raise ModelError(
                 f"The route '{self._routes[0].name}' of '{self.name}' must be as it was; now {why}. Run the same "
                 "command again: it looks for another route."
@@ -334,11 +344,12 @@ async def _ids(service: HttpService, text: str) -> tuple[int, ...]:
     return await tokenizer.ids(text)
 
 
-def _record_key(settings: ApiSettings) -> str:
-    return digest("found", API_VERSION, list(ROUTES), settings.record)
+def _record_key(settings: ApiSettings, takes_refusal: bool) -> str:
+    more = ["takes refusal"] if takes_refusal else []
+    return digest("found", API_VERSION, list(ROUTES), settings.record, *more)
 
 
-def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> ApiModel:
+def load_api_model(name: str, api: str | Mapping[str, Any] | None = None, *, takes_refusal: bool = False) -> ApiModel:
     """Return the model of an address.
 
     Which route it is asked by is found out at the first time, and kept in the cache folder; another process looks once
@@ -347,6 +358,8 @@ def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> Api
     Args:
         name: `openai:NAME` or `openai:http://host/v1#NAME`.
         api: How it is asked (`kshot.core.api_settings.parse_api`).
+        takes_refusal: It is taken also where it refuses the questions of the probe, as services do that answer what
+            they have learnt alone; `found.why_not` says so.
 
     Raises:
         UserError: The server is not there, does not take the key or know the model, or cannot be trusted.
@@ -356,14 +369,14 @@ def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> Api
     address = parse_address(name)
     service = HttpService(address, settings)
     cache = ServerCache(service.url, service.model)
-    record = cache.record(_record_key(settings))
+    record = cache.record(_record_key(settings, takes_refusal))
     if record:
         found = Found.read(record)
         service.memory["tokenizer"] = found.tokenizer
     else:
-        found = wait_for(probe(service, settings))
+        found = wait_for(probe(service, settings, takes_refusal=takes_refusal))
         service.memory["is confirmed"] = True
         named = replace(settings, route="+".join(found.routes))  # as a saved model names them
         for known in (settings, named):
-            cache.put_record(_record_key(known), found.record)
-    return ApiModel(service, settings, address.name, found, cache)
+            cache.put_record(_record_key(known, takes_refusal), found.record)
+    return ApiModel(service, settings, address.name, found, cache, takes_refusal=takes_refusal)

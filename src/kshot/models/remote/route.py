@@ -18,10 +18,16 @@ class Reading:
         log_probs: Log-probability in nats of each continuation, `[n_continuations]`.
         mass: The probability that the service gives to all continuations together, where the route normalises over
             them; None where it does not, or where it is not known.
+        refused: Why the service does not answer, in its own words; None where it does.
     """
 
     log_probs: FloatArray
     mass: float | None = None
+    refused: str | None = None
+
+
+class Refusal(str):
+    """Why a question whose answer is known tells nothing of a service: it refuses to answer that one."""
 
 
 class Service(Protocol):

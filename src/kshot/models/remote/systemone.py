@@ -48,7 +48,7 @@ class SystemOne:
         if said is None:
             raise odd_answer(service, answer)
         if said.get("type") == "refusal":
-            return refusal(request)
+            return refusal(request, said)
         if said.get("type") != _TYPES[question.kind]:
             raise odd_answer(service, said.get("type"))
         mass = (_of_question(answer, "diagnostics") or {}).get("label_mass")
