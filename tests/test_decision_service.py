@@ -42,6 +42,14 @@ def server():
         yield running
 
 
+class Heard(Silence):
+    def __init__(self):
+        self.told: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.told.append(text)
+
+
 def adapt(server, out, **settings):
     return kshot.adapt(
         TASK, "scripted", recipes=f"majority,decisions:service={server.name}", limit=20, out=out, **settings
@@ -114,13 +122,13 @@ def test_a_model_that_kshot_serves_is_an_entrant_and_no_model(tmp_path, route):
     """It answers the one question that it has learnt, and refuses those of the probe."""
     adapted = AdaptedModel.fit(parse_recipe("majority", shots=1), TASK.train, Setup(TASK, None, 0), choice={})
     with running(served_by_kshot(adapted.warm(), "m")) as client:
-        name, told = f"openai:{client.base_url}/v1#m", []
-        progress = Silence()
-        progress.say = told.append
+        name, progress = f"openai:{client.base_url}/v1#m", Heard()
         recipes = f"majority,decisions:service={name},route={route}"
         run = kshot.adapt(TASK, "scripted", recipes=recipes, limit=20, out=tmp_path / "run", progress=progress)
         assert [row["status"] for row in run.leaderboard] == ["done", "done"]
-        assert any("is taken as it is" in text and "refuses questions that it has not learnt" in text for text in told)
+        assert any(
+            "is taken as it is" in text and "refuses questions that it has not learnt" in text for text in progress.told
+        )
         fitted = DecisionService(service=name, route=route).fit(TASK, (), rng=RNG)
         (said,) = fitted.probabilities([TASK.train[0].question])
         np.testing.assert_allclose(said, adapted.predict_proba([TASK.train[0].input])[0], atol=1e-5)

@@ -288,7 +288,8 @@ class ApiModel:
             ledger.check_call()
             try:
                 self._confirm()
-                ask_all(jobs, at_once=self._settings.concurrency, keep=keep, tell=lambda key: tell(times[key]))
+                at_once, patience = self._settings.concurrency, self._settings.timeout
+                ask_all(jobs, at_once=at_once, keep=keep, tell=lambda key: tell(times[key]), patience=patience)
             except RefusedError as error:
                 raise self._explained(error) from None
             finally:
