@@ -1,6 +1,6 @@
 """OpenAI's decisions: a choice, a predicate or a score about a text, with a probability for each answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from kshot.core.types import ScoreRequest
@@ -15,7 +15,7 @@ from kshot.models.remote.decision_question import (
     refusal,
 )
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.route import Reading, Service, Takes
 
 
 class Decisions:
@@ -35,6 +35,10 @@ class Decisions:
     async def probe(self, service: Service) -> str | None:
         """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
         return await why_wrong(self, service)
+
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before."""
+        return Takes()
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation among them all."""

@@ -21,7 +21,7 @@ from kshot.models.remote.calls import ask_all, wait_for
 from kshot.models.remote.known import read_again
 from kshot.models.remote.paid import Answer, Readings, Shelf, Texts
 from kshot.models.remote.probing import ROUTES, Found, check_route, probe, route_of
-from kshot.models.remote.route import Reading, Refusal, Route
+from kshot.models.remote.route import Reading, Refusal, Route, Takes
 from kshot.models.remote.server_cache import ServerCache
 from kshot.models.remote.service import HttpService, Usage
 from kshot.models.remote.tokenizing import tokenizer_of
@@ -158,13 +158,31 @@ class ApiModel:
         return n + around
 
     def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
-        """Return how many tokens the server will read to score `requests`, without asking it.
+        """Return about how many tokens the server will be sent to score `requests`, those in its cache too.
+
+        A prompt counts as often as the route sends it.
 
         Raises:
             SameTokensError: Two continuations of a request are the same.
             UserError: No route takes so many continuations.
         """
-        return sum(self._prompt_tokens(request.prompt) for request in dict.fromkeys(requests) if self._route(request))
+        return sum(self._takes(r).prompts * self._prompt_tokens(r.prompt) for r in dict.fromkeys(requests))
+
+    def expected_calls(self, requests: Sequence[ScoreRequest]) -> int:
+        """Return how many calls it takes to score `requests`, as far as that is known before; as `forward_tokens`."""
+        return sum(self._takes(r).calls for r in dict.fromkeys(requests))
+
+    def _takes(self, request: ScoreRequest) -> Takes:
+        """Return what a request takes; of the same continuations it is found out once, and kept."""
+        route, texts = self._route(request), request.continuations
+        keys = [digest(key, route.name, self._settings.samples, texts) for key in ("calls", "prompts")]
+        calls, prompts = map(self._cache.count, keys)
+        if calls is None or prompts is None:
+            found = wait_for(route.takes(self._service, texts))
+            for key, n in zip(keys, (found.calls, found.prompts), strict=True):
+                self._cache.put_count(key, n)
+            return found
+        return Takes(calls, prompts)
 
     def _prompt_tokens(self, prompt: Prompt) -> int:
         return sum(self.count_tokens(segment.text) for segment in prompt.segments) + 1

@@ -1,6 +1,6 @@
 """What a route is: one way to read the probabilities of a label set from a service, one file each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal, Protocol, TypeGuard
@@ -28,6 +28,19 @@ class Reading:
 
 class Refusal(str):
     """Why a question whose answer is known tells nothing of a service: it refuses to answer that one."""
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What it takes to read a request.
+
+    Attributes:
+        calls: HTTP requests that are answered.
+        prompts: How often the prompt is among what they send.
+    """
+
+    calls: int = 1
+    prompts: int = 1
 
 
 class Service(Protocol):
@@ -89,6 +102,10 @@ class Route(Protocol):
 
     async def probe(self, service: Service) -> str | None:
         """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
+        ...
+
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before; nothing paid is asked."""
         ...
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
