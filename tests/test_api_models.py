@@ -442,6 +442,28 @@ def test_what_was_answered_is_kept_when_work_is_stopped(server, tmp_path):
     store.close()
 
 
+def test_who_interrupts_is_told_what_is_waited_for_and_for_how_long(caplog):
+    from kshot.models.remote.calls import ask_all
+
+    never, kept, told = asyncio.Event(), [], []
+
+    async def answered():
+        return "answer"
+
+    async def hangs():
+        await never.wait()
+
+    def stop(key: str) -> None:
+        told.append(key)
+        raise KeyboardInterrupt
+
+    jobs = {"soon": answered, "never": hangs}
+    with pytest.raises(KeyboardInterrupt):
+        ask_all(jobs, at_once=2, keep=lambda *answer: kept.append(answer), tell=stop, patience=0.05)
+    assert (kept, told) == ([("soon", "answer")], ["soon"])
+    assert caplog.messages == ["stopping: answers that are under way are waited for, 0.05 s at most, and kept"]
+
+
 def test_texts_are_kept_with_what_they_took(server, tmp_path):
     store, first, again = SqliteStore(tmp_path / "store.sqlite"), Ledger(), Ledger()
     model, asked = load_model(server.name).with_store(store), [GenerateRequest(chat().prompt, 4)] * 2
@@ -629,6 +651,10 @@ def test_a_server_that_is_not_there_and_a_model_that_it_does_not_have(server):
     [
         ("openai:", r"must be openai:NAME or openai:http://host/v1#NAME; got 'openai:'\. Name the model"),
         ("openai:http:m", "must be openai:NAME or"),
+        (
+            "openai:#m",
+            r"must be http.* got none before '#' in 'openai:#m'\. Write openai:http://host/v1#m, or openai:m",
+        ),
         ("openai:http://host/v1", r"must be named after its URL, as openai:http://host/v1#NAME; got no name\. Add it"),
         ("openai:ftp://host/v1#m", r"must be http:// or https:// with a host; got 'ftp://host/v1'\. Correct it"),
         ("openai:http://#m", r"with a host; got 'http://'\. Correct it"),

@@ -272,7 +272,7 @@ def test_two_runs_in_two_folders_at_once(words_task, tmp_path, switching):
     assert (runs[0].best.predict_proba(X) == runs[1].best.predict_proba(X)).all()
 
 
-def test_a_second_run_in_one_folder_is_refused(run_cli, words_task, tmp_path, recorded):
+def test_a_second_run_in_one_folder_is_refused(run_cli, words_task, tmp_path, recorded, monkeypatch):
     """Also in a thread of the same process; and it is no longer refused once the first has ended, or failed."""
     begun, go_on = threading.Event(), threading.Event()
 
@@ -292,6 +292,10 @@ def test_a_second_run_in_one_folder_is_refused(run_cli, words_task, tmp_path, re
                 UserError, match=r"must be used by one run at a time; process \d+ on .+ is at work in it. Wait"
             ):
                 adapt()
+            with monkeypatch.context() as patch:
+                patch.setattr(kshot.verbs.prepare.Prepared, "load_models", None)  # type: ignore - a probe is paid
+                with pytest.raises(UserError, match="must be used by one run at a time"):
+                    adapt()
             flags = ("--model", "scripted", "--recipes", "bm25", "--shots", 2, "--limit", 6, "--out", tmp_path / "run")
             refused = run_cli("adapt", words_task, *flags)
             assert refused.code == 2

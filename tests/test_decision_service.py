@@ -7,12 +7,17 @@ from starlette.responses import JSONResponse
 import kshot
 from api_server import served
 from conftest import write_task
+from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import ModelError, UserError
 from kshot.core.ledger import Ledger
+from kshot.core.progress import Silence
 from kshot.core.types import Example, Question, Task
+from kshot.learners.learner import Setup
 from kshot.methods.classifiers.decision_service import DecisionService
-from kshot.recipes.grammar import parse_recipes
+from kshot.recipes.grammar import parse_recipe, parse_recipes
+from kshot.serve.listening import served as served_by_kshot
 from shaped_server import decision_server
+from test_serve import running
 
 RNG = np.random.default_rng(0)
 LABELS = ("animal", "tool", "plant")
@@ -35,6 +40,14 @@ def _alone(monkeypatch, tmp_path):
 def server():
     with served(decision_server()) as running:
         yield running
+
+
+class Heard(Silence):
+    def __init__(self):
+        self.told: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.told.append(text)
 
 
 def adapt(server, out, **settings):
@@ -73,13 +86,54 @@ def test_a_run_that_failed_goes_on_and_asks_nothing_twice(server, tmp_path):
         )
 
     server.change = failing
-    with pytest.raises(ModelError, match="gone"):
-        adapt(server, tmp_path / "run")
+    failed = adapt(server, tmp_path / "run")
+    assert failed.chosen == "majority"
+    (row,) = (row for row in failed.leaderboard if row["recipe"].startswith("decisions"))
+    assert row["status"] == "failed"
+    assert "gone" in row["reason"]
     n_answered = 12
     server.change = lambda path, body, answer: answer
     server.asked.clear()
-    adapt(server, tmp_path / "run")
+    assert adapt(server, tmp_path / "run").chosen.startswith("decisions")
     assert len(server.questions) == 20 - n_answered
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/decisions", 404), ("/v1/models", 401)])
+def test_a_service_that_refuses_is_out_of_the_race_and_the_others_go_on(server, tmp_path, path, status):
+    server.change = lambda where, body, answer: (
+        JSONResponse({"error": {"message": "not for you"}}, status) if where == path else answer
+    )
+    run = adapt(server, tmp_path / "run")
+    assert run.chosen == "majority"
+    assert ("failed", True) in [(row["status"], "not for you" in str(row["reason"])) for row in run.leaderboard]
+
+
+def test_a_service_that_is_not_there_is_out_of_the_race_and_alone_ends_it(tmp_path):
+    recipe = "decisions:service=openai:http://127.0.0.1:9/v1#gone"
+    run = kshot.adapt(TASK, "scripted", recipes=f"majority,{recipe}", limit=20, out=tmp_path / "run")
+    assert run.chosen == "majority"
+    assert "it was not reached" in str(run.leaderboard[1]["reason"])
+    with pytest.raises(ModelError, match="has failed.*it was not reached"):
+        kshot.adapt(TASK, "scripted", recipes=recipe, limit=20, out=tmp_path / "alone")
+
+
+@pytest.mark.parametrize("route", ["decisions", "systemone"])
+def test_a_model_that_kshot_serves_is_an_entrant_and_no_model(tmp_path, route):
+    """It answers the one question that it has learnt, and refuses those of the probe."""
+    adapted = AdaptedModel.fit(parse_recipe("majority", shots=1), TASK.train, Setup(TASK, None, 0), choice={})
+    with running(served_by_kshot(adapted.warm(), "m")) as client:
+        name, progress = f"openai:{client.base_url}/v1#m", Heard()
+        recipes = f"majority,decisions:service={name},route={route}"
+        run = kshot.adapt(TASK, "scripted", recipes=recipes, limit=20, out=tmp_path / "run", progress=progress)
+        assert [row["status"] for row in run.leaderboard] == ["done", "done"]
+        assert any(
+            "is taken as it is" in text and "refuses questions that it has not learnt" in text for text in progress.told
+        )
+        fitted = DecisionService(service=name, route=route).fit(TASK, (), rng=RNG)
+        (said,) = fitted.probabilities([TASK.train[0].question])
+        np.testing.assert_allclose(said, adapted.predict_proba([TASK.train[0].input])[0], atol=1e-5)
+        with pytest.raises(UserError, match=rf"{route}: the server refuses questions that it has not learnt, and says"):
+            kshot.load_model(name, api=f"route={route}")
 
 
 def test_what_it_takes_is_counted_and_its_answers_are_kept(server, tmp_path):
@@ -140,7 +194,7 @@ def test_three_hundred_labels_are_refused_before_anything_is_asked(server):
 def test_a_server_without_decisions_is_told(server):
     gone = JSONResponse({"error": {"message": "File Not Found"}}, 404)
     server.change = lambda path, body, answer: gone if path == "/v1/decisions" else answer
-    with pytest.raises(UserError, match=r"decisions: the server refuses it \(404\): File Not Found"):
+    with pytest.raises(ModelError, match=r"decisions: the server refuses it \(404\): File Not Found"):
         DecisionService(service=server.name).fit(TASK, (), rng=RNG)
 
 

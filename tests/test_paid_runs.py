@@ -12,6 +12,8 @@ from kshot.cli.live import print_run
 from kshot.cli.output import stdout
 from kshot.core.errors import UserError
 from kshot.core.ledger import Cost
+from kshot.core.prices import in_usd
+from kshot.core.progress import Silence
 from kshot.core.seeding import digest
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, Task
@@ -116,6 +118,23 @@ def test_a_finished_run_makes_no_calls_again_and_tells_the_same(tmp_path):
     assert again.work.calls == 0
     assert again.paid == first.paid
     assert read_record(tmp_path / "run")["results"] == told
+    with stdout.capture() as shown:
+        print_run(again, "accuracy")
+    assert " usd (nothing this time)" in shown.get()
+
+
+def test_money_that_calls_under_way_took_beyond_the_budget_is_told(tmp_path):
+    class Heard(Silence):
+        left = ""
+
+        def standing(self, board, left: str) -> None:
+            self.left = left
+
+    heard = Heard()
+    adapted(tmp_path / "run", prices=PRICES, budget="3.95usd", race=False, progress=heard)
+    assert heard.left == f"{in_usd(Paid.n_calls * MONEY_OF_A_CALL)} paid, more than the budget of 3.95 usd"
+    adapted(tmp_path / "run", prices=PRICES, budget="200usd", race=False, progress=heard)
+    assert heard.left == f"{in_usd(200 - Paid.n_calls * MONEY_OF_A_CALL)} of the budget left"
 
 
 def test_a_run_ends_where_its_money_ends_and_a_larger_budget_pays_only_for_the_rest(tmp_path):

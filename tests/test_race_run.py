@@ -386,10 +386,10 @@ def test_a_terminal_shows_the_race(monkeypatch):
     with live.RaceProgress("accuracy") as progress:
         progress.begin("random", 16)
         progress.advance(16)
-        progress.standing(board(), "8 min")
+        progress.standing(board(), "8 min of the budget left")
         progress.say("something [to] know")
         progress.begin("bm25", 16)
-        progress.standing(board(), "7 min")
+        progress.standing(board(), "7 min of the budget left")
     shown = screen.file.getvalue()
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
     assert re.search(r"> random +0\.750 \(0\.65-0\.85\) +0\.700 +1\.00 +16", plain)
@@ -408,7 +408,7 @@ def test_without_a_terminal_there_are_lines(monkeypatch):
         for _ in range(2):  # what was told is not told again
             progress.begin("random", 16)
             progress.advance(16)
-            progress.standing(board(), "8 min")
+            progress.standing(board(), "8 min of the budget left")
     assert file.file.getvalue().splitlines() == [
         "random: 16 examples, accuracy 0.700, 1.00 bits; when deployed 0.750 (0.650 - 0.850); 8 min of the budget left",
         "bm25: dropped after 16 examples",

@@ -7,8 +7,11 @@ import kshot
 import route_servers as servers
 from api_server import served
 from kshot.core.errors import UserError
+from kshot.core.settings import RunSettings
 from kshot.core.types import Prompt, ScoreRequest, Segment, Task
 from kshot.engine.load_model import load_model
+from kshot.verbs.plan import plan
+from kshot.verbs.prepare import prepare
 from shaped_server import ShapedServer, decision_server
 
 VLLM = {
@@ -69,6 +72,27 @@ def test_a_route_can_be_named_and_is_refused_where_it_is_not():
         assert load_model(server.name, api="route=systemone").found.routes == ("systemone",)
         with pytest.raises(UserError, match=r"score: the server refuses it \(404\): .*Take another server or model"):
             load_model(server.name, api="route=score")
+
+
+def test_a_plan_tells_each_call_of_llama_cpp_and_the_prompt_in_each(words_task, tmp_path, run_cli):
+    with served(ShapedServer(LLAMA_CPP)) as server:
+        settings = RunSettings(Task.load(words_task), server.name, recipes="zero-shot", limit=8, prices="in=1,out=1")
+        (row,) = plan(prepare(settings))
+        model = load_model(server.name)
+        labels = tuple(f" {label}\n\n" for label in Task.load(words_task).labels)
+        ids = [server.toy.tokenise(label) for label in labels]
+        n_beginnings = len({tuple(label[:at]) for label in ids for at in range(len(label))})
+        assert row["calls"] == 8 * n_beginnings > 16
+        one = ScoreRequest(Prompt((Segment("query", "Text: a\nLabel:"),)), labels)
+        before = server.counts["/v1/completions"]
+        n_prompt = model.count_tokens("Text: a\nLabel:") + 1
+        assert (model.expected_calls([one]), model.forward_tokens([one])) == (n_beginnings, n_beginnings * n_prompt)
+        assert server.counts["/v1/completions"] == before  # nothing paid is asked
+        assert row["usd"] == pytest.approx(row["forward_tokens"] / 1e6)
+        found = run_cli(
+            "adapt", words_task, "--model", server.name, "--recipes", "zero-shot", "--limit", 8, "--dry-run"
+        )
+        assert f"forward tokens, {8 * n_beginnings} calls" in found.out.replace("\n", " ")
 
 
 def test_a_run_goes_end_to_end_and_again_for_nothing(words_task, tmp_path):

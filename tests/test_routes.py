@@ -93,6 +93,20 @@ def test_labels_of_few_tokens_take_one_request():
         assert len(service.bodies(path)) == 1
 
 
+@pytest.mark.parametrize("labels", [LABELS, tuple(f" l{i:03d} l{i % 7}" for i in range(300))], ids=["few", "300"])
+def test_what_a_request_takes_is_known_before(exact, labels):
+    route, service = exact
+    takes = asyncio.run(route.takes(service, labels))
+    assert {path for path, _ in service.asked} == {"../tokenize"}
+    read(route, service, ScoreRequest(PROMPT, labels))
+    bodies = [body for path, body in service.asked if path != "../tokenize"]
+    if route.name == "llama.cpp":  # one call more for what is not among the most probable tokens
+        assert takes.calls == takes.prompts == len({tuple(body["prompt"]) for body in bodies}) <= len(bodies)
+    else:
+        sent = sum(len(body.get("items") or body["prompt"]) for body in bodies)
+        assert (takes.calls, takes.prompts) == (len(bodies), sent)
+
+
 def test_a_tree_asks_each_beginning_once_and_for_each_token_of_it():
     tree = LabelTree((1, 2), ((5, 6, 9), (5, 7, 9), (8, 9)))
     assert tree.nodes == [((), (5, 8)), ((5,), (6, 7)), ((5, 6), (9,)), ((5, 7), (9,)), ((8,), (9,))]

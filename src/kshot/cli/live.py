@@ -60,7 +60,7 @@ class RaceProgress(TerminalProgress):
             stands = row["n"], "" if is_in else row["status"]
             if row["n"] and self._told.get(name) != stands:
                 self._told[name] = stands
-                budget = f"; {left} of the budget left" if left else ""
+                budget = f"; {left}" if left else ""
                 said = f"{row['n']} examples, {self._score(row)}{budget}" if is_in else row["reason"] or row["status"]
                 stderr.print(f"{name}: {said}")
 
@@ -76,7 +76,7 @@ class RaceProgress(TerminalProgress):
     def _render(self) -> Group:
         first = self._board[0]["recipe"] if self._board else None
         table = leaderboard_table(self._board, metric=self._metric, by=self._by, chosen=first, with_reasons=True)
-        left = [Text(f"{self._left} of the budget left", style="dim")] if self._left else []
+        left = [Text(self._left, style="dim")] if self._left else []
         return Group(table, *([self._bars] if self._bars else []), *left)
 
 
@@ -89,6 +89,7 @@ def print_run(run: Run, metric: str, by: str = "metric") -> None:
     if run.abstention and run.abstention["in_words"]:
         print_paragraph(f"{run.abstention['in_words']}\n")
     if run.paid:
-        stdout.print(f"paid:   {paid_in_words(run.paid)}")
+        nothing = "" if run.work.calls else " (nothing this time)"
+        stdout.print(f"paid:   {paid_in_words(run.paid)}{nothing}")
     stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})")
     stdout.print(f"report: {run.folder / 'report.html'}")

@@ -104,6 +104,7 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
         return
     for row in rows:
         cost = f"{row['predictions']} predictions, {row['forward_tokens']} forward tokens"
+        cost += f", {row['calls']} calls" if "calls" in row else ""
         cost += f", {row['training_steps']} steps of training" if row["training_steps"] else ""
         cost += f", about {row['minutes']:.1f} min" if "minutes" in row else ""
         cost += f", about {in_usd(row['usd'])}" if "usd" in row else ""

@@ -68,6 +68,11 @@ def parse_address(name: str) -> Address:
                 f"A model behind an API must be openai:NAME or openai:http://host/v1#NAME; got '{name}'. Name the "
                 "model."
             )
+        if rest.startswith("#"):
+            raise UserError(
+                f"A model's URL must be http:// or https:// with a host; got none before '#' in '{name}'. Write "
+                f"{SCHEME}http://host/v1{rest}, or {SCHEME}{rest.lstrip('#') or 'NAME'} for OpenAI's own."
+            )
         return Address(None, rest)
     url, _, model = rest.partition("#")
     _check_url(url, "A model's URL")

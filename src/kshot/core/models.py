@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,6 +156,15 @@ class LanguageModel(Protocol):
 
     def with_store(self, store: Store | None) -> Self:
         """Return the same model keeping every score in `store`, if there is one."""
+        ...
+
+
+@runtime_checkable
+class CalledModel(Protocol):
+    """A model behind an API that knows how many calls requests take."""
+
+    def expected_calls(self, requests: Sequence[ScoreRequest]) -> int:
+        """Return how many calls it takes to score `requests`, as far as that is known before."""
         ...
 
 

@@ -23,7 +23,7 @@ class Progress(Protocol):
         ...
 
     def standing(self, board: Board, left: str) -> None:
-        """The race so far, best first, and what is left of the budget, in words ("" without one)."""
+        """The race so far, best first, and what is left of the budget, as words that stand alone ("" without one)."""
         ...
 
 

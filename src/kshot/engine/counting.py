@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD, GradientSettings, GradientStore
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, StepLog, Training, TrainingText
-from kshot.core.models import Capability, LanguageModel, ScoringModel, SteerableModel, TrainableModel
+from kshot.core.models import CalledModel, Capability, LanguageModel, ScoringModel, SteerableModel, TrainableModel
 from kshot.core.objective_settings import step_tokens
 from kshot.core.steering import Shape, Steering
 from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest
@@ -94,7 +94,8 @@ class Counting:
     ) -> list[FloatArray]:
         """Count, and return equal scores."""
         if ledger:
-            ledger.add(Cost(tokens=self.forward_tokens(requests)))
+            calls = self.model.expected_calls(requests) if isinstance(self.model, CalledModel) else 0
+            ledger.add(Cost(tokens=self.forward_tokens(requests), calls=calls))
         return [np.zeros(len(r.continuations)) for r in requests]
 
     def generate(
@@ -107,7 +108,8 @@ class Counting:
         """Count prompts and the longest answers that may be given, and return empty ones."""
         if ledger:
             n_tokens = self.forward_tokens([ScoreRequest(r.prompt, ("\n",)) for r in requests])
-            ledger.add(Cost(tokens=n_tokens + sum(r.max_tokens for r in requests)))
+            calls = len(requests) if isinstance(self.model, CalledModel) else 0
+            ledger.add(Cost(tokens=n_tokens + sum(r.max_tokens for r in requests), calls=calls))
         return [Generation("", True)] * len(requests)
 
 

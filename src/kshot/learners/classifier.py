@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import groupby
 
 import numpy as np
@@ -72,9 +73,10 @@ class ClassifierLearner(Learner):
         return classifier.fit(self._task, past, rng=generator(self._seed, "fit", len(past)))
 
     def check(self, examples: Sequence[Example]) -> None:
-        """Raise a UserError where a service that is to be asked is not there."""
+        """Raise a UserError where a service cannot be asked; one that fails is out of the race when its turn comes."""
         if not self.recipe.part("classifier").learns:
-            self._fitted(examples)
+            with suppress(ModelError):
+                self._fitted(examples)
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Keep all examples: a classifier is fitted in no time whenever it is loaded."""

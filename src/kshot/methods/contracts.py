@@ -320,6 +320,11 @@ class Classifier(Part):
         """Return one that asks no service: for a dry run."""
         return self
 
+    @property
+    def remark(self) -> str | None:
+        """What a user should know of the service that was asked."""
+        return None
+
     @abstractmethod
     def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:
         """Return a classifier that has learnt `examples`, which may be none or have one label only."""

@@ -205,6 +205,9 @@ class Measuring:
                 f"{recipe.name}: {n_cut} of {n_written} generated answers did not end within "
                 f"{self.model.answer_tokens} tokens and were cut (`cut_off` in samples.jsonl)"
             )
+        for service in (one.part("classifier") for one in recipe.all_recipes):
+            if service and service.remark:
+                self.progress.say(f"note: {recipe.name}: {service.remark}")
         if entrant.settled and len(recipe.variants) > 1:
             self.progress.say(f"{recipe.name}: of {len(recipe.variants)} settings {entrant.settled.name} is chosen")
 
@@ -289,13 +292,16 @@ class Measuring:
         return Kept(self.memory, self.folder / "training", key, say=self.progress.say, counted=self._counted)
 
     def left(self) -> str:
-        """Return what is left of the budget, in words; "" without one."""
+        """Return what is left of the budget, in words, or by how much it was passed; "" without one."""
         seconds, tokens = self.ledger.left
         if seconds < inf:
-            return in_words(max(0.0, seconds))
-        if self.ledger.money is not None and self.ledger.budget.money < inf:
-            return in_usd(max(0.0, self.ledger.budget.money - self.ledger.money))
-        return f"{max(0.0, tokens):,.0f} tokens" if tokens < inf else ""
+            return f"{in_words(max(0.0, seconds))} of the budget left"
+        paid, most = self.ledger.money, self.ledger.budget.money
+        if paid is not None and most < inf:
+            if paid > most:  # calls that were under way when it ended
+                return f"{in_usd(paid)} paid, more than the budget of {in_usd(most)}"
+            return f"{in_usd(most - paid)} of the budget left"
+        return f"{max(0.0, tokens):,.0f} tokens of the budget left" if tokens < inf else ""
 
     def last_fit(self, entrant: Entrant) -> tuple[float, float]:
         """Return about how many seconds and tokens it would take from here to the fitted model."""

@@ -287,7 +287,7 @@ class Race:
         failed = [e for e in self.entrants if e.status == "failed"]
         too_small = [e for e in asking if e.status == "out-of-budget"]
         none_asks = not any(e.rows and e.status != "failed" for e in asking)
-        if able and not (none_asks and (failed or too_small)):
+        if able and not (none_asks and any(e.status in ("failed", "out-of-budget") for e in asking)):
             return
         why = ", ".join(
             f"{e.recipe.name} {'has' if e.status in ('failed', 'diverged') else 'is'} {e.status}"

@@ -17,11 +17,13 @@ class Rehearsed:
 
     Attributes:
         tokens: That the models would run; those that are learnt count as three.
+        calls: Of models behind an API that know it, as far as that is known before.
         training_steps: Of the model that answers.
         predictions: With what each would take, and answers that say nothing.
     """
 
     tokens: float
+    calls: int
     training_steps: int
     predictions: tuple[Prediction, ...]
 
@@ -39,4 +41,4 @@ def rehearsed(recipe: Recipe, setup: Setup, parts: Sequence[Sequence[Query]]) ->
     model = replace(setup.model, model=answering, ledger=ledger)
     learner = make_learner(recipe.rehearsing(), replace(setup, model=model, selector_model=selecting, kept=None))
     predictions = [p for part in parts for p in learner.predict(part)]
-    return Rehearsed(ledger.cost.tokens, answering.steps, tuple(predictions))
+    return Rehearsed(ledger.cost.tokens, ledger.cost.calls, answering.steps, tuple(predictions))

@@ -108,10 +108,7 @@ def alone_in(folder: Path, waiting: Callable[[str], object] | None = None) -> It
             waiting(f"waiting for {_holder(folder)}, which is at work in {folder}")
             holding = try_to_hold(folder, wait=True)
     if holding is None:
-        raise UserError(
-            f"{folder} must be used by one run at a time; {_holder(folder)} is at work in it. Wait until it has ended, "
-            "or name another folder."
-        )
+        raise _in_use(folder)
     try:
         collect(folder)
         about = {"process": os.getpid(), "host": platform.node(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
@@ -121,6 +118,21 @@ def alone_in(folder: Path, waiting: Callable[[str], object] | None = None) -> It
         with suppress(OSError):  # it would hide why the work has ended; who comes next replaces it
             (folder / HOLDER).unlink(missing_ok=True)
         let_go(holding)
+
+
+def check_free(folder: Path) -> None:
+    """Raise UserError where somebody is at work in a folder, before what costs something; `alone_in` decides it."""
+    if (folder / HOLDER).exists():
+        if (holding := try_to_hold(folder)) is None:
+            raise _in_use(folder)
+        let_go(holding)
+
+
+def _in_use(folder: Path) -> UserError:
+    return UserError(
+        f"{folder} must be used by one run at a time; {_holder(folder)} is at work in it. Wait until it has ended, "
+        "or name another folder."
+    )
 
 
 def forget_killed(folder: Path) -> None:

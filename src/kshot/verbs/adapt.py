@@ -32,7 +32,7 @@ from kshot.race.second_look import MOST_ASKED
 from kshot.race.stream import Stream
 from kshot.reports.html import add_report
 from kshot.store.commit import commit, settle
-from kshot.store.run_folder import BEST, opened_run
+from kshot.store.run_folder import BEST, check_free, opened_run
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.validate import cut_answers, grave_problems
@@ -173,6 +173,8 @@ def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Seque
     _say(progress, _about_data(prepared))
     if isinstance(settings.model, str):
         progress.say(f"loading {settings.model}")
+    if settings.out is not None:
+        check_free(path_of(settings.out))  # before a model behind an API is looked at, which is paid
     models = prepared.load_models()
     assert models.model is not None
     _say(progress, _about_model(task, models.model, prepared.stream))

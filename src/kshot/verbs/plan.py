@@ -23,7 +23,8 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
 
     A row for each recipe: predictions, forward tokens (those that are learnt count as three), steps of training, and
     the minutes that this takes here, by a measurement of 3 seconds. A model behind an API is not asked for that: there
-    is no `minutes` then, and with prices `usd`, what the input costs. Generated answers count with the most tokens that
+    is no `minutes` then, but `calls`, and with prices `usd`, what the input costs as if nothing were in the server's
+    cache. Generated answers count with the most tokens that
     they may have. Of settings that race, the later half of the configurations is the one that is dropped in the plan;
     in the run it may be a more costly one. What a selector asks of the language model in order to learn is counted;
     its training is left out, and so is what a decision service is asked, which `left_out` says.
@@ -37,11 +38,11 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
     for recipe in prepared.recipes:
         can_run = recipe.suits(prepared.task) and not lacking(recipe, setup)
         row: dict[str, Any] = {"recipe": recipe.name, "predictions": len(stream.positions) if can_run else 0}
-        tokens, steps = 0, 0
+        tokens, calls, steps = 0, 0, 0
         if can_run and recipe.asks_model and not recipe.missing_package:
             counted = rehearsed(recipe, setup, parts)
-            tokens, steps = counted.tokens, counted.training_steps
-        row |= {"forward_tokens": tokens, "training_steps": steps}
+            tokens, calls, steps = counted.tokens, counted.calls, counted.training_steps
+        row |= {"forward_tokens": tokens, "training_steps": steps, **({"calls": calls} if calls else {})}
         left_out = [what for what, is_left in _LEFT_OUT.items() if can_run and is_left(recipe)]
         rows.append(row | ({"left_out": " and ".join(left_out)} if left_out else {}))
     if setup.model.model.is_remote:

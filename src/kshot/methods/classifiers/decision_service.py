@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
 from kshot.core.api_settings import parse_address
-from kshot.core.errors import SettingError, UserError
+from kshot.core.errors import ModelError, SettingError, UserError
 from kshot.core.fields import setting, state
 from kshot.core.ledger import Ledger
 from kshot.core.models import ScoringModel, Store
@@ -16,13 +16,23 @@ from kshot.core.types import Example, FloatArray, Question, Task
 from kshot.methods.contracts import Classifier
 from kshot.models.remote.decision_question import MOST_OPTIONS, decision_request
 
+if TYPE_CHECKING:
+    from kshot.models.remote.openai import ApiModel
+
 
 @lru_cache(maxsize=8)
-def _model_of(service: str, route: str) -> ScoringModel:
-    """Return the service as a model, once a process: it is looked at before it is asked."""
+def _model_of(service: str, route: str) -> "ApiModel":
+    """Return the service as a model, once a process: it is looked at before it is asked.
+
+    Raises:
+        ModelError: It cannot be asked.
+    """
     from kshot.models.remote.openai import load_api_model
 
-    return load_api_model(service, {"route": route})
+    try:
+        return load_api_model(service, {"route": route}, takes_refusal=True)
+    except UserError as error:  # no fault of the run, whose other recipes need no service
+        raise ModelError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -69,11 +79,20 @@ class DecisionService(Classifier):
         """Return one that asks nothing, and says the uniform."""
         return replace(self, _rehearses=True)
 
+    @property
+    def remark(self) -> str | None:
+        """That the service has refused the questions by which it is looked at, if it has."""
+        refused = _model_of(self.service, self.route).found.why_not.get(self.route)
+        return refused and f"'{self.service}' is taken as it is, and not looked at: {refused}"
+
     def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:
         """Look whether the service is there and can be trusted; nothing is learnt.
 
+        One that refuses what it is looked at by, as it has learnt another question, is taken as it is.
+
         Raises:
-            UserError: No service is named, it has no such route, or there are more labels than a choice can have.
+            UserError: No service is named, or there are more labels than a choice can have.
+            ModelError: It is not there, has no such route, or cannot be trusted.
         """
         if not self.service:
             raise SettingError(
@@ -99,5 +118,8 @@ class DecisionService(Classifier):
         if self._model is None:
             return [np.full(len(some), 1 / len(some)) for some in candidates]
         asked = [decision_request(instruction, q.text, some) for q, some in zip(questions, candidates, strict=True)]
-        rows = self._model.with_store(self._store).score(asked, ledger=self._ledger)
+        try:
+            rows = self._model.with_store(self._store).score(asked, ledger=self._ledger)
+        except UserError as error:  # such as a key that is taken no more
+            raise ModelError(str(error)) from error
         return [np.exp(row - np.logaddexp.reduce(row)) for row in rows]

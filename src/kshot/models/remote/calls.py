@@ -1,14 +1,17 @@
 """Many requests at once: each answer is handed over as it arrives, to the thread that asked."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
+from threading import Timer
 from typing import Any, TypeVar
 
 from kshot.models.remote.service import loop
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)  # its warnings go to stderr, unless a user of the library says otherwise
 
 
 def wait_for(asked: Awaitable[T]) -> T:
@@ -36,18 +39,21 @@ def ask_all(
     at_once: int,
     keep: Callable[[str, T], None],
     tell: Callable[[str], None],
+    patience: float,
 ) -> None:
     """Do all jobs, and return when they are done.
 
     What was paid for is kept: when something is raised, here or by `tell`, no job begins any more, and the answers of
     those that are under way are waited for and handed to `keep` before it is raised. A job begins only where the answer
-    before it is kept: whoever kills the process loses at most `at_once` of them.
+    before it is kept: whoever kills the process loses at most `at_once` of them. Who interrupts it, by Ctrl-C or
+    SIGTERM, is told so, and waits for `patience` at most.
 
     Args:
         jobs: By their keys.
         at_once: How many are under way at most.
         keep: Told each key with its answer, in the calling thread.
         tell: Told the key after that.
+        patience: Seconds that an interrupt waits for what is under way.
     """
     ended: SimpleQueue[_Ended | None] = SimpleQueue()
     todo = iter(jobs.items())
@@ -86,10 +92,25 @@ def ask_all(
             if one.error:
                 raise one.error
             tell(one.key)
-    except BaseException:
+    except BaseException as error:
         is_over = True
-        while one := ended.get():
-            take(one)
+        if isinstance(error, Exception):
+            _take_all(ended, take)
+        else:
+            _log.warning("stopping: answers that are under way are waited for, %g s at most, and kept", patience)
+            timer = Timer(patience, working.cancel)
+            timer.daemon = True
+            timer.start()
+            try:
+                _take_all(ended, take)
+            finally:
+                timer.cancel()
         raise
     finally:
         working.cancel()  # where an answer could not be kept
+
+
+def _take_all(ended: "SimpleQueue[_Ended | None]", take: Callable[[_Ended], None]) -> None:
+    """Take all that ends until nothing is under way."""
+    while one := ended.get():
+        take(one)

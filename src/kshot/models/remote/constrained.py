@@ -14,7 +14,7 @@ from kshot.core.seeding import digest
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.chatting import CHAT, chat_body, choices_of, content_of, instructed
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.route import Reading, Service, Takes
 
 PROBED = 4  # samples of a request whose answer is known
 _UNSEEN = 0.5  # added to the count of each label: none has probability 0 because it was not drawn
@@ -43,6 +43,11 @@ class Constrained:
     async def probe(self, service: Service) -> str | None:
         """Return why the route cannot be trusted here, or None if it can."""
         return await why_wrong(replace(self, samples=min(self.samples, PROBED)), service)
+
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before."""
+        at_once = "several" in _WAYS[service.memory.get(_HOW, 0)]
+        return Takes() if at_once else Takes(self.samples, self.samples)
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation among all of them, and the share of answers that were one.

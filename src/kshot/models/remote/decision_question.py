@@ -17,6 +17,7 @@ _ASKED = "What is the right answer to the input?"
 _LAST = "The input shows examples with their answers. Give the answer to the last one."
 _SUM_ERROR = 0.02  # by which probabilities that were rounded may miss 1
 _LEAST = 1e-6  # what is said of an option whose probability was rounded to 0
+_MOST_WORDS = 300  # of a refusal
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,11 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 <= value <= 1e300
 
 
-def refusal(request: ScoreRequest) -> Reading:
+def refusal(request: ScoreRequest, said: Mapping[str, Any]) -> Reading:
     """Return what a service says that refuses to answer: nothing of any option."""
-    n = len(request.continuations)
-    return Reading(np.full(n, -np.log(n)), 0.0)
+    n, reason = len(request.continuations), said.get("reason")
+    words = " ".join(reason.split())[:_MOST_WORDS].rstrip(". ") if isinstance(reason, str) else ""
+    return Reading(np.full(n, -np.log(n)), 0.0, words or "without a reason")
 
 
 def odd_answer(service: Service, got: object) -> ModelError:

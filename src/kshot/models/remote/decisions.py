@@ -1,6 +1,6 @@
 """OpenAI's decisions: a choice, a predicate or a score about a text, with a probability for each answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from kshot.core.types import ScoreRequest
@@ -15,7 +15,7 @@ from kshot.models.remote.decision_question import (
     refusal,
 )
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.route import Reading, Service, Takes
 
 
 class Decisions:
@@ -36,6 +36,10 @@ class Decisions:
         """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
         return await why_wrong(self, service)
 
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before."""
+        return Takes()
+
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation among them all."""
         question = question_of(request)
@@ -46,7 +50,7 @@ class Decisions:
         if not isinstance(said, Mapping):
             raise odd_answer(service, answers)
         if said.get("type") == "refusal":
-            return refusal(request)
+            return refusal(request, said)
         if said.get("type") != question.kind:
             raise odd_answer(service, said.get("type"))
         return reading(service, request, _probabilities(service, question, said))

@@ -10,7 +10,7 @@ from kshot.core.errors import ModelError
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.chatting import choices_of
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.route import Reading, Service, is_log_prob
+from kshot.models.remote.route import Reading, Service, Takes, is_log_prob
 from kshot.models.remote.tokenizing import tokenizer_of
 
 
@@ -30,6 +30,10 @@ class Echo:
     async def probe(self, service: Service) -> str | None:
         """Return why the route cannot be trusted here, or None if it can."""
         return await why_wrong(self, service)
+
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before."""
+        return Takes(prompts=len(texts))
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation.

@@ -7,7 +7,7 @@ import numpy as np
 
 from kshot.core.errors import ModelError, NoAnswerError, RefusedError
 from kshot.core.types import Prompt, ScoreRequest, Segment
-from kshot.models.remote.route import Reading, Route, Service
+from kshot.models.remote.route import Reading, Refusal, Route, Service
 
 LEAST = 0.6  # probability of the known answer, among three
 LEAST_MASS = 0.5  # on all three, where it is known
@@ -59,6 +59,8 @@ async def read_again(
 async def why_wrong(route: Route, service: Service) -> str | None:
     """Return why a route cannot be trusted at a service, by requests whose answers are known; None if it can.
 
+    It is a `Refusal` where the service answers none of them.
+
     Raises:
         NoAnswerError: The server cannot be reached.
     """
@@ -71,6 +73,8 @@ async def why_wrong(route: Route, service: Service) -> str | None:
             raise
         except ModelError as error:
             return str(error).rpartition(". ")[0]  # without its remedy, as other routes are tried
+        if reading.refused is not None:
+            return Refusal(f"the server refuses questions that it has not learnt, and says: {reading.refused}")
         log_probs = np.asarray(reading.log_probs, dtype=float)
         if log_probs.shape != (len(_WORDS),) or not np.isfinite(log_probs).all() or (log_probs > 1e-2).any():
             return f"what it reads are no log-probabilities: {log_probs.tolist()}"

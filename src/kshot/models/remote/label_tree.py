@@ -1,7 +1,7 @@
 """A label set as a tree of token ids: what has to be asked of a model so that each label's probability is known."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,11 @@ import numpy as np
 from kshot.core.errors import ModelError, SameTokensError, UserError
 from kshot.core.types import FloatArray, ScoreRequest
 from kshot.models.remote.route import Service
-from kshot.models.remote.tokenizing import tokenizer_of
+from kshot.models.remote.tokenizing import Tokenizer, tokenizer_of
 
 Ids = tuple[int, ...]
 Node = tuple[Ids, Ids]  # what stands behind the prompt, and the tokens that are asked for after it
+_EMPTY = "A prompt and each of its continuations must have at least one token; got an empty text."
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,23 @@ class LabelTree:
         return np.array([sum(read[label[:at], token] for at, token in enumerate(label)) for label in self.labels])
 
 
+async def labels_of(service: Service, texts: Sequence[str]) -> LabelTree:
+    """Return the continuations of a request in the token ids of a server's own tokenizer, without its prompt.
+
+    Raises:
+        UserError: A text without tokens, or two that are the same tokens.
+        ModelError: The server has no tokenizer that can be asked.
+    """
+    tokenizer = await _tokenizer(service)
+    labels = tuple([await tokenizer.ids(text) for text in texts])
+    if not all(labels):
+        raise UserError(_EMPTY)
+    if len(set(labels)) < len(labels):
+        i, j = next((labels.index(ids), j) for j, ids in enumerate(labels) if labels.index(ids) < j)
+        raise SameTokensError(texts[i], texts[j])
+    return LabelTree((), labels)
+
+
 async def tree_of(service: Service, request: ScoreRequest) -> LabelTree:
     """Return a request in the token ids of a server's own tokenizer.
 
@@ -64,20 +82,20 @@ async def tree_of(service: Service, request: ScoreRequest) -> LabelTree:
         UserError: A text without tokens, or two continuations that are the same tokens.
         ModelError: The server has no tokenizer that can be asked.
     """
+    prompt = tuple(await (await _tokenizer(service)).prompt_ids(request.prompt))
+    if not prompt:
+        raise UserError(_EMPTY)
+    return replace(await labels_of(service, request.continuations), prompt=prompt)
+
+
+async def _tokenizer(service: Service) -> Tokenizer:
     tokenizer = await tokenizer_of(service)
     if tokenizer is None:
         raise ModelError(
             f"The server of '{service.model}' must tokenise texts where token ids are asked for; it has no /tokenize. "
             "Take another --api route=NAME."
         )
-    prompt = tuple(await tokenizer.prompt_ids(request.prompt))
-    labels = tuple([await tokenizer.ids(text) for text in request.continuations])
-    if not prompt or not all(labels):
-        raise UserError("A prompt and each of its continuations must have at least one token; got an empty text.")
-    if len(set(labels)) < len(labels):
-        i, j = next((labels.index(ids), j) for j, ids in enumerate(labels) if labels.index(ids) < j)
-        raise SameTokensError(request.continuations[i], request.continuations[j])
-    return LabelTree(prompt, labels)
+    return tokenizer
 
 
 def first_row(said: Any, name: str) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """The first token of a chat's answer, with the likeliest others: labels stand behind letters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 from string import ascii_uppercase
@@ -13,7 +13,7 @@ from kshot.core.seeding import generator
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.chatting import CHAT, chat_body, choices_of, instructed
 from kshot.models.remote.known import LEAST_MASS, why_wrong
-from kshot.models.remote.route import Reading, Service, is_log_prob
+from kshot.models.remote.route import Reading, Service, Takes, is_log_prob
 
 MOST = 20  # of the likeliest tokens that services tell
 
@@ -37,6 +37,10 @@ class Letters:
     async def probe(self, service: Service) -> str | None:
         """Return why the route cannot be trusted here, or None if it can."""
         return await why_wrong(self, service)
+
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before."""
+        return Takes()
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation among all of them, and what all letters had together.

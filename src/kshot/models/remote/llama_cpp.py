@@ -1,14 +1,14 @@
 """llama.cpp's completions token by token along the labels' tree: it is made to write a token, and says how likely."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from kshot.core.errors import ModelError
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.chatting import choices_of
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.label_tree import Ids, first_row, tree_of
-from kshot.models.remote.route import Reading, Service, is_log_prob
+from kshot.models.remote.label_tree import Ids, first_row, labels_of, tree_of
+from kshot.models.remote.route import Reading, Service, Takes, is_log_prob
 from kshot.models.remote.systemone import SystemOne
 from kshot.models.remote.tokenizing import tokenizer_of
 
@@ -47,6 +47,11 @@ class LlamaCpp:
         if why is None and await why_wrong(SystemOne(), service) is None:
             return "it serves a decision model, which is better asked by the route systemone"
         return why
+
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before."""
+        n = len((await labels_of(service, texts)).nodes)
+        return Takes(n, n)
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation's own tokens after those of the prompt."""

@@ -22,7 +22,7 @@ from kshot.models.remote.known import read_again
 from kshot.models.remote.named_servers import remember
 from kshot.models.remote.paid import Answer, Readings, Shelf, Texts
 from kshot.models.remote.probing import ROUTES, Found, check_route, probe, route_of
-from kshot.models.remote.route import Reading, Route
+from kshot.models.remote.route import Reading, Refusal, Route, Takes
 from kshot.models.remote.server_cache import ServerCache
 from kshot.models.remote.service import HttpService, Usage
 from kshot.models.remote.tokenizing import tokenizer_of
@@ -48,6 +48,7 @@ class ApiModel:
         name: How the user named it.
         found: What the server was found to be.
         cache: Where it is kept what the server has said of itself.
+        takes_refusal: A server is asked also where it refuses the questions of the probe.
 
     Attributes:
         found: What the server was found to be.
@@ -58,8 +59,17 @@ class ApiModel:
     control_tokens = ()
     is_remote = True
 
-    def __init__(self, service: HttpService, settings: ApiSettings, name: str, found: Found, cache: ServerCache):
-        self.name, self.found = name, found
+    def __init__(
+        self,
+        service: HttpService,
+        settings: ApiSettings,
+        name: str,
+        found: Found,
+        cache: ServerCache,
+        *,
+        takes_refusal: bool = False,
+    ):
+        self.name, self.found, self._takes_refusal = name, found, takes_refusal
         self._service, self._settings, self._cache = service, settings, cache
         self._masses: dict[str, float] = {}  # by the keys of answers; shared by copies
         self._owed = [service.usage + service.wasted]  # what no kept answer took, as the probe; shared by all copies
@@ -149,13 +159,31 @@ class ApiModel:
         return n + around
 
     def forward_tokens(self, requests: Sequence[ScoreRequest]) -> int:
-        """Return how many tokens the server will read to score `requests`, without asking it.
+        """Return about how many tokens the server will be sent to score `requests`, those in its cache too.
+
+        A prompt counts as often as the route sends it.
 
         Raises:
             SameTokensError: Two continuations of a request are the same.
             UserError: No route takes so many continuations.
         """
-        return sum(self._prompt_tokens(request.prompt) for request in dict.fromkeys(requests) if self._route(request))
+        return sum(self._takes(r).prompts * self._prompt_tokens(r.prompt) for r in dict.fromkeys(requests))
+
+    def expected_calls(self, requests: Sequence[ScoreRequest]) -> int:
+        """Return how many calls it takes to score `requests`, as far as that is known before; as `forward_tokens`."""
+        return sum(self._takes(r).calls for r in dict.fromkeys(requests))
+
+    def _takes(self, request: ScoreRequest) -> Takes:
+        """Return what a request takes; of the same continuations it is found out once, and kept."""
+        route, texts = self._route(request), request.continuations
+        keys = [digest(key, route.name, self._settings.samples, texts) for key in ("calls", "prompts")]
+        calls, prompts = map(self._cache.count, keys)
+        if calls is None or prompts is None:
+            found = wait_for(route.takes(self._service, texts))
+            for key, n in zip(keys, (found.calls, found.prompts), strict=True):
+                self._cache.put_count(key, n)
+            return found
+        return Takes(calls, prompts)
 
     def _prompt_tokens(self, prompt: Prompt) -> int:
         return sum(self.count_tokens(segment.text) for segment in prompt.segments) + 1
@@ -279,7 +307,8 @@ class ApiModel:
             ledger.check_call()
             try:
                 self._confirm()
-                ask_all(jobs, at_once=self._settings.concurrency, keep=keep, tell=lambda key: tell(times[key]))
+                at_once, patience = self._settings.concurrency, self._settings.timeout
+                ask_all(jobs, at_once=at_once, keep=keep, tell=lambda key: tell(times[key]), patience=patience)
             except RefusedError as error:
                 raise self._explained(error) from None
             finally:
@@ -306,8 +335,8 @@ class ApiModel:
         asked = self._service.metered()
         why = wait_for(self._routes[0].probe(asked))
         self._owed.append(asked.usage + asked.wasted)
-        if why:
-            self._cache.put_record(_record_key(self._settings), {})
+        if why and not (self._takes_refusal and isinstance(why, Refusal)):
+            self._cache.put_record(_record_key(self._settings, self._takes_refusal), {})
             raise ModelError(
                 f"The route '{self._routes[0].name}' of '{self.name}' must be as it was; now {why}. Run the same "
                 "command again: it looks for another route."
@@ -335,11 +364,12 @@ async def _ids(service: HttpService, text: str) -> tuple[int, ...]:
     return await tokenizer.ids(text)
 
 
-def _record_key(settings: ApiSettings) -> str:
-    return digest("found", API_VERSION, list(ROUTES), settings.record)
+def _record_key(settings: ApiSettings, takes_refusal: bool) -> str:
+    more = ["takes refusal"] if takes_refusal else []
+    return digest("found", API_VERSION, list(ROUTES), settings.record, *more)
 
 
-def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> ApiModel:
+def load_api_model(name: str, api: str | Mapping[str, Any] | None = None, *, takes_refusal: bool = False) -> ApiModel:
     """Return the model of an address.
 
     Which route it is asked by is found out at the first time, and kept in the cache folder; another process looks once
@@ -349,6 +379,8 @@ def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> Api
     Args:
         name: `openai:NAME` or `openai:http://host/v1#NAME`.
         api: How it is asked (`kshot.core.api_settings.parse_api`).
+        takes_refusal: It is taken also where it refuses the questions of the probe, as services do that answer what
+            they have learnt alone; `found.why_not` says so.
 
     Raises:
         UserError: The server is not there, does not take the key or know the model, or cannot be trusted.
@@ -359,14 +391,14 @@ def load_api_model(name: str, api: str | Mapping[str, Any] | None = None) -> Api
     service = HttpService(address, settings)
     remember(address)
     cache = ServerCache(service.url, service.model)
-    record = cache.record(_record_key(settings))
+    record = cache.record(_record_key(settings, takes_refusal))
     if record:
         found = Found.read(record)
         service.memory["tokenizer"] = found.tokenizer
     else:
-        found = wait_for(probe(service, settings))
+        found = wait_for(probe(service, settings, takes_refusal=takes_refusal))
         service.memory["is confirmed"] = True
         named = replace(settings, route="+".join(found.routes))  # as a saved model names them
         for known in (settings, named):
-            cache.put_record(_record_key(known), found.record)
-    return ApiModel(service, settings, address.name, found, cache)
+            cache.put_record(_record_key(known, takes_refusal), found.record)
+    return ApiModel(service, settings, address.name, found, cache, takes_refusal=takes_refusal)

@@ -7,7 +7,7 @@ from typing import Any, Self
 from kshot.core.api_settings import ApiSettings
 from kshot.core.errors import NoAnswerError, RefusedError, UserError, did_you_mean
 from kshot.core.plugins import resolve
-from kshot.models.remote.route import Route
+from kshot.models.remote.route import Refusal, Route
 from kshot.models.remote.service import HttpService, same_model
 from kshot.models.remote.tokenizing import tokenizer_of
 
@@ -33,7 +33,8 @@ class Found:
     Attributes:
         routes: Names of the routes that can be trusted, best first; those after the first are for requests with more
             labels than the ones before them take.
-        why_not: Name of each route that was tried before the last of them, with why it cannot be trusted.
+        why_not: Name of each route that was tried before the last of them, with why it cannot be trusted, and of one
+            that is taken though its probe was refused.
         tokenizer: How the server's own tokenizer is asked; "none" where it cannot be.
         max_tokens: The longest prompt with its answer, if the server says it.
     """
@@ -67,8 +68,14 @@ def check_route(settings: ApiSettings) -> None:
             raise UserError(f"--api route must be a known one; got '{name}'.{did_you_mean(name, ROUTES)}")
 
 
-async def probe(service: HttpService, settings: ApiSettings) -> Found:
+async def probe(service: HttpService, settings: ApiSettings, *, takes_refusal: bool = False) -> Found:
     """Find out what a service can be asked.
+
+    Args:
+        service: Is asked.
+        settings: How.
+        takes_refusal: A route is taken too where the service refuses the questions whose answers are known, which
+            tells nothing of others; `why_not` has then what it says.
 
     Raises:
         UserError: It is not there, does not know the model, or has no route that can be trusted.
@@ -85,11 +92,12 @@ async def probe(service: HttpService, settings: ApiSettings) -> Found:
             why = await route.probe(asked)
         except NoAnswerError as error:
             why = str(error)
-        if why is None:
+        is_taken = why is None or (takes_refusal and isinstance(why, Refusal))
+        if is_taken:
             trusted.append(route)
             if route.most is None:
                 break
-        elif not trusted:
+        if why is not None and (is_taken or not trusted):
             why_not[name] = why
     if not trusted:
         told = "; ".join(f"{name}: {why}" for name, why in why_not.items())

@@ -1,6 +1,6 @@
 """What a route is: one way to read the probabilities of a label set from a service, one file each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeGuard
 
@@ -18,10 +18,29 @@ class Reading:
         log_probs: Log-probability in nats of each continuation, `[n_continuations]`.
         mass: The probability that the service gives to all continuations together, where the route normalises over
             them; None where it does not, or where it is not known.
+        refused: Why the service does not answer, in its own words; None where it does.
     """
 
     log_probs: FloatArray
     mass: float | None = None
+    refused: str | None = None
+
+
+class Refusal(str):
+    """Why a question whose answer is known tells nothing of a service: it refuses to answer that one."""
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What it takes to read a request.
+
+    Attributes:
+        calls: HTTP requests that are answered.
+        prompts: How often the prompt is among what they send.
+    """
+
+    calls: int = 1
+    prompts: int = 1
 
 
 class Service(Protocol):
@@ -83,6 +102,10 @@ class Route(Protocol):
 
     async def probe(self, service: Service) -> str | None:
         """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
+        ...
+
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before; nothing paid is asked."""
         ...
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:

@@ -1,6 +1,6 @@
 """SGLang's score request: probabilities of named token ids after each of many texts, in one request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import log
 from typing import Any, Literal
 
@@ -9,8 +9,8 @@ import numpy as np
 from kshot.core.errors import ModelError
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.known import known_requests, why_wrong
-from kshot.models.remote.label_tree import Ids, LabelTree, Node, tree_of
-from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.label_tree import Ids, LabelTree, Node, labels_of, tree_of
+from kshot.models.remote.route import Reading, Service, Takes
 
 _MOST_TOKENS, _MOST_ITEMS = 4096, 64
 _SAME = 0.1  # nats by which two ways to ask the same may differ
@@ -45,6 +45,11 @@ class SglangScore:
         if np.abs(one - two).max() > _SAME:
             return "where the query ends changes what it says, as with --enable-mis or a delimiter between items"
         return None
+
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before."""
+        parts = list((await labels_of(service, texts)).calls(most_tokens=_MOST_TOKENS, most_nodes=_MOST_ITEMS))
+        return Takes(len(parts), sum(map(len, parts)))
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation's own tokens after those of the prompt."""

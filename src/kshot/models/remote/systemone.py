@@ -1,6 +1,6 @@
 """System One's questions, as decision models are asked on llama.cpp, Ollama, vLLM and SGLang."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from kshot.core.types import ScoreRequest
@@ -16,7 +16,7 @@ from kshot.models.remote.decision_question import (
     refusal,
 )
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.route import Reading, Service, Takes
 
 _ID = "answer"
 
@@ -39,6 +39,10 @@ class SystemOne:
         """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
         return await why_wrong(self, service)
 
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before."""
+        return Takes()
+
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation among them all."""
         question = question_of(request)
@@ -48,7 +52,7 @@ class SystemOne:
         if said is None:
             raise odd_answer(service, answer)
         if said.get("type") == "refusal":
-            return refusal(request)
+            return refusal(request, said)
         if said.get("type") != _TYPES[question.kind]:
             raise odd_answer(service, said.get("type"))
         mass = (_of_question(answer, "diagnostics") or {}).get("label_mass")

@@ -1,13 +1,14 @@
 """vLLM's completions with the log-probabilities of named token ids: exact, whatever the labels are."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from kshot.core.errors import ModelError
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.chatting import choices_of
 from kshot.models.remote.known import why_wrong
-from kshot.models.remote.label_tree import Ids, LabelTree, Node, first_row, tree_of
-from kshot.models.remote.route import Reading, Service, is_log_prob
+from kshot.models.remote.label_tree import Ids, LabelTree, Node, first_row, labels_of, tree_of
+from kshot.models.remote.route import Reading, Service, Takes, is_log_prob
 
 MOST_TOKENS = 128  # that vLLM takes in `logprob_token_ids`
 _MOST_PROMPTS = 32  # in one request
@@ -30,6 +31,11 @@ class TokenIds:
     async def probe(self, service: Service) -> str | None:
         """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
         return await why_wrong(self, service)
+
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations, as far as that is known before."""
+        parts = list((await labels_of(service, texts)).calls(most_tokens=MOST_TOKENS, most_nodes=_MOST_PROMPTS))
+        return Takes(len(parts), sum(map(len, parts)))
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation's own tokens after those of the prompt."""
