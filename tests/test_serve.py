@@ -319,6 +319,24 @@ def test_what_cannot_be_honoured_is_refused(client, more, message):
 # --- /predict, the page, the document
 
 
+def test_what_is_drawn_for_an_input_depends_on_its_text_here_and_in_python():
+    """Of a selector that draws anew for each query: whatever the place, and beside whatever others."""
+    fresh = adapted("random:k=2,fresh=true")
+    texts = ["red lion walks", "green car", "blue apple tastes", "red lion walks"]
+    expected = fresh.predict_proba(texts)
+    assert fresh.predict_proba(texts[::-1])[::-1] == pytest.approx(expected, abs=1e-5)
+    assert expected[0] == pytest.approx(expected[3], abs=1e-5)
+    own = [p.probs for p in fresh.predictions([{"input": texts[0], "id": name} for name in "abcdef"])]
+    assert len(np.unique(np.round(own, 4), axis=0)) > 1  # an id that is given counts as ever
+    with running(served(fresh.warm(), "words")) as client:
+        for some in (texts, texts[1:], texts[:1]):
+            found = client.post("/predict", json={"inputs": some}).json()["predictions"]
+            at = [texts.index(text) for text in some]
+            assert [list(p["probabilities"].values()) for p in found] == [
+                pytest.approx(expected[i].tolist(), abs=1e-5) for i in at
+            ]
+
+
 def test_predict_has_probabilities_and_what_was_shown(client, model):
     texts = ["the cat", {"input": "the soup"}]
     found = client.post("/predict", json={"inputs": texts, "show": True}).json()["predictions"]

@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -15,8 +15,7 @@ from starlette.responses import Response
 
 from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
-from kshot.core.seeding import digest
-from kshot.core.types import Example, Prediction
+from kshot.core.types import Prediction
 from kshot.serve.batching import Batcher, BusyError, StoppingError
 from kshot.serve.bodies import MOST_BYTES, MOST_SECONDS, RefusedRequestError, Shape, body_of, shaped
 from kshot.serve.counts import Counts
@@ -93,7 +92,7 @@ class Served:
                 the sender has left.
         """
         try:
-            answers = self.batcher.submit([self._example(row, i) for i, row in enumerate(rows, 1)])
+            answers = self.batcher.submit([input_of(row, self.adapted.task, i) for i, row in enumerate(rows, 1)])
         except UserError as error:
             raise RefusedRequestError(400, str(error)) from None
         except BusyError as error:
@@ -117,13 +116,6 @@ class Served:
         finally:
             found.cancel()
             gone.cancel()
-
-    def _example(self, row: str | Mapping[str, Any], number: int) -> Example:
-        """Return an input, named by what it says: what is drawn for it depends on that, not on when it came."""
-        example = input_of(row, self.adapted.task, number)
-        if not isinstance(row, str) and "id" in row:
-            return example
-        return replace(example, id=digest(example.input, example.context, example.choices)[:16])
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
