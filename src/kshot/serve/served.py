@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kshot.adapted.model import AdaptedModel
-from kshot.core.errors import UserError
+from kshot.core.errors import ModelError, RefusedError, UserError
 from kshot.core.types import Prediction
 from kshot.serve.batching import Batcher, BusyError, StoppingError
 from kshot.serve.bodies import MOST_BYTES, MOST_SECONDS, RefusedRequestError, Shape, body_of, shaped
@@ -57,8 +57,9 @@ class Served:
         Raises:
             RefusedRequestError: It does not bring the key.
         """
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self.key is not None and not hmac.compare_digest(given.encode(), self.key.encode()):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        is_right = hmac.compare_digest(given.strip().encode(), (self.key or "").encode())
+        if self.key is not None and not (is_right and scheme.lower() == "bearer"):
             raise RefusedRequestError(
                 401,
                 "A request must bring the server's key; this one does not. Send the header Authorization: Bearer KEY.",
@@ -88,8 +89,8 @@ class Served:
         """Return a prediction for each input.
 
         Raises:
-            RefusedRequestError: An input cannot be used (400), the queue is full (429), the server is ending (503), or
-                the sender has left.
+            RefusedRequestError: An input cannot be used (400), the queue is full (429), a service behind the model
+                refuses the input (400) or fails (502), the server is ending (503), or the sender has left.
         """
         try:
             answers = self.batcher.submit([input_of(row, self.adapted.task, i) for i, row in enumerate(rows, 1)])
@@ -113,6 +114,13 @@ class Served:
             return found.result()
         except UserError as error:
             raise RefusedRequestError(400, str(error)) from None
+        except RefusedError as error:
+            told = f"The service behind the model must take the input; it refuses ({error.status}): {error.words}."
+            raise RefusedRequestError(400 if error.status < 500 else 502, f"{told} Send another input.") from None
+        except ModelError as error:
+            if not getattr(self.adapted.model, "is_remote", False):
+                raise
+            raise RefusedRequestError(502, str(error)) from None
         finally:
             found.cancel()
             gone.cancel()

@@ -63,7 +63,7 @@ class ApiModel:
         self._service, self._settings, self._cache = service, settings, cache
         self._masses: dict[str, float] = {}  # by the keys of answers; shared by copies
         self._owed = [service.usage + service.wasted]  # what no kept answer took, as the probe; shared by all copies
-        self._saved: dict[str, Answer[Any]] = {}  # of calls that failed, until they are asked for again; shared by copies
+        self._saved: dict[str, Answer[Any]] = {}  # of calls that failed, until asked for again; shared by copies
         self._store: Store | None = None
 
     @property
