@@ -13,8 +13,10 @@ from starlette.responses import JSONResponse
 import kshot
 from api_server import ApiServer, echoed, listed, refused, served, tokens_of
 from kshot.core.api_settings import ApiSettings, parse_address, parse_api
-from kshot.core.errors import ModelError, NoAnswerError, SameTokensError, UserError
-from kshot.core.ledger import Ledger
+from kshot.core.budget import Budget
+from kshot.core.errors import ModelError, NoAnswerError, RefusedError, SameTokensError, UserError
+from kshot.core.ledger import BudgetSpentError, Ledger
+from kshot.core.prices import Prices
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, GenerateRequest, Prompt, ScoreRequest, Segment, Task
 from kshot.engine.load_model import load_model
@@ -462,6 +464,57 @@ def test_who_interrupts_is_told_what_is_waited_for_and_for_how_long(caplog):
         ask_all(jobs, at_once=2, keep=lambda *answer: kept.append(answer), tell=stop, patience=0.05)
     assert (kept, told) == ([("soon", "answer")], ["soon"])
     assert caplog.messages == ["stopping: answers that are under way are waited for, 0.05 s at most, and kept"]
+
+
+def test_the_budget_is_looked_at_before_each_call_of_a_request(server):
+    """A request that is many calls ends with the money, and not after the last of them."""
+    server.lacks |= {"completions", "logprobs", "several"}
+    model = load_model(server.name, api="route=constrained,retries=0")
+    probing = Ledger()
+    model.score([chat("the cat", "cat", "dog")], ledger=probing)
+    each = probing.cost.input_tokens / probing.cost.calls
+    assert probing.cost.calls >= 16
+    ledger, n = Ledger(Budget(money=5 * each * 1e-6), prices=Prices(1, 0, 0)), len(server.asked)
+    with pytest.raises(BudgetSpentError):
+        model.score([chat(f"the dog {i}", "cat", "dog") for i in range(20)], ledger=ledger)
+    made = len(server.asked) - n
+    assert 4 <= made <= 6 + 8  # and those under way
+    assert ledger.cost.calls == made  # all are counted
+
+
+def test_what_the_probe_took_is_on_disk_before_the_first_answer(server, tmp_path):
+    server.lacks |= {"completions"}
+    store = SqliteStore(tmp_path / "scores.sqlite")
+    model = load_model(server.name).with_store(store)
+    probed, paid = server.counts[CHAT], list[int]()
+
+    def change(path, body, answer):
+        other = SqliteStore(tmp_path / "scores.sqlite")
+        paid.append(other.paid.calls)
+        other.close()
+        return answer
+
+    server.change = change
+    model.score([chat("the cat", "cat", "dog")])
+    assert paid == [probed]
+    assert store.paid.calls == probed + 1
+    store.close()
+
+
+def test_what_was_answered_before_a_call_failed_is_not_asked_again_without_a_store(server):
+    server.lacks |= {"completions"}
+    model = load_model(server.name, api="concurrency=1")
+    requests = [chat(text, "cat", "dog") for text in ("one", "two", "three", "POISON")]
+    server.change = lambda path, body, answer: refused(400, "a filter") if "POISON" in str(body) else answer
+    n, ledger = server.counts[CHAT], Ledger()
+    with pytest.raises(RefusedError):
+        model.score(requests, ledger=ledger)
+    assert server.counts[CHAT] - n == 4
+    for request in requests[:3]:
+        model.score([request], ledger=ledger)
+    assert server.counts[CHAT] - n == 4
+    model.score(requests[:3])  # once alone: whoever asks anew gets new answers
+    assert server.counts[CHAT] - n == 7
 
 
 def test_texts_are_kept_with_what_they_took(server, tmp_path):

@@ -115,6 +115,28 @@ def test_memory_forgets_what_was_not_used_for_longest():
     assert not memory.is_worth(("a", (1, 2)), 5)
 
 
+def test_what_is_held_stays_within_its_limit_whatever_comes_after_it(engine):
+    warm = engine.remembering()
+    memory = warm._memory
+    memory._most_bytes = 256 * 1024
+    most, n_kept = 0, set()
+    for i in range(30):
+        shown = (Segment("instruction", f"{i} is the number.\n\n"), *SHOWN)
+        for text in ("one", "two", "and many words " * 40):
+            found = warm.score([asked(text, shown)])
+            assert found[0] == pytest.approx(engine.score([asked(text, shown)])[0], abs=1e-4)
+            most = max(most, memory.n_bytes)
+            n_kept.add(len(memory._known))
+    assert 0 < most <= 256 * 1024
+    assert max(n_kept) > 1
+    assert all(isinstance(mark, int) for mark in memory._seen)  # no tokens
+    memory._known.clear()
+    memory._most_bytes = 1000
+    for _ in range(3):  # one alone is too large
+        warm.score([asked("one")])
+    assert memory.n_bytes == 0
+
+
 def test_all_models_on_a_backbone_share_one_memory_and_a_store_knows_nothing_of_it(engine):
     assert memory_of(engine.backbone) is memory_of(engine.remembering().backbone)
     assert engine._memory is None

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from openai import APIStatusError, OpenAI
 
+import api_server
 import kshot
 from conftest import WORDS, labelled_rows
 from kshot.adapted.model import AdaptedModel
@@ -31,7 +32,7 @@ from kshot.measures.abstention import Abstention
 from kshot.recipes.grammar import parse_recipe
 from kshot.serve.application import application
 from kshot.serve.batching import Batcher, BusyError, StoppingError
-from kshot.serve.listening import KEY, LOCAL_NAMES, Connection, _config, _Server, bound, key_of, served
+from kshot.serve.listening import KEY, Connection, _config, _Server, bound, hosts_of, key_of, served
 from kshot.serve.questions import NotLearntError, Question, confidence, learnt, true_label
 from kshot.serve.served import Served
 from kshot.taskmodel.taskmodel import TaskModel
@@ -52,13 +53,13 @@ def model() -> AdaptedModel:
 
 
 @contextmanager
-def running(own: Served) -> Iterator[httpx2.Client]:
+def running(own: Served, host: str = "127.0.0.1") -> Iterator[httpx2.Client]:
     """Serve in a thread, and end in the orderly way."""
-    listening, ready = bound("127.0.0.1", 0), threading.Event()
-    hosts = LOCAL_NAMES if own.key is None else ("*",)
+    listening, ready = bound(host, 0), threading.Event()
+    hosts = hosts_of(host) if own.key is None else ("*",)
     server = _Server(_config(application(own, hosts=hosts)), ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    address = f"http://{host}:{listening.getsockname()[1]}"
     thread.start()
     try:
         assert ready.wait(20)
@@ -319,6 +320,24 @@ def test_what_cannot_be_honoured_is_refused(client, more, message):
 # --- /predict, the page, the document
 
 
+def test_what_is_drawn_for_an_input_depends_on_its_text_here_and_in_python():
+    """Of a selector that draws anew for each query: whatever the place, and beside whatever others."""
+    fresh = adapted("random:k=2,fresh=true")
+    texts = ["red lion walks", "green car", "blue apple tastes", "red lion walks"]
+    expected = fresh.predict_proba(texts)
+    assert fresh.predict_proba(texts[::-1])[::-1] == pytest.approx(expected, abs=1e-5)
+    assert expected[0] == pytest.approx(expected[3], abs=1e-5)
+    own = [p.probs for p in fresh.predictions([{"input": texts[0], "id": name} for name in "abcdef"])]
+    assert len(np.unique(np.round(own, 4), axis=0)) > 1  # an id that is given counts as ever
+    with running(served(fresh.warm(), "words")) as client:
+        for some in (texts, texts[1:], texts[:1]):
+            found = client.post("/predict", json={"inputs": some}).json()["predictions"]
+            at = [texts.index(text) for text in some]
+            assert [list(p["probabilities"].values()) for p in found] == [
+                pytest.approx(expected[i].tolist(), abs=1e-5) for i in at
+            ]
+
+
 def test_predict_has_probabilities_and_what_was_shown(client, model):
     texts = ["the cat", {"input": "the soup"}]
     found = client.post("/predict", json={"inputs": texts, "show": True}).json()["predictions"]
@@ -555,6 +574,50 @@ def test_a_full_queue_says_when_to_come_again_and_stopping_answers_what_has_come
     assert found == [200, 200]
 
 
+def test_an_input_that_a_service_refuses_costs_others_nothing_and_its_sender_is_told_why(monkeypatch, tmp_path):
+    """Many in one batch before it: each of theirs is asked once."""
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path))
+    monkeypatch.delenv("KSHOT_API_KEY", raising=False)
+    with api_server.served(api_server.ApiServer()) as service:
+        service.lacks |= {"completions"}
+        remote = adapted("zero-shot", model=service.name)
+        remote.predictions(["the first"])
+        held, found = threading.Event(), list[httpx2.Response]()
+
+        def change(path: str, body: Any, answer: Any) -> Any:
+            if "the first" in str(body):
+                held.wait(10)
+            if "DOWN" in str(body):
+                return api_server.refused(501, "not today")
+            return api_server.refused(400, "content filter") if "POISON" in str(body) else answer
+
+        service.change = change
+        own = served(remote.warm(), "words")
+        with running(own) as client:
+            texts = ["the first", *(f"text {i}" for i in range(6)), "POISON", *(f"text {i}" for i in range(6, 12))]
+
+            def ask(text: str) -> None:
+                found.append(client.post("/predict", json={"inputs": [text]}))
+
+            threads = [threading.Thread(target=ask, args=(text,)) for text in texts]
+            n = service.counts["/v1/chat/completions"]
+            threads[0].start()
+            while service.counts["/v1/chat/completions"] == n:  # it is under way
+                threads[0].join(0.01)
+            for thread in threads[1:]:
+                thread.start()
+            while own.batcher.waiting < len(texts) - 1:
+                threads[0].join(0.01)
+            held.set()
+            for thread in threads:
+                thread.join(20)
+            assert service.counts["/v1/chat/completions"] - n <= len(texts) + 1  # the bad one twice
+            assert sorted(r.status_code for r in found) == [200] * (len(texts) - 1) + [400]
+            told = error_of(next(r for r in found if r.status_code == 400))["message"]
+            assert told.endswith("must take the input; it refuses (400): content filter. Send another input.")
+            assert error_of(client.post("/predict", json={"inputs": ["DOWN"]}))["status"] == 502
+
+
 def test_a_failure_of_ours_is_told_without_texts(model, capfd):
     class Broken:
         def predictions(self, inputs: Sequence[Example]) -> list[Prediction]:
@@ -595,6 +658,17 @@ def test_requests_must_bring_the_key(model):
         wrong = client.get("/about", headers={"authorization": "Bearer " + "x" * 16})
         assert "must bring the server's key" in error_of(wrong)["message"]
         assert client.get("/about", headers={"authorization": "Bearer " + "k" * 16}).status_code == 200
+        assert client.get("/about", headers={"authorization": "bearer  " + "k" * 16}).status_code == 200
+        for bare in ("k" * 16, "Basic " + "k" * 16, "Bearer", ""):
+            assert client.get("/about", headers={"authorization": bare}).status_code == 401
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no loopback address but 127.0.0.1 by default")
+def test_every_loopback_address_is_this_machine(model):
+    with running(served(model, "words"), "127.0.0.2") as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/health", headers={"host": "127.0.0.3"}).status_code == 400
+        assert client.get("/health", headers={"host": "example.org"}).status_code == 400
         assert client.get("/health").status_code == 200
         assert client.get("/").status_code == 200
 

@@ -14,8 +14,9 @@ import kshot
 from conftest import labelled_rows, write_task
 from kshot import FewShotClassifier
 from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.types import Example
 from kshot.tasks.containers import items_of
-from kshot.tasks.inputs import read_inputs
+from kshot.tasks.inputs import named_by_text, read_inputs
 from kshot.tasks.missing import is_absent
 from kshot.tasks.rows import BadRowsError
 
@@ -175,7 +176,7 @@ def test_rows_of_a_frame_as_mappings(classifier, quiz_task, tmp_path):
     found = classifier.adapted_.predictions(records)
     assert [(p.answer, p.example_id) for p in found] == [("animal", "7"), ("tool", "8")]
     named = classifier.adapted_.predictions([{"input": "a saw", "id": None}, {"input": "a saw", "id": np.int64(5)}])
-    assert [p.example_id for p in named] == ["input-1", "5"]
+    assert [p.example_id for p in named] == [named_by_text(Example("a saw", "", "")).id, "5"]
     quiz = kshot.adapt(quiz_task, "scripted", recipes="zero-shot", shots=2, limit=2, out=tmp_path / "run").best
     for choices in (["1", "2"], ("1", "2"), np.array(["1", "2"])):
         assert quiz.predictions([{"input": "1?", "choices": choices}])[0].candidates == ("1", "2")

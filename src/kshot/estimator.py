@@ -18,12 +18,12 @@ from kshot.core.errors import InvalidInputError
 from kshot.core.locks import LOADING
 from kshot.core.models import LanguageModel
 from kshot.core.paths import at_home
-from kshot.core.seeding import digest
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model, portable_name
 from kshot.recipes.grammar import parse_recipes
 from kshot.tasks.containers import as_objects, checked_text, items_of
+from kshot.tasks.inputs import named_by_text
 from kshot.tasks.missing import is_absent, trimmed
 from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import duplicate_key, without_duplicates
@@ -202,7 +202,7 @@ def _as_texts(X: Any) -> list[str]:
 
 def _as_queries(X: Any) -> list[Example]:
     """Return texts as examples whose ids are their content: an answer does not depend on a text's place."""
-    return [Example(text, "", digest(text)) for text in _as_texts(X)]
+    return [named_by_text(Example(text, "", "")) for text in _as_texts(X)]
 
 
 def _as_targets(y: Any) -> np.ndarray:

@@ -161,18 +161,22 @@ class Ledger:
         names = ("calls", "input_tokens", "cached_tokens", "output_tokens")
         return {name: getattr(paid, name) for name in names} | {"usd": self.money}
 
-    def check_call(self) -> None:
+    def check_call(self, under_way: Cost | None = None) -> None:
         """Do nothing while a service may be called: whoever calls one asks this first, and adds the call when it ends.
 
         What is in the store needs no call, so that a run whose money is spent still comes to the same end as before.
         Calls that are under way when the money ends are let come to their end, and are paid.
+
+        Args:
+            under_way: What calls took that are answered and not added yet, as those of a piece of work that makes many.
 
         Raises:
             BudgetSpentError: The money of this ledger, or of one that it is a part of, is spent.
         """
         ledger: Ledger | None = self
         while ledger is not None and not ledger._overspends:
-            if (money := ledger.money) is not None and money >= ledger.budget.money - ledger.reserved_money:
+            money = None if ledger.prices is None else (ledger.paid + (under_way or Cost())).money(ledger.prices)
+            if money is not None and money >= ledger.budget.money - ledger.reserved_money:
                 ledger.is_spent = True
                 raise BudgetSpentError
             ledger = ledger._parent

@@ -19,6 +19,9 @@ class TreeAttention:
         tree: The tree that the packs come from.
         device: Where keys and values are kept.
         begun: What stands before the tree and was run before, so that the tree's depths begin after it.
+
+    Attributes:
+        kept: Of each layer, keys and values `[kv_heads, room, dim]`.
     """
 
     def __init__(self, tree: Tree, device: torch.device, begun: Beginning | None = None):
@@ -29,7 +32,7 @@ class TreeAttention:
         begun = begun or Beginning(0)
         self._rows = torch.full((begun.n,), _BEGUN, dtype=torch.int64, device=device)
         self._depths = torch.arange(begun.n, device=device)
-        self._kept = begun.kept  # layer -> keys, values [kv_heads, room, dim]
+        self.kept = dict(begun.kept)  # what outgrows its room is put here, and not into the beginning
         self._masks: dict[tuple[int | None, int], tuple[int, torch.Tensor]] = {}
         self._n_new = 0
 
@@ -50,7 +53,7 @@ class TreeAttention:
         self._depths = self._tree_depths[self._rows]
         for layer in kept[0][0].kept:
             keys, values = (torch.cat([b.kept[layer][i][:, at] for b, at in kept], dim=1) for i in (0, 1))
-            self._kept[layer] = keys, values
+            self.kept[layer] = keys, values
 
     def open(self, pack: torch.Tensor) -> None:
         """Prepare for tokens of the tree, in its order; the path to the first one must be remembered."""
@@ -107,18 +110,18 @@ class TreeAttention:
         """Remember the path to the tree's token `next_start` and forget everything else."""
         is_ancestor = (self._rows >= 0) & (self._ends[self._rows.clamp(min=0)] > next_start)
         keep = torch.nonzero(is_ancestor | (self._rows == _BEGUN)).flatten()
-        for keys, values in self._kept.values():
+        for keys, values in self.kept.values():
             keys[:, : len(keep)], values[:, : len(keep)] = keys[:, keep], values[:, keep]
         self._rows, self._depths = self._rows[keep], self._depths[keep]
 
     def _room(self, layer: int, like: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        held = self._kept.get(layer)
+        held = self.kept.get(layer)
         if held is None or held[0].shape[1] < length:
             shape = (like.shape[0], length + length // 2, like.shape[2])
             fresh = like.new_empty(shape), like.new_empty(shape)
             for new, old in zip(fresh, held or (), strict=False):
                 new[:, : old.shape[1]] = old
-            self._kept[layer] = held = fresh
+            self.kept[layer] = held = fresh
         return held
 
     def _mask(self, window: int | None, groups: int, like: torch.Tensor) -> tuple[int, torch.Tensor]:

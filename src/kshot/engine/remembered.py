@@ -24,7 +24,7 @@ class Beginning:
     Attributes:
         n: How many.
         kept: Of each layer, keys and values `[kv_heads, room, dim]`, whose first `n` rows are those of the tokens. Who
-            runs what comes after writes it behind them, and may put larger tensors in their place.
+            runs what comes after writes it behind them where there is room, and else into tensors of its own.
     """
 
     n: int
@@ -49,7 +49,7 @@ class Memory:
     def __init__(self, most_bytes: int = MOST_BYTES):
         self._most_bytes = most_bytes
         self._known: OrderedDict[Key, Beginning] = OrderedDict()
-        self._seen: OrderedDict[Key, None] = OrderedDict()
+        self._seen: OrderedDict[int, None] = OrderedDict()  # hashes: the tokens of thousands would take much
 
     def get(self, key: Key) -> Beginning | None:
         """Return a beginning that is kept."""
@@ -64,19 +64,26 @@ class Memory:
             key: The beginning.
             times: How many prompts have it now.
         """
-        came_before = key in self._seen
-        self._seen[key] = None
-        self._seen.move_to_end(key)
+        mark = hash(key)
+        came_before = mark in self._seen
+        self._seen[mark] = None
+        self._seen.move_to_end(mark)
         if len(self._seen) > _MOST_SEEN:
             self._seen.popitem(last=False)
         return len(key[1]) >= _LEAST_TOKENS and (came_before or times > 1)
 
     def put(self, key: Key, beginning: Beginning) -> None:
-        """Keep a beginning, and forget those that were not used for longest, where all take too much."""
+        """Keep a beginning that has room, and forget those that were not used for longest, where all take too much."""
+        if beginning.n_bytes > self._most_bytes:
+            return
         self._known[key] = beginning
-        taken = sum(b.n_bytes for b in self._known.values())
-        while taken > self._most_bytes and len(self._known) > 1:
-            taken -= self._known.popitem(last=False)[1].n_bytes
+        while self.n_bytes > self._most_bytes:
+            self._known.popitem(last=False)
+
+    @property
+    def n_bytes(self) -> int:
+        """What all of them take."""
+        return sum(b.n_bytes for b in self._known.values())
 
 
 _MEMORIES: WeakKeyDictionary[Backbone, Memory] = WeakKeyDictionary()

@@ -10,7 +10,6 @@ Differs: used for scoring; packs are cut in preorder, so that only one path is e
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,11 +49,11 @@ def score_packed(
 
 def begin(backbone: Backbone, ids: tuple[int, ...], *, max_tokens: int) -> Beginning:
     """Run tokens that prompts begin with, at most so many at once, and return what is kept of them."""
-    tree, found, nowhere = build_tree([ids], [[(0,)]]), Beginning(len(ids)), np.zeros(0, dtype=np.int64)
-    attend = TreeAttention(tree, backbone.device, replace(found, n=0))
+    tree, nowhere = build_tree([ids], [[(0,)]]), np.zeros(0, dtype=np.int64)
+    attend = TreeAttention(tree, backbone.device)
     for start, stop in cut(tree, max_tokens=max_tokens, max_scored=1):
         run_pack(backbone, tree, attend, start, stop, nowhere)
-    return found
+    return Beginning(len(ids), attend.kept)
 
 
 def score_joined(

@@ -45,6 +45,11 @@ def key_of(host: str, environment: Mapping[str, str] = os.environ) -> str | None
     return key or None
 
 
+def hosts_of(address: str) -> tuple[str, ...]:
+    """Return the names by which a server at an address may be called without a key: this machine's own."""
+    return (*LOCAL_NAMES, address) if _is_local(address) else ("*",)
+
+
 def _is_local(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -160,8 +165,7 @@ def serve(served: Served, listening: socket.socket, *, ready: Callable[[], None]
         listening: Of `bound`.
         ready: Called when requests are answered.
     """
-    local = _is_local(listening.getsockname()[0])
-    app = application(served, hosts=LOCAL_NAMES if local and served.key is None else ("*",))
+    app = application(served, hosts=hosts_of(listening.getsockname()[0]) if served.key is None else ("*",))
     try:
         _Server(_config(app), ready).run(sockets=[listening])
     except KeyboardInterrupt:  # uvicorn passes on what it was ended by, when all is done

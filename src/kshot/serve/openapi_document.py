@@ -17,6 +17,7 @@ _REFUSALS = {
     413: "The body is too long.",
     415: "The body is no JSON by its own word.",
     429: "Too much waits; Retry-After says for how long.",
+    502: "A service behind the model fails.",
     503: "The server is ending.",
 }
 _REF = "#/components/schemas/{model}"

@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -14,9 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kshot.adapted.model import AdaptedModel
-from kshot.core.errors import UserError
-from kshot.core.seeding import digest
-from kshot.core.types import Example, Prediction
+from kshot.core.errors import ModelError, RefusedError, UserError
+from kshot.core.types import Prediction
 from kshot.serve.batching import Batcher, BusyError, StoppingError
 from kshot.serve.bodies import MOST_BYTES, MOST_SECONDS, RefusedRequestError, Shape, body_of, shaped
 from kshot.serve.counts import Counts
@@ -58,8 +57,9 @@ class Served:
         Raises:
             RefusedRequestError: It does not bring the key.
         """
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self.key is not None and not hmac.compare_digest(given.encode(), self.key.encode()):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        is_right = hmac.compare_digest(given.strip().encode(), (self.key or "").encode())
+        if self.key is not None and not (is_right and scheme.lower() == "bearer"):
             raise RefusedRequestError(
                 401,
                 "A request must bring the server's key; this one does not. Send the header Authorization: Bearer KEY.",
@@ -89,11 +89,11 @@ class Served:
         """Return a prediction for each input.
 
         Raises:
-            RefusedRequestError: An input cannot be used (400), the queue is full (429), the server is ending (503), or
-                the sender has left.
+            RefusedRequestError: An input cannot be used (400), the queue is full (429), a service behind the model
+                refuses the input (400) or fails (502), the server is ending (503), or the sender has left.
         """
         try:
-            answers = self.batcher.submit([self._example(row, i) for i, row in enumerate(rows, 1)])
+            answers = self.batcher.submit([input_of(row, self.adapted.task, i) for i, row in enumerate(rows, 1)])
         except UserError as error:
             raise RefusedRequestError(400, str(error)) from None
         except BusyError as error:
@@ -114,16 +114,16 @@ class Served:
             return found.result()
         except UserError as error:
             raise RefusedRequestError(400, str(error)) from None
+        except RefusedError as error:
+            told = f"The service behind the model must take the input; it refuses ({error.status}): {error.words}."
+            raise RefusedRequestError(400 if error.status < 500 else 502, f"{told} Send another input.") from None
+        except ModelError as error:
+            if not getattr(self.adapted.model, "is_remote", False):
+                raise
+            raise RefusedRequestError(502, str(error)) from None
         finally:
             found.cancel()
             gone.cancel()
-
-    def _example(self, row: str | Mapping[str, Any], number: int) -> Example:
-        """Return an input, named by what it says: what is drawn for it depends on that, not on when it came."""
-        example = input_of(row, self.adapted.task, number)
-        if not isinstance(row, str) and "id" in row:
-            return example
-        return replace(example, id=digest(example.input, example.context, example.choices)[:16])
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]

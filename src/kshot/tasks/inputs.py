@@ -17,6 +17,7 @@ import numpy as np
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.given_files import limited
 from kshot.core.paths import at_home
+from kshot.core.seeding import digest
 from kshot.core.types import Example, Task
 from kshot.tasks.answers import check_choices
 from kshot.tasks.bad_rows import without_bad_rows
@@ -109,19 +110,29 @@ def _inputs(
 def input_of(given: "str | Mapping[str, Any] | Example", task: Task, number: int) -> Example:
     """Return one input, given in Python as a text, a mapping or an example; blank fields count as left out.
 
+    What brings no id is named by what it says: what is drawn for it depends on that, and not on its place.
+
     Raises:
         InvalidInputError: It has no input, or a field is not as it must be.
     """
     try:
         if not isinstance(given, Example):
             values = under_own_names(given, task, number) if isinstance(given, Mapping) else {"input": given}
-            return _from_values(values, task, number)
+            example = _from_values(values, task, number)
+            if not is_missing(values.get("id")):
+                return example
+            return named_by_text(example)
         asked = _from_values({field: getattr(given, field) for field in ASKED}, task, number)
     except InvalidInputError:
         raise
     except UserError as error:
         raise InvalidInputError(str(error)) from None
     return replace(given, **{field: getattr(asked, field) for field in ASKED})
+
+
+def named_by_text(example: Example) -> Example:
+    """Return an input whose id is what it says, so that what is drawn for it does not depend on its place."""
+    return replace(example, id=digest(example.input, example.context, example.choices)[:16])
 
 
 def _from_values(values: Mapping[str, Any], task: Task, number: int) -> Example:

@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 API_VERSION = 1
 MAX_TOKENS = 32_768  # where the server does not say it
+_MOST_SAVED = 1024  # answers
 _A_MESSAGE = 8  # tokens around a message, at most
 _TOO_LONG = re.compile(
     r"context (length|size|window)|(prompt|input|request)\b.*\b(too (long|large)|exceeds?)\b|max_model_len",
@@ -73,6 +74,7 @@ class ApiModel:
         self._service, self._settings, self._cache = service, settings, cache
         self._masses: dict[str, float] = {}  # by the keys of answers; shared by copies
         self._owed = [service.usage + service.wasted]  # what no kept answer took, as the probe; shared by all copies
+        self._saved: dict[str, Answer[Any]] = {}  # of calls that failed, until asked for again; shared by copies
         self._store: Store | None = None
 
     @property
@@ -280,14 +282,19 @@ class ApiModel:
             answers[key] = answer
             ledger.add(cost + Cost(seconds=answer.seconds, tokens=answer.usage.input + answer.usage.output))
 
-        for key, answer in (shelf.get(list(times)) if shelf else {}).items():
+        known = shelf.get(list(times)) if shelf else {k: self._saved.pop(k) for k in times if k in self._saved}
+        for key, answer in known.items():
             take(key, answer, Cost(reused=1))
         if answers:
             tell(sum(times[key] for key in answers))
 
+        under_way = dict[str, HttpService]()
+
+        def check() -> None:
+            ledger.check_call(sum((s.usage + s.wasted for s in list(under_way.values())), Usage()).cost)
+
         async def job(key: str) -> Answer[T]:
-            ledger.check_call()
-            service = self._service.metered()
+            service = under_way[key] = self._service.metered(before_call=check)
             try:
                 return Answer(await ask(service, key), service.usage, 0.0, service.wasted)
             except BaseException:
@@ -300,6 +307,7 @@ class ApiModel:
             answer, last = replace(answer, seconds=now - last), now
             if shelf:
                 shelf.put(key, answer)
+            del under_way[key]
             take(key, answer, answer.paid + Cost(scored=1))
 
         jobs = {key: partial(job, key) for key in times if key not in answers}
@@ -307,13 +315,22 @@ class ApiModel:
             ledger.check_call()
             try:
                 self._confirm()
+                self._pay_owed(ledger)  # on disk before anything can end the process
                 at_once, patience = self._settings.concurrency, self._settings.timeout
                 ask_all(jobs, at_once=at_once, keep=keep, tell=lambda key: tell(times[key]), patience=patience)
             except RefusedError as error:
                 raise self._explained(error) from None
             finally:
+                if not shelf and len(answers) < len(times):
+                    self._save(answers)
                 self._pay_owed(ledger)
         return [answers[key].value for key in keys]
+
+    def _save(self, answers: Mapping[str, Answer[Any]]) -> None:
+        """Have what was answered before a call failed for whoever asks its other requests again, once."""
+        self._saved.update(answers)
+        for key in list(self._saved)[:-_MOST_SAVED]:
+            self._saved.pop(key, None)
 
     def _pay_owed(self, ledger: Ledger) -> None:
         """Count what was paid for and left no answer that is kept."""

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -101,6 +101,7 @@ class HttpService:
         logging.getLogger("stamina").addHandler(logging.NullHandler())  # what is asked again ends well, or is said
         self.model, self.usage, self.wasted = address.model, Usage(), Usage()
         self._above: HttpService | None = None
+        self._before_call: Callable[[], None] = lambda: None
         self.is_openai = address.url is None
         self.url = address.base_url
         self.key_name = OPENAI_KEY if self.is_openai else OTHER_KEY
@@ -149,11 +150,17 @@ class HttpService:
         retries = self._attempts - 1
         return AsyncOpenAI(api_key=self._key, base_url=self.url, max_retries=retries, http_client=self._http)
 
-    def metered(self, *, attempts: int | None = None) -> Self:
-        """Return the same service, which counts from nothing; `attempts` is how often it sends a request."""
+    def metered(self, *, attempts: int | None = None, before_call: Callable[[], None] | None = None) -> Self:
+        """Return the same service, which counts from nothing.
+
+        Args:
+            attempts: How often it sends a request.
+            before_call: Called before each request that is paid, also when it is sent again; may raise.
+        """
         other = copy(self)
         other.usage, other.wasted, other._above = Usage(), Usage(), self
         other._attempts = attempts or self._attempts
+        other._before_call = before_call or self._before_call
         return other
 
     def waste(self) -> None:
@@ -193,14 +200,17 @@ class HttpService:
                 return False
             return True if error.after is None else error.after
 
+        is_paid = method == "POST" and path not in FREE
         waits: Any = {"wait_initial": _FIRST_WAIT_S, "wait_max": _LONGEST_WAIT_S, "wait_jitter": _FIRST_WAIT_S}
         try:
             async for attempt in stamina.retry_context(again, attempts=self._attempts, timeout=None, **waits):
                 with attempt:
                     await self._pace.turn()
                     async with self._room:
+                        if is_paid:
+                            self._before_call()
                         content = await self._sent(method, path, body)
-                    return self._checked(content, is_paid=method == "POST" and path not in FREE)
+                    return self._checked(content, is_paid=is_paid)
         except _AgainError as error:
             raise NoAnswerError(
                 f"{self.url} must answer for '{self.model}'; after {self._attempts} attempts {error}. Look whether it "
