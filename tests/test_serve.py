@@ -193,6 +193,36 @@ def test_systemone_has_its_own_shape(client, model):
     assert found["answers"]["level"]["score"] == pytest.approx(expected[1] + 2 * expected[2], abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("question", "remedy"),
+    [
+        ({"type": "choice", "criteria": LABELS}, 'as its value: {"spam": null, …}.'),
+        ({"type": "choice"}, 'as its value: {"spam": null, …}.'),
+        ({"type": "score", "criteria": dict.fromkeys(LABELS)}, 'to the highest, each once: ["low", "high", …].'),
+        ({"type": "score", "criteria": ["food", "food"]}, 'to the highest, each once: ["low", "high", …].'),
+        ({"type": "predicate"}, "or of the type score or noul."),
+    ],
+)
+def test_systemone_says_what_shape_is_wanted(client, question, remedy):
+    found = client.post("/v1/systemone", json={"state": "the cat", "questions": {"kind": question}})
+    assert error_of(found)["status"] == 400
+    assert error_of(found)["message"].endswith(remedy)
+    stateless = client.post("/v1/systemone", json={"state": {"message": "the cat"}, "questions": {}})
+    assert "There is no field 'state" in error_of(stateless)["message"] or "input" in error_of(stateless)["message"]
+
+
+def test_systemone_takes_what_its_documentation_has(client):
+    """Instructions that are null, descriptions of any kind, levels without one: the last are no labels, so refused."""
+    said = {"animal": "It lives.", "food": None, "tool": {"for": ["work"]}}
+    questions = {
+        "kind": {"type": "choice", "instructions": None, "criteria": said},
+        "level": {"type": "score", "criteria": [None, None, {"high": 1}]},
+    }
+    answers = client.post("/v1/systemone", json={"state": "the cat", "questions": questions}).json()["answers"]
+    assert answers["kind"]["choice"] in LABELS
+    assert "It was learnt to choose among animal, food, tool" in answers["level"]["reason"]
+
+
 def test_an_unsure_model_refuses(model):
     careful = AdaptedModel(model.fitted, choice={}, abstention=Abstention(0.95, None))
     with running(served(careful, "words")) as client:
@@ -290,9 +320,33 @@ def test_an_open_task_writes_and_has_no_logprobs():
             found = client.post("/v1/chat/completions", json={"model": "echo", "messages": message}).json()
             assert found["choices"][0]["message"]["content"] == said.predict(["say 3"])[0]
         refused = client.post("/v1/chat/completions", json={"model": "echo", "messages": message, "logprobs": True})
+        (written,) = said.predict(["say 3"])
+        n = said.model.count_tokens(written)
+        assert found["usage"]["completion_tokens"] == n > 1
+        short = client.post("/v1/chat/completions", json={"model": "echo", "messages": message, "max_tokens": n - 1})
+        assert error_of(short)["message"].endswith(f"{n - 1} are allowed. Allow {n} or more.")
         decided = client.post("/v1/decisions", json={"model": "echo", "input": "x", "questions": [choice(["a", "b"])]})
     assert "logprobs need a task with labels" in error_of(refused)["message"]
     assert "its answers are written" in decided.json()["answers"][0]["reason"]
+
+
+def test_a_label_is_one_token(openai, model):
+    """Whatever the model's own tokenizer makes of it: clients ask classifiers with max_tokens=1."""
+    (answer,) = model.predict(["the cat"])
+    assert model.model.count_tokens(answer) > 1
+    chat = openai.chat.completions.create(
+        model="words", messages=[{"role": "user", "content": "the cat"}], max_tokens=1
+    )
+    assert chat.choices[0].message.content == answer
+    assert chat.usage.completion_tokens == 1
+    three = openai.completions.create(model="words", prompt=["the cat", "the saw", "the soup"], max_tokens=1)
+    assert three.usage.completion_tokens == 3
+
+
+ALONE = (
+    'Send one message alone, {"role": "user", "content": the input\'s text}: instruction and demonstrations are the '
+    "model's own."
+)
 
 
 @pytest.mark.parametrize(
@@ -301,10 +355,14 @@ def test_an_open_task_writes_and_has_no_logprobs():
         ({"temperature": 0.7}, "temperature must be 0"),
         ({"n": 2}, "Input should be 1"),
         ({"tools": []}, "There is no field 'tools' here"),
-        ({"max_tokens": 1}, "max_tokens must leave room for the answer, which is never cut"),
+        ({"max_tokens": 0}, "Send a whole number from 1 on, or leave it out."),
         ({"top_logprobs": 3}, "top_logprobs must come with logprobs"),
-        ({"messages": [{"role": "system", "content": "Be kind."}]}, "Input should be 'user'"),
-        ({"messages": [{"role": "user", "content": "a"}] * 2}, "at most 1 item"),
+        ({"messages": [{"role": "system", "content": "Be kind."}]}, f"Input should be 'user'. {ALONE}"),
+        (
+            {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "a"}]},
+            f"'messages' is not as it must be: List should have at most 1 item, not 2. {ALONE}",
+        ),
+        ({"messages": [{"role": "user"}]}, f"'messages.0.content' is not as it must be: Field required. {ALONE}"),
         ({"messages": [{"role": "user", "content": " "}]}, "messages.0.content"),
     ],
 )
