@@ -3,13 +3,14 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -52,11 +53,11 @@ def model() -> AdaptedModel:
 
 
 @contextmanager
-def running(own: Served) -> Iterator[httpx2.Client]:
+def running(own: Served, log: Callable[[str], None] | None = None) -> Iterator[httpx2.Client]:
     """Serve in a thread, and end in the orderly way."""
     listening, ready = bound("127.0.0.1", 0), threading.Event()
-    hosts = LOCAL_NAMES if own.key is None else ("*",)
-    server = _Server(_config(application(own, hosts=hosts)), ready.set)
+    hosts = LOCAL_NAMES if own.key is None else None
+    server = _Server(_config(application(own, hosts=hosts, log=log)), ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     thread.start()
@@ -207,8 +208,12 @@ def test_systemone_says_what_shape_is_wanted(client, question, remedy):
     found = client.post("/v1/systemone", json={"state": "the cat", "questions": {"kind": question}})
     assert error_of(found)["status"] == 400
     assert error_of(found)["message"].endswith(remedy)
-    stateless = client.post("/v1/systemone", json={"state": {"message": "the cat"}, "questions": {}})
-    assert "There is no field 'state" in error_of(stateless)["message"] or "input" in error_of(stateless)["message"]
+    other = client.post(
+        "/v1/systemone", json={"state": {"message": "the cat"}, "questions": {"kind": {"type": "noul"}}}
+    )
+    assert error_of(other)["message"].startswith(
+        "'state.input' is not as it must be: Field required. Send the input's text, or {\"input\": text}"
+    )
 
 
 def test_systemone_takes_what_its_documentation_has(client):
@@ -490,7 +495,13 @@ def test_malformed_giant_and_strange_bodies(client):
     assert "1048576 bytes at most" in found["message"]
     chunked = post(content=iter([b" " * 700_000] * 2), headers=kind)
     assert chunked["status"] == 413
-    assert post(json={"inputs": ["word " * 20_000]})["status"] == 400  # more than the model's context
+    found = post(json={"inputs": ["the cat", "word " * 20_000]})
+    assert found["status"] == 400
+    assert re.fullmatch(
+        r"An input must fit the model's context of \d+ tokens; input 2 of the request needs \d+ with the instruction. "
+        r"Shorten it\.",
+        found["message"],
+    )
     assert post(json={"inputs": ["a\0b"]})["message"].endswith("remove it.")
     for path, status in (("/nothing", 404), ("/predict", 405)):
         assert error_of(client.get(path))["status"] == status
@@ -506,8 +517,42 @@ def test_malformed_giant_and_strange_bodies(client):
 
 
 def test_other_sites_cannot_reach_a_local_server(client):
-    assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
-    assert client.get("/health", headers={"host": "localhost:8000"}).status_code == 200
+    other = client.get("/health", headers={"host": "evil.example"})
+    assert error_of(other)["status"] == 400
+    assert error_of(other)["message"] == (
+        "Without a key the server must be called by a name of this machine; got 'evil.example'. Use localhost or "
+        "127.0.0.1, or set KSHOT_SERVE_KEY."
+    )
+    for host in ("localhost:8000", "LOCALHOST", "127.0.0.1", "[::1]:8000", "[::1]"):
+        assert client.get("/health", headers={"host": host}).status_code == 200
+    for host in ("", "localhost.evil.example", "[::2]", "::1", "evil.example:127.0.0.1"):
+        assert client.get("/health", headers={"host": host}).status_code == 400
+
+
+def test_paths_that_are_not_there_are_counted_as_other(model):
+    own = served(model, "words")
+    with running(own) as client:
+        for path, host in (("/a", "localhost"), ("/b", "localhost"), ("/predict", "localhost"), ("/health", "evil")):
+            client.get(path, headers={"host": host})
+        counted = client.get("/metrics").text
+    assert 'kshot_requests_total{endpoint="other",status="404"} 2.0' in counted
+    assert 'kshot_requests_total{endpoint="other",status="405"} 1.0' in counted
+    assert 'kshot_requests_total{endpoint="other",status="400"} 1.0' in counted
+    assert '"/a"' not in counted
+
+
+def test_each_request_is_a_line_of_the_log_without_texts(model):
+    lines: list[str] = []
+    with running(served(model, "words"), lines.append) as client:
+        client.post("/predict?q=secret", json={"inputs": ["a secret text"]})
+        client.get("/nothing%0ahere" + "x" * 300)
+        client.post("/v1/completions", json={"model": "words", "prompt": "secret", "stream": True}).read()
+    assert [line.rpartition(" ")[0].rpartition(" ")[0] for line in lines] == [
+        "POST /predict 200",
+        f"GET /nothing?here{'x' * 187} 404",
+        "POST /v1/completions 200",
+    ]
+    assert all(re.fullmatch(r"\d+ ms", " ".join(line.split()[-2:])) for line in lines)
 
 
 def spoken(client: httpx2.Client, sent: bytes, *, ends: bool) -> bytes:
@@ -675,12 +720,17 @@ def test_the_command_answers_and_ends_in_order(tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"KSHOT_SERVE_KEY": ""})
     assert process.stderr
     told = process.stderr.readline()
-    assert told.startswith("'words' answers at http://127.0.0.1:")
-    address = told.split(" at ")[1].split(";")[0]
+    assert re.fullmatch(
+        r"'words' is served at (http://127\.0\.0\.1:\d+)/v1 and /predict; try it in a browser at \1/; Ctrl-C ends it\n",
+        told,
+    )
+    address = told.split(" browser at ")[1].split(";")[0]
     assert httpx2.post(f"{address}predict", json={"inputs": ["the cat"]}).json()["predictions"][0]["answer"] in LABELS
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    assert process.stderr.read() == ""
+    asked, ended = process.stderr.read().splitlines()
+    assert re.fullmatch(r"POST /predict 200 \d+ ms", asked)
+    assert ended == "'words' is no longer served; what had come was answered"
     process.stderr.close()
 
 

@@ -22,7 +22,9 @@ class _Answering(Shape):
     stream_options: StreamOptions | None = None
     n: Literal[1] = Field(1, description="1, or leave it out: there is one answer, the most probable one")
     temperature: Literal[0] | float | None = Field(None, description="0, or leave it out")
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="a whole number from 1 on, or leave it out")
+    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="a whole number from 1 on, or leave it out"
+    )
     seed: int | None = None
     user: str | None = None
 

@@ -152,16 +152,23 @@ def served(
     return Served(adapted, name, batcher, counts, key, most_bytes, since=int(time.time()))
 
 
-def serve(served: Served, listening: socket.socket, *, ready: Callable[[], None] = lambda: None) -> None:
+def serve(
+    served: Served,
+    listening: socket.socket,
+    *,
+    ready: Callable[[], None] = lambda: None,
+    log: Callable[[str], None] | None = None,
+) -> None:
     """Answer until SIGTERM or Ctrl-C; then take nothing new, answer what has come, and return.
 
     Args:
         served: The model.
         listening: Of `bound`.
         ready: Called when requests are answered.
+        log: Is given a line for each request.
     """
     local = _is_local(listening.getsockname()[0])
-    app = application(served, hosts=LOCAL_NAMES if local and served.key is None else ("*",))
+    app = application(served, hosts=LOCAL_NAMES if local and served.key is None else None, log=log)
     try:
         _Server(_config(app), ready).run(sockets=[listening])
     except KeyboardInterrupt:  # uvicorn passes on what it was ended by, when all is done

@@ -19,7 +19,7 @@ Name = Annotated[str, StringConstraints(max_length=200)]
 class Row(Shape):
     """An input with more than its text."""
 
-    input: Text = Field(description="a text that is not empty")
+    input: Text
     context: Text | None = Field(None, description="a text that is not empty, or leave it out")
     choices: list[Text] | None = Field(None, description="a list of texts, or leave it out")
 
