@@ -321,11 +321,13 @@ def test_an_open_task_writes_and_has_no_logprobs():
     said = adapted("random:k=2", task)
     with running(served(said.warm(), "echo")) as client:
         message = [{"role": "user", "content": "say 3"}]
+        found: Any = None
         for _ in range(3):  # the second and third after what is kept
             found = client.post("/v1/chat/completions", json={"model": "echo", "messages": message}).json()
             assert found["choices"][0]["message"]["content"] == said.predict(["say 3"])[0]
         refused = client.post("/v1/chat/completions", json={"model": "echo", "messages": message, "logprobs": True})
         (written,) = said.predict(["say 3"])
+        assert said.model
         n = said.model.count_tokens(written)
         assert found["usage"]["completion_tokens"] == n > 1
         short = client.post("/v1/chat/completions", json={"model": "echo", "messages": message, "max_tokens": n - 1})
@@ -338,6 +340,7 @@ def test_an_open_task_writes_and_has_no_logprobs():
 def test_a_label_is_one_token(openai, model):
     """Whatever the model's own tokenizer makes of it: clients ask classifiers with max_tokens=1."""
     (answer,) = model.predict(["the cat"])
+    assert model.model
     assert model.model.count_tokens(answer) > 1
     chat = openai.chat.completions.create(
         model="words", messages=[{"role": "user", "content": "the cat"}], max_tokens=1
@@ -746,6 +749,11 @@ def test_bad_flags(run_cli, tmp_path):
     found = run_cli("serve", tmp_path, "--port", 70000)
     assert found.code == 2
     assert "--port must be within 0..65535" in found.err
+    nothing = run_cli("serve", tmp_path / "nothing", "--port", 0)
+    assert nothing.code == 2
+    assert nothing.err == (
+        f"error: There is no folder {tmp_path / 'nothing'}. Give that of a finished run or of an adapted model.\n"
+    )
 
 
 def test_who_left_is_not_answered(model):

@@ -155,13 +155,14 @@ class PastAnswers:
         return steps
 
     def why_nothing(self, precision: float) -> str:
-        """Return, as a sentence, which of the past answers keep a precision from being promised of any."""
+        """Return, in words, which of the past answers keep a precision from being promised of any."""
         (at, allowed), *_ = self._steps(precision)
         _, n, wrong = self._ends[at]
         most = f"at most {allowed}" if allowed else "none"
         return (
-            f"Each example was answered before its label was learnt, {sum(self.right)} of {len(self.right)} rightly; of "
-            f"the {n} answers that it was surest of, {most} may be wrong, and {wrong} {'was' if wrong == 1 else 'were'}."
+            f"each example was answered before its label was learnt, {sum(self.right)} of {len(self.right)} rightly; "
+            f"of the {n} answers that it was surest of, {most} may be wrong, and {wrong} "
+            f"{'was' if wrong == 1 else 'were'}"
         )
 
     def answered(self, abstention: Abstention) -> tuple[int, int]:
@@ -247,8 +248,6 @@ def promised(past: PastAnswers, precision: float) -> Abstention:
     found = past.abstention(precision)
     if found.threshold is None:
         best = past.best(precision)
-        less = (
-            f"Give --abstain {best.precision:g}, which can" if best else "Nothing lower can either; give more examples"
-        )
-        raise UserError(f"--abstain {precision:g} cannot be promised. {past.why_nothing(precision)} {less}.")
+        most = f"--abstain {best.precision:g}, which can" if best else "more examples, as nothing lower can either"
+        raise UserError(f"--abstain {precision:g} cannot be promised: {past.why_nothing(precision)}. Give {most}.")
     return found

@@ -106,8 +106,8 @@ class DecisionRequest(Shape):
         description="the input's text, or one message of the role user with it"
     )
     questions: Annotated[list[DecisionQuestion], Field(min_length=1, max_length=MOST_QUESTIONS)] = Field(
-        description='a list of questions, each {"type": "choice", "instructions": words, "choices": [{"value": label}, …]}'
-        ", or of the type score or predicate"
+        description='a list of questions, each {"type": "choice", "instructions": words, "choices": [{"value": label}, '
+        "…]}, or of the type score or predicate"
     )
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, JsonValue] | None = None
@@ -217,7 +217,8 @@ class SystemOneChoice(Shape):
     type: Literal["choice"]
     instructions: Said = ""
     criteria: Annotated[dict[str, JsonValue], Field(min_length=2, max_length=MOST_CHOICES)] = Field(
-        description='an object with each of the labels as a key and what it means, or null, as its value: {"spam": null, …}'
+        description="an object with each of the labels as a key and what it means, or null, as its value: "
+        '{"spam": null, …}'
     )
 
 
@@ -247,8 +248,8 @@ class SystemOneRequest(Shape):
     model: Name | None = None
     state: Text | Row = Field(description='the input\'s text, or {"input": text} with "context" where the task has it')
     questions: Annotated[dict[Name, SystemOneQuestion], Field(min_length=1, max_length=MOST_QUESTIONS)] = Field(
-        description='an object with a question under each id: {"my-id": {"type": "choice", "criteria": {label: null, …}}}'
-        ", or of the type score or noul"
+        description='an object with a question under each id: {"my-id": {"type": "choice", "criteria": {label: null, '
+        "…}}}, or of the type score or noul"
     )
 
 

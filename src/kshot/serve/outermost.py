@@ -26,7 +26,8 @@ class Logged:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and log it when it is answered."""
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         began, status = time.monotonic(), 499  # as nginx says it: nobody was answered
 
         async def sent(message: Message) -> None:
@@ -64,7 +65,8 @@ class KnownHosts:
         host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else self._hosts[0]
         name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
         if name.lower() in self._hosts and (port.isdecimal() or not port):
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         self._served.counts.request(OTHER, 400, 0.0)
         error = RefusedRequestError(
             400,

@@ -32,8 +32,8 @@ class PredictRequest(Shape):
     """
 
     inputs: Annotated[list[Text | Row], Field(min_length=1, max_length=MOST_INPUTS)] = Field(
-        description=f'a list of 1 to {MOST_INPUTS} inputs, each a text, or {{"input": text}} with "context" or "choices" '
-        "where the task has them"
+        description=f'a list of 1 to {MOST_INPUTS} inputs, each a text, or {{"input": text}} with "context" or '
+        '"choices" where the task has them'
     )
     show: bool = Field(False, description="true or false")
 
