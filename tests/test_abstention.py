@@ -279,11 +279,14 @@ def test_what_cannot_be_promised_says_what_can():
     with pytest.raises(UserError) as error:
         promised(past_of("1" * 30 + "01" * 35), 0.95)
     assert str(error.value) == (
-        "--abstain 0.95 cannot be promised: of 100 answers to examples that were not known 65 were right, but of the "
-        "59 surest, where the search begins, 15 were wrong and 0 may be. Give --abstain 0.9, which can."
+        "--abstain 0.95 cannot be promised: each example was answered before its label was learnt, 65 of 100 rightly; "
+        "of the 59 answers that it was surest of, none may be wrong, and 15 were. Give --abstain 0.9, which can."
     )
-    with pytest.raises(UserError, match="Give more examples: nothing above 0.5 can.$"):
-        promised(past_of("0" * 100), 0.9)
+    for wanted in (0.9, 0.3):
+        with pytest.raises(UserError, match=r"were\. Give more examples, as nothing lower can either\.$"):
+            promised(past_of("0" * 100), wanted)
+    with pytest.raises(UserError, match=r"none may be wrong, and 1 was\. Give --abstain 0\.\d+, which can\.$"):
+        promised(past_of("110" + "10" * 8), 0.3)  # below a half too
     with pytest.raises(UserError, match="--abstain 0.9 needs at least 39 examples.* got 30, too few"):
         promised(past_of("1" * 30, n_alike=9), 0.9)
 

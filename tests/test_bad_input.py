@@ -424,7 +424,11 @@ def test_no_adapted_model(refused, words_task, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "none", tmp_path / "empty"):
         for text in (refused("predict", folder, input="cat\n"), refused("evaluate", folder, words_task)):
-            assert f"{folder} must be an adapted model or a finished run: it has no readable kshot.json" in text
+            if folder.exists():
+                assert f"{folder} must be an adapted model or a finished run: it has no readable kshot.json" in text
+            else:
+                assert f"There is no folder {folder}. Give that of a finished run or of an adapted model." in text
+                continue
             assert "(a run that was interrupted is finished by the same `kshot adapt` command)" in text
 
 

@@ -1,6 +1,7 @@
 """`kshot export`: each target is asked again, and says what was measured; what it cannot express is refused."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,8 +127,10 @@ def test_messages_are_read_by_the_template(chat_model, tmp_path):
 
 def test_messages_without_a_template_are_written_and_not_scored(model, tmp_path):
     done = export(adapted_to("random", model), "messages", tmp_path / "out", check=TASK)
-    assert "Messages are read by a model with a chat template" in done.record["difference"]["not_scored"]
-    assert done.in_words[0].startswith("Not scored by messages: ")
+    assert "has no chat template, so it cannot read messages" in done.record["difference"]["not_scored"]
+    assert done.in_words[0].startswith("What was written for messages could not be compared: the model '")
+    text = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "It answers with one of these labels:\n\n- `animal`\n- `food`\n- `tool`\n" in text
     assert (tmp_path / "out" / "messages.json").exists()
 
 
@@ -316,12 +319,14 @@ def test_the_command_line(run_cli, tmp_path):
     assert run_cli("adapt", task, "--model", "scripted", "--recipes", "random:k=2", "--out", tmp_path / "run").code == 0
     found = run_cli("export", tmp_path / "run", "--to", "prompt", "--out", tmp_path / "a", "--json").json
     assert found["difference"]["n"] == 9  # those of the run
+    told = (tmp_path / "a" / "README.md").read_text("utf-8")
+    assert re.search(r" is kshot's before calibration for \d of 9 inputs, and kshot's final one for \d of 9\.", told)
     again = run_cli("export", tmp_path / "run", "--to", "messages", "--out", tmp_path / "b", "--check", task)
     assert again.code == 0
-    assert "Not scored by messages: Messages are read by a model with a chat template" in again.out
+    assert "What was written for messages could not be compared: the model 'scripted', with which" in again.out
     assert again.out.endswith(f"export: {tmp_path / 'b'}\n")
     none = run_cli("export", tmp_path / "run", "--to", "prompt", "--out", tmp_path / "c", "--limit", 0)
-    assert "Not scored by prompt: it was asked nothing: give inputs with --check TASK" in none.out
+    assert "What was written for prompt could not be compared: there was nothing to ask. Give inputs with" in none.out
     wrong = run_cli("export", tmp_path / "nowhere", "--to", "onx", "--out", tmp_path / "d")
     assert (wrong.code, "--to must name a target; got 'onx'." in wrong.err) == (2, True)
 

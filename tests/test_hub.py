@@ -112,6 +112,15 @@ def test_without_a_network_the_hub_is_not_there(tmp_path):
         AdaptedModel.from_pretrained("me/words")  # tests are offline
 
 
+def test_an_unreachable_hub_is_said_in_a_sentence(run, adapted, tmp_path):
+    code = "import kshot, sys\ntry:\n    kshot.load(sys.argv[1]).push_to_hub('me/words')\n"
+    code += "except kshot.core.errors.ModelError as error:\n    print(error)"
+    adapted.save(tmp_path / "model")
+    found = run(code, tmp_path / "model", url="http://127.0.0.1:1")
+    assert found.out.startswith("The hub must be reachable; 'me/words': "), found.err
+    assert found.out.endswith("Go online, and try again.\n")
+
+
 def test_a_folder_is_a_repository_too(adapted, tmp_path):
     adapted.save_pretrained(tmp_path / "words")
     again = AdaptedModel.from_pretrained(tmp_path / "words")
@@ -123,6 +132,7 @@ def test_a_folder_is_a_repository_too(adapted, tmp_path):
 def test_the_card_tells_number_interval_labels_and_choice(adapted, tmp_path):
     adapted.save_pretrained(tmp_path / "words")
     card = (tmp_path / "words" / "README.md").read_text("utf-8")
+    assert 'kshot.AdaptedModel.from_pretrained("USER/NAME")' in card  # a folder's name is no repository
     _, head, text = card.split("---\n", 2)
     assert yaml.safe_load(head) == {
         "library_name": "kshot",
@@ -136,7 +146,6 @@ def test_the_card_tells_number_interval_labels_and_choice(adapted, tmp_path):
         "| labelled examples used | 12 |",
         "| labels | animal, food, tool |",
         "It holds 2 of the labelled examples as they are, which it shows to the model.",
-        'kshot.AdaptedModel.from_pretrained("words")',
     ):
         assert said in text
 

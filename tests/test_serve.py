@@ -3,13 +3,14 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -53,11 +54,11 @@ def model() -> AdaptedModel:
 
 
 @contextmanager
-def running(own: Served, host: str = "127.0.0.1") -> Iterator[httpx2.Client]:
+def running(own: Served, host: str = "127.0.0.1", log: Callable[[str], None] | None = None) -> Iterator[httpx2.Client]:
     """Serve in a thread, and end in the orderly way."""
     listening, ready = bound(host, 0), threading.Event()
-    hosts = hosts_of(host) if own.key is None else ("*",)
-    server = _Server(_config(application(own, hosts=hosts)), ready.set)
+    hosts = hosts_of(host) if own.key is None else None
+    server = _Server(_config(application(own, hosts=hosts, log=log)), ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     address = f"http://{host}:{listening.getsockname()[1]}"
     thread.start()
@@ -194,6 +195,40 @@ def test_systemone_has_its_own_shape(client, model):
     assert found["answers"]["level"]["score"] == pytest.approx(expected[1] + 2 * expected[2], abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("question", "remedy"),
+    [
+        ({"type": "choice", "criteria": LABELS}, 'as its value: {"spam": null, …}.'),
+        ({"type": "choice"}, 'as its value: {"spam": null, …}.'),
+        ({"type": "score", "criteria": dict.fromkeys(LABELS)}, 'to the highest, each once: ["low", "high", …].'),
+        ({"type": "score", "criteria": ["food", "food"]}, 'to the highest, each once: ["low", "high", …].'),
+        ({"type": "predicate"}, "or of the type score or noul."),
+    ],
+)
+def test_systemone_says_what_shape_is_wanted(client, question, remedy):
+    found = client.post("/v1/systemone", json={"state": "the cat", "questions": {"kind": question}})
+    assert error_of(found)["status"] == 400
+    assert error_of(found)["message"].endswith(remedy)
+    other = client.post(
+        "/v1/systemone", json={"state": {"message": "the cat"}, "questions": {"kind": {"type": "noul"}}}
+    )
+    assert error_of(other)["message"].startswith(
+        "'state.input' is not as it must be: Field required. Send the input's text, or {\"input\": text}"
+    )
+
+
+def test_systemone_takes_what_its_documentation_has(client):
+    """Instructions that are null, descriptions of any kind, levels without one: the last are no labels, so refused."""
+    said = {"animal": "It lives.", "food": None, "tool": {"for": ["work"]}}
+    questions = {
+        "kind": {"type": "choice", "instructions": None, "criteria": said},
+        "level": {"type": "score", "criteria": [None, None, {"high": 1}]},
+    }
+    answers = client.post("/v1/systemone", json={"state": "the cat", "questions": questions}).json()["answers"]
+    assert answers["kind"]["choice"] in LABELS
+    assert "It was learnt to choose among animal, food, tool" in answers["level"]["reason"]
+
+
 def test_an_unsure_model_refuses(model):
     careful = AdaptedModel(model.fitted, choice={}, abstention=Abstention(0.95, None))
     with running(served(careful, "words")) as client:
@@ -287,13 +322,40 @@ def test_an_open_task_writes_and_has_no_logprobs():
     said = adapted("random:k=2", task)
     with running(served(said.warm(), "echo")) as client:
         message = [{"role": "user", "content": "say 3"}]
+        found: Any = None
         for _ in range(3):  # the second and third after what is kept
             found = client.post("/v1/chat/completions", json={"model": "echo", "messages": message}).json()
             assert found["choices"][0]["message"]["content"] == said.predict(["say 3"])[0]
         refused = client.post("/v1/chat/completions", json={"model": "echo", "messages": message, "logprobs": True})
+        (written,) = said.predict(["say 3"])
+        assert said.model
+        n = said.model.count_tokens(written)
+        assert found["usage"]["completion_tokens"] == n > 1
+        short = client.post("/v1/chat/completions", json={"model": "echo", "messages": message, "max_tokens": n - 1})
+        assert error_of(short)["message"].endswith(f"{n - 1} are allowed. Allow {n} or more.")
         decided = client.post("/v1/decisions", json={"model": "echo", "input": "x", "questions": [choice(["a", "b"])]})
     assert "logprobs need a task with labels" in error_of(refused)["message"]
     assert "its answers are written" in decided.json()["answers"][0]["reason"]
+
+
+def test_a_label_is_one_token(openai, model):
+    """Whatever the model's own tokenizer makes of it: clients ask classifiers with max_tokens=1."""
+    (answer,) = model.predict(["the cat"])
+    assert model.model
+    assert model.model.count_tokens(answer) > 1
+    chat = openai.chat.completions.create(
+        model="words", messages=[{"role": "user", "content": "the cat"}], max_tokens=1
+    )
+    assert chat.choices[0].message.content == answer
+    assert chat.usage.completion_tokens == 1
+    three = openai.completions.create(model="words", prompt=["the cat", "the saw", "the soup"], max_tokens=1)
+    assert three.usage.completion_tokens == 3
+
+
+ALONE = (
+    'Send one message alone, {"role": "user", "content": the input\'s text}: instruction and demonstrations are the '
+    "model's own."
+)
 
 
 @pytest.mark.parametrize(
@@ -302,10 +364,14 @@ def test_an_open_task_writes_and_has_no_logprobs():
         ({"temperature": 0.7}, "temperature must be 0"),
         ({"n": 2}, "Input should be 1"),
         ({"tools": []}, "There is no field 'tools' here"),
-        ({"max_tokens": 1}, "max_tokens must leave room for the answer, which is never cut"),
+        ({"max_tokens": 0}, "Send a whole number from 1 on, or leave it out."),
         ({"top_logprobs": 3}, "top_logprobs must come with logprobs"),
-        ({"messages": [{"role": "system", "content": "Be kind."}]}, "Input should be 'user'"),
-        ({"messages": [{"role": "user", "content": "a"}] * 2}, "at most 1 item"),
+        ({"messages": [{"role": "system", "content": "Be kind."}]}, f"Input should be 'user'. {ALONE}"),
+        (
+            {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "a"}]},
+            f"'messages' is not as it must be: List should have at most 1 item, not 2. {ALONE}",
+        ),
+        ({"messages": [{"role": "user"}]}, f"'messages.0.content' is not as it must be: Field required. {ALONE}"),
         ({"messages": [{"role": "user", "content": " "}]}, "messages.0.content"),
     ],
 )
@@ -451,7 +517,13 @@ def test_malformed_giant_and_strange_bodies(client):
     assert "1048576 bytes at most" in found["message"]
     chunked = post(content=iter([b" " * 700_000] * 2), headers=kind)
     assert chunked["status"] == 413
-    assert post(json={"inputs": ["word " * 20_000]})["status"] == 400  # more than the model's context
+    found = post(json={"inputs": ["the cat", "word " * 20_000]})
+    assert found["status"] == 400
+    assert re.fullmatch(
+        r"An input must fit the model's context of \d+ tokens; input 2 of the request needs \d+ with the instruction. "
+        r"Shorten it\.",
+        found["message"],
+    )
     assert post(json={"inputs": ["a\0b"]})["message"].endswith("remove it.")
     for path, status in (("/nothing", 404), ("/predict", 405)):
         assert error_of(client.get(path))["status"] == status
@@ -467,8 +539,42 @@ def test_malformed_giant_and_strange_bodies(client):
 
 
 def test_other_sites_cannot_reach_a_local_server(client):
-    assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
-    assert client.get("/health", headers={"host": "localhost:8000"}).status_code == 200
+    other = client.get("/health", headers={"host": "evil.example"})
+    assert error_of(other)["status"] == 400
+    assert error_of(other)["message"] == (
+        "Without a key the server must be called by a name of this machine; got 'evil.example'. Use localhost or "
+        "127.0.0.1, or set KSHOT_SERVE_KEY."
+    )
+    for host in ("localhost:8000", "LOCALHOST", "127.0.0.1", "[::1]:8000", "[::1]"):
+        assert client.get("/health", headers={"host": host}).status_code == 200
+    for host in ("", "localhost.evil.example", "[::2]", "::1", "evil.example:127.0.0.1"):
+        assert client.get("/health", headers={"host": host}).status_code == 400
+
+
+def test_paths_that_are_not_there_are_counted_as_other(model):
+    own = served(model, "words")
+    with running(own) as client:
+        for path, host in (("/a", "localhost"), ("/b", "localhost"), ("/predict", "localhost"), ("/health", "evil")):
+            client.get(path, headers={"host": host})
+        counted = client.get("/metrics").text
+    assert 'kshot_requests_total{endpoint="other",status="404"} 2.0' in counted
+    assert 'kshot_requests_total{endpoint="other",status="405"} 1.0' in counted
+    assert 'kshot_requests_total{endpoint="other",status="400"} 1.0' in counted
+    assert '"/a"' not in counted
+
+
+def test_each_request_is_a_line_of_the_log_without_texts(model):
+    lines: list[str] = []
+    with running(served(model, "words"), lines.append) as client:
+        client.post("/predict?q=secret", json={"inputs": ["a secret text"]})
+        client.get("/nothing%0ahere" + "x" * 300)
+        client.post("/v1/completions", json={"model": "words", "prompt": "secret", "stream": True}).read()
+    assert [line.rpartition(" ")[0].rpartition(" ")[0] for line in lines] == [
+        "POST /predict 200",
+        f"GET /nothing?here{'x' * 187} 404",
+        "POST /v1/completions 200",
+    ]
+    assert all(re.fullmatch(r"\d+ ms", " ".join(line.split()[-2:])) for line in lines)
 
 
 def spoken(client: httpx2.Client, sent: bytes, *, ends: bool) -> bytes:
@@ -691,12 +797,17 @@ def test_the_command_answers_and_ends_in_order(tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"KSHOT_SERVE_KEY": ""})
     assert process.stderr
     told = process.stderr.readline()
-    assert told.startswith("'words' answers at http://127.0.0.1:")
-    address = told.split(" at ")[1].split(";")[0]
+    assert re.fullmatch(
+        r"'words' is served at (http://127\.0\.0\.1:\d+)/v1 and /predict; try it in a browser at \1/; Ctrl-C ends it\n",
+        told,
+    )
+    address = told.split(" browser at ")[1].split(";")[0]
     assert httpx2.post(f"{address}predict", json={"inputs": ["the cat"]}).json()["predictions"][0]["answer"] in LABELS
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    assert process.stderr.read() == ""
+    asked, ended = process.stderr.read().splitlines()
+    assert re.fullmatch(r"POST /predict 200 \d+ ms", asked)
+    assert ended == "'words' is no longer served; what had come was answered"
     process.stderr.close()
 
 
@@ -712,6 +823,11 @@ def test_bad_flags(run_cli, tmp_path):
     found = run_cli("serve", tmp_path, "--port", 70000)
     assert found.code == 2
     assert "--port must be within 0..65535" in found.err
+    nothing = run_cli("serve", tmp_path / "nothing", "--port", 0)
+    assert nothing.code == 2
+    assert nothing.err == (
+        f"error: There is no folder {tmp_path / 'nothing'}. Give that of a finished run or of an adapted model.\n"
+    )
 
 
 def test_who_left_is_not_answered(model):

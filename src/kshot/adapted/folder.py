@@ -200,6 +200,8 @@ def _read(folder: Path) -> tuple[Any, list[Any]]:
             f"{folder} must be an adapted model with all of its files; {file.name} {reason}. Copy the whole folder; in "
             "a run, the same `kshot adapt` command writes it again."
         )
+    if not folder.exists():
+        raise UserError(f"There is no folder {folder}. Give that of a finished run or of an adapted model.")
     if (folder / MANIFEST).is_file():
         raise UserError(f"{folder} is a run that is not finished; finish it with the same `kshot adapt` command.")
     raise UserError(

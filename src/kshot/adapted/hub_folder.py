@@ -16,7 +16,7 @@ from typing import Any
 from kshot.adapted.adapter_files import Base, base_of, write_adapter
 from kshot.adapted.folder import check_outside, load, save
 from kshot.adapted.model import AdaptedModel
-from kshot.adapted.model_card import MODEL, card_of
+from kshot.adapted.model_card import MODEL, UNNAMED, card_of
 from kshot.core.errors import KshotError, ModelError, UserError, in_short, missing_extra
 from kshot.engine.load_model import portable_name
 from kshot.store.files import write_folder
@@ -30,7 +30,7 @@ def write_repository(adapted: AdaptedModel, folder: Path, name: str | None = Non
     Args:
         adapted: What is written.
         folder: New or empty.
-        name: What the repository is called in the card; by default as the folder.
+        name: What the repository is called in the card; None where it is none yet.
 
     Raises:
         UserError: The folder holds something.
@@ -48,7 +48,7 @@ def write_repository(adapted: AdaptedModel, folder: Path, name: str | None = Non
             write_adapter(adapted.fitted.trained, base, partial)
         save(placeless, partial / MODEL)
 
-    write_folder(folder, {CARD: card_of(adapted, name or folder.name, base)}, more=more, replaces=False)
+    write_folder(folder, {CARD: card_of(adapted, name or UNNAMED, base)}, more=more, replaces=False)
 
 
 def _public_base(adapted: AdaptedModel) -> Base | None:
@@ -158,5 +158,14 @@ def _hub_errors(repository: str) -> Iterator[None]:
         raise ModelError(
             f"The hub must answer; of '{repository}' it says: {in_short(error)}. Try again later."
         ) from None
-    except OSError as error:  # whatever connections break into
-        raise ModelError(f"The hub must be reachable; {in_short(error)}. Try again.") from None
+    except Exception as error:
+        if not isinstance(error, OSError) and not _is_of_connection(error):
+            raise
+        raise ModelError(
+            f"The hub must be reachable; '{repository}': {in_short(error)}. Go online, and try again."
+        ) from None
+
+
+def _is_of_connection(error: Exception) -> bool:
+    """Return whether an error is of the HTTP client, whose package depends on the hub's version."""
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)

@@ -10,6 +10,7 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.version import __version__
 
 MODEL = "kshot"  # the folder with the adapted model
+UNNAMED = "USER/NAME"  # where a card belongs to a folder that may be put on the hub under any name
 
 
 def card_of(adapted: AdaptedModel, repository: str, base: Base | None) -> str:
@@ -17,7 +18,7 @@ def card_of(adapted: AdaptedModel, repository: str, base: Base | None) -> str:
 
     Args:
         adapted: What it tells of.
-        repository: Its name on the hub, "user/name", or the folder's.
+        repository: Its name on the hub, "user/name", or `UNNAMED`.
         base: The base model, where a trained adapter stands beside the card.
     """
     task, fitted = adapted.task, adapted.fitted
@@ -43,7 +44,8 @@ def card_of(adapted: AdaptedModel, repository: str, base: Base | None) -> str:
         + f"| | |\n|---|---|\n{table}\n\n"
         + (f"It holds {shown} of the labelled examples as they are, which it shows to the model.\n\n" if shown else "")
         + f"## Use\n\n```\npip install 'kshot[{extra}]'\n```\n\n```python\nimport kshot\n\n"
-        f'model = kshot.AdaptedModel.from_pretrained("{repository}")\nmodel.predict(["…"])\n```\n\n'
+        + ("# the folder of this card, or the repository that it was put into\n" if repository == UNNAMED else "")
+        + f'model = kshot.AdaptedModel.from_pretrained("{repository}")\nmodel.predict(["…"])\n```\n\n'
         + (_elsewhere(adapted, repository, base) if base else "")
         + f"Written by kshot {__version__}.\n"
     )

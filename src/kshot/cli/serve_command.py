@@ -1,5 +1,6 @@
 """The verb `serve`."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ from kshot.cli.options import (
     RevisionOption,
     TrustOption,
 )
-from kshot.cli.output import guarded, stderr
+from kshot.cli.output import guarded
 from kshot.core.errors import UserError, missing_extra
 
 
@@ -66,4 +67,12 @@ def serve(
         own = served(adapted.warm(), name or adapted.task.name, key=key, most_waiting=waiting)
         where = f"http://{shown}:{listening.getsockname()[1]}"
         keyed = ", with the key of KSHOT_SERVE_KEY" if key else ""
-        serve(own, listening, ready=lambda: stderr.print(f"'{own.name}' answers at {where}/{keyed}; Ctrl-C ends it"))
+        told = (
+            f"'{own.name}' is served at {where}/v1 and /predict{keyed}; try it in a browser at {where}/; Ctrl-C ends it"
+        )
+        serve(own, listening, ready=lambda: _log(told), log=_log)
+        _log(f"'{own.name}' is no longer served; what had come was answered")
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

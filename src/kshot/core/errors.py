@@ -30,6 +30,17 @@ class SameTokensError(UserError):
         self.texts = first, second
 
 
+class TooLongError(UserError):
+    """A question does not fit a model's context; `asked` is its id, `n` the tokens it needs, `most` those that fit."""
+
+    def __init__(self, asked: str, n: int, most: int):
+        super().__init__(
+            f"Each example must fit the model's context of {most} tokens; example '{asked}' needs {n} with the "
+            "instruction. Shorten it, remove it, or use another --model."
+        )
+        self.asked, self.n, self.most = asked, n, most
+
+
 class InvalidInputError(UserError, ValueError):
     """What Python was given cannot be used: a `ValueError` too, as scikit-learn's tools expect."""
 

@@ -48,10 +48,12 @@ class Difference:
         told = f"{self.read_by} read {self.n} inputs: log-probabilities differ by {self.largest_nats:.2g} nats at most"
         told += f", {self.mean_nats:.2g} on average"
         if self.same_answers is not None:
-            told += f"; the most probable answer is the same for {self.same_answers} of {self.n}"
-            told += f", and what kshot answers for {self.as_answered}"
+            told += (
+                f". Its most probable answer is kshot's before calibration for {self.same_answers} of {self.n} inputs, "
+            )
+            told += f"and kshot's final one for {self.as_answered} of {self.n}"
         if self.same_prompts < self.n:
-            told += f"; {self.n - self.same_prompts} prompts are not the text that was measured"
+            told += f". Of {self.n} prompts {self.n - self.same_prompts} are not the text that was measured"
         return told + "."
 
 

@@ -42,8 +42,8 @@ class OwnReading:
             return self._layout
         if self._model.chat is None:
             raise NotReadError(
-                f"Messages are read by a model with a chat template; '{self._model.name}', with which the prompt was "
-                "measured, has none. Measure with a chat model, or use --to prompt."
+                f"the model '{self._model.name}', with which the prompt was measured, has no chat template, so it "
+                "cannot read messages. Adapt with a chat model, or use --to prompt."
             )
         return layout_for(self._model, "turns")
 

@@ -117,20 +117,23 @@ def _compared(
     given: Handover, target: Target, folder: Path, examples: Sequence[Example], progress: Progress
 ) -> tuple[dict[str, Any], str]:
     """Return the difference as JSON and in words, or why there is none."""
-    reason = "it was asked nothing: give inputs with --check TASK"
+    reason = "there was nothing to ask. Give inputs with --check TASK, and a --limit above 0."
     if examples:
         try:
             found = difference(given, target.reader(given, folder), examples, progress)
             return found.record(), found.in_words()
         except NotReadError as error:
             reason = str(error)
-    return {"not_scored": reason}, f"Not scored by {target.name}: {reason}"
+    return {"not_scored": reason}, f"What was written for {target.name} could not be compared: {reason}"
 
 
 def _usage(given: Handover, target: Target, in_words: str) -> str:
+    labels = "".join(f"- `{label}`\n" for label in given.task.labels)
     lost = "".join(f"- {sentence}\n" for sentence in given.lost)
     return (
         f"# {given.task.name} for {target.name}\n\nThe recipe `{given.fitted.recipe.name}`, written by kshot "
-        f"{__version__}.\n\n{target.usage(given)}\n\n## Is it what was measured?\n\n{in_words}\n"
+        f"{__version__}.\n\n{target.usage(given)}\n\n"
+        + (f"It answers with one of these labels:\n\n{labels}\n" if labels else "")
+        + f"## Is it what was measured?\n\n{in_words}\n"
         + (f"\nWhat kshot does beside it:\n\n{lost}" if lost else "")
     )

@@ -155,12 +155,14 @@ class PastAnswers:
         return steps
 
     def why_nothing(self, precision: float) -> str:
-        """Return where the search for a precision ends that can be promised of no answers."""
+        """Return, in words, which of the past answers keep a precision from being promised of any."""
         (at, allowed), *_ = self._steps(precision)
         _, n, wrong = self._ends[at]
+        most = f"at most {allowed}" if allowed else "none"
         return (
-            f"of {len(self.right)} answers to examples that were not known {sum(self.right)} were right, but of the "
-            f"{n} surest, where the search begins, {wrong} were wrong and {allowed} may be"
+            f"each example was answered before its label was learnt, {sum(self.right)} of {len(self.right)} rightly; "
+            f"of the {n} answers that it was surest of, {most} may be wrong, and {wrong} "
+            f"{'was' if wrong == 1 else 'were'}"
         )
 
     def answered(self, abstention: Abstention) -> tuple[int, int]:
@@ -176,8 +178,8 @@ class PastAnswers:
         return n_answered / max(1, n), *wilson(n_answered, n)
 
     def best(self, below: float) -> Abstention | None:
-        """Return the most that can be promised below a precision, in whole percents from 0.5 on; None if nothing."""
-        tried = (self.abstention(percent / 100) for percent in range(ceil(100 * below) - 1, 49, -1))
+        """Return the most that can be promised below a precision, in whole percents; None if nothing."""
+        tried = (self.abstention(percent / 100) for percent in range(ceil(100 * below) - 1, 0, -1))
         return next((found for found in tried if found.threshold is not None), None)
 
 
@@ -246,6 +248,6 @@ def promised(past: PastAnswers, precision: float) -> Abstention:
     found = past.abstention(precision)
     if found.threshold is None:
         best = past.best(precision)
-        most = f"--abstain {best.precision:g}, which can" if best else "more examples: nothing above 0.5 can"
+        most = f"--abstain {best.precision:g}, which can" if best else "more examples, as nothing lower can either"
         raise UserError(f"--abstain {precision:g} cannot be promised: {past.why_nothing(precision)}. Give {most}.")
     return found

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from kshot.core.errors import UserError
+from kshot.core.errors import TooLongError
 from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Prompt
 
@@ -36,7 +36,7 @@ def write_to_fit(
         The prompt, and how many demonstrations were left out.
 
     Raises:
-        UserError: The question does not fit even without demonstrations.
+        TooLongError: The question does not fit even without demonstrations.
     """
     room = model.max_tokens - answer_tokens
     prompt = write(demonstrations)
@@ -45,10 +45,7 @@ def write_to_fit(
         return prompt, 0
     alone = prompt_tokens(write(()), model)
     if alone > room:
-        raise UserError(
-            f"Each example must fit the model's context of {model.max_tokens} tokens; example '{asked}' needs "
-            f"{alone + answer_tokens} with the instruction. Shorten it, remove it, or use another --model."
-        )
+        raise TooLongError(asked, alone + answer_tokens, model.max_tokens)
     drop = 0
     while excess > 0:
         excess -= prompt_tokens(write(demonstrations[drop : drop + 1]), model) - alone

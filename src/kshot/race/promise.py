@@ -78,7 +78,7 @@ class Promise:
         less = (
             f"--abstain {best.precision:g} can be promised for {self._in_percent(best)} of queries"
             if best
-            else "nothing above 0.5 can be promised, without more examples"
+            else "nothing lower can be promised either, without more examples"
         )
         return (
             f"--abstain {found.precision:g} cannot be promised by {len(self.past.right)} answers to examples that it "

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -17,7 +16,8 @@ from starlette.routing import Route
 from kshot.serve import chat_endpoints, chat_wire, decision_endpoints, decision_wire, plain_endpoints, plain_wire
 from kshot.serve.bodies import RefusedRequestError
 from kshot.serve.openapi_document import Path, document
-from kshot.serve.served import Served, endpoint, refused
+from kshot.serve.outermost import KnownHosts, Logged
+from kshot.serve.served import OTHER, Served, endpoint, refused
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,16 @@ PLACES = (
 )
 
 
-def application(served: Served, *, hosts: tuple[str, ...] = ("*",)) -> Starlette:
+def application(
+    served: Served, *, hosts: tuple[str, ...] | None = None, log: Callable[[str], None] | None = None
+) -> Starlette:
     """Return the ASGI application of a model; when it ends, what waits is answered first.
 
     Args:
         served: The model.
-        hosts: The names by which it may be called, so that no page of another site reaches a server of this machine.
+        hosts: The names by which it may be called, so that no page of another site reaches a server of this machine;
+            None for any.
+        log: Is given a line for each request.
     """
     told = document(
         [
@@ -88,6 +92,7 @@ def application(served: Served, *, hosts: tuple[str, ...] = ("*",)) -> Starlette
 
     async def not_here(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        served.counts.request(OTHER, error.status_code, 0.0)
         paths = ", ".join(p.path for p in PLACES)
         told: Any = {404: f"There is nothing under this path; there is {paths}. Use one of these."}
         message = told.get(error.status_code, "The path must be asked by another method. See /openapi.json.")
@@ -96,6 +101,9 @@ def application(served: Served, *, hosts: tuple[str, ...] = ("*",)) -> Starlette
     return Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+        middleware=[
+            *([Middleware(Logged, log=log)] if log else []),
+            *([Middleware(KnownHosts, served=served, hosts=hosts)] if hosts else []),
+        ],
         exception_handlers={HTTPException: not_here},
     )

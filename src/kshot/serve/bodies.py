@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +14,7 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class Shape(BaseModel):
-    """What is sent has these fields and no others."""
+    """What is sent has these fields and no others; a field's description says what to send, as errors repeat it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -96,7 +96,7 @@ def shaped(body: bytes, shape: type[S]) -> S:
     place = _place(first["loc"])
     if first["type"] == "json_invalid":
         said = first["msg"].removeprefix("Invalid JSON: ")
-        raise RefusedRequestError(400, f"The body must be JSON; {said}. Correct it.")
+        raise RefusedRequestError(400, f"The body must be JSON; {said}. Send what a JSON library writes.")
     if first["type"] == "extra_forbidden":
         known = ", ".join(shape.model_fields) if len(first["loc"]) == 1 else "others"
         raise RefusedRequestError(
@@ -105,8 +105,34 @@ def shaped(body: bytes, shape: type[S]) -> S:
             param=place,
             code="unknown_parameter",
         )
-    said = first["msg"].removeprefix("Value error, ").rstrip(".")
-    raise RefusedRequestError(400, f"'{place}' is not as it must be: {said}. Correct it.", param=place)
+    said = first["msg"].removeprefix("Value error, ").replace(" after validation", "").rstrip(".")
+    wanted = _wanted(shape, first["loc"])
+    remedy = f"Send {wanted}." if wanted else f"Send the fields {', '.join(shape.model_fields)} (see /openapi.json)."
+    raise RefusedRequestError(400, f"'{place}' is not as it must be: {said}. {remedy}", param=place)
+
+
+def _wanted(shape: type[BaseModel], loc: Sequence[Any]) -> str:
+    """Return what to send at a place, as the innermost field around it that has a description says."""
+    found, around = "", [shape]
+    for part in loc:
+        fields = [s.model_fields[part] for s in around if part in s.model_fields]
+        if fields:
+            found = next((f.description for f in fields if f.description), found)
+            around = [s for f in fields for s in _shapes_in(f.annotation)]
+        else:  # a place in a list, a key, or which of several shapes is meant
+            around = [s for s in around if part in (s.__name__, *_kinds(s))] or around
+    return found
+
+
+def _kinds(shape: type[BaseModel]) -> tuple[Any, ...]:
+    """Return the `type` that tells a shape from others."""
+    return get_args(shape.model_fields["type"].annotation) if "type" in shape.model_fields else ()
+
+
+def _shapes_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [shape for part in get_args(annotation) for shape in _shapes_in(part)]
 
 
 def _place(loc: Sequence[Any]) -> str:

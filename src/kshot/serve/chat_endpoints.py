@@ -49,7 +49,7 @@ async def chat(request: Request, served: Served) -> Response:
     said = await served.ask(request, [text])
     (prediction,) = said
     usage = _usage(served, said)
-    _check_length(usage, asked.max_completion_tokens or asked.max_tokens)
+    _check_length(served, said, asked.max_completion_tokens or asked.max_tokens)
     logprobs = None
     if served.adapted.is_unsure(prediction):
         served.counts.abstained()
@@ -86,7 +86,7 @@ async def completions(request: Request, served: Served) -> Response:
     _check_logprobs(served, asked.logprobs is not None)
     said = await served.ask(request, [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt)
     usage, choices = _usage(served, said), []
-    _check_length(usage, asked.max_tokens)
+    _check_length(served, said, asked.max_tokens)
     for i, prediction in enumerate(said):
         is_unsure = served.adapted.is_unsure(prediction)
         if is_unsure:
@@ -151,22 +151,27 @@ def _check_logprobs(served: Served, wanted: bool) -> None:
         )
 
 
-def _check_length(usage: Usage, most: int | None) -> None:
-    """Refuse to send more than the sender wants: an answer is never cut."""
-    if most is not None and usage.completion_tokens > most:
+def _check_length(served: Served, said: Sequence[Prediction], most: int | None) -> None:
+    """Refuse to send more than the sender wants for each answer: none is cut."""
+    longest = max(_answer_tokens(served, prediction) for prediction in said)
+    if most is not None and longest > most:
         raise RefusedRequestError(
             400,
-            f"max_tokens must leave room for the answer, which is never cut; it has {usage.completion_tokens} tokens, "
-            f"and {most} are allowed. Allow more.",
+            f"max_tokens must leave room for the answer, which is never cut; it has {longest} tokens, and {most} are "
+            f"allowed. Allow {longest} or more.",
             param="max_tokens",
         )
 
 
+def _answer_tokens(served: Served, prediction: Prediction) -> int:
+    """Return the tokens of an answer: one for a label or a choice, which is chosen and not written."""
+    model = served.adapted.model
+    return model.count_tokens(str(prediction.answer)) if model and served.adapted.task.is_open else 1
+
+
 def _usage(served: Served, said: Sequence[Prediction]) -> Usage:
     n, cached = tokens_run(said)
-    model = served.adapted.model
-    texts = [str(p.answer) for p in said]
-    written = sum(model.count_tokens(text) if model else 1 for text in texts)
+    written = sum(_answer_tokens(served, prediction) for prediction in said)
     details = PromptDetails(cached_tokens=cached)
     return Usage(prompt_tokens=n, completion_tokens=written, total_tokens=n + written, prompt_tokens_details=details)
 

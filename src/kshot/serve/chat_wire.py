@@ -20,9 +20,11 @@ class _Answering(Shape):
     model: Name
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Literal[1] = 1
-    temperature: Literal[0] | float | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: Literal[1] = Field(1, description="1, or leave it out: there is one answer, the most probable one")
+    temperature: Literal[0] | float | None = Field(None, description="0, or leave it out")
+    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="a whole number from 1 on, or leave it out"
+    )
     seed: int | None = None
     user: str | None = None
 
@@ -58,9 +60,14 @@ class ChatMessage(Shape):
 class ChatRequest(_Answering):
     """An input as the only message of a chat."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1)] = Field(
+        description='one message alone, {"role": "user", "content": the input\'s text}: instruction and demonstrations '
+        "are the model's own"
+    )
     logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        None, description="a whole number up to 20, with logprobs true"
+    )
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
@@ -73,8 +80,10 @@ class ChatRequest(_Answering):
 class CompletionRequest(_Answering):
     """One or more inputs as prompts."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)]
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)] = Field(
+        description=f"an input's text, or a list of 1 to {MOST_INPUTS}"
+    )
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="a whole number up to 20")
 
 
 class TopLogprob(BaseModel):

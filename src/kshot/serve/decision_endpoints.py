@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +25,7 @@ from kshot.serve.decision_wire import (
     Predicate,
     PredicateAnswer,
     Refusal,
+    Said,
     ScoreAnswer,
     ScoreQuestion,
     SystemOneAnswer,
@@ -65,8 +67,8 @@ async def systemone(request: Request, served: Served) -> Response:
     row = asked.state if isinstance(asked.state, str) else asked.state.model_dump(exclude_none=True)
     questions = [
         Question(
-            () if isinstance(q, Noul) else tuple(q.criteria),
-            q.instructions if isinstance(q.instructions, str) else to_json(q.instructions),
+            () if isinstance(q, Noul) else tuple(_level(level) for level in q.criteria),
+            _said(q.instructions),
             name,
         )
         for name, q in asked.questions.items()
@@ -75,6 +77,15 @@ async def systemone(request: Request, served: Served) -> Response:
     answers = {name: _answer(q, d) for (name, q), d in zip(asked.questions.items(), decided, strict=True)}
     n, _ = tokens_run(said)
     return as_json(SystemOneAnswer(model=served.name, answers=answers, usage=SystemOneUsage(input_tokens=n)))
+
+
+def _said(instructions: Said) -> str:
+    return instructions or "" if isinstance(instructions, str | None) else to_json(instructions)
+
+
+def _level(level: JsonValue) -> str:
+    """Return a level as a label; what is no text is as its JSON, which is none that was learnt."""
+    return level if isinstance(level, str) else to_json(level)
 
 
 async def _decide(
@@ -180,7 +191,7 @@ def _answer(
     probabilities = term.probabilities(prediction)
     if isinstance(question, Noul):
         return NoulAnswer(noul=probabilities[0])
-    sure, names = confidence(probabilities), list(question.criteria)
+    sure, names = confidence(probabilities), [_level(level) for level in question.criteria]
     if isinstance(question, SystemOneChoice):
         best = names[probabilities.index(max(probabilities))]
         rows = dict(zip(names, probabilities, strict=True))

@@ -37,7 +37,7 @@ class UserMessage(Shape):
 
 
 class _Question(Shape):
-    instructions: str | list[TextPart]
+    instructions: str | list[TextPart] = Field(description="the question's words")
     name: Name | None = None
 
 
@@ -58,7 +58,9 @@ class ChoiceQuestion(_Question):
     """Which of some options."""
 
     type: Literal["choice"]
-    choices: Annotated[list[Choice], Field(min_length=2, max_length=MOST_CHOICES)]
+    choices: Annotated[list[Choice], Field(min_length=2, max_length=MOST_CHOICES)] = Field(
+        description='the labels, each once, as [{"value": label}, …]'
+    )
 
     @field_validator("choices")
     @classmethod
@@ -77,7 +79,9 @@ class ScoreQuestion(_Question):
     """Which of some levels, the lowest first."""
 
     type: Literal["score"]
-    levels: Annotated[list[Level], Field(min_length=2, max_length=MOST_CHOICES)]
+    levels: Annotated[list[Level], Field(min_length=2, max_length=MOST_CHOICES)] = Field(
+        description='the labels from the lowest level to the highest, each once, as [{"label": label}, …]'
+    )
 
     @field_validator("levels")
     @classmethod
@@ -98,8 +102,13 @@ class DecisionRequest(Shape):
     """Questions about an input; what concerns other servers' caches is read and has no use here."""
 
     model: Name
-    input: Text | Annotated[list[UserMessage], Field(min_length=1, max_length=1)]
-    questions: Annotated[list[DecisionQuestion], Field(min_length=1, max_length=MOST_QUESTIONS)]
+    input: Text | Annotated[list[UserMessage], Field(min_length=1, max_length=1)] = Field(
+        description="the input's text, or one message of the role user with it"
+    )
+    questions: Annotated[list[DecisionQuestion], Field(min_length=1, max_length=MOST_QUESTIONS)] = Field(
+        description='a list of questions, each {"type": "choice", "instructions": words, "choices": [{"value": label}, '
+        "…]}, or of the type score or predicate"
+    )
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, JsonValue] | None = None
     safety_identifier: str | None = None
@@ -191,7 +200,7 @@ class DecisionAnswer(BaseModel):
     usage: DecisionUsage
 
 
-Said = str | dict[str, JsonValue] | list[JsonValue]
+Said = str | dict[str, JsonValue] | list[JsonValue] | None
 
 
 class Noul(Shape):
@@ -207,20 +216,27 @@ class SystemOneChoice(Shape):
 
     type: Literal["choice"]
     instructions: Said = ""
-    criteria: Annotated[dict[str, JsonValue], Field(min_length=2, max_length=MOST_CHOICES)]
+    criteria: Annotated[dict[str, JsonValue], Field(min_length=2, max_length=MOST_CHOICES)] = Field(
+        description="an object with each of the labels as a key and what it means, or null, as its value: "
+        '{"spam": null, …}'
+    )
 
 
 class SystemOneScore(Shape):
-    """Which of some levels, the lowest first."""
+    """Which of some levels, the lowest first; one that is no text is read and is no label."""
 
     type: Literal["score"]
     instructions: Said = ""
-    criteria: Annotated[list[str], Field(min_length=2, max_length=MOST_CHOICES)]
+    criteria: Annotated[list[JsonValue], Field(min_length=2, max_length=MOST_CHOICES)] = Field(
+        description='a list of the labels from the lowest level to the highest, each once: ["low", "high", …]'
+    )
 
     @field_validator("criteria")
     @classmethod
-    def _differ(cls, criteria: list[str]) -> list[str]:
-        return _all_different(criteria, criteria)
+    def _differ(cls, criteria: list[JsonValue]) -> list[JsonValue]:
+        texts = [level for level in criteria if isinstance(level, str)]
+        _all_different(texts, texts)
+        return criteria
 
 
 SystemOneQuestion = Annotated[Noul | SystemOneChoice | SystemOneScore, Field(discriminator="type")]
@@ -230,8 +246,11 @@ class SystemOneRequest(Shape):
     """Questions about a state, under ids of one's own; a state is the input's text, or an object with `input`."""
 
     model: Name | None = None
-    state: Text | Row
-    questions: Annotated[dict[Name, SystemOneQuestion], Field(min_length=1, max_length=MOST_QUESTIONS)]
+    state: Text | Row = Field(description='the input\'s text, or {"input": text} with "context" where the task has it')
+    questions: Annotated[dict[Name, SystemOneQuestion], Field(min_length=1, max_length=MOST_QUESTIONS)] = Field(
+        description='an object with a question under each id: {"my-id": {"type": "choice", "criteria": {label: null, '
+        "…}}}, or of the type score or noul"
+    )
 
 
 class NoulAnswer(BaseModel):

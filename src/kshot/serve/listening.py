@@ -157,15 +157,23 @@ def served(
     return Served(adapted, name, batcher, counts, key, most_bytes, since=int(time.time()))
 
 
-def serve(served: Served, listening: socket.socket, *, ready: Callable[[], None] = lambda: None) -> None:
+def serve(
+    served: Served,
+    listening: socket.socket,
+    *,
+    ready: Callable[[], None] = lambda: None,
+    log: Callable[[str], None] | None = None,
+) -> None:
     """Answer until SIGTERM or Ctrl-C; then take nothing new, answer what has come, and return.
 
     Args:
         served: The model.
         listening: Of `bound`.
         ready: Called when requests are answered.
+        log: Is given a line for each request.
     """
-    app = application(served, hosts=hosts_of(listening.getsockname()[0]) if served.key is None else ("*",))
+    hosts = hosts_of(listening.getsockname()[0]) if served.key is None else None
+    app = application(served, hosts=hosts, log=log)
     try:
         _Server(_config(app), ready).run(sockets=[listening])
     except KeyboardInterrupt:  # uvicorn passes on what it was ended by, when all is done

@@ -20,8 +20,8 @@ class Row(Shape):
     """An input with more than its text."""
 
     input: Text
-    context: Text | None = None
-    choices: list[Text] | None = None
+    context: Text | None = Field(None, description="a text that is not empty, or leave it out")
+    choices: list[Text] | None = Field(None, description="a list of texts, or leave it out")
 
 
 class PredictRequest(Shape):
@@ -31,8 +31,11 @@ class PredictRequest(Shape):
         show: Return the demonstrations that each answer was given after.
     """
 
-    inputs: Annotated[list[Text | Row], Field(min_length=1, max_length=MOST_INPUTS)]
-    show: bool = False
+    inputs: Annotated[list[Text | Row], Field(min_length=1, max_length=MOST_INPUTS)] = Field(
+        description=f'a list of 1 to {MOST_INPUTS} inputs, each a text, or {{"input": text}} with "context" or '
+        '"choices" where the task has them'
+    )
+    show: bool = Field(False, description="true or false")
 
 
 class Shown(BaseModel):

@@ -14,15 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kshot.adapted.model import AdaptedModel
-from kshot.core.errors import ModelError, RefusedError, UserError
+from kshot.core.errors import ModelError, RefusedError, TooLongError, UserError
 from kshot.core.types import Prediction
 from kshot.serve.batching import Batcher, BusyError, StoppingError
 from kshot.serve.bodies import MOST_BYTES, MOST_SECONDS, RefusedRequestError, Shape, body_of, shaped
 from kshot.serve.counts import Counts
 from kshot.serve.plain_wire import Error, ErrorText
-from kshot.tasks.inputs import input_of
 
 S = TypeVar("S", bound=Shape)
+OTHER = "other"  # as which all requests are counted that are for no endpoint
 _GONE = 499  # as nginx says it: nobody reads the answer
 _KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -93,7 +93,8 @@ class Served:
                 refuses the input (400) or fails (502), the server is ending (503), or the sender has left.
         """
         try:
-            answers = self.batcher.submit([input_of(row, self.adapted.task, i) for i, row in enumerate(rows, 1)])
+            examples = [self._example(row, i) for i, row in enumerate(rows, 1)]
+            answers = self.batcher.submit(examples)
         except UserError as error:
             raise RefusedRequestError(400, str(error)) from None
         except BusyError as error:
@@ -112,6 +113,13 @@ class Served:
             if not found.done():
                 raise RefusedRequestError(_GONE, "The sender has left.")
             return found.result()
+        except TooLongError as error:
+            place = next((i for i, e in enumerate(examples, 1) if e.id == error.asked), 1)
+            raise RefusedRequestError(
+                400,
+                f"An input must fit the model's context of {error.most} tokens; input {place} of the request needs "
+                f"{error.n} with the instruction. Shorten it.",
+            ) from None
         except UserError as error:
             raise RefusedRequestError(400, str(error)) from None
         except RefusedError as error:
