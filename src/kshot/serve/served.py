@@ -20,6 +20,7 @@ from kshot.serve.batching import Batcher, BusyError, StoppingError
 from kshot.serve.bodies import MOST_BYTES, MOST_SECONDS, RefusedRequestError, Shape, body_of, shaped
 from kshot.serve.counts import Counts
 from kshot.serve.plain_wire import Error, ErrorText
+from kshot.tasks.inputs import input_of
 
 S = TypeVar("S", bound=Shape)
 OTHER = "other"  # as which all requests are counted that are for no endpoint
@@ -93,7 +94,7 @@ class Served:
                 refuses the input (400) or fails (502), the server is ending (503), or the sender has left.
         """
         try:
-            examples = [self._example(row, i) for i, row in enumerate(rows, 1)]
+            examples = [input_of(row, self.adapted.task, i) for i, row in enumerate(rows, 1)]
             answers = self.batcher.submit(examples)
         except UserError as error:
             raise RefusedRequestError(400, str(error)) from None
