@@ -183,4 +183,4 @@ def served(server: ApiServer) -> Iterator[ApiServer]:
             yield server
         finally:
             running.should_exit = running.force_exit = True
-            thread.join(5)
+            thread.join(2)

@@ -565,7 +565,7 @@ def test_paths_that_are_not_there_are_counted_as_other(model):
 
 def test_each_request_is_a_line_of_the_log_without_texts(model):
     lines: list[str] = []
-    with running(served(model, "words"), lines.append) as client:
+    with running(served(model, "words"), log=lines.append) as client:
         client.post("/predict?q=secret", json={"inputs": ["a secret text"]})
         client.get("/nothing%0ahere" + "x" * 300)
         client.post("/v1/completions", json={"model": "words", "prompt": "secret", "stream": True}).read()
