@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import httpx2
@@ -143,11 +144,16 @@ def _running(command: Sequence[str], mark: str) -> Iterator[str]:
         said = next((line for line in process.stderr if mark in line), "")
         if not said:
             raise ModelError("A server must start to be measured; it ended. Start it by hand, and read what it says.")
+        # A server that logs its requests stops where nobody reads them
+        reader = Thread(target=process.stderr.read, daemon=True)
+        reader.start()
         yield said.split(mark)[1].split()[0].rstrip("/;")
-    finally:
         process.stdin.close()
         process.terminate()
-        process.stderr.read()
+        reader.join()
+    finally:
+        process.stdin.close()
+        process.kill()
         process.wait()
         process.stderr.close()
 
