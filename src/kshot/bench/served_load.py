@@ -32,6 +32,7 @@ from kshot.engine.session import Session
 from kshot.learners.learner import Setup
 from kshot.models.white_box import gguf_of
 from kshot.recipes.grammar import parse_recipe
+from kshot.serve.listening import SERVED_AT
 from kshot.taskmodel.taskmodel import TaskModel
 
 N_CLIENTS, N_SHOWN = 16, 16
@@ -81,7 +82,7 @@ def _of_kshot(adapted: AdaptedModel, model: str, texts: Sequence[str], seconds: 
     with TemporaryDirectory() as folder:
         adapted.save(folder)
         command = [sys.executable, "-m", "kshot.cli.main", "serve", folder, "--port", "0", "--model", model]
-        with _running(command, " answers at ") as address:
+        with _running(command, SERVED_AT) as address:
             load = asyncio.run(_load(address, _predict, texts, seconds, memory_after=0.2))
             alone = asyncio.run(_load(address, _predict, texts, seconds * _SHARE, n_clients=1))
             after = _rss(address)
@@ -147,7 +148,7 @@ def _running(command: Sequence[str], mark: str) -> Iterator[str]:
         # A server that logs its requests stops where nobody reads them
         reader = Thread(target=process.stderr.read, daemon=True)
         reader.start()
-        yield said.split(mark)[1].split()[0].rstrip("/;")
+        yield said.split(mark)[1].split()[0].removesuffix("/v1")
         process.stdin.close()
         process.terminate()
         reader.join()

@@ -43,7 +43,7 @@ def serve(
     if not 0 <= port <= 65535 or waiting < 1:
         raise UserError(f"--port must be within 0..65535 and --waiting 1 or more; got {port} and {waiting}.")
     try:
-        from kshot.serve.listening import bound, key_of, serve, served
+        from kshot.serve.listening import SERVED_AT, bound, key_of, serve, served
     except ImportError as error:
         raise missing_extra(error.name or "uvicorn", "serve", "`kshot serve`") from error
     from kshot.adapted.folder import load
@@ -67,9 +67,7 @@ def serve(
         own = served(adapted.warm(), name or adapted.task.name, key=key, most_waiting=waiting)
         where = f"http://{shown}:{listening.getsockname()[1]}"
         keyed = ", with the key of KSHOT_SERVE_KEY" if key else ""
-        told = (
-            f"'{own.name}' is served at {where}/v1 and /predict{keyed}; try it in a browser at {where}/; Ctrl-C ends it"
-        )
+        told = f"'{own.name}'{SERVED_AT}{where}/v1 and /predict{keyed}; try it in a browser at {where}/; Ctrl-C ends it"
         serve(own, listening, ready=lambda: _log(told), log=_log)
         _log(f"'{own.name}' is no longer served; what had come was answered")
 

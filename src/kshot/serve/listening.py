@@ -22,6 +22,7 @@ from kshot.serve.served import Served
 
 KEY = "KSHOT_SERVE_KEY"
 LEAST_KEY = 16  # characters
+SERVED_AT = " is served at "  # before the base URL of what `kshot serve` says first
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _IDLE_SECONDS, _ENDING_SECONDS, _MOST_CONNECTIONS = 60, 60, 1024
 
