@@ -1,5 +1,6 @@
 """What a decision service is asked: one typed question about a text, whose answer is a probability for each option."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
@@ -8,7 +9,8 @@ import numpy as np
 
 from kshot.core.errors import ModelError, UserError
 from kshot.core.types import Prompt, ScoreRequest, Segment
-from kshot.models.remote.route import Reading, Service
+from kshot.models.remote.known import why_wrong
+from kshot.models.remote.route import Reading, Service, Takes
 
 MOST_OPTIONS = 255  # of a choice
 _YES = ({"yes", "no"}, {"true", "false"})
@@ -18,6 +20,27 @@ _LAST = "The input shows examples with their answers. Give the answer to the las
 _SUM_ERROR = 0.02  # by which probabilities that were rounded may miss 1
 _LEAST = 1e-6  # what is said of an option whose probability was rounded to 0
 _MOST_WORDS = 300  # of a refusal
+
+
+class DecisionRoute(ABC):
+    """What both routes of decisions are: a question about a text in messages, answered for labels in one request."""
+
+    name: str
+    trust: Literal["exact", "labels", "sampled"] = "labels"
+    in_messages: bool = True
+    most: int | None = MOST_OPTIONS
+
+    async def probe(self, service: Service) -> str | None:
+        """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
+        return await why_wrong(self, service)
+
+    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
+        """Return what it takes to read these continuations: one request."""
+        return Takes()
+
+    @abstractmethod
+    async def read(self, service: Service, request: ScoreRequest) -> Reading:
+        """Return the log-probability of each continuation among them all."""
 
 
 @dataclass(frozen=True)

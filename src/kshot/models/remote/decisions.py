@@ -1,12 +1,12 @@
 """OpenAI's decisions: a choice, a predicate or a score about a text, with a probability for each answer."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.decision_question import (
-    MOST_OPTIONS,
     DecisionQuestion,
+    DecisionRoute,
     odd_answer,
     of_levels,
     of_predicate,
@@ -14,11 +14,10 @@ from kshot.models.remote.decision_question import (
     reading,
     refusal,
 )
-from kshot.models.remote.known import why_wrong
-from kshot.models.remote.route import Reading, Service, Takes
+from kshot.models.remote.route import Reading, Service
 
 
-class Decisions:
+class Decisions(DecisionRoute):
     """Ask one typed question; what the service refuses is read as an answer that says nothing (mass 0).
 
     The text goes as one string, as vLLM takes no messages but a user's.
@@ -28,17 +27,6 @@ class Decisions:
     """
 
     name: str = "decisions"
-    trust: Literal["exact", "labels", "sampled"] = "labels"
-    in_messages: bool = True
-    most: int | None = MOST_OPTIONS
-
-    async def probe(self, service: Service) -> str | None:
-        """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
-        return await why_wrong(self, service)
-
-    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
-        """Return what it takes to read these continuations, as far as that is known before."""
-        return Takes()
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation among them all."""

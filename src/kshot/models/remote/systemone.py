@@ -1,12 +1,12 @@
 """System One's questions, as decision models are asked on llama.cpp, Ollama, vLLM and SGLang."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from kshot.core.types import ScoreRequest
 from kshot.models.remote.decision_question import (
-    MOST_OPTIONS,
     DecisionQuestion,
+    DecisionRoute,
     is_number,
     odd_answer,
     of_levels,
@@ -15,13 +15,12 @@ from kshot.models.remote.decision_question import (
     reading,
     refusal,
 )
-from kshot.models.remote.known import why_wrong
-from kshot.models.remote.route import Reading, Service, Takes
+from kshot.models.remote.route import Reading, Service
 
 _ID = "answer"
 
 
-class SystemOne:
+class SystemOne(DecisionRoute):
     """Ask one typed question about a state; yes or no is called noul there.
 
     vLLM says beside it what its model gives to all labels together, which becomes the mass.
@@ -31,17 +30,6 @@ class SystemOne:
     """
 
     name: str = "systemone"
-    trust: Literal["exact", "labels", "sampled"] = "labels"
-    in_messages: bool = True
-    most: int | None = MOST_OPTIONS
-
-    async def probe(self, service: Service) -> str | None:
-        """Ask what has a known answer; return why the route cannot be trusted here, or None if it can."""
-        return await why_wrong(self, service)
-
-    async def takes(self, service: Service, texts: Sequence[str]) -> Takes:
-        """Return what it takes to read these continuations, as far as that is known before."""
-        return Takes()
 
     async def read(self, service: Service, request: ScoreRequest) -> Reading:
         """Return the log-probability of each continuation among them all."""
