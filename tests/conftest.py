@@ -167,3 +167,15 @@ def decision_server(tmp_path_factory):
 
     with served(shaped_server.decision_server()) as running:
         yield running
+
+
+@pytest.fixture
+def services_alone(monkeypatch, tmp_path):
+    """No key and no knowledge of a server from outside of the test, and no waits before a request is sent again."""
+    import stamina
+
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
+    for name in ("KSHOT_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with stamina.set_testing(True, attempts=9, cap=True):
+        yield

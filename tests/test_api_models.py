@@ -30,15 +30,7 @@ KEY = "sk-very-secret-123"
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    import stamina
-
-    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
-    for name in ("KSHOT_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    with stamina.set_testing(True, attempts=9, cap=True):  # no waits
-        yield
+pytestmark = pytest.mark.usefixtures("services_alone")
 
 
 @pytest.fixture(scope="module")

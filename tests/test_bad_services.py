@@ -13,16 +13,7 @@ from conftest import labelled_rows, write_task
 from kshot.core.types import Prompt, ScoreRequest, Segment, Task
 from kshot.engine.load_model import load_model
 
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    import stamina
-
-    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
-    for name in ("KSHOT_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    with stamina.set_testing(True, attempts=3, cap=True):  # no waits
-        yield
+pytestmark = pytest.mark.usefixtures("services_alone")
 
 
 @pytest.fixture(scope="module")

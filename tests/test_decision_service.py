@@ -26,14 +26,7 @@ TASK = Task("named", "classification", tuple(Example(t, o, id=str(i)) for i, (t,
             labels=LABELS, instruction="What is named?")  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    import stamina
-
-    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("KSHOT_API_KEY", raising=False)
-    with stamina.set_testing(True, attempts=9, cap=True):  # no waits
-        yield
+pytestmark = pytest.mark.usefixtures("services_alone")
 
 
 @pytest.fixture

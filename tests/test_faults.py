@@ -31,15 +31,8 @@ QUICK = "timeout=1,concurrency=8"
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    import stamina
-
-    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
+def _with_key(services_alone, monkeypatch):
     monkeypatch.setenv("KSHOT_API_KEY", KEY)
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    with stamina.set_testing(True, attempts=9, cap=True):  # no waits
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -25,14 +25,7 @@ ORDINARY = servers.refused(501, "This model is not a decision model")
 LLAMA_CPP = {"../tokenize": servers.llama_tokenize, "completions": servers.llama_completions, "systemone": ORDINARY}
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    import stamina
-
-    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("KSHOT_API_KEY", raising=False)
-    with stamina.set_testing(True, attempts=9, cap=True):  # no waits
-        yield
+pytestmark = pytest.mark.usefixtures("services_alone")
 
 
 @pytest.mark.parametrize(

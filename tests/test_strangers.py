@@ -34,15 +34,7 @@ TASK = Task(
 )
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    import stamina
-
-    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
-    for name in ("KSHOT_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    with stamina.set_testing(True, attempts=3, cap=True):  # no waits
-        yield
+pytestmark = pytest.mark.usefixtures("services_alone")
 
 
 @pytest.fixture
@@ -191,6 +183,13 @@ def letters_of(change, asked=None):
 
         server.change = changed
         return np.exp(model.score([ScoreRequest(prompt, ("cat", "dog", "cow"))])[0])
+
+
+def test_letters_that_are_all_certain_are_refused():
+    with pytest.raises(
+        ModelError, match=r"sum to 1 at most; those of the labels sum to \d\.00\. Take another --api route"
+    ):
+        letters_of(lambda rows: [row | {"logprob": 0.0} for row in rows])
 
 
 def test_a_token_that_is_told_twice_counts_once():

@@ -127,7 +127,7 @@ class Served:
             told = f"The service behind the model must take the input; it refuses ({error.status}): {error.words}."
             raise RefusedRequestError(400 if error.status < 500 else 502, f"{told} Send another input.") from None
         except ModelError as error:
-            if not getattr(self.adapted.model, "is_remote", False):
+            if self.adapted.model is None or not self.adapted.model.is_remote:
                 raise
             raise RefusedRequestError(502, str(error)) from None
         finally:

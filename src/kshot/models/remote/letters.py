@@ -16,6 +16,7 @@ from kshot.models.remote.known import LEAST_MASS, why_wrong
 from kshot.models.remote.route import Reading, Service, Takes, is_log_prob
 
 MOST = 20  # of the likeliest tokens that services tell
+MOST_MASS = 1.01  # by which rounding may pass 1
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,11 @@ class Letters:
                 f"among those that it tells; got {len(tops)}. Take another --api route, or another server."
             )
         mass = sum(exp(value) for value in found)
+        if mass > MOST_MASS:
+            raise ModelError(
+                f"'{service.model}' must tell log-probabilities whose probabilities sum to 1 at most; those of the "
+                f"labels sum to {mass:.2f}. Take another --api route, or another server."
+            )
         if mass < LEAST_MASS:
             raise ModelError(
                 f"'{service.model}' must begin its answer with one of the letters that it is asked for; {mass:.2f} of "
