@@ -44,10 +44,12 @@ def serve(
         raise UserError(f"--port must be within 0..65535 and --waiting 1 or more; got {port} and {waiting}.")
     try:
         from kshot.serve.listening import SERVED_AT, bound, key_of, serve, served
+        from kshot.serve.steady_memory import keep_few_kernels
     except ImportError as error:
         raise missing_extra(error.name or "uvicorn", "serve", "`kshot serve`") from error
     from kshot.adapted.folder import load
 
+    keep_few_kernels()
     key = key_of(host)
     listening = bound(host, port)  # before a model is loaded
     with listening:

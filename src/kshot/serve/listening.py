@@ -19,6 +19,7 @@ from kshot.serve.batching import MOST_WAITING, Batcher
 from kshot.serve.bodies import MOST_BYTES, MOST_SECONDS
 from kshot.serve.counts import Counts
 from kshot.serve.served import Served
+from kshot.serve.steady_memory import GivingBack
 
 KEY = "KSHOT_SERVE_KEY"
 LEAST_KEY = 16  # characters
@@ -153,7 +154,13 @@ def served(
         most_bytes: Of a body.
     """
     counts: Counts
-    batcher = Batcher(adapted, most_waiting=most_waiting, told=lambda n, seconds: counts.batch(n, seconds))
+    memory = GivingBack()
+
+    def told(n: int, seconds: float) -> None:
+        counts.batch(n, seconds)
+        memory.after(n)
+
+    batcher = Batcher(adapted, most_waiting=most_waiting, told=told)
     counts = Counts(lambda: batcher.waiting)
     return Served(adapted, name, batcher, counts, key, most_bytes, since=int(time.time()))
 
