@@ -87,7 +87,7 @@ def plain_scores(backbone: Backbone, engine: Engine, request: ScoreRequest) -> l
 
 
 @pytest.mark.parametrize("name", PACKABLE)
-@pytest.mark.parametrize("pack_tokens", [7, 64, 4096])
+@pytest.mark.parametrize("pack_tokens", [pytest.param(7, marks=pytest.mark.slow), 64, 4096])
 def test_packed_scores_equal_a_plain_forward_pass(name, pack_tokens):
     backbone = tiny_backbone(PACKABLE[name][0], settings=PACKABLE[name][1])
     engine = Engine(backbone, pack_tokens=pack_tokens)

@@ -29,6 +29,7 @@ from kshot.prompts.messages import ApiMessages
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.export import export
+from variants import mostly_slow
 
 LABELS = ("animal", "food", "tool")
 ROWS = tuple(Example(r["input"], r["output"], f"r{i}") for i, r in enumerate(labelled_rows(12)))
@@ -198,7 +199,7 @@ def test_a_rank_that_vllm_has_no_room_for_is_refused(model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3_text"])
+@pytest.mark.parametrize("kind", mostly_slow(["llama", "qwen3", "gemma3_text"], "gemma3_text"))
 def test_llama_cpp_reads_the_adapter(kind, tmp_path, monkeypatch):
     """Through its own tokenizer, with keys and values in half precision, which is most of the difference."""
     pytest.importorskip("xllamacpp")

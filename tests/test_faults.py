@@ -89,7 +89,7 @@ def n_stored(folder: Path) -> int:
         store.close()
 
 
-@pytest.mark.parametrize(("route", "seed"), [("echo", 287), ("letters", 267)])
+@pytest.mark.parametrize(("route", "seed"), [("echo", 287), pytest.param("letters", 267, marks=pytest.mark.slow)])
 def test_among_faults_a_run_ends_as_without_them_and_each_answer_is_paid_and_stored_once(
     route, seed, task, undisturbed, tmp_path
 ):

@@ -337,7 +337,10 @@ def test_what_is_stored_is_plain_safetensors_and_not_computed_again(llama, tmp_p
     assert np.array_equal(asker(llama, tmp_path).gradients(EXAMPLES, how, seed=0), first)
 
 
-@pytest.mark.parametrize(("of", "after"), [("prefix", 0), ("prefix", 3), ("prefix", 5), ("prefix", 9), ("lora", 6)])
+@pytest.mark.parametrize(
+    ("of", "after"),
+    [("prefix", 3), ("lora", 6), *(pytest.param("prefix", n, marks=pytest.mark.slow) for n in (0, 5, 9))],
+)
 def test_an_interrupted_computation_ends_with_the_same_rows(tmp_path, monkeypatch, of, after):
     """Stopped after so many passes, in training and behind it, it goes on to the same bits."""
     monkeypatch.setattr(engine_gradients, "_MOST_TOKENS", 120)

@@ -27,6 +27,7 @@ from kshot.engine.guidance import (
     pcgrad,
     surgery,
 )
+from variants import mostly_slow
 
 DOUBLE = torch.float64
 LOGGED = {"cosine_to_reference", "cosine_to_source", "source_weight", "threshold", "correction"}
@@ -599,7 +600,7 @@ def test_what_is_not_finite_is_no_reference(backend: str):
     assert log == dict.fromkeys(LOGGED) | {"correction": 0.0}
 
 
-@pytest.mark.parametrize("align", ["none", "gate", "pcgrad"])
+@pytest.mark.parametrize("align", mostly_slow(["none", "gate", "pcgrad"], "gate"))
 @pytest.mark.parametrize(
     ("backend", "reference"), [("fd", "anchor"), ("fd", "ema"), ("exact", "ema"), ("surgery", "ema")]
 )

@@ -133,6 +133,7 @@ class HttpService:
         self._room = asyncio.Semaphore(settings.concurrency)
         headers = {"User-Agent": f"kshot/{__version__}", "Authorization": f"Bearer {self._key}"}
         self._http = Client(
+            verify=_trusted(),
             headers=headers if self._key else {"User-Agent": headers["User-Agent"]},
             timeout=httpx2.Timeout(settings.timeout),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
@@ -324,6 +325,14 @@ class HttpService:
                 raise _AgainError(f"it answers as another model, '{self._hidden(named[:300])}'")
             self._count(usage, is_of_use=True)
         return answer
+
+
+@cache
+def _trusted() -> Any:
+    """Return the certificates that are trusted; to read them takes longer than to ask a question."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 def same_model(asked: str, named: str) -> bool:
