@@ -121,7 +121,8 @@ def test_among_faults_a_run_ends_as_without_them_and_each_answer_is_paid_and_sto
 @pytest.mark.parametrize("fault", ALL)
 def test_each_fault_alone_is_overcome(fault, task, tmp_path):
     settings = SETTINGS | {"recipes": "zero-shot", "limit": 6}
-    with failing(kinds=(fault,), share=0.4, seed=2) as (server, faults):
+    # A seed by which nothing lacks its log-probabilities three times in a row: that is given up
+    with failing(kinds=(fault,), share=0.4, seed=0) as (server, faults):
         run = kshot.adapt(task, server.name, out=tmp_path / "run", api=QUICK, **settings)
     assert set(faults.met) == {fault}
     assert faults.met[fault] > 1
