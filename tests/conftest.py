@@ -11,11 +11,6 @@ from typing import Any, NamedTuple
 # Before anything imports torch or huggingface_hub, and for child processes too
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may wait for a network
 os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other on a busy machine made runs 20 times slower
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # child processes would compile all of kshot anew
-sys.dont_write_bytecode = False  # pytest would rewrite the assertions of all tests anew: 7 seconds for each worker
-IN_MEMORY = Path("/dev/shm")  # there nobody waits for a disk: a run waits for it some hundred times
-if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > 2 * 1024**3:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 import pytest
 from hypothesis import settings
@@ -38,6 +33,15 @@ WORDS = {
     "food": ("bread", "cheese", "apple", "soup", "rice", "cake"),
     "tool": ("hammer", "saw", "drill", "wrench", "pliers", "axe"),
 }
+
+
+def pytest_configure():
+    """Let nobody wait for a disk, where memory has room, nor compile again what has not changed."""
+    memory = Path("/dev/shm")
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * 1024**3:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each child process would compile all of kshot
+    sys.dont_write_bytecode = False  # each worker would rewrite the assertions of all tests, in 7 seconds
 
 
 @pytest.fixture(scope="session", autouse=True)

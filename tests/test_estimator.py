@@ -100,7 +100,7 @@ def failing(given):
 
 
 @parametrize_with_checks(
-    [cls(model="scripted", recipe="bm25") for cls in (GivenNumbers, NumbersAsTexts)],
+    [cls(model="scripted", recipe="bm25", limit=16) for cls in (GivenNumbers, NumbersAsTexts)],
     expected_failed_checks=failing,
     xfail_strict=True,
 )

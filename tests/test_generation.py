@@ -143,7 +143,7 @@ def test_an_answer_ends_at_any_of_the_models_last_tokens(name, monkeypatch):
     assert found == [expected[t] for t in TEXTS]
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", mostly_slow(PLAIN, "bloom", "mamba"))
 def test_architectures_that_cannot_be_packed_write_the_plain_way(name):
     backbone, expected = models(name)
     engine = Engine(backbone)

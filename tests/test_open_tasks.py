@@ -322,7 +322,9 @@ def test_texts_and_demonstrations_rest_on_the_past_alone(name, order):
     assert predictions(recipe, task.train, task, model) == before
     for cut in (13,) if name in TUNERS else (4, 13):
         own = replace(task.train[cut], output="many caps")
-        future = [replace(e, input=f"{e.input} x", output=f"{i} there") for i, e in enumerate(task.train[cut + 1 :])]
+        future = [
+            replace(e, input=f"{e.input} x", output=f"{i} there") for i, e in enumerate(task.train[cut + 1 : cut + 4])
+        ]
         after = predictions(recipe, (*task.train[:cut], own, *future), task, model)
         assert after[:cut] == before[:cut]
         kept = ("answer", "demonstrations", "prompt_tokens", "dropped", "cut_off")

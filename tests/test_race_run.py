@@ -28,7 +28,7 @@ from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.prepare import prepare
 
 N = 72
-MANY = "majority,tfidf-lr,zero-shot,random,bm25,all-past,diverse"
+MANY = "majority,tfidf-lr,zero-shot,random,bm25,diverse"
 
 
 @pytest.fixture(scope="module")

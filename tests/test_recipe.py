@@ -97,7 +97,7 @@ def test_predictions_rest_on_the_past_alone(name):
     before = untimed(predicted(name))
     for cut in (1, 16) if recipe.changes_model or takes_gradients(recipe) or not recipe.asks_model else (0, 1, 5, 16):
         future = [replace(e, output=turn[e.output], input=e.input if e is stream[cut] else "x" + e.input)
-                  for e in stream[cut:]]  # fmt: skip
+                  for e in stream[cut : cut + 4]]  # fmt: skip
         after = untimed(predict(name, (*stream[:cut], *future)))[: cut + 1]
         if "steerer" in recipe.parts:  # other queries make other packs, which round differently
             assert [p.log_probs for p in after] == [pytest.approx(p.log_probs, abs=1e-4) for p in before[: cut + 1]]
