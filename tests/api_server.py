@@ -197,7 +197,7 @@ class _Server(uvicorn.Server):
 @contextlib.contextmanager
 def served(server: ApiServer) -> Iterator[ApiServer]:
     """Serve on a free port of 127.0.0.1, until the end of the block."""
-    with socket.socket() as listening:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # which asyncio must see, to send all at once
         listening.bind(("127.0.0.1", 0))
         server.url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         running = _Server(server.app)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -423,6 +424,16 @@ def test_what_is_answered_does_not_depend_on_when_it_came(client):
         alone = client.post("/predict", json={"inputs": ["the cat"], "show": True}).json()["predictions"][0]
         beside = client.post("/predict", json={"inputs": ["the saw", "the cat"], "show": True}).json()["predictions"][1]
     assert alone["contexts"] == beside["contexts"]
+
+
+def test_an_answer_is_sent_at_once(client):
+    """Head and body in two packets, the second of which waits for the first's receipt, would take 40 ms."""
+    seconds = []
+    for _ in range(60):  # the first receipts are never late
+        start = time.perf_counter()
+        client.get("/health")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds[40:]) < 0.03
 
 
 def test_the_page_and_what_it_asks(client):

@@ -66,12 +66,14 @@ def bound(host: str, port: int) -> socket.socket:
         UserError: It cannot be had.
     """
     try:
-        (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        (family, _, proto, _, address), *_ = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
     except OSError as error:
         raise UserError(
             f"--host must be an address of this machine; '{host}' is none: {in_short(error)}. Name another."
         ) from None
-    found = socket.socket(family, socket.SOCK_STREAM)
+    found = socket.socket(family, socket.SOCK_STREAM, proto)  # asyncio sends small packets at once if it sees TCP
     if os.name != "nt":
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
