@@ -1,7 +1,7 @@
 """What keeps a process that answers for days at the memory of its first minutes.
 
-Texts are of all lengths, and so are the products of matrices that read them. oneDNN compiles each shape once and keeps
-1,024 of them, up to 4 MB each; glibc keeps what was freed for the next tensor, which does not fit.
+Texts are of all lengths, and so are the products of matrices that read them. oneDNN compiles kernels for each shape,
+256 kB each, and keeps those of 1,024 shapes; glibc keeps what was freed for later tensors, which do not fit.
 """
 
 import ctypes
