@@ -35,6 +35,10 @@ class Part(Checked, ABC):
         """Return whether it can be used on a task of this kind."""
         return True
 
+    def missing_field(self, task: Task) -> str | None:
+        """Return what the task's examples must have for it and none has, such as "explanation"; None: nothing."""
+        return None
+
     @property
     def missing_package(self) -> str | None:
         """A package that has to be installed before it can be used."""

@@ -144,3 +144,7 @@ class UsualWording:
     def compose(self, task: Task, demonstrations: Sequence[Example], question: Question) -> Script:
         """Return what is said, with all demonstrations in the order given, the last one next to the question."""
         return Script((*opening(task), *shown(demonstrations), *asked(question)), *WORDS[task.kind])
+
+    def said(self, task: Task, answer: str) -> str:
+        """Return how an answer is said: as it is."""
+        return answer

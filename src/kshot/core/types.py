@@ -267,6 +267,8 @@ class Prediction:
             `demonstrations` are those of the first, and `prompt_tokens` and costs are those of all.
         disagreement: The share of the contexts, or of the members of a combination, whose own answer is another one
             than `answer`; None where one alone was asked.
+        found: What the composer has found out about the question before it was asked (`Composer.consider`), such as
+            the reason that the model wrote: JSON, one for each context; empty for composers that consider nothing.
     """
 
     example_id: str
@@ -285,6 +287,7 @@ class Prediction:
     setting: str = ""
     contexts: tuple[tuple[str, ...], ...] = ()
     disagreement: float | None = None
+    found: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def packed(self) -> "Prediction":

@@ -149,6 +149,11 @@ def handover(
             f"{flag} cannot say what is changed in the model's activations, as '{recipe.name}' does. "
             "Use `kshot serve`, which answers with all of it."
         )
+    if recipe.considers:
+        raise UserError(
+            f"{flag} needs a prompt that is known before; '{recipe.name}' asks the model about each question first. "
+            "Use `kshot serve`, which answers with all of it."
+        )
     if recipe.per_query and not _shows_all(fitted):
         raise UserError(
             f"{flag} needs one set of demonstrations; '{recipe.name}' chooses others for each query. "

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from kshot.core.errors import UserError
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Question
-from kshot.methods.contracts import Selector
+from kshot.methods.contracts import Composer, Selector
 from kshot.methods.orders import AS_SELECTED, PER_QUERY, ZeroShotBits, ordered
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
@@ -56,10 +56,17 @@ def chosen(
     return found
 
 
+def worded(model: TaskModel, selector: Selector, pool: Sequence[Example], k: int, *, seed: int) -> TaskModel:
+    """Return the model with what says the choice that a task-level selector has made from its pool (`chosen`)."""
+    rng = generator(seed, "select", len(pool))
+    return replace(model, composer=selector.wording(cast(Composer, model.composer), k, rng=rng))
+
+
 def selected(
     recipe: Recipe, pool: Sequence[Example], question: Question | None, *, model: TaskModel, seed: int
 ) -> Contexts:
     """Return what a recipe with a selector shows from a pool, for the whole task or for a question, in its order."""
+    model = replace(model, composer=recipe.part("composer") or model.composer)
     selector = fitted(recipe.part("selector"), pool, model=model, seed=seed)
     asked = question if selector.per_query else None
     (hands,) = chosen(selector, pool, recipe.k, [asked], seed=seed, n_contexts=recipe.contexts)

@@ -12,7 +12,7 @@ from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Prompt, Query, Question
-from kshot.learners.demonstrations import Contexts, chosen, fitted, pool_of, shown
+from kshot.learners.demonstrations import Contexts, chosen, fitted, pool_of, shown, worded
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup, refitted
 from kshot.learners.preparation import Prepared, prepared
@@ -37,6 +37,7 @@ class _Asked:
     prompt: Prompt
     shown: tuple[Example, ...]
     n_dropped: int
+    found: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class PromptLearner(Learner):
         found: list[list[Prediction]] = [[] for _ in shown]
         for start in range(0, len(pairs), max(1, at_once)):
             block = pairs[start : start + at_once]
-            predictions = self._predicted([self._asked(shown[i], n) for n, i in block], told)
+            predictions = self._predicted([(shown[i], n) for n, i in block], told)
             for (_, i), prediction in zip(block, predictions, strict=True):
                 found[i].append(prediction)
         if tell:
@@ -102,17 +103,25 @@ class PromptLearner(Learner):
             own[0] = replace(own[0], fit_seconds=s.fit_seconds, fit_tokens=s.fit_tokens)
         return found
 
-    def _predicted(self, asked: Sequence[_Asked], tell: Callable[[int], None] | None) -> list[Prediction]:
-        """Return what the model says to prompts that are asked together, each with its share of what it took."""
+    def _predicted(self, pairs: Sequence[tuple[_Shown, int]], tell: Callable[[int], None] | None) -> list[Prediction]:
+        """Return what the model says to queries after contexts, each with its share of what it took together.
+
+        Args:
+            pairs: What a query is shown, and the number of the context.
+            tell: Told of the prompts that are done.
+        """
         answering = self.model.steered(self.steering) if self.steering else self.model
-        scoring, written = (replace(answering, ledger=self.model.ledger.part()) for _ in range(2))
+        considering, scoring, written = (replace(answering, ledger=self.model.ledger.part()) for _ in range(3))
+        found = self._considered(considering, pairs, tell) if self.recipe.considers else [None] * len(pairs)
+        asked = [self._asked(shown, n, about) for (shown, n), about in zip(pairs, found, strict=True)]
         scores = self._scores(scoring, asked, tell)
-        seconds = scoring.ledger.cost.seconds / max(1, len(asked))
+        seconds = (considering.ledger.cost.seconds + scoring.ledger.cost.seconds) / max(1, len(asked))
         writing = [i for i, a in enumerate(asked) if self.model.task.is_open and a.query.wants_text]
         generated = written.generate([asked[i].prompt for i in writing], progress=tell)
         texts = dict(zip(writing, generated, strict=True))
         text_seconds = written.ledger.cost.seconds / max(1, len(writing))
-        tokens = (scoring.ledger.cost.tokens + written.ledger.cost.tokens) / max(1, len(asked))
+        ran = considering.ledger.cost.tokens + scoring.ledger.cost.tokens + written.ledger.cost.tokens
+        tokens = ran / max(1, len(asked))
         predictions = []
         for i, (a, row) in enumerate(zip(asked, scores, strict=True)):
             prediction = self._prediction(a, row)
@@ -131,6 +140,7 @@ class PromptLearner(Learner):
             averaged(members, mean=self.recipe.mean, is_open=self.model.task.is_open),
             contexts=tuple(p.demonstrations for p in members),
             dropped=max(p.dropped for p in members),
+            found=tuple(about for p in members for about in p.found),
             **{name: sum(getattr(p, name) for p in members) for name in ("prompt_tokens", "seconds", "tokens")},
         )
 
@@ -144,24 +154,26 @@ class PromptLearner(Learner):
         making = replace(self._making, notes=notes.append, progress=self._selecting.progress)
         ready = prepared(self.recipe, examples, making, seed=self._seed)
         recipe, pool = self.recipe.without("generator", "loop"), (*examples, *ready.made)
-        if recipe.part("composer"):
-            recipe = recipe.having(composer=cast(Composer, ready.model.composer))
-        selecting = replace(self._selecting, notes=notes.append)
-        selector, known, contexts = recipe.part("selector"), {}, ()
+        selecting = replace(self._selecting, notes=notes.append, composer=ready.model.composer)
+        saying, selector, known, contexts = ready.model, recipe.part("selector"), {}, ()
         if selector is None:
             pool = ()
         elif not selector.per_query:
             selector = fitted(selector, pool, model=selecting, seed=self._seed)
             (hands,) = chosen(selector, pool, recipe.k, [None], seed=self._seed, n_contexts=recipe.contexts)
             contexts = shown(recipe, pool, hands, None, seed=self._seed, bits=ZeroShotBits(selecting))
+            if "composer" in recipe.parts:
+                saying = worded(saying, selector, pool, recipe.k, seed=self._seed)
             pool = pool_of(contexts)
         else:
             if recipe.order == MOST_CONFIDENT_LAST:  # any of them may be shown to a query
                 known = dict(zip((e.id for e in pool), ZeroShotBits(selecting)(pool), strict=True))
             if not selector.has_learnt:  # trained once, not anew for each prediction
                 recipe = recipe.having(selector=fitted(selector, pool, model=selecting, seed=self._seed))
+        if "composer" in recipe.parts:
+            recipe = recipe.having(composer=cast(Composer, saying.composer))
         about = {"selection": notes[0]} if notes else {}
-        plain = replace(self.model, composer=ready.model.composer)
+        plain = replace(self.model, composer=saying.composer)
         several = tuple(tuple(e.id for e in context) for context in contexts) if len(contexts) > 1 else ()
         fitted_as = {"contexts": several, "notes": ready.notes, "bits": known, "about": about}
         return Fitted(recipe, self.model.task, self._seed, tuple(pool), plain, **fitted_as)
@@ -185,13 +197,32 @@ class PromptLearner(Learner):
             prompt_tokens=prompt_tokens(asked.prompt, self.model.model),
             demonstrations=tuple(e.id for e in asked.shown),
             dropped=asked.n_dropped,
+            found=() if asked.found is None else (asked.found,),
         )
+
+    def _considered(
+        self, model: TaskModel, pairs: Sequence[tuple[_Shown, int]], tell: Callable[[int], None] | None
+    ) -> list[Mapping[str, Any]]:
+        """Return what the composers find out about each question; those with the same composer together."""
+        by_composer: dict[int, list[int]] = {}
+        for i, (own, _) in enumerate(pairs):
+            by_composer.setdefault(id(own.model.composer), []).append(i)
+        found: dict[int, Mapping[str, Any]] = {}
+        for places in by_composer.values():
+            prepared = pairs[places[0]][0].model
+            asked = [(pairs[i][0].contexts[pairs[i][1]], pairs[i][0].query.example.question) for i in places]
+            composer = cast(Composer, prepared.composer)
+            asking = replace(model, composer=composer, task_notes=prepared.task_notes)
+            found |= dict(zip(places, composer.consider(asked, model=asking, seed=self._seed), strict=True))
+            if tell:
+                tell(0)  # whoever counts what was spent can end here
+        return [found[i] for i in range(len(pairs))]
 
     def _scores(
         self, model: TaskModel, asked: Sequence[_Asked], progress: Callable[[int], None] | None
     ) -> list[FloatArray]:
         """Return log-probabilities of each query's answers; contextual ones are divided by those without content."""
-        answers = [model.answers(a.query.example) for a in asked]
+        answers = [a.model.said(model.answers(a.query.example)) for a in asked]
         prompts = [a.prompt for a in asked]
         known = [i for i, texts in enumerate(answers) if texts]  # of a new input in an open task nothing is scored
         if self.recipe.calibration != "contextual":
@@ -224,16 +255,18 @@ class PromptLearner(Learner):
             for i, (query, shown) in enumerate(zip(queries, found, strict=True))
         ]
 
-    def _asked(self, shown: _Shown, context: int) -> _Asked:
+    def _asked(self, shown: _Shown, context: int, found: Mapping[str, Any] | None) -> _Asked:
         """Return what is asked with a context, of which the first examples are left out to fit the model."""
         query, model, demonstrations = shown.query, shown.model, shown.contexts[context]
+        if found is not None:
+            model = replace(model, composer=cast(Composer, model.composer).knowing(found))
         question = query.example.question
         prompt, n_dropped = model.prompt(demonstrations, query.example)
         if self.recipe.calibration == "contextual":  # inputs without content can be longer than the query
             empties = _without_content(question)
             n_dropped = max(n_dropped, *(model.prompt(demonstrations, e)[1] for e in empties))
             prompt = model.compose(demonstrations[n_dropped:], question)
-        return _Asked(query, model, prompt, demonstrations[n_dropped:], n_dropped)
+        return _Asked(query, model, prompt, demonstrations[n_dropped:], n_dropped, found)
 
     def demonstrations(self, query: Query) -> tuple[Example, ...]:
         """Return what is shown to a query in the first context, before anything is left out to fit the model."""
@@ -265,6 +298,7 @@ class PromptLearner(Learner):
         past, selector, recipe = queries[0].past, self.recipe.part("selector"), self.recipe
         ready = self.prepare(past, making)
         model = replace(ready.model, ledger=self.model.ledger)
+        selecting = replace(selecting, composer=model.composer)
         if selector is None or not past:
             return [(model, ((),))] * len(queries)
         known = tuple(past) if selector.per_query else tuple(past[: refit_point(len(past))])
@@ -282,6 +316,8 @@ class PromptLearner(Learner):
             if self._for_all is None:
                 (self._for_all,) = chosen(self._selector, pool, recipe.k, [None], **how)
             found = [self._for_all] * len(queries)
+            if "composer" in recipe.parts:
+                model = worded(model, self._selector, pool, recipe.k, seed=self._seed)
         bits = ZeroShotBits(selecting)
         bits.known = self.bits.known
         return [

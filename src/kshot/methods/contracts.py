@@ -129,12 +129,30 @@ class Selector(Part):
         """Return the ids of a task's training examples that it has learnt from before this run."""
         return frozenset()
 
+    def wording(self, composer: "Composer", k: int, *, rng: np.random.Generator) -> "Composer":
+        """Return what says its choice for the whole task, for a selector that chooses that too.
+
+        Args:
+            composer: The recipe's, one of whose `alternatives` it may be; it was that of the model in `fit`, too.
+            k: As in `select`.
+            rng: As in `select`.
+        """
+        return composer
+
 
 @dataclass(frozen=True)
 class Composer(Remembering):
-    """Says what is said: instruction, notes, demonstrations and the question, as a script."""
+    """Says what is said: instruction, notes, demonstrations and the question, as a script.
+
+    Attributes:
+        learns: What it says depends on the examples that it was fitted on, beside those that are shown.
+        considers: It finds out something about each question, with the model that answers, before that is asked
+            (`consider`), such as a reason, or which of its notes are about it.
+    """
 
     remembered_in: ClassVar[str] = COMPOSER
+    learns: ClassVar[bool] = False
+    considers: ClassVar[bool] = False
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a composer that knows the past; again whenever it has doubled."""
@@ -142,7 +160,38 @@ class Composer(Remembering):
 
     @abstractmethod
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
-        """Return what is said, with all demonstrations in the order given, the last one next to the question."""
+        """Return what is said, with all demonstrations in the order given, the last one next to the question.
+
+        Where it considers questions, and knows nothing of this one, it says what there is without that.
+        """
+
+    def said(self, task: Task, answer: str) -> str:
+        """Return how one of the task's answers is said in its scripts; different answers in different words."""
+        return answer
+
+    @property
+    def alternatives(self) -> "tuple[Composer, ...]":
+        """What a selector that chooses a wording too can choose from; itself alone where there is no choice."""
+        return (self,)
+
+    def consider(
+        self, asked: Sequence[tuple[Sequence[Example], Question]], *, model: TaskModel, seed: int
+    ) -> list[Mapping[str, Any]]:
+        """Return what it finds out about each question, as JSON: it is stored and shown with the prediction.
+
+        What is found depends on the question, on what is shown and on what `fit` has learnt alone, not on what else
+        is asked beside it; all are given at once so that the model is asked together (`TaskModel.write_each`).
+
+        Args:
+            asked: What is shown to a question, and the question.
+            model: The model that answers, trained and steered as it is, with this composer.
+            seed: Of the run; a draw depends on it and on the question's id.
+        """
+        return [{} for _ in asked]
+
+    def knowing(self, found: Mapping[str, Any]) -> Self:
+        """Return a composer of one question about which that was found; lists may stand for tuples in it."""
+        return self
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,11 @@ class Chat:
         self._verify(script, shown[-1:], _unanswered(last))
         return self._write(script)
 
+    def request(self, text: str) -> Prompt:
+        """Return a text of one's own as a message of the user."""
+        parts = self._parts(False)
+        return Prompt((Segment("query", parts.head + self.spell(text) + parts.ask),), spells_first_token=True)
+
     def _write(self, script: Script) -> Prompt:
         *shown, last = script.turns
         answer = [Segment("answer", self._answer(last[-1].text))] if last[-1].role == "answer" else []

@@ -36,6 +36,10 @@ class Layout(Protocol):
         """
         ...
 
+    def request(self, text: str) -> Prompt:
+        """Return a text of one's own as a prompt: what a chat model is asked is a message of its user."""
+        ...
+
     def answer(self, text: str) -> str:
         """Return the continuation that stands for the answer `text`, with the terminator."""
         ...

@@ -61,6 +61,10 @@ class ApiMessages:
         segments[last] = Segment("query", segments[last].text)
         return Prompt(tuple(segments), spells_first_token=True)
 
+    def request(self, text: str) -> Prompt:
+        """Return a text of one's own as a message of the user."""
+        return Prompt((Segment("query", text),), spells_first_token=True)
+
     def answer(self, text: str) -> str:
         """Return the continuation that stands for the answer `text`."""
         return text.strip()

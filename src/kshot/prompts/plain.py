@@ -67,6 +67,10 @@ class Plain:
                 segments.append(Segment(PARAGRAPHS[said], f"{text}\n\n"))
         return Prompt(tuple(segments))
 
+    def request(self, text: str) -> Prompt:
+        """Return a text of one's own as a prompt, as it is."""
+        return Prompt((Segment("query", self.spell(text)),))
+
     def answer(self, text: str) -> str:
         """Return the continuation that stands for the answer `text`."""
         return f" {self.spell(text)}{self.terminator}"

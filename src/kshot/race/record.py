@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kshot.core.control_tokens import without_marks
 from kshot.core.ledger import Ledger
@@ -15,6 +15,7 @@ from kshot.core.schedule import refit_point
 from kshot.core.types import Prompt, Task
 from kshot.core.version import __version__
 from kshot.learners.preparation import Prepared, prepared
+from kshot.methods.contracts import Composer
 from kshot.race.race import Race
 from kshot.race.stream import Stream
 from kshot.race.words import compare_all, in_words
@@ -56,10 +57,10 @@ class PromptBook:
             ready = self._ready(_of_setting(recipe, sample["setting"]), sample["position"])
             made = {e.id: e for e in ready.made}
             question = self._by_id[sample["example_id"]].question
-            sent = [
-                self._row(ready.model.compose([self._by_id.get(i) or made[i] for i in ids], question), recipe.name, n)
-                for n, ids in enumerate(sample["contexts"] or (sample["demonstrations"],))
-            ]
+            sent = []
+            for n, ids in enumerate(sample["contexts"] or (sample["demonstrations"],)):
+                shown = [self._by_id.get(i) or made[i] for i in ids]
+                sent.append(self._row(_knowing(ready.model, sample, n).compose(shown, question), recipe.name, n))
             rows.append(sent[0])
             more.append(sent[1:])
 
@@ -80,6 +81,12 @@ class PromptBook:
         if key not in self._prepared:
             self._prepared[key] = prepared(recipe, self.stream.examples[:n], self.model, seed=self.seed)
         return self._prepared[key]
+
+
+def _knowing(model: TaskModel, sample: Mapping[str, Any], context: int) -> TaskModel:
+    """Return the model that knows what its composer has found out about a question, with a context."""
+    found = sample.get("found")
+    return replace(model, composer=cast(Composer, model.composer).knowing(found[context])) if found else model
 
 
 def _of_setting(recipe: Recipe, setting: str) -> Recipe:

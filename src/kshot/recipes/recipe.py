@@ -189,6 +189,10 @@ class Recipe:
         """A package that has to be installed before the recipe can run."""
         return next((missing for part in self.all_parts if (missing := part.missing_package)), None)
 
+    def missing_field(self, task: Task) -> str | None:
+        """Return what the task's examples must have for one of its methods and none has; None: nothing."""
+        return next((missing for part in self.all_parts if (missing := part.missing_field(task))), None)
+
     @property
     def least(self) -> int:
         """The fewest examples with which all its methods do something."""
@@ -200,7 +204,8 @@ class Recipe:
         combiner = self.part("combiner")
         if combiner:
             return combiner.learns or any(member.learns for member in self.members)
-        return bool(self.parts.keys() - {"composer"})
+        composer = self.part("composer")
+        return bool(self.parts.keys() - {"composer"}) or bool(composer and composer.learns)
 
     @property
     def changes_model(self) -> bool:
@@ -221,7 +226,8 @@ class Recipe:
         """
         selector = self.part("selector")
         is_cheap = not self.per_query or bool(selector and selector.sees_all)
-        knows_all = bool({"generator", "loop", "combiner"} & self.parts.keys())
+        composer = self.part("composer")
+        knows_all = bool({"generator", "loop", "combiner"} & self.parts.keys()) or bool(composer and composer.learns)
         return self.learns and not self.changes_model and is_cheap and not knows_all
 
     @property
@@ -235,6 +241,12 @@ class Recipe:
         """Whether demonstrations are chosen for each query."""
         selector = self.part("selector")
         return bool(selector and selector.per_query)
+
+    @property
+    def considers(self) -> bool:
+        """Whether something is found out about each question before it is asked."""
+        composer = self.part("composer")
+        return bool(composer and composer.considers)
 
     @property
     def shows_one_set(self) -> bool:
@@ -270,6 +282,8 @@ class Recipe:
     def suits(self, task: Task) -> bool:
         """Return whether it can answer the task's kind."""
         if (task.is_open and self.calibration == "contextual") or (not task.labels and self.calibration == "batch"):
+            return False
+        if self.calibration == "contextual" and self.considers:  # there is nothing to find out about no content
             return False
         return all(part.suits(task) for part in self.all_parts) and all(member.suits(task) for member in self.members)
 

@@ -153,6 +153,7 @@ class _Row(TypedDict):
     demonstrations: list[str]
     contexts: NotRequired[list[list[str]]]  # these two not before several contexts
     disagreement: NotRequired[Share | None]
+    found: NotRequired[list[dict[str, Any]]]  # not before composers that consider questions
     seconds: Amount
     fit_seconds: Amount
     tokens: Amount

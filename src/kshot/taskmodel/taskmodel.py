@@ -55,6 +55,10 @@ class Composer(Protocol):
         """Return the script, with all demonstrations in the order given, the last one next to the question."""
         ...
 
+    def said(self, task: Task, answer: str, /) -> str:
+        """Return how one of the task's answers is said in its scripts."""
+        ...
+
 
 @dataclass(frozen=True)
 class TaskModel:
@@ -114,11 +118,45 @@ class TaskModel:
 
     def write(self, text: str, *, max_tokens: int, stop: tuple[str, ...] = (), seed: int = 0) -> Generation:
         """Return what the model writes after a text of one's own, drawn at temperature 1."""
-        prompt = self._bare(text)
-        request = GenerateRequest(prompt, max_tokens, stop, temperature=1.0, seed=seed)
         self.progress.begin("writing", 1)
-        (found,) = self._writing.generate([request], progress=self.progress.advance, ledger=self.ledger)
+        how: Any = {"stop": stop, "temperature": 1.0, "seed": seed, "progress": self.progress.advance}
+        (found,) = self.write_each([self.layout.request(text)], max_tokens=max_tokens, **how)
         return found
+
+    def write_each(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int,
+        stop: tuple[str, ...] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Generation]:
+        """Return what the model writes after each prompt, a text of its own: no answer to the task.
+
+        Prompts go together, as they may share their beginning. `layout.request` makes one of a text.
+
+        Args:
+            prompts: As a layout has written them.
+            max_tokens: The most tokens of each text.
+            stop: A text ends before the first of these.
+            temperature: As in `GenerateRequest`.
+            seed: For the draws; each one's depend on the seed and its prompt alone.
+            progress: Called with the number of texts finished since the last call.
+
+        Raises:
+            UserError: The model cannot write.
+        """
+        requests = [GenerateRequest(p, max_tokens, stop, temperature=temperature, seed=seed) for p in prompts]
+        if not requests:
+            return []
+        found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
+        return [replace(text, text=self.layout.reply(text.text)) for text in found]
+
+    def said(self, answers: Sequence[str]) -> tuple[str, ...]:
+        """Return how answers are said to the model: what is scored, and what is learnt."""
+        return tuple(self.composer.said(self.task, answer) for answer in answers)
 
     def prompt(self, shown: Sequence[Example], question: Question | Example) -> tuple[Prompt, int]:
         """Return the prompt for a question, and how many demonstrations had to be left out of it.
@@ -128,7 +166,7 @@ class TaskModel:
         Raises:
             UserError: The question does not fit the model even without demonstrations.
         """
-        lengths = [self.model.count_tokens(self.layout.answer(c)) for c in self.answers(question)]
+        lengths = [self.model.count_tokens(self.layout.answer(c)) for c in self.said(self.answers(question))]
         room = max([*lengths, self.answer_tokens if self.task.is_open else 0])
         return write_to_fit(
             lambda some: self.compose(some, question), shown, self.model, answer_tokens=room, asked=question.id
@@ -152,13 +190,14 @@ class TaskModel:
             None if lesson.teacher is None else self._answered(self.prompt(lesson.teacher, target)[0], target.output)
         )
         rejected = None if lesson.rejected is None else self._answered(prompt, lesson.rejected)
-        among = tuple(map(self.layout.answer, lesson.among))
+        among = tuple(map(self.layout.answer, self.said(lesson.among)))
         return TrainingText(
             self._answered(prompt, target.output), lesson.learnt, lesson.weight, teacher, rejected, among
         )
 
     def _answered(self, prompt: Prompt, text: str) -> Prompt:
-        return replace(prompt, segments=(*prompt.segments, Segment("answer", self.layout.answer(text))))
+        (said,) = self.said((text,))
+        return replace(prompt, segments=(*prompt.segments, Segment("answer", self.layout.answer(said))))
 
     def answers(self, question: Question | Example) -> tuple[str, ...]:
         """Return the answers that are scored: the row's candidates; in open tasks an example's output, if known."""
@@ -173,7 +212,7 @@ class TaskModel:
         *,
         progress: Callable[[int], None] | None = None,
     ) -> list[FloatArray]:
-        """Return log-probabilities in nats of each prompt's answers, with their terminator.
+        """Return log-probabilities in nats of each prompt's answers, as they are said (`said`), with their terminator.
 
         A model that only writes is asked to write: a candidate, where there are several, else a text of its own. What
         it writes has the probability `WRITTEN`, and the other candidates share the rest. So is, in open tasks, one that
@@ -275,12 +314,13 @@ class TaskModel:
         """Return the bits of each query's output after its demonstrations, `[n_queries]`."""
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         self.progress.begin("asking for the selector", len(prompts))
-        scores = self.score(prompts, [self.answers(query) for query in queries], progress=self.progress.advance)
+        answers = [self.said(self.answers(query)) for query in queries]
+        scores = self.score(prompts, answers, progress=self.progress.advance)
         return np.array([self._bits(query, row) for query, row in zip(queries, scores, strict=True)])
 
     def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
         return [
-            ScoreRequest(self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.answers(query))))
+            ScoreRequest(self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.said(self.answers(query)))))
             for demos, query in zip(shown, queries, strict=True)
         ]
 
@@ -297,8 +337,9 @@ class TaskModel:
         """
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         self.progress.begin("asking for the retriever", len(prompts))
-        scores = self.score(prompts, [(query.output,) for query in queries], progress=self.progress.advance)
-        lengths = [self.model.count_tokens(self.layout.answer(query.output)) for query in queries]
+        answers = [self.said((query.output,)) for query in queries]
+        scores = self.score(prompts, answers, progress=self.progress.advance)
+        lengths = [self.model.count_tokens(self.layout.answer(text)) for (text,) in answers]
         return np.array([row[0] for row in scores]) / np.array(lengths)
 
     def gradients(self, examples: Sequence[Example], how: GradientSettings, *, seed: int) -> NDArray[np.float32]:

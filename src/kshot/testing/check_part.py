@@ -162,9 +162,28 @@ def _check_composer(part: Composer, task: Task, model: TaskModel) -> None:
         again = type(part).rebuilt(part.record()["settings"], Path(folder))
     same = again.compose(task, task.train[:1], question) == fitted.compose(task, task.train[:1], question)
     _must(same, part, "must say the same when what it remembers was saved and read again")
+    _must(len({fitted.said(task, text) for text in task.labels}) == len(task.labels), part, "must tell answers apart")
+    if part.considers:
+        _check_considering(fitted, task, model)
     marked = dataclasses.replace(question, meta={"gold": SECRET})
     same = fitted.compose(task, task.train[:1], marked) == fitted.compose(task, task.train[:1], question)
     _must(same, part, "must not say what stands in a question's meta")
+
+
+def _check_considering(fitted: Composer, task: Task, model: TaskModel) -> None:
+    model = dataclasses.replace(model, composer=fitted)
+    asked = [((), question) for question in _hidden(task.test)]
+    together = fitted.consider(asked, model=model, seed=0)
+    alone = [found for one in asked for found in fitted.consider([one], model=model, seed=0)]
+    _must(together == alone, fitted, "must find out the same about questions that are asked together as about each")
+    for (shown, question), found in zip(asked, together, strict=True):
+        try:
+            read = from_json(to_json(found))
+        except (TypeError, ValueError) as error:
+            raise ContractError(f"{type(fitted).__name__} must find out what is JSON: {error}.") from error
+        said = fitted.knowing(found).compose(task, shown, question)
+        _must(said == fitted.knowing(read).compose(task, shown, question), fitted, "must say the same of what was read")
+        _must(question.input in " ".join(piece.text for piece in said.pieces), fitted, "must say the question")
 
 
 def _check_generator(part: Generator, task: Task, model: TaskModel) -> None:

@@ -83,6 +83,12 @@ def prepare(settings: RunSettings) -> Prepared:
     check_source(recipes, with_source=source is not None)
     if not any(recipe.suits(task) for recipe in recipes):
         raise UserError(f"--recipes must name one for tasks of kind {task.kind}; got '{names}'. Try 'all'.")
+    lacking_fields = [recipe.missing_field(task) for recipe in recipes if recipe.suits(task)]
+    if all(lacking_fields):
+        raise UserError(
+            f"--recipes must name one that needs nothing which the examples lack; '{names}' needs {lacking_fields[0]}. "
+            "Add it to the examples, or try 'all'."
+        )
     check_combinations(recipes, task, is_named="all" not in names)
     for recipe in recipes:
         if recipe.k > n_pool:
