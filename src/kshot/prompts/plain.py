@@ -86,8 +86,12 @@ class Plain:
         return text
 
     def reason_ends(self, script: Script) -> tuple[str, ...]:
-        """Return what ends a reason that is written after a script: the answer's name, or an empty line."""
-        return (f"\n{script.wanted}:", self.terminator)
+        """Return what ends a reason that is written after a script: the answer's name, or an empty line.
+
+        One that is begun without an example may have empty lines: it ends where another question would begin.
+        """
+        is_begun = script.pieces[-1].role == "reason"
+        return (f"\n{script.wanted}:", f"\n{script.given}:" if is_begun and script.given else self.terminator)
 
     def reason(self, text: str, script: Script, answers: Sequence[str]) -> str:
         """Return the reason in what the model has written."""
