@@ -20,7 +20,7 @@ from kshot.taskmodel.taskmodel import TaskModel
 
 LEAST, MOST, USUAL = 16, 1024, 128  # tokens of a reason; 128 where none is known, as in Kojima et al. (2022)
 _SPARE = 16  # tokens for what stands between reason and answer
-_ANSWERED = {"reason": "", "finished": True, "step_scores": []}
+_UNASKED = {"reason": "", "asked": False, "finished": True, "step_scores": []}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class ReasonFirst(Composer):
     ) -> list[Mapping[str, Any]]:
         """Let the model write a reason of each question; see `kshot.methods.contracts.Composer`."""
         wanted = [self._asked(i, shown, question, model) for i, (shown, question) in enumerate(asked)]
-        found: list[Mapping[str, Any]] = [_ANSWERED for _ in asked]
+        found: list[Mapping[str, Any]] = [_UNASKED for _ in asked]
         for most in sorted({one.most for one in wanted if one}):
             some = [one for one in wanted if one and one.most == most]
             ends = model.layout.reason_ends(some[0].script)
@@ -125,12 +125,20 @@ class ReasonFirst(Composer):
                 reason = model.layout.reason(text.text, one.script, answers)
                 if reason and one.script.pieces[-1].role == "reason":
                     reason = f"{self.cue} {reason}"
-                found[one.place] = {"reason": reason, "finished": text.finished, "step_scores": []}
+                found[one.place] = {**_UNASKED, "reason": reason, "asked": True, "finished": text.finished}
         judged = [i for i, about in enumerate(found) if about["reason"]]
         reasons = [(asked[i][1], steps_of(found[i]["reason"])) for i in judged]
         for i, scores in zip(judged, self.judge.scores(reasons, model=model), strict=True):
             found[i] = {**found[i], "step_scores": list(scores)}
         return found
+
+    def remark(self, found: Sequence[Mapping[str, Any]]) -> str:
+        """Return how many reasons were not written or were cut."""
+        asked = [about for about in found if about["asked"]]
+        n_none, n_cut = sum(not about["reason"] for about in asked), sum(not about["finished"] for about in asked)
+        said = [f"{n_none} of {len(asked)} questions got no reason from the model and were asked without"] * bool(n_none)
+        said += [f"{n_cut} of {len(asked)} reasons did not end and were cut (max_tokens)"] * bool(n_cut)
+        return f"{'; '.join(said)} (`found` in samples.jsonl)" if said else ""
 
     def _reasoned(
         self, task: Task, shown: Sequence[Example], question: Question, reason: str, wants: Wants = "answer"
