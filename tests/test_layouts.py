@@ -218,7 +218,8 @@ def test_a_reason_that_comes_next_in_plain():
     assert Plain().write(begun).text == f"{known}Reason: Let us see."
     assert Plain().write(Script((*REASONED, CUE), "Text", "Label")).text == f"{known}Reason: Let us see.\nLabel:"
     assert Plain().reason_ends(wanted) == ("\nLabel:", "\n\n")
-    assert Plain().reason_ends(begun) == ("\nLabel:", "\nText:")
+    assert Plain().reason_ends(begun) == ("\nLabel:", "\n\n")
+    assert Plain().reason_ends(Script((*ASKED, CUE), "Text", "Label", "reason")) == ("\nLabel:", "\nText:")
     assert Plain().reason(" One.\n \n\nTwo. ", wanted, ()) == "One.\nTwo."
 
 

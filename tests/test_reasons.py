@@ -83,7 +83,7 @@ def composed(composer, model, task: Task, shown, question) -> str:
 
 def test_the_labels_probability_is_read_after_the_models_own_reason():
     found = predicted("random:k=2,composer=reason-first", thinking())
-    assert found.found == ({"reason": "It bends. So right.", "asked": True, "finished": True, "step_scores": []},)
+    assert found.found == ({"reason": "It bends. So right.", "finished": True, "step_scores": []},)
     assert found.answer == "right"
     other = predicted("random:k=2,composer=reason-first", thinking("It bends. So left."))
     assert other.answer == "left"
@@ -126,18 +126,15 @@ def test_where_nothing_is_written_the_question_is_asked_without_reasons_and_that
     found = predicted("random:k=2,composer=reason-first", thinking(thought))
     plain = predicted("random:k=2", thinking(thought))
     assert (found.probs, found.prompt_tokens) == (plain.probs, plain.prompt_tokens)
-    told = ReasonFirst().remark([*found.found, {"reason": "So", "asked": True, "finished": False}])
+    told = ReasonFirst().remark([*found.found, {"reason": "So", "finished": False}])
     assert told.startswith("1 of 2 questions got no reason from the model and were asked without; 1 of 2 reasons did")
-    assert ReasonFirst().remark([{"reason": "", "asked": False, "finished": True}]) == ""
+    assert ReasonFirst().remark([{"reason": "So.", "finished": True}]) == ""
 
 
-def test_demonstrations_without_reasons_are_shown_without_and_alone_ask_for_none():
+def test_demonstrations_without_reasons_are_shown_without():
     some = (replace(ROWS[0], explanation=None), ROWS[1])
     text = composed(ReasonFirst().knowing({"reason": "Yes."}), thinking(), TASK, some, ROWS[6].question)
     assert "Text: way 0\nLabel: left\n\nText: way 1\nReason: 1 is known." in text
-    found = predicted("random:k=2,composer=reason-first", thinking(), BARE)
-    assert found.found[0]["asked"] is False
-    assert found.probs == predicted("random:k=2", thinking(), BARE).probs
 
 
 def test_a_cue_begins_the_reason_where_no_example_does():
@@ -162,12 +159,12 @@ def test_a_reason_is_as_long_as_the_longest_known_or_as_is_said_and_fits():
     assert longest(TASK, thinking(max_tokens=60), "random:k=2,composer=reason-first(max_tokens=4000)") <= 30
     tight = longest(TASK, thinking(max_tokens=40), "random:k=2,composer=reason-first(max_tokens=4000)")
     assert 1 <= tight < 20
-    assert predicted("random:k=2,composer=reason-first", thinking(max_tokens=22)).found[0]["asked"] is False
+    assert predicted("random:k=2,composer=reason-first", thinking(max_tokens=22)).found[0]["reason"] == ""
 
 
 def test_a_reason_that_does_not_end_is_cut_and_that_is_kept():
     found = predicted("random:k=2,composer=reason-first(max_tokens=2)", thinking())
-    assert found.found[0] == {"reason": "It bends.", "asked": True, "finished": False, "step_scores": []}
+    assert found.found[0] == {"reason": "It bends.", "finished": False, "step_scores": []}
 
 
 def test_a_reason_does_not_depend_on_what_is_asked_beside():
@@ -193,8 +190,7 @@ def test_chat_models_are_asked_in_their_template(recipe, shape, layout):
     asked = TaskModel.for_task(TASK, engine, layout)
     found = PromptLearner(parse_recipe(recipe, shots=2), Setup(TASK, asked, 0)).predict([Query(ROWS[6], ROWS[:6])])[0]
     assert sum(found.probs) == pytest.approx(1)
-    if "reason-first" in recipe:
-        assert found.found[0]["asked"]
+    assert len(found.found) == ("reason-first" in recipe)
 
 
 @pytest.mark.usefixtures("services_alone")
@@ -202,7 +198,7 @@ def test_a_model_behind_an_api_reasons_without_gradients():
     with served(ApiServer()) as server:
         model = load_model(server.name)
         found = predicted("random:k=2,composer=reason-first(max_tokens=8)", model)
-        assert found.found[0]["asked"]
+        assert found.found[0]["reason"]
         assert sum(found.probs) == pytest.approx(1)
 
 
@@ -387,29 +383,35 @@ def test_training_with_reasons_is_raced_and_saved(tmp_path, run_cli):
 def corrupted(n: int, seed: int) -> tuple[Example, ...]:
     """Rows whose reasons name the label; of 30 % they name another one."""
     rng = np.random.default_rng(seed)
-    names = ("ab", "cd", "ef")
     rows = []
     for i in range(n):
-        label = int(rng.integers(3))
+        label = i % 3
         told = label if rng.random() > 0.3 else (label + 1 + int(rng.integers(2))) % 3
-        text = "".join(rng.choice(list("ace"[label] * 3 + "xyz"), size=5))
-        rows.append(Example(f"{text}{i}", names[label], f"c{i}", explanation=f"like {names[told]}"))
+        letters = rng.permutation([*"ace"[label] * 3, *rng.choice(list("xyz"), size=2)])
+        rows.append(Example(f"{''.join(letters)}{i}", NAMES[label], f"c{i}", explanation=f"like {NAMES[told]}"))
     return tuple(rows)
+
+
+NAMES = ("ab", "cd", "ef")
 
 
 @pytest.mark.slow
 def test_corrupted_reasons_harm_labels_less_where_the_label_comes_first():
     """The row's proof: after training on 30 % wrong reasons label-first is at least as good as reason-first."""
-    rows = corrupted(72, 0)
-    task = Task("c", "classification", rows[:48], rows[48:], labels=("ab", "cd", "ef"))
-    right = {}
-    for name in ("label-first", "reason-first"):
-        recipe = parse_recipe(f"fine-tune:weights=full,lr=3e-3,steps=4,batch=8,composer={name}", shots=2)
-        trained = TrainedLearner(recipe, Setup(task, TaskModel.for_task(task, load_model("tiny")), 0))
-        predictions = trained.predict([Query(e, rows[:48]) for e in rows[48:]])
-        right[name] = np.mean([p.answer == e.output for p, e in zip(predictions, rows[48:], strict=True)])
-    assert right["label-first"] >= right["reason-first"]
-    assert right["label-first"] > 0.6
+    names, right, written = ("label-first", "reason-first"), {}, []
+    for seed in (1, 2):
+        rows = corrupted(72, seed)
+        task = Task("c", "classification", rows[:48], rows[48:], labels=NAMES)
+        for name in names:
+            recipe = parse_recipe(f"fine-tune:weights=full,lr=3e-3,steps=3,batch=8,composer={name}", shots=2)
+            trained = TrainedLearner(recipe, Setup(task, TaskModel.for_task(task, load_model("tiny")), 0))
+            predictions = trained.predict([Query(e, rows[:48]) for e in rows[48:]])
+            hits = [p.answer == e.output for p, e in zip(predictions, rows[48:], strict=True)]
+            right[name] = right.get(name, []) + hits
+            written += [about["reason"] for p in predictions for about in p.found]
+    assert len(written) == 48
+    assert all(reason.startswith("like") for reason in written)
+    assert np.mean(right["label-first"]) > max(0.9, np.mean(right["reason-first"]))
 
 
 # What goes elsewhere
