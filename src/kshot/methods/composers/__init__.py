@@ -3,4 +3,12 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Composer
 
-COMPOSERS = Room("composer", Composer, {"wording": "kshot.methods.composers.wording:Wording"})
+COMPOSERS = Room(
+    "composer",
+    Composer,
+    {
+        "wording": "kshot.methods.composers.wording:Wording",
+        "reason-first": "kshot.methods.composers.reason_first:ReasonFirst",
+        "label-first": "kshot.methods.composers.label_first:LabelFirst",
+    },
+)
