@@ -3,4 +3,13 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Composer
 
-COMPOSERS = Room("composer", Composer, {"wording": "kshot.methods.composers.wording:Wording"})
+COMPOSERS = Room(
+    "composer",
+    Composer,
+    {
+        "wording": "kshot.methods.composers.wording:Wording",
+        "recycled": "kshot.methods.composers.recycled:Recycled",
+        "schema": "kshot.methods.composers.schema_activated:SchemaActivated",
+        "calls": "kshot.methods.composers.calls:Calls",
+    },
+)
