@@ -84,7 +84,7 @@ class Recycled(Composer):
         for made, number, answer in self._made:
             pieces += [Piece("question", made), *self._evidence([number]), Piece("answer", answer)]
         if self._asks_evidence:
-            return Script((*pieces, target), *WORDS[task.kind])  # TODO wants
+            return Script((*pieces, target), *WORDS[task.kind], wants="reason")
         return Script((*pieces, target, *self._evidence(self._named or ())), *WORDS[task.kind])
 
     def cut(self, question: Question | Example) -> tuple[str, ...]:
