@@ -142,7 +142,7 @@ def test_a_turn_without_a_question_is_refused():
     with pytest.raises(
         UserError, match="Each reason and answer of a script must follow a question; 'So.' follows none"
     ):
-        Script((*FULL.pieces[:7], Piece("reason", "So.")))
+        Script((*FULL.pieces[:8], Piece("reason", "So.")))
 
 
 # What a question must not tell

@@ -20,7 +20,7 @@ from kshot.core.lessons import Lesson, Training
 from kshot.core.models import Capability, Store
 from kshot.core.objective_settings import Answers, ObjectiveSettings
 from kshot.core.part import Part
-from kshot.core.script import Script
+from kshot.core.script import Script, answered
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Question, Task
 from kshot.methods.hands import dealt, different, reordered
@@ -168,6 +168,18 @@ class Composer(Remembering):
     def said(self, task: Task, answer: str) -> str:
         """Return how one of the task's answers is said in its scripts; different answers in different words."""
         return answer
+
+    @property
+    def reason_weight(self) -> float:
+        """How much the reasons of a text that is learnt count beside its answers; 0: they are read, not learnt."""
+        return 0.0
+
+    def taught(self, task: Task, shown: Sequence[Example], target: Example) -> Script:
+        """Return what is learnt: what is said of the target's question, with its answer.
+
+        A composer that says reasons says the target's, which is its explanation, before the answer or after it.
+        """
+        return answered(self.compose(task, shown, target.question), self.said(task, target.output), target.id)
 
     @property
     def alternatives(self) -> "tuple[Composer, ...]":

@@ -11,5 +11,7 @@ COMPOSERS = Room(
         "recycled": "kshot.methods.composers.recycled:Recycled",
         "schema": "kshot.methods.composers.schema_activated:SchemaActivated",
         "calls": "kshot.methods.composers.calls:Calls",
+        "reason-first": "kshot.methods.composers.reason_first:ReasonFirst",
+        "label-first": "kshot.methods.composers.label_first:LabelFirst",
     },
 )

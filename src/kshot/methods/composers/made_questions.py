@@ -36,6 +36,13 @@ _WRITTEN = re.compile(
     r"\s*(?:question\s*:)?\s*(?P<asked>[^\n]+?)\s*\n+\s*answer\s*:\s*(?P<answer>[^\n]+)", re.IGNORECASE
 )
 
+_KINDS = {  # what a question begins with -> what its answer must have
+    r"(?:in |by |to |with |for )?who(?:m|se)?\b": r"[A-Z]",
+    r"when\b|(?:in )?(?:which|what) year\b": r"\d|day|week|month|year|century|spring|summer|autumn|winter",
+    r"how (?:many|much|old|far|long)\b": r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand"
+    r"|million|billion|half|all|no|none|few|many|several)\b",
+}
+
 
 class Made(NamedTuple):
     """A question with an answer that stands in its paragraph."""
@@ -47,16 +54,20 @@ class Made(NamedTuple):
 def read(text: str, paragraph: str, asked: str) -> Made | None:
     """Return the question and the answer that a model has written; None where they cannot be used.
 
-    The answer must stand in the paragraph and must not be all of it, the question must not tell it, and must be
-    another one than `asked`.
+    The answer must stand in the paragraph, be half of it at most, and be what the question's word asks for: a name
+    after "who", a number after "when" and "how many". The question must end with its mark, must not tell the answer,
+    and must be another one than `asked`.
     """
     written = _WRITTEN.match(text)
     if not written:
         return None
     question, answer = written["asked"], found_in(paragraph, written["answer"])
-    if not answer or len(answer) > len(paragraph) / 2 or found_in(question, answer) or _same(question, asked):
+    if not answer or len(answer) > len(paragraph) / 2 or not question.endswith(("?", "？")):
         return None
-    return Made(question, answer)
+    is_sense = all(re.search(wants, answer) for asks, wants in _KINDS.items() if re.match(asks, question, re.I))
+    return (
+        Made(question, answer) if is_sense and not found_in(question, answer) and not _same(question, asked) else None
+    )
 
 
 def cloze(paragraph: str, asked: str, rng: np.random.Generator) -> Made | None:

@@ -33,11 +33,9 @@ def paragraphs(passage: str, cut: str) -> tuple[str, ...]:
         passage: A text.
         cut: One of `CUTS`; "auto" is the coarsest that gives two parts or more.
     """
-    for how in CUTS[1:] if cut == "auto" else (cut,):
-        parts = tuple(" ".join(part.split()) for part in _cut(passage, how) if part.strip())
-        if len(parts) > 1:
-            break
-    return parts
+    ways = CUTS[1:] if cut == "auto" else (cut,)
+    found = [tuple(" ".join(part.split()) for part in _cut(passage, how) if part.strip()) for how in ways]
+    return next((parts for parts in found if len(parts) > 1), found[-1])
 
 
 def _cut(passage: str, how: str) -> Sequence[str]:

@@ -38,8 +38,9 @@ class Recycled(Composer):
     this text without any labelled example, for the price of some short lines: the passage is there once.
 
     What is shown beside that has its own passage numbered in the same way, and as evidence the paragraphs in which its
-    answer stands. Where the made questions do not fit the model there are fewer of them; where none fits, or there is
-    no passage, the prompt is the usual one. Cost: `k` short texts written for a question, and its evidence.
+    answer stands. Where the model names no paragraph that there is, no evidence is said at all. Where the made
+    questions do not fit the model there are fewer of them; where none fits, or there is no passage, the prompt is the
+    usual one. Cost: `k` short texts written for a question, and its evidence.
 
     Attributes:
         k: The most questions that are made.
@@ -62,7 +63,7 @@ class Recycled(Composer):
     evidence: bool = True
     paragraphs: str = setting("auto", choices=CUTS)
     _made: tuple[tuple[str, int, str], ...] = state(())
-    _named: tuple[int, ...] | None = state()  # None: no paragraphs are named
+    _named: tuple[int, ...] = state(())  # none: no evidence is said at all
     _asks_evidence: bool = state(False)
 
     considers = True
@@ -84,8 +85,8 @@ class Recycled(Composer):
         for made, number, answer in self._made:
             pieces += [Piece("question", made), *self._evidence([number]), Piece("answer", answer)]
         if self._asks_evidence:
-            return Script((*pieces, target), *WORDS[task.kind], wants="reason")
-        return Script((*pieces, target, *self._evidence(self._named or ())), *WORDS[task.kind])
+            return Script((*pieces, target), *WORDS[task.kind], wants="reason", grounds="Evidence")
+        return Script((*pieces, target, *self._evidence(self._named)), *WORDS[task.kind], grounds="Evidence")
 
     def cut(self, question: Question | Example) -> tuple[str, ...]:
         """Return the paragraphs of a question's passage; none where it has no passage."""
@@ -99,14 +100,13 @@ class Recycled(Composer):
         return [Piece("context", numbered(self.cut(question)), question.id), asked] if found else [asked]
 
     def _evidence(self, numbers: Sequence[int]) -> list[Piece]:
-        said = " ".join(f"[{i}]" for i in numbers)
-        return [Piece("reason", said)] if said and self._named is not None else []
+        is_said = numbers and (self._named or self._asks_evidence)
+        return [Piece("reason", " ".join(f"[{i}]" for i in numbers))] if is_said else []
 
     def knowing(self, found: Mapping[str, Any]) -> Self:
         """Return it with the questions that were made and the paragraphs that were named."""
         made = tuple((asked, number, answer) for asked, number, answer in found["made"])
-        named = found["evidence"]
-        return replace(self, _made=made, _named=None if named is None else tuple(named))
+        return replace(self, _made=made, _named=tuple(found["evidence"]))
 
     def consider(
         self, asked: Sequence[tuple[Sequence[Example], Question]], *, model: TaskModel, seed: int
@@ -115,11 +115,11 @@ class Recycled(Composer):
 
         Returns:
             For each question "made", (question, number of its paragraph, answer) of each, "by" whom, "left_out", how
-            many did not fit, and "evidence", the numbers that were named: None where none were asked for.
+            many did not fit, and "evidence", the numbers that were named.
         """
         drafts = self._drafts([question for _, question in asked], model, seed)
         found = [self._that_fit(model, question, some) for (_, question), some in zip(asked, drafts, strict=True)]
-        places = [i for i, about in enumerate(found) if about["made"] and about["evidence"] is not None]
+        places = [i for i, about in enumerate(found) if about["made"]] if self._asks(model) else []
         prompts = []
         for i in places:
             composer = replace(self.knowing(found[i]), _asks_evidence=True)
@@ -128,6 +128,9 @@ class Recycled(Composer):
         for i, text in zip(places, named, strict=True):
             found[i]["evidence"] = read_evidence(text.text, len(self.cut(asked[i][1])))
         return list(found)
+
+    def _asks(self, model: TaskModel) -> bool:
+        return self.evidence and can_write(model)
 
     def _drafts(self, questions: Sequence[Question], model: TaskModel, seed: int) -> list[list[_Draft]]:
         """Return up to `k` made questions of each, from different paragraphs that are drawn at random."""
@@ -157,14 +160,13 @@ class Recycled(Composer):
 
     def _that_fit(self, model: TaskModel, question: Question, drafts: Sequence[_Draft]) -> dict[str, Any]:
         """Return the first of the drafts that fit the model, with room for evidence where that is asked for."""
-        n_parts, asks = len(self.cut(question)), self.evidence and can_write(model)
+        longest = [len(self.cut(question))] * MOST_NAMED if self._asks(model) else []
         for n in range(len(drafts), 0, -1):
             made, by = [list(draft[:3]) for draft in drafts[:n]], [draft.by for draft in drafts[:n]]
-            found = {"made": made, "by": by, "left_out": len(drafts) - n}
-            longest = [n_parts] * MOST_NAMED if asks else None
-            if fits(replace(model, composer=self.knowing(found | {"evidence": longest})), question):
-                return found | {"evidence": [] if asks else None}
-        return {"made": [], "by": [], "left_out": len(drafts), "evidence": None}
+            found = {"made": made, "by": by, "left_out": len(drafts) - n, "evidence": longest}
+            if fits(replace(model, composer=self.knowing(found)), question):
+                return found | {"evidence": []}
+        return {"made": [], "by": [], "left_out": len(drafts), "evidence": []}
 
 
 def read_evidence(text: str, n: int) -> list[int]:
