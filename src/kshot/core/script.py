@@ -51,12 +51,14 @@ class Script:
         given: What a question is called where the layout names it, such as "Text"; empty if it has no name.
         wanted: What an answer is called, such as "Label".
         wants: What comes next. Where it is a reason, one that ends the script has only been begun.
+        grounds: What a reason is called, such as "Reason" or "Evidence".
     """
 
     pieces: tuple[Piece, ...]
     given: str = "Input"
     wanted: str = "Output"
     wants: Wants = "answer"
+    grounds: str = "Reason"
 
     def __post_init__(self):
         last = self.pieces[-1].role if self.pieces else "nothing"
@@ -90,7 +92,7 @@ class Script:
         pieces = tuple(piece.spelled_out(spell) for piece in self.pieces)
         given, wanted = (spell(name) for name in (self.given, self.wanted))
         is_same = all(a is b for a, b in zip(pieces, self.pieces, strict=True)) and given is self.given
-        return self if is_same and wanted is self.wanted else Script(pieces, given, wanted, self.wants)
+        return self if is_same and wanted is self.wanted else Script(pieces, given, wanted, self.wants, self.grounds)
 
     def noted(self, notes: Sequence[str]) -> "Script":
         """Return the script with notes after what it opens with."""

@@ -38,9 +38,7 @@ class Encoder:
                 reasons.append((start, len(ids)))
             elif segment.role == "query" and asked_at is None:
                 asked_at = start
-        return EncodedPrompt(
-            tuple(ids), tuple(answers), tuple(reasons), len(ids) if asked_at is None else asked_at
-        )
+        return EncodedPrompt(tuple(ids), tuple(answers), tuple(reasons), len(ids) if asked_at is None else asked_at)
 
     def beginning(self, prompt: Prompt) -> int:
         """Return how many token ids of a prompt stand before its question, which other prompts may have too."""

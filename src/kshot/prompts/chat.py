@@ -129,9 +129,7 @@ class Chat:
             segments.append(Segment(role, before + paragraphs(turn.asked) + reply))
             is_begun = script.wants == "reason" and i + 1 == len(turns)
             between = "" if is_begun else "\n\n"
-            segments += [
-                Segment("reason", f"{parts.lead}{piece.text.strip()}{between}") for piece in turn.reasons
-            ]
+            segments += [Segment("reason", f"{parts.lead}{piece.text.strip()}{between}") for piece in turn.reasons]
             segments += self._answered(turn)
             before = parts.next.removeprefix(parts.end)
         return segments

@@ -8,6 +8,9 @@ COMPOSERS = Room(
     Composer,
     {
         "wording": "kshot.methods.composers.wording:Wording",
+        "recycled": "kshot.methods.composers.recycled:Recycled",
+        "schema": "kshot.methods.composers.schema_activated:SchemaActivated",
+        "calls": "kshot.methods.composers.calls:Calls",
         "reason-first": "kshot.methods.composers.reason_first:ReasonFirst",
         "label-first": "kshot.methods.composers.label_first:LabelFirst",
     },

@@ -17,9 +17,7 @@ class Judge(Part):
     """Says how good each step of a reason is: one of a user's own can ask a reward model, or run rules."""
 
     @abstractmethod
-    def scores(
-        self, reasons: Sequence[tuple[Question, Sequence[str]]], *, model: TaskModel
-    ) -> list[tuple[float, ...]]:
+    def scores(self, reasons: Sequence[tuple[Question, Sequence[str]]], *, model: TaskModel) -> list[tuple[float, ...]]:
         """Return for each reason a score in 0..1 for each of its steps, or nothing for none of them.
 
         Args:

@@ -16,8 +16,6 @@ class NoJudge(Judge):
     Differs: no method of a paper.
     """
 
-    def scores(
-        self, reasons: Sequence[tuple[Question, Sequence[str]]], *, model: TaskModel
-    ) -> list[tuple[float, ...]]:
+    def scores(self, reasons: Sequence[tuple[Question, Sequence[str]]], *, model: TaskModel) -> list[tuple[float, ...]]:
         """Return nothing for each reason."""
         return [() for _ in reasons]

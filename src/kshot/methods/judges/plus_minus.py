@@ -24,9 +24,7 @@ class PlusMinus(Judge):
     Differs: the model that writes the reason judges it, untrained, instead of a reward model; a small one tells little.
     """
 
-    def scores(
-        self, reasons: Sequence[tuple[Question, Sequence[str]]], *, model: TaskModel
-    ) -> list[tuple[float, ...]]:
+    def scores(self, reasons: Sequence[tuple[Question, Sequence[str]]], *, model: TaskModel) -> list[tuple[float, ...]]:
         """Return the probability of + at each step; see `Judge`."""
         prompts = []
         for question, steps in reasons:
