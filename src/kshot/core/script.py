@@ -145,6 +145,10 @@ class UsualWording:
         """Return what is said, with all demonstrations in the order given, the last one next to the question."""
         return Script((*opening(task), *shown(demonstrations), *asked(question)), *WORDS[task.kind])
 
-    def said(self, task: Task, answer: str) -> str:
+    def said(self, task: Task, answer: str, question: Question) -> str:
         """Return how an answer is said: as it is."""
         return answer
+
+    def heard(self, task: Task, text: str, question: Question) -> str:
+        """Return which answer a text is: as it is."""
+        return text

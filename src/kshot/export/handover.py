@@ -89,7 +89,11 @@ class Handover:
 
     def answer(self, text: str) -> str:
         """Return how an answer stands after the prompt, with what ends it."""
-        return without_marks(self.task_model.layout.answer(text))
+        return without_marks(self.task_model.layout.answer(self.said(text)))
+
+    def said(self, answer: str) -> str:
+        """Return how an answer is said in the prompt: labels can have other words."""
+        return self.task_model.said((answer,), Question("{input}", "query"))[0]
 
     def answers(self, example: Example) -> tuple[str, ...]:
         """Return the answers to an example that are scored: its candidates, or its output where they are open."""

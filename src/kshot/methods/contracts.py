@@ -165,9 +165,16 @@ class Composer(Remembering):
         Where it considers questions, and knows nothing of this one, it says what there is without that.
         """
 
-    def said(self, task: Task, answer: str) -> str:
-        """Return how one of the task's answers is said in its scripts; different answers in different words."""
+    def said(self, task: Task, answer: str, question: Question) -> str:
+        """Return how one of the answers to a question is said in its scripts; different answers in different words."""
         return answer
+
+    def heard(self, task: Task, text: str, question: Question) -> str:
+        """Return which answer to a question a text is that the model has written: the other way round than `said`.
+
+        A text that says no answer stays as it is.
+        """
+        return text
 
     @property
     def alternatives(self) -> "tuple[Composer, ...]":

@@ -55,8 +55,12 @@ class Composer(Protocol):
         """Return the script, with all demonstrations in the order given, the last one next to the question."""
         ...
 
-    def said(self, task: Task, answer: str, /) -> str:
-        """Return how one of the task's answers is said in its scripts."""
+    def said(self, task: Task, answer: str, question: Question, /) -> str:
+        """Return how one of the answers to a question is said in its scripts."""
+        ...
+
+    def heard(self, task: Task, text: str, question: Question, /) -> str:
+        """Return which answer to a question a text is that the model has written: the other way round than `said`."""
         ...
 
 
@@ -154,9 +158,15 @@ class TaskModel:
         found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
         return [replace(text, text=self.layout.reply(text.text)) for text in found]
 
-    def said(self, answers: Sequence[str]) -> tuple[str, ...]:
-        """Return how answers are said to the model: what is scored, and what is learnt."""
-        return tuple(self.composer.said(self.task, answer) for answer in answers)
+    def said(self, answers: Sequence[str], question: Question | Example) -> tuple[str, ...]:
+        """Return how answers to a question are said to the model: what is scored, and what is learnt."""
+        question = question.question if isinstance(question, Example) else question
+        return tuple(self.composer.said(self.task, answer, question) for answer in answers)
+
+    def heard(self, text: str, question: Question | Example) -> str:
+        """Return which answer to a question a text is that the model has written."""
+        question = question.question if isinstance(question, Example) else question
+        return self.composer.heard(self.task, text, question)
 
     def prompt(self, shown: Sequence[Example], question: Question | Example) -> tuple[Prompt, int]:
         """Return the prompt for a question, and how many demonstrations had to be left out of it.
@@ -166,7 +176,7 @@ class TaskModel:
         Raises:
             UserError: The question does not fit the model even without demonstrations.
         """
-        lengths = [self.model.count_tokens(self.layout.answer(c)) for c in self.said(self.answers(question))]
+        lengths = [self.model.count_tokens(self.layout.answer(c)) for c in self.said(self.answers(question), question)]
         room = max([*lengths, self.answer_tokens if self.task.is_open else 0])
         return write_to_fit(
             lambda some: self.compose(some, question), shown, self.model, answer_tokens=room, asked=question.id
@@ -187,16 +197,16 @@ class TaskModel:
                 f"'{self.layout.record['layout']}' has them in one message. Use --layout turns, or loss=last."
             )
         teacher = (
-            None if lesson.teacher is None else self._answered(self.prompt(lesson.teacher, target)[0], target.output)
+            None if lesson.teacher is None else self._answered(self.prompt(lesson.teacher, target)[0], target.output, target)
         )
-        rejected = None if lesson.rejected is None else self._answered(prompt, lesson.rejected)
-        among = tuple(map(self.layout.answer, self.said(lesson.among)))
+        rejected = None if lesson.rejected is None else self._answered(prompt, lesson.rejected, target)
+        among = tuple(map(self.layout.answer, self.said(lesson.among, target)))
         return TrainingText(
-            self._answered(prompt, target.output), lesson.learnt, lesson.weight, teacher, rejected, among
+            self._answered(prompt, target.output, target), lesson.learnt, lesson.weight, teacher, rejected, among
         )
 
-    def _answered(self, prompt: Prompt, text: str) -> Prompt:
-        (said,) = self.said((text,))
+    def _answered(self, prompt: Prompt, text: str, question: Example) -> Prompt:
+        (said,) = self.said((text,), question)
         return replace(prompt, segments=(*prompt.segments, Segment("answer", self.layout.answer(said))))
 
     def answers(self, question: Question | Example) -> tuple[str, ...]:
@@ -267,10 +277,13 @@ class TaskModel:
             yield
         except SameTokensError as error:
             names = {self.layout.answer(text): text for texts in answers for text in texts}
-            first, second = (names.get(text, text) for text in error.texts)
-            raise UserError(
-                f"The answers to choose from must differ for the model; '{first}' and '{second}' are the same tokens "
-                f"for '{self.model.name}', as its tokenizer or the layout drops what differs. Rename one of them."
+            labels = dict(zip(self.said(self.task.labels, Question("", "")), self.task.labels, strict=True))
+            shown = [(names.get(text, text), labels.get(names.get(text, text))) for text in error.texts]
+            first, second = (f"'{a}'" + f" (which says '{b}')" * (b not in (a, None)) for a, b in shown)
+            raise SameTokensError(
+                *error.texts,
+                f"The answers to choose from must differ for the model; {first} and {second} are the same tokens "
+                f"for '{self.model.name}', as its tokenizer or the layout drops what differs. Rename one of them.",
             ) from None
 
     def _to_score(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> list[ScoreRequest]:
@@ -314,13 +327,15 @@ class TaskModel:
         """Return the bits of each query's output after its demonstrations, `[n_queries]`."""
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         self.progress.begin("asking for the selector", len(prompts))
-        answers = [self.said(self.answers(query)) for query in queries]
+        answers = [self.said(self.answers(query), query) for query in queries]
         scores = self.score(prompts, answers, progress=self.progress.advance)
         return np.array([self._bits(query, row) for query, row in zip(queries, scores, strict=True)])
 
     def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
         return [
-            ScoreRequest(self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.said(self.answers(query)))))
+            ScoreRequest(
+                self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.said(self.answers(query), query)))
+            )
             for demos, query in zip(shown, queries, strict=True)
         ]
 
@@ -337,7 +352,7 @@ class TaskModel:
         """
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         self.progress.begin("asking for the retriever", len(prompts))
-        answers = [self.said((query.output,)) for query in queries]
+        answers = [self.said((query.output,), query) for query in queries]
         scores = self.score(prompts, answers, progress=self.progress.advance)
         lengths = [self.model.count_tokens(self.layout.answer(text)) for (text,) in answers]
         return np.array([row[0] for row in scores]) / np.array(lengths)

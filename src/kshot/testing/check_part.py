@@ -155,14 +155,18 @@ def _check_composer(part: Composer, task: Task, model: TaskModel) -> None:
         said = " ".join(piece.text for piece in script.pieces)
         _must(question.input in said, part, "must say the question")
         _must(script.pieces[-1].role != "answer", part, "must end where the answer begins")
-        _must(all(e.output in said for e in shown), part, "must show the demonstrations' answers")
+        answers = [fitted.said(task, e.output, e.question) for e in shown]
+        _must(all(text in said for text in answers), part, "must show the demonstrations' answers")
         model.layout.write(script)
     with TemporaryDirectory() as folder:
         fitted.save(Path(folder))
         again = type(part).rebuilt(part.record()["settings"], Path(folder))
     same = again.compose(task, task.train[:1], question) == fitted.compose(task, task.train[:1], question)
     _must(same, part, "must say the same when what it remembers was saved and read again")
-    _must(len({fitted.said(task, text) for text in task.labels}) == len(task.labels), part, "must tell answers apart")
+    told = {text: fitted.said(task, text, question) for text in task.labels or {e.output for e in task.train}}
+    _must(len(set(told.values())) == len(told), part, "must tell answers apart")
+    heard = all(fitted.heard(task, said, question) == text for text, said in told.items())
+    _must(heard, part, "must hear from what it says of an answer that it is that one")
     if part.considers:
         _check_considering(fitted, task, model)
     marked = dataclasses.replace(question, meta={"gold": SECRET})

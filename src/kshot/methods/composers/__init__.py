@@ -3,4 +3,11 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Composer
 
-COMPOSERS = Room("composer", Composer, {"wording": "kshot.methods.composers.wording:Wording"})
+COMPOSERS = Room(
+    "composer",
+    Composer,
+    {
+        "wording": "kshot.methods.composers.wording:Wording",
+        "verbalised": "kshot.methods.composers.verbalised:Verbalised",
+    },
+)
