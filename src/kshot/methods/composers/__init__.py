@@ -7,6 +7,7 @@ COMPOSERS = Room(
     "composer",
     Composer,
     {
+        "instruction": "kshot.methods.composers.instruction:Instruction",
         "wording": "kshot.methods.composers.wording:Wording",
         "verbalised": "kshot.methods.composers.verbalised:Verbalised",
     },
