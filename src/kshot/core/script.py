@@ -152,3 +152,7 @@ class UsualWording:
     def heard(self, task: Task, text: str, question: Question) -> str:
         """Return which answer a text is: as it is."""
         return text
+
+    def unsaid(self, task: Task, answer: str, question: Question) -> float:
+        """Return the nats of an answer beyond its words: none."""
+        return 0.0

@@ -158,6 +158,11 @@ def handover(
             f"{flag} needs a prompt that is known before; '{recipe.name}' asks the model about each question first. "
             "Use `kshot serve`, which answers with all of it."
         )
+    if recipe.rewrites:
+        raise UserError(
+            f"{flag} needs a prompt with a place for any question; '{recipe.name}' says each in a form of its own. "
+            "Use `kshot serve`, which answers with all of it."
+        )
     if recipe.per_query and not _shows_all(fitted):
         raise UserError(
             f"{flag} needs one set of demonstrations; '{recipe.name}' chooses others for each query. "

@@ -188,6 +188,8 @@ class PromptLearner(Learner):
     def _prediction(self, asked: _Asked, row: FloatArray) -> Prediction:
         candidates = self.model.answers(asked.query.example)
         is_open = self.model.task.is_open
+        if is_open:
+            row = row - asked.model.unsaid(candidates, asked.query.example)
         probabilities = np.exp(row) if is_open else normalised(row)
         return Prediction(
             example_id=asked.query.example.id,

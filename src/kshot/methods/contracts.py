@@ -148,11 +148,13 @@ class Composer(Remembering):
         learns: What it says depends on the examples that it was fitted on, beside those that are shown.
         considers: It finds out something about each question, with the model that answers, before that is asked
             (`consider`), such as a reason, or which of its notes are about it.
+        rewrites: It says a question in a form of its own, so that no prompt has a place for any question.
     """
 
     remembered_in: ClassVar[str] = COMPOSER
     learns: ClassVar[bool] = False
     considers: ClassVar[bool] = False
+    rewrites: ClassVar[bool] = False
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a composer that knows the past; again whenever it has doubled."""
@@ -175,6 +177,10 @@ class Composer(Remembering):
         A text that says no answer stays as it is.
         """
         return text
+
+    def unsaid(self, task: Task, answer: str, question: Question) -> float:
+        """Return the nats of an answer beyond its words, where these stand for several answers, such as 3 for 2.9."""
+        return 0.0
 
     @property
     def alternatives(self) -> "tuple[Composer, ...]":

@@ -63,6 +63,10 @@ class Composer(Protocol):
         """Return which answer to a question a text is that the model has written: the other way round than `said`."""
         ...
 
+    def unsaid(self, task: Task, answer: str, question: Question, /) -> float:
+        """Return the nats of an answer beyond its words."""
+        ...
+
 
 @dataclass(frozen=True)
 class TaskModel:
@@ -167,6 +171,11 @@ class TaskModel:
         """Return which answer to a question a text is that the model has written."""
         question = question.question if isinstance(question, Example) else question
         return self.composer.heard(self.task, text, question)
+
+    def unsaid(self, answers: Sequence[str], question: Question | Example) -> FloatArray:
+        """Return the nats of answers beyond how they are said."""
+        question = question.question if isinstance(question, Example) else question
+        return np.array([self.composer.unsaid(self.task, answer, question) for answer in answers])
 
     def prompt(self, shown: Sequence[Example], question: Question | Example) -> tuple[Prompt, int]:
         """Return the prompt for a question, and how many demonstrations had to be left out of it.

@@ -8,6 +8,7 @@ COMPOSERS = Room(
     Composer,
     {
         "instruction": "kshot.methods.composers.instruction:Instruction",
+        "series": "kshot.methods.composers.series:Series",
         "wording": "kshot.methods.composers.wording:Wording",
         "verbalised": "kshot.methods.composers.verbalised:Verbalised",
     },
