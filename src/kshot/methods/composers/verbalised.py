@@ -39,9 +39,9 @@ class Verbalised(Composer):
     demonstration shows the word; the instruction is followed by what each word stands for ("Labels: A (sport), B
     (tech)") unless it is the label's own name in plain letters. With words=names everything is as without it.
 
-    With words=model the model writes `draws` + 1 words for each label from texts that have it, at every other example
-    of the past, and the words under which the labels of the others cost the fewest bits without demonstrations are
-    taken: among these sets, the plain words and the names. A set in which two labels have the same word, or words of
+    With words=model the model writes `draws` + 1 words for each label from every other text that has it, and the words
+    under which the labels of the other texts cost the fewest bits without demonstrations are taken: of these sets, the
+    plain words and the names. A set in which two labels have the same word, or words of
     the same tokens, is not taken. Costs (draws + 1) x labels texts of some tokens and (draws + 3) x asked scorings at
     each refit point; the others cost nothing.
 
@@ -100,13 +100,20 @@ class Verbalised(Composer):
         return task.kind == "classification" and bool(words_for(self.words, task.labels))
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
-        """Return it with the words that the model has written; others as they are."""
-        if self.words != "model":
-            return self
+        """Return it with the words that the model has written; others as they are.
+
+        Raises:
+            SameTokensError: Two labels have words that are the same to the model.
+        """
         task = model.task
+        if self.words != "model":
+            saying, asked = replace(model, composer=self), Question("", "any")
+            saying.forward_tokens([saying.compose((), asked)], [saying.said(task.labels, asked)])
+            return self
         plain = words_for("natural", task.labels)
-        sets = [plain, *self._drawn(pool[::2], model, plain), dict(zip(task.labels, task.labels, strict=True))]
-        held = pool[1::2][: self.asked]
+        source, held = _halves(pool)
+        sets = [plain, *self._drawn(source, model, plain), dict(zip(task.labels, task.labels, strict=True))]
+        held = held[: self.asked]
         tried, bits, same = list[Mapping[str, str]](), list[float](), 0
         for words in sets if held else ():
             if words in tried:
@@ -227,6 +234,15 @@ def _own(pairs: Sequence[tuple[str, str]], labels: tuple[str, ...]) -> Mapping[s
                 "Change one of them."
             )
     return found
+
+
+def _halves(pool: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Return every other example of each label, and the others."""
+    times, halves = Counter[str](), (list[Example](), list[Example]())
+    for example in pool:
+        halves[times[example.output] % 2].append(example)
+        times[example.output] += 1
+    return halves
 
 
 @lru_cache(maxsize=4096)
