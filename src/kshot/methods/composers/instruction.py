@@ -37,6 +37,7 @@ _OF_LABELS = (
 )
 _QUOTED = re.compile(r"(?<!\w)['\"“‘]([^'\"“”‘’\n]{1,40})['\"”’](?!\w)")
 _CHOICE = re.compile(r"(?:\bone of(?: these| the following)?:?|\beither|\bas|\bis|\bare|:)\s+([^.:;?!]*\w)")
+_OR = re.compile(r",\s*or\s+|,\s*|\s+or\s+")
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Instruction(Composer):
     the next refit point, and the best one is said; without evidence it is the task's own. All of it rests on the past
     alone. Of a model that only writes, an output costs few bits where it is what the model writes.
 
-    A candidate is rejected, and counted by the reason in the run's record, that is empty, has more than `longest`
-    tokens, comes to no end, is nothing but labels, repeats an example that it was written from, lists labels that the
+    A candidate is rejected, and counted by the reason in the run's record, that is empty or came to no end, has more
+    than `longest` tokens, is nothing but labels, repeats an example that it was written from, lists labels that the
     task does not have or only some of those that it has, or is there already.
 
     Costs seeds texts and at most (candidates + seeds) x asked scorings at each refit point; what a run has asked
@@ -168,7 +169,7 @@ class Instruction(Composer):
         for seed in range(self.seeds):
             how = {"temperature": 1.0, "seed": seed, "progress": model.progress.advance}
             (written,) = model.write_each([prompt], max_tokens=self.longest, stop=("\n\n",), **how)
-            found.append(cleaned(written.text))
+            found.append(cleaned(written.text, finished=written.finished))
         return found
 
     def _request(self, examples: Sequence[Example], model: TaskModel) -> Prompt:
@@ -204,18 +205,20 @@ def by_rules(task: Task) -> tuple[str, ...]:
     return tuple(text.format(given=given, wanted=wanted, **also) for text in sentences)
 
 
-def cleaned(text: str) -> str:
-    """Return the instruction in what a model has written: its first line, whole sentences, without quotes.
+def cleaned(text: str, *, finished: bool = True) -> str:
+    """Return the instruction in what a model has written: its first line without quotes; of one that was cut sentences.
 
     Example:
-        >>> cleaned(' "Name the animal. Then st')
+        >>> cleaned(' "Name the animal. Then st', finished=False)
         'Name the animal.'
     """
-    line = next((line for line in text.splitlines() if line.strip()), "")
+    line, *more = [line for line in text.splitlines() if line.strip()] or [""]
     line = re.sub(r"^\W*(the )?instruction( was)?\s*:", "", line, flags=re.IGNORECASE)
     line = " ".join(line.strip(" \t\"'“”‘’*`").split())
+    if finished or more:
+        return line
     ends = [m.end() for m in re.finditer(r"[.?!](?=\W|$)", line)]
-    return line[: ends[-1]].strip(" \"'“”‘’") if ends else ""
+    return line[: ends[-1]] if ends else ""
 
 
 def fault(text: str, task: Task, examples: Sequence[Example]) -> str | None:
@@ -250,8 +253,11 @@ def _lists_others(text: str, said: str, labels: Sequence[str]) -> bool:
         return True
     lists = [_QUOTED.findall(text)]
     for listed in _CHOICE.findall(text):
-        items = re.split(r",\s*or\s+|,\s*|\s+or\s+", listed)
+        items = _OR.split(listed)
         lists += [items] * all(len(item.split()) <= 3 for item in items)
+    for sentence in re.split(r"[.:;?!]", text):
+        items = [item for item in _OR.split(sentence)[1:] if len(item.split()) <= 2]
+        lists += [items] * any(f" {_plain(item)} " in labels for item in items)
     plain = [[f" {_plain(item)} " for item in items if _plain(item)] for items in lists]
     return any(len(items) > 1 and not set(items) <= set(labels) for items in plain)
 
