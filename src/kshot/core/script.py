@@ -208,7 +208,7 @@ class UsualWording:
         """Return what is said, with all demonstrations in the order given, the last one next to the question."""
         return usual(task, demonstrations, question)
 
-    def said(self, task: Task, answer: str) -> str:
+    def said(self, task: Task, answer: str, question: Question) -> str:
         """Return how an answer is said: as it is."""
         return answer
 
@@ -220,3 +220,11 @@ class UsualWording:
     def taught(self, task: Task, demonstrations: Sequence[Example], target: Example) -> Script:
         """Return what is learnt: what is said, and the target's answer."""
         return answered(self.compose(task, demonstrations, target.question), target.output, target.id)
+
+    def heard(self, task: Task, text: str, question: Question) -> str:
+        """Return which answer a text is: as it is."""
+        return text
+
+    def unsaid(self, task: Task, answer: str, question: Question) -> float:
+        """Return the nats of an answer beyond its words: none."""
+        return 0.0

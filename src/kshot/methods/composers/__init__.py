@@ -7,7 +7,10 @@ COMPOSERS = Room(
     "composer",
     Composer,
     {
+        "instruction": "kshot.methods.composers.instruction:Instruction",
+        "series": "kshot.methods.composers.series:Series",
         "wording": "kshot.methods.composers.wording:Wording",
+        "verbalised": "kshot.methods.composers.verbalised:Verbalised",
         "recycled": "kshot.methods.composers.recycled:Recycled",
         "schema": "kshot.methods.composers.schema_activated:SchemaActivated",
         "calls": "kshot.methods.composers.calls:Calls",
