@@ -3,4 +3,12 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Composer
 
-COMPOSERS = Room("composer", Composer, {"wording": "kshot.methods.composers.wording:Wording"})
+COMPOSERS = Room(
+    "composer",
+    Composer,
+    {
+        "wording": "kshot.methods.composers.wording:Wording",
+        "notes": "kshot.methods.composers.notes:Notes",
+        "elaborated": "kshot.methods.composers.elaborated:Elaborated",
+    },
+)
