@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,36 +45,39 @@ class NoteMemory:
     overruled: tuple[tuple[int, int], ...] = ()
 
     def add(self, notes: Iterable[str]) -> "NoteMemory":
-        """Return the memory with more notes at its end; those that it has already are left out."""
-        new = tuple(dict.fromkeys(note for note in notes if note not in self._known))
-        if not new:
-            return self
-        every, vectors = (*self.notes, *new), self.vectors
-        if self.encoder is not None:
+        """Return the memory with more notes at its end; one that it has, and that counts, is left out."""
+        every, overruled = list(self.notes), dict(self.overruled)
+        counts = {note for i, note in enumerate(every) if i not in overruled}
+        alike = {key: list(places) for key, places in self._alike.items()}
+        for note in notes:
+            if note in counts:
+                continue
+            keys = _keys(note)
+            for i in sorted({i for key in keys for i in alike.get(key, ())}):
+                if i not in overruled and say_otherwise(every[i], note):
+                    overruled[i] = len(every)
+                    counts.discard(every[i])
+            for key in keys:
+                alike[key] = [*(i for i in alike.get(key, ()) if i not in overruled), len(every)]
+            counts.add(note)
+            every.append(note)
+        return self._grown(tuple(every), tuple(overruled.items()))
+
+    def _grown(self, notes: tuple[str, ...], overruled: tuple[tuple[int, int], ...]) -> "NoteMemory":
+        """Return the memory of these notes, which begin with its own; new rows of vectors go below the others."""
+        new, vectors = notes[len(self.notes) :], self.vectors
+        if new and self.encoder is not None:
             rows = self.encoder.embed(new)
             vectors = rows if vectors is None else np.concatenate((vectors, rows), axis=0)
-        return NoteMemory(every, self.encoder, vectors, (*self.overruled, *self._overrules(new)))
+        return NoteMemory(notes, self.encoder, vectors, overruled) if new else self
 
     @cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(self.notes)
-
-    @cached_property
-    def _beginnings(self) -> dict[tuple[str, ...], list[int]]:
-        """The numbers of notes by how they begin: only those that begin alike are compared."""
-        found: dict[tuple[str, ...], list[int]] = {}
+    def _alike(self) -> dict[tuple[str, ...], list[int]]:
+        """The places of the notes that count by what those that say otherwise have in common."""
+        found, gone = dict[tuple[str, ...], list[int]](), dict(self.overruled)
         for i, note in enumerate(self.notes):
-            found.setdefault(_beginning(note), []).append(i)
-        return found
-
-    def _overrules(self, new: Sequence[str]) -> list[tuple[int, int]]:
-        found, fresh = list[tuple[int, int]](), dict[tuple[str, ...], list[int]]()
-        every = (*self.notes, *new)
-        for i, note in enumerate(new, len(self.notes)):
-            key = _beginning(note)
-            before = (*self._beginnings.get(key, ()), *fresh.get(key, ()))
-            found += [(j, i) for j in before if say_otherwise(every[j], note)]
-            fresh.setdefault(key, []).append(i)
+            for key in _keys(note) if i not in gone else ():
+                found.setdefault(key, []).append(i)
         return found
 
     def likeness(self, text: str) -> FloatArray:
@@ -82,7 +85,8 @@ class NoteMemory:
         if not self.notes:
             return np.zeros(0)
         if self.encoder is None:
-            return self._index.scores(text) / self._own_scores
+            most = self._index.own_scores
+            return np.divide(self._index.scores(text), most, out=np.zeros(len(most)), where=most > 0)
         assert self.vectors is not None
         # Equal notes must tie, whose products differ by rounding
         return np.round(self.vectors.astype(np.float64) @ self.encoder.embed([text])[0], 9)
@@ -90,12 +94,6 @@ class NoteMemory:
     @cached_property
     def _index(self) -> LexicalIndex:
         return LexicalIndex(self.notes)
-
-    @cached_property
-    def _own_scores(self) -> FloatArray:
-        """What each note scores against itself; infinite where it has no words."""
-        found = [float(self._index.scores(note)[i]) for i, note in enumerate(self.notes)]
-        return np.array([score or np.inf for score in found])
 
     def lookup(self, text: str, k: int) -> list[tuple[str, float]]:
         """Return the `k` notes that are most about a text with their likeness, the best first.
@@ -110,8 +108,8 @@ class NoteMemory:
 def say_otherwise(first: str, second: str) -> bool:
     """Return whether two notes differ in how they end alone, or in a "not": a guess by their words.
 
-    They begin with the same words, more than half of each and at least three, and end with a few others, none of them
-    in both; or they are the same but for negations.
+    They begin with the same words, more than half of each and at least three, and end with one to four others, none of
+    them in both; or they are the same but for negations.
     """
     (a, a_denies), (b, b_denies) = _parted(first), _parted(second)
     if a == b:
@@ -123,14 +121,18 @@ def say_otherwise(first: str, second: str) -> bool:
     return is_short and is_same_before and not set(ends[0]) & set(ends[1])
 
 
+@lru_cache(maxsize=100_000)
 def _parted(note: str) -> tuple[tuple[str, ...], bool]:
     """Return the words of a note without its negations, and whether it denies something."""
     found = words(re.sub(r"n['\u2019]t\b", " not", note))
     return tuple(w for w in found if w not in _NEGATIONS), sum(w in _NEGATIONS for w in found) % 2 == 1
 
 
-def _beginning(note: str) -> tuple[str, ...]:
-    return _parted(note)[0][:LEAST_SAME_WORDS]
+def _keys(note: str) -> list[tuple[str, ...]]:
+    """Return beginnings of a note, one of which it shares with each that says otherwise; all of it is the last."""
+    found, _ = _parted(note)
+    least = max(LEAST_SAME_WORDS, len(found) - MOST_OTHER_WORDS, len(found) // 2 + 1)
+    return [found[:n] for n in range(least, len(found))] + [(*found, "")]
 
 
 def clean_note(note: Any, where: str = "A note") -> str:

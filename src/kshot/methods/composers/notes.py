@@ -26,12 +26,13 @@ from kshot.methods.composers.wording import Wording
 from kshot.methods.contracts import Composer
 from kshot.methods.embeds import Embeds
 from kshot.prompts.fitting import prompt_tokens
+from kshot.retrieval.corpus import unlisted
 from kshot.retrieval.note_memory import NoteMemory, clean_note
 from kshot.taskmodel.taskmodel import TaskModel
 
 REFUSAL = "Not in the notes."
-# Above which notes are about a question, where no past says: likeness, nats, nats, and that it was answered
-THRESHOLDS = {"likeness": 0.5, "question": 4.0, "refusal": 0.0, "reply": 0.5}
+# Relevance above which notes bear on a question where no past tells: cosine, nats a token, nats, and that it answers
+THRESHOLDS = {"likeness": 0.7, "question": 1.3, "refusal": 0.0, "reply": 0.5}
 MOST_TRIED = 64  # examples of the past by which a threshold is chosen
 _ELSE = "If the context does not answer the question, answer from what you know."
 _NO_NOTES = "(none)"
@@ -41,12 +42,15 @@ _NO_NOTES = "(none)"
 class Notes(Embeds, Composer):
     """Keep notes, and answer a question from those that are about it; any other as if there were none.
 
-    The notes most like the question are looked up, then it is judged whether they bear on it (`gate`). If so, they
-    said as its context; if not, the prompt is to the byte the one without notes. Relevance r of notes N to a question q:
-    likeness: r = max over n in N of <v(n), v(q)>. question: r = ln P(q | N) - ln P(q). refusal: r = ln P(refusal | q)
-    - ln P(refusal | N, q), where a reply may be "Not in the notes.". reply: r = 1 unless the model refuses, else 0.
-    The notes are said where r is above a threshold: the one with which the right answers of the past would have cost
-    the fewest bits, the last 64 of them at most; where the past does not tell, one that is the same for all tasks.
+    The notes most like the question are looked up, then it is judged whether they bear on it (`gate`). If so, they are
+    said as its context; if not, the prompt is to the byte the one without notes. The relevance r of the notes N that
+    were looked up for a question q is, by the gate:
+    likeness: r = max over n in N of <v(n), v(q)>, with vectors v of length 1, or the weight of the words of n in q;
+    question: r = (ln P(q | N) - ln P(q)) / tokens of q;
+    refusal: r = ln P(refusal | q) - ln P(refusal | N, q), with leave to reply "Not in the notes.";
+    reply: r = 0 if the model replies so, else 1.
+    The notes are said where r is above a threshold: that with which the right answers of the past, of the last 64
+    examples at most, would have cost the fewest bits, and of those that are alike the nearest to a usual one.
 
     Of notes that say otherwise, as far as their words show, the later one counts, and it is told. Cost of a question:
     nothing more with likeness; two short prompts scored with question and refusal; one reply with reply.
@@ -92,12 +96,12 @@ class Notes(Embeds, Composer):
             except ValueError:
                 raise SettingError(f"threshold must be a number or auto; got '{self.threshold}'.") from None
         if self._notes is None:
-            object.__setattr__(self, "_notes", NoteMemory().add(notes_of(self.file)).notes if self.file else ())
+            object.__setattr__(self, "_notes", _each_once(notes_of(self.file)) if self.file else ())
         if self.file:
             object.__setattr__(self, "file", str(path_of(self.file).absolute()))
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] - never None
         """The notes that it keeps, in the order in which they came."""
         return self._notes or ()
 
@@ -108,7 +112,7 @@ class Notes(Embeds, Composer):
 
     def noting(self, notes: Sequence[str]) -> Self:
         """Return it with these notes in place of its own."""
-        return replace(self, _notes=tuple(dict.fromkeys(map(clean_note, notes))))
+        return replace(self, _notes=_each_once([clean_note(note) for note in notes]))
 
     @property
     def missing_package(self) -> str | None:
@@ -130,6 +134,11 @@ class Notes(Embeds, Composer):
     @property
     def _fits_threshold(self) -> bool:
         return self.steps == 2 and self.threshold == "auto" and self.gate != "reply"
+
+    @property
+    def _usual(self) -> float:
+        """The threshold where the past does not tell; likeness by words is another one."""
+        return 0.5 if (self.gate, self.lookup) == ("likeness", "bm25") else THRESHOLDS[self.gate]
 
     def suits(self, task: Task) -> bool:
         """Return whether the inner composer does."""
@@ -162,8 +171,8 @@ class Notes(Embeds, Composer):
         """Return it with the contexts of the past among its notes, and a threshold that has served the past best."""
         notes, inner = self.notes, self.inner.fit(pool, model=model, rng=rng)
         if self.from_contexts:
-            notes = (*notes, *(clean_note(e.context) for e in pool if e.context))
-        fitted = replace(self, inner=inner, _notes=tuple(dict.fromkeys(notes)), _threshold=None)
+            notes = (*notes, *(_flat(e.context) for e in pool if e.context))
+        fitted = replace(self, inner=inner, _notes=_each_once(notes), _threshold=None)
         if fitted.notes and self._fits_threshold and pool:
             return replace(fitted, _threshold=fitted._best_threshold(pool[-MOST_TRIED:], model))
         return fitted
@@ -181,7 +190,7 @@ class Notes(Embeds, Composer):
                 prompts.append(replace(model, composer=composer).prompt((), example)[0])
             bits.append(model.bits_after(prompts, [example for example, _ in tried]) if tried else np.zeros(0))
         relevance = np.array([about["relevance"] for _, about in tried])
-        return best_threshold(relevance, bits[0] - bits[1], THRESHOLDS[self.gate])
+        return best_threshold(relevance, bits[0] - bits[1], self._usual)
 
     def said(self, task: Task, answer: str) -> str:
         """Return how the inner composer says an answer."""
@@ -207,16 +216,16 @@ class Notes(Embeds, Composer):
     ) -> list[Mapping[str, Any]]:
         """Return for each question the notes that it is asked with, and how relevant the best ones were."""
         found = self._looked_up(asked, model)
-        limit = THRESHOLDS[self.gate] if self._threshold is None else self._threshold
+        limit = self._usual if self._threshold is None else self._threshold
         limit = limit if self.threshold == "auto" else float(self.threshold)
         inner: Sequence[Mapping[str, Any]] = [{}] * len(asked)
         if self.inner.considers:
             inner = self.inner.consider(asked, model=replace(model, composer=self.inner), seed=seed)
         told = []
         for about, more in zip(found, inner, strict=True):
-            relevance = about.pop("relevance")
+            notes, relevance = about.pop("looked_up"), about.pop("relevance")
             is_said = self.steps == 1 or (relevance is not None and relevance > limit)
-            notes = list(about.pop("looked_up")) if is_said else []
+            notes = list(notes) if is_said else []
             told.append({"notes": notes, "relevance": relevance, **about, **({"inner": more} if more else {})})
         return told
 
@@ -231,14 +240,14 @@ class Notes(Embeds, Composer):
         for _, question in asked:
             notes, memory = list[tuple[str, float]](), self._memory_of(question)
             if memory.notes:
-                notes = memory.lookup(self._text(question), self.k)
+                notes = memory.lookup(self._text(model.task, question), self.k)
             notes = [(note, likeness) for note, likeness in notes if likeness > 0 or self.lookup == "dense"]
-            fits = self._fitting([note for note, _ in notes], question, model)
-            about: dict[str, Any] = {"looked_up": tuple(fits[::-1]), "relevance": None}
+            fits = self._fitting(notes, question, model) if notes else []
+            about: dict[str, Any] = {"looked_up": tuple(note for note, _ in fits[::-1]), "relevance": None}
             if len(fits) < len(notes):
                 about["too_long"] = len(notes) - len(fits)
             found.append(about)
-            best.append(notes[0][1] if notes else 0.0)
+            best.append(fits[0][1] if fits else 0.0)
         known = [i for i, about in enumerate(found) if about["looked_up"]]
         if self.steps == 2 and known:
             judged = self._relevance([asked[i][1] for i in known], [found[i]["looked_up"] for i in known], model)
@@ -248,34 +257,36 @@ class Notes(Embeds, Composer):
 
     def _memory_of(self, question: Question) -> NoteMemory:
         """Return the memory, with a question's own context as the newest note where contexts are notes."""
-        is_note = self.from_contexts and question.context
-        return self.memory.add([clean_note(question.context)]) if is_note else self.memory
+        context = question.context if self.from_contexts else None
+        if not (self.notes or context):
+            return NoteMemory()
+        return self.memory.add([_flat(context)]) if context else self.memory
 
-    def _text(self, question: Question) -> str:
-        """Return what notes must be about."""
-        return question.input if self.from_contexts else question.text
+    def _text(self, task: Task, question: Question) -> str:
+        """Return what notes must be about: a question without the options that it lists."""
+        asked = replace(question, input=unlisted(task, question))
+        return asked.input if self.from_contexts else asked.text
 
-    def _fitting(self, notes: list[str], question: Question, model: TaskModel) -> list[str]:
-        """Return the first notes, the best ones, that leave the model half of its context, or all that is needed."""
-        most = model.model.max_tokens
+    def _fitting(
+        self, notes: Sequence[tuple[str, float]], question: Question, model: TaskModel
+    ) -> list[tuple[str, float]]:
+        """Return the first notes, the best ones, that leave room for the question and half of the model's context."""
+        most, asks = model.model.max_tokens, model.layout.request(_judging("", self._text(model.task, question)))
         plain = prompt_tokens(replace(model, composer=self.inner).compose((), question), model.model)
-        room = min(
-            most // 2,
-            most - plain - model.answer_tokens - prompt_tokens(model.layout.request(_judging("", "")), model.model),
-        )
+        room = min(most // 2, most - max(plain, prompt_tokens(asks, model.model)) - model.answer_tokens)
         kept = []
-        for note in notes:
-            room -= model.model.count_tokens(note) + 2
-            if room < 0:
-                break
-            kept.append(note)
+        for note, likeness in notes:
+            n = model.model.count_tokens(f"{note}\n")
+            if n <= room:
+                room -= n
+                kept.append((note, likeness))
         return kept
 
     def _relevance(
         self, questions: Sequence[Question], notes: Sequence[Sequence[str]], model: TaskModel
     ) -> FloatArray | None:
         """Return what the model says of the notes of each question; None where their likeness counts."""
-        texts = [self._text(question) for question in questions]
+        texts = [self._text(model.task, question) for question in questions]
         if self.gate == "reply":
             prompts = [model.layout.request(_judging("\n".join(n), t)) for n, t in zip(notes, texts, strict=True)]
             replies = model.write_each(prompts, max_tokens=16, stop=("\n",))
@@ -291,7 +302,18 @@ class Notes(Embeds, Composer):
         prompts = [model.layout.request(text) for text in (*written, *bare)]
         rows = np.array([row[0] for row in model.score(prompts, answers * 2)])
         gain = rows[: len(texts)] - rows[len(texts) :]
-        return gain if self.gate == "question" else -gain
+        if self.gate == "refusal":
+            return -gain
+        return gain / [model.model.count_tokens(model.layout.answer(text)) for text in texts]
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _each_once(notes: Sequence[str]) -> tuple[str, ...]:
+    """Return notes as a memory keeps them: again only where one says again what another has overruled."""
+    return NoteMemory().add(notes).notes
 
 
 def _judging(notes: str, question: str) -> str:
