@@ -100,6 +100,12 @@ class Script:
         told = tuple(Piece("note", note) for note in notes)
         return replace(self, pieces=(*self.pieces[:n], *told, *self.pieces[n:]))
 
+    def beside_question(self, contexts: Sequence[str]) -> "Script":
+        """Return the script with contexts of what is asked, before its own."""
+        n = len(self.pieces) - len(self.turns[-1])
+        told = tuple(Piece("context", context) for context in contexts)
+        return replace(self, pieces=(*self.pieces[:n], *told, *self.pieces[n:]))
+
     @property
     def opening(self) -> tuple[Piece, ...]:
         """The instruction, and what else is said before the first question and its context."""

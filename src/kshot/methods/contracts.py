@@ -223,6 +223,15 @@ class Composer(Remembering):
         """Return what a user should know of all that was found out in a run; empty: nothing."""
         return ""
 
+    @property
+    def notes(self) -> tuple[str, ...] | None:
+        """The notes that it keeps, which a user may add to and remove; None for composers that keep none."""
+        return None
+
+    def noting(self, notes: Sequence[str]) -> Self:
+        """Return a composer that keeps these notes in place of its own, if it keeps some."""
+        return self
+
 
 @dataclass(frozen=True)
 class Made:

@@ -366,6 +366,10 @@ class TaskModel:
         """Return the bits of each query's output after its demonstrations, `[n_queries]`."""
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         self.progress.begin("asking for the selector", len(prompts))
+        return self.bits_after(prompts, queries)
+
+    def bits_after(self, prompts: Sequence[Prompt], queries: Sequence[Example]) -> FloatArray:
+        """Return the bits of each query's output after a prompt of its own, `[n_queries]`."""
         answers = [self.said(self.answers(query), query) for query in queries]
         scores = self.score(prompts, answers, progress=self.progress.advance)
         return np.array([self._bits(query, row) for query, row in zip(queries, scores, strict=True)])

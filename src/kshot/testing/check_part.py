@@ -105,14 +105,20 @@ def _task(part: Part) -> Task:
 def _check_record(part: Part, rebuild: Callable[[Any, Path, OwnFiles], Part]) -> None:
     record = part.record()
     try:
-        text = to_json(record)
+        to_json(record)
     except (TypeError, ValueError) as error:
         raise ContractError(f"{type(part).__name__} must have a record that is JSON: {error}.") from error
     with TemporaryDirectory() as folder:
-        own = OwnFiles(Path(folder) / "own", may_run=True)
-        write_folder(own.folder, {f"{sha256}.py": source for sha256, source in own_sources(record).items()})
-        part_again = rebuild(from_json(text), Path(folder), own) if not _has_files(part) else part
+        part_again = _rebuilt(part, Path(folder), rebuild) if not _has_files(part) else part
     _must(part_again == part, part, "must be rebuilt from its record as an equal one")
+
+
+def _rebuilt(part: Any, folder: Path, rebuild: Callable[[Any, Path, OwnFiles], Any]) -> Any:
+    """Return what is read of a method's record and of what it has saved into a folder."""
+    record = part.record()
+    own = OwnFiles(folder / "own", may_run=True)
+    write_folder(own.folder, {f"{sha256}.py": source for sha256, source in own_sources(record).items()})
+    return rebuild(from_json(to_json(record)), folder, own)
 
 
 def _has_files(part: Part) -> bool:
@@ -164,7 +170,7 @@ def _check_composer(part: Composer, task: Task, model: TaskModel) -> None:
         model.layout.write(script)
     with TemporaryDirectory() as folder:
         fitted.save(Path(folder))
-        again = type(part).rebuilt(part.record()["settings"], Path(folder))
+        again = _rebuilt(fitted, Path(folder), SLOTS["composer"].rebuild)
     same = again.compose(task, task.train[:1], question) == fitted.compose(task, task.train[:1], question)
     _must(same, part, "must say the same when what it remembers was saved and read again")
     told = {text: fitted.said(task, text, question) for text in task.labels or {e.output for e in task.train}}
