@@ -143,7 +143,7 @@ class CombinedLearner(Learner):
     def _ask(
         self, member: Learner, queries: Sequence[Query], tell: Callable[[int], None], *, of: Sequence[Query] = ()
     ) -> list[Prediction]:
-        """Return what a member says; what is kept of it goes by its name, and by `of` where not all or more is asked."""
+        """Return what a member says; kept under its name and the place, or `of`, where less or more is asked."""
 
         def ask() -> list[Prediction]:
             return member.anew().predict(queries, progress=lambda _: tell(0))
@@ -250,7 +250,7 @@ def _told(query: Query, more: Mapping[str, Any]) -> Query:
 
 
 def _as_wanted(task: Task, query: Query, found: Prediction) -> Prediction:
-    """Return a prediction without a text that nobody but the combiner wanted: else only easy questions would have one."""
+    """Return a prediction without a text that the combiner alone wanted: else easy questions had more of them."""
     if query.wants_text or not task.is_open:
         return found
     return replace(found, answer=None, cut_off=False, sureness=None)

@@ -148,8 +148,8 @@ def missed(skills: Sequence[tuple[str, ...]], wrong: Sequence[bool]) -> dict[str
 def chances(skills: Sequence[tuple[str, ...]], counts: Mapping[str, int]) -> FloatArray:
     """Return the chance of each example where skills are drawn by what they miss, and then an example of the skill.
 
-    p(e) = sum over its skills k of w_k / m_k, with w_k proportional to n_k + 1, n_k the mistakes that need the skill and
-    m_k the examples with it. Examples without any share a skill of their own that nobody has missed.
+    p(e) = sum over its skills k of w_k / m_k, with w_k proportional to n_k + 1, n_k the mistakes that need the skill
+    and m_k the examples with it. Examples without any share a skill of their own that nobody has missed.
 
     Returns:
         Chances that sum to 1, `[n]`.

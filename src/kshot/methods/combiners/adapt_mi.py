@@ -31,10 +31,10 @@ class _Remembered(TypedDict):
 class AdaptMi(Combiner):
     """Answer with the first recipe, and ask the second, which shows skills, where a gate finds the answer doubtful.
 
-    Alone it is `adapt-mi(random:k=5, skills:k=5)`. Skills in a prompt help where the model fails, and hurt where it does
-    not need them; so an easy question's prompt and answer stay those of the first recipe. What the gate learns it learns
-    of the first recipe's answers, so that along a stream, too, the second is asked for doubtful questions alone. In
-    tasks of texts the first recipe's text is written for each question, as the gate reads it.
+    Alone it is `adapt-mi(random:k=5, skills:k=5)`. Skills in a prompt help where the model fails, and hurt where it
+    does not need them; so an easy question's prompt and answer stay those of the first recipe. The gate learns from the
+    first recipe's answers, so that along a stream, too, the second is asked for doubtful questions alone. In tasks of
+    texts the first recipe's text is written for each question, as the gate reads it.
 
     Attributes:
         gate: "log-prob" (a probability below a quantile of the past's), "disagreement" (of contexts) or "steps" (scores

@@ -49,7 +49,8 @@ class StepScores(Gate):
         if not attempts:
             raise UserError(
                 f"gate=steps must be told '{SCORES}' by the composer of the first recipe; it found "
-                f"{sorted({key for found in said.found for key in found})}. Let it score the steps, or use gate=log-prob."
+                f"{sorted({key for found in said.found for key in found})}. Let it score the steps, or use "
+                "gate=log-prob."
             )
         scores = max(attempts, key=lambda row: sum(row) / max(1, len(row)))
         return float(self.is_difficult(scores))

@@ -18,9 +18,9 @@ from kshot.taskmodel.taskmodel import TaskModel
 class MissingSkills(Skilled, Selector):
     """Draw `k` examples by the skills that the model's own mistakes need.
 
-    Each known example is asked by what was known before it; n_k of those that the model gets wrong need skill k. A skill
-    is drawn with a chance proportional to n_k + 1, then an example that needs it. Costs one answer for each example
-    (in tasks of texts it is written), which is asked once: later choices find it in the run's store.
+    Each known example is asked by what was known before it; n_k of those that the model gets wrong need skill k. A
+    skill is drawn with a chance proportional to n_k + 1, then an example that needs it. Costs one answer for each
+    example (in tasks of texts it is written), which is asked once: later choices find it in the run's store.
 
     Attributes:
         shots: Demonstrations after which the mistakes are made, the first ones of the stream.

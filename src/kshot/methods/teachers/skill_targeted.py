@@ -20,13 +20,13 @@ BY = ("draw", "weight")
 class SkillTargeted(Skilled, Teacher):
     """Draw the lessons by the skills that the model's own mistakes need, or weigh them so.
 
-    n_k is the number of examples so far that need skill k and that the model got wrong before it learnt them. A skill is
-    drawn with a chance proportional to n_k + 1, then an example that needs it; as long as there is no mistake, lessons
-    are the tuner's. What a lesson makes small stays the tuner's objective.
+    n_k is the number of examples so far that need skill k and that the model got wrong before it learnt them. A skill
+    is drawn with a chance proportional to n_k + 1, then an example that needs it; as long as there is no mistake,
+    lessons are the tuner's. What a lesson makes small stays the tuner's objective.
 
     Attributes:
-        by: "draw" draws the targets of the lessons anew; "weight" leaves them, and weighs each by its chance against the
-            mean chance, which says something only where a step has several lessons.
+        by: "draw" draws the targets of the lessons anew; "weight" leaves them, and weighs each by its chance against
+            the mean chance, which says something only where a step has several lessons.
         encoder: "minilm", or a sentence-transformers hub id or folder.
 
     Source: He et al. (2025), STAT, https://arxiv.org/abs/2510.10023, STAT-Sel.
