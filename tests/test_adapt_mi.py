@@ -12,7 +12,7 @@ from api_server import ApiServer, served
 from kshot.core.errors import UserError
 from kshot.core.script import Script, UsualWording
 from kshot.core.seeding import digest
-from kshot.core.types import Example, Generation, GenerateRequest, Prediction, Query, ScoreRequest, Task
+from kshot.core.types import Example, GenerateRequest, Generation, Prediction, Query, ScoreRequest, Task
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.methods.combiners.adapt_mi import AdaptMi, named_skills
@@ -35,11 +35,11 @@ def _chance(*what: object) -> float:
 
 
 def rows_of(n: int) -> tuple[Example, ...]:
+    kinds = ["hard" if _chance("hard", i) < 0.4 else "easy" for i in range(n)]
     return tuple(
-        Example(f"{'hard' if _chance('hard', i) < 0.4 else 'easy'} {SKILLS[i % 4]} {i}", LABELS[i * 7 // 4 % 4], f"e{i}",
-                meta={"skills": [SKILLS[i % 4]]})
-        for i in range(n)
-    )  # fmt: skip
+        Example(f"{kind} {SKILLS[i % 4]} {i}", LABELS[i * 7 // 4 % 4], f"e{i}", meta={"skills": [SKILLS[i % 4]]})
+        for i, kind in enumerate(kinds)
+    )
 
 
 ROWS = rows_of(240)

@@ -11,7 +11,7 @@ import kshot
 from kshot.core.errors import UserError
 from kshot.core.lessons import Batch, Lesson, Training
 from kshot.core.seeding import generator
-from kshot.core.types import Example, Query, Question, Task
+from kshot.core.types import Example, Question, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.trained_model import TrainedEngine
 from kshot.learners.build import make_learner
