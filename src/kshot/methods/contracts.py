@@ -350,9 +350,18 @@ class Teacher(Part):
 
     Attributes:
         objective: What is made small over the lessons.
+        only_chooses: It says which lessons there are or how much they count; what is made small over them stays the
+            tuner's objective.
+        sees_mistakes: It is told which of the examples the model got wrong before it learnt them (`seeing`).
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
+    only_chooses: ClassVar[bool] = False
+    sees_mistakes: ClassVar[bool] = False
+
+    def seeing(self, wrong: Sequence[Example]) -> Self:
+        """Return a teacher that knows the examples so far that the model got wrong before it learnt them."""
+        return self
 
     @property
     @abstractmethod
@@ -451,15 +460,27 @@ class Combiner(Remembering):
             each member's probabilities are calibrated by its own past before they are combined.
         lazy: A member is asked only where what those before it have said does not suffice (`asks`).
         takes_all: Without members it combines the recipes of its run that combine nothing themselves.
+        by_first: What a lazy one learns is how the first member has done: along a stream, too, the others are asked
+            where they are needed alone.
         most_members: How many it can combine.
+        usual: Its members where none are named, as text; empty where they must be.
+        reads_text: In open tasks it reads the first members' texts, so these are written for each question.
+        reads_sureness: There it reads how sure the model is of them, too (`Prediction.sureness`).
     """
 
     remembered_in: ClassVar[str] = COMBINER
     learns: ClassVar[bool] = False
     lazy: ClassVar[bool] = False
     takes_all: ClassVar[bool] = False
+    by_first: ClassVar[bool] = False
     most_members: ClassVar[int] = 100
+    usual: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    reads_sureness: ClassVar[bool] = False
     _calibrations: tuple[Mapping[str, Any], ...] = state(())
+
+    def check(self, members: Sequence[Any]) -> None:  # noqa: B027 - most take any recipes
+        """Raise a UserError unless its members are recipes that it can combine; before a model is loaded."""
 
     def fit(self, task: Task, past: Sequence[Answered]) -> Self:
         """Return a combiner that knows how its members have done on the past of a stream, in its order."""
@@ -476,6 +497,18 @@ class Combiner(Remembering):
     def asks(self, task: Task, said: Sequence[Prediction]) -> bool:
         """Return whether the next member is to be asked a question, after what those before it have said of it."""
         return True
+
+    def tells(
+        self, questions: Sequence[Question], said: Sequence[Sequence[Prediction]], *, model: TaskModel
+    ) -> list[Mapping[str, Any]]:
+        """Return for each question what goes into its meta before the next member of a lazy one is asked.
+
+        Args:
+            questions: Those that the next member is asked.
+            said: What the members before it have said of each.
+            model: The language model that answers, on this task.
+        """
+        return [{} for _ in questions]
 
     @abstractmethod
     def combine(self, task: Task, members: Sequence[Prediction]) -> Prediction:

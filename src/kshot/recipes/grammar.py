@@ -86,7 +86,7 @@ def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
     grid = _grid(call, slot) if raced else {}
     tried = {key: _alternatives(key, text, call.name, slot) for key, text in {**grid, **call.settings}.items()}
     several = [key for key, options in tried.items() if len(options) > 1]
-    if slot == "combiner" and not call.members:
+    if slot == "combiner" and not call.members and not SLOTS[slot].find(call.name).usual:
         raced = False  # what it combines is not known before the run
     for key in several:
         if not all(tried[key]):
@@ -192,7 +192,7 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
                 "model; got 'contextual'. Use batch."
             )
         return Recipe(name, parts, calibration=_calibration(own, base))
-    if "teacher" in parts and parts["tuner"].over == "seen":
+    if "teacher" in parts and parts["tuner"].over == "seen" and not parts["teacher"].only_chooses:
         raise UserError(
             f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of "
             "the two out."
@@ -248,6 +248,8 @@ def _members(call: Call, combiner: Combiner, *, shots: int) -> tuple[Recipe, ...
     """
     if not call.members and combiner.takes_all:
         return ()
+    if not call.members and combiner.usual:
+        call = replace(call, members=combiner.usual)
     if len(call.members) > combiner.most_members:
         raise UserError(
             f"'{call.name}' combines {combiner.most_members} recipes at most; got {len(call.members)}. Name fewer, or "
@@ -270,6 +272,7 @@ def _members(call: Call, combiner: Combiner, *, shots: int) -> tuple[Recipe, ...
             f"'{call.name}' must be given recipes that are whole; '{inner.name}' names none of its own. Name them: "
             f"{inner.name}(bm25, zero-shot)."
         )
+    combiner.check(members)
     return members if combiner.learns else tuple(replace(member, calibration="none") for member in members)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from math import log
+from math import exp, log
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -361,6 +361,21 @@ class TaskModel:
             return []
         found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
         return [replace(answer, text=self.layout.reply(answer.text)) for answer in found]
+
+    def sureness(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | None]:
+        """Return how sure the model is of each text that it has written after its prompt: a token on average.
+
+        It is exp of the mean log-probability of the tokens, the terminator's among them; None of a model that tells
+        no probabilities of texts.
+        """
+        if not self._scores:
+            return [None] * len(texts)
+        model, answers = cast(ScoringModel, self.model), [(text,) for text in texts]
+        rows = model.score(self._to_score(prompts, answers), ledger=self.ledger)
+        for row, some in zip(rows, answers, strict=True):
+            self._check(row, some)
+        lengths = [max(1, model.count_tokens(self.layout.answer(text))) for text in texts]
+        return [exp(min(0.0, float(row[0])) / n) for row, n in zip(rows, lengths, strict=True)]
 
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         """Return the bits of each query's output after its demonstrations, `[n_queries]`."""

@@ -192,9 +192,9 @@ class Notes(Embeds, Composer):
         relevance = np.array([about["relevance"] for _, about in tried])
         return best_threshold(relevance, bits[0] - bits[1], self._usual)
 
-    def said(self, task: Task, answer: str) -> str:
+    def said(self, task: Task, answer: str, question: Question) -> str:
         """Return how the inner composer says an answer."""
-        return self.inner.said(task, answer)
+        return self.inner.said(task, answer, question)
 
     @property
     def alternatives(self) -> tuple[Composer, ...]:

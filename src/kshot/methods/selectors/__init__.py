@@ -3,8 +3,8 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Selector
 
-# On request: they ask a language model to choose, which costs many times their predictions, or are there to compare
-# other methods with (bm25-major, less).
+# On request: they ask a language model to choose, which costs many times their predictions, are there to compare
+# other methods with (bm25-major, less), or need fields that few tasks have (skills).
 SELECTORS = Room(
     "selector",
     Selector,
@@ -19,6 +19,8 @@ SELECTORS = Room(
         "gradient-matching": "kshot.methods.selectors.gradient_matching:GradientMatching",
         "llm-r": "kshot.methods.selectors.llm_r:LlmR",
         "less": "kshot.methods.selectors.less:Less",
+        "skills": "kshot.methods.selectors.skills:Skills",
+        "missing-skills": "kshot.methods.selectors.missing_skills:MissingSkills",
     },
-    on_request=("best-of-n", "bm25-major", "gradient-matching", "less", "llm-r"),
+    on_request=("best-of-n", "bm25-major", "gradient-matching", "less", "llm-r", "missing-skills", "skills"),
 )
