@@ -148,3 +148,8 @@ class UsualWording:
     def said(self, task: Task, answer: str) -> str:
         """Return how an answer is said: as it is."""
         return answer
+
+    @property
+    def alternatives(self) -> "tuple[UsualWording]":
+        """Itself: there is nothing to choose from."""
+        return (self,)

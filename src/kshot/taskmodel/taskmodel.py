@@ -59,6 +59,11 @@ class Composer(Protocol):
         """Return how one of the task's answers is said in its scripts."""
         ...
 
+    @property
+    def alternatives(self) -> "tuple[Composer, ...]":
+        """What a selector that chooses a wording too can choose from."""
+        ...
+
 
 @dataclass(frozen=True)
 class TaskModel:

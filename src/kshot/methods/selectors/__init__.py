@@ -4,7 +4,7 @@ from kshot.core.plugins import Room
 from kshot.methods.contracts import Selector
 
 # On request: they ask a language model to choose, which costs many times their predictions, or are there to compare
-# other methods with (bm25-major, less).
+# other methods with (bm25-major, dpp, less, mmd, optimal-transport).
 SELECTORS = Room(
     "selector",
     Selector,
@@ -19,6 +19,15 @@ SELECTORS = Room(
         "gradient-matching": "kshot.methods.selectors.gradient_matching:GradientMatching",
         "llm-r": "kshot.methods.selectors.llm_r:LlmR",
         "less": "kshot.methods.selectors.less:Less",
+        "lars": "kshot.methods.selectors.lars:Lars",
+        "ease": "kshot.methods.selectors.ease:Ease",
+        "evolution": "kshot.methods.selectors.evolution:Evolution",
+        "optimal-transport": "kshot.methods.selectors.optimal_transport:OptimalTransport",
+        "mmd": "kshot.methods.selectors.mmd:Mmd",
+        "dpp": "kshot.methods.selectors.dpp:Dpp",
     },
-    on_request=("best-of-n", "bm25-major", "gradient-matching", "less", "llm-r"),
+    on_request=(
+        "best-of-n", "bm25-major", "dpp", "ease", "evolution", "gradient-matching", "lars", "less", "llm-r", "mmd",
+        "optimal-transport",
+    ),  # fmt: skip
 )
