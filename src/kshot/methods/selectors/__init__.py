@@ -27,7 +27,16 @@ SELECTORS = Room(
         "dpp": "kshot.methods.selectors.dpp:Dpp",
     },
     on_request=(
-        "best-of-n", "bm25-major", "dpp", "ease", "evolution", "gradient-matching", "lars", "less", "llm-r", "mmd",
+        "best-of-n",
+        "bm25-major",
+        "dpp",
+        "ease",
+        "evolution",
+        "gradient-matching",
+        "lars",
+        "less",
+        "llm-r",
+        "mmd",
         "optimal-transport",
     ),  # fmt: skip
 )

@@ -51,7 +51,8 @@ class Dpp(Embeds, Selector):
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return the indices of `k` examples, the nearest last."""
-        assert self._embeddings is not None and self._encoder is not None, "fit comes before select"
+        assert self._embeddings is not None, "fit comes before select"
+        assert self._encoder is not None
         near = np.round(self._embeddings @ self._encoder.embed([question_text(question, "dpp")])[0], 9)  # [n_pool]
         looked_at = nearest_last(near, max(k, self.depth))[::-1]
         rows = self._embeddings[looked_at]

@@ -17,11 +17,12 @@ from kshot.taskmodel.taskmodel import TaskModel
 
 @dataclass(frozen=True)
 class Mmd(Embeds, Selector):
-    """Take the `k` examples with the least maximum mean discrepancy from the pool, greedily; the first pick stands last.
+    """Take the `k` examples with the least maximum mean discrepancy from the pool, the first pick last.
 
     MMD^2(S) = mean over S x S of K - 2 mean over S x pool of K + mean over pool x pool of K, with K_ij =
-    exp(-|x_i - x_j|^2 / (2 s^2)) of the embeddings x, and s the median distance of two different texts. The first pick
-    is the most typical example. Costs n_pool^2 numbers, and n_pool x k operations: milliseconds, beside the embeddings.
+    exp(-|x_i - x_j|^2 / (2 s^2)) of the embeddings x, and s the median distance of two different texts. Each pick is
+    the one that makes it least, so the first is the most typical example. Costs n_pool^2 numbers and n_pool x k
+    operations: milliseconds, beside the embeddings.
 
     Attributes:
         encoder: "minilm", or a sentence-transformers hub id or folder.

@@ -60,7 +60,13 @@ class Trials:
     """
 
     def __init__(
-        self, k: int, pool: Sequence[Example], held_out: Sequence[int], others: Sequence[int], model: TaskModel, most: int
+        self,
+        k: int,
+        pool: Sequence[Example],
+        held_out: Sequence[int],
+        others: Sequence[int],
+        model: TaskModel,
+        most: int,
     ):
         self.k, self.pool, self.held_out, self.others, self.model = k, pool, held_out, others, model
         self.wordings = model.composer.alternatives
@@ -96,7 +102,7 @@ class Trials:
                 self.bits |= zip(own, found.tolist(), strict=True)
 
     def ranked(self) -> list[Arm]:
-        """Return the arms with the best one's wording, the best first; other orders of sets already there stand last."""
+        """Return the arms with the best one's wording, the best first; further orders of a set stand last."""
         best = min(self.bits, key=self.bits.__getitem__)
         own = [arm for arm in self.bits if arm.wording == best.wording]
         hands = ranked([list(arm.hand) for arm in own], np.array([self.bits[arm] for arm in own]))
@@ -129,7 +135,7 @@ class SearchesOrderedSets(Selector):
         return replace(self, _pool=tuple(pool), _model=model, _found={})
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return `k` indices in the order found (all of a smaller pool in random order); the question does not matter."""
+        """Return `k` indices in their order (all of a smaller pool in random order); the question does not matter."""
         return list(self._ranked(k, rng)[0].hand)
 
     def contexts(
@@ -155,7 +161,7 @@ class SearchesOrderedSets(Selector):
     def _ranked(self, k: int, rng: np.random.Generator) -> list[Arm]:
         """Return the arms, the best first; one that is drawn, with the wording -1, where nothing can be held out."""
         seed = int(rng.integers(2**63))
-        assert self._model is not None and self._found is not None, "fit comes before select"
+        assert self._found is not None, "fit comes before select"
         if (k, seed) not in self._found:
             self._found[k, seed] = self._searched(k, np.random.default_rng(seed))
         return self._found[k, seed]
