@@ -234,3 +234,8 @@ class UsualWording:
     def unsaid(self, task: Task, answer: str, question: Question) -> float:
         """Return the nats of an answer beyond its words: none."""
         return 0.0
+
+    @property
+    def alternatives(self) -> "tuple[UsualWording]":
+        """Itself: there is nothing to choose from."""
+        return (self,)

@@ -76,6 +76,11 @@ class Composer(Protocol):
         """Return what is learnt: what is said of the target's question, with its answer and perhaps its reason."""
         ...
 
+    @property
+    def alternatives(self) -> "tuple[Composer, ...]":
+        """What a selector that chooses a wording too can choose from."""
+        ...
+
 
 @dataclass(frozen=True)
 class TaskModel:

@@ -94,7 +94,10 @@ def _task(part: Part) -> Task:
     task = Task("check", "classification", train, test, labels=labels, instruction="Name the kind.")
     if not part.suits(task):
         train, test = (
-            tuple(dataclasses.replace(e, input=f"{i}, {2 * i + 1}, {i + 3}", output=f"{i % 3}") for i, e in enumerate(rows))
+            tuple(
+                dataclasses.replace(e, input=f"{i}, {2 * i + 1}, {i + 3}", output=f"{i % 3}")
+                for i, e in enumerate(rows)
+            )
             for rows in (train, test)
         )
         task = dataclasses.replace(task, kind="generation", train=train, test=test, labels=(), metrics=("exact_match",))

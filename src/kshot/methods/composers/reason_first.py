@@ -137,7 +137,9 @@ class ReasonFirst(Composer):
         """Return how many reasons were not written or were cut."""
         asked = [about for about in found if about["asked"]]
         n_none, n_cut = sum(not about["reason"] for about in asked), sum(not about["finished"] for about in asked)
-        said = [f"{n_none} of {len(asked)} questions got no reason from the model and were asked without"] * bool(n_none)
+        said = [f"{n_none} of {len(asked)} questions got no reason from the model and were asked without"] * bool(
+            n_none
+        )
         said += [f"{n_cut} of {len(asked)} reasons did not end and were cut (max_tokens)"] * bool(n_cut)
         return f"{'; '.join(said)} (`found` in samples.jsonl)" if said else ""
 

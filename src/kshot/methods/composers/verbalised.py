@@ -223,7 +223,9 @@ def _own(pairs: Sequence[tuple[str, str]], labels: tuple[str, ...]) -> Mapping[s
     named = [(label if label in labels else places.get(label, label), word) for label, word in pairs]
     for label, _ in named:
         if label not in labels:
-            raise UserError(f"verbalised:words must name labels of the task; got '{label}'.{did_you_mean(label, labels)}")
+            raise UserError(
+                f"verbalised:words must name labels of the task; got '{label}'.{did_you_mean(label, labels)}"
+            )
         if [other for other, _ in named].count(label) > 1:
             raise UserError(f"verbalised:words must name each label once; got '{label}' twice. Leave one out.")
     found = {label: dict(named).get(label, label) for label in labels}
