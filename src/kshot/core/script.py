@@ -51,12 +51,14 @@ class Script:
         given: What a question is called where the layout names it, such as "Text"; empty if it has no name.
         wanted: What an answer is called, such as "Label".
         wants: What comes next. Where it is a reason, one that ends the script has only been begun.
+        grounds: What a reason is called, such as "Reason" or "Evidence".
     """
 
     pieces: tuple[Piece, ...]
     given: str = "Input"
     wanted: str = "Output"
     wants: Wants = "answer"
+    grounds: str = "Reason"
 
     def __post_init__(self):
         last = self.pieces[-1].role if self.pieces else "nothing"
@@ -90,12 +92,18 @@ class Script:
         pieces = tuple(piece.spelled_out(spell) for piece in self.pieces)
         given, wanted = (spell(name) for name in (self.given, self.wanted))
         is_same = all(a is b for a, b in zip(pieces, self.pieces, strict=True)) and given is self.given
-        return self if is_same and wanted is self.wanted else Script(pieces, given, wanted, self.wants)
+        return self if is_same and wanted is self.wanted else Script(pieces, given, wanted, self.wants, self.grounds)
 
     def noted(self, notes: Sequence[str]) -> "Script":
         """Return the script with notes after what it opens with."""
         n = len(self.opening)
         told = tuple(Piece("note", note) for note in notes)
+        return replace(self, pieces=(*self.pieces[:n], *told, *self.pieces[n:]))
+
+    def beside_question(self, contexts: Sequence[str]) -> "Script":
+        """Return the script with contexts of what is asked, before its own."""
+        n = len(self.pieces) - len(self.turns[-1])
+        told = tuple(Piece("context", context) for context in contexts)
         return replace(self, pieces=(*self.pieces[:n], *told, *self.pieces[n:]))
 
     @property
@@ -206,7 +214,7 @@ class UsualWording:
         """Return what is said, with all demonstrations in the order given, the last one next to the question."""
         return usual(task, demonstrations, question)
 
-    def said(self, task: Task, answer: str) -> str:
+    def said(self, task: Task, answer: str, question: Question) -> str:
         """Return how an answer is said: as it is."""
         return answer
 
@@ -218,3 +226,16 @@ class UsualWording:
     def taught(self, task: Task, demonstrations: Sequence[Example], target: Example) -> Script:
         """Return what is learnt: what is said, and the target's answer."""
         return answered(self.compose(task, demonstrations, target.question), target.output, target.id)
+
+    def heard(self, task: Task, text: str, question: Question) -> str:
+        """Return which answer a text is: as it is."""
+        return text
+
+    def unsaid(self, task: Task, answer: str, question: Question) -> float:
+        """Return the nats of an answer beyond its words: none."""
+        return 0.0
+
+    @property
+    def alternatives(self) -> "tuple[UsualWording]":
+        """Itself: there is nothing to choose from."""
+        return (self,)

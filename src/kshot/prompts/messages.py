@@ -69,7 +69,7 @@ def _told_to_user(script: Script) -> Script:
             pieces.append(piece)
             continue
         at = max(i for i, other in enumerate(pieces) if other.role == "question")
-        told = piece.text if is_begun else f"Reason: {piece.text}"
+        told = piece.text if is_begun else f"{script.grounds}: {piece.text}"
         pieces[at] = replace(pieces[at], text=f"{pieces[at].text.strip()}\n\n{told}")
     return replace(script, pieces=tuple(pieces))
 

@@ -21,11 +21,10 @@ class Plain:
     r"""Write a script as blocks of lines with an empty line between them.
 
     A question is a line "Text: …", after "Context: …" where it has one, and its answer a line "Label: …"; the script
-    says what the two are called. A reason stands between them as "Reason: …", or after the answer as a paragraph of its
-    own. Instruction, notes and whatever else is
-    said are paragraphs of their own. Every answer is followed by `terminator`, also the one that is scored: a label
-    that is the beginning of another one ("yes", "yes sir") is then a different text. Control tokens
-    that a text has are spelled out (`spell`).
+    says what the two are called. A reason stands between them as "Reason: …", or as the script calls it, or after the
+    answer as a paragraph of its own. Instruction, notes and whatever else is said are paragraphs of their own. Every
+    answer is followed by `terminator`, also the one that is scored: a label that is the beginning of another one
+    ("yes", "yes sir") is then a different text. Control tokens that a text has are spelled out (`spell`).
 
     Example:
         >>> from kshot.core.script import Piece
@@ -57,16 +56,16 @@ class Plain:
             if said == "question":
                 role = "query" if i == last_question else "demonstration"
                 has_reason = not is_last and pieces[i + 1].role == "reason"
-                begun = "" if has_reason else "Reason:" if is_last and script.wants == "reason" else wanted
+                begun = "" if has_reason else f"{script.grounds}:" if is_last and script.wants == "reason" else wanted
                 segments.append(Segment(role, f"{given}{text}\n{begun}"))
             elif said == "answer":
                 segments.append(Segment("answer", f" {text}{self.terminator}"))
             elif said == "reason" and pieces[i - 1].role == "answer":
-                segments.append(Segment("reason", f"Reason: {text}{self.terminator}"))
+                segments.append(Segment("reason", f"{script.grounds}: {text}{self.terminator}"))
             elif said == "reason" and is_last and script.wants == "reason":
-                segments.append(Segment("reason", f"Reason: {text}"))
+                segments.append(Segment("reason", f"{script.grounds}: {text}"))
             elif said == "reason":
-                segments += [Segment("reason", f"Reason: {text}\n"), Segment(role, wanted)]
+                segments += [Segment("reason", f"{script.grounds}: {text}\n"), Segment(role, wanted)]
             elif said == "context":
                 segments.append(Segment("context", f"Context: {text}\n"))
             else:

@@ -103,7 +103,7 @@ class ReasonFirst(Composer):
         """Return what is learnt: the target's explanation, if it has one, and its answer."""
         reason = without_empty_lines(target.explanation or "")
         script = self._reasoned(task, shown, target.question, reason)
-        return answered(script, self.said(task, target.output), target.id)
+        return answered(script, self.said(task, target.output, target.question), target.id)
 
     def knowing(self, found: Mapping[str, Any]) -> Self:
         """Return a composer of a question of which that reason was written."""
@@ -120,7 +120,8 @@ class ReasonFirst(Composer):
             ends = model.layout.reason_ends(some[0].script)
             texts = model.write_each([one.prompt for one in some], max_tokens=most, stop=ends, seed=seed)
             for one, text in zip(some, texts, strict=True):
-                answers = model.said(model.answers(asked[one.place][1]))
+                question = asked[one.place][1]
+                answers = model.said(model.answers(question), question)
                 reason = model.layout.reason(text.text, one.script, answers)
                 if reason and one.script.pieces[-1].role == "reason":
                     reason = f"{self.cue} {reason}"
