@@ -19,6 +19,7 @@ from kshot.prompts.fitting import prompt_tokens, write_to_fit
 from kshot.taskmodel.taskmodel import TaskModel
 
 LEAST, MOST, USUAL = 16, 1024, 128  # tokens of a reason; 128 where none is known, as in Kojima et al. (2022)
+SO = "So the answer is:"
 _SPARE = 16  # tokens for what stands between reason and answer
 
 
@@ -44,9 +45,10 @@ class ReasonFirst(Composer):
     The reason is written first, greedily; then answers have the probability P(answer | shown, question, reason), as
     they have in any prompt: of labels, and of a text that is written, whose known answer is scored after the model's
     own reason. A reason may come to an answer; the right one is never shown to it. Demonstrations without a reason are
-    shown without. Where none has one, the task's worked examples are shown before them; where there are none either, a
-    `cue` can begin the reason. Where the model writes none, the question is asked as if there were no reasons. It costs
-    one text a question beside the answer. In training the target's reason is learnt before its answer.
+    shown without, and only when the answer is asked. Where none has one, the task's worked examples are shown before
+    them; where there are none either, a `cue` can begin the reason, and the answer is asked in words too. Where the
+    model writes no reason, the question is asked as if there were none. It costs one text a question beside the answer.
+    In training the target's reason is learnt before its answer.
 
     Attributes:
         max_tokens: The longest reason; 0: 8 and a quarter more than the longest explanation of the task, in 16..1024,
@@ -97,7 +99,8 @@ class ReasonFirst(Composer):
         """Return what is said, with the reason that is known; without one, nothing has a reason."""
         if not self._reason:
             return usual(task, shown, question)
-        return self._reasoned(task, shown, question, self._reason)
+        is_begun = self.cue and not self._explained(shown)
+        return self._reasoned(task, shown, question, f"{self._reason}\n{SO}" if is_begun else self._reason)
 
     def taught(self, task: Task, shown: Sequence[Example], target: Example) -> Script:
         """Return what is learnt: the target's explanation, if it has one, and its answer."""
@@ -147,11 +150,16 @@ class ReasonFirst(Composer):
         reasons = [Piece("reason", reason, question.id)] if reason else []
         return replace(script, pieces=(*script.pieces, *reasons), wants=wants)
 
+    def _explained(self, shown: Sequence[Example]) -> list[Example]:
+        """Return what is shown with a reason."""
+        return [e for e in with_worked(self._worked, shown) if e.explanation]
+
     def _asked(self, place: int, shown: Sequence[Example], question: Question, model: TaskModel) -> _Asked | None:
         """Return what is asked for a reason; None where none fits."""
-        are_shown = any(e.explanation for e in with_worked(self._worked, shown))
+        explained = self._explained(shown)
+        shown = [e for e in shown if e.explanation] if explained else shown  # others say to answer at once
         most = min(self.max_tokens or self._most or USUAL, model.model.max_tokens // 2)
-        begun, room = "" if are_shown else self.cue, model.answer_room(question) + _SPARE
+        begun, room = "" if explained else self.cue, model.answer_room(question) + _SPARE
 
         def script(some: Sequence[Example]) -> Script:
             return self._reasoned(model.task, some, question, begun, "reason")
