@@ -15,6 +15,7 @@ from kshot.methods.contracts import Composer
 from kshot.taskmodel.taskmodel import TaskModel
 
 SUMMARY_TOKENS = 40
+MOST_FUNCTIONS = 1000  # of one source, as what each of them reaches is kept
 ASKED = '''{known}{source}
 
 """What `{name}` does, in one sentence:'''
@@ -168,6 +169,8 @@ def _read(question: Question) -> _Read | str:
     if not own.functions and not around:
         return "no Python that can be parsed"
     graph = call_graph("\n\n".join(source for source in (around, inside if own.functions else None) if source))
+    if len(graph.functions) > MOST_FUNCTIONS:
+        return f"more than {MOST_FUNCTIONS} functions"
     names = own.roots or tuple(own.functions)[:1]
     if not own.functions:
         words = set(re.findall(r"[\w.]*\w", question.input))
