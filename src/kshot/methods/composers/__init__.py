@@ -10,7 +10,7 @@ COMPOSERS = Room(
         "wording": "kshot.methods.composers.wording:Wording",
         "recycled": "kshot.methods.composers.recycled:Recycled",
         "schema": "kshot.methods.composers.schema_activated:SchemaActivated",
-        "calls": "kshot.methods.composers.calls:Calls",
+        "calls": "kshot.methods.composers.called_functions:Calls",
         "reason-first": "kshot.methods.composers.reason_first:ReasonFirst",
         "label-first": "kshot.methods.composers.label_first:LabelFirst",
     },

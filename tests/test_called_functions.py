@@ -14,7 +14,7 @@ from kshot.core.types import Example, GenerateRequest, Generation, Query, Questi
 from kshot.learners.learner import Setup
 from kshot.learners.prompted import PromptLearner
 from kshot.methods.composers.call_graph import CallGraph, call_graph, python_in
-from kshot.methods.composers.calls import Calls
+from kshot.methods.composers.called_functions import Calls
 from kshot.models.scripted import ScriptedModel
 from kshot.prompts.layout import layout_for
 from kshot.prompts.messages import ApiMessages
