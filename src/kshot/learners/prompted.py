@@ -58,6 +58,7 @@ class PromptLearner(Learner):
         model: The language model that answers; a learner that trains it puts its own here.
         steering: What is changed in its activations; a learner that steers it puts that here.
         bits: Of examples without demonstrations, where the order goes by them.
+        considers: Whether the composer finds something out about each question first.
     """
 
     def __init__(self, recipe: Recipe, setup: Setup):
@@ -67,6 +68,7 @@ class PromptLearner(Learner):
         self.steering: Steering | None = None
         self._selecting = setup.selector_model or setup.model
         self.bits = ZeroShotBits(self._selecting)
+        self.considers = recipe.considers
         self._selector: Selector | None = None  # fitted on `_pool`
         self._for_all: list[list[int]] | None = None  # the contexts that a task-level selector has chosen from it
         self._pool: tuple[Example, ...] = ()
@@ -112,7 +114,7 @@ class PromptLearner(Learner):
         """
         answering = self.model.steered(self.steering) if self.steering else self.model
         considering, scoring, written = (replace(answering, ledger=self.model.ledger.part()) for _ in range(3))
-        found = self._considered(considering, pairs, tell) if self.recipe.considers else [None] * len(pairs)
+        found = self._considered(considering, pairs, tell) if self.considers else [None] * len(pairs)
         asked = [self._asked(shown, n, about) for (shown, n), about in zip(pairs, found, strict=True)]
         scores = self._scores(scoring, asked, tell)
         seconds = (considering.ledger.cost.seconds + scoring.ledger.cost.seconds) / max(1, len(asked))

@@ -205,6 +205,10 @@ class Composer(Remembering):
         """Return a composer of one question about which that was found; lists may stand for tuples in it."""
         return self
 
+    def remark(self, found: Sequence[Mapping[str, Any]]) -> str:
+        """Return what a user should know of all that was found out in a run; empty: nothing."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Made:

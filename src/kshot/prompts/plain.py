@@ -85,8 +85,12 @@ class Plain:
         return text
 
     def reason_ends(self, script: Script) -> tuple[str, ...]:
-        """Return what ends a reason that is written after a script: the answer's name, or an empty line."""
-        return (f"\n{script.wanted}:", self.terminator)
+        """Return what ends a reason that is written after a script: the answer's name, or an empty line.
+
+        Without an example a reason may have empty lines, and ends where another question would begin.
+        """
+        is_shown = any(piece.role == "reason" for piece in script.pieces[:-1])
+        return (f"\n{script.wanted}:", self.terminator if is_shown or not script.given else f"\n{script.given}:")
 
     def reason(self, text: str, script: Script, answers: Sequence[str]) -> str:
         """Return the reason in what the model has written."""

@@ -20,7 +20,6 @@ from kshot.taskmodel.taskmodel import TaskModel
 
 LEAST, MOST, USUAL = 16, 1024, 128  # tokens of a reason; 128 where none is known, as in Kojima et al. (2022)
 _SPARE = 16  # tokens for what stands between reason and answer
-_ANSWERED = {"reason": "", "finished": True, "step_scores": []}
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class ReasonFirst(Composer):
     they have in any prompt: of labels, and of a text that is written, whose known answer is scored after the model's
     own reason. A reason may come to an answer; the right one is never shown to it. Demonstrations without a reason are
     shown without. Where none has one, the task's worked examples are shown before them; where there are none either, a
-    `cue` begins the reason; without a cue, or where the model writes nothing, the question is asked without reasons.
-    It costs one text a question beside the answer. The analogue of VRSLU's reason-then-label (`label-first`).
+    `cue` can begin the reason. Where the model writes none, the question is asked as if there were no reasons. It costs
+    one text a question beside the answer. In training the target's reason is learnt before its answer.
 
     Attributes:
         max_tokens: The longest reason; 0: 8 and a quarter more than the longest explanation of the task, in 16..1024,
@@ -115,7 +114,7 @@ class ReasonFirst(Composer):
     ) -> list[Mapping[str, Any]]:
         """Let the model write a reason of each question; see `kshot.methods.contracts.Composer`."""
         wanted = [self._asked(i, shown, question, model) for i, (shown, question) in enumerate(asked)]
-        found: list[Mapping[str, Any]] = [_ANSWERED for _ in asked]
+        found: list[dict[str, Any]] = [{"reason": "", "finished": True, "step_scores": []} for _ in asked]
         for most in sorted({one.most for one in wanted if one}):
             some = [one for one in wanted if one and one.most == most]
             ends = model.layout.reason_ends(some[0].script)
@@ -125,12 +124,20 @@ class ReasonFirst(Composer):
                 reason = model.layout.reason(text.text, one.script, answers)
                 if reason and one.script.pieces[-1].role == "reason":
                     reason = f"{self.cue} {reason}"
-                found[one.place] = {"reason": reason, "finished": text.finished, "step_scores": []}
+                found[one.place] |= {"reason": reason, "finished": text.finished}
         judged = [i for i, about in enumerate(found) if about["reason"]]
         reasons = [(asked[i][1], steps_of(found[i]["reason"])) for i in judged]
         for i, scores in zip(judged, self.judge.scores(reasons, model=model), strict=True):
-            found[i] = {**found[i], "step_scores": list(scores)}
-        return found
+            found[i]["step_scores"] = list(scores)
+        return [*found]
+
+    def remark(self, found: Sequence[Mapping[str, Any]]) -> str:
+        """Return how many reasons were not written or were cut."""
+        n, n_none = len(found), sum(not about["reason"] for about in found)
+        n_cut = sum(not about["finished"] for about in found)
+        said = [f"{n_none} of {n} questions got no reason from the model and were asked without"] * bool(n_none)
+        said += [f"{n_cut} of {n} reasons did not end and were cut (max_tokens)"] * bool(n_cut)
+        return f"{'; '.join(said)} (`found` in samples.jsonl)" if said else ""
 
     def _reasoned(
         self, task: Task, shown: Sequence[Example], question: Question, reason: str, wants: Wants = "answer"
@@ -140,10 +147,8 @@ class ReasonFirst(Composer):
         return replace(script, pieces=(*script.pieces, *reasons), wants=wants)
 
     def _asked(self, place: int, shown: Sequence[Example], question: Question, model: TaskModel) -> _Asked | None:
-        """Return what is asked for a reason; None where nothing tells the model to write one, or none fits."""
+        """Return what is asked for a reason; None where none fits."""
         are_shown = any(e.explanation for e in with_worked(self._worked, shown))
-        if not (are_shown or self.cue):
-            return None
         most = min(self.max_tokens or self._most or USUAL, model.model.max_tokens // 2)
         begun, room = "" if are_shown else self.cue, model.answer_room(question) + _SPARE
 
