@@ -9,7 +9,7 @@ from typing import Any, Self
 from kshot.core.fields import setting, state
 from kshot.core.script import Piece, Script, UsualWording
 from kshot.core.types import Example, Question, Task
-from kshot.methods.composers.asking import can_write, fits, written
+from kshot.methods.composers.asking import can_be_said, can_write, written
 from kshot.methods.composers.call_graph import CallGraph, call_graph, python_in
 from kshot.methods.contracts import Composer
 from kshot.taskmodel.taskmodel import TaskModel
@@ -136,7 +136,7 @@ class Calls(Composer):
         for n in range(min(self.most, len(one.called)), 0, -1):
             near = one.nearest(n)
             found = [[name, known[one.graph.keys[name]]] for name in one.called if name in near]
-            if fits(replace(model, composer=self.knowing({"summaries": found})), question):
+            if can_be_said(replace(model, composer=self.knowing({"summaries": found})), question):
                 return found
         return []
 

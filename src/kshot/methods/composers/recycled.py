@@ -10,7 +10,7 @@ from kshot.core.script import WORDS, Piece, Script, UsualWording, opening
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Question, Task
 from kshot.methods.composers import made_questions
-from kshot.methods.composers.asking import can_write, fits, written
+from kshot.methods.composers.asking import can_be_said, can_write, written
 from kshot.methods.composers.passages import CUTS, holding, numbered, paragraphs, passage_of
 from kshot.methods.contracts import Composer
 from kshot.taskmodel.taskmodel import TaskModel
@@ -118,8 +118,8 @@ class Recycled(Composer):
             many did not fit, and "evidence", the numbers that were named.
         """
         drafts = self._drafts([question for _, question in asked], model, seed)
-        found = [self._that_fit(model, question, some) for (_, question), some in zip(asked, drafts, strict=True)]
-        places = [i for i, about in enumerate(found) if about["made"]] if self._asks(model) else []
+        found = [self._that_can_be_said(q, some, model) for (_, q), some in zip(asked, drafts, strict=True)]
+        places = [i for i, about in enumerate(found) if about["evidence"]]
         prompts = []
         for i in places:
             composer = replace(self.knowing(found[i]), _asks_evidence=True)
@@ -128,9 +128,6 @@ class Recycled(Composer):
         for i, text in zip(places, named, strict=True):
             found[i]["evidence"] = read_evidence(text.text, len(self.cut(asked[i][1])))
         return list(found)
-
-    def _asks(self, model: TaskModel) -> bool:
-        return self.evidence and can_write(model)
 
     def _drafts(self, questions: Sequence[Question], model: TaskModel, seed: int) -> list[list[_Draft]]:
         """Return up to `k` made questions of each, from different paragraphs that are drawn at random."""
@@ -158,14 +155,15 @@ class Recycled(Composer):
             drafts.append(some)
         return drafts
 
-    def _that_fit(self, model: TaskModel, question: Question, drafts: Sequence[_Draft]) -> dict[str, Any]:
-        """Return the first of the drafts that fit the model, with room for evidence where that is asked for."""
-        longest = [len(self.cut(question))] * MOST_NAMED if self._asks(model) else []
-        for n in range(len(drafts), 0, -1):
-            made, by = [list(draft[:3]) for draft in drafts[:n]], [draft.by for draft in drafts[:n]]
-            found = {"made": made, "by": by, "left_out": len(drafts) - n, "evidence": longest}
-            if fits(replace(model, composer=self.knowing(found)), question):
-                return found | {"evidence": []}
+    def _that_can_be_said(self, question: Question, drafts: Sequence[_Draft], model: TaskModel) -> dict[str, Any]:
+        """Return as many of the drafts as can be said; the longest evidence where it can be said beside them."""
+        longest = [len(self.cut(question))] * MOST_NAMED if self.evidence and can_write(model) else []
+        for evidence in (longest, []) if longest else ([],):
+            for n in range(len(drafts), 0, -1):
+                made, by = [list(draft[:3]) for draft in drafts[:n]], [draft.by for draft in drafts[:n]]
+                found = {"made": made, "by": by, "left_out": len(drafts) - n, "evidence": evidence}
+                if can_be_said(replace(model, composer=self.knowing(found)), question):
+                    return found
         return {"made": [], "by": [], "left_out": len(drafts), "evidence": []}
 
 

@@ -11,7 +11,7 @@ from kshot.core.fields import setting, state
 from kshot.core.script import Piece, Script, UsualWording
 from kshot.core.types import Example, Question, Task
 from kshot.encoders.encoder import load_encoder
-from kshot.methods.composers.asking import fits, written
+from kshot.methods.composers.asking import can_be_said, written
 from kshot.methods.composers.problem_schema import ADAPTED, ASKED, ProblemSchema, read
 from kshot.methods.composers.schema_rules import told_by_rules
 from kshot.methods.contracts import Composer
@@ -129,7 +129,7 @@ class SchemaActivated(Embeds, Composer):
         """Return what is said with the nearest examples that fit the model; where none does, with no schema either."""
         for n in range(len(ids), -1, -1):
             found = {"said": said, "near": list(ids[len(ids) - n :])}
-            if fits(replace(model, composer=self.knowing(found)), question):
+            if can_be_said(replace(model, composer=self.knowing(found)), question):
                 return found
         return {"said": None, "near": []}
 
