@@ -115,7 +115,7 @@ class Recycled(Composer):
 
         Returns:
             For each question "made", (question, number of its paragraph, answer) of each, "by" whom, "left_out", how
-            many did not fit, and "evidence", the numbers that were named.
+            many cannot be said, and "evidence", the numbers that were named.
         """
         drafts = self._drafts([question for _, question in asked], model, seed)
         found = [self._that_can_be_said(q, some, model) for (_, q), some in zip(asked, drafts, strict=True)]
