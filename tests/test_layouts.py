@@ -217,8 +217,7 @@ def test_a_reason_that_comes_next_in_plain():
     begun = Script((*REASONED, CUE), "Text", "Label", "reason")
     assert Plain().write(begun).text == f"{known}Reason: Let us see."
     assert Plain().write(Script((*REASONED, CUE), "Text", "Label")).text == f"{known}Reason: Let us see.\nLabel:"
-    assert Plain().reason_ends(wanted) == ("\nLabel:", "\n\n")
-    assert Plain().reason_ends(begun) == ("\nLabel:", "\n\n")
+    assert Plain().reason_ends(wanted) == Plain().reason_ends(begun) == ("\nLabel:", "\nText:", "\n\n")
     assert Plain().reason_ends(Script((*ASKED, CUE), "Text", "Label", "reason")) == ("\nLabel:", "\nText:")
     assert Plain().reason(" One.\n \n\nTwo. ", wanted, ()) == "One.\nTwo."
 
@@ -226,7 +225,8 @@ def test_a_reason_that_comes_next_in_plain():
 def test_a_reason_after_its_answer_is_a_paragraph_of_its_own():
     prompt = Plain().write(Script(ANSWERED, "Text", "Label"))
     assert prompt.text == (
-        "Say the topic.\n\nText: the chip\nLabel: tech\n\nReason: It is a part.\nOf a computer.\n\nText: the cup\nLabel:"
+        "Say the topic.\n\nText: the chip\nLabel: tech\n\nReason: It is a part.\nOf a computer.\n\n"
+        "Text: the cup\nLabel:"
     )
     assert [s.text for s in prompt.segments if s.role == "answer"] == [Plain().answer("tech")]
     assert [[p.role for p in turn] for turn in Script(ANSWERED).turns] == [

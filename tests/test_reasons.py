@@ -27,7 +27,6 @@ from kshot.methods.composers.reason_first import ReasonFirst
 from kshot.methods.judges.judge import steps_of
 from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
-from kshot.prompts.layout import layout_for
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.testing.check_part import check_part
@@ -184,8 +183,9 @@ def test_the_right_answer_and_its_reason_cannot_be_seen():
 
 @pytest.mark.parametrize("layout", ["turns", "block"])
 @pytest.mark.parametrize("shape", ["qwen2.5", "gemma", "mistral"])
-@pytest.mark.parametrize("recipe", ["random:k=2,composer=reason-first(max_tokens=8)", "random:k=2,composer=label-first"])
-def test_chat_models_are_asked_in_their_template(recipe, shape, layout):
+@pytest.mark.parametrize("composer", ["reason-first(max_tokens=8)", "label-first"])
+def test_chat_models_are_asked_in_their_template(composer, shape, layout):
+    recipe = f"random:k=2,composer={composer}"
     engine = chat_engine(chat_tokenizer(*SHAPES[shape][:4]))
     asked = TaskModel.for_task(TASK, engine, layout)
     found = PromptLearner(parse_recipe(recipe, shots=2), Setup(TASK, asked, 0)).predict([Query(ROWS[6], ROWS[:6])])[0]
@@ -253,9 +253,7 @@ def test_a_judge_of_ones_own(tmp_path):
 
 def test_label_first_byte_for_byte():
     text = composed(LabelFirst(), thinking(), TASK, ROWS[:1], ROWS[6].question)
-    assert text == (
-        "Say the side.\n\nText: way 0\nLabel: left\n\nReason: 0 is known.\nSo 0.\n\nText: way 6\nLabel:"
-    )
+    assert text == ("Say the side.\n\nText: way 0\nLabel: left\n\nReason: 0 is known.\nSo 0.\n\nText: way 6\nLabel:")
 
 
 def test_the_reason_of_a_question_cannot_change_its_label():

@@ -158,5 +158,3 @@ def test_a_name_in_capitals_and_another_format(folder):
     (folder / "cot.jsonl").unlink()
     (folder / "COT.csv").write_text('input,output,explanation\n"an old way",left,"It is old."\n')
     assert [e.explanation for e in Task.load(folder).worked] == ["It is old."]
-
-

@@ -80,8 +80,8 @@ class Task:
         labels: The closed set of outputs, known in advance; empty where every row brings its own choices.
         metrics: Names of metrics, the first is the primary one.
         choices_in_input: The rows' inputs list their choices as "(A) …" and outputs are letters as "(B)".
-        worked: Examples whose explanations show how answers are found, beside the stream: composers that say reasons can
-            show them, and nothing is learnt from or scored on them. Part of the fingerprint where there are some.
+        worked: Examples beside the stream whose explanations show how answers are found: composers that say reasons can
+            show them, and nothing is scored on them. Part of the fingerprint where there are some.
         letter_form: How these letters are written: what names the first choice, such as "(A)", "A", "a)" or "1.".
         positive_label: The label that the metric `f1` counts, if the task names one.
         notes: What was guessed while loading, for the user to read; not part of the fingerprint.

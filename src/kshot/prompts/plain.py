@@ -89,8 +89,9 @@ class Plain:
 
         Without an example a reason may have empty lines, and ends where another question would begin.
         """
+        names = tuple(f"\n{name}:" for name in (script.wanted, script.given) if name)
         is_shown = any(piece.role == "reason" for piece in script.pieces[:-1])
-        return (f"\n{script.wanted}:", self.terminator if is_shown or not script.given else f"\n{script.given}:")
+        return (*names, self.terminator) if is_shown or not script.given else names
 
     def reason(self, text: str, script: Script, answers: Sequence[str]) -> str:
         """Return the reason in what the model has written."""

@@ -65,9 +65,7 @@ class Composer(Protocol):
         ...
 
     def taught(self, task: Task, shown: Sequence[Example], target: Example, /) -> Script:
-        """Return what is learnt: what is said of the target's question, with its answer, and its reason if it has
-        one.
-        """
+        """Return what is learnt: what is said of the target's question, with its answer and perhaps its reason."""
         ...
 
 

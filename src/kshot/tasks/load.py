@@ -138,7 +138,7 @@ def _without_bad_rows(
 
 
 def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_Card", tuple[str, ...], bool]:
-    """Return a folder's tables, the task's name, what `task.json` says, notes on it, and whether the last are worked."""
+    """Return a folder's tables, the task's name, what `task.json` says, notes on it, whether the last are worked."""
     train = _split_file(folder, "train")
     if train is None:
         found = ", ".join(name for name in _names(folder) if Path(name).suffix.lower() in (*SUFFIXES, *REMEDIES))

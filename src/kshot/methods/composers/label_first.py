@@ -10,7 +10,7 @@ from kshot.core.fields import setting, state
 from kshot.core.script import Piece, Script, answered, usual, without_empty_lines
 from kshot.core.types import Example, Question, Task
 from kshot.methods.contracts import Composer
-from kshot.methods.worked import Kept, kept_worked, lacks_reasons, with_worked
+from kshot.methods.reasons import Kept, kept_worked, lacks_reasons, with_worked
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -28,9 +28,9 @@ class LabelFirst(Composer):
         reason_weight: How much a target's reason counts in training where its answer counts 1, whatever their numbers
             of tokens; 0: it is left out.
 
-    Source: VRSLU / LR-Instruct (2025), Introducing Visual Scenes and Reasoning: A More Realistic Benchmark for Spoken
-    Language Understanding; the weight of Hsieh et al. (2023), Distilling Step-by-Step!, section 3.2,
-    https://arxiv.org/abs/2305.02301.
+    Source: Wu et al. (2025), Introducing Visual Scenes and Reasoning: A More Realistic Benchmark for Spoken Language
+    Understanding (VRSLU, LR-Instruct), https://arxiv.org/abs/2511.19005; the weight of Hsieh et al. (2023), Distilling
+    Step-by-Step!, https://arxiv.org/abs/2305.02301.
     Differs: an analogue without images, profiles and slots; the weight on reasons is ours, as theirs was not found.
     """
 

@@ -14,7 +14,7 @@ from kshot.core.types import Example, Prompt, Question, Task
 from kshot.methods.contracts import Composer
 from kshot.methods.judges.judge import Judge, steps_of
 from kshot.methods.judges.no_judge import NoJudge
-from kshot.methods.worked import Kept, kept_worked, lacks_reasons, with_worked
+from kshot.methods.reasons import Kept, kept_worked, lacks_reasons, with_worked
 from kshot.prompts.fitting import prompt_tokens, write_to_fit
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -60,7 +60,7 @@ class ReasonFirst(Composer):
 
     Source: Wei et al. (2022), Chain-of-Thought Prompting Elicits Reasoning in Large Language Models,
     https://arxiv.org/abs/2201.11903; the cue is of Kojima et al. (2022), Large Language Models are Zero-Shot Reasoners,
-    https://arxiv.org/abs/2205.11916; the weight of Hsieh et al. (2023), Distilling Step-by-Step!, section 3.2,
+    https://arxiv.org/abs/2205.11916; the weight of Hsieh et al. (2023), Distilling Step-by-Step!,
     https://arxiv.org/abs/2305.02301.
     Differs: the label's probability is read after the reason, instead of a label in the text that is written; in
     training, reason and answer are one text, each with its mean over tokens, instead of two tasks.
