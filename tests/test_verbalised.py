@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import kshot
 from api_server import ApiServer, served
-from conftest import labelled_rows, write_task
 from kshot.core.errors import SameTokensError, SettingError, UserError
 from kshot.core.lessons import Lesson
 from kshot.core.models import Capability
@@ -29,10 +28,7 @@ from test_text_of_users import lower_engine
 
 LABELS = ("is_good", "is_bad")
 SIGNS = {"is_good": ("fine", "lovely", "bright"), "is_bad": ("dull", "awful", "poor")}
-ROWS = tuple(
-    Example(f"a {SIGNS[label][i % 3]} day, number {i}", label, f"r{i}")
-    for i, label in enumerate(LABELS * 8)
-)
+ROWS = tuple(Example(f"a {SIGNS[label][i % 3]} day, number {i}", label, f"r{i}") for i, label in enumerate(LABELS * 8))
 TASK = Task("days", "classification", ROWS[:10], ROWS[10:], labels=LABELS, instruction="How is the day?")
 ASKED = Question("a fine day", "q")
 SWAPPED = "is_good>is bad+is_bad>is good"
@@ -123,7 +119,10 @@ def test_words_are_different_and_heard_again(labels):
 
 
 @settings(max_examples=20)
-@given(st.permutations(["north", "south_east", "Up", "b+c", "a label"]), st.sampled_from(["letters", "numbers", "1>blick+2>wug"]))
+@given(
+    st.permutations(["north", "south_east", "Up", "b+c", "a label"]),
+    st.sampled_from(["letters", "numbers", "1>blick+2>wug"]),
+)
 def test_other_names_of_labels_change_nothing(names, words):
     """Once what they are called is not said."""
     renamed = dict(zip(LABELS, names, strict=False))
@@ -259,8 +258,8 @@ def test_words_of_the_same_tokens_are_named_with_their_labels():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("nature", r"words must be names, natural, letters, numbers, model, or words for labels; got 'nature'\. Name one"),
-        ("is_good>", r"words must be .*; got 'is_good>'\. Name one of these, or a word for each label"),
+        ("nature", r"words must be names, natural, letters, numbers, model, or words .*; got 'nature'\. Name one"),
+        ("is_good>", r"words must be .*; got 'is_good>'\. Name one of these, or words for labels"),
         ("is_god>x", r"must name labels of the task; got 'is_god'\. Did you mean 'is_good'\? Known: is_bad, is_good\."),
         ("is_good>x+1>y", r"must name each label once; got 'is_good' twice\. Leave one out\."),
         ("is_good>is_bad", r"must be different for each label; 'is_good' and 'is_bad' are both 'is_bad'\. Change one"),

@@ -23,8 +23,8 @@ from kshot.taskmodel.taskmodel import TaskModel
 
 KINDS = ("names", "natural", "letters", "numbers", "model")
 _HOW = (
-    "Name one of these, or a word for each label, such as positive>great+negative>terrible; a label with one of + / > , "
-    "or a bracket in it is named by its place, from 1."
+    "Name one of these, or words for labels, such as positive>great+negative>terrible; a label with + / > , or a "
+    "bracket in it is named by its place, from 1."
 )
 _LONGEST = 32  # characters of a word that the model writes
 _JOINT = re.compile(r"_+|(?<=[^\W\d_])-+(?=[^\W\d_])|(?<=[a-zß-ÿ])(?=[A-Z])")
@@ -200,7 +200,7 @@ def plain_words(label: str) -> str:
 
 
 def _letters(place: int) -> str:
-    """Return A, B, …, Z, AA, AB, … for 0, 1, …"""
+    """Return A, B, …, Z, AA, AB and so on for 0, 1, …, 25, 26, 27."""
     text = ""
     place += 1
     while place:
@@ -223,7 +223,9 @@ def _own(pairs: Sequence[tuple[str, str]], labels: tuple[str, ...]) -> Mapping[s
     named = [(label if label in labels else places.get(label, label), word) for label, word in pairs]
     for label, _ in named:
         if label not in labels:
-            raise UserError(f"verbalised:words must name labels of the task; got '{label}'.{did_you_mean(label, labels)}")
+            raise UserError(
+                f"verbalised:words must name labels of the task; got '{label}'.{did_you_mean(label, labels)}"
+            )
         if [other for other, _ in named].count(label) > 1:
             raise UserError(f"verbalised:words must name each label once; got '{label}' twice. Leave one out.")
     found = {label: dict(named).get(label, label) for label in labels}
