@@ -151,7 +151,7 @@ class Series(Composer):
 
     def heard(self, task: Task, text: str, question: Question) -> str:
         """Return what was written in the units of the question; as it is, if it does not begin with whole numbers."""
-        found = re.match(r"\s*(-?\d[\d ]*)(\s*,\s*-?\d[\d ]*)*" if self._comma else r"\s*-?\d+(\s+-?\d+)*", text)
+        found = re.match(r"\s*(- ?)?\d[\d ]*(\s*,\s*(- ?)?\d[\d ]*)*" if self._comma else r"\s*-?\d+(\s+-?\d+)*", text)
         if not found:
             return text
         parts = found.group().split(",") if self._comma else found.group().split()
