@@ -160,6 +160,8 @@ class Series(Composer):
         places = max(past.decimals, self._decimals)
         values = [f"{scale.value(code):.{places}f}" for code in codes if len(str(code)) <= 2 * self.digits]
         brackets, between = self._form or (past.brackets and self._length != 1, past.between)
+        if not values:
+            return text
         return f"[{between.join(values)}]" if brackets else between.join(values)
 
     def unsaid(self, task: Task, answer: str, question: Question) -> float:
