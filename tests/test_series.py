@@ -1,4 +1,4 @@
-"""The composer `series` and the forecasts without a model: numbers there and back, bad rows, demonstrations that help."""
+"""The composer `series` and forecasts without a model: numbers there and back, bad rows, demonstrations that help."""
 
 import json
 from dataclasses import replace
@@ -133,7 +133,10 @@ def test_longer_words_for_answers_have_room():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (("1, 2, three", "4"), r"The input of 'bad' must be a series of numbers; got '1, 2, three'\. Write numbers alone"),
+        (
+            ("1, 2, three", "4"),
+            r"The input of 'bad' must be a series of numbers; got '1, 2, three'\. Write numbers alone",
+        ),
         (("up 3 from 2", "4"), r"The input of 'bad' must be a series of numbers"),
         (("null, null", "4"), r"The input of 'bad' must be a series of numbers; got 'null, null'"),
         (("1, inf", "4"), r"The input of 'bad' must be a series of numbers"),

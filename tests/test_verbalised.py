@@ -259,7 +259,7 @@ def test_words_of_the_same_tokens_are_named_with_their_labels():
     ("words", "message"),
     [
         ("nature", r"words must be names, natural, letters, numbers, model, or words .*; got 'nature'\. Name one"),
-        ("is_good>", r"words must be .*; got 'is_good>'\. Name one of these, or words for labels"),
+        ("is_good>", r"words must be .*; got 'is_good>'\. Name one of these, or words such as"),
         ("is_god>x", r"must name labels of the task; got 'is_god'\. Did you mean 'is_good'\? Known: is_bad, is_good\."),
         ("is_good>x+1>y", r"must name each label once; got 'is_good' twice\. Leave one out\."),
         ("is_good>is_bad", r"must be different for each label; 'is_good' and 'is_bad' are both 'is_bad'\. Change one"),

@@ -10,7 +10,6 @@ from kshot.core.errors import UserError
 
 _GAPS = frozenset({"null", "none", "nan", "na", "n/a", "-", "?", ""})
 _MOST_DECIMALS = 12
-_HOW = "Write numbers alone, as in '1.5, 2, null, 3' or '[1.5, 2, null, 3]'; a gap is null."
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,10 @@ def past_of(text: str, row: str) -> NumberList:
     """
     numbers = number_list(text)
     if numbers is None or not numbers.known:
-        raise UserError(f"The input of '{row}' must be a series of numbers; got {text[:60]!r}. {_HOW}")
+        raise UserError(
+            f"The input of '{row}' must be a series of numbers; got {text[:60]!r}. Write numbers alone, as in '1.5, 2, "
+            "null, 3' or '[1.5, 2]'; null is a gap."
+        )
     return numbers
 
 
@@ -91,5 +93,8 @@ def future_of(text: str, row: str) -> NumberList:
     """
     numbers = number_list(text)
     if numbers is None or len(numbers.known) < len(numbers.values):
-        raise UserError(f"The output of '{row}' must be numbers without gaps; got {text[:60]!r}. {_HOW}")
+        raise UserError(
+            f"The output of '{row}' must be numbers without gaps; got {text[:60]!r}. Write numbers alone, as in '1.5, 2' "
+            "or '[1.5, 2]'."
+        )
     return numbers

@@ -22,10 +22,6 @@ from kshot.methods.contracts import Composer
 from kshot.taskmodel.taskmodel import TaskModel
 
 KINDS = ("names", "natural", "letters", "numbers", "model")
-_HOW = (
-    "Name one of these, or words for labels, such as positive>great+negative>terrible; a label with + / > , or a "
-    "bracket in it is named by its place, from 1."
-)
 _LONGEST = 32  # characters of a word that the model writes
 _JOINT = re.compile(r"_+|(?<=[^\W\d_])-+(?=[^\W\d_])|(?<=[a-zß-ÿ])(?=[A-Z])")
 _EDGES = " \t\"'“”‘’`*.,;:!?()[]{}<>"
@@ -213,7 +209,10 @@ def _pairs(words: str) -> list[tuple[str, str]]:
     """Return what "label>word+label>word" says."""
     pairs = [tuple(part.strip() for part in pair.split(">")) for pair in words.split("+")]
     if not all(len(pair) == 2 and all(pair) for pair in pairs):
-        raise SettingError(f"words must be {', '.join(KINDS)}, or words for labels; got '{words[:80]}'. {_HOW}")
+        raise SettingError(
+            f"words must be {', '.join(KINDS)}, or words for labels; got '{words[:80]}'. Name one of these, or words such "
+            "as positive>great+negative>terrible; a label with + / > , or a bracket in it is named by its place, from 1."
+        )
     return [(label, word) for label, word in pairs]
 
 
