@@ -193,7 +193,8 @@ def test_it_is_raced_saved_loaded_and_exported(words_task, tmp_path, run_cli):
     assert run_cli("predict", tmp_path / "one", input="the cat\n").out.strip() in ("animal", "food", "tool")
     done = run_cli("export", tmp_path / "one", "--to", "prompt", "--out", tmp_path / "out", "--json")
     assert done.json["answers"]["tool"] == " C\n\n"
-    assert done.json["difference"]["examples"] > 0
+    assert done.json["difference"]["largest_nats"] < 1e-3
+    assert done.json["difference"]["same_prompts"] == done.json["difference"]["n"] > 0
     readme = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "It answers with one of these words:\n\n- `A` stands for `animal`\n" in readme
     assert "Labels: A (animal), B (food), C (tool)" in (tmp_path / "out" / "prompt.txt").read_text("utf-8")

@@ -94,7 +94,7 @@ def future_of(text: str, row: str) -> NumberList:
     numbers = number_list(text)
     if numbers is None or len(numbers.known) < len(numbers.values):
         raise UserError(
-            f"The output of '{row}' must be numbers without gaps; got {text[:60]!r}. Write numbers alone, as in '1.5, 2' "
-            "or '[1.5, 2]'."
+            f"The output of '{row}' must be numbers without gaps; got {text[:60]!r}. Write numbers alone, as in '1.5, "
+            "2' or '[1.5, 2]'."
         )
     return numbers

@@ -210,8 +210,9 @@ def _pairs(words: str) -> list[tuple[str, str]]:
     pairs = [tuple(part.strip() for part in pair.split(">")) for pair in words.split("+")]
     if not all(len(pair) == 2 and all(pair) for pair in pairs):
         raise SettingError(
-            f"words must be {', '.join(KINDS)}, or words for labels; got '{words[:80]}'. Name one of these, or words such "
-            "as positive>great+negative>terrible; a label with + / > , or a bracket in it is named by its place, from 1."
+            f"words must be {', '.join(KINDS)}, or words for labels; got '{words[:80]}'. Name one of these, or words "
+            "such as positive>great+negative>terrible; a label with + / > , or a bracket in it is named by its place, "
+            "from 1."
         )
     return [(label, word) for label, word in pairs]
 
