@@ -24,7 +24,7 @@ def answering(fitted: Fitted) -> Learner:
     shows = giving(recipe, fitted.shown) if recipe.shows_one_set else recipe
     plain = shows.without("generator", "loop", "composer", "tuner", "teacher", "steerer")
     learner = PromptLearner(plain, replace(setup, model=model.noted(fitted.notes)))
-    learner.steering = fitted.steering
+    learner.steering, learner.considers = fitted.steering, recipe.considers
     learner.bits.known.update(fitted.bits)
     return learner
 

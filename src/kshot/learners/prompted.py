@@ -58,6 +58,7 @@ class PromptLearner(Learner):
         model: The language model that answers; a learner that trains it puts its own here.
         steering: What is changed in its activations; a learner that steers it puts that here.
         bits: Of examples without demonstrations, where the order goes by them.
+        considers: Whether the composer finds something out about each question first.
     """
 
     def __init__(self, recipe: Recipe, setup: Setup):
@@ -67,6 +68,7 @@ class PromptLearner(Learner):
         self.steering: Steering | None = None
         self._selecting = setup.selector_model or setup.model
         self.bits = ZeroShotBits(self._selecting)
+        self.considers = recipe.considers
         self._selector: Selector | None = None  # fitted on `_pool`
         self._for_all: list[list[int]] | None = None  # the contexts that a task-level selector has chosen from it
         self._pool: tuple[Example, ...] = ()
@@ -112,7 +114,7 @@ class PromptLearner(Learner):
         """
         answering = self.model.steered(self.steering) if self.steering else self.model
         considering, scoring, written = (replace(answering, ledger=self.model.ledger.part()) for _ in range(3))
-        found = self._considered(considering, pairs, tell) if self.recipe.considers else [None] * len(pairs)
+        found = self._considered(considering, pairs, tell) if self.considers else [None] * len(pairs)
         asked = [self._asked(shown, n, about) for (shown, n), about in zip(pairs, found, strict=True)]
         scores = self._scores(scoring, asked, tell)
         seconds = (considering.ledger.cost.seconds + scoring.ledger.cost.seconds) / max(1, len(asked))
@@ -131,8 +133,9 @@ class PromptLearner(Learner):
             took = seconds + (text_seconds if i in texts else 0.0)
             prediction = replace(prediction, seconds=took, tokens=tokens)
             if i in texts:
-                prediction = replace(prediction, answer=texts[i].text.strip(), cut_off=not texts[i].finished)
-                prediction = replace(prediction, sureness=sureness.get(i))
+                answer = a.model.heard(texts[i].text.strip(), a.query.example)
+                about = {"cut_off": not texts[i].finished, "sureness": sureness.get(i)}
+                prediction = replace(prediction, answer=answer, **about)
             predictions.append(prediction)
         return predictions
 
@@ -193,6 +196,8 @@ class PromptLearner(Learner):
     def _prediction(self, asked: _Asked, row: FloatArray) -> Prediction:
         candidates = self.model.answers(asked.query.example)
         is_open = self.model.task.is_open
+        if is_open:
+            row = row - asked.model.unsaid(candidates, asked.query.example)
         probabilities = np.exp(row) if is_open else normalised(row)
         return Prediction(
             example_id=asked.query.example.id,
@@ -228,7 +233,7 @@ class PromptLearner(Learner):
         self, model: TaskModel, asked: Sequence[_Asked], progress: Callable[[int], None] | None
     ) -> list[FloatArray]:
         """Return log-probabilities of each query's answers; contextual ones are divided by those without content."""
-        answers = [a.model.said(model.answers(a.query.example)) for a in asked]
+        answers = [a.model.said(model.answers(a.query.example), a.query.example) for a in asked]
         prompts = [a.prompt for a in asked]
         known = [i for i, texts in enumerate(answers) if texts]  # of a new input in an open task nothing is scored
         if self.recipe.calibration != "contextual":

@@ -130,10 +130,13 @@ def mistakes(examples: Sequence[Example], *, shots: int, model: TaskModel) -> li
     prompts = [model.prompt(some, e)[0] for some, e in zip(shown, examples, strict=True)]
     model.progress.begin("looking for mistakes", len(prompts))
     if model.task.is_open:
-        said = [text.text.strip() for text in model.generate(prompts, progress=model.progress.advance)]
+        texts = model.generate(prompts, progress=model.progress.advance)
+        said = [model.heard(text.text.strip(), e) for text, e in zip(texts, examples, strict=True)]
     else:
         answers = [model.answers(e) for e in examples]
-        rows = model.score(prompts, [model.said(some) for some in answers], progress=model.progress.advance)
+        asked = [model.said(some, e) for some, e in zip(answers, examples, strict=True)]
+        rows = model.score(prompts, asked, progress=model.progress.advance)
+        rows = [row - model.unsaid(some, e) for row, some, e in zip(rows, answers, examples, strict=True)]
         said = [some[int(np.argmax(row))] for some, row in zip(answers, rows, strict=True)]
     return [is_wrong(model.task, e, answer) for e, answer in zip(examples, said, strict=True)]
 

@@ -3,4 +3,20 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Composer
 
-COMPOSERS = Room("composer", Composer, {"wording": "kshot.methods.composers.wording:Wording"})
+COMPOSERS = Room(
+    "composer",
+    Composer,
+    {
+        "calls": "kshot.methods.composers.calls:Calls",
+        "elaborated": "kshot.methods.composers.elaborated:Elaborated",
+        "instruction": "kshot.methods.composers.instruction:Instruction",
+        "label-first": "kshot.methods.composers.label_first:LabelFirst",
+        "notes": "kshot.methods.composers.notes:Notes",
+        "reason-first": "kshot.methods.composers.reason_first:ReasonFirst",
+        "recycled": "kshot.methods.composers.recycled:Recycled",
+        "schema": "kshot.methods.composers.schema_activated:SchemaActivated",
+        "series": "kshot.methods.composers.series:Series",
+        "verbalised": "kshot.methods.composers.verbalised:Verbalised",
+        "wording": "kshot.methods.composers.wording:Wording",
+    },
+)
