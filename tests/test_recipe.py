@@ -54,7 +54,8 @@ def quick(name: str) -> Recipe:
     if slot:
         known = setting_names(SLOTS[slot].find(name))
         settings = [f"{k}={v}" for k, v in (QUICK | QUICK_BY_SLOT.get(slot, {})).items() if k in known]
-    whole = f"{name}(majority, zero-shot, random)" if slot == "combiner" else name
+    needs_members = slot == "combiner" and not SLOTS[slot].find(name).usual
+    whole = f"{name}(majority, zero-shot, random)" if needs_members else name
     (recipe,) = parse_recipes(f"{whole}:{','.join(settings)}" if settings else whole, shots=4)
     return recipe
 

@@ -137,8 +137,8 @@ class PromptLearner(Learner):
             prediction = replace(prediction, seconds=took, tokens=tokens)
             if i in texts:
                 answer = a.model.heard(texts[i].text.strip(), a.query.example)
-                finished = texts[i].finished
-                prediction = replace(prediction, answer=answer, cut_off=not finished, sureness=sureness.get(i))
+                about = {"cut_off": not texts[i].finished, "sureness": sureness.get(i)}
+                prediction = replace(prediction, answer=answer, **about)
             predictions.append(prediction)
         return predictions
 

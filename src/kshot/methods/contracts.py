@@ -3,6 +3,8 @@
 Every method is a `Part`: a frozen dataclass whose public fields are its settings. `fit` returns a new object and leaves
 the one it is called on as it is; all randomness comes from `rng`. `model` is the language model on the task
 (`kshot.taskmodel.taskmodel.TaskModel`): it scores, writes, has gradients and activations, as far as the model can.
+
+Long: a contract for each room, which are read side by side.
 """
 
 from abc import abstractmethod

@@ -1,4 +1,7 @@
-"""Asking a language model about one task: prompts that fit, scores of answers, generated answers."""
+"""Asking a language model about one task: prompts that fit, scores of answers, generated answers.
+
+Long: one noun, in facets by what a model can do.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
