@@ -15,7 +15,7 @@ from kshot.core.types import Example, Prediction, Query, ScoreRequest, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.learner import Setup
 from kshot.learners.prompted import PromptLearner
-from kshot.methods.composers.notes import REFUSAL, Notes, best_threshold, notes_of
+from kshot.methods.composers.kept_notes import REFUSAL, Notes, best_threshold, notes_of
 from kshot.methods.composers.wording import Wording
 from kshot.models.scripted import ScriptedModel
 from kshot.prompts.chat import Chat

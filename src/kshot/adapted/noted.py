@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from kshot.core.errors import UserError
 from kshot.core.types import Task
-from kshot.methods.composers.notes import Notes
+from kshot.methods.composers.kept_notes import Notes
 from kshot.methods.contracts import Composer
 from kshot.recipes.recipe import Recipe
 from kshot.retrieval.note_memory import NoteMemory, clean_note

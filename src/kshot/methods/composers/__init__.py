@@ -8,7 +8,7 @@ COMPOSERS = Room(
     Composer,
     {
         "wording": "kshot.methods.composers.wording:Wording",
-        "notes": "kshot.methods.composers.notes:Notes",
+        "notes": "kshot.methods.composers.kept_notes:Notes",
         "elaborated": "kshot.methods.composers.elaborated:Elaborated",
     },
 )
