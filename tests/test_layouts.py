@@ -142,7 +142,7 @@ def test_a_turn_without_a_question_is_refused():
     with pytest.raises(
         UserError, match="Each reason and answer of a script must follow a question; 'So.' follows none"
     ):
-        Script((*FULL.pieces[:7], Piece("reason", "So.")))
+        Script((*FULL.pieces[:8], Piece("reason", "So.")))
 
 
 # What a question must not tell
@@ -198,3 +198,107 @@ def test_a_training_text_ends_with_the_answer():
             Segment("answer", " two\n\n"),
         )
     )
+
+
+# Reasons
+
+ASKED = (Piece("instruction", "Say the topic."), Piece("question", "the cup", "b"))
+DEMONSTRATION = (Piece("question", "the chip", "a"), Piece("reason", "It is a part.\nOf a computer.", "a"))
+REASONED = (ASKED[0], *DEMONSTRATION, Piece("answer", "tech", "a"), ASKED[1])
+ANSWERED = (ASKED[0], DEMONSTRATION[0], Piece("answer", "tech", "a"), DEMONSTRATION[1], ASKED[1])
+CUE = Piece("reason", "Let us see.", "b")
+
+
+def test_a_reason_that_comes_next_in_plain():
+    known = "Say the topic.\n\nText: the chip\nReason: It is a part.\nOf a computer.\nLabel: tech\n\nText: the cup\n"
+    wanted = Script(REASONED, "Text", "Label", "reason")
+    assert Plain().write(wanted).text == f"{known}Reason:"
+    assert Plain().write(Script(REASONED, "Text", "Label")).text == f"{known}Label:"
+    begun = Script((*REASONED, CUE), "Text", "Label", "reason")
+    assert Plain().write(begun).text == f"{known}Reason: Let us see."
+    assert Plain().write(Script((*REASONED, CUE), "Text", "Label")).text == f"{known}Reason: Let us see.\nLabel:"
+    assert Plain().reason_ends(wanted) == ("\nLabel:", "\n\n")
+    assert Plain().reason_ends(begun) == ("\nLabel:", "\nText:")
+    assert Plain().reason(" One.\n \n\nTwo. ", wanted, ()) == "One.\nTwo."
+
+
+def test_a_reason_after_its_answer_is_a_paragraph_of_its_own():
+    prompt = Plain().write(Script(ANSWERED, "Text", "Label"))
+    assert prompt.text == (
+        "Say the topic.\n\nText: the chip\nLabel: tech\n\nReason: It is a part.\nOf a computer.\n\nText: the cup\nLabel:"
+    )
+    assert [s.text for s in prompt.segments if s.role == "answer"] == [Plain().answer("tech")]
+    assert [[p.role for p in turn] for turn in Script(ANSWERED).turns] == [
+        ["question", "answer", "reason"],
+        ["question"],
+    ]
+
+
+def test_reasons_in_turns_are_what_the_template_writes(chatty):
+    name, engine, tokenizer = chatty
+    layout, in_system = layout_for(engine, "turns"), SHAPES[name][4] == "system"
+    space = " " if name == "mistral" else ""
+    opening = [{"role": "system", "content": "Say the topic."}] if in_system else []
+    first = {"role": "user", "content": ("" if in_system else "Say the topic.\n\n") + "the chip"}
+    reason = "It is a part.\nOf a computer."
+    told = {"role": "assistant", "content": f"{reason}\n\n{space}tech"}
+    asked = {"role": "user", "content": "the cup"}
+    why = [{"role": "assistant", "content": "tech"}, {"role": "user", "content": "Why?"}]
+    for pieces, messages in (
+        (REASONED, [*opening, first, told, asked]),
+        (ANSWERED, [*opening, first, *why, {"role": "assistant", "content": reason}, asked]),
+    ):
+        for wants in ("answer", "reason"):
+            script = Script(pieces, "Text", "Label", wants)
+            expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            assert list(engine.encode(layout.write(script)).ids) == expected
+            assert layout.messages(script) == messages
+    answers = [s.text for s in layout.write(Script(ANSWERED)).segments if s.role == "answer"]
+    assert answers == [layout.answer("tech")]
+    begun, whole = (layout.write(Script((*REASONED, CUE), wants=wants)).text for wants in ("reason", "answer"))
+    assert whole == f"{begun}\n\n"
+    assert begun.endswith(f"{space}Let us see.")
+
+
+def test_reasons_in_a_block_are_plain(chatty):
+    layout = layout_for(chatty[1], "block")
+    for script in (Script(REASONED, "Text", "Label", "reason"), Script(ANSWERED), Script((*REASONED, CUE))):
+        assert Plain().write(script).text in layout.write(script).text
+    assert layout.reason_ends(Script(REASONED, "Text", "Label")) == ("\nLabel:",)
+    taught = layout.write(Script((*ASKED, Piece("answer", "sport"), Piece("reason", "Cups are won."))))
+    assert [s.role for s in taught.segments] == ["query", "answer", "demonstration", "reason"]
+
+
+def test_a_service_is_told_reasons_in_the_users_message():
+    layout, told = ApiMessages(), "Reason: It is a part.\nOf a computer."
+    wanted = layout.write(Script(REASONED, wants="reason")).messages
+    assert [m["content"] for m in wanted] == [
+        "Say the topic.", "the chip", "It is a part.\nOf a computer.\n\ntech", "the cup"]  # fmt: skip
+    begun = layout.write(Script((*ASKED, CUE), wants="reason")).messages
+    assert begun[-1] == {"role": "user", "content": "the cup\n\nLet us see."}
+    after = layout.write(Script((*REASONED, CUE))).messages
+    assert [m["content"] for m in after[1:]] == [f"the chip\n\n{told}", "tech", "the cup\n\nReason: Let us see."]
+    assert [m["content"] for m in layout.write(Script(ANSWERED)).messages[1:]] == [
+        "the chip", "tech", "Why?", "It is a part.\nOf a computer.", "the cup"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces", "answers", "reason"),
+    [
+        ("It is won.\n\nSport.", REASONED, ("tech", "sport"), "It is won."),
+        ("It is won.\n \nIn games.", REASONED, ("tech", "sport"), "It is won.\nIn games."),
+        ("sport", ASKED, ("tech", "sport"), ""),
+        ("3 and 4\n\n7", REASONED, (), "3 and 4"),
+        ("3 and 4\n\nare 7.", ASKED, (), "3 and 4\nare 7."),
+        ("7", REASONED, (), "7"),
+        ("", REASONED, (), ""),
+    ],
+)
+def test_a_reason_in_what_a_chat_model_has_written(text, pieces, answers, reason):
+    script = Script(pieces, wants="reason")
+    assert ApiMessages().reason(text, script, answers) == reason
+
+
+def test_a_reason_can_only_be_wanted_of_an_open_question():
+    with pytest.raises(UserError, match="A reason can only be wanted of a question without an answer"):
+        Script((*ASKED, Piece("answer", "sport")), wants="reason")

@@ -100,6 +100,8 @@ class TrainingText:
         teacher: What the teacher reads; ends with the same answer.
         rejected: The same prompt with another answer.
         among: As in `Lesson`, each as it ends a prompt.
+        reason_weight: How much the reasons that are learnt count together, where its answers count 1; 0: reasons are
+            read, not learnt. Their number of tokens does not matter.
     """
 
     prompt: Prompt
@@ -108,9 +110,12 @@ class TrainingText:
     teacher: Prompt | None = None
     rejected: Prompt | None = None
     among: tuple[str, ...] = ()
+    reason_weight: float = 0.0
 
     def __post_init__(self):
         _check_taught(self.learnt, self.weight)
+        if not (isfinite(self.reason_weight) and self.reason_weight >= 0):
+            raise UserError(f"reason_weight must be 0 or more; got {self.reason_weight}. Change the composer.")
 
 
 def _check_taught(learnt: str, weight: float) -> None:

@@ -10,6 +10,7 @@ from kshot.core.errors import UserError
 from kshot.core.types import Example, Kind, Question, Task
 
 ScriptRole = Literal["instruction", "note", "schema", "context", "question", "reason", "answer", "feedback"]
+Wants = Literal["answer", "reason"]
 OPENING: tuple[ScriptRole, ...] = ("instruction", "note", "schema")  # what can stand before the first question
 # What question and answer are called, chosen by the bits on training rows with the 270M model (JOURNAL.md, 2026-11-22)
 WORDS: Mapping[Kind, tuple[str, str]] = {
@@ -45,15 +46,19 @@ class Script:
     """What is said, in reading order, up to where the last answer begins (or ends, in a text to be learnt).
 
     Attributes:
-        pieces: Instruction and notes first; then for each demonstration context, question, perhaps a reason, and
-            answer; then the context and question that are asked.
+        pieces: Instruction and notes first; then for each demonstration context, question, and answer, with a reason
+            before the answer or right after it, if it has one; then the context and question that are asked.
         given: What a question is called where the layout names it, such as "Text"; empty if it has no name.
         wanted: What an answer is called, such as "Label".
+        wants: What comes next. Where it is a reason, one that ends the script has only been begun.
+        grounds: What a reason is called, such as "Reason" or "Evidence".
     """
 
     pieces: tuple[Piece, ...]
     given: str = "Input"
     wanted: str = "Output"
+    wants: Wants = "answer"
+    grounds: str = "Reason"
 
     def __post_init__(self):
         last = self.pieces[-1].role if self.pieces else "nothing"
@@ -61,14 +66,19 @@ class Script:
             raise UserError(
                 f"A script must end with a question, a reason or an answer; it ends with {last}. Change the composer."
             )
-        is_asked = False
+        is_asked, before = False, ""
         for piece in self.pieces:
             if piece.role == "question":
                 is_asked = True
             elif piece.role == "answer":
                 self._check(is_asked, piece)
                 is_asked = False
-        self._check(is_asked or last == "answer", self.pieces[-1])
+            elif piece.role == "reason" and before != "answer":
+                self._check(is_asked, piece)
+            before = piece.role
+        self._check(is_asked or last != "question", self.pieces[-1])
+        if self.wants == "reason" and not is_asked:
+            raise UserError("A reason can only be wanted of a question without an answer. Change the composer.")
 
     def _check(self, is_asked: bool, piece: Piece) -> None:
         if not is_asked:
@@ -82,7 +92,7 @@ class Script:
         pieces = tuple(piece.spelled_out(spell) for piece in self.pieces)
         given, wanted = (spell(name) for name in (self.given, self.wanted))
         is_same = all(a is b for a, b in zip(pieces, self.pieces, strict=True)) and given is self.given
-        return self if is_same and wanted is self.wanted else Script(pieces, given, wanted)
+        return self if is_same and wanted is self.wanted else Script(pieces, given, wanted, self.wants, self.grounds)
 
     def noted(self, notes: Sequence[str]) -> "Script":
         """Return the script with notes after what it opens with."""
@@ -104,14 +114,48 @@ class Script:
 
     @property
     def turns(self) -> list[tuple[Piece, ...]]:
-        """What follows the opening, cut after each answer; the last turn may have none."""
-        turns, turn = [], []
+        """What follows the opening, cut after each answer and the reason right after it; the last may have none."""
+        turns: list[list[Piece]] = []
         for piece in self.pieces[len(self.opening) :]:
-            turn.append(piece)
-            if piece.role == "answer":
-                turns.append(tuple(turn))
-                turn = []
-        return [*turns, tuple(turn)] if turn else turns
+            is_after = piece.role == "reason" and turns and turns[-1][-1].role == "answer"
+            if turns and (is_after or all(other.role != "answer" for other in turns[-1])):
+                turns[-1].append(piece)
+            else:
+                turns.append([piece])
+        return [tuple(turn) for turn in turns]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One of a script's turns by what it is made of.
+
+    Attributes:
+        asked: The question, with what stands before it.
+        reasons: Before the answer.
+        answer: None where it is not given.
+        because: The reason after the answer.
+    """
+
+    asked: tuple[Piece, ...]
+    reasons: tuple[Piece, ...] = ()
+    answer: Piece | None = None
+    because: Piece | None = None
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> "Turn":
+        """Return the turn of some pieces."""
+        at = next((i for i, piece in enumerate(pieces) if piece.role == "answer"), len(pieces))
+        asked, reasons = (
+            tuple(piece for piece in pieces[:at] if (piece.role == "reason") == is_reason)
+            for is_reason in (False, True)
+        )
+        answer, because = [*pieces[at:], None, None][:2]
+        return cls(asked, reasons, answer, because)
+
+
+def without_empty_lines(text: str) -> str:
+    """Return a text without empty lines, and without white space at both ends: what a reason is in a script."""
+    return "\n".join(line.rstrip() for line in text.strip().splitlines() if line.strip())
 
 
 def asked(question: Question | Example) -> list[Piece]:
@@ -120,15 +164,34 @@ def asked(question: Question | Example) -> list[Piece]:
     return [*context, Piece("question", question.input, question.id)]
 
 
-def shown(examples: Sequence[Example]) -> list[Piece]:
-    """Return the pieces of demonstrations, in their order."""
-    return [piece for e in examples for piece in _answered(e)]
+def shown(examples: Sequence[Example], reasons: str = "") -> list[Piece]:
+    """Return the pieces of demonstrations, in their order.
+
+    Args:
+        examples: The demonstrations.
+        reasons: "before" or "after" the answer is where an example's explanation is said; empty: it is not.
+    """
+    return [piece for e in examples for piece in _answered(e, reasons)]
 
 
 @lru_cache(maxsize=4096)
-def _answered(example: Example) -> tuple[Piece, ...]:
+def _answered(example: Example, reasons: str) -> tuple[Piece, ...]:
     """Return the pieces of a demonstration: along a stream it is shown again and again."""
-    return (*asked(example), Piece("answer", example.output, example.id))
+    answer, reason = Piece("answer", example.output, example.id), ()
+    if reasons and example.explanation:
+        reason = (Piece("reason", without_empty_lines(example.explanation), example.id),)
+    before, after = (reason, ()) if reasons == "before" else ((), reason)
+    return (*asked(example), *before, answer, *after)
+
+
+def usual(task: Task, demonstrations: Sequence[Example], question: Question, reasons: str = "") -> Script:
+    """Return instruction, demonstrations and question in the words of the task's kind; `reasons` as in `shown`."""
+    return Script((*opening(task), *shown(demonstrations, reasons), *asked(question)), *WORDS[task.kind])
+
+
+def answered(script: Script, answer: str, example: str) -> Script:
+    """Return a script with the answer that it ends before, of an example with this id."""
+    return replace(script, pieces=(*script.pieces, Piece("answer", answer, example)))
 
 
 def opening(task: Task) -> list[Piece]:
@@ -149,8 +212,25 @@ class UsualWording:
 
     def compose(self, task: Task, demonstrations: Sequence[Example], question: Question) -> Script:
         """Return what is said, with all demonstrations in the order given, the last one next to the question."""
-        return Script((*opening(task), *shown(demonstrations), *asked(question)), *WORDS[task.kind])
+        return usual(task, demonstrations, question)
 
-    def said(self, task: Task, answer: str) -> str:
+    def said(self, task: Task, answer: str, question: Question) -> str:
         """Return how an answer is said: as it is."""
         return answer
+
+    @property
+    def reason_weight(self) -> float:
+        """How much the reasons of a text that is learnt count beside its answers: it has none."""
+        return 0.0
+
+    def taught(self, task: Task, demonstrations: Sequence[Example], target: Example) -> Script:
+        """Return what is learnt: what is said, and the target's answer."""
+        return answered(self.compose(task, demonstrations, target.question), target.output, target.id)
+
+    def heard(self, task: Task, text: str, question: Question) -> str:
+        """Return which answer a text is: as it is."""
+        return text
+
+    def unsaid(self, task: Task, answer: str, question: Question) -> float:
+        """Return the nats of an answer beyond its words: none."""
+        return 0.0

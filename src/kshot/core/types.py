@@ -80,6 +80,8 @@ class Task:
         labels: The closed set of outputs, known in advance; empty where every row brings its own choices.
         metrics: Names of metrics, the first is the primary one.
         choices_in_input: The rows' inputs list their choices as "(A) …" and outputs are letters as "(B)".
+        worked: Examples whose explanations show how answers are found, beside the stream: composers that say reasons can
+            show them, and nothing is learnt from or scored on them. Part of the fingerprint where there are some.
         letter_form: How these letters are written: what names the first choice, such as "(A)", "A", "a)" or "1.".
         positive_label: The label that the metric `f1` counts, if the task names one.
         notes: What was guessed while loading, for the user to read; not part of the fingerprint.
@@ -99,6 +101,7 @@ class Task:
     notes: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
     letter_form: str = "(A)"
+    worked: tuple[Example, ...] = ()
 
     @staticmethod
     def load(
@@ -130,7 +133,7 @@ class Task:
         """Identify the examples and settings; the name and the place of the files do not count."""
         rows = [
             [[e.id, e.input, e.output, e.context, e.choices, e.references, e.explanation, dict(e.meta)] for e in split]
-            for split in (self.train, self.test)
+            for split in (self.train, self.test, *([self.worked] if self.worked else []))
         ]
         letters = self.choices_in_input and (self.letter_form if self.letter_form != "(A)" else True)
         try:
@@ -179,10 +182,14 @@ class EncodedPrompt:
         ids: Token ids, the concatenation of the segments' own ids, after the model's first token (BOS) unless the
             prompt spells it.
         answer_spans: (start, end) of every answer segment, end exclusive.
+        reason_spans: Likewise of every reason.
+        asked_at: Where the question that is asked begins; the end where there is none.
     """
 
     ids: tuple[int, ...]
     answer_spans: tuple[tuple[int, int], ...]
+    reason_spans: tuple[tuple[int, int], ...] = ()
+    asked_at: int = 0
 
 
 @dataclass(frozen=True)

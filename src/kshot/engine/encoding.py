@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from kshot.core.errors import SameTokensError, UserError
 from kshot.core.lessons import TrainingText
@@ -27,20 +28,24 @@ class Encoder:
                 f"A request's prompt must be a Prompt, as Prompt((Segment('query', text),)); got {prompt!r}."
             )
         ids = [] if prompt.spells_first_token else list(self._backbone.first_ids)
-        spans = []
+        answers, reasons, asked_at = [], [], None
         for segment in prompt.segments:
             start = len(ids)
             ids.extend(self._backbone.tokenise(segment.text))
             if segment.role == "answer":
-                spans.append((start, len(ids)))
-        return EncodedPrompt(tuple(ids), tuple(spans))
+                answers.append((start, len(ids)))
+            elif segment.role == "reason":
+                reasons.append((start, len(ids)))
+            elif segment.role == "query" and asked_at is None:
+                asked_at = start
+        return EncodedPrompt(tuple(ids), tuple(answers), tuple(reasons), len(ids) if asked_at is None else asked_at)
 
     def beginning(self, prompt: Prompt) -> int:
         """Return how many token ids of a prompt stand before its question, which other prompts may have too."""
         roles = [segment.role for segment in prompt.segments]
         if "query" not in roles:
             return 0
-        at = len(roles) - 1 - roles[::-1].index("query")
+        at = roles.index("query")  # after a reason it goes on
         while at and roles[at - 1] in ("query", "context"):
             at -= 1
         return len(self.prompt(replace(prompt, segments=prompt.segments[:at])).ids) if at else 0
@@ -57,7 +62,9 @@ class Encoder:
         Raises:
             UserError: It is too long for the model, or has no answer, or one that is not among those to choose from.
         """
-        row = self._row(text.prompt, text.learnt, marked=marked, first_token=first_token, among=text.among)
+        reasons = 0.0 if first_token else text.reason_weight
+        how: Any = {"marked": marked, "first_token": first_token, "among": text.among, "reason_weight": reasons}
+        row = self._row(text.prompt, text.learnt, **how)
         teacher = self._row(text.teacher, "last") if text.teacher else None
         rejected = self._row(text.rejected, text.learnt) if text.rejected else None
         return replace(row, weight=text.weight, teacher=teacher, rejected=rejected)
@@ -70,6 +77,7 @@ class Encoder:
         marked: bool = False,
         first_token: bool = False,
         among: Sequence[str] = (),
+        reason_weight: float = 0.0,
     ) -> TrainingRow:
         encoded = self.prompt(prompt)
         if len(encoded.ids) > self._backbone.max_tokens:
@@ -87,8 +95,14 @@ class Encoder:
         if not supervised:
             raise UserError("A text to be learnt must have an answer of at least one token; got none.")
         marks = (max(spans[-1][0], 1) - 1,) if marked else ()
+        first, weights = encoded.asked_at if learnt == "last" else 0, ()
+        reasons = [at for start, end in encoded.reason_spans if start >= first for at in range(max(start, 1), end)]
+        if reason_weight and reasons:
+            of_answers, of_reason = dict.fromkeys(supervised, 1.0), reason_weight * len(supervised) / len(reasons)
+            supervised = dict(sorted((supervised | dict.fromkeys(reasons, ())).items()))
+            weights = tuple(of_answers.get(at, of_reason) for at in supervised)
         choices = tuple(supervised.values()) if among else ()
-        return TrainingRow(encoded.ids, tuple(supervised), marked=marks, among=choices)
+        return TrainingRow(encoded.ids, tuple(supervised), marked=marks, among=choices, token_weights=weights)
 
     def _choices(self, answer: tuple[int, ...], among: Sequence[str], start: int) -> dict[int, tuple[int, ...]]:
         """Return the positions of an answer at which there is a choice, with the tokens by which others go on there.

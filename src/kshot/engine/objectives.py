@@ -79,8 +79,9 @@ class AnswerObjective(Objective):
     def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
         """Return the part's share of the weighted mean negative log-probability."""
         losses = cross_entropy(said.logits, said.tokens, reduction="none")
-        total = sum(row.weight * len(row.supervised) for row in whole)
-        return (losses * _weights(part, _lengths(part), losses)).sum() / total
+        total = sum(row.weight * row.n_weighed for row in whole)
+        weights = [row.weight * w for row in part for w in row.token_weights or [1.0] * len(row.supervised)]
+        return (losses * torch.tensor(weights, dtype=losses.dtype, device=losses.device)).sum() / total
 
 
 class DistilObjective(Objective):

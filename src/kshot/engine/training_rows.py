@@ -49,6 +49,7 @@ class TrainingRow:
         weight: How much the text counts in the mean over a step.
         teacher: The target's answer after what the teacher reads; that answer is what is supervised in it.
         rejected: The text with an answer that is to become less probable.
+        token_weights: How much each supervised token counts; empty: all alike, 1.
     """
 
     ids: tuple[int, ...]
@@ -60,12 +61,19 @@ class TrainingRow:
     weight: float = 1.0
     teacher: "TrainingRow | None" = None
     rejected: "TrainingRow | None" = None
+    token_weights: tuple[float, ...] = ()
+
+    @property
+    def n_weighed(self) -> float:
+        """How much its supervised tokens count together."""
+        return sum(self.token_weights) if self.token_weights else len(self.supervised)
 
     @property
     def record(self) -> list[Any]:
         """What is learnt, for a fingerprint."""
         others = [other and other.record for other in (self.teacher, self.rejected)]
-        return [self.ids, self.supervised, self.weight, *others, *self.among]
+        weights = [list(self.token_weights)] if self.token_weights else []
+        return [self.ids, self.supervised, self.weight, *others, *self.among, *weights]
 
 
 def parts(

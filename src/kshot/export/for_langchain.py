@@ -76,7 +76,7 @@ class ForLangchain:
                 found = chat.format_messages(**_fields(given, question))
                 return [{"role": speakers[m.type], "content": str(m.content)} for m in found]
 
-            answer = lambda text: without_marks(layout.answer(text))  # noqa: E731
+            answer = lambda text: without_marks(layout.answer(given.said(text)))  # noqa: E731
             return Reader(f"{name} with {own.name}", messages, own.log_probs, answer)
         template = prompts.FewShotPromptTemplate(**_read(folder / TEMPLATE))
         return Reader(
@@ -106,13 +106,14 @@ def _few_shot(given: Handover) -> dict[str, Any]:
     *shown, asked = script.turns
     roles = [_roles(turn) for turn in shown]
     expected = roles[0] if roles else (*_roles(asked), "answer")
-    if any(found != expected for found in roles) or _roles(asked) != expected[:-1]:
+    before = expected[: expected.index("answer")]
+    if any(found != expected for found in roles) or _roles(asked) != before:
         raise UserError(
             "--to langchain needs demonstrations that all have the same parts, as its template has one form for them; "
             "some have a context or a reason and others none. Use --to prompt."
         )
     form = _written(script, [Piece(role, f"{{{_NAMES[role]}}}") for role in expected]).removesuffix(_SEPARATOR)
-    query = _written(script, [Piece(role, f"{{{_NAMES[role]}}}") for role in expected[:-1]])
+    query = _written(script, [Piece(role, f"{{{_NAMES[role]}}}") for role in before])
     names = [_NAMES[role] for role in expected]
     prefix = Plain().write(Script((*script.opening, Piece("question", "")), script.given, script.wanted)).text
     prefix = prefix.removesuffix(_written(script, [Piece("question", "")])).removesuffix(_SEPARATOR)
@@ -120,9 +121,9 @@ def _few_shot(given: Handover) -> dict[str, Any]:
         "examples": [{name: _quoted(piece.text) for name, piece in zip(names, turn, strict=True)} for turn in shown],
         "example_prompt": {"template": _around(form, names, times=2), "input_variables": names},
         "prefix": _quoted(prefix),
-        "suffix": _around(query, names[:-1], times=1),
+        "suffix": _around(query, names[: len(before)], times=1),
         "example_separator": _SEPARATOR,
-        "input_variables": names[:-1],
+        "input_variables": names[: len(before)],
     }
 
 

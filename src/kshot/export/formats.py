@@ -30,7 +30,7 @@ def check_fits(task: Task, chosen: Sequence[Example], model: LanguageModel, *, l
 
 def as_jsonl(task: Task, demonstrations: Sequence[Example]) -> str:
     """Return a line of JSON for each demonstration, as a task's file has them."""
-    names = ("context", "choices", "references")
+    names = ("context", "explanation", "choices", "references")
     rows = [
         {"id": e.id, "input": e.input, "output": e.output} | {k: v for k in names if (v := getattr(e, k))}
         for e in demonstrations

@@ -130,7 +130,8 @@ class PromptLearner(Learner):
             took = seconds + (text_seconds if i in texts else 0.0)
             prediction = replace(prediction, seconds=took, tokens=tokens)
             if i in texts:
-                prediction = replace(prediction, answer=texts[i].text.strip(), cut_off=not texts[i].finished)
+                answer = a.model.heard(texts[i].text.strip(), a.query.example)
+                prediction = replace(prediction, answer=answer, cut_off=not texts[i].finished)
             predictions.append(prediction)
         return predictions
 
@@ -189,6 +190,8 @@ class PromptLearner(Learner):
     def _prediction(self, asked: _Asked, row: FloatArray) -> Prediction:
         candidates = self.model.answers(asked.query.example)
         is_open = self.model.task.is_open
+        if is_open:
+            row = row - asked.model.unsaid(candidates, asked.query.example)
         probabilities = np.exp(row) if is_open else normalised(row)
         return Prediction(
             example_id=asked.query.example.id,
@@ -224,7 +227,7 @@ class PromptLearner(Learner):
         self, model: TaskModel, asked: Sequence[_Asked], progress: Callable[[int], None] | None
     ) -> list[FloatArray]:
         """Return log-probabilities of each query's answers; contextual ones are divided by those without content."""
-        answers = [a.model.said(model.answers(a.query.example)) for a in asked]
+        answers = [a.model.said(model.answers(a.query.example), a.query.example) for a in asked]
         prompts = [a.prompt for a in asked]
         known = [i for i, texts in enumerate(answers) if texts]  # of a new input in an open task nothing is scored
         if self.recipe.calibration != "contextual":

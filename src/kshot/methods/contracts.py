@@ -20,7 +20,7 @@ from kshot.core.lessons import Lesson, Training
 from kshot.core.models import Capability, Store
 from kshot.core.objective_settings import Answers, ObjectiveSettings
 from kshot.core.part import Part
-from kshot.core.script import Script
+from kshot.core.script import Script, answered
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Question, Task
 from kshot.methods.hands import dealt, different, reordered
@@ -148,11 +148,13 @@ class Composer(Remembering):
         learns: What it says depends on the examples that it was fitted on, beside those that are shown.
         considers: It finds out something about each question, with the model that answers, before that is asked
             (`consider`), such as a reason, or which of its notes are about it.
+        rewrites: It says a question in a form of its own, so that no prompt has a place for any question.
     """
 
     remembered_in: ClassVar[str] = COMPOSER
     learns: ClassVar[bool] = False
     considers: ClassVar[bool] = False
+    rewrites: ClassVar[bool] = False
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a composer that knows the past; again whenever it has doubled."""
@@ -165,9 +167,33 @@ class Composer(Remembering):
         Where it considers questions, and knows nothing of this one, it says what there is without that.
         """
 
-    def said(self, task: Task, answer: str) -> str:
-        """Return how one of the task's answers is said in its scripts; different answers in different words."""
+    def said(self, task: Task, answer: str, question: Question) -> str:
+        """Return how one of the answers to a question is said in its scripts; different answers in different words."""
         return answer
+
+    def heard(self, task: Task, text: str, question: Question) -> str:
+        """Return which answer to a question a text is that the model has written: the other way round than `said`.
+
+        A text that says no answer stays as it is.
+        """
+        return text
+
+    def unsaid(self, task: Task, answer: str, question: Question) -> float:
+        """Return the nats of an answer beyond its words, where these stand for several answers, such as 3 for 2.9."""
+        return 0.0
+
+    @property
+    def reason_weight(self) -> float:
+        """How much the reasons of a text that is learnt count beside its answers; 0: they are read, not learnt."""
+        return 0.0
+
+    def taught(self, task: Task, shown: Sequence[Example], target: Example) -> Script:
+        """Return what is learnt: what is said of the target's question, with its answer.
+
+        A composer that says reasons says the target's, which is its explanation, before the answer or after it.
+        """
+        said = self.said(task, target.output, target.question)
+        return answered(self.compose(task, shown, target.question), said, target.id)
 
     @property
     def alternatives(self) -> "tuple[Composer, ...]":
@@ -201,6 +227,10 @@ class Composer(Remembering):
     def noting(self, notes: Sequence[str]) -> Self:
         """Return a composer that keeps these notes in place of its own, if it keeps some."""
         return self
+
+    def remark(self, found: Sequence[Mapping[str, Any]]) -> str:
+        """Return what a user should know of all that was found out in a run; empty: nothing."""
+        return ""
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from typing import Any
 from kshot.core.control_tokens import Speller
 from kshot.core.errors import ModelError, UserError
 from kshot.core.models import ChatFormat
-from kshot.core.script import Piece, Script
+from kshot.core.script import Piece, Script, Turn
 from kshot.core.types import Prompt, Segment
-from kshot.prompts.messages import asked_of, conversation, paragraphs
+from kshot.prompts.messages import WHY, conversation, paragraphs, reason_of
 from kshot.prompts.plain import Plain
 
 _SYSTEM, _MARKS = "\ue000", "\ue001\ue002\ue003\ue004\ue005"  # one character for each content, as no template has
@@ -99,7 +99,7 @@ class Chat:
         *shown, last = script.turns
         for turn in shown:  # each is tried with itself as the question
             self._verify(script, (turn,), turn)
-        self._verify(script, shown[-1:], _unanswered(last))
+        self._verify(script, shown[-1:], Turn.of(last).asked)
         return self._write(script)
 
     def request(self, text: str) -> Prompt:
@@ -108,31 +108,40 @@ class Chat:
         return Prompt((Segment("query", parts.head + self.spell(text) + parts.ask),), spells_first_token=True)
 
     def _write(self, script: Script) -> Prompt:
-        *shown, last = script.turns
-        answer = [Segment("answer", self._answer(last[-1].text))] if last[-1].role == "answer" else []
-        if self.in_block:
-            parts = self._parts(False)
-            pieces = script.pieces[:-1] if answer else script.pieces
-            inside = Plain().write_spelled(replace(script, pieces=pieces)).text
-            segments = [Segment("query", parts.head + inside + parts.ask)]
-            return Prompt((*segments, *answer), spells_first_token=True)
+        return Prompt(tuple(self._in_block(script) if self.in_block else self._in_turns(script)), True)
+
+    def _in_block(self, script: Script) -> list[Segment]:
+        parts, last = self._parts(False), Turn.of(script.turns[-1])
+        n_after = (last.answer is not None) + (last.because is not None)
+        inside = replace(script, pieces=script.pieces[: len(script.pieces) - n_after])
+        asked = Segment("query", parts.head + Plain().write_spelled(inside).text + parts.ask)
+        return [asked, *self._answered(last)]
+
+    def _in_turns(self, script: Script) -> list[Segment]:
         opening = paragraphs(script.opening)
         parts = self._parts(bool(script.opening))
         in_system = _SYSTEM in parts.head
         before = parts.head.replace(_SYSTEM, opening)
         before += f"{opening}\n\n" if script.opening and not in_system else ""
-        segments = []
-        for turn in shown:
-            segments.append(Segment("demonstration", before + asked_of(turn) + parts.reply))
-            segments += [*self._reasons(turn), Segment("answer", self._answer(turn[-1].text))]
+        turns, segments = [Turn.of(turn) for turn in script.turns], []
+        for i, turn in enumerate(turns):
+            role, reply = ("demonstration", parts.reply) if i + 1 < len(turns) else ("query", parts.ask)
+            segments.append(Segment(role, before + paragraphs(turn.asked) + reply))
+            is_begun = script.wants == "reason" and i + 1 == len(turns)
+            between = "" if is_begun else "\n\n"
+            segments += [Segment("reason", f"{parts.lead}{piece.text.strip()}{between}") for piece in turn.reasons]
+            segments += self._answered(turn)
             before = parts.next.removeprefix(parts.end)
-        segments += [Segment("query", before + asked_of(last) + parts.ask), *self._reasons(last), *answer]
-        return Prompt(tuple(segments), spells_first_token=True)
+        return segments
 
-    def _reasons(self, turn: Sequence[Piece]) -> list[Segment]:
-        """Return the reasons of a turn, which begin the assistant's message."""
-        lead = self._parts(False).lead
-        return [Segment("reason", f"{lead}{piece.text.strip()}\n\n") for piece in turn if piece.role == "reason"]
+    def _answered(self, turn: Turn) -> list[Segment]:
+        """Return the answer of a turn and the reason after it, which the user asks for in a turn of its own."""
+        parts = self._parts(False)
+        segments = [Segment("answer", self._answer(turn.answer.text))] if turn.answer else []
+        if turn.because:
+            asked = parts.next.removeprefix(parts.end) + WHY + parts.reply
+            segments += [Segment("demonstration", asked), Segment("reason", self._answer(turn.because.text))]
+        return segments
 
     def messages(self, script: Script) -> list[dict[str, str]]:
         """Return the conversation that the prompt stands for."""
@@ -156,6 +165,14 @@ class Chat:
             ends[closed["end"].replace("/", "", 1)] = closed["end"]
         blocks = "|".join(rf"{re.escape(begin)}.*?(?:{re.escape(end)}|\Z)" for begin, end in ends.items())
         return re.compile(rf"\A(?:\s*(?:{blocks}))+\s*", re.DOTALL)
+
+    def reason_ends(self, script: Script) -> tuple[str, ...]:
+        """Return what ends a reason: the answer's name in a block, else nothing but the end of the message."""
+        return (f"\n{script.wanted}:",) if self.in_block else ()
+
+    def reason(self, text: str, script: Script, answers: Sequence[str]) -> str:
+        """Return the reason in what the model has written."""
+        return reason_of(text, script, answers)
 
     def marks(self, script: Script) -> tuple[str, ...]:
         """Return the words of the template between turns that are neither control tokens nor ordinary words."""
@@ -187,8 +204,9 @@ class Chat:
         key = (script.opening, script.given, script.wanted, turn, bool(shown))
         if key in self._verified:
             return
-        asked = [piece for piece in turn if piece.role not in ("reason", "answer")]
-        tried = replace(script, pieces=(*script.opening, *(piece for t in shown for piece in t), *asked))
+        asked = Turn.of(turn).asked
+        pieces = (*script.opening, *(piece for t in shown for piece in t), *asked)
+        tried = replace(script, pieces=pieces, wants="answer")
         example = asked[-1].example
         try:
             agrees = self.format.agrees(self._write(tried), self.messages(tried))
@@ -240,7 +258,3 @@ class Chat:
             raise ModelError("it writes the turns of a conversation in different ways, or does not close an answer")
         lead = reply[len(ask) :] if reply.startswith(ask) else ""
         return _Parts(head, reply.removesuffix(lead), lead, after, ask, end)
-
-
-def _unanswered(turn: tuple[Piece, ...]) -> tuple[Piece, ...]:
-    return turn[:-1] if turn[-1].role == "answer" else turn

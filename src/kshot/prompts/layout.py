@@ -1,6 +1,6 @@
 """How a script is written for a model: what a layout must be, and which one a model takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from kshot.core.control_tokens import Speller
@@ -46,6 +46,20 @@ class Layout(Protocol):
 
     def reply(self, text: str) -> str:
         """Return the answer in what the model has written."""
+        ...
+
+    def reason_ends(self, script: Script) -> tuple[str, ...]:
+        """Return the texts that end a reason that the model writes after a script that wants one."""
+        ...
+
+    def reason(self, text: str, script: Script, answers: Sequence[str]) -> str:
+        """Return the reason in what the model has written after a script, without an answer after it.
+
+        Args:
+            text: What was written, up to one of `reason_ends`.
+            script: What it was written after.
+            answers: The answers that there are to choose from, as they are said; none in open tasks.
+        """
         ...
 
     def marks(self, script: Script) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
 """The layout for base models: paragraphs of text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kshot.core.control_tokens import Speller
-from kshot.core.script import Script, ScriptRole
+from kshot.core.script import Script, ScriptRole, without_empty_lines
 from kshot.core.types import Prompt, Role, Segment
 
 PARAGRAPHS: Mapping[ScriptRole, Role] = {
@@ -21,10 +21,10 @@ class Plain:
     r"""Write a script as blocks of lines with an empty line between them.
 
     A question is a line "Text: …", after "Context: …" where it has one, and its answer a line "Label: …"; the script
-    says what the two are called. A reason stands between them as "Reason: …". Instruction, notes and whatever else is
-    said are paragraphs of their own. Every answer is followed by `terminator`, also the one that is scored: a label
-    that is the beginning of another one ("yes", "yes sir") is then a different text. Control tokens
-    that a text has are spelled out (`spell`).
+    says what the two are called. A reason stands between them as "Reason: …", or as the script calls it, or after the
+    answer as a paragraph of its own. Instruction, notes and whatever else is said are paragraphs of their own. Every
+    answer is followed by `terminator`, also the one that is scored: a label that is the beginning of another one
+    ("yes", "yes sir") is then a different text. Control tokens that a text has are spelled out (`spell`).
 
     Example:
         >>> from kshot.core.script import Piece
@@ -52,15 +52,20 @@ class Plain:
         last_question = max(i for i, piece in enumerate(pieces) if piece.role == "question")
         role: Role = "demonstration"
         for i, piece in enumerate(pieces):
-            said, text = piece.role, piece.text
+            said, text, is_last = piece.role, piece.text, i + 1 == len(pieces)
             if said == "question":
                 role = "query" if i == last_question else "demonstration"
-                has_reason = i + 1 < len(pieces) and pieces[i + 1].role == "reason"
-                segments.append(Segment(role, f"{given}{text}\n" if has_reason else f"{given}{text}\n{wanted}"))
+                has_reason = not is_last and pieces[i + 1].role == "reason"
+                begun = "" if has_reason else f"{script.grounds}:" if is_last and script.wants == "reason" else wanted
+                segments.append(Segment(role, f"{given}{text}\n{begun}"))
             elif said == "answer":
                 segments.append(Segment("answer", f" {text}{self.terminator}"))
+            elif said == "reason" and pieces[i - 1].role == "answer":
+                segments.append(Segment("reason", f"{script.grounds}: {text}{self.terminator}"))
+            elif said == "reason" and is_last and script.wants == "reason":
+                segments.append(Segment("reason", f"{script.grounds}: {text}"))
             elif said == "reason":
-                segments += [Segment("reason", f"Reason: {text}\n"), Segment(role, wanted)]
+                segments += [Segment("reason", f"{script.grounds}: {text}\n"), Segment(role, wanted)]
             elif said == "context":
                 segments.append(Segment("context", f"Context: {text}\n"))
             else:
@@ -78,6 +83,18 @@ class Plain:
     def reply(self, text: str) -> str:
         """Return the answer in what the model has written: all of it."""
         return text
+
+    def reason_ends(self, script: Script) -> tuple[str, ...]:
+        """Return what ends a reason that is written after a script: the answer's name, or an empty line.
+
+        One that is begun without an example may have empty lines: it ends where another question would begin.
+        """
+        is_begun = script.pieces[-1].role == "reason"
+        return (f"\n{script.wanted}:", f"\n{script.given}:" if is_begun and script.given else self.terminator)
+
+    def reason(self, text: str, script: Script, answers: Sequence[str]) -> str:
+        """Return the reason in what the model has written."""
+        return without_empty_lines(text)
 
     def marks(self, script: Script) -> tuple[str, ...]:
         """Return how answers and the questions after them begin."""

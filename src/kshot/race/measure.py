@@ -207,6 +207,9 @@ class Measuring:
                 f"{recipe.name}: {n_cut} of {n_written} generated answers did not end within "
                 f"{self.model.answer_tokens} tokens and were cut (`cut_off` in samples.jsonl)"
             )
+        composer = (entrant.settled or recipe).part("composer")
+        if composer and (remark := composer.remark([about for p in predictions for about in p.found])):
+            self.progress.say(f"{recipe.name}: {remark}")
         for service in (one.part("classifier") for one in recipe.all_recipes):
             if service and service.remark:
                 self.progress.say(f"note: {recipe.name}: {service.remark}")

@@ -134,7 +134,7 @@ def _alternatives(key: str, text: str, owner: str, slot: str | None) -> list[str
 
 
 def _values(text: str, cls: type[Part], key: str) -> list[str]:
-    """Return the values of a method's own setting: numbers, yes or no, and words of a fixed list can be raced."""
+    """Return the values of a method's own setting: numbers, yes or no, words of a list can be raced."""
     if key not in setting_names(cls):
         return [text]
     field = next(f for f in cls.__dataclass_fields__.values() if f.name == key)
@@ -142,7 +142,8 @@ def _values(text: str, cls: type[Part], key: str) -> list[str]:
     room = room_of(kind)
     if room is not None:
         return _nested(text, room)
-    return _pieces(text) if kind in (int, float, bool) or field.metadata.get("choices") else [text]
+    is_raced = kind in (int, float, bool) or field.metadata.get("choices") or field.metadata.get("raced")
+    return _pieces(text) if is_raced else [text]
 
 
 def _nested(text: str, room: Room) -> list[str]:

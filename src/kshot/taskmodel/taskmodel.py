@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.control_tokens import Speller
-from kshot.core.errors import NotFiniteError, SameTokensError, UserError
+from kshot.core.errors import NotFiniteError, SameTokensError, TooLongError, UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, StepLog, TrainingText
@@ -55,8 +55,25 @@ class Composer(Protocol):
         """Return the script, with all demonstrations in the order given, the last one next to the question."""
         ...
 
-    def said(self, task: Task, answer: str, /) -> str:
-        """Return how one of the task's answers is said in its scripts."""
+    def said(self, task: Task, answer: str, question: Question, /) -> str:
+        """Return how one of the answers to a question is said in its scripts."""
+        ...
+
+    def heard(self, task: Task, text: str, question: Question, /) -> str:
+        """Return which answer to a question a text is that the model has written: the other way round than `said`."""
+        ...
+
+    def unsaid(self, task: Task, answer: str, question: Question, /) -> float:
+        """Return the nats of an answer beyond its words."""
+        ...
+
+    @property
+    def reason_weight(self) -> float:
+        """How much the reasons of a text that is learnt count beside its answers; 0: they are read, not learnt."""
+        ...
+
+    def taught(self, task: Task, shown: Sequence[Example], target: Example, /) -> Script:
+        """Return what is learnt: what is said of the target's question, with its answer and perhaps its reason."""
         ...
 
 
@@ -106,7 +123,10 @@ class TaskModel:
         Of an example the question alone is said.
         """
         question = question.question if isinstance(question, Example) else question
-        script = self.composer.compose(self.task, shown, question)
+        return self.written(self.composer.compose(self.task, shown, question))
+
+    def written(self, script: Script) -> Prompt:
+        """Return a script, with the notes on the task, as a prompt."""
         return self.layout.write(script.noted(self.task_notes) if self.task_notes else script)
 
     def _bare(self, text: str) -> Prompt:
@@ -154,9 +174,20 @@ class TaskModel:
         found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
         return [replace(text, text=self.layout.reply(text.text)) for text in found]
 
-    def said(self, answers: Sequence[str]) -> tuple[str, ...]:
-        """Return how answers are said to the model: what is scored, and what is learnt."""
-        return tuple(self.composer.said(self.task, answer) for answer in answers)
+    def said(self, answers: Sequence[str], question: Question | Example) -> tuple[str, ...]:
+        """Return how answers to a question are said to the model: what is scored, and what is learnt."""
+        question = question.question if isinstance(question, Example) else question
+        return tuple(self.composer.said(self.task, answer, question) for answer in answers)
+
+    def heard(self, text: str, question: Question | Example) -> str:
+        """Return which answer to a question a text is that the model has written."""
+        question = question.question if isinstance(question, Example) else question
+        return self.composer.heard(self.task, text, question)
+
+    def unsaid(self, answers: Sequence[str], question: Question | Example) -> FloatArray:
+        """Return the nats of answers beyond how they are said."""
+        question = question.question if isinstance(question, Example) else question
+        return np.array([self.composer.unsaid(self.task, answer, question) for answer in answers])
 
     def prompt(self, shown: Sequence[Example], question: Question | Example) -> tuple[Prompt, int]:
         """Return the prompt for a question, and how many demonstrations had to be left out of it.
@@ -166,38 +197,56 @@ class TaskModel:
         Raises:
             UserError: The question does not fit the model even without demonstrations.
         """
-        lengths = [self.model.count_tokens(self.layout.answer(c)) for c in self.said(self.answers(question))]
-        room = max([*lengths, self.answer_tokens if self.task.is_open else 0])
+        room = self.answer_room(question)
         return write_to_fit(
             lambda some: self.compose(some, question), shown, self.model, answer_tokens=room, asked=question.id
         )
 
+    def answer_room(self, question: Question | Example) -> int:
+        """Return the most tokens that an answer to a question can take."""
+        lengths = [self.model.count_tokens(self.layout.answer(c)) for c in self.said(self.answers(question), question)]
+        return max([*lengths, self.answer_tokens if self.task.is_open else 0])
+
     def training_text(self, lesson: Lesson) -> TrainingText:
         """Return a lesson in words; demonstrations that do not fit are left out, whole.
+
+        Reasons are learnt where answers alone are: a teacher, and an answer that is rejected, are about the answer.
 
         Raises:
             UserError: The target does not fit the model, or the layout does not say where the answers stand.
         """
         target = lesson.target
-        prompt, n_dropped = self.prompt(lesson.demonstrations, target)
-        n_answers = sum(s.role == "answer" for s in prompt.segments)
-        if lesson.learnt == "answers" and n_answers < len(lesson.demonstrations) - n_dropped:
+        _, n_dropped = self.prompt(lesson.demonstrations, target)
+        text, n_shown = self._taught(lesson.demonstrations[n_dropped:], target)
+        n_answers = sum(s.role == "answer" for s in text.segments)
+        if lesson.learnt == "answers" and n_answers <= n_shown:
             raise UserError(
                 "To learn the answers of demonstrations, each must be a part of its own in the prompt; the layout "
                 f"'{self.layout.record['layout']}' has them in one message. Use --layout turns, or loss=last."
             )
-        teacher = (
-            None if lesson.teacher is None else self._answered(self.prompt(lesson.teacher, target)[0], target.output)
-        )
-        rejected = None if lesson.rejected is None else self._answered(prompt, lesson.rejected)
-        among = tuple(map(self.layout.answer, self.said(lesson.among)))
-        return TrainingText(
-            self._answered(prompt, target.output), lesson.learnt, lesson.weight, teacher, rejected, among
-        )
+        teacher = rejected = None
+        if lesson.teacher is not None:
+            teacher, _ = self._taught(lesson.teacher[self.prompt(lesson.teacher, target)[1] :], target)
+        if lesson.rejected is not None:
+            wrong = replace(target, output=lesson.rejected)
+            rejected, _ = self._taught(lesson.demonstrations[n_dropped:], wrong)
+        among = tuple(map(self.layout.answer, self.said(lesson.among, target)))
+        reason_weight = 0.0 if teacher or rejected else self.composer.reason_weight
+        return TrainingText(text, lesson.learnt, lesson.weight, teacher, rejected, among, reason_weight)
 
-    def _answered(self, prompt: Prompt, text: str) -> Prompt:
-        (said,) = self.said((text,))
-        return replace(prompt, segments=(*prompt.segments, Segment("answer", self.layout.answer(said))))
+    def _taught(self, shown: Sequence[Example], target: Example) -> tuple[Prompt, int]:
+        """Return what is learnt, and how many demonstrations are in it; without a reason that does not fit."""
+
+        def write(some: Sequence[Example]) -> Prompt:
+            return self.written(self.composer.taught(self.task, some, target))
+
+        try:
+            text, n_dropped = write_to_fit(write, shown, self.model, answer_tokens=0, asked=target.id)
+        except TooLongError:
+            if not target.explanation:
+                raise
+            return self._taught(shown, replace(target, explanation=None))
+        return text, len(shown) - n_dropped
 
     def answers(self, question: Question | Example) -> tuple[str, ...]:
         """Return the answers that are scored: the row's candidates; in open tasks an example's output, if known."""
@@ -267,10 +316,13 @@ class TaskModel:
             yield
         except SameTokensError as error:
             names = {self.layout.answer(text): text for texts in answers for text in texts}
-            first, second = (names.get(text, text) for text in error.texts)
-            raise UserError(
-                f"The answers to choose from must differ for the model; '{first}' and '{second}' are the same tokens "
-                f"for '{self.model.name}', as its tokenizer or the layout drops what differs. Rename one of them."
+            labels = dict(zip(self.said(self.task.labels, Question("", "")), self.task.labels, strict=True))
+            shown = [(names.get(text, text), labels.get(names.get(text, text))) for text in error.texts]
+            first, second = (f"'{a}'" + f" (which says '{b}')" * (b not in (a, None)) for a, b in shown)
+            raise SameTokensError(
+                *error.texts,
+                f"The answers to choose from must differ for the model; {first} and {second} are the same tokens "
+                f"for '{self.model.name}', as its tokenizer or the layout drops what differs. Rename one of them.",
             ) from None
 
     def _to_score(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> list[ScoreRequest]:
@@ -318,13 +370,15 @@ class TaskModel:
 
     def bits_after(self, prompts: Sequence[Prompt], queries: Sequence[Example]) -> FloatArray:
         """Return the bits of each query's output after a prompt of its own, `[n_queries]`."""
-        answers = [self.said(self.answers(query)) for query in queries]
+        answers = [self.said(self.answers(query), query) for query in queries]
         scores = self.score(prompts, answers, progress=self.progress.advance)
         return np.array([self._bits(query, row) for query, row in zip(queries, scores, strict=True)])
 
     def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
         return [
-            ScoreRequest(self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.said(self.answers(query)))))
+            ScoreRequest(
+                self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.said(self.answers(query), query)))
+            )
             for demos, query in zip(shown, queries, strict=True)
         ]
 
@@ -341,7 +395,7 @@ class TaskModel:
         """
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         self.progress.begin("asking for the retriever", len(prompts))
-        answers = [self.said((query.output,)) for query in queries]
+        answers = [self.said((query.output,), query) for query in queries]
         scores = self.score(prompts, answers, progress=self.progress.advance)
         lengths = [self.model.count_tokens(self.layout.answer(text)) for (text,) in answers]
         return np.array([row[0] for row in scores]) / np.array(lengths)
@@ -357,7 +411,7 @@ class TaskModel:
                 f"Gradients need a model with weights; '{self.model.name}' has none. Name one with --selector-model "
                 "(`kshot select`: --model)."
             )
-        texts = [self.training_text(Lesson((), example)) for example in examples]
+        texts = [replace(self.training_text(Lesson((), example)), reason_weight=0.0) for example in examples]
         self.progress.begin("gradients", how.n_runs(len(texts)))
         also: Any = {"store": self.gradient_store, "progress": self.progress.advance, "ledger": self.ledger}
         folder = self.gradient_store.folder

@@ -12,10 +12,11 @@ from kshot.tasks.answers import MARK, check_answer
 from kshot.tasks.load import DEFAULT_METRIC, load_task
 from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import SURROGATE, shown, text_flaw
+from kshot.tasks.worked import apart
 
 TEXTS = ("input", "output", "id")
 OPTIONAL_TEXTS = ("context", "explanation")
-TUPLES = ("train", "test", "labels", "metrics")
+TUPLES = ("train", "test", "labels", "metrics", "worked")
 LISTS = ("choices", "references")
 
 
@@ -60,8 +61,20 @@ def check_task(task: Task) -> None:
     if not task.train:
         raise UserError(f"{where} must have training examples; it has none; give it some as train=(Example(…), …).")
     check_labels(task)
-    for split, examples in (("train", task.train), ("test", task.test)):
+    for split, examples in (("train", task.train), ("test", task.test), ("worked", task.worked)):
         check_answered(task, examples, split)
+    _check_worked(task)
+
+
+def _check_worked(task: Task) -> None:
+    """Refuse worked examples without a reason, and those that tell the answer to one of the task's own."""
+    kept, _ = apart(task.worked, task.train, task.test)
+    for number, example in enumerate(task.worked, 1):
+        place = f"the task '{task.name}', worked example {number}"
+        if not example.explanation:
+            raise UserError(f"{place} must have an explanation, which says how its answer is found; give it one.")
+        if example not in kept:
+            raise UserError(f"{place} asks what an example of train or test asks, and tells its answer; leave it out.")
 
 
 def check_answered(task: Task, examples: Sequence[Example], split: str) -> None:

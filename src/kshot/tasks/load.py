@@ -1,6 +1,7 @@
 """Load a task: read its rows, settle what the task is, and refuse what cannot be worked with.
 
-A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.tables`), and maybe `task.json` with any of:
+A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.tables`), maybe `cot` with worked examples,
+whose rows have an explanation too (`kshot.tasks.worked`), and maybe `task.json` with any of:
 name, kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
 """
 
@@ -36,6 +37,7 @@ from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
 from kshot.tasks.text_file import read_text
 from kshot.tasks.unlabelled import without_unlabelled
 from kshot.tasks.unused import refuse_options, unused_note
+from kshot.tasks.worked import WORKED, apart, check_worked
 
 DEFAULT_METRIC: Mapping[Kind, str] = {
     "classification": "accuracy",
@@ -95,8 +97,9 @@ def load_task(
         return _without_bad_rows(make, dataset.tables, bad, skip=skip_bad_rows)
     path = Path(source)
     if os.path.isdir(path):  # os.path, as Path raises for names that are too long
-        tables, name, card, notes = _read_folder(path, bad)
-        return _without_bad_rows(partial(settle, name, card, notes=notes), tables, bad, skip=skip_bad_rows)
+        tables, name, card, notes, has_worked = _read_folder(path, bad)
+        make = partial(settle, name, card, notes=notes, has_worked=has_worked)
+        return _without_bad_rows(make, tables, bad, skip=skip_bad_rows)
     if not os.path.exists(path):
         raise UserError(
             f"there is no '{path}'; give a folder, a file that ends in {', '.join(SUFFIXES)}, builtin:NAME or "
@@ -134,8 +137,8 @@ def _without_bad_rows(
     return replace(task, notes=(*task.notes, *left_out(found)))
 
 
-def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_Card", tuple[str, ...]]:
-    """Return the tables of a folder, the task's name, what `task.json` says, and notes on that."""
+def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_Card", tuple[str, ...], bool]:
+    """Return a folder's tables, the task's name, what `task.json` says, notes on it, and whether the last are worked."""
     train = _split_file(folder, "train")
     if train is None:
         found = ", ".join(name for name in _names(folder) if Path(name).suffix.lower() in (*SUFFIXES, *REMEDIES))
@@ -143,12 +146,12 @@ def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_C
             f"the folder '{folder}' must hold a file train that ends in {ENDINGS}; it has {found or 'none'}; "
             "name one of its files train, or give the file instead of the folder."
         )
-    test = _split_file(folder, "test")
+    test, worked = _split_file(folder, "test"), _split_file(folder, WORKED)
     card, notes = _read_card(folder / "task.json")
     if test is None and (others := [name for name in _names(folder) if name.lower() in VALIDATION]):
         notes += (f"there are no test rows; '{others[0]}' is not read unless it is named test",)
-    tables = [read_table(file, bad) for file in (train, test) if file]
-    return tables, card.name or folder.resolve().name, card, notes
+    tables = [read_table(file, bad) for file in (train, test, worked) if file]
+    return tables, card.name or folder.resolve().name, card, notes, worked is not None
 
 
 def _split_file(folder: Path, split: str) -> Path | None:
@@ -250,7 +253,9 @@ class _Read:
     notes: tuple[str, ...]
 
 
-def _read(card: _Card, tables: list[Table], columns: Mapping[str, str], learnt: Mapping[str, str]) -> _Read:
+def _read(
+    card: _Card, tables: list[Table], columns: Mapping[str, str], learnt: Mapping[str, str], *, has_worked: bool
+) -> _Read:
     """Settle which columns hold the fields, from the train rows, and bring all rows into that form."""
     instruction, notes = "", []
     layout = columns_as_learnt(tables[0], learnt)
@@ -262,7 +267,8 @@ def _read(card: _Card, tables: list[Table], columns: Mapping[str, str], learnt: 
     tables, shared, said = with_what_was_said(tables, layout.names)
     instruction = instruction or shared
     train, *tests = tables
-    tests = [without_unlabelled(test, train, layout) for test in tests]
+    worked = [tests.pop()] if has_worked else []
+    tests = [*(without_unlabelled(test, train, layout) for test in tests), *worked]
     for test in tests:
         check_test_columns(test, layout)
     tables = [laid_out(table, layout) for table in (train, *tests)]
@@ -311,16 +317,20 @@ def _task(
     columns: Mapping[str, str],
     learnt: Mapping[str, str],
     notes: tuple[str, ...] = (),
+    has_worked: bool = False,
 ) -> Task:
     if kind and kind != card.kind:
         card, more = _as_kind(card, kind)
         notes += more
-    read = _read(card, tables, columns, learnt)
-    rows = [read.splits[0], [row for rows in read.splits[1:] for row in rows]]
+    read = _read(card, tables, columns, learnt, has_worked=has_worked)
+    train_rows, *tests = read.splits
+    worked_rows = tests.pop() if has_worked else []
+    rows = [train_rows, [row for rows in tests for row in rows], worked_rows]
     notes += read.notes
     splits = []
-    for split_rows, split in zip(rows, ("train", "test"), strict=True):
-        examples, more = _examples(split_rows, read.names, split)
+    for split_rows, split in zip(rows, ("train", "test", WORKED), strict=True):
+        names = read.names if split != WORKED else {"explanation": "explanation", **read.names}
+        examples, more = _examples(split_rows, names, split)
         splits.append(examples)
         notes += more
     known = card.kind or ("classification" if card.labels else "math" if read.has_final_answers else None)
@@ -328,7 +338,10 @@ def _task(
     if settled in ("classification", "multiple_choice"):
         splits, more = trimmed_examples(splits)
         notes += more
-    train, test = splits
+    train, test, worked = splits
+    each_row(list(zip(worked_rows, worked, strict=True)), lambda pair: check_worked(*pair))
+    shown_worked, more = apart(worked, train, test)
+    notes += more
     labels = card.labels or (tuple(sorted({e.output for e in train})) if settled == "classification" else ())
     if card.kind is None and not card.labels and settled != "multiple_choice":
         with_labels = f" with {len(labels)} label{'s' * (len(labels) != 1)}" if labels else ""
@@ -346,9 +359,10 @@ def _task(
         notes=notes,
         columns=read.columns,
         letter_form=read.letter_form or "(A)",
+        worked=shown_worked,
     )
     _check_labels(task)
-    checked = zip([*rows[0], *rows[1]], [*train, *test], strict=True)
+    checked = zip([row for some in rows for row in some], [*train, *test, *worked], strict=True)
     each_row(checked, lambda pair: check_answer(pair[1], task, pair[0].fail, guessed=known is None))
     return task
 

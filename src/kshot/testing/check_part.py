@@ -93,7 +93,14 @@ def _task(part: Part) -> Task:
     test = tuple(Example(f"one more {words[label][0]}", label, f"test-{label}") for label in labels)
     task = Task("check", "classification", train, test, labels=labels, instruction="Name the kind.")
     if not part.suits(task):
-        task = dataclasses.replace(task, kind="generation", labels=(), metrics=("exact_match",))
+        train, test = (
+            tuple(
+                dataclasses.replace(e, input=f"{i}, {2 * i + 1}, {i + 3}", output=f"{i % 3}")
+                for i, e in enumerate(rows)
+            )
+            for rows in (train, test)
+        )
+        task = dataclasses.replace(task, kind="generation", train=train, test=test, labels=(), metrics=("exact_match",))
     _must(part.suits(task), part, "must suit tasks of some kind")
     return task
 
@@ -159,18 +166,24 @@ def _check_composer(part: Composer, task: Task, model: TaskModel) -> None:
         script = fitted.compose(task, shown, question)
         _must(script == fitted.compose(task, shown, question), part, "must say the same twice")
         said = " ".join(piece.text for piece in script.pieces)
-        _must(question.input in said, part, "must say the question")
+        _must(question.input in said or fitted.rewrites, part, "must say the question")
         _must(script.pieces[-1].role != "answer", part, "must end where the answer begins")
-        _must(all(e.output in said for e in shown), part, "must show the demonstrations' answers")
+        answers = [fitted.said(task, e.output, e.question) for e in shown]
+        _must(all(text in said for text in answers), part, "must show the demonstrations' answers")
         model.layout.write(script)
     with TemporaryDirectory() as folder:
         fitted.save(Path(folder))
         again = _rebuilt(fitted, Path(folder), SLOTS["composer"].rebuild)
     same = again.compose(task, task.train[:1], question) == fitted.compose(task, task.train[:1], question)
     _must(same, part, "must say the same when what it remembers was saved and read again")
-    _must(len({fitted.said(task, text) for text in task.labels}) == len(task.labels), part, "must tell answers apart")
+    told = {text: fitted.said(task, text, question) for text in task.labels or {e.output for e in task.train}}
+    _must(len(set(told.values())) == len(told), part, "must tell answers apart")
+    heard = all(fitted.heard(task, said, question) == text for text, said in told.items())
+    _must(heard, part, "must hear from what it says of an answer that it is that one")
     if part.considers:
         _check_considering(fitted, task, model)
+    other = fitted.compose(task, (), task.test[1].question)
+    _must(other != fitted.compose(task, (), question), part, "must say different questions in different words")
     marked = dataclasses.replace(question, meta={"gold": SECRET})
     same = fitted.compose(task, task.train[:1], marked) == fitted.compose(task, task.train[:1], question)
     _must(same, part, "must not say what stands in a question's meta")

@@ -192,9 +192,32 @@ class Notes(Embeds, Composer):
         relevance = np.array([about["relevance"] for _, about in tried])
         return best_threshold(relevance, bits[0] - bits[1], self._usual)
 
-    def said(self, task: Task, answer: str) -> str:
+    @property
+    def rewrites(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - by its settings
+        """Whether the inner composer does."""
+        return self.inner.rewrites
+
+    @property
+    def reason_weight(self) -> float:
+        """How much reasons that are learnt count: as the inner composer has it."""
+        return self.inner.reason_weight
+
+    def said(self, task: Task, answer: str, question: Question) -> str:
         """Return how the inner composer says an answer."""
-        return self.inner.said(task, answer)
+        return self.inner.said(task, answer, question)
+
+    def heard(self, task: Task, text: str, question: Question) -> str:
+        """Return which answer the inner composer hears."""
+        return self.inner.heard(task, text, question)
+
+    def unsaid(self, task: Task, answer: str, question: Question) -> float:
+        """Return the nats that the inner composer leaves unsaid."""
+        return self.inner.unsaid(task, answer, question)
+
+    def taught(self, task: Task, shown: Sequence[Example], target: Example) -> Script:
+        """Return what the inner composer teaches, with the notes that are about the question before it."""
+        alone = self._said is not None and self.from_contexts
+        return self._with_notes(self.inner.taught(task, shown, replace(target, context=None) if alone else target))
 
     @property
     def alternatives(self) -> tuple[Composer, ...]:
@@ -203,9 +226,10 @@ class Notes(Embeds, Composer):
 
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
         """Return what the inner composer says, with the notes that are about the question before it."""
-        if self._said is not None and self.from_contexts:
-            question = replace(question, context=None)
-        script = self.inner.compose(task, shown, question)
+        alone = self._said is not None and self.from_contexts
+        return self._with_notes(self.inner.compose(task, shown, replace(question, context=None) if alone else question))
+
+    def _with_notes(self, script: Script) -> Script:
         if not self._said:
             return script
         script = script.beside_question(["\n".join(self._said)])

@@ -1,0 +1,172 @@
+"""Reasons before answers: a chain of thought, after which the answer is read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from kshot.core.errors import TooLongError
+from kshot.core.fields import setting, state
+from kshot.core.models import Capability
+from kshot.core.script import Piece, Script, Wants, answered, usual, without_empty_lines
+from kshot.core.types import Example, Prompt, Question, Task
+from kshot.methods.contracts import Composer
+from kshot.methods.judges.judge import Judge, steps_of
+from kshot.methods.judges.no_judge import NoJudge
+from kshot.methods.worked import Kept, kept_worked, lacks_reasons, with_worked
+from kshot.prompts.fitting import prompt_tokens, write_to_fit
+from kshot.taskmodel.taskmodel import TaskModel
+
+LEAST, MOST, USUAL = 16, 1024, 128  # tokens of a reason; 128 where none is known, as in Kojima et al. (2022)
+_SPARE = 16  # tokens for what stands between reason and answer
+_UNASKED = {"reason": "", "asked": False, "finished": True, "step_scores": []}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question of which a reason is wanted.
+
+    Attributes:
+        place: Among all that are asked.
+        most: The most tokens of its reason.
+    """
+
+    place: int
+    script: Script
+    prompt: Prompt
+    most: int
+
+
+@dataclass(frozen=True)
+class ReasonFirst(Composer):
+    """Show each demonstration's reason (`explanation`) before its answer, and let the model write the question's own.
+
+    The reason is written first, greedily; then answers have the probability P(answer | shown, question, reason), as
+    they have in any prompt: of labels, and of a text that is written, whose known answer is scored after the model's
+    own reason. A reason may come to an answer; the right one is never shown to it. Demonstrations without a reason are
+    shown without. Where none has one, the task's worked examples are shown before them; where there are none either, a
+    `cue` begins the reason; without a cue, or where the model writes nothing, the question is asked without reasons.
+    It costs one text a question beside the answer. The analogue of VRSLU's reason-then-label (`label-first`).
+
+    Attributes:
+        max_tokens: The longest reason; 0: 8 and a quarter more than the longest explanation of the task, in 16..1024,
+            and 128 where there is none. Never more than half of the model's context, or than fits.
+        cue: What a reason begins with where nothing that is shown has one, such as "Let's think step by step.".
+        judge: What scores the steps of each reason: "none", "plus-minus", or one of your own. Scores are kept with the
+            prediction (`found`), for combiners that go by them.
+        worked: Show the task's worked examples where the chosen ones have no reasons.
+        reason_weight: How much a target's reason counts in training where its answer counts 1, whatever their numbers
+            of tokens; 0: reasons are read, not learnt.
+
+    Source: Wei et al. (2022), Chain-of-Thought Prompting Elicits Reasoning in Large Language Models,
+    https://arxiv.org/abs/2201.11903; the cue is of Kojima et al. (2022), Large Language Models are Zero-Shot Reasoners,
+    https://arxiv.org/abs/2205.11916; the weight of Hsieh et al. (2023), Distilling Step-by-Step!, section 3.2,
+    https://arxiv.org/abs/2305.02301.
+    Differs: the label's probability is read after the reason, instead of a label in the text that is written; in
+    training, reason and answer are one text, each with its mean over tokens, instead of two tasks.
+    """
+
+    max_tokens: int = setting(0, least=0, most=4096)
+    cue: str = ""
+    judge: Judge = NoJudge()
+    worked: bool = True
+    reason_weight: float = setting(1.0, least=0, most=100)  # pyright: ignore[reportIncompatibleMethodOverride]
+    _most: int = state(0)
+    _worked: Kept = state(())
+    _reason: str = state("")
+
+    needs = frozenset({Capability.GENERATE})
+    considers = True
+
+    def missing_field(self, task: Task) -> str | None:
+        """Return "explanation" where no example has one and no cue is set."""
+        return "explanation" if not self.cue and lacks_reasons(task, worked=self.worked) else None
+
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
+        """Return a composer that knows the worked examples and how long reasons are.
+
+        That is known in advance, as is the length of answers (`TaskModel.for_task`): the same all along a stream.
+        """
+        worked = kept_worked(model) if self.worked else ()
+        explained = (e.explanation for e in (*model.task.train, *model.task.worked) if e.explanation)
+        longest = max((model.model.count_tokens(without_empty_lines(text)) for text in explained), default=0)
+        most = min(max(longest + longest // 4 + 8, LEAST), MOST) if longest else USUAL
+        return replace(self, _worked=worked, _most=most)
+
+    def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
+        """Return what is said, with the reason that is known; without one, nothing has a reason."""
+        if not self._reason:
+            return usual(task, shown, question)
+        return self._reasoned(task, shown, question, self._reason)
+
+    def taught(self, task: Task, shown: Sequence[Example], target: Example) -> Script:
+        """Return what is learnt: the target's explanation, if it has one, and its answer."""
+        reason = without_empty_lines(target.explanation or "")
+        script = self._reasoned(task, shown, target.question, reason)
+        return answered(script, self.said(task, target.output, target.question), target.id)
+
+    def knowing(self, found: Mapping[str, Any]) -> Self:
+        """Return a composer of a question of which that reason was written."""
+        return replace(self, _reason=found["reason"])
+
+    def consider(
+        self, asked: Sequence[tuple[Sequence[Example], Question]], *, model: TaskModel, seed: int
+    ) -> list[Mapping[str, Any]]:
+        """Let the model write a reason of each question; see `kshot.methods.contracts.Composer`."""
+        wanted = [self._asked(i, shown, question, model) for i, (shown, question) in enumerate(asked)]
+        found: list[Mapping[str, Any]] = [_UNASKED for _ in asked]
+        for most in sorted({one.most for one in wanted if one}):
+            some = [one for one in wanted if one and one.most == most]
+            ends = model.layout.reason_ends(some[0].script)
+            texts = model.write_each([one.prompt for one in some], max_tokens=most, stop=ends, seed=seed)
+            for one, text in zip(some, texts, strict=True):
+                question = asked[one.place][1]
+                answers = model.said(model.answers(question), question)
+                reason = model.layout.reason(text.text, one.script, answers)
+                if reason and one.script.pieces[-1].role == "reason":
+                    reason = f"{self.cue} {reason}"
+                found[one.place] = {**_UNASKED, "reason": reason, "asked": True, "finished": text.finished}
+        judged = [i for i, about in enumerate(found) if about["reason"]]
+        reasons = [(asked[i][1], steps_of(found[i]["reason"])) for i in judged]
+        for i, scores in zip(judged, self.judge.scores(reasons, model=model), strict=True):
+            found[i] = {**found[i], "step_scores": list(scores)}
+        return found
+
+    def remark(self, found: Sequence[Mapping[str, Any]]) -> str:
+        """Return how many reasons were not written or were cut."""
+        asked = [about for about in found if about["asked"]]
+        n_none, n_cut = sum(not about["reason"] for about in asked), sum(not about["finished"] for about in asked)
+        said = [f"{n_none} of {len(asked)} questions got no reason from the model and were asked without"] * bool(
+            n_none
+        )
+        said += [f"{n_cut} of {len(asked)} reasons did not end and were cut (max_tokens)"] * bool(n_cut)
+        return f"{'; '.join(said)} (`found` in samples.jsonl)" if said else ""
+
+    def _reasoned(
+        self, task: Task, shown: Sequence[Example], question: Question, reason: str, wants: Wants = "answer"
+    ) -> Script:
+        script = usual(task, with_worked(self._worked, shown), question, "before")
+        reasons = [Piece("reason", reason, question.id)] if reason else []
+        return replace(script, pieces=(*script.pieces, *reasons), wants=wants)
+
+    def _asked(self, place: int, shown: Sequence[Example], question: Question, model: TaskModel) -> _Asked | None:
+        """Return what is asked for a reason; None where nothing tells the model to write one, or none fits."""
+        are_shown = any(e.explanation for e in with_worked(self._worked, shown))
+        if not (are_shown or self.cue):
+            return None
+        most = min(self.max_tokens or self._most or USUAL, model.model.max_tokens // 2)
+        begun, room = "" if are_shown else self.cue, model.answer_room(question) + _SPARE
+
+        def script(some: Sequence[Example]) -> Script:
+            return self._reasoned(model.task, some, question, begun, "reason")
+
+        def write(some: Sequence[Example]) -> Prompt:
+            return model.written(script(some))
+
+        try:
+            prompt, n_dropped = write_to_fit(write, shown, model.model, answer_tokens=most + room, asked=question.id)
+        except TooLongError:
+            prompt, n_dropped = write(()), len(shown)
+            most = model.model.max_tokens - prompt_tokens(prompt, model.model) - room
+        return _Asked(place, script(shown[n_dropped:]), prompt, most) if most >= 1 else None
