@@ -35,7 +35,7 @@ REFUSAL = "Not in the notes."
 THRESHOLDS = {"likeness": 0.7, "question": 1.3, "refusal": 0.0, "reply": 0.5}
 MOST_TRIED = 64  # examples of the past by which a threshold is chosen
 _ELSE = "If the context does not answer the question, answer from what you know."
-_NO_NOTES = "(none)"
+_NO_NOTES, _ASKS = "(none)", "Question:"
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class Notes(Embeds, Composer):
     question: r = (ln P(q | N) - ln P(q)) / tokens of q;
     refusal: r = ln P(refusal | q) - ln P(refusal | N, q), with leave to reply "Not in the notes.";
     reply: r = 0 if the model replies so, else 1.
-    The notes are said where r is above a threshold: that with which the right answers of the past, of the last 64
-    examples at most, would have cost the fewest bits, and of those that are alike the nearest to a usual one.
+    The notes are said, by likeness those that are each so like it, where r is above a threshold: that with which the
+    right answers of the past, of the last 64 examples at most, would have cost the fewest bits, and of those that are
+    alike the nearest to a usual one.
 
     Of notes that say otherwise, as far as their words show, the later one counts, and it is told. Cost of a question:
     nothing more with likeness; two short prompts scored with question and refusal; one reply with reply.
@@ -179,17 +180,19 @@ class Notes(Embeds, Composer):
 
     def _best_threshold(self, pool: Sequence[Example], model: TaskModel) -> float:
         """Return the threshold with which the answers of the past cost the fewest bits, asked without examples."""
-        asked = [((), example.question) for example in pool]
-        found = self._looked_up(asked, replace(model, composer=self))
-        tried = [(e, about) for e, about in zip(pool, found, strict=True) if about["looked_up"]]
+        found = self._looked_up([example.question for example in pool], model)
+        tried = [(e, looked) for e, looked in zip(pool, found, strict=True) if looked.notes]
+        relevance = np.array([looked.relevance for _, looked in tried], np.float64)
+        if not tried:
+            return self._usual
         bits = []
         for with_notes in (True, False):
             prompts = []
-            for example, about in tried:
-                composer = replace(self, _said=about["looked_up"] if with_notes else ())
+            for (example, looked), r in zip(tried, relevance, strict=True):
+                said = self._bearing(looked, min(self._usual, np.nextafter(r, -np.inf)))
+                composer = replace(self, _said=tuple(said) if with_notes else ())
                 prompts.append(replace(model, composer=composer).prompt((), example)[0])
-            bits.append(model.bits_after(prompts, [example for example, _ in tried]) if tried else np.zeros(0))
-        relevance = np.array([about["relevance"] for _, about in tried])
+            bits.append(replace(model, composer=self).bits_after(prompts, [example for example, _ in tried]))
         return best_threshold(relevance, bits[0] - bits[1], self._usual)
 
     @property
@@ -239,44 +242,42 @@ class Notes(Embeds, Composer):
         self, asked: Sequence[tuple[Sequence[Example], Question]], *, model: TaskModel, seed: int
     ) -> list[Mapping[str, Any]]:
         """Return for each question the notes that it is asked with, and how relevant the best ones were."""
-        found = self._looked_up(asked, model)
         limit = self._usual if self._threshold is None else self._threshold
         limit = limit if self.threshold == "auto" else float(self.threshold)
         inner: Sequence[Mapping[str, Any]] = [{}] * len(asked)
         if self.inner.considers:
             inner = self.inner.consider(asked, model=replace(model, composer=self.inner), seed=seed)
         told = []
-        for about, more in zip(found, inner, strict=True):
-            notes, relevance = about.pop("looked_up"), about.pop("relevance")
-            is_said = self.steps == 1 or (relevance is not None and relevance > limit)
-            notes = list(notes) if is_said else []
-            told.append({"notes": notes, "relevance": relevance, **about, **({"inner": more} if more else {})})
+        for looked, more in zip(self._looked_up([q for _, q in asked], model), inner, strict=True):
+            about: dict[str, Any] = {"notes": self._bearing(looked, limit), "relevance": looked.relevance}
+            about |= {"too_long": looked.n_long} if looked.n_long else {}
+            told.append(about | ({"inner": more} if more else {}))
         return told
+
+    def _bearing(self, looked: "_Looked", limit: float) -> list[str]:
+        """Return the notes that are said where relevance must be above a limit: by likeness each must be, else all."""
+        if self.steps == 2 and (looked.relevance is None or looked.relevance <= limit):
+            return []
+        each = self.steps == 2 and self.gate == "likeness"
+        return [note for note, likeness in looked.notes if not each or likeness > limit]
 
     def knowing(self, found: Mapping[str, Any]) -> Self:
         """Return it with the notes that one question is asked with."""
         inner = self.inner.knowing(found["inner"]) if "inner" in found else self.inner
         return replace(self, inner=inner, _said=tuple(found["notes"]))
 
-    def _looked_up(self, asked: Sequence[tuple[Sequence[Example], Question]], model: TaskModel) -> list[dict[str, Any]]:
-        """Return for each question the notes most like it, the best one last, and their relevance; None without any."""
-        found, best = list[dict[str, Any]](), list[float]()
-        for _, question in asked:
-            notes, memory = list[tuple[str, float]](), self._memory_of(question)
-            if memory.notes:
-                notes = memory.lookup(self._text(model.task, question), self.k)
+    def _looked_up(self, questions: Sequence[Question], model: TaskModel) -> "list[_Looked]":
+        """Return for each question the notes most like it, and their relevance."""
+        found = []
+        for question in questions:
+            notes = self._memory_of(question).lookup(self._text(model.task, question), self.k)
             notes = [(note, likeness) for note, likeness in notes if likeness > 0 or self.lookup == "dense"]
             fits = self._fitting(notes, question, model) if notes else []
-            about: dict[str, Any] = {"looked_up": tuple(note for note, _ in fits[::-1]), "relevance": None}
-            if len(fits) < len(notes):
-                about["too_long"] = len(notes) - len(fits)
-            found.append(about)
-            best.append(fits[0][1] if fits else 0.0)
-        known = [i for i, about in enumerate(found) if about["looked_up"]]
-        if self.steps == 2 and known:
-            judged = self._relevance([asked[i][1] for i in known], [found[i]["looked_up"] for i in known], model)
-            for n, i in enumerate(known):
-                found[i]["relevance"] = best[i] if judged is None else float(judged[n])
+            found.append(_Looked(tuple(fits[::-1]), len(notes) - len(fits)))
+        known = [i for i, looked in enumerate(found) if looked.notes and self.steps == 2]
+        judged = self._relevance([questions[i] for i in known], [found[i] for i in known], model) if known else ()
+        for i, relevance in zip(known, judged, strict=True):
+            found[i] = replace(found[i], relevance=float(relevance))
         return found
 
     def _memory_of(self, question: Question) -> NoteMemory:
@@ -307,28 +308,42 @@ class Notes(Embeds, Composer):
         return kept
 
     def _relevance(
-        self, questions: Sequence[Question], notes: Sequence[Sequence[str]], model: TaskModel
-    ) -> FloatArray | None:
-        """Return what the model says of the notes of each question; None where their likeness counts."""
+        self, questions: Sequence[Question], looked: "Sequence[_Looked]", model: TaskModel
+    ) -> Sequence[float] | FloatArray:
+        """Return how relevant what was looked up is to each question."""
+        if self.gate == "likeness":
+            return [one.notes[-1][1] for one in looked]
         texts = [self._text(model.task, question) for question in questions]
+        notes = ["\n".join(note for note, _ in one.notes) for one in looked]
+        judging = [_judging(some, text) for some, text in zip(notes, texts, strict=True)]
         if self.gate == "reply":
-            prompts = [model.layout.request(_judging("\n".join(n), t)) for n, t in zip(notes, texts, strict=True)]
-            replies = model.write_each(prompts, max_tokens=16, stop=("\n",))
-            return np.array([float(not is_refusal(reply.text)) for reply in replies])
+            replies = model.write_each(list(map(model.layout.request, judging)), max_tokens=16, stop=("\n",))
+            return [float(not is_refusal(reply.text)) for reply in replies]
         if self.gate == "question":
-            written, answers = [f"{chr(10).join(n)}\n\nQuestion:" for n in notes], [(text,) for text in texts]
-            bare = ["Question:"] * len(texts)
-        elif self.gate == "refusal":
-            written = [_judging("\n".join(n), t) for n, t in zip(notes, texts, strict=True)]
-            answers, bare = [(REFUSAL,)] * len(texts), [_judging(_NO_NOTES, text) for text in texts]
+            written, bare, said = [f"{some}\n\n{_ASKS}" for some in notes], [_ASKS] * len(texts), texts
         else:
-            return None
+            written, bare, said = judging, [_judging(_NO_NOTES, text) for text in texts], [REFUSAL] * len(texts)
         prompts = [model.layout.request(text) for text in (*written, *bare)]
-        rows = np.array([row[0] for row in model.score(prompts, answers * 2)])
-        gain = rows[: len(texts)] - rows[len(texts) :]
+        rows = np.array([row[0] for row in model.score(prompts, [(text,) for text in said] * 2)])
+        gains = rows[: len(texts)] - rows[len(texts) :]
         if self.gate == "refusal":
-            return -gain
-        return gain / [model.model.count_tokens(model.layout.answer(text)) for text in texts]
+            return -gains
+        return gains / [model.model.count_tokens(model.layout.answer(text)) for text in texts]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What was looked up for a question.
+
+    Attributes:
+        notes: Each with its likeness, the best one last.
+        n_long: How many were left out, as they left no room for the question.
+        relevance: None where nothing was found or judged.
+    """
+
+    notes: tuple[tuple[str, float], ...]
+    n_long: int = 0
+    relevance: float | None = None
 
 
 def _flat(text: str) -> str:
