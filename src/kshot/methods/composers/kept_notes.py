@@ -266,6 +266,15 @@ class Notes(Embeds, Composer):
         inner = self.inner.knowing(found["inner"]) if "inner" in found else self.inner
         return replace(self, inner=inner, _said=tuple(found["notes"]))
 
+    def remark(self, found: Sequence[Mapping[str, Any]]) -> str:
+        """Return how many questions were asked with notes, and what became of notes that were not said."""
+        n_long, n_gone = sum(about.get("too_long", 0) for about in found), len(NoteMemory().add(self.notes).overruled)
+        told = [f"{sum(bool(about['notes']) for about in found)} of {len(found)} questions were asked with notes"]
+        told += [f"{n_long} times a note was left out, as it left no room for the question"] if n_long else []
+        told += [f"{n_gone} of the notes says otherwise than a later one, which counts instead"] if n_gone else []
+        inner = self.inner.remark([about["inner"] for about in found if "inner" in about])
+        return "; ".join([*told, *([inner] if inner else [])])
+
     def _looked_up(self, questions: Sequence[Question], model: TaskModel) -> "list[_Looked]":
         """Return for each question the notes most like it, and their relevance."""
         found = []
