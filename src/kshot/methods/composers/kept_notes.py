@@ -7,6 +7,7 @@ asked as if it were not there.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import log2
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,9 +50,9 @@ class Notes(Embeds, Composer):
     question: r = (ln P(q | N) - ln P(q)) / tokens of q;
     refusal: r = ln P(refusal | q) - ln P(refusal | N, q), with leave to reply "Not in the notes.";
     reply: r = 0 if the model replies so, else 1.
-    The notes are said, by likeness those that are each so like it, where r is above a threshold: that with which the
-    right answers of the past, of the last 64 examples at most, would have cost the fewest bits, and of those that are
-    alike the nearest to a usual one.
+    The notes are said, by likeness the best one and those as like as is usual, where r is above a threshold: a usual
+    one, or that with which the right answers of the past, of the last 64 examples at most, would have cost the fewest
+    bits, if it saves more than log2 of the number of thresholds that were compared.
 
     Of notes that say otherwise, as far as their words show, the later one counts, and it is told. Cost of a question:
     nothing more with likeness; two short prompts scored with question and refusal; one reply with reply.
@@ -188,8 +189,8 @@ class Notes(Embeds, Composer):
         bits = []
         for with_notes in (True, False):
             prompts = []
-            for (example, looked), r in zip(tried, relevance, strict=True):
-                said = self._bearing(looked, min(self._usual, np.nextafter(r, -np.inf)))
+            for example, looked in tried:
+                said = self._bearing(looked, -np.inf)
                 composer = replace(self, _said=tuple(said) if with_notes else ())
                 prompts.append(replace(model, composer=composer).prompt((), example)[0])
             bits.append(replace(model, composer=self).bits_after(prompts, [example for example, _ in tried]))
@@ -255,11 +256,14 @@ class Notes(Embeds, Composer):
         return told
 
     def _bearing(self, looked: "_Looked", limit: float) -> list[str]:
-        """Return the notes that are said where relevance must be above a limit: by likeness each must be, else all."""
-        if self.steps == 2 and (looked.relevance is None or looked.relevance <= limit):
+        """Return the notes that are said where relevance must be above a limit; by likeness the best and its like."""
+        if self.steps == 1:
+            return [note for note, _ in looked.notes]
+        if looked.relevance is None or looked.relevance <= limit:
             return []
-        each = self.steps == 2 and self.gate == "likeness"
-        return [note for note, likeness in looked.notes if not each or likeness > limit]
+        usual = self._usual if self.threshold == "auto" else limit
+        least = min(usual, looked.notes[-1][1]) if self.gate == "likeness" else -np.inf
+        return [note for note, likeness in looked.notes if likeness >= least]
 
     def knowing(self, found: Mapping[str, Any]) -> Self:
         """Return it with the notes that one question is asked with."""
@@ -378,6 +382,8 @@ def is_refusal(reply: str) -> bool:
 def best_threshold(relevance: FloatArray, costs: FloatArray, usual: float) -> float:
     """Return the threshold above which saying notes costs least in all; of those that are alike the nearest to `usual`.
 
+    It is the usual one unless another saves more bits than it takes to say which: chance finds one that saves a few.
+
     Args:
         relevance: Of the notes of each example, `[n]`.
         costs: Bits of the answer with notes, less those without, `[n]`.
@@ -386,17 +392,18 @@ def best_threshold(relevance: FloatArray, costs: FloatArray, usual: float) -> fl
     steps = np.unique(relevance)
     if not len(steps):
         return usual
-    # With the threshold in [steps[i - 1], steps[i]) the notes from steps[i] on are said
-    edges = np.concatenate(([-np.inf], steps, [np.inf]))
+    edges = np.concatenate(([-np.inf], steps, [np.inf]))  # with a threshold in [edges[i], edges[i + 1]) all is alike
     total = np.array([costs[relevance > edge].sum() for edge in edges[:-1]])
-    best = np.flatnonzero(total <= total.min() + 1e-9)
-    tried = []
-    for i in best:
-        low, high = edges[i], edges[i + 1]
-        inside = low <= usual < high
-        middle = (low + high) / 2 if np.isfinite(low) and np.isfinite(high) else low if np.isfinite(low) else high - 1
-        tried.append(usual if inside else float(middle))
-    return min(tried, key=lambda value: (abs(value - usual), value))
+    if costs[relevance > usual].sum() - total.min() <= log2(len(total)):
+        return usual
+    ways = [(_between(low, high), cost) for low, high, cost in zip(edges, edges[1:], total, strict=False)]
+    return min((way for way, cost in ways if cost <= total.min() + 1e-9), key=lambda way: (abs(way - usual), way))
+
+
+def _between(low: float, high: float) -> float:
+    if np.isfinite(low) and np.isfinite(high):
+        return float(low + high) / 2
+    return float(low) if np.isfinite(low) else float(high) - 1
 
 
 def notes_of(file: str | Path) -> list[str]:
