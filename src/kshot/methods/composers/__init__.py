@@ -17,6 +17,8 @@ COMPOSERS = Room(
         "schema": "kshot.methods.composers.schema_activated:SchemaActivated",
         "calls": "kshot.methods.composers.called_functions:Calls",
         "label-first": "kshot.methods.composers.label_first:LabelFirst",
+        "elaborated": "kshot.methods.composers.elaborated:Elaborated",
+        "notes": "kshot.methods.composers.kept_notes:Notes",
         "reason-first": "kshot.methods.composers.reason_first:ReasonFirst",
         "series": "kshot.methods.composers.series:Series",
         "verbalised": "kshot.methods.composers.verbalised:Verbalised",
