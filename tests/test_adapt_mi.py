@@ -137,8 +137,8 @@ def test_the_truth_table_of_step_scores(scores, is_difficult):
 
 def test_thresholds_are_settings_and_scores_must_be_there():
     assert not StepScores(tau1=0.5, tau2=0.1).is_difficult((0.6, 0.2, 0.9))
-    with pytest.raises(UserError, match="must be told 'step_scores'.*it found \\['reason'\\].*use gate=log-prob"):
-        StepScores().doubt(TASK, said(found=({"reason": "x"},)))
+    with pytest.raises(UserError, match="must be told 'step_scores'.*it has told none.*or use gate=log-prob"):
+        StepScores().doubt(TASK, said(found=({"reason": "x", "step_scores": []},)))
     with pytest.raises(UserError, match=r"tau1 must be a number, in 0\.0\.\.1\.0|tau1 must be in 0\.0\.\.1\.0; got 2"):
         StepScores(tau1=2.0)
     with pytest.raises(UserError, match="gate=steps must have a first recipe whose composer scores"):
@@ -385,6 +385,23 @@ def test_scores_of_steps_are_those_of_the_first_recipes_composer():
     found = make_learner(recipe, setup()).predict(queries(n=60))
     hard = [q.example.input.startswith("hard") for q in queries(n=60)]
     assert [p.setting == "skills:k=5" for p in found] == hard
+
+
+def test_reasons_that_a_model_judges_are_a_gate():
+    rows = tuple(replace(e, explanation=f"First {e.input}. So it is {e.output}.") for e in ROWS[:16])
+    task = replace(TASK, train=rows)
+    name = "adapt-mi(random:k=2,composer=reason-first(judge={judge},max_tokens=16), skills:k=2):gate=steps"
+    model = kshot.load_model("tiny")
+    found = make_learner(parse_recipe(name.format(judge="plus-minus"), shots=2), setup(task, model)).predict(
+        make_stream(task, limit=16, seed=0).queries()[:8]
+    )
+    assert {p.setting for p in found} <= {
+        m.name for m in parse_recipe(name.format(judge="plus-minus"), shots=2).members
+    }
+    with pytest.raises(UserError, match="gate=steps must be told 'step_scores'"):
+        make_learner(parse_recipe(name.format(judge="none"), shots=2), setup(task, model)).predict(
+            make_stream(task, limit=16, seed=0).queries()[:8]
+        )
 
 
 # Models of other kinds

@@ -162,6 +162,15 @@ def test_the_first_sentence(text, first):
     assert first_sentence(text) == first
 
 
+def test_what_the_situation_says_itself_is_no_elaboration():
+    class Parrot(ScriptedModel):
+        def _believed(self, prompt):
+            return ROWS[0].input
+
+    found = Elaborated().consider([((), ROWS[0].question)], model=TaskModel.for_task(TASK, Parrot()), seed=0)
+    assert found == [{"elaboration": {}}]
+
+
 def test_an_elaboration_of_nothing_is_not_said():
     found = {"elaboration": {}}
     asked = TaskModel.for_task(TASK, Elaborator())

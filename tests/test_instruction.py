@@ -141,8 +141,8 @@ def test_sources():
 
 
 def test_why_candidates_are_rejected_is_counted():
-    model = Obedient("", "good, bad", "a fine day, number 2", "Say good, bad or neutral.", "word " * 50 + ".", "Name it.",
-                     right="nothing")  # fmt: skip
+    texts = ("", "good, bad", "a fine day, number 2", "Say good, bad or neutral.", "word " * 50 + ".", "Name it.")
+    model = Obedient(*texts, right="nothing")
     _, told = fit(model, n=4, seeds=6, longest=40)
     assert told["rejected"] == {"empty": 1, "nothing but labels": 1, "other labels": 1, "repeats an example": 1,
                                 "there already": 1, "too long": 1}  # fmt: skip

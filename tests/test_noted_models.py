@@ -15,6 +15,7 @@ from kshot.adapted.noted import notes_in, with_notes
 from kshot.adapted.seal import check_seal
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.learners.learner import Setup
+from kshot.methods.composers import COMPOSERS
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from test_notes import EDITED, EDITS, KNOWN, Reader, task_of
@@ -55,7 +56,7 @@ def test_a_saved_model_is_corrected_listed_and_put_back(run_cli, saved):
     check_seal(saved)
     assert run_cli("notes", "list", saved).out == f"1: {WORD_NOTES[0]}\n2: {WORD_NOTES[1]}\n"
     told = run_cli("predict", saved, "-", "--json", input="the cat and the dog, number 99\n").json["predictions"][0]
-    assert told["found"][0]["notes"] == [WORD_NOTES[1], WORD_NOTES[0]]  # the best one last
+    assert told["found"][0]["notes"] == [WORD_NOTES[0]]
     assert list(told["probs"].values()) != pytest.approx(plain[0].probs, abs=1e-9)
     removed = run_cli("notes", "remove", saved, 1)
     assert removed.out.startswith(f"note 1 is removed: {WORD_NOTES[0]}\n")
@@ -208,3 +209,51 @@ def test_a_server_says_which_notes_it_has_used(facts):
         assert EDITS[0] in said["found"][0]["notes"]
         (said,) = client.post("/predict", json=asked | {"show": False}).json()["predictions"]
         assert said["found"] is None
+
+
+def test_the_same_command_writes_the_model_anew_without_notes(run_cli, words_task, tmp_path):
+    command = ("adapt", words_task, "--model", "scripted", "--recipes", "random:k=2", "--out", tmp_path, "--limit", 4)
+    assert run_cli(*command).code == 0
+    run_cli("notes", "add", tmp_path, "Cake is sweet.")
+    assert notes_in(saved_recipe(tmp_path)) == ("Cake is sweet.",)
+    assert run_cli(*command).code == 0
+    assert notes_in(saved_recipe(tmp_path)) == ()
+
+
+def test_notes_in_a_file_are_a_part_of_the_recipe(run_cli, words_task, tmp_path):
+    (tmp_path / "notes.txt").write_text("Cake is sweet.\nCake is not sweet.\n")
+    recipe = f"random:k=2,composer=notes(file={tmp_path / 'notes.txt'},lookup=bm25)"
+    command = ("adapt", words_task, "--model", "scripted", "--recipes", recipe, "--limit", 4)
+    done = run_cli(*command, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    said = "of 4 questions were asked with notes; 1 of the notes says otherwise than a later one, which counts instead"
+    assert said in done.err.replace("\n", " "), done.err
+    (tmp_path / "notes.txt").unlink()  # the saved model holds them
+    assert notes_in(saved_recipe(tmp_path / "run")) == ("Cake is sweet.", "Cake is not sweet.")
+    assert run_cli("predict", tmp_path / "run", "-", input="the cake\n").code == 0
+    refused = run_cli(*command, "--out", tmp_path / "other")
+    assert (refused.code, refused.out) == (2, "")
+    assert "must be a text file of notes" in refused.err
+
+
+@pytest.mark.parametrize("name", [name for name in COMPOSERS if name != "notes"])
+def test_what_the_composer_around_which_notes_are_put_remembers_is_kept(name, tmp_path):
+    rows = [
+        {**row, "context": f"Page {i}. It is there.", "explanation": "It is what it is."}
+        for i, row in enumerate(labelled_rows(8))
+    ]
+    task = kshot.Task.load(write_task(tmp_path / "task", rows))
+    recipe = parse_recipe(f"random:k=2,composer={name}", shots=2)
+    if not recipe.suits(task):
+        pytest.skip("it is for other tasks")
+    fitted = AdaptedModel.fit(
+        recipe, task.train, Setup(task, TaskModel.for_task(task, kshot.load_model("scripted")), 0), choice={}
+    )
+    fitted.save(tmp_path / "model")
+    rewrite(tmp_path / "model", lambda recipe, task: with_notes(recipe, task, ["A note."]))
+    check_seal(tmp_path / "model")
+    before, after = fitted.recipe.part("composer"), load(tmp_path / "model").recipe.part("composer")
+    asked = task.train[0].question
+    assert after.notes == ("A note.",)
+    assert after.compose(task, task.train[1:3], asked) == before.compose(task, task.train[1:3], asked)
+    assert load(tmp_path / "model").predict([{"input": "the cat", "context": "Page 1."}]) != []

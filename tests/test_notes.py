@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import api_server
 from kshot.core.errors import InvalidInputError, SettingError, UserError
 from kshot.core.models import Capability
 from kshot.core.types import Example, Prediction, Query, ScoreRequest, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.learner import Setup
 from kshot.learners.prompted import PromptLearner
-from kshot.methods.composers.notes import REFUSAL, Notes, best_threshold, notes_of
+from kshot.methods.composers.kept_notes import REFUSAL, Notes, best_threshold, notes_of
 from kshot.methods.composers.wording import Wording
 from kshot.models.scripted import ScriptedModel
 from kshot.prompts.chat import Chat
@@ -256,11 +257,12 @@ def test_contexts_are_notes_if_asked_for():
 
 
 def test_the_threshold_is_the_one_that_the_past_is_served_best_by():
-    relevance = np.array([0.9, 0.8, 0.4, 0.3])
-    assert 0.4 <= best_threshold(relevance, np.array([-5.0, -5, 3, 3]), 0.1) < 0.8
-    assert best_threshold(relevance, np.array([-5.0, -5, 3, 3]), 0.5) == 0.5  # as good as any between
-    assert best_threshold(relevance, np.array([1.0, 1, 1, 1]), 0.5) >= 0.9
-    assert best_threshold(relevance, np.array([-1.0, -1, -1, -1]), 0.5) < 0.3
+    relevance, mixed = np.array([0.9, 0.8, 0.4, 0.3]), np.array([-5.0, -5, 3, 3])
+    assert 0.4 <= best_threshold(relevance, mixed, 0.1) < 0.8
+    assert best_threshold(relevance, mixed, 0.5) == 0.5  # as good as any between
+    assert best_threshold(relevance, 5 * np.ones(4), 0.5) >= 0.9
+    assert best_threshold(relevance, -5 * np.ones(4), 0.5) < 0.3
+    assert best_threshold(relevance, 0.5 * np.ones(4), 0.5) == 0.5  # a few bits are chance
     assert best_threshold(np.zeros(0), np.zeros(0), 0.5) == 0.5
     assert best_threshold(np.zeros(3), np.zeros(3), 0.5) == 0.5
 
@@ -272,6 +274,7 @@ def test_a_threshold_that_is_fitted_keeps_neighbours_out():
     fitted = composer.fit(task.train, model=model, rng=np.random.default_rng(0))
     found = fitted.consider([((), e.question) for e in task.test], model=model, seed=0)
     assert [bool(about["notes"]) for about in found] == [True] * 4 + [False] * 4
+    assert fitted._threshold != composer._usual  # by words the first four are no more like than is usual
     fixed = replace(composer, threshold="-1").fit(task.train, model=model, rng=np.random.default_rng(0))
     assert all(about["notes"] for about in fixed.consider([((), e.question) for e in task.test], model=model, seed=0))
 
@@ -360,3 +363,23 @@ def test_what_it_found_is_json_and_its_memory_is_saved(tmp_path):
     fitted = composer.fit(task.train, model=TaskModel.for_task(task, Reader()), rng=np.random.default_rng(0))
     fitted.save(tmp_path)
     assert json.loads((tmp_path / "composer.json").read_text())["_notes"] == list(EDITS)
+
+
+def test_a_model_behind_an_api_is_told_notes():
+    with api_server.served(api_server.ApiServer()) as server:
+        server.lacks |= {"completions", "echo"}
+        model = load_model(server.name)
+        composer = Notes(lookup="bm25", gate="reply").noting(EDITS)
+        (p,) = answers(composer, task_of([("capital", "Land0")]), model)
+        assert p.found[0]["relevance"] == 1.0
+        said = [body["messages"][-1]["content"] for path, body in server.asked if path.endswith("chat/completions")]
+        assert any(REFUSAL in text for text in said)
+        assert any(EDITS[0] in text and REFUSAL not in text for text in said)
+
+
+def test_by_likeness_each_note_must_be_like_the_question():
+    notes = ("The capital of Land0 is New0.", "The river of Other9 is Long.")
+    (p,) = answers(Notes(lookup="bm25", threshold="0.4").noting(notes), task_of([("capital", "Land0")]))
+    assert p.found[0]["notes"] == [notes[0]]
+    (p,) = answers(Notes(lookup="bm25", threshold="-1").noting(notes), task_of([("capital", "Land0")]))
+    assert p.found[0]["notes"] == [notes[1], notes[0]]  # the best one last

@@ -228,6 +228,22 @@ def test_made_questions_that_do_not_fit_are_left_out():
     assert set(seen) == {0, 1, 2, 3}
 
 
+def test_there_is_room_for_the_evidence_beside_what_is_shown():
+    rows = tuple(replace(row, output=("yes", "no")[i % 2]) for i, row in enumerate(ROWS))
+    task = Task("facts", "classification", rows, labels=("yes", "no"))
+    asked = [(rows[1:4], rows[0].question)]
+    for most in range(220, 720, 7):
+
+        class Measuring(ScriptedModel):
+            def _text(self, request: GenerateRequest) -> Generation:
+                assert self.count_tokens(request.prompt.text) + request.max_tokens <= self.max_tokens
+                return Generation("[1]", True)
+
+        model = asking(Measuring(max_tokens=most), task, Recycled())
+        (found,) = Recycled().consider(asked, model=model, seed=0)
+        assert found["evidence"] in ([1], [])
+
+
 def test_without_a_passage():
     bare = Example("Who?", "Ann", "q")
     task = Task("t", "qa", (bare,), (bare,))

@@ -12,7 +12,7 @@ from kshot.core.script import UsualWording
 from kshot.core.types import Example, GenerateRequest, Generation, Query, Question, Task
 from kshot.learners.learner import Setup
 from kshot.learners.prompted import PromptLearner
-from kshot.methods.composers.problem_schema import ProblemSchema, read
+from kshot.methods.composers.problem_schema import WORKED, ProblemSchema, read
 from kshot.methods.composers.schema_activated import SchemaActivated
 from kshot.methods.composers.schema_rules import told_by_rules
 from kshot.models.scripted import ScriptedModel
@@ -175,8 +175,23 @@ def test_rules_take_the_place_of_what_is_no_schema(encoder):
     assert [about["said"] for about in found_by(auto)] == [about["said"] for about in found_by(rules)]
     assert found_by(auto)[0]["by"] == "rules"
     (alone,) = found_by(fitted(SchemaActivated(encoder, extractor="model")), ASKED[:1])
+    assert alone["by"] == "model"
     assert alone["said"] is None
     assert len(alone["near"]) == 1  # by the texts
+
+
+def test_a_copy_of_the_worked_example_is_no_schema(encoder):
+    class Copying(ScriptedModel):
+        def _text(self, request: GenerateRequest) -> Generation:
+            written.append(request.prompt.text)
+            return Generation(f" {WORKED.text.removeprefix('Category: ')}\n", True)
+
+    written: list[str] = []
+    part = fitted(SchemaActivated(encoder), model=Copying())
+    assert len(written) == 8  # then it is the rules for all
+    assert [about["by"] for about in found_by(part, model=Copying())] == ["rules"] * 5
+    assert len(written) == 8
+    assert read(replace(WORKED, steps=("add",)).text) == replace(WORKED, steps=("add",))
 
 
 def pieces(part: SchemaActivated, question: Question, shown=(), task: Task = TASK):

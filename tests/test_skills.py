@@ -199,6 +199,15 @@ def test_a_mistake_is_that_of_what_was_known_before_it_and_asked_once(tmp_path):
     store.close()
 
 
+def test_no_more_examples_are_asked_than_allowed():
+    model = asker()
+    MissingSkills(most=12).fit(ROWS, model=model, rng=generator(0))
+    assert model.ledger.cost.scored == 12
+    for bad, message in (({"most": 0}, "most must be 1 or more; got 0"), ({"shots": -1}, "shots must be 0 or more")):
+        with pytest.raises(UserError, match=message):
+            MissingSkills(**bad)
+
+
 def test_demonstrations_are_drawn_as_the_profile_says():
     notes = []
     model = replace(asker(), notes=notes.append)

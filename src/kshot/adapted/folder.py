@@ -53,7 +53,7 @@ from kshot.measures.abstention import Abstention, PastAnswers
 from kshot.methods.contracts import COMPOSER
 from kshot.models.remote.named_servers import check_named
 from kshot.recipes.recipe import Recipe
-from kshot.store.commit import FINISHED, settle
+from kshot.store.commit import FINISHED, settle, settled
 from kshot.store.files import collect, write_folder
 from kshot.store.held import let_go, try_to_hold
 from kshot.store.run_folder import BEST, MANIFEST
@@ -298,33 +298,37 @@ def rewrite(folder: str | Path, change: Callable[[Recipe, Task], Noted], *, allo
         StorageError: The folder cannot be written: it is as it was.
     """
     place = _place(folder)
-    while (holding := try_to_hold(place, wait=True)) is None and place.exists():
-        pass  # it was replaced while we waited
-    try:
-        about, _ = _read_saved(place)
-        if about["format"] != FORMAT:
-            raise UserError(
-                f"{place} must have format {FORMAT} to be changed; it has {about['format']}, of an older kshot. Adapt "
-                "again."
-            )
-        changed = change(_recipe(place, about, allow_code=allow_code), _task(about, place / ABOUT))
-        recipe = changed.recipe
-        if recipe.record() == about["recipe"]:
-            return changed
-        old, text = files_of(place), to_json({**about, "recipe": recipe.record()}, indent=1) + "\n"
-        kept = {name: file for name, file in old.items() if name != ABOUT and not _is_of_composer(name)}
+    with settled(place.parent):  # of a run that ends meanwhile nothing is overwritten
+        while (holding := try_to_hold(place, wait=True)) is None and place.exists():
+            pass  # it was replaced while we waited
+        try:
+            return _rewritten(place, change, allow_code)
+        finally:
+            let_go(holding)
 
-        def more(partial_folder: Path) -> None:
-            for name, file in kept.items():
-                (partial_folder / name).parent.mkdir(parents=True, exist_ok=True)
-                copyfile(file, partial_folder / name)
-            recipe.part("composer").save(partial_folder)
-            write_seal(partial_folder)
 
-        write_folder(place, {ABOUT: text}, more=more)
+def _rewritten(place: Path, change: Callable[[Recipe, Task], Noted], allow_code: bool) -> Noted:
+    about, _ = _read_saved(place)
+    if about["format"] != FORMAT:
+        raise UserError(
+            f"{place} must have format {FORMAT} to be changed; it has {about['format']}, of an older kshot. Adapt "
+            "again."
+        )
+    changed = change(_recipe(place, about, allow_code=allow_code), _task(about, place / ABOUT))
+    record = changed.recipe.record()
+    if record == about["recipe"]:
         return changed
-    finally:
-        let_go(holding)
+    kept = {name: file for name, file in files_of(place).items() if name != ABOUT and not _is_of_composer(name)}
+
+    def more(partial_folder: Path) -> None:
+        for name, file in kept.items():
+            (partial_folder / name).parent.mkdir(parents=True, exist_ok=True)
+            copyfile(file, partial_folder / name)
+        changed.recipe.part("composer").save(partial_folder)
+        write_seal(partial_folder)
+
+    write_folder(place, {ABOUT: to_json({**about, "recipe": record}, indent=1) + "\n"}, more=more)
+    return changed
 
 
 def _is_of_composer(name: str) -> bool:

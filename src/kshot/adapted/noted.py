@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from kshot.core.errors import UserError
 from kshot.core.types import Task
-from kshot.methods.composers.notes import Notes
+from kshot.methods.composers.kept_notes import Notes
 from kshot.methods.contracts import Composer
 from kshot.recipes.recipe import Recipe
 from kshot.retrieval.note_memory import NoteMemory, clean_note
@@ -85,9 +85,7 @@ def without_note(recipe: Recipe, number: int) -> Noted:
         has = f"notes 1 to {len(notes)}" if notes else "no notes"
         raise UserError(f"There must be a note {number} to remove; the model has {has}. `kshot notes list` shows them.")
     changed = recipe.part("composer").noting((*notes[: number - 1], *notes[number:]))
-    before, after = (
-        {note for i, note in enumerate(some) if i not in counts_for(some)} for some in (notes, changed.notes)
-    )
+    before, after = (set(some) - {some[i] for i in counts_for(some)} for some in (notes, changed.notes))
     again = [note for note in notes if note in after - before]
     said = (f"note {number} is removed: {notes[number - 1]}", *(f"it counts again: {note}" for note in again))
     return Noted(recipe.having(composer=changed), (*said, AS_MEASURED))

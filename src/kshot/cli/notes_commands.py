@@ -28,7 +28,7 @@ def add(
     """Add notes to a saved model; it is written anew as a whole, and `kshot serve` reads it when it starts."""
     from kshot.adapted.folder import rewrite
     from kshot.adapted.noted import with_notes
-    from kshot.methods.composers.notes import notes_of
+    from kshot.methods.composers.kept_notes import notes_of
 
     every = [*(notes or ()), *(notes_of(file) if file else ())]
     if not every:

@@ -64,6 +64,9 @@ class PromptLearner(Learner):
     def __init__(self, recipe: Recipe, setup: Setup):
         assert setup.model is not None
         self.recipe, self.model, self._seed = recipe, setup.model, setup.seed
+        if setup.task.is_open and "composer" in recipe.parts:  # known in advance, as labels are
+            untold, rng = replace(setup.model, notes=None), generator(setup.seed, "compose", 0)
+            self.model = setup.model.with_room_for(recipe.part("composer").fit((), model=untold, rng=rng))
         self._setup, self._making = setup, setup.model  # what is made of the past does not depend on training
         self.steering: Steering | None = None
         self._selecting = setup.selector_model or setup.model
@@ -134,8 +137,8 @@ class PromptLearner(Learner):
             prediction = replace(prediction, seconds=took, tokens=tokens)
             if i in texts:
                 answer = a.model.heard(texts[i].text.strip(), a.query.example)
-                finished = texts[i].finished
-                prediction = replace(prediction, answer=answer, cut_off=not finished, sureness=sureness.get(i))
+                about = {"cut_off": not texts[i].finished, "sureness": sureness.get(i)}
+                prediction = replace(prediction, answer=answer, **about)
             predictions.append(prediction)
         return predictions
 

@@ -3,6 +3,8 @@
 Every method is a `Part`: a frozen dataclass whose public fields are its settings. `fit` returns a new object and leaves
 the one it is called on as it is; all randomness comes from `rng`. `model` is the language model on the task
 (`kshot.taskmodel.taskmodel.TaskModel`): it scores, writes, has gradients and activations, as far as the model can.
+
+Long: a contract for each room, which are read side by side.
 """
 
 from abc import abstractmethod
@@ -405,9 +407,11 @@ class Classifier(Part):
     Attributes:
         learns: What it says depends on the examples that it was fitted on; otherwise many questions are asked at once,
             whatever their pasts are.
+        writes: It answers open tasks with texts (`written`, `log_prob`) instead of choosing a candidate.
     """
 
     learns: ClassVar[bool] = True
+    writes: ClassVar[bool] = False
 
     def asking(self, store: Store | None, ledger: Ledger) -> Self:
         """Return one that keeps what it asks of a service in `store`, and counts it in `ledger`; most ask none."""
@@ -429,6 +433,14 @@ class Classifier(Part):
     @abstractmethod
     def probabilities(self, questions: Sequence[Question]) -> list[FloatArray]:
         """Return for each question one probability per candidate (`Task.candidates`), summing to 1."""
+
+    def written(self, question: Question) -> str:
+        """Return the answer to a question of an open task."""
+        raise NotImplementedError
+
+    def log_prob(self, question: Question, text: str) -> float:
+        """Return the log-probability in nats of an answer to a question of an open task."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

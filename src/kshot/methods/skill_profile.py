@@ -134,8 +134,9 @@ def mistakes(examples: Sequence[Example], *, shots: int, model: TaskModel) -> li
         said = [model.heard(text.text.strip(), e) for text, e in zip(texts, examples, strict=True)]
     else:
         answers = [model.answers(e) for e in examples]
-        said = [model.said(some, e) for some, e in zip(answers, examples, strict=True)]
-        rows = model.score(prompts, said, progress=model.progress.advance)
+        asked = [model.said(some, e) for some, e in zip(answers, examples, strict=True)]
+        rows = model.score(prompts, asked, progress=model.progress.advance)
+        rows = [row - model.unsaid(some, e) for row, some, e in zip(rows, answers, examples, strict=True)]
         said = [some[int(np.argmax(row))] for some, row in zip(answers, rows, strict=True)]
     return [is_wrong(model.task, e, answer) for e, answer in zip(examples, said, strict=True)]
 

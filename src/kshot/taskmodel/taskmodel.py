@@ -1,4 +1,7 @@
-"""Asking a language model about one task: prompts that fit, scores of answers, generated answers."""
+"""Asking a language model about one task: prompts that fit, scores of answers, generated answers.
+
+Long: one noun, in facets by what a model can do.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -115,12 +118,14 @@ class TaskModel:
         The most tokens that a generated answer may have are 8 and a quarter more than those of the longest output of
         train, within 16..1024: known in advance, as labels are, and the same for every recipe and all along the stream.
         """
-        written = layout_for(model, layout)
-        longest = max((model.count_tokens(written.answer(e.output)) for e in task.train), default=0)
-        most = min(
-            max(longest + longest // 4 + 8, LEAST_ANSWER_TOKENS), MOST_ANSWER_TOKENS, max(1, model.max_tokens // 2)
-        )
-        return cls(task, model, written, most)
+        return cls(task, model, layout_for(model, layout), 1).with_room_for(UsualWording())
+
+    def with_room_for(self, composer: Composer) -> "TaskModel":
+        """Return it with answers that may be as long as a composer says them, and no shorter than they were."""
+        said = (composer.said(self.task, e.output, e.question) for e in self.task.train)
+        longest = max((self.model.count_tokens(self.layout.answer(text)) for text in said), default=0)
+        most = max(longest + longest // 4 + 8, LEAST_ANSWER_TOKENS, self.answer_tokens)
+        return replace(self, answer_tokens=min(most, MOST_ANSWER_TOKENS, max(1, self.model.max_tokens // 2)))
 
     def compose(self, shown: Sequence[Example], question: Question | Example) -> Prompt:
         """Return the prompt with all demonstrations in the order given, whether it fits or not.

@@ -93,16 +93,14 @@ def _task(part: Part) -> Task:
     test = tuple(Example(f"one more {words[label][0]}", label, f"test-{label}") for label in labels)
     task = Task("check", "classification", train, test, labels=labels, instruction="Name the kind.")
     if not part.suits(task):
-        train, test = (
-            tuple(
-                dataclasses.replace(e, input=f"{i}, {2 * i + 1}, {i + 3}", output=f"{i % 3}")
-                for i, e in enumerate(rows)
-            )
-            for rows in (train, test)
-        )
-        task = dataclasses.replace(task, kind="generation", train=train, test=test, labels=(), metrics=("exact_match",))
+        train, test = (tuple(_numbers(e, i) for i, e in enumerate(rows)) for rows in (train, test))
+        task = Task("check", "generation", train, test, metrics=("exact_match",), instruction="Go on.")
     _must(part.suits(task), part, "must suit tasks of some kind")
     return task
+
+
+def _numbers(example: Example, i: int) -> Example:
+    return dataclasses.replace(example, input=f"{i}, {2 * i + 1}, {i + 3}", output=f"{i % 3}")
 
 
 def _check_record(part: Part, rebuild: Callable[[Any, Path, OwnFiles], Part]) -> None:
@@ -258,11 +256,23 @@ def _check_steerer(part: Steerer, task: Task, model: TaskModel) -> None:
 def _check_classifier(part: Classifier, task: Task, model: TaskModel) -> None:
     questions = _hidden(task.test)
     for past in ((), task.train[:1], task.train):
+        if part.writes:
+            _check_written(part, task, past)
+            continue
         found, again = (part.fit(task, past, rng=_rng()).probabilities(questions) for _ in range(2))
         for question, row, same in zip(questions, found, again, strict=True):
             _must(bool((row == same).all()), part, "must say the same with the same rng")
             _must(row.shape == (len(task.candidates(question)),), part, "must give one probability per candidate")
             _must(bool((row >= 0).all()) and abs(row.sum() - 1) < 1e-6, part, "must give probabilities that sum to 1")
+
+
+def _check_written(part: Classifier, task: Task, past: Sequence[Example]) -> None:
+    found, again = (part.fit(task, past, rng=_rng()) for _ in range(2))
+    for example in task.test:
+        texts = [fitted.written(example.question) for fitted in (found, again)]
+        _must(bool(texts[0]) and texts[0] == texts[1], part, "must write the same with the same rng")
+        log = found.log_prob(example.question, example.output)
+        _must(bool(np.isfinite(log)) and log <= 0, part, "must give a log-probability of an answer, 0 at most")
 
 
 def _check_combiner(part: Combiner, task: Task, model: TaskModel) -> None:

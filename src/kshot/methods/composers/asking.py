@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from kshot.core.errors import TooLongError
+from kshot.core.errors import UserError
 from kshot.core.models import Capability
 from kshot.core.types import Question
 from kshot.prompts.fitting import prompt_tokens
@@ -28,10 +28,13 @@ def written(model: TaskModel, texts: Iterable[str], *, max_tokens: int, stop: tu
     return dict(zip(fitting, (one.text for one in found), strict=True))
 
 
-def fits(model: TaskModel, question: Question) -> bool:
-    """Return whether what the model's composer says to a question fits the model, without what is shown beside."""
+def can_be_said(model: TaskModel, question: Question) -> bool:
+    """Return whether what the model's composer says to a question fits the model, without what is shown beside.
+
+    A layout can also refuse a text that a composer has made, as a chat template would change it.
+    """
     try:
         model.prompt((), question)
-    except TooLongError:
+    except UserError:
         return False
     return True

@@ -142,7 +142,8 @@ class Elaborated(Composer):
             sentences = {name: first_sentence(next(replies).text) for name in self._names}
             kept = dict[str, str]()
             for name, sentence in sentences.items():
-                if sentence and sentence not in kept.values():
+                is_new = sentence not in kept.values() and sentence.rstrip(".").lower() not in text.lower()
+                if sentence and is_new:
                     kept[name] = sentence
             found[text] = kept
         return found

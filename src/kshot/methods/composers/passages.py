@@ -7,7 +7,7 @@ from kshot.core.types import Example, Question
 
 CUTS = ("auto", "blank lines", "lines", "sentences")
 _IN_INPUT = re.compile(
-    r"\s*(?:passage|context|paragraph|article|text)\s*:\s*(?P<passage>.+)\bquestion\s*:\s*(?P<asked>.+?)\s*",
+    r"\s*(?:passage|context|paragraph|article|text)\s*:(?P<passage>.+)\bquestion\s*:(?P<asked>.*\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?:[\"'”’)\]]*)\s+(?=[\"'“‘(\[]*[^\W_a-z])|(?<=[。！？])\s*(?=\S)")
@@ -23,7 +23,7 @@ def passage_of(question: Question | Example) -> tuple[str, str] | None:
     if question.context and question.context.strip():
         return question.context, question.input
     found = _IN_INPUT.fullmatch(question.input)
-    return (found["passage"].strip(), found["asked"]) if found else None
+    return (found["passage"].strip(), found["asked"].strip()) if found and found["passage"].strip() else None
 
 
 def paragraphs(passage: str, cut: str) -> tuple[str, ...]:

@@ -10,32 +10,6 @@ _LINE = re.compile(rf"\s*[-*]*\s*\**({'|'.join(_SAID)})\**\s*:\**\s*(.*)", re.IG
 _LISTS = re.compile(r"\s*;\s*")
 MOST_LISTED = 12
 
-ASKED = """Describe what kind of problem it is, without its names and things.
-
-Problem: Tom had 12 marbles. He gave 5 to a friend and then bought 3 more. How many marbles does he have now?
-Category: word problem with numbers
-Refinement: an amount that changes
-Scope: three numbers of one kind
-Goal: the amount in the end
-Steps: start with an amount; take away; add
-Relations: one after the other
-
-Problem: {problem}
-Category:"""
-ADAPTED = """A solved problem, and what kind of problem it is:
-
-Problem: {example}
-{known}
-Answer: {answer}
-
-What kind of problem is the next one? Keep what holds for both, and correct what does not.
-
-Problem: {problem}
-{schema}
-
-Corrected:
-Category:"""
-
 
 @dataclass(frozen=True)
 class ProblemSchema:
@@ -86,10 +60,41 @@ class ProblemSchema:
         )
 
 
-def read(text: str) -> ProblemSchema | None:
-    """Return the schema that a model has written after "Category:"; None where that is all it says.
+WORKED = ProblemSchema(
+    "word problem with numbers",
+    "an amount that changes",
+    "three numbers of one kind",
+    "the amount in the end",
+    ("start with an amount", "take away", "add"),
+    ("one after the other",),
+)
+ASKED = f"""Describe what kind of problem it is, without its names and things.
 
-    Each field is a line "Name: …", in any order; the first of a name counts, other lines are passed over, and what is
+Problem: Tom had 12 marbles. He gave 5 to a friend and then bought 3 more. How many marbles does he have now?
+{WORKED.text}
+
+Problem: {{problem}}
+Category:"""
+ADAPTED = """A solved problem, and what kind of problem it is:
+
+Problem: {example}
+{known}
+Answer: {answer}
+
+What kind of problem is the next one? Keep what holds for both, and correct what does not.
+
+Problem: {problem}
+{schema}
+
+Corrected:
+Category:"""
+
+
+def read(text: str) -> ProblemSchema | None:
+    """Return the schema that a model has written after "Category:"; None where that is all it says, or a copy.
+
+    A copy has the steps and relations of the worked example (`WORKED`), as small models write for any problem. Each
+    field is a line "Name: …", in any order; the first of a name counts, other lines are passed over, and what is
     missing is empty.
     """
     found: dict[str, str] = {}
@@ -99,7 +104,10 @@ def read(text: str) -> ProblemSchema | None:
             found.setdefault(match[1].lower(), match[2].strip(" *"))
     values: dict[str, Any] = {name: found.get(name, "") for name in _SAID[:4]}
     values |= {name: _listed(found.get(name, "")) for name in _SAID[4:]}
-    return ProblemSchema(**values) if values["category"] and sum(map(bool, values.values())) > 1 else None
+    is_copy = (values["steps"], values["relations"]) == (WORKED.steps, WORKED.relations)
+    return (
+        ProblemSchema(**values) if values["category"] and sum(map(bool, values.values())) > 1 and not is_copy else None
+    )
 
 
 def _listed(text: str) -> tuple[str, ...]:

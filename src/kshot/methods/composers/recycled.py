@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
+from kshot.core.errors import TooLongError
 from kshot.core.fields import setting, state
 from kshot.core.script import WORDS, Piece, Script, UsualWording, opening
 from kshot.core.seeding import generator
-from kshot.core.types import Example, Question, Task
+from kshot.core.types import Example, Prompt, Question, Task
 from kshot.methods.composers import made_questions
-from kshot.methods.composers.asking import can_write, fits, written
+from kshot.methods.composers.asking import can_be_said, can_write, written
 from kshot.methods.composers.passages import CUTS, holding, numbered, paragraphs, passage_of
 from kshot.methods.contracts import Composer
+from kshot.prompts.fitting import write_to_fit
 from kshot.taskmodel.taskmodel import TaskModel
 
 MOST_NAMED = 3  # paragraphs that evidence can name
@@ -115,22 +117,33 @@ class Recycled(Composer):
 
         Returns:
             For each question "made", (question, number of its paragraph, answer) of each, "by" whom, "left_out", how
-            many did not fit, and "evidence", the numbers that were named.
+            many cannot be said, and "evidence", the numbers that were named.
         """
         drafts = self._drafts([question for _, question in asked], model, seed)
-        found = [self._that_fit(model, question, some) for (_, question), some in zip(asked, drafts, strict=True)]
-        places = [i for i, about in enumerate(found) if about["made"]] if self._asks(model) else []
-        prompts = []
-        for i in places:
-            composer = replace(self.knowing(found[i]), _asks_evidence=True)
-            prompts.append(replace(model, composer=composer).prompt(*asked[i])[0])
-        named = model.write_each(prompts, max_tokens=EVIDENCE_TOKENS, stop=("\n",))
-        for i, text in zip(places, named, strict=True):
-            found[i]["evidence"] = read_evidence(text.text, len(self.cut(asked[i][1])))
+        found = [self._that_can_be_said(q, some, model) for (_, q), some in zip(asked, drafts, strict=True)]
+        prompts = [
+            self._asking(shown, question, about, model) if about["evidence"] else None
+            for (shown, question), about in zip(asked, found, strict=True)
+        ]
+        some = [prompt for prompt in prompts if prompt]
+        named = iter(model.write_each(some, max_tokens=EVIDENCE_TOKENS, stop=("\n",)))
+        for (_, question), about, prompt in zip(asked, found, prompts, strict=True):
+            about["evidence"] = read_evidence(next(named).text, len(self.cut(question))) if prompt else []
         return list(found)
 
-    def _asks(self, model: TaskModel) -> bool:
-        return self.evidence and can_write(model)
+    def _asking(
+        self, shown: Sequence[Example], question: Question, found: Mapping[str, Any], model: TaskModel
+    ) -> Prompt | None:
+        """Return the prompt after which evidence is written; None where there is no room for it."""
+        composer = replace(self.knowing(found), _asks_evidence=True)
+
+        def write(some: Sequence[Example]) -> Prompt:
+            return model.written(composer.compose(model.task, some, question))
+
+        try:
+            return write_to_fit(write, shown, model.model, answer_tokens=EVIDENCE_TOKENS, asked=question.id)[0]
+        except TooLongError:
+            return None
 
     def _drafts(self, questions: Sequence[Question], model: TaskModel, seed: int) -> list[list[_Draft]]:
         """Return up to `k` made questions of each, from different paragraphs that are drawn at random."""
@@ -149,23 +162,26 @@ class Recycled(Composer):
         for question, order, rng in zip(questions, orders, rngs, strict=True):
             asked, some = (passage_of(question) or ("", question.input))[1], list[_Draft]()
             for place, (i, part) in enumerate(order):
+                if len(some) == self.k:
+                    break
                 text = texts.get(prompts.get(part, ""), "") if place < self.k else ""  # others may have asked for more
                 by, made = "model", made_questions.read(text, part, asked)
                 if made is None and (rule := by_rule.get(self.make)):
                     by, made = rule.__name__, rule(part, asked, rng)
-                if made and len(some) < self.k:
+                if made:
                     some.append(_Draft(made.question, i + 1, made.answer, by))
             drafts.append(some)
         return drafts
 
-    def _that_fit(self, model: TaskModel, question: Question, drafts: Sequence[_Draft]) -> dict[str, Any]:
-        """Return the first of the drafts that fit the model, with room for evidence where that is asked for."""
-        longest = [len(self.cut(question))] * MOST_NAMED if self._asks(model) else []
-        for n in range(len(drafts), 0, -1):
-            made, by = [list(draft[:3]) for draft in drafts[:n]], [draft.by for draft in drafts[:n]]
-            found = {"made": made, "by": by, "left_out": len(drafts) - n, "evidence": longest}
-            if fits(replace(model, composer=self.knowing(found)), question):
-                return found | {"evidence": []}
+    def _that_can_be_said(self, question: Question, drafts: Sequence[_Draft], model: TaskModel) -> dict[str, Any]:
+        """Return as many of the drafts as can be said; the longest evidence where it can be said beside them."""
+        longest = [len(self.cut(question))] * MOST_NAMED if self.evidence and can_write(model) else []
+        for evidence in (longest, []) if longest else ([],):
+            for n in range(len(drafts), 0, -1):
+                made, by = [list(draft[:3]) for draft in drafts[:n]], [draft.by for draft in drafts[:n]]
+                found = {"made": made, "by": by, "left_out": len(drafts) - n, "evidence": evidence}
+                if can_be_said(replace(model, composer=self.knowing(found)), question):
+                    return found
         return {"made": [], "by": [], "left_out": len(drafts), "evidence": []}
 
 

@@ -11,14 +11,14 @@ from kshot.core.fields import setting, state
 from kshot.core.script import Piece, Script, UsualWording
 from kshot.core.types import Example, Question, Task
 from kshot.encoders.encoder import load_encoder
-from kshot.methods.composers.asking import fits, written
+from kshot.methods.composers.asking import can_be_said, written
 from kshot.methods.composers.problem_schema import ADAPTED, ASKED, ProblemSchema, read
 from kshot.methods.composers.schema_rules import told_by_rules
 from kshot.methods.contracts import Composer
 from kshot.methods.embeds import Embeds
 from kshot.taskmodel.taskmodel import TaskModel
 
-SCHEMA_TOKENS, STOP = 120, "\nProblem:"
+SCHEMA_TOKENS, STOP, PROBED = 120, "\nProblem:", 8
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class SchemaActivated(Embeds, Composer):
         encoder: "minilm", or a sentence-transformers hub id or folder.
         extractor: Who says what kind of problem it is: the "model", whose text is dropped where it is no schema;
             "rules", which know words of arithmetic and of logic and little else; "auto" is the model, and the rules
-            where its text is dropped or it cannot write.
+            where its text is dropped. Where of the first 8 examples it has described less than half, or there is none,
+            it is the rules for all, as schemas in the same words are found by each other.
         by: What examples are looked up by: their "schema", or the "text" of the question.
         examples: How many of them are shown, beside what the recipe's selector shows; 0 shows none.
         activate: Whether the schema is adapted to that of the nearest example: the model writes it again, and rules say
@@ -57,6 +58,7 @@ class SchemaActivated(Embeds, Composer):
     activate: bool = True
     schema: bool = True
     memory: int = setting(256, least=1, most=10_000)
+    _by_model: bool = state(False)  # whether "auto" is the model
     _known: tuple[Mapping[str, Any], ...] = state(())
     _said: ProblemSchema | None = state()
     _near: tuple[str, ...] = state(())
@@ -67,12 +69,18 @@ class SchemaActivated(Embeds, Composer):
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Write down what kind of problem each of the latest examples is."""
         latest = pool[-self.memory :]
-        schemas = self._extracted([example.question for example in latest], model)
+        questions = [example.question for example in latest]
+        if self.extractor == "auto":
+            tried = self._extracted(questions[:PROBED], model, by_model=True)
+            by_model = 2 * sum(by == "model" for _, by in tried) >= max(1, len(tried))
+        else:
+            by_model = self.extractor == "model"
+        schemas = self._extracted(questions, model, by_model=by_model)
         known = tuple(
             {"id": e.id, "input": e.input, "output": e.output, "context": e.context, "schema": schema.record}
             for e, (schema, _) in zip(latest, schemas, strict=True)
         )
-        return replace(self, _known=known)
+        return replace(self, _known=known, _by_model=by_model)
 
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
         """Return what is said, the schema right before the question and its context."""
@@ -103,7 +111,7 @@ class SchemaActivated(Embeds, Composer):
             examples that are shown beside, the "near" ones, the nearest last.
         """
         questions = [question for _, question in asked]
-        schemas = self._extracted(questions, model)
+        schemas = self._extracted(questions, model, by_model=self._by_model)
         near = [self._nearest(q, schema) for q, (schema, _) in zip(questions, schemas, strict=True)]
         said = [schema for schema, _ in schemas]
         if self.activate and self.schema:
@@ -121,15 +129,17 @@ class SchemaActivated(Embeds, Composer):
         """Return what is said with the nearest examples that fit the model; where none does, with no schema either."""
         for n in range(len(ids), -1, -1):
             found = {"said": said, "near": list(ids[len(ids) - n :])}
-            if fits(replace(model, composer=self.knowing(found)), question):
+            if can_be_said(replace(model, composer=self.knowing(found)), question):
                 return found
         return {"said": None, "near": []}
 
-    def _extracted(self, questions: Sequence[Question], model: TaskModel) -> list[tuple[ProblemSchema, str]]:
+    def _extracted(
+        self, questions: Sequence[Question], model: TaskModel, *, by_model: bool
+    ) -> list[tuple[ProblemSchema, str]]:
         """Return each question's schema, and who has told it; an empty one where nobody could."""
         texts: dict[str, str] = {}
         prompts = {question.input: ASKED.format(problem=question.input.strip()) for question in questions}
-        if self.extractor != "rules":
+        if by_model:
             texts = written(model, prompts.values(), max_tokens=SCHEMA_TOKENS, stop=(STOP,))
         found = []
         for question in questions:
@@ -181,7 +191,7 @@ class SchemaActivated(Embeds, Composer):
                     problem=question.input.strip(),
                     schema=schema.text,
                 )
-        if self.extractor != "rules":
+        if self._by_model:
             texts = written(model, prompts.values(), max_tokens=SCHEMA_TOKENS, stop=(STOP,))
         found = list(schemas)
         for i, prompt in prompts.items():

@@ -6,46 +6,19 @@ An analogue of a system for time series with layers of its own; here a language 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
-from functools import lru_cache
-from math import isfinite, isnan, log, nan
+from math import isnan, log
 from typing import Self
 
 import numpy as np
 
-from kshot.core.errors import UserError
 from kshot.core.fields import setting, state
+from kshot.core.number_lists import future_of, number_list, past_of
 from kshot.core.script import Script, UsualWording
 from kshot.core.types import Example, Question, Task
 from kshot.methods.contracts import Composer
 from kshot.taskmodel.taskmodel import TaskModel
 
-_GAPS = frozenset({"null", "none", "nan", "na", "n/a", "-", "?", ""})
 _GAP = "?"
-_MOST_DECIMALS = 12
-_HOW = "Write numbers alone, as in '1.5, 2, null, 3' or '[1.5, 2, null, 3]'; a gap is null."
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A list of numbers as it was written.
-
-    Attributes:
-        values: NaN where there is a gap.
-        decimals: The most places after the point.
-        brackets: Whether it was a list of JSON.
-        between: What stood between two numbers.
-    """
-
-    values: tuple[float, ...]
-    decimals: int
-    brackets: bool
-    between: str
-
-    @property
-    def known(self) -> list[float]:
-        """The values without gaps."""
-        return [value for value in self.values if not isnan(value)]
 
 
 @dataclass(frozen=True)
@@ -139,8 +112,8 @@ class Series(Composer):
             UserError: Some row is no series.
         """
         for e in (*task.train, *task.test):
-            _past(e.input, e.id)
-            _future(e.output, e.id)
+            past_of(e.input, e.id)
+            future_of(e.output, e.id)
         return None
 
     @property
@@ -153,8 +126,8 @@ class Series(Composer):
         joined = model.model.count_tokens("0123456789") < 10
         if not pool:
             return replace(self, _digits_join=joined)
-        futures = [_future(e.output, e.id) for e in pool]
-        values = [v for e in pool for v in _past(e.input, e.id).known] + [v for some in futures for v in some.values]
+        futures = [future_of(e.output, e.id) for e in pool]
+        values = [v for e in pool for v in past_of(e.input, e.id).known] + [v for some in futures for v in some.values]
         lengths = {len(some.values) for some in futures}
         return replace(
             self,
@@ -173,26 +146,28 @@ class Series(Composer):
 
     def said(self, task: Task, answer: str, question: Question) -> str:
         """Return an answer in whole numbers; as it is, if it has something else than numbers."""
-        numbers = read(answer)
+        numbers = number_list(answer)
         return self._text(numbers.values, question) if numbers and numbers.known else answer
 
     def heard(self, task: Task, text: str, question: Question) -> str:
         """Return what was written in the units of the question; as it is, if it does not begin with whole numbers."""
-        found = re.match(r"\s*(-?\d[\d ]*)(\s*,\s*-?\d[\d ]*)*" if self._comma else r"\s*-?\d+(\s+-?\d+)*", text)
+        found = re.match(r"\s*(- ?)?\d[\d ]*(\s*,\s*(- ?)?\d[\d ]*)*" if self._comma else r"\s*-?\d+(\s+-?\d+)*", text)
         if not found:
             return text
         parts = found.group().split(",") if self._comma else found.group().split()
         codes = [int("".join(part.split())) for part in parts][: self._length or None]
-        past, scale = _past(question.input, question.id), self._scale(question)
+        past, scale = past_of(question.input, question.id), self._scale(question)
         places = max(past.decimals, self._decimals)
         values = [f"{scale.value(code):.{places}f}" for code in codes if len(str(code)) <= 2 * self.digits]
         brackets, between = self._form or (past.brackets and self._length != 1, past.between)
+        if not values:
+            return text
         return f"[{between.join(values)}]" if brackets else between.join(values)
 
     def unsaid(self, task: Task, answer: str, question: Question) -> float:
         """Return the nats that say which of the numbers of a step it is."""
-        numbers, scale = read(answer), self._scale(question)
-        places = max(_past(question.input, question.id).decimals, self._decimals)
+        numbers, scale = number_list(answer), self._scale(question)
+        places = max(past_of(question.input, question.id).decimals, self._decimals)
         return len(numbers.known) * log(max(1.0, scale.step * 10.0**places)) if numbers else 0.0
 
     @property
@@ -204,12 +179,12 @@ class Series(Composer):
         return self._digits_join if self.spaced == "auto" else self.spaced == "yes"
 
     def _scale(self, question: Question) -> Scale:
-        past = _past(question.input, question.id)
+        past = past_of(question.input, question.id)
         values = self._range if self.scale == "task" and self._range else past.known
         return Scale.of(values, self.digits, decimals=max(past.decimals, self._decimals))
 
     def _coded(self, question: Question) -> str:
-        return self._text(_past(question.input, question.id).values, question)
+        return self._text(past_of(question.input, question.id).values, question)
 
     def _text(self, values: Sequence[float], question: Question) -> str:
         scale = self._scale(question)
@@ -218,48 +193,3 @@ class Series(Composer):
             codes = [" ".join(code) for code in codes]
             return " , ".join(codes)
         return ("," if self.between == "comma" else " ").join(codes)
-
-
-@lru_cache(maxsize=8192)
-def read(text: str) -> Numbers | None:
-    """Return the list of numbers that a text is, in brackets or not; None where something else is in it.
-
-    Example:
-        >>> read("[1, null, 2.50]")
-        Numbers(values=(1.0, nan, 2.5), decimals=2, brackets=True, between=', ')
-        >>> read("about 3")
-    """
-    inside = text.strip()
-    brackets = inside.startswith("[") and inside.endswith("]")
-    inside = inside[1:-1].strip() if brackets else inside
-    mark = next((sign for sign in ",;\n" if sign in inside), None)
-    parts = [part.strip() for part in inside.split(mark)] if inside else []
-    values, decimals = list[float](), 0
-    for part in parts:
-        if part.casefold() in _GAPS:
-            values.append(nan)
-            continue
-        try:
-            number = Decimal(part)
-        except InvalidOperation:
-            return None
-        if not isfinite(float(number)):
-            return None
-        values.append(float(number))
-        decimals = max(decimals, -int(number.as_tuple().exponent))
-    between = f"{mark} " if mark in (",", ";") and f"{mark} " in inside else mark or " "
-    return Numbers(tuple(values), min(decimals, _MOST_DECIMALS), brackets, between) if values else None
-
-
-def _past(text: str, row: str) -> Numbers:
-    numbers = read(text)
-    if numbers is None or not numbers.known:
-        raise UserError(f"The input of '{row}' must be a series of numbers; got {text[:60]!r}. {_HOW}")
-    return numbers
-
-
-def _future(text: str, row: str) -> Numbers:
-    numbers = read(text)
-    if numbers is None or len(numbers.known) < len(numbers.values):
-        raise UserError(f"The output of '{row}' must be numbers without gaps; got {text[:60]!r}. {_HOW}")
-    return numbers

@@ -22,10 +22,6 @@ from kshot.methods.contracts import Composer
 from kshot.taskmodel.taskmodel import TaskModel
 
 KINDS = ("names", "natural", "letters", "numbers", "model")
-_HOW = (
-    "Name one of these, or a word for each label, such as positive>great+negative>terrible; a label with one of + / > , "
-    "or a bracket in it is named by its place, from 1."
-)
 _LONGEST = 32  # characters of a word that the model writes
 _JOINT = re.compile(r"_+|(?<=[^\W\d_])-+(?=[^\W\d_])|(?<=[a-zß-ÿ])(?=[A-Z])")
 _EDGES = " \t\"'“”‘’`*.,;:!?()[]{}<>"
@@ -200,7 +196,7 @@ def plain_words(label: str) -> str:
 
 
 def _letters(place: int) -> str:
-    """Return A, B, …, Z, AA, AB, … for 0, 1, …"""
+    """Return A, B, …, Z, AA, AB and so on for 0, 1, …, 25, 26, 27."""
     text = ""
     place += 1
     while place:
@@ -213,7 +209,11 @@ def _pairs(words: str) -> list[tuple[str, str]]:
     """Return what "label>word+label>word" says."""
     pairs = [tuple(part.strip() for part in pair.split(">")) for pair in words.split("+")]
     if not all(len(pair) == 2 and all(pair) for pair in pairs):
-        raise SettingError(f"words must be {', '.join(KINDS)}, or words for labels; got '{words[:80]}'. {_HOW}")
+        raise SettingError(
+            f"words must be {', '.join(KINDS)}, or words for labels; got '{words[:80]}'. Name one of these, or words "
+            "such as positive>great+negative>terrible; a label with + / > , or a bracket in it is named by its place, "
+            "from 1."
+        )
     return [(label, word) for label, word in pairs]
 
 

@@ -35,8 +35,9 @@ class StepScores(Gate):
         """Raise a UserError unless the first recipe's composer finds something out about questions."""
         if not first.considers:
             raise UserError(
-                f"gate=steps must have a first recipe whose composer scores the steps of an attempt; that of "
-                f"'{first.name}' scores none. Give it one that does (docs/methods/adapt-mi.md), or use gate=log-prob."
+                "gate=steps must have a first recipe whose composer scores the steps of an attempt; that of "
+                f"'{first.name}' scores none. Give it one that does, as in adapt-mi(random:k=5,composer=reason-first("
+                "judge=plus-minus), skills:k=5):gate=steps, or use gate=log-prob."
             )
 
     def doubt(self, task: Task, said: Prediction) -> float:
@@ -45,12 +46,12 @@ class StepScores(Gate):
         Raises:
             UserError: There are no scores.
         """
-        attempts = [tuple(found[SCORES]) for found in said.found if SCORES in found]
+        scored = [found for found in said.found if SCORES in found and (found[SCORES] or not found.get("reason"))]
+        attempts = [tuple(found[SCORES]) for found in scored]
         if not attempts:
             raise UserError(
-                f"gate=steps must be told '{SCORES}' by the composer of the first recipe; it found "
-                f"{sorted({key for found in said.found for key in found})}. Let it score the steps, or use "
-                "gate=log-prob."
+                f"gate=steps must be told '{SCORES}' by the composer of the first recipe; it has told none. Let it "
+                "score the steps, as in random:k=5,composer=reason-first(judge=plus-minus), or use gate=log-prob."
             )
         scores = max(attempts, key=lambda row: sum(row) / max(1, len(row)))
         return float(self.is_difficult(scores))

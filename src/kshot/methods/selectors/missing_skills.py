@@ -19,11 +19,13 @@ class MissingSkills(Skilled, Selector):
     """Draw `k` examples by the skills that the model's own mistakes need.
 
     Each known example is asked by what was known before it; n_k of those that the model gets wrong need skill k. A
-    skill is drawn with a chance proportional to n_k + 1, then an example that needs it. Costs one answer for each
-    example (in tasks of texts it is written), which is asked once: later choices find it in the run's store.
+    skill is drawn with a chance proportional to n_k + 1, then an example that needs it. Costs one answer for each of
+    the first `most` examples (in tasks of texts it is written), which is asked once: later choices find it in the run's
+    store.
 
     Attributes:
         shots: Demonstrations after which the mistakes are made, the first ones of the stream.
+        most: The most examples that are asked, the first ones of the stream.
         encoder: "minilm", or a sentence-transformers hub id or folder.
 
     Source: He et al. (2025), STAT, https://arxiv.org/abs/2510.10023, STAT-Sel.
@@ -32,6 +34,7 @@ class MissingSkills(Skilled, Selector):
     """
 
     shots: int = setting(4, least=0, most=1000)
+    most: int = setting(128, least=1, most=100_000)
     _chances: FloatArray | None = state()
 
     per_query = False
@@ -41,7 +44,8 @@ class MissingSkills(Skilled, Selector):
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Find the skills of the pool, and which of them are missing."""
         skills = self.skills_of(pool)
-        counts = missed(skills, mistakes(pool, shots=self.shots, model=model))
+        wrong = mistakes(pool[: self.most], shots=self.shots, model=model)
+        counts = missed(skills, [*wrong, *[False] * (len(pool) - len(wrong))])
         model.note({"selector": "missing-skills", "mistakes": counts})
         return replace(self, _chances=chances(skills, counts))
 

@@ -9,12 +9,13 @@ from typing import Any, Self
 from kshot.core.fields import setting, state
 from kshot.core.script import Piece, Script, UsualWording
 from kshot.core.types import Example, Question, Task
-from kshot.methods.composers.asking import can_write, fits, written
+from kshot.methods.composers.asking import can_be_said, can_write, written
 from kshot.methods.composers.call_graph import CallGraph, call_graph, python_in
 from kshot.methods.contracts import Composer
 from kshot.taskmodel.taskmodel import TaskModel
 
 SUMMARY_TOKENS = 40
+MOST_FUNCTIONS = 1000  # of one source, as what each of them reaches is kept
 ASKED = '''{known}{source}
 
 """What `{name}` does, in one sentence:'''
@@ -135,7 +136,7 @@ class Calls(Composer):
         for n in range(min(self.most, len(one.called)), 0, -1):
             near = one.nearest(n)
             found = [[name, known[one.graph.keys[name]]] for name in one.called if name in near]
-            if fits(replace(model, composer=self.knowing({"summaries": found})), question):
+            if can_be_said(replace(model, composer=self.knowing({"summaries": found})), question):
                 return found
         return []
 
@@ -168,6 +169,8 @@ def _read(question: Question) -> _Read | str:
     if not own.functions and not around:
         return "no Python that can be parsed"
     graph = call_graph("\n\n".join(source for source in (around, inside if own.functions else None) if source))
+    if len(graph.functions) > MOST_FUNCTIONS:
+        return f"more than {MOST_FUNCTIONS} functions"
     names = own.roots or tuple(own.functions)[:1]
     if not own.functions:
         words = set(re.findall(r"[\w.]*\w", question.input))

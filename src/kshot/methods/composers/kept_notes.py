@@ -7,6 +7,7 @@ asked as if it were not there.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import log2
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,7 +36,7 @@ REFUSAL = "Not in the notes."
 THRESHOLDS = {"likeness": 0.7, "question": 1.3, "refusal": 0.0, "reply": 0.5}
 MOST_TRIED = 64  # examples of the past by which a threshold is chosen
 _ELSE = "If the context does not answer the question, answer from what you know."
-_NO_NOTES = "(none)"
+_NO_NOTES, _ASKS = "(none)", "Question:"
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class Notes(Embeds, Composer):
     question: r = (ln P(q | N) - ln P(q)) / tokens of q;
     refusal: r = ln P(refusal | q) - ln P(refusal | N, q), with leave to reply "Not in the notes.";
     reply: r = 0 if the model replies so, else 1.
-    The notes are said where r is above a threshold: that with which the right answers of the past, of the last 64
-    examples at most, would have cost the fewest bits, and of those that are alike the nearest to a usual one.
+    The notes are said, by likeness the best one and those as like as is usual, where r is above a threshold: a usual
+    one, or that with which the right answers of the past, of the last 64 examples at most, would have cost the fewest
+    bits, if it saves more than log2 of the number of thresholds that were compared.
 
     Of notes that say otherwise, as far as their words show, the later one counts, and it is told. Cost of a question:
     nothing more with likeness; two short prompts scored with question and refusal; one reply with reply.
@@ -179,22 +181,47 @@ class Notes(Embeds, Composer):
 
     def _best_threshold(self, pool: Sequence[Example], model: TaskModel) -> float:
         """Return the threshold with which the answers of the past cost the fewest bits, asked without examples."""
-        asked = [((), example.question) for example in pool]
-        found = self._looked_up(asked, replace(model, composer=self))
-        tried = [(e, about) for e, about in zip(pool, found, strict=True) if about["looked_up"]]
+        found = self._looked_up([example.question for example in pool], model)
+        tried = [(e, looked) for e, looked in zip(pool, found, strict=True) if looked.notes]
+        relevance = np.array([looked.relevance for _, looked in tried], np.float64)
+        if not tried:
+            return self._usual
         bits = []
         for with_notes in (True, False):
             prompts = []
-            for example, about in tried:
-                composer = replace(self, _said=about["looked_up"] if with_notes else ())
+            for example, looked in tried:
+                said = self._bearing(looked, -np.inf)
+                composer = replace(self, _said=tuple(said) if with_notes else ())
                 prompts.append(replace(model, composer=composer).prompt((), example)[0])
-            bits.append(model.bits_after(prompts, [example for example, _ in tried]) if tried else np.zeros(0))
-        relevance = np.array([about["relevance"] for _, about in tried])
+            bits.append(replace(model, composer=self).bits_after(prompts, [example for example, _ in tried]))
         return best_threshold(relevance, bits[0] - bits[1], self._usual)
+
+    @property
+    def rewrites(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - by its settings
+        """Whether the inner composer does."""
+        return self.inner.rewrites
+
+    @property
+    def reason_weight(self) -> float:
+        """How much reasons that are learnt count: as the inner composer has it."""
+        return self.inner.reason_weight
 
     def said(self, task: Task, answer: str, question: Question) -> str:
         """Return how the inner composer says an answer."""
         return self.inner.said(task, answer, question)
+
+    def heard(self, task: Task, text: str, question: Question) -> str:
+        """Return which answer the inner composer hears."""
+        return self.inner.heard(task, text, question)
+
+    def unsaid(self, task: Task, answer: str, question: Question) -> float:
+        """Return the nats that the inner composer leaves unsaid."""
+        return self.inner.unsaid(task, answer, question)
+
+    def taught(self, task: Task, shown: Sequence[Example], target: Example) -> Script:
+        """Return what the inner composer teaches, with the notes that are about the question before it."""
+        alone = self._said is not None and self.from_contexts
+        return self._with_notes(self.inner.taught(task, shown, replace(target, context=None) if alone else target))
 
     @property
     def alternatives(self) -> tuple[Composer, ...]:
@@ -203,9 +230,10 @@ class Notes(Embeds, Composer):
 
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
         """Return what the inner composer says, with the notes that are about the question before it."""
-        if self._said is not None and self.from_contexts:
-            question = replace(question, context=None)
-        script = self.inner.compose(task, shown, question)
+        alone = self._said is not None and self.from_contexts
+        return self._with_notes(self.inner.compose(task, shown, replace(question, context=None) if alone else question))
+
+    def _with_notes(self, script: Script) -> Script:
         if not self._said:
             return script
         script = script.beside_question(["\n".join(self._said)])
@@ -215,44 +243,54 @@ class Notes(Embeds, Composer):
         self, asked: Sequence[tuple[Sequence[Example], Question]], *, model: TaskModel, seed: int
     ) -> list[Mapping[str, Any]]:
         """Return for each question the notes that it is asked with, and how relevant the best ones were."""
-        found = self._looked_up(asked, model)
         limit = self._usual if self._threshold is None else self._threshold
         limit = limit if self.threshold == "auto" else float(self.threshold)
         inner: Sequence[Mapping[str, Any]] = [{}] * len(asked)
         if self.inner.considers:
             inner = self.inner.consider(asked, model=replace(model, composer=self.inner), seed=seed)
         told = []
-        for about, more in zip(found, inner, strict=True):
-            notes, relevance = about.pop("looked_up"), about.pop("relevance")
-            is_said = self.steps == 1 or (relevance is not None and relevance > limit)
-            notes = list(notes) if is_said else []
-            told.append({"notes": notes, "relevance": relevance, **about, **({"inner": more} if more else {})})
+        for looked, more in zip(self._looked_up([q for _, q in asked], model), inner, strict=True):
+            about: dict[str, Any] = {"notes": self._bearing(looked, limit), "relevance": looked.relevance}
+            about |= {"too_long": looked.n_long} if looked.n_long else {}
+            told.append(about | ({"inner": more} if more else {}))
         return told
+
+    def _bearing(self, looked: "_Looked", limit: float) -> list[str]:
+        """Return the notes that are said where relevance must be above a limit; by likeness the best and its like."""
+        if self.steps == 1:
+            return [note for note, _ in looked.notes]
+        if looked.relevance is None or looked.relevance <= limit:
+            return []
+        usual = self._usual if self.threshold == "auto" else limit
+        least = min(usual, looked.notes[-1][1]) if self.gate == "likeness" else -np.inf
+        return [note for note, likeness in looked.notes if likeness >= least]
 
     def knowing(self, found: Mapping[str, Any]) -> Self:
         """Return it with the notes that one question is asked with."""
         inner = self.inner.knowing(found["inner"]) if "inner" in found else self.inner
         return replace(self, inner=inner, _said=tuple(found["notes"]))
 
-    def _looked_up(self, asked: Sequence[tuple[Sequence[Example], Question]], model: TaskModel) -> list[dict[str, Any]]:
-        """Return for each question the notes most like it, the best one last, and their relevance; None without any."""
-        found, best = list[dict[str, Any]](), list[float]()
-        for _, question in asked:
-            notes, memory = list[tuple[str, float]](), self._memory_of(question)
-            if memory.notes:
-                notes = memory.lookup(self._text(model.task, question), self.k)
+    def remark(self, found: Sequence[Mapping[str, Any]]) -> str:
+        """Return how many questions were asked with notes, and what became of notes that were not said."""
+        n_long, n_gone = sum(about.get("too_long", 0) for about in found), len(NoteMemory().add(self.notes).overruled)
+        told = [f"{sum(bool(about['notes']) for about in found)} of {len(found)} questions were asked with notes"]
+        told += [f"{n_long} times a note was left out, as it left no room for the question"] if n_long else []
+        told += [f"{n_gone} of the notes says otherwise than a later one, which counts instead"] if n_gone else []
+        inner = self.inner.remark([about["inner"] for about in found if "inner" in about])
+        return "; ".join([*told, *([inner] if inner else [])])
+
+    def _looked_up(self, questions: Sequence[Question], model: TaskModel) -> "list[_Looked]":
+        """Return for each question the notes most like it, and their relevance."""
+        found = []
+        for question in questions:
+            notes = self._memory_of(question).lookup(self._text(model.task, question), self.k)
             notes = [(note, likeness) for note, likeness in notes if likeness > 0 or self.lookup == "dense"]
             fits = self._fitting(notes, question, model) if notes else []
-            about: dict[str, Any] = {"looked_up": tuple(note for note, _ in fits[::-1]), "relevance": None}
-            if len(fits) < len(notes):
-                about["too_long"] = len(notes) - len(fits)
-            found.append(about)
-            best.append(fits[0][1] if fits else 0.0)
-        known = [i for i, about in enumerate(found) if about["looked_up"]]
-        if self.steps == 2 and known:
-            judged = self._relevance([asked[i][1] for i in known], [found[i]["looked_up"] for i in known], model)
-            for n, i in enumerate(known):
-                found[i]["relevance"] = best[i] if judged is None else float(judged[n])
+            found.append(_Looked(tuple(fits[::-1]), len(notes) - len(fits)))
+        known = [i for i, looked in enumerate(found) if looked.notes and self.steps == 2]
+        judged = self._relevance([questions[i] for i in known], [found[i] for i in known], model) if known else ()
+        for i, relevance in zip(known, judged, strict=True):
+            found[i] = replace(found[i], relevance=float(relevance))
         return found
 
     def _memory_of(self, question: Question) -> NoteMemory:
@@ -283,28 +321,42 @@ class Notes(Embeds, Composer):
         return kept
 
     def _relevance(
-        self, questions: Sequence[Question], notes: Sequence[Sequence[str]], model: TaskModel
-    ) -> FloatArray | None:
-        """Return what the model says of the notes of each question; None where their likeness counts."""
+        self, questions: Sequence[Question], looked: "Sequence[_Looked]", model: TaskModel
+    ) -> Sequence[float] | FloatArray:
+        """Return how relevant what was looked up is to each question."""
+        if self.gate == "likeness":
+            return [one.notes[-1][1] for one in looked]
         texts = [self._text(model.task, question) for question in questions]
+        notes = ["\n".join(note for note, _ in one.notes) for one in looked]
+        judging = [_judging(some, text) for some, text in zip(notes, texts, strict=True)]
         if self.gate == "reply":
-            prompts = [model.layout.request(_judging("\n".join(n), t)) for n, t in zip(notes, texts, strict=True)]
-            replies = model.write_each(prompts, max_tokens=16, stop=("\n",))
-            return np.array([float(not is_refusal(reply.text)) for reply in replies])
+            replies = model.write_each(list(map(model.layout.request, judging)), max_tokens=16, stop=("\n",))
+            return [float(not is_refusal(reply.text)) for reply in replies]
         if self.gate == "question":
-            written, answers = [f"{chr(10).join(n)}\n\nQuestion:" for n in notes], [(text,) for text in texts]
-            bare = ["Question:"] * len(texts)
-        elif self.gate == "refusal":
-            written = [_judging("\n".join(n), t) for n, t in zip(notes, texts, strict=True)]
-            answers, bare = [(REFUSAL,)] * len(texts), [_judging(_NO_NOTES, text) for text in texts]
+            written, bare, said = [f"{some}\n\n{_ASKS}" for some in notes], [_ASKS] * len(texts), texts
         else:
-            return None
+            written, bare, said = judging, [_judging(_NO_NOTES, text) for text in texts], [REFUSAL] * len(texts)
         prompts = [model.layout.request(text) for text in (*written, *bare)]
-        rows = np.array([row[0] for row in model.score(prompts, answers * 2)])
-        gain = rows[: len(texts)] - rows[len(texts) :]
+        rows = np.array([row[0] for row in model.score(prompts, [(text,) for text in said] * 2)])
+        gains = rows[: len(texts)] - rows[len(texts) :]
         if self.gate == "refusal":
-            return -gain
-        return gain / [model.model.count_tokens(model.layout.answer(text)) for text in texts]
+            return -gains
+        return gains / [model.model.count_tokens(model.layout.answer(text)) for text in texts]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What was looked up for a question.
+
+    Attributes:
+        notes: Each with its likeness, the best one last.
+        n_long: How many were left out, as they left no room for the question.
+        relevance: None where nothing was found or judged.
+    """
+
+    notes: tuple[tuple[str, float], ...]
+    n_long: int = 0
+    relevance: float | None = None
 
 
 def _flat(text: str) -> str:
@@ -330,6 +382,8 @@ def is_refusal(reply: str) -> bool:
 def best_threshold(relevance: FloatArray, costs: FloatArray, usual: float) -> float:
     """Return the threshold above which saying notes costs least in all; of those that are alike the nearest to `usual`.
 
+    It is the usual one unless another saves more bits than it takes to say which: chance finds one that saves a few.
+
     Args:
         relevance: Of the notes of each example, `[n]`.
         costs: Bits of the answer with notes, less those without, `[n]`.
@@ -338,17 +392,18 @@ def best_threshold(relevance: FloatArray, costs: FloatArray, usual: float) -> fl
     steps = np.unique(relevance)
     if not len(steps):
         return usual
-    # With the threshold in [steps[i - 1], steps[i]) the notes from steps[i] on are said
-    edges = np.concatenate(([-np.inf], steps, [np.inf]))
+    edges = np.concatenate(([-np.inf], steps, [np.inf]))  # with a threshold in [edges[i], edges[i + 1]) all is alike
     total = np.array([costs[relevance > edge].sum() for edge in edges[:-1]])
-    best = np.flatnonzero(total <= total.min() + 1e-9)
-    tried = []
-    for i in best:
-        low, high = edges[i], edges[i + 1]
-        inside = low <= usual < high
-        middle = (low + high) / 2 if np.isfinite(low) and np.isfinite(high) else low if np.isfinite(low) else high - 1
-        tried.append(usual if inside else float(middle))
-    return min(tried, key=lambda value: (abs(value - usual), value))
+    if costs[relevance > usual].sum() - total.min() <= log2(len(total)):
+        return usual
+    ways = [(_between(low, high), cost) for low, high, cost in zip(edges, edges[1:], total, strict=False)]
+    return min((way for way, cost in ways if cost <= total.min() + 1e-9), key=lambda way: (abs(way - usual), way))
+
+
+def _between(low: float, high: float) -> float:
+    if np.isfinite(low) and np.isfinite(high):
+        return float(low + high) / 2
+    return float(low) if np.isfinite(low) else float(high) - 1
 
 
 def notes_of(file: str | Path) -> list[str]:
