@@ -172,7 +172,8 @@ def test_a_reason_is_as_long_as_the_longest_known_or_as_is_said_and_fits():
     (n,) = {ScriptedModel().count_tokens(f"{i} is known.\nSo {i % 2}.") for i in range(6)}
     assert longest(TASK, thinking()) == max(16, n + n // 4 + 8)
     assert longest(TASK, thinking(), "random:k=2,composer=reason-first(max_tokens=3)") == 3
-    assert longest(BARE, thinking(), "zero-shot:composer=reason-first(cue=So.)") == 128
+    for task in (BARE, TASK):
+        assert longest(task, thinking(), "zero-shot:composer=reason-first(cue=So.)") == 128
     assert longest(TASK, thinking(max_tokens=60), "random:k=2,composer=reason-first(max_tokens=4000)") <= 30
     tight = longest(TASK, thinking(max_tokens=40), "random:k=2,composer=reason-first(max_tokens=4000)")
     assert 1 <= tight < 20
@@ -180,8 +181,10 @@ def test_a_reason_is_as_long_as_the_longest_known_or_as_is_said_and_fits():
 
 
 def test_a_reason_that_does_not_end_is_cut_and_that_is_kept():
-    found = predicted("random:k=2,composer=reason-first(max_tokens=2)", thinking())
+    found = predicted("random:k=2,composer=reason-first(max_tokens=3)", thinking())
     assert found.found[0] == {"reason": "It bends.", "finished": False, "step_scores": []}
+    none = predicted("random:k=2,composer=reason-first(max_tokens=1)", thinking())
+    assert none.found[0] == {"reason": "It", "finished": False, "step_scores": []}
 
 
 def test_a_reason_does_not_depend_on_what_is_asked_beside():

@@ -1,5 +1,6 @@
 """Reasons before answers: a chain of thought, after which the answer is read."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -51,8 +52,9 @@ class ReasonFirst(Composer):
     In training the target's reason is learnt before its answer.
 
     Attributes:
-        max_tokens: The longest reason; 0: 8 and a quarter more than the longest explanation of the task, in 16..1024,
-            and 128 where there is none. Never more than half of the model's context, or than fits.
+        max_tokens: The longest reason, of which whole sentences are kept; 0: 8 and a quarter more than the longest
+            explanation of the task, in 16..1024; 128 where there is none, and at least that after a cue. Never more
+            than half of the model's context, or than fits.
         cue: What a reason begins with where nothing that is shown has one, such as "Let's think step by step.".
         judge: What scores the steps of each reason: "none", "plus-minus", or one of your own. Scores are kept with the
             prediction (`found`), for combiners that go by them.
@@ -126,6 +128,7 @@ class ReasonFirst(Composer):
                 question = asked[one.place][1]
                 answers = model.said(model.answers(question), question)
                 reason = model.layout.reason(text.text, one.script, answers)
+                reason = reason if text.finished else _without_last_part(reason)
                 if reason and one.script.pieces[-1].role == "reason":
                     reason = f"{self.cue} {reason}"
                 found[one.place] |= {"reason": reason, "finished": text.finished}
@@ -158,8 +161,9 @@ class ReasonFirst(Composer):
         """Return what is asked for a reason; None where none fits."""
         explained = self._explained(shown)
         shown = [e for e in shown if e.explanation] if explained else shown  # others say to answer at once
-        most = min(self.max_tokens or self._most or USUAL, model.model.max_tokens // 2)
         begun, room = "" if explained else self.cue, model.answer_room(question) + _SPARE
+        usual_most = max(self._most, USUAL) if begun else self._most or USUAL
+        most = min(self.max_tokens or usual_most, model.model.max_tokens // 2)
 
         def script(some: Sequence[Example]) -> Script:
             return self._reasoned(model.task, some, question, begun, "reason")
@@ -173,3 +177,9 @@ class ReasonFirst(Composer):
             prompt, n_dropped = write(()), len(shown)
             most = model.model.max_tokens - prompt_tokens(prompt, model.model) - room
         return _Asked(place, script(shown[n_dropped:]), prompt, most) if most >= 1 else None
+
+
+def _without_last_part(reason: str) -> str:
+    """Return a reason that was cut without what has no end, unless that is all of it."""
+    ends = [found.end() for found in re.finditer(r"[.!?](?=\s)|\n", reason)]
+    return reason[: ends[-1]].strip() if ends else reason
