@@ -352,9 +352,10 @@ def test_notes_that_say_nothing_that_can_be_used_are_refused(note):
         clean_note(note)
 
 
-def test_a_threshold_must_be_a_number():
+@pytest.mark.parametrize("threshold", ["high", "", "nan", "inf"])
+def test_a_threshold_must_be_a_number(threshold):
     with pytest.raises(SettingError, match="threshold must be a number or auto"):
-        Notes(threshold="high")
+        Notes(threshold=threshold)
 
 
 def test_what_it_found_is_json_and_its_memory_is_saved(tmp_path):

@@ -7,7 +7,7 @@ asked as if it were not there.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import log2
+from math import isfinite, log2
 from pathlib import Path
 from typing import Any, Self
 
@@ -94,9 +94,11 @@ class Notes(Embeds, Composer):
         super().__post_init__()
         if self.threshold != "auto":
             try:
-                float(self.threshold)
+                is_number = isfinite(float(self.threshold))
             except ValueError:
-                raise SettingError(f"threshold must be a number or auto; got '{self.threshold}'.") from None
+                is_number = False
+            if not is_number:
+                raise SettingError(f"threshold must be a number or auto; got '{self.threshold}'.")
         if self._notes is None:
             object.__setattr__(self, "_notes", _each_once(notes_of(self.file)) if self.file else ())
         if self.file:
