@@ -169,7 +169,7 @@ class Lars(Embeds, Selector):
 def _request(example: Example, model: TaskModel) -> str:
     """Return what asks for the reason of an example's answer."""
     given, wanted = WORDS[model.task.kind]
-    (answer,) = model.said((example.output,))
+    (answer,) = model.said((example.output,), example)
     return f"{given}: {example.text}\n{wanted}: {answer}\nThe skill needed to find this answer is"
 
 
