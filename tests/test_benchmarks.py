@@ -214,3 +214,20 @@ def test_label_prior_compares_ways_of_calibrating(script):
     assert found["none"][0] == found["temperature"][0] == 0.5
     assert found["batch"][2] == 1
     assert label_prior.calibration.STRENGTHS == (0.0, 0.5, 1.0)
+
+
+def test_methods_are_measured_beside_their_controls(script, data, monkeypatch):
+    compose, page, comparisons = script("compose"), script("compose_page"), script("comparisons")
+    pair = comparisons.Comparison(
+        "wording", "random:composer=wording(labels=true)", "random", ("classification/sst2",), "Why?"
+    )
+    for module in (compose, page):
+        monkeypatch.setattr(module, "COMPARISONS", (pair,))
+    units = [replace(unit, model="tiny") for unit in compose.planned()[:2]]
+    rows = [row for unit in units for row in compose.measure(unit, data, "tiny")]
+    (found,) = page.summary(rows)
+    assert (found["draws"], found["n_test"]) == (1, 4)
+    assert found["difference"] == pytest.approx(found["metric"] - found["control"])
+    assert found["own_run_tokens"] > 0
+    said = page.page({"planned": 2, "done": 2, "summary": [found], "rows": rows})
+    assert "| classification/sst2 | tiny | 1 | 4 | accuracy |" in said

@@ -21,6 +21,8 @@ QUICK = {
     "best-of-n": "n=2,queries=2",
     "gradient-matching": "candidates=2",
     "less": "epochs=1,snapshots=2",
+    "ease": "evaluations=12,kept=4,steps=10,queries=2",
+    "evolution": "evaluations=12,queries=2",
     "function-vector": "prompts=2,shots=2,heads=2",
     "soft-injection": "prompts=2,shots=2,steps=2,every=1",
 }

@@ -16,7 +16,7 @@ from kshot.prompts.layout import layout_for
 from kshot.prompts.messages import ApiMessages
 from kshot.prompts.plain import Plain
 from kshot.taskmodel.taskmodel import TaskModel
-from test_chat import SHAPES, chat_engine, chat_tokenizer
+from test_chat import MERGES, SHAPES, chat_engine, chat_tokenizer
 
 SECRET = "xyzzy"
 OPENING = (Piece("instruction", "Say the topic."), Piece("note", "A cup is sport."), Piece("schema", "One word."))
@@ -158,7 +158,7 @@ class Listening:
         self.heard.append(question)
         return UsualWording().compose(task, shown, question)
 
-    def said(self, task, answer):
+    def said(self, task, answer, question):
         return answer
 
 
@@ -259,6 +259,15 @@ def test_reasons_in_turns_are_what_the_template_writes(chatty):
     begun, whole = (layout.write(Script((*REASONED, CUE), wants=wants)).text for wants in ("reason", "answer"))
     assert whole == f"{begun}\n\n"
     assert begun.endswith(f"{space}Let us see.")
+
+
+def test_a_reason_whose_end_melts_with_its_answer_is_said_all_the_same():
+    """As SmolLM2's tokenizer divides an empty line before a word: the answer's tokens are those that are scored."""
+    engine = chat_engine(chat_tokenizer(*SHAPES["smollm2"][:4], merges=[*MERGES, ("ĊĊ", "t")]))
+    prompt = layout_for(engine, "turns").write(Script(REASONED, "Text", "Label", "reason"))
+    encoded = engine.encode(prompt)
+    (start, end), (answer,) = encoded.answer_spans[0], [s.text for s in prompt.segments if s.role == "answer"]
+    assert encoded.ids[start:end] == engine.backbone.tokenise(answer)
 
 
 def test_reasons_in_a_block_are_plain(chatty):

@@ -23,7 +23,7 @@ from kshot.learners.prompted import PromptLearner
 from kshot.learners.trained import TrainedLearner
 from kshot.methods.composers import COMPOSERS
 from kshot.methods.composers.label_first import LabelFirst
-from kshot.methods.composers.reason_first import ReasonFirst
+from kshot.methods.composers.reason_first import SO, ReasonFirst
 from kshot.methods.judges.judge import steps_of
 from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
@@ -52,6 +52,7 @@ class Thinker(ScriptedModel):
         text = prompt.text
         if text.endswith("Reason:") or self.thought and text.endswith("think."):
             return self.thought.strip()
+        text = text.replace(f"\n{SO}", "")
         reason = text.rpartition("Reason: ")[2].split("\n")[-2] if "Reason: " in text else "none."
         return reason.rstrip(".").split(" ")[-1]
 
@@ -136,9 +137,26 @@ def test_demonstrations_without_reasons_are_shown_without():
     assert "Text: way 0\nLabel: left\n\nText: way 1\nReason: 1 is known." in text
 
 
+def test_a_reason_is_written_after_those_that_have_one_and_the_answer_after_all():
+    asked = TaskModel.for_task(TASK, model := thinking())
+    written, write = [], model.generate
+    model.generate = lambda requests, **more: written.extend(requests) or write(requests, **more)
+    some = (replace(ROWS[0], explanation=None), ROWS[1])
+    ReasonFirst().consider([(some, ROWS[6].question)], model=asked, seed=0)
+    (request,) = written
+    assert request.prompt.text == (
+        "Say the side.\n\nText: way 1\nReason: 1 is known.\nSo 1.\nLabel: right\n\nText: way 6\nReason:"
+    )
+    assert request.stop == ("\nLabel:", "\nText:", "\n\n")
+
+
 def test_a_cue_begins_the_reason_where_no_example_does():
     found = predicted("zero-shot:composer=reason-first(cue=Let us think.)", thinking(), BARE)
     assert found.found[0]["reason"] == "Let us think. It bends. So right."
+    knowing = ReasonFirst(cue="Let us think.").knowing(found.found[0])
+    text = composed(knowing, thinking(), BARE, (), ROWS[6].question)
+    assert text.endswith("Text: way 6\nReason: Let us think. It bends. So right.\nSo the answer is:\nLabel:")
+    assert "So the answer is" not in composed(knowing, thinking(), TASK, ROWS[:1], ROWS[6].question)
     assert found.answer == "right"
     shown = predicted("random:k=2,composer=reason-first(cue=Let us think.)", thinking())
     assert shown.found[0]["reason"] == "It bends. So right."
@@ -154,7 +172,8 @@ def test_a_reason_is_as_long_as_the_longest_known_or_as_is_said_and_fits():
     (n,) = {ScriptedModel().count_tokens(f"{i} is known.\nSo {i % 2}.") for i in range(6)}
     assert longest(TASK, thinking()) == max(16, n + n // 4 + 8)
     assert longest(TASK, thinking(), "random:k=2,composer=reason-first(max_tokens=3)") == 3
-    assert longest(BARE, thinking(), "zero-shot:composer=reason-first(cue=So.)") == 128
+    for task in (BARE, TASK):
+        assert longest(task, thinking(), "zero-shot:composer=reason-first(cue=So.)") == 128
     assert longest(TASK, thinking(max_tokens=60), "random:k=2,composer=reason-first(max_tokens=4000)") <= 30
     tight = longest(TASK, thinking(max_tokens=40), "random:k=2,composer=reason-first(max_tokens=4000)")
     assert 1 <= tight < 20
@@ -162,8 +181,10 @@ def test_a_reason_is_as_long_as_the_longest_known_or_as_is_said_and_fits():
 
 
 def test_a_reason_that_does_not_end_is_cut_and_that_is_kept():
-    found = predicted("random:k=2,composer=reason-first(max_tokens=2)", thinking())
+    found = predicted("random:k=2,composer=reason-first(max_tokens=3)", thinking())
     assert found.found[0] == {"reason": "It bends.", "finished": False, "step_scores": []}
+    none = predicted("random:k=2,composer=reason-first(max_tokens=1)", thinking())
+    assert none.found[0] == {"reason": "It", "finished": False, "step_scores": []}
 
 
 def test_a_reason_does_not_depend_on_what_is_asked_beside():

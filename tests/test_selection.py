@@ -15,6 +15,7 @@ from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientSettings
 from kshot.core.plugins import configure
 from kshot.core.progress import Silence
+from kshot.core.script import UsualWording
 from kshot.core.seeding import generator
 from kshot.core.types import Example, FloatArray, Query, Question, Task
 from kshot.encoders.encoder import _load, load_encoder
@@ -53,7 +54,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 class StubModel:
     """Finds outputs cheap after demonstrations with small ids, and keeps what it was asked."""
 
-    task, progress = Task("stub", "classification", ()), Silence()
+    task, progress, composer = Task("stub", "classification", ()), Silence(), UsualWording()
 
     def __init__(self):
         self.calls: list[tuple[list[tuple[Example, ...]], list[Example]]] = []
@@ -85,9 +86,12 @@ def global_states() -> tuple[object, ...]:
     return random.getstate(), key.tobytes(), position
 
 
+QUICK: dict[str, dict[str, int]] = {"ease": {"evaluations": 12, "kept": 4, "steps": 10}}
+
+
 @pytest.fixture(params=SELECTORS)
 def selector(request) -> Selector:
-    return SELECTORS.find(request.param)()
+    return SELECTORS.find(request.param)(**QUICK.get(request.param, {}))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, len(POOL)])

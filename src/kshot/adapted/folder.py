@@ -11,10 +11,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from shutil import copyfile
 from typing import Any, TypeVar
 
 from kshot.adapted.model import AdaptedModel
+from kshot.adapted.noted import Noted
 from kshot.adapted.old_formats import SEALED_FORMATS, UNSEALED_FORMATS, upgraded
 from kshot.adapted.same_model import at_home_in, check_same, model_record
 from kshot.adapted.seal import SEAL, check_seal, files_of, how_again, is_sealed, state_of, write_seal
@@ -48,10 +50,12 @@ from kshot.core.version import __version__
 from kshot.engine.load_model import is_moved, load_model
 from kshot.learners.fitted import Fitted, fingerprints
 from kshot.measures.abstention import Abstention, PastAnswers
+from kshot.methods.contracts import COMPOSER
 from kshot.models.remote.named_servers import check_named
 from kshot.recipes.recipe import Recipe
-from kshot.store.commit import FINISHED, settle
+from kshot.store.commit import FINISHED, settle, settled
 from kshot.store.files import collect, write_folder
+from kshot.store.held import let_go, try_to_hold
 from kshot.store.run_folder import BEST, MANIFEST
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -262,6 +266,76 @@ def saved_task(folder: str | Path) -> Task:
     return _unchanged(folder, lambda place: _task(_read_saved(place, ABOUT, POOL)[0], place / ABOUT))
 
 
+def saved_recipe(folder: str | Path, *, allow_code: bool = False) -> Recipe:
+    """Return the recipe of an adapted model with what its methods remember; no language model is loaded.
+
+    Raises:
+        UserError: As `load`.
+    """
+
+    def read(place: Path) -> Recipe:
+        return _recipe(place, _read_saved(place)[0], allow_code=allow_code)
+
+    return _unchanged(folder, read)
+
+
+def _recipe(place: Path, about: About, *, allow_code: bool) -> Recipe:
+    with naming(place / ABOUT):
+        return Recipe.rebuilt(about["recipe"], place, OwnFiles(place / OWN, allow_code))
+
+
+def rewrite(folder: str | Path, change: Callable[[Recipe, Task], Noted], *, allow_code: bool = False) -> Noted:
+    """Give an adapted model another composer; all else that it has learnt stays, and no language model is loaded.
+
+    Args:
+        folder: What `AdaptedModel.save` wrote, or a run folder (its chosen model). One who reads it meanwhile sees the
+            old model or the new one; two who write do so one after the other.
+        change: Returns the recipe with another composer; it is written as long as that says something else.
+        allow_code: As for `load`.
+
+    Raises:
+        UserError: As `load`, or the folder is of an older format; or what `change` raises.
+        StorageError: The folder cannot be written: it is as it was.
+    """
+    place = _place(folder)
+    with settled(place.parent):  # of a run that ends meanwhile nothing is overwritten
+        while (holding := try_to_hold(place, wait=True)) is None and place.exists():
+            pass  # it was replaced while we waited
+        try:
+            return _rewritten(place, change, allow_code)
+        finally:
+            let_go(holding)
+
+
+def _rewritten(place: Path, change: Callable[[Recipe, Task], Noted], allow_code: bool) -> Noted:
+    about, _ = _read_saved(place)
+    if about["format"] != FORMAT:
+        raise UserError(
+            f"{place} must have format {FORMAT} to be changed; it has {about['format']}, of an older kshot. Adapt "
+            "again."
+        )
+    changed = change(_recipe(place, about, allow_code=allow_code), _task(about, place / ABOUT))
+    record = changed.recipe.record()
+    if record == about["recipe"]:
+        return changed
+    kept = {name: file for name, file in files_of(place).items() if name != ABOUT and not _is_of_composer(name)}
+
+    def more(partial_folder: Path) -> None:
+        for name, file in kept.items():
+            (partial_folder / name).parent.mkdir(parents=True, exist_ok=True)
+            copyfile(file, partial_folder / name)
+        changed.recipe.part("composer").save(partial_folder)
+        write_seal(partial_folder)
+
+    write_folder(place, {ABOUT: to_json({**about, "recipe": record}, indent=1) + "\n"}, more=more)
+    return changed
+
+
+def _is_of_composer(name: str) -> bool:
+    """Return whether a file holds what the recipe's composer remembers, and none of a member."""
+    return PurePosixPath(name).name == COMPOSER and not name.startswith(f"{MEMBERS}/")
+
+
 def _unchanged(folder: str | Path, read: Callable[[Path], _Read]) -> _Read:
     """Return what is read from a model's folder, all of it from one that was there; others may replace it meanwhile."""
     for _ in range(_TRIES):
@@ -330,8 +404,7 @@ def _loaded(
     allow_other_dtype: bool,
 ) -> AdaptedModel:
     about, pool = _read_saved(place)
-    with naming(place / ABOUT):
-        recipe = Recipe.rebuilt(about["recipe"], place, OwnFiles(place / OWN, allow_code))
+    recipe = _recipe(place, about, allow_code=allow_code)
     for service in filter(is_api, _strings(about["recipe"])):
         check_named(parse_address(service), place, f"To allow it, name it: kshot.load_model('{service}').")
     task, asked = _task(about, place / ABOUT), None

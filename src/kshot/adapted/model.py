@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from kshot.core.errors import UserError
+from kshot.adapted.noted import notes_in, with_notes, without_note
+from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.ledger import Ledger
 from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
@@ -169,6 +170,48 @@ class AdaptedModel:
                 "an older kshot has saved. Adapt again."
             )
         return self._again(self.fitted, promised(self.past, precision))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes that it answers from, in the order in which they came."""
+        return notes_in(self.recipe)
+
+    def noted(self, *notes: str) -> "AdaptedModel":
+        """Return the same model with more notes: questions that they bear on are answered from them.
+
+        Of notes that say otherwise the later one counts. What was measured of the model, and its calibration, is from
+        before. `kshot.adapted.noted` says more of the change, and `kshot notes` changes a saved model.
+
+        Args:
+            notes: A sentence each.
+
+        Raises:
+            UserError: The model asks no language model, combines recipes, or is calibrated by inputs without content.
+            InvalidInputError: A note is empty, no text, or too long.
+        """
+        changed = with_notes(self.recipe, self.task, notes)
+        assert self.fitted.model is not None
+        most = self.fitted.model.model.max_tokens // 2
+        for note in notes:
+            if (n := self.fitted.model.model.count_tokens(note)) > most:
+                raise InvalidInputError(
+                    f"A note must have at most {most} tokens, half of what the model reads; '{note[:40]}…' has {n}. "
+                    "Give several short ones."
+                )
+        return self._with(changed.recipe)
+
+    def without_note(self, number: int) -> "AdaptedModel":
+        """Return the same model without one of its notes, by its number from 1.
+
+        Raises:
+            UserError: There is no such note.
+        """
+        return self._with(without_note(self.recipe, number).recipe)
+
+    def _with(self, recipe: Recipe) -> "AdaptedModel":
+        assert self.fitted.model is not None
+        model = replace(self.fitted.model, composer=recipe.part("composer"))
+        return self._again(replace(self.fitted, recipe=recipe, model=model), self.abstention)
 
     def _again(self, fitted: Fitted, abstention: Abstention | None) -> "AdaptedModel":
         return AdaptedModel(fitted, choice=self.choice, past=self.past, abstention=abstention)

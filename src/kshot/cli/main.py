@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot.cli import retriever_commands
+from kshot.cli import notes_commands, retriever_commands
 from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import read_settings
 from kshot.cli.demo_command import demo
@@ -122,6 +122,7 @@ app.command()(serve)
 app.command()(study)
 app.command()(export)
 app.add_typer(retriever_commands.app, name="retriever")
+app.add_typer(notes_commands.app, name="notes")
 
 
 @app.command()

@@ -22,9 +22,10 @@ class UserError(KshotError):
 class SameTokensError(UserError):
     """Two answers to choose from are the same tokens; `texts` are both, as they were to be scored."""
 
-    def __init__(self, first: str, second: str):
+    def __init__(self, first: str, second: str, message: str = ""):
         super().__init__(
-            f"The answers to choose from must differ for the model; {first!r} and {second!r} are the same tokens. "
+            message
+            or f"The answers to choose from must differ for the model; {first!r} and {second!r} are the same tokens. "
             "Rename one of them."
         )
         self.texts = first, second

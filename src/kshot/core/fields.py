@@ -19,6 +19,7 @@ def setting(
     above: float | None = None,
     choices: tuple[str, ...] = (),
     hint: str = "",
+    raced: bool = False,
 ) -> Any:
     """Return a dataclass field that is checked when its owner is built.
 
@@ -29,6 +30,7 @@ def setting(
         above: What its value must be greater than.
         choices: The only values it can have.
         hint: A sentence for the message: what to do instead.
+        raced: A recipe can name several of its values, as in "this/that", though it is a text without `choices`.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def setting(
         Traceback (most recent call last):
         kshot.core.errors.SettingError: k must be 1 or more; got 0.
     """
-    limits = {"least": least, "most": most, "above": above, "choices": choices, "hint": hint}
+    limits = {"least": least, "most": most, "above": above, "choices": choices, "hint": hint, "raced": raced or None}
     return field(
         default=default, metadata={name: value for name, value in limits.items() if value not in (None, (), "")}
     )

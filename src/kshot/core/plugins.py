@@ -207,7 +207,8 @@ class Room(Mapping[str, str]):
 
         Args:
             record: Name, version and settings; of a user's own the file's sha256 too.
-            folder: Where `Part.save` has written what it has learnt.
+            folder: Where `Part.save` has written what it has learnt; what a method among its settings has learnt is in
+                a folder of the setting's name inside.
             own: The users' own files that came with it.
 
         Raises:
@@ -232,7 +233,7 @@ class Room(Mapping[str, str]):
             if room is None and not _is(value, hints[key]):
                 said = repr(value)[:80]
                 raise UserError(f"{name}:{key} must be {_KINDS[hints[key]]}; its record has {said}. Adapt again.")
-            settings[key] = value if room is None else room.rebuild(value, folder, own)
+            settings[key] = value if room is None else room.rebuild(value, folder / key, own)
         try:
             found = cls.rebuilt(settings, folder)
         except SettingError as error:

@@ -100,6 +100,12 @@ class Script:
         told = tuple(Piece("note", note) for note in notes)
         return replace(self, pieces=(*self.pieces[:n], *told, *self.pieces[n:]))
 
+    def beside_question(self, contexts: Sequence[str]) -> "Script":
+        """Return the script with contexts of what is asked, before its own."""
+        n = len(self.pieces) - len(self.turns[-1])
+        told = tuple(Piece("context", context) for context in contexts)
+        return replace(self, pieces=(*self.pieces[:n], *told, *self.pieces[n:]))
+
     @property
     def opening(self) -> tuple[Piece, ...]:
         """The instruction, and what else is said before the first question and its context."""
@@ -208,7 +214,7 @@ class UsualWording:
         """Return what is said, with all demonstrations in the order given, the last one next to the question."""
         return usual(task, demonstrations, question)
 
-    def said(self, task: Task, answer: str) -> str:
+    def said(self, task: Task, answer: str, question: Question) -> str:
         """Return how an answer is said: as it is."""
         return answer
 
@@ -220,3 +226,16 @@ class UsualWording:
     def taught(self, task: Task, demonstrations: Sequence[Example], target: Example) -> Script:
         """Return what is learnt: what is said, and the target's answer."""
         return answered(self.compose(task, demonstrations, target.question), target.output, target.id)
+
+    def heard(self, task: Task, text: str, question: Question) -> str:
+        """Return which answer a text is: as it is."""
+        return text
+
+    def unsaid(self, task: Task, answer: str, question: Question) -> float:
+        """Return the nats of an answer beyond its words: none."""
+        return 0.0
+
+    @property
+    def alternatives(self) -> "tuple[UsualWording]":
+        """Itself: there is nothing to choose from."""
+        return (self,)

@@ -241,11 +241,13 @@ class Query:
 
     Attributes:
         wants_text: For open tasks: generate the answer, beside scoring the known one.
+        wants_sureness: And say how sure the model is of it (`Prediction.sureness`).
     """
 
     example: Example
     past: Sequence[Example]
     wants_text: bool = False
+    wants_sureness: bool = False
 
 
 @dataclass(frozen=True)
@@ -276,6 +278,8 @@ class Prediction:
             than `answer`; None where one alone was asked.
         found: What the composer has found out about the question before it was asked (`Composer.consider`), such as
             the reason that the model wrote: JSON, one for each context; empty for composers that consider nothing.
+        sureness: Of a generated answer, where it was asked for: exp of the mean log-probability of its tokens; None
+            where the model tells no probabilities.
     """
 
     example_id: str
@@ -295,6 +299,7 @@ class Prediction:
     contexts: tuple[tuple[str, ...], ...] = ()
     disagreement: float | None = None
     found: tuple[Mapping[str, Any], ...] = ()
+    sureness: float | None = None
 
     @property
     def packed(self) -> "Prediction":

@@ -48,7 +48,7 @@ class Encoder:
         with ONE_THREAD:
             missing = sorted(set(texts) - self._known.keys())
             if missing:
-                with _one_thread():
+                with one_thread():
                     rows = self._model.encode(missing, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
                 if not np.isfinite(rows).all():
                     bad = missing[int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])]
@@ -143,7 +143,8 @@ def _loaded(kind: str, name: str, **how: Any) -> Any:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread inside; who holds `ONE_THREAD` alone may."""
     import torch
 
     threads = torch.get_num_threads()

@@ -37,7 +37,7 @@ class ForDspy:
         state = {
             "traces": [],
             "train": [],
-            "demos": [_fields(given, e.question) | {"output": e.output} for e in given.shown],
+            "demos": [_fields(given, e.question) | {"output": given.said(e.output)} for e in given.shown],
             "signature": {"instructions": words, "fields": fields},
             "lm": None,
             "metadata": {"dependency_versions": {}},
@@ -72,14 +72,15 @@ class ForDspy:
             return adapter.format(program.signature, program.demos, _fields(given, question))
 
         def answer(text: str) -> str:
-            return layout.answer(adapter.format_assistant_message_content(program.signature, {"output": text}).strip())
+            said = given.said(text)
+            return layout.answer(adapter.format_assistant_message_content(program.signature, {"output": said}).strip())
 
         return Reader(f"dspy {version('dspy')} with {own.name}", prompt, own.log_probs, answer)
 
 
 def signature(given: Handover) -> str:
     """Return dspy's signature of the task: its labels are the only outputs."""
-    labels = given.task.labels
+    labels = [given.said(label) for label in given.task.labels]
     kind = f"Literal[{', '.join(map(repr, labels))}]" if labels else "str"
     return f"{', '.join(_inputs(given))} -> output: {kind}"
 

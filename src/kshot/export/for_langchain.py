@@ -76,7 +76,7 @@ class ForLangchain:
                 found = chat.format_messages(**_fields(given, question))
                 return [{"role": speakers[m.type], "content": str(m.content)} for m in found]
 
-            answer = lambda text: without_marks(layout.answer(text))  # noqa: E731
+            answer = lambda text: without_marks(layout.answer(given.said(text)))  # noqa: E731
             return Reader(f"{name} with {own.name}", messages, own.log_probs, answer)
         template = prompts.FewShotPromptTemplate(**_read(folder / TEMPLATE))
         return Reader(

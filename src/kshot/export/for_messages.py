@@ -42,4 +42,4 @@ class ForMessages:
             *before, last = messages
             return [*before, {**last, "content": filled(last["content"], question)}]
 
-        return Reader(own.name, prompt, own.log_probs, lambda text: without_marks(layout.answer(text)))
+        return Reader(own.name, prompt, own.log_probs, lambda text: without_marks(layout.answer(given.said(text))))

@@ -89,7 +89,11 @@ class Handover:
 
     def answer(self, text: str) -> str:
         """Return how an answer stands after the prompt, with what ends it."""
-        return without_marks(self.task_model.layout.answer(text))
+        return without_marks(self.task_model.layout.answer(self.said(text)))
+
+    def said(self, answer: str) -> str:
+        """Return how an answer is said in the prompt: labels can have other words."""
+        return self.task_model.said((answer,), Question("{input}", "query"))[0]
 
     def answers(self, example: Example) -> tuple[str, ...]:
         """Return the answers to an example that are scored: its candidates, or its output where they are open."""
@@ -152,6 +156,11 @@ def handover(
     if recipe.considers:
         raise UserError(
             f"{flag} needs a prompt that is known before; '{recipe.name}' asks the model about each question first. "
+            "Use `kshot serve`, which answers with all of it."
+        )
+    if recipe.rewrites:
+        raise UserError(
+            f"{flag} needs a prompt with a place for any question; '{recipe.name}' says each in a form of its own. "
             "Use `kshot serve`, which answers with all of it."
         )
     if recipe.per_query and not _shows_all(fitted):

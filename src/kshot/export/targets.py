@@ -128,12 +128,14 @@ def _compared(
 
 
 def _usage(given: Handover, target: Target, in_words: str) -> str:
-    labels = "".join(f"- `{label}`\n" for label in given.task.labels)
+    pairs = [(label, given.said(label)) for label in given.task.labels]
+    labels = "".join(f"- `{said}`" + f" stands for `{label}`" * (said != label) + "\n" for label, said in pairs)
+    what = "words" if any(label != said for label, said in pairs) else "labels"
     lost = "".join(f"- {sentence}\n" for sentence in given.lost)
     return (
         f"# {given.task.name} for {target.name}\n\nThe recipe `{given.fitted.recipe.name}`, written by kshot "
         f"{__version__}.\n\n{target.usage(given)}\n\n"
-        + (f"It answers with one of these labels:\n\n{labels}\n" if labels else "")
+        + (f"It answers with one of these {what}:\n\n{labels}\n" if labels else "")
         + f"## Is it what was measured?\n\n{in_words}\n"
         + (f"\nWhat kshot does beside it:\n\n{lost}" if lost else "")
     )

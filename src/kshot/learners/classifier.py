@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
+from math import exp
 
 import numpy as np
 
@@ -46,6 +47,8 @@ class ClassifierLearner(Learner):
 
     def _predicted(self, classifier: Classifier, queries: Sequence[Query], fit_seconds: float) -> list[Prediction]:
         """Predict queries together; they share the time and what a service takes, and the first takes the fit's."""
+        if classifier.writes:
+            return [self._open(classifier, query, 0.0 if i else fit_seconds) for i, query in enumerate(queries)]
         n, began, part = len(queries), time.perf_counter(), self._ledger.part()
         questions = [query.example.question for query in queries]
         found = classifier.asking(self._store, part).probabilities(questions)
@@ -67,6 +70,19 @@ class ClassifierLearner(Learner):
                 )
             )
         return predictions
+
+    def _open(self, classifier: Classifier, query: Query, fit_seconds: float) -> Prediction:
+        """Return the answer to a question of an open task, and how probable the known one is."""
+        example, question, began = query.example, query.example.question, time.perf_counter()
+        known = (example.output,) if example.output else ()
+        logs = tuple(classifier.log_prob(question, text) for text in known)
+        if any(not log <= 0 for log in logs):
+            raise ModelError(f"{self.recipe.name} must give log-probabilities, 0 at most; it gave {logs}")
+        text = classifier.written(question) if query.wants_text else None
+        seconds = time.perf_counter() - began
+        return Prediction(
+            question.id, known, logs, tuple(map(exp, logs)), text, seconds=seconds, fit_seconds=fit_seconds
+        )
 
     def _fitted(self, past: Sequence[Example]) -> Classifier:
         classifier = self.recipe.part("classifier")

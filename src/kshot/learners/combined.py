@@ -1,26 +1,30 @@
 """Several recipes at work on a stream, whose answers are combined."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 from kshot.core.errors import KshotError, ModelError
 from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.lessons import DivergedError
-from kshot.core.types import Example, Prediction, Query
+from kshot.core.seeding import digest
+from kshot.core.types import Example, Prediction, Query, Task
 from kshot.learners.combining import Combining, combined
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
 from kshot.measures.calibration import UNCALIBRATED, Calibration, calibrated
+from kshot.methods.contracts import Combiner
 from kshot.recipes.recipe import Recipe
 
 
 class CombinedLearner(Learner):
     """Asks each member, and combines what they say of each query.
 
-    A combiner that learns goes through a stream: all members are asked along it, and each answer is made by what is
-    known of them from the examples before. One that has learnt asks no more than it needs.
+    A combiner that learns goes through a stream: all members are asked along it, or, where it learns by the first
+    alone, those that are needed; each answer is made by what is known of them from the examples before. One that has
+    learnt asks no more than it needs.
 
     Args:
         recipe: With a combiner.
@@ -35,15 +39,30 @@ class CombinedLearner(Learner):
         self.follows = not self._has_learnt or any(member.follows for member in members)
         self._combining = Combining(recipe.name, setup.task, self._combiner)
         self._said: list[list[Prediction]] = [[] for _ in members]  # along a stream, before calibration
-        self._n = 0  # queries of a stream that it follows
+        self._places: list[list[int]] = [[] for _ in members]  # in the stream, of what each has said
+        self._examples: list[Example] = []  # of the queries of a stream that it follows
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict each query with the members that are needed, and combine the predictions."""
         tell = progress or (lambda n: None)
-        found = self._answers(queries, tell) if self._has_learnt else self._along(queries, tell)
-        self._n += len(queries)
+        if self._has_learnt:
+            found = self._answers(queries, tell)
+        else:
+            along, n = self._by_first if self._combiner.by_first else self._along, len(self._examples)
+            try:
+                found = along(queries, tell)
+            except BaseException:
+                self._back_to(n)
+                raise
         tell(len(queries))
         return found
+
+    def _back_to(self, n: int) -> None:
+        """Forget what was said along the stream from the place `n` on: not all members have answered that."""
+        del self._examples[n:], self._combining.past[n:]
+        for said, places in zip(self._said, self._places, strict=True):
+            stays = sum(at < n for at in places)
+            del said[stays:], places[stays:]
 
     def _answers(self, queries: Sequence[Query], tell: Callable[[int], None]) -> list[Prediction]:
         """Return the answers where the combiner has learnt all it has to: a member is asked where it is needed."""
@@ -53,31 +72,79 @@ class CombinedLearner(Learner):
         for i, member in enumerate(self._members):
             if i and combiner.lazy:
                 waiting = [at for at in waiting if combiner.asks(task, said[at])]
+            if not waiting:
+                break
             calibration = Calibration(**combiner.calibrations[i]) if combiner.calibrations else UNCALIBRATED
-            found = self._ask(member, [queries[at] for at in waiting], tell) if waiting else []
-            for at, prediction in zip(waiting, found, strict=True):
-                said[at].append(calibration.of(prediction))
-        return [combined(self.recipe.name, task, combiner, own) for own in said]
+            asked, tokens = self._next(i, combiner, [queries[at] for at in waiting], [said[at] for at in waiting])
+            for at, prediction in zip(waiting, self._ask(member, asked, tell), strict=True):
+                said[at].append(calibration.of(replace(prediction, tokens=prediction.tokens + tokens)))
+        own = zip(queries, said, strict=True)
+        return [_as_wanted(task, query, combined(self.recipe.name, task, combiner, some)) for query, some in own]
 
     def _along(self, queries: Sequence[Query], tell: Callable[[int], None]) -> list[Prediction]:
         """Return the answers to the next queries of a stream, each by the past alone."""
-        found = [self._ask(member, queries, tell) for member in self._members]
-        self._said = [[*own, *new] for own, new in zip(self._said, found, strict=True)]
-        examples = [row.example for row in self._combining.past] + [q.example for q in queries]
-        said = [
-            [replace(p, setting=member.recipe.name) for p in self._calibrated(i, examples)[0][self._n :]]
-            for i, member in enumerate(self._members)
-        ]
+        places = self._coming(queries)
+        said = [self._hear(i, self._ask(m, queries, tell), places) for i, m in enumerate(self._members)]
         return [self._combining.answer(query, own) for query, *own in zip(queries, *said, strict=True)]
 
-    def _calibrated(self, i: int, examples: Sequence[Example]) -> tuple[Sequence[Prediction], Calibration]:
+    def _by_first(self, queries: Sequence[Query], tell: Callable[[int], None]) -> list[Prediction]:
+        """Return the same where the combiner learns by its first member alone: others are asked where it asks them."""
+        task, places = self._setup.task, self._coming(queries)
+        asked, _ = self._next(0, self._combiner, queries, [()] * len(queries))
+        said = [[p] for p in self._hear(0, self._ask(self._members[0], asked, tell, of=asked), places)]
+        ready = []
+        for query, own in zip(queries, said, strict=True):
+            ready.append(self._combining.ready(query))
+            self._combining.remember(query.example, own)
+        waiting = list(range(len(queries)))
+        for i, member in list(enumerate(self._members))[1:]:
+            waiting = [at for at in waiting if ready[at].asks(task, said[at])]
+            told = [self._next(i, ready[at], [queries[at]], [said[at]]) for at in waiting]
+            asked = [query for some, _ in told for query in some]
+            found = self._ask(member, asked, tell, of=asked) if asked else []
+            found = [replace(p, tokens=p.tokens + more) for p, (_, more) in zip(found, told, strict=True)]
+            for at, prediction in zip(waiting, self._hear(i, found, [places[at] for at in waiting]), strict=True):
+                said[at].append(prediction)
+        own = zip(queries, ready, said, strict=True)
+        return [_as_wanted(task, q, combined(self.recipe.name, task, fitted, some)) for q, fitted, some in own]
+
+    def _next(
+        self, i: int, combiner: Combiner, queries: Sequence[Query], said: Sequence[Sequence[Prediction]]
+    ) -> tuple[list[Query], float]:
+        """Return what a member is asked, with what the combiner reads or tells, and the tokens that took, for each."""
+        if i + 1 < len(self._members) and combiner.reads_text and self._setup.task.is_open:
+            queries = [replace(q, wants_text=True, wants_sureness=combiner.reads_sureness) for q in queries]
+        if not i or self._setup.model is None:
+            return list(queries), 0.0
+        model = replace(self._setup.model, ledger=self._setup.model.ledger.part())
+        told = combiner.tells([query.example.question for query in queries], said, model=model)
+        return [_told(q, more) for q, more in zip(queries, told, strict=True)], model.ledger.cost.tokens / len(queries)
+
+    def _coming(self, queries: Sequence[Query]) -> list[int]:
+        """Return the places of the next queries in the stream."""
+        first = len(self._examples)
+        self._examples += [query.example for query in queries]
+        return list(range(first, len(self._examples)))
+
+    def _hear(self, i: int, found: Sequence[Prediction], places: Sequence[int]) -> list[Prediction]:
+        """Return what a member says next along the stream, each calibrated by its own past."""
+        self._said[i] += found
+        self._places[i] += places
+        name = self._members[i].recipe.name
+        return [replace(p, setting=name) for p in self._calibrated(i)[0][len(self._said[i]) - len(found) :]]
+
+    def _calibrated(self, i: int) -> tuple[Sequence[Prediction], Calibration]:
         """Return what a member has said along the stream, each calibrated by those before it; and after all."""
         how = self._members[i].recipe.calibrated_on(self._setup.task)
         if how not in ("batch", "temperature"):
             return self._said[i], UNCALIBRATED
-        return calibrated(self._said[i], examples, label_prior=how == "batch")
+        return calibrated(self._said[i], [self._examples[at] for at in self._places[i]], label_prior=how == "batch")
 
-    def _ask(self, member: Learner, queries: Sequence[Query], tell: Callable[[int], None]) -> list[Prediction]:
+    def _ask(
+        self, member: Learner, queries: Sequence[Query], tell: Callable[[int], None], *, of: Sequence[Query] = ()
+    ) -> list[Prediction]:
+        """Return what a member says; kept under its name and the place, or `of`, where less or more is asked."""
+
         def ask() -> list[Prediction]:
             return member.anew().predict(queries, progress=lambda _: tell(0))
 
@@ -85,7 +152,11 @@ class CombinedLearner(Learner):
         with self._naming(member):
             if kept is None or member.follows or not self.follows:  # else the whole is kept
                 return ask()
-            name = f"{member.recipe.fingerprint} {self._n}-{self._n + len(queries)}"
+            stop = len(self._examples)
+            name = f"{member.recipe.fingerprint} {stop - len(queries)}-{stop}"
+            if of:
+                what = [[q.example.id, dict(q.example.meta), q.wants_text, q.wants_sureness] for q in of]
+                name = f"{member.recipe.fingerprint} {digest(what)}"
             ledger = model.ledger if model else Ledger()
             return kept.once(name, queries, ledger, ask, asks_model=member.recipe.asks_model)
 
@@ -118,15 +189,14 @@ class CombinedLearner(Learner):
         """Return what is handed over, and the learners of its members."""
         if self._has_learnt:
             return self.recipe, self._members
-        examples = [row.example for row in self._combining.past]
-        calibrations = [self._calibrated(i, examples)[1] for i in range(len(self._members))]
+        calibrations = [self._calibrated(i)[1] for i in range(len(self._members))]
         combiner, kept = self._combining.fitted(calibrations)
         members = [self._members[i] for i in kept]
         return self.recipe.combining(combiner, [m.settled or m.recipe for m in members]), members
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Fit on all examples each member that is needed; a combiner that learns goes through them first."""
-        if not self._has_learnt and not self._n:
+        if not self._has_learnt and not self._examples:
             self.predict([Query(e, examples[:i]) for i, e in enumerate(examples)])
         recipe, learners = self._settled()
         combiner, kept = recipe.part("combiner").knowing(self._setup.task, examples).kept(len(learners))
@@ -145,8 +215,13 @@ class CombinedLearner(Learner):
         if self._has_learnt:
             fits = [member.last_fit(predictions, known, n_end) for member in self._members]
             return max(seconds for seconds, _ in fits), max(tokens for _, tokens in fits)  # costs of all already
-        fits = [member.last_fit(own, known, n_end) for member, own in zip(self._members, self._said, strict=True)]
+        asked = [(m, own, [known[at] for at in places]) for m, own, places in self._own() if own]
+        fits = [member.last_fit(own, at, n_end) for member, own, at in asked]
         return sum(seconds for seconds, _ in fits), sum(tokens for _, tokens in fits)
+
+    def _own(self) -> Iterator[tuple[Learner, list[Prediction], list[int]]]:
+        """Yield each member with what it has said along the stream, and where."""
+        yield from zip(self._members, self._said, self._places, strict=True)
 
     def check(self, examples: Sequence[Example]) -> None:
         """Check the members."""
@@ -167,3 +242,15 @@ class CombinedLearner(Learner):
         """Give up what the members have learnt."""
         for member in self._members:
             member.forget()
+
+
+def _told(query: Query, more: Mapping[str, Any]) -> Query:
+    """Return the query with more in its meta."""
+    return replace(query, example=replace(query.example, meta={**query.example.meta, **more})) if more else query
+
+
+def _as_wanted(task: Task, query: Query, found: Prediction) -> Prediction:
+    """Return a prediction without a text that the combiner alone wanted: else easy questions had more of them."""
+    if query.wants_text or not task.is_open:
+        return found
+    return replace(found, answer=None, cut_off=False, sureness=None)

@@ -35,10 +35,13 @@ class Combining:
         bits = tuple(code_length_bits(self.task, example.output, p) for p in said)
         self.past.append(Answered(example, tuple(said), bits))
 
+    def ready(self, query: Query) -> Combiner:
+        """Return the combiner as it is for the next query of the stream, by the past alone."""
+        return self.combiner.fit(self.task, self.past).knowing(self.task, query.past)
+
     def answer(self, query: Query, said: Sequence[Prediction]) -> Prediction:
         """Return the answer to the next query of the stream, and take it into the past."""
-        fitted = self.combiner.fit(self.task, self.past).knowing(self.task, query.past)
-        found = combined(self.name, self.task, fitted, said)
+        found = combined(self.name, self.task, self.ready(query), said)
         self.remember(query.example, said)
         return found
 

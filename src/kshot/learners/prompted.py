@@ -64,6 +64,9 @@ class PromptLearner(Learner):
     def __init__(self, recipe: Recipe, setup: Setup):
         assert setup.model is not None
         self.recipe, self.model, self._seed = recipe, setup.model, setup.seed
+        if setup.task.is_open and "composer" in recipe.parts:  # known in advance, as labels are
+            untold, rng = replace(setup.model, notes=None), generator(setup.seed, "compose", 0)
+            self.model = setup.model.with_room_for(recipe.part("composer").fit((), model=untold, rng=rng))
         self._setup, self._making = setup, setup.model  # what is made of the past does not depend on training
         self.steering: Steering | None = None
         self._selecting = setup.selector_model or setup.model
@@ -121,6 +124,9 @@ class PromptLearner(Learner):
         writing = [i for i, a in enumerate(asked) if self.model.task.is_open and a.query.wants_text]
         generated = written.generate([asked[i].prompt for i in writing], progress=tell)
         texts = dict(zip(writing, generated, strict=True))
+        judged = [i for i in writing if asked[i].query.wants_sureness]
+        said = written.sureness([asked[i].prompt for i in judged], [texts[i].text.strip() for i in judged])
+        sureness = dict(zip(judged, said, strict=True))
         text_seconds = written.ledger.cost.seconds / max(1, len(writing))
         ran = considering.ledger.cost.tokens + scoring.ledger.cost.tokens + written.ledger.cost.tokens
         tokens = ran / max(1, len(asked))
@@ -130,7 +136,9 @@ class PromptLearner(Learner):
             took = seconds + (text_seconds if i in texts else 0.0)
             prediction = replace(prediction, seconds=took, tokens=tokens)
             if i in texts:
-                prediction = replace(prediction, answer=texts[i].text.strip(), cut_off=not texts[i].finished)
+                answer = a.model.heard(texts[i].text.strip(), a.query.example)
+                about = {"cut_off": not texts[i].finished, "sureness": sureness.get(i)}
+                prediction = replace(prediction, answer=answer, **about)
             predictions.append(prediction)
         return predictions
 
@@ -138,11 +146,13 @@ class PromptLearner(Learner):
         """Return the mean of what is said after each context, with what all of it took."""
         if len(members) == 1:
             return members[0]
+        sure = [p.sureness for p in members if p.sureness is not None]
         return replace(
             averaged(members, mean=self.recipe.mean, is_open=self.model.task.is_open),
             contexts=tuple(p.demonstrations for p in members),
             dropped=max(p.dropped for p in members),
             found=tuple(about for p in members for about in p.found),
+            sureness=sum(sure) / len(sure) if sure else None,
             **{name: sum(getattr(p, name) for p in members) for name in ("prompt_tokens", "seconds", "tokens")},
         )
 
@@ -189,6 +199,8 @@ class PromptLearner(Learner):
     def _prediction(self, asked: _Asked, row: FloatArray) -> Prediction:
         candidates = self.model.answers(asked.query.example)
         is_open = self.model.task.is_open
+        if is_open:
+            row = row - asked.model.unsaid(candidates, asked.query.example)
         probabilities = np.exp(row) if is_open else normalised(row)
         return Prediction(
             example_id=asked.query.example.id,
@@ -224,7 +236,7 @@ class PromptLearner(Learner):
         self, model: TaskModel, asked: Sequence[_Asked], progress: Callable[[int], None] | None
     ) -> list[FloatArray]:
         """Return log-probabilities of each query's answers; contextual ones are divided by those without content."""
-        answers = [a.model.said(model.answers(a.query.example)) for a in asked]
+        answers = [a.model.said(model.answers(a.query.example), a.query.example) for a in asked]
         prompts = [a.prompt for a in asked]
         known = [i for i, texts in enumerate(answers) if texts]  # of a new input in an open task nothing is scored
         if self.recipe.calibration != "contextual":

@@ -27,6 +27,7 @@ from kshot.learners.learner import Learner, Setup
 from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
+from kshot.methods.skill_profile import is_wrong
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import writable, write_folder, write_jsonl
 from kshot.taskmodel.taskmodel import TaskModel
@@ -60,6 +61,7 @@ class TrainedLearner(Learner):
         self._steering: Steering | None = None
         self._is_between = True  # two examples: within the steps of one there is no state to go on from
         self.log: list[dict[str, Any]] = []
+        self._wrong: dict[str, bool] = {}  # ids of what was predicted before it was learnt; for teachers that ask
 
     @cached_property
     def model(self) -> TrainableModel:
@@ -100,6 +102,7 @@ class TrainedLearner(Learner):
                     "Delete both: training then begins again."
                 )
         self._learnt, self.log, self._steering = about["learnt"], about["log"], steering
+        self._wrong |= {row["example"]: row["missed"] for row in self.log if "missed" in row}
         self._n_saved = len(self._learnt)
         return model
 
@@ -148,9 +151,11 @@ class TrainedLearner(Learner):
 
     def predict_next(self, query: Query, *, progress: Callable[[int], None] | None = None) -> Prediction:
         """Predict the next query of the stream, as `predict`."""
-        key = digest(self._key, len(query.past), query.example.id, query.wants_text)
+        wanted = (query.wants_text, *(("sureness",) if query.wants_sureness else ()))
+        key = digest(self._key, len(query.past), query.example.id, *wanted)
         if self._kept and (known := self._kept.known(key, [query])):
             (prediction,) = known
+            self._mark(query.example, prediction)
             self._base.ledger.add(Cost(reused=1, tokens=int(self._kept.tokens_of(key, known))))
             self._n_past = len(query.past)
             return prediction
@@ -170,10 +175,21 @@ class TrainedLearner(Learner):
         self.learn(query.past, progress=progress)
         seconds = time.perf_counter() - began
         # By the log: what was learnt before an interruption counts as well
-        n_tokens = sum(row["tokens"] for row in self.log if self._n_past < row["n"] <= len(query.past))
-        n_tokens *= FORWARD_AND_BACKWARD
+        rows = [row for row in self.log if self._n_past < row["n"] <= len(query.past)]
+        n_tokens = FORWARD_AND_BACKWARD * sum(row["tokens"] for row in rows)
+        asked = sum(row.get("asked", 0.0) for row in rows)  # of which the ledger knows
         self._base.ledger.add(Cost(tokens=n_tokens))
         self._n_past = len(query.past)
+        prediction = self._said(query)
+        self._mark(query.example, prediction)
+        return replace(
+            prediction,
+            fit_seconds=prediction.fit_seconds + seconds,
+            fit_tokens=prediction.fit_tokens + n_tokens + asked,
+        )
+
+    def _said(self, query: Query) -> Prediction:
+        """Return what the model says as it is now."""
         self._prompted.steering = self._steering
         try:
             (prediction,) = self._prompted.predict([query])
@@ -184,11 +200,23 @@ class TrainedLearner(Learner):
             raise DivergedError(
                 f"the answers' log-probabilities are not numbers: lr={lr:g} is too large; use a smaller one"
             ) from error
-        return replace(
-            prediction,
-            fit_seconds=prediction.fit_seconds + seconds,
-            fit_tokens=prediction.fit_tokens + n_tokens,
-        )
+        return prediction
+
+    def _mark(self, example: Example, prediction: Prediction) -> None:
+        """Remember whether the model got an example wrong before it learns it, for a teacher that asks."""
+        if self._teacher and self._teacher.sees_mistakes and prediction.answer is not None:
+            self._wrong[example.id] = is_wrong(self._base.task, example, prediction.answer)
+
+    def _looked_at(self, past: Sequence[Example]) -> dict[str, Any]:
+        """Return whether the model gets the last of these wrong before it learns it; nothing where no teacher asks."""
+        if not (self._teacher and self._teacher.sees_mistakes):
+            return {}
+        new, asked = past[-1], 0.0
+        if new.id not in self._wrong:  # nobody has asked for it, or for no text
+            prediction = self._said(Query(new, past[:-1], wants_text=True))
+            self._mark(new, prediction)
+            asked = prediction.tokens
+        return {"missed": self._wrong[new.id], "asked": asked}
 
     def learn(self, past: Sequence[Example], *, progress: Callable[[int], None] | None = None) -> None:
         """Learn what is new in `past`, in its order; from the beginning, where more was learnt than stands in it."""
@@ -199,8 +227,10 @@ class TrainedLearner(Learner):
             self._begin_again()
             model = self.model
         for n in range(len(self._learnt), len(past)):
+            looked_at = self._looked_at(past[: n + 1])
             self._is_between = False
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
+            rows[0] |= looked_at
             self.log += [{"n": n + 1, "example": past[n].id, "step": i} | row for i, row in enumerate(rows)]
             self._learnt.append(past[n].id)
             if "steerer" in self.recipe.parts and refit_point(n + 1) == n + 1:
@@ -261,6 +291,7 @@ class TrainedLearner(Learner):
         seen = (*seen[:-1], *ready.made, new) if ready.made else seen
         lessons = tuner.lessons(seen, shown, step=step, rng=generator(self._seed, "lesson", *names))
         if teacher:
+            teacher = teacher.seeing([e for e in seen if self._wrong.get(e.id)])
             lessons = teacher.lessons(lessons, seen, step=step, rng=generator(self._seed, "teacher", *names))
         support: list[Lesson] = []
         if tuner.direction > 0 and tuner.reference == "anchor":
@@ -271,7 +302,8 @@ class TrainedLearner(Learner):
             others = [self._source.examples[i] for i in rng.permutation(len(self._source.examples))]
             drawn = tuner.lessons(others, lambda: (), step=step + 1, rng=rng)
             source = [self._source.model.training_text(lesson) for lesson in drawn]
-        if not teacher:
+        if not teacher or teacher.only_chooses:
+            teacher = None  # what is small stays the tuner's objective
             among = tuner.learns_over(self._base.task, seen)
             lessons, support = ([replace(lesson, among=among) for lesson in some] for some in (lessons, support))
         texts = [[ready.model.training_text(lesson) for lesson in some] for some in (lessons, support)]

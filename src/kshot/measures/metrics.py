@@ -161,6 +161,11 @@ METRICS: dict[str, Metric] = {
         readable=lambda reference: text.last_number(reference) is not None,
         readable_form="hold a number in digits, such as 42 or -1,200.5",
     ),
+    "smape_score": replace(
+        _mean(text.smape_score),
+        readable=text.is_number_list,
+        readable_form="be a list of numbers, such as 1.5, 2, 3",
+    ),
     "squad_f1": _mean(text.squad_f1),
     "rouge1": _mean(text.rouge1),
     "rougeL": _mean(text.rouge_l),

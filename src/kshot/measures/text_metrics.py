@@ -11,7 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from functools import cache
+from math import isnan
 from typing import Any
+
+from kshot.core.number_lists import number_list
 
 References = Sequence[str]
 _CHRF_ORDERS = range(1, 7)
@@ -59,6 +62,33 @@ def exact_match_number(references: References, answer: str) -> float:
     """
     number = last_number(answer)
     return float(number is not None and number in map(last_number, references))
+
+
+def smape_score(references: References, answer: str) -> float:
+    """Return 1 - the mean of |y - z| / (|y| + |z|) over the numbers y of a reference and z of the answer, in turn.
+
+    Both 0 is no error. A number too few or too many, and an answer that is no list of numbers, is all wrong.
+
+    Source: Makridakis (1993), Accuracy measures, https://doi.org/10.1016/0169-2070(93)90079-3. Differs: half the
+        symmetric mean absolute percentage error, taken from 1, so that more is better and it lies in 0..1.
+    """
+    return max(_smape_score(reference, answer) for reference in references)
+
+
+def is_number_list(reference: str) -> bool:
+    """Return whether a text is a list of numbers without gaps."""
+    found = number_list(reference)
+    return found is not None and len(found.known) == len(found.values)
+
+
+def _smape_score(reference: str, answer: str) -> float:
+    wanted, found = number_list(reference), number_list(answer)
+    if wanted is None or found is None:
+        return 0.0
+    pairs = [(y, z) for y, z in zip(wanted.values, found.values, strict=False) if not (isnan(y) or isnan(z))]
+    errors = [abs(y - z) / (abs(y) + abs(z)) if y != z else 0.0 for y, z in pairs]
+    n = max(len(wanted.values), len(found.values))
+    return 1 - (sum(errors) + n - len(pairs)) / n
 
 
 def set_exact_match(references: References, answer: str) -> float:

@@ -3,6 +3,8 @@
 Every method is a `Part`: a frozen dataclass whose public fields are its settings. `fit` returns a new object and leaves
 the one it is called on as it is; all randomness comes from `rng`. `model` is the language model on the task
 (`kshot.taskmodel.taskmodel.TaskModel`): it scores, writes, has gradients and activations, as far as the model can.
+
+Long: a contract for each room, which are read side by side.
 """
 
 from abc import abstractmethod
@@ -148,11 +150,13 @@ class Composer(Remembering):
         learns: What it says depends on the examples that it was fitted on, beside those that are shown.
         considers: It finds out something about each question, with the model that answers, before that is asked
             (`consider`), such as a reason, or which of its notes are about it.
+        rewrites: It says a question in a form of its own, so that no prompt has a place for any question.
     """
 
     remembered_in: ClassVar[str] = COMPOSER
     learns: ClassVar[bool] = False
     considers: ClassVar[bool] = False
+    rewrites: ClassVar[bool] = False
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a composer that knows the past; again whenever it has doubled."""
@@ -165,9 +169,20 @@ class Composer(Remembering):
         Where it considers questions, and knows nothing of this one, it says what there is without that.
         """
 
-    def said(self, task: Task, answer: str) -> str:
-        """Return how one of the task's answers is said in its scripts; different answers in different words."""
+    def said(self, task: Task, answer: str, question: Question) -> str:
+        """Return how one of the answers to a question is said in its scripts; different answers in different words."""
         return answer
+
+    def heard(self, task: Task, text: str, question: Question) -> str:
+        """Return which answer to a question a text is that the model has written: the other way round than `said`.
+
+        A text that says no answer stays as it is.
+        """
+        return text
+
+    def unsaid(self, task: Task, answer: str, question: Question) -> float:
+        """Return the nats of an answer beyond its words, where these stand for several answers, such as 3 for 2.9."""
+        return 0.0
 
     @property
     def reason_weight(self) -> float:
@@ -179,7 +194,8 @@ class Composer(Remembering):
 
         A composer that says reasons says the target's, which is its explanation, before the answer or after it.
         """
-        return answered(self.compose(task, shown, target.question), self.said(task, target.output), target.id)
+        said = self.said(task, target.output, target.question)
+        return answered(self.compose(task, shown, target.question), said, target.id)
 
     @property
     def alternatives(self) -> "tuple[Composer, ...]":
@@ -208,6 +224,15 @@ class Composer(Remembering):
     def remark(self, found: Sequence[Mapping[str, Any]]) -> str:
         """Return what a user should know of all that was found out in a run; empty: nothing."""
         return ""
+
+    @property
+    def notes(self) -> tuple[str, ...] | None:
+        """The notes that it keeps, which a user may add to and remove; None for composers that keep none."""
+        return None
+
+    def noting(self, notes: Sequence[str]) -> Self:
+        """Return a composer that keeps these notes in place of its own, if it keeps some."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -327,9 +352,18 @@ class Teacher(Part):
 
     Attributes:
         objective: What is made small over the lessons.
+        only_chooses: It says which lessons there are or how much they count; what is made small over them stays the
+            tuner's objective.
+        sees_mistakes: It is told which of the examples the model got wrong before it learnt them (`seeing`).
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
+    only_chooses: ClassVar[bool] = False
+    sees_mistakes: ClassVar[bool] = False
+
+    def seeing(self, wrong: Sequence[Example]) -> Self:
+        """Return a teacher that knows the examples so far that the model got wrong before it learnt them."""
+        return self
 
     @property
     @abstractmethod
@@ -373,9 +407,11 @@ class Classifier(Part):
     Attributes:
         learns: What it says depends on the examples that it was fitted on; otherwise many questions are asked at once,
             whatever their pasts are.
+        writes: It answers open tasks with texts (`written`, `log_prob`) instead of choosing a candidate.
     """
 
     learns: ClassVar[bool] = True
+    writes: ClassVar[bool] = False
 
     def asking(self, store: Store | None, ledger: Ledger) -> Self:
         """Return one that keeps what it asks of a service in `store`, and counts it in `ledger`; most ask none."""
@@ -397,6 +433,14 @@ class Classifier(Part):
     @abstractmethod
     def probabilities(self, questions: Sequence[Question]) -> list[FloatArray]:
         """Return for each question one probability per candidate (`Task.candidates`), summing to 1."""
+
+    def written(self, question: Question) -> str:
+        """Return the answer to a question of an open task."""
+        raise NotImplementedError
+
+    def log_prob(self, question: Question, text: str) -> float:
+        """Return the log-probability in nats of an answer to a question of an open task."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -428,15 +472,27 @@ class Combiner(Remembering):
             each member's probabilities are calibrated by its own past before they are combined.
         lazy: A member is asked only where what those before it have said does not suffice (`asks`).
         takes_all: Without members it combines the recipes of its run that combine nothing themselves.
+        by_first: What a lazy one learns is how the first member has done: along a stream, too, the others are asked
+            where they are needed alone.
         most_members: How many it can combine.
+        usual: Its members where none are named, as text; empty where they must be.
+        reads_text: In open tasks it reads the first members' texts, so these are written for each question.
+        reads_sureness: There it reads how sure the model is of them, too (`Prediction.sureness`).
     """
 
     remembered_in: ClassVar[str] = COMBINER
     learns: ClassVar[bool] = False
     lazy: ClassVar[bool] = False
     takes_all: ClassVar[bool] = False
+    by_first: ClassVar[bool] = False
     most_members: ClassVar[int] = 100
+    usual: ClassVar[tuple[str, ...]] = ()
+    reads_text: ClassVar[bool] = False
+    reads_sureness: ClassVar[bool] = False
     _calibrations: tuple[Mapping[str, Any], ...] = state(())
+
+    def check(self, members: Sequence[Any]) -> None:  # noqa: B027 - most take any recipes
+        """Raise a UserError unless its members are recipes that it can combine; before a model is loaded."""
 
     def fit(self, task: Task, past: Sequence[Answered]) -> Self:
         """Return a combiner that knows how its members have done on the past of a stream, in its order."""
@@ -453,6 +509,18 @@ class Combiner(Remembering):
     def asks(self, task: Task, said: Sequence[Prediction]) -> bool:
         """Return whether the next member is to be asked a question, after what those before it have said of it."""
         return True
+
+    def tells(
+        self, questions: Sequence[Question], said: Sequence[Sequence[Prediction]], *, model: TaskModel
+    ) -> list[Mapping[str, Any]]:
+        """Return for each question what goes into its meta before the next member of a lazy one is asked.
+
+        Args:
+            questions: Those that the next member is asked.
+            said: What the members before it have said of each.
+            model: The language model that answers, on this task.
+        """
+        return [{} for _ in questions]
 
     @abstractmethod
     def combine(self, task: Task, members: Sequence[Prediction]) -> Prediction:

@@ -4,6 +4,8 @@ The template is rendered once with marks in place of the contents and split at t
 these parts. So it has segments with roles like any other prompt, prefixes are shared, and no template language is run
 for each query. That the token ids are those of the template is tried on every example that is shown or asked. Segments
 end at the template's own marks: inside a message tokens may reach over any border ("." with the empty line after it).
+Only between a reason and the answer in the same message there is a border of ours, so that the answer's tokens are
+known: there some tokenizers would write the empty line as other tokens.
 
 Source: transformers documentation, "Chat templates", https://huggingface.co/docs/transformers/chat_templating.
 Differs: an instruction goes into the system turn, or in front of the first user turn where the template has none.
@@ -199,13 +201,15 @@ class Chat:
     def _verify(self, script: Script, shown: Sequence[tuple[Piece, ...]], turn: tuple[Piece, ...]) -> None:
         """Refuse a turn whose question's ids, after what is shown, would not be the template's.
 
-        Of what is shown only the end of the last answer matters to the question, and that is the same in all of them.
+        Of what is shown only the end of the last answer matters to the question, and that is the same in all of them;
+        reasons before it are left out, as there is a border of ours after them.
         """
         key = (script.opening, script.given, script.wanted, turn, bool(shown))
         if key in self._verified:
             return
         asked = Turn.of(turn).asked
-        pieces = (*script.opening, *(piece for t in shown for piece in t), *asked)
+        told = [(*t.asked, *filter(None, (t.answer, t.because))) for t in map(Turn.of, shown)]
+        pieces = (*script.opening, *(piece for t in told for piece in t), *asked)
         tried = replace(script, pieces=pieces, wants="answer")
         example = asked[-1].example
         try:

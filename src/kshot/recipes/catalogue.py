@@ -35,7 +35,7 @@ def describe_methods() -> list[dict[str, Any]]:
     """Return a row for each method that does nothing alone: name, summary, source, slot."""
     alone = known_recipes()
     rows = [row | {"slot": slot} for slot, room in SLOTS.items() for row in describe(room)]
-    return [row for row in rows if row["name"] not in alone]
+    return [row for row in rows if alone.get(row["name"]) != row["slot"]]
 
 
 def describe(room: Room) -> list[dict[str, Any]]:

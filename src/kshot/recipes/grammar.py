@@ -86,7 +86,7 @@ def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
     grid = _grid(call, slot) if raced else {}
     tried = {key: _alternatives(key, text, call.name, slot) for key, text in {**grid, **call.settings}.items()}
     several = [key for key, options in tried.items() if len(options) > 1]
-    if slot == "combiner" and not call.members:
+    if slot == "combiner" and not call.members and not SLOTS[slot].find(call.name).usual:
         raced = False  # what it combines is not known before the run
     for key in several:
         if not all(tried[key]):
@@ -134,7 +134,7 @@ def _alternatives(key: str, text: str, owner: str, slot: str | None) -> list[str
 
 
 def _values(text: str, cls: type[Part], key: str) -> list[str]:
-    """Return the values of a method's own setting: numbers, yes or no, and words of a fixed list can be raced."""
+    """Return the values of a method's own setting: numbers, yes or no, words of a list can be raced."""
     if key not in setting_names(cls):
         return [text]
     field = next(f for f in cls.__dataclass_fields__.values() if f.name == key)
@@ -142,7 +142,8 @@ def _values(text: str, cls: type[Part], key: str) -> list[str]:
     room = room_of(kind)
     if room is not None:
         return _nested(text, room)
-    return _pieces(text) if kind in (int, float, bool) or field.metadata.get("choices") else [text]
+    is_raced = kind in (int, float, bool) or field.metadata.get("choices") or field.metadata.get("raced")
+    return _pieces(text) if is_raced else [text]
 
 
 def _nested(text: str, room: Room) -> list[str]:
@@ -191,7 +192,7 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
                 "model; got 'contextual'. Use batch."
             )
         return Recipe(name, parts, calibration=_calibration(own, base))
-    if "teacher" in parts and parts["tuner"].over == "seen":
+    if "teacher" in parts and parts["tuner"].over == "seen" and not parts["teacher"].only_chooses:
         raise UserError(
             f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of "
             "the two out."
@@ -247,6 +248,8 @@ def _members(call: Call, combiner: Combiner, *, shots: int) -> tuple[Recipe, ...
     """
     if not call.members and combiner.takes_all:
         return ()
+    if not call.members and combiner.usual:
+        call = replace(call, members=combiner.usual)
     if len(call.members) > combiner.most_members:
         raise UserError(
             f"'{call.name}' combines {combiner.most_members} recipes at most; got {len(call.members)}. Name fewer, or "
@@ -269,6 +272,7 @@ def _members(call: Call, combiner: Combiner, *, shots: int) -> tuple[Recipe, ...
             f"'{call.name}' must be given recipes that are whole; '{inner.name}' names none of its own. Name them: "
             f"{inner.name}(bm25, zero-shot)."
         )
+    combiner.check(members)
     return members if combiner.learns else tuple(replace(member, calibration="none") for member in members)
 
 

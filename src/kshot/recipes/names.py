@@ -37,7 +37,8 @@ _FIRST, _LATER = ("classifier",), ("selector", "steerer", "tuner")
 def known_recipes() -> dict[str, str | None]:
     """Return the names of recipes with the slot that each names; zero-shot fills none. They run in this order."""
     first, later = ({name: slot for slot in slots for name in SLOTS[slot]} for slots in (_FIRST, _LATER))
-    last = {name: "combiner" for name in COMBINERS if COMBINERS.find(name).takes_all}
+    combiners = {name: COMBINERS.find(name) for name in COMBINERS}
+    last = {name: "combiner" for name, cls in combiners.items() if cls.takes_all or cls.usual}
     return {**first, ZERO_SHOT: None, **later, **last}
 
 

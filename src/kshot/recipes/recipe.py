@@ -249,6 +249,12 @@ class Recipe:
         return bool(composer and composer.considers)
 
     @property
+    def rewrites(self) -> bool:
+        """Whether questions are said in a form of their own, so that no prompt has a place for any."""
+        composer = self.part("composer")
+        return bool(composer and composer.rewrites)
+
+    @property
     def shows_one_set(self) -> bool:
         """Whether one set of demonstrations is chosen for all queries."""
         return "selector" in self.parts and not self.per_query

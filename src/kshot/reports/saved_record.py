@@ -154,6 +154,7 @@ class _Row(TypedDict):
     contexts: NotRequired[list[list[str]]]  # these two not before several contexts
     disagreement: NotRequired[Share | None]
     found: NotRequired[list[dict[str, Any]]]  # not before composers that consider questions
+    sureness: NotRequired[Share | None]
     seconds: Amount
     fit_seconds: Amount
     tokens: Amount

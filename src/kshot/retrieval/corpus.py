@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from kshot.core.errors import UserError
 from kshot.core.seeding import generator
-from kshot.core.types import Example, Task, named_choice
+from kshot.core.types import Example, Question, Task, named_choice
 from kshot.tasks.validate import without_duplicates
 
 
@@ -24,7 +24,7 @@ class Item:
     @property
     def query(self) -> str:
         """What an encoder reads of a query: the input with its context, without choices that it lists."""
-        return replace(self.example, input=_unlisted(self.task, self.example)).text
+        return replace(self.example, input=unlisted(self.task, self.example)).text
 
     @property
     def answer(self) -> str:
@@ -50,13 +50,13 @@ def option_texts(task: Task) -> Task:
         return task
 
     def plain(e: Example) -> Example:
-        return replace(e, input=_unlisted(task, e), output=Item(task, e).answer, references=())
+        return replace(e, input=unlisted(task, e), output=Item(task, e).answer, references=())
 
     train, test = (tuple(map(plain, split)) for split in (task.train, task.test))
     return replace(task, train=train, test=test, choices_in_input=False)
 
 
-def _unlisted(task: Task, e: Example) -> str:
+def unlisted(task: Task, e: Example | Question) -> str:
     """Return the input without the choices that stand at its end."""
     if task.kind != "multiple_choice" or not task.choices_in_input:
         return e.input

@@ -1,8 +1,10 @@
 """A BM25 index of texts."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from math import log
 
 import bm25s
 import numpy as np
@@ -35,7 +37,7 @@ class LexicalIndex:
     """
 
     def __init__(self, texts: Sequence[str], *, k1: float = 1.5, b: float = 0.75):
-        self._n = len(texts)
+        self._n, self._texts, self._k1, self._b = len(texts), texts, k1, b
         self._index = None
         # Ids in order of appearance: bm25s' own come from a set, whose order changes between processes.
         vocabulary: dict[str, int] = {}
@@ -49,3 +51,16 @@ class LexicalIndex:
         if self._index is None:
             return np.zeros(self._n)
         return self._index.get_scores_from_ids(self._index.get_tokens_ids(list(words(text))))
+
+    @cached_property
+    def own_scores(self) -> FloatArray:
+        """The score of each text against itself, `[n_texts]`: the most that its words can weigh; 0 without words."""
+        counts = [Counter(words(text)) for text in self._texts]
+        n_with = Counter(word for own in counts for word in own)
+        mean = sum(own.total() for own in counts) / max(1, self._n)
+        rarity = {word: log(1 + (self._n - n + 0.5) / (n + 0.5)) for word, n in n_with.items()}
+        found = []
+        for own in counts:
+            length = self._k1 * (1 - self._b + self._b * own.total() / (mean or 1))
+            found.append(sum(n * rarity[word] * n / (n + length) for word, n in own.items()))
+        return np.array(found)

@@ -31,6 +31,7 @@ def _predicted(served: Served, prediction: Prediction, show: bool) -> Predicted:
         cut_off=prediction.cut_off,
         prompt_tokens=prediction.prompt_tokens,
         contexts=_contexts(served, prediction) if show else None,
+        found=[dict(found) for found in prediction.found] if show and prediction.found else None,
     )
 
 

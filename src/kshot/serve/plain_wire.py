@@ -4,7 +4,7 @@ They check, and the document shows them. What other servers have and an adapted 
 so that it is refused and not overlooked.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -55,6 +55,8 @@ class Predicted(BaseModel):
         cut_off: A written answer came to no end.
         prompt_tokens: Of all its prompts.
         contexts: With `show`: the demonstrations of each prompt.
+        found: With `show`: what was found out about the input before it was asked, for each prompt, such as the notes
+            that it was asked with.
     """
 
     answer: str | None
@@ -63,6 +65,7 @@ class Predicted(BaseModel):
     cut_off: bool = False
     prompt_tokens: int
     contexts: list[list[Shown]] | None = None
+    found: list[dict[str, Any]] | None = None
 
 
 class PredictAnswer(BaseModel):

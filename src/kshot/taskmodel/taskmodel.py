@@ -1,9 +1,12 @@
-"""Asking a language model about one task: prompts that fit, scores of answers, generated answers."""
+"""Asking a language model about one task: prompts that fit, scores of answers, generated answers.
+
+Long: one noun, in facets by what a model can do.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from math import log
+from math import exp, log
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -55,8 +58,16 @@ class Composer(Protocol):
         """Return the script, with all demonstrations in the order given, the last one next to the question."""
         ...
 
-    def said(self, task: Task, answer: str, /) -> str:
-        """Return how one of the task's answers is said in its scripts."""
+    def said(self, task: Task, answer: str, question: Question, /) -> str:
+        """Return how one of the answers to a question is said in its scripts."""
+        ...
+
+    def heard(self, task: Task, text: str, question: Question, /) -> str:
+        """Return which answer to a question a text is that the model has written: the other way round than `said`."""
+        ...
+
+    def unsaid(self, task: Task, answer: str, question: Question, /) -> float:
+        """Return the nats of an answer beyond its words."""
         ...
 
     @property
@@ -66,6 +77,11 @@ class Composer(Protocol):
 
     def taught(self, task: Task, shown: Sequence[Example], target: Example, /) -> Script:
         """Return what is learnt: what is said of the target's question, with its answer and perhaps its reason."""
+        ...
+
+    @property
+    def alternatives(self) -> "tuple[Composer, ...]":
+        """What a selector that chooses a wording too can choose from."""
         ...
 
 
@@ -102,12 +118,14 @@ class TaskModel:
         The most tokens that a generated answer may have are 8 and a quarter more than those of the longest output of
         train, within 16..1024: known in advance, as labels are, and the same for every recipe and all along the stream.
         """
-        written = layout_for(model, layout)
-        longest = max((model.count_tokens(written.answer(e.output)) for e in task.train), default=0)
-        most = min(
-            max(longest + longest // 4 + 8, LEAST_ANSWER_TOKENS), MOST_ANSWER_TOKENS, max(1, model.max_tokens // 2)
-        )
-        return cls(task, model, written, most)
+        return cls(task, model, layout_for(model, layout), 1).with_room_for(UsualWording())
+
+    def with_room_for(self, composer: Composer) -> "TaskModel":
+        """Return it with answers that may be as long as a composer says them, and no shorter than they were."""
+        said = (composer.said(self.task, e.output, e.question) for e in self.task.train)
+        longest = max((self.model.count_tokens(self.layout.answer(text)) for text in said), default=0)
+        most = max(longest + longest // 4 + 8, LEAST_ANSWER_TOKENS, self.answer_tokens)
+        return replace(self, answer_tokens=min(most, MOST_ANSWER_TOKENS, max(1, self.model.max_tokens // 2)))
 
     def compose(self, shown: Sequence[Example], question: Question | Example) -> Prompt:
         """Return the prompt with all demonstrations in the order given, whether it fits or not.
@@ -166,9 +184,20 @@ class TaskModel:
         found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
         return [replace(text, text=self.layout.reply(text.text)) for text in found]
 
-    def said(self, answers: Sequence[str]) -> tuple[str, ...]:
-        """Return how answers are said to the model: what is scored, and what is learnt."""
-        return tuple(self.composer.said(self.task, answer) for answer in answers)
+    def said(self, answers: Sequence[str], question: Question | Example) -> tuple[str, ...]:
+        """Return how answers to a question are said to the model: what is scored, and what is learnt."""
+        question = question.question if isinstance(question, Example) else question
+        return tuple(self.composer.said(self.task, answer, question) for answer in answers)
+
+    def heard(self, text: str, question: Question | Example) -> str:
+        """Return which answer to a question a text is that the model has written."""
+        question = question.question if isinstance(question, Example) else question
+        return self.composer.heard(self.task, text, question)
+
+    def unsaid(self, answers: Sequence[str], question: Question | Example) -> FloatArray:
+        """Return the nats of answers beyond how they are said."""
+        question = question.question if isinstance(question, Example) else question
+        return np.array([self.composer.unsaid(self.task, answer, question) for answer in answers])
 
     def prompt(self, shown: Sequence[Example], question: Question | Example) -> tuple[Prompt, int]:
         """Return the prompt for a question, and how many demonstrations had to be left out of it.
@@ -185,7 +214,7 @@ class TaskModel:
 
     def answer_room(self, question: Question | Example) -> int:
         """Return the most tokens that an answer to a question can take."""
-        lengths = [self.model.count_tokens(self.layout.answer(c)) for c in self.said(self.answers(question))]
+        lengths = [self.model.count_tokens(self.layout.answer(c)) for c in self.said(self.answers(question), question)]
         return max([*lengths, self.answer_tokens if self.task.is_open else 0])
 
     def training_text(self, lesson: Lesson) -> TrainingText:
@@ -211,7 +240,7 @@ class TaskModel:
         if lesson.rejected is not None:
             wrong = replace(target, output=lesson.rejected)
             rejected, _ = self._taught(lesson.demonstrations[n_dropped:], wrong)
-        among = tuple(map(self.layout.answer, self.said(lesson.among)))
+        among = tuple(map(self.layout.answer, self.said(lesson.among, target)))
         reason_weight = 0.0 if teacher or rejected else self.composer.reason_weight
         return TrainingText(text, lesson.learnt, lesson.weight, teacher, rejected, among, reason_weight)
 
@@ -297,10 +326,13 @@ class TaskModel:
             yield
         except SameTokensError as error:
             names = {self.layout.answer(text): text for texts in answers for text in texts}
-            first, second = (names.get(text, text) for text in error.texts)
-            raise UserError(
-                f"The answers to choose from must differ for the model; '{first}' and '{second}' are the same tokens "
-                f"for '{self.model.name}', as its tokenizer or the layout drops what differs. Rename one of them."
+            labels = dict(zip(self.said(self.task.labels, Question("", "")), self.task.labels, strict=True))
+            shown = [(names.get(text, text), labels.get(names.get(text, text))) for text in error.texts]
+            first, second = (f"'{a}'" + f" (which says '{b}')" * (b not in (a, None)) for a, b in shown)
+            raise SameTokensError(
+                *error.texts,
+                f"The answers to choose from must differ for the model; {first} and {second} are the same tokens "
+                f"for '{self.model.name}', as its tokenizer or the layout drops what differs. Rename one of them.",
             ) from None
 
     def _to_score(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> list[ScoreRequest]:
@@ -340,17 +372,38 @@ class TaskModel:
         found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
         return [replace(answer, text=self.layout.reply(answer.text)) for answer in found]
 
+    def sureness(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | None]:
+        """Return how sure the model is of each text that it has written after its prompt: a token on average.
+
+        It is exp of the mean log-probability of the tokens, the terminator's among them; None of a model that tells
+        no probabilities of texts.
+        """
+        if not self._scores:
+            return [None] * len(texts)
+        model, answers = cast(ScoringModel, self.model), [(text,) for text in texts]
+        rows = model.score(self._to_score(prompts, answers), ledger=self.ledger)
+        for row, some in zip(rows, answers, strict=True):
+            self._check(row, some)
+        lengths = [max(1, model.count_tokens(self.layout.answer(text))) for text in texts]
+        return [exp(min(0.0, float(row[0])) / n) for row, n in zip(rows, lengths, strict=True)]
+
     def code_lengths(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> FloatArray:
         """Return the bits of each query's output after its demonstrations, `[n_queries]`."""
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         self.progress.begin("asking for the selector", len(prompts))
-        answers = [self.said(self.answers(query)) for query in queries]
+        return self.bits_after(prompts, queries)
+
+    def bits_after(self, prompts: Sequence[Prompt], queries: Sequence[Example]) -> FloatArray:
+        """Return the bits of each query's output after a prompt of its own, `[n_queries]`."""
+        answers = [self.said(self.answers(query), query) for query in queries]
         scores = self.score(prompts, answers, progress=self.progress.advance)
         return np.array([self._bits(query, row) for query, row in zip(queries, scores, strict=True)])
 
     def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
         return [
-            ScoreRequest(self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.said(self.answers(query)))))
+            ScoreRequest(
+                self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.said(self.answers(query), query)))
+            )
             for demos, query in zip(shown, queries, strict=True)
         ]
 
@@ -367,7 +420,7 @@ class TaskModel:
         """
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         self.progress.begin("asking for the retriever", len(prompts))
-        answers = [self.said((query.output,)) for query in queries]
+        answers = [self.said((query.output,), query) for query in queries]
         scores = self.score(prompts, answers, progress=self.progress.advance)
         lengths = [self.model.count_tokens(self.layout.answer(text)) for (text,) in answers]
         return np.array([row[0] for row in scores]) / np.array(lengths)

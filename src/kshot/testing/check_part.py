@@ -93,22 +93,33 @@ def _task(part: Part) -> Task:
     test = tuple(Example(f"one more {words[label][0]}", label, f"test-{label}") for label in labels)
     task = Task("check", "classification", train, test, labels=labels, instruction="Name the kind.")
     if not part.suits(task):
-        task = dataclasses.replace(task, kind="generation", labels=(), metrics=("exact_match",))
+        train, test = (tuple(_numbers(e, i) for i, e in enumerate(rows)) for rows in (train, test))
+        task = Task("check", "generation", train, test, metrics=("exact_match",), instruction="Go on.")
     _must(part.suits(task), part, "must suit tasks of some kind")
     return task
+
+
+def _numbers(example: Example, i: int) -> Example:
+    return dataclasses.replace(example, input=f"{i}, {2 * i + 1}, {i + 3}", output=f"{i % 3}")
 
 
 def _check_record(part: Part, rebuild: Callable[[Any, Path, OwnFiles], Part]) -> None:
     record = part.record()
     try:
-        text = to_json(record)
+        to_json(record)
     except (TypeError, ValueError) as error:
         raise ContractError(f"{type(part).__name__} must have a record that is JSON: {error}.") from error
     with TemporaryDirectory() as folder:
-        own = OwnFiles(Path(folder) / "own", may_run=True)
-        write_folder(own.folder, {f"{sha256}.py": source for sha256, source in own_sources(record).items()})
-        part_again = rebuild(from_json(text), Path(folder), own) if not _has_files(part) else part
+        part_again = _rebuilt(part, Path(folder), rebuild) if not _has_files(part) else part
     _must(part_again == part, part, "must be rebuilt from its record as an equal one")
+
+
+def _rebuilt(part: Any, folder: Path, rebuild: Callable[[Any, Path, OwnFiles], Any]) -> Any:
+    """Return what is read of a method's record and of what it has saved into a folder."""
+    record = part.record()
+    own = OwnFiles(folder / "own", may_run=True)
+    write_folder(own.folder, {f"{sha256}.py": source for sha256, source in own_sources(record).items()})
+    return rebuild(from_json(to_json(record)), folder, own)
 
 
 def _has_files(part: Part) -> bool:
@@ -153,18 +164,24 @@ def _check_composer(part: Composer, task: Task, model: TaskModel) -> None:
         script = fitted.compose(task, shown, question)
         _must(script == fitted.compose(task, shown, question), part, "must say the same twice")
         said = " ".join(piece.text for piece in script.pieces)
-        _must(question.input in said, part, "must say the question")
+        _must(question.input in said or fitted.rewrites, part, "must say the question")
         _must(script.pieces[-1].role != "answer", part, "must end where the answer begins")
-        _must(all(e.output in said for e in shown), part, "must show the demonstrations' answers")
+        answers = [fitted.said(task, e.output, e.question) for e in shown]
+        _must(all(text in said for text in answers), part, "must show the demonstrations' answers")
         model.layout.write(script)
     with TemporaryDirectory() as folder:
         fitted.save(Path(folder))
-        again = type(part).rebuilt(part.record()["settings"], Path(folder))
+        again = _rebuilt(fitted, Path(folder), SLOTS["composer"].rebuild)
     same = again.compose(task, task.train[:1], question) == fitted.compose(task, task.train[:1], question)
     _must(same, part, "must say the same when what it remembers was saved and read again")
-    _must(len({fitted.said(task, text) for text in task.labels}) == len(task.labels), part, "must tell answers apart")
+    told = {text: fitted.said(task, text, question) for text in task.labels or {e.output for e in task.train}}
+    _must(len(set(told.values())) == len(told), part, "must tell answers apart")
+    heard = all(fitted.heard(task, said, question) == text for text, said in told.items())
+    _must(heard, part, "must hear from what it says of an answer that it is that one")
     if part.considers:
         _check_considering(fitted, task, model)
+    other = fitted.compose(task, (), task.test[1].question)
+    _must(other != fitted.compose(task, (), question), part, "must say different questions in different words")
     marked = dataclasses.replace(question, meta={"gold": SECRET})
     same = fitted.compose(task, task.train[:1], marked) == fitted.compose(task, task.train[:1], question)
     _must(same, part, "must not say what stands in a question's meta")
@@ -239,11 +256,23 @@ def _check_steerer(part: Steerer, task: Task, model: TaskModel) -> None:
 def _check_classifier(part: Classifier, task: Task, model: TaskModel) -> None:
     questions = _hidden(task.test)
     for past in ((), task.train[:1], task.train):
+        if part.writes:
+            _check_written(part, task, past)
+            continue
         found, again = (part.fit(task, past, rng=_rng()).probabilities(questions) for _ in range(2))
         for question, row, same in zip(questions, found, again, strict=True):
             _must(bool((row == same).all()), part, "must say the same with the same rng")
             _must(row.shape == (len(task.candidates(question)),), part, "must give one probability per candidate")
             _must(bool((row >= 0).all()) and abs(row.sum() - 1) < 1e-6, part, "must give probabilities that sum to 1")
+
+
+def _check_written(part: Classifier, task: Task, past: Sequence[Example]) -> None:
+    found, again = (part.fit(task, past, rng=_rng()) for _ in range(2))
+    for example in task.test:
+        texts = [fitted.written(example.question) for fitted in (found, again)]
+        _must(bool(texts[0]) and texts[0] == texts[1], part, "must write the same with the same rng")
+        log = found.log_prob(example.question, example.output)
+        _must(bool(np.isfinite(log)) and log <= 0, part, "must give a log-probability of an answer, 0 at most")
 
 
 def _check_combiner(part: Combiner, task: Task, model: TaskModel) -> None:

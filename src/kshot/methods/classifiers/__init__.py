@@ -10,7 +10,8 @@ CLASSIFIERS = Room(
         "majority": "kshot.methods.classifiers.majority:Majority",
         "tfidf-lr": "kshot.methods.classifiers.tfidf:TfidfLogistic",
         "embedding-lr": "kshot.methods.classifiers.embedding:EmbeddingLogistic",
+        "forecast": "kshot.methods.classifiers.forecast:Forecast",
         "decisions": "kshot.methods.classifiers.decision_service:DecisionService",
     },
-    on_request=("decisions",),
+    on_request=("decisions", "forecast"),
 )

@@ -11,5 +11,7 @@ COMBINERS = Room(
         "mix": "kshot.methods.combiners.mix:Mix",
         "cascade": "kshot.methods.combiners.cascade:Cascade",
         "new-labels": "kshot.methods.combiners.new_labels:NewLabels",
+        "adapt-mi": "kshot.methods.combiners.adapt_mi:AdaptMi",
     },
+    on_request=("adapt-mi",),
 )

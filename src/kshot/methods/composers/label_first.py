@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from kshot.core.fields import setting, state
-from kshot.core.script import Piece, Script, answered, usual, without_empty_lines
+from kshot.core.script import Piece, Script, usual, without_empty_lines
 from kshot.core.types import Example, Question, Task
 from kshot.methods.contracts import Composer
 from kshot.methods.reasons import Kept, kept_worked, lacks_reasons, with_worked
@@ -52,7 +52,7 @@ class LabelFirst(Composer):
 
     def taught(self, task: Task, shown: Sequence[Example], target: Example) -> Script:
         """Return what is learnt: the target's answer and then, if it has one, its explanation."""
-        said = answered(self.compose(task, shown, target.question), self.said(task, target.output), target.id)
+        said = super().taught(task, shown, target)
         if not (target.explanation and self.reason_weight):
             return said
         reason = Piece("reason", without_empty_lines(target.explanation), target.id)

@@ -1,5 +1,6 @@
 """Reasons before answers: a chain of thought, after which the answer is read."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -19,6 +20,7 @@ from kshot.prompts.fitting import prompt_tokens, write_to_fit
 from kshot.taskmodel.taskmodel import TaskModel
 
 LEAST, MOST, USUAL = 16, 1024, 128  # tokens of a reason; 128 where none is known, as in Kojima et al. (2022)
+SO = "So the answer is:"
 _SPARE = 16  # tokens for what stands between reason and answer
 
 
@@ -44,13 +46,15 @@ class ReasonFirst(Composer):
     The reason is written first, greedily; then answers have the probability P(answer | shown, question, reason), as
     they have in any prompt: of labels, and of a text that is written, whose known answer is scored after the model's
     own reason. A reason may come to an answer; the right one is never shown to it. Demonstrations without a reason are
-    shown without. Where none has one, the task's worked examples are shown before them; where there are none either, a
-    `cue` can begin the reason. Where the model writes none, the question is asked as if there were no reasons. It costs
-    one text a question beside the answer. In training the target's reason is learnt before its answer.
+    shown without, and only when the answer is asked. Where none has one, the task's worked examples are shown before
+    them; where there are none either, a `cue` can begin the reason, and the answer is asked in words too. Where the
+    model writes no reason, the question is asked as if there were none. It costs one text a question beside the answer.
+    In training the target's reason is learnt before its answer.
 
     Attributes:
-        max_tokens: The longest reason; 0: 8 and a quarter more than the longest explanation of the task, in 16..1024,
-            and 128 where there is none. Never more than half of the model's context, or than fits.
+        max_tokens: The longest reason, of which whole sentences are kept; 0: 8 and a quarter more than the longest
+            explanation of the task, in 16..1024; 128 where there is none, and at least that after a cue. Never more
+            than half of the model's context, or than fits.
         cue: What a reason begins with where nothing that is shown has one, such as "Let's think step by step.".
         judge: What scores the steps of each reason: "none", "plus-minus", or one of your own. Scores are kept with the
             prediction (`found`), for combiners that go by them.
@@ -97,13 +101,14 @@ class ReasonFirst(Composer):
         """Return what is said, with the reason that is known; without one, nothing has a reason."""
         if not self._reason:
             return usual(task, shown, question)
-        return self._reasoned(task, shown, question, self._reason)
+        is_begun = self.cue and not self._explained(shown)
+        return self._reasoned(task, shown, question, f"{self._reason}\n{SO}" if is_begun else self._reason)
 
     def taught(self, task: Task, shown: Sequence[Example], target: Example) -> Script:
         """Return what is learnt: the target's explanation, if it has one, and its answer."""
         reason = without_empty_lines(target.explanation or "")
         script = self._reasoned(task, shown, target.question, reason)
-        return answered(script, self.said(task, target.output), target.id)
+        return answered(script, self.said(task, target.output, target.question), target.id)
 
     def knowing(self, found: Mapping[str, Any]) -> Self:
         """Return a composer of a question of which that reason was written."""
@@ -120,8 +125,10 @@ class ReasonFirst(Composer):
             ends = model.layout.reason_ends(some[0].script)
             texts = model.write_each([one.prompt for one in some], max_tokens=most, stop=ends, seed=seed)
             for one, text in zip(some, texts, strict=True):
-                answers = model.said(model.answers(asked[one.place][1]))
+                question = asked[one.place][1]
+                answers = model.said(model.answers(question), question)
                 reason = model.layout.reason(text.text, one.script, answers)
+                reason = reason if text.finished else _without_last_part(reason)
                 if reason and one.script.pieces[-1].role == "reason":
                     reason = f"{self.cue} {reason}"
                 found[one.place] |= {"reason": reason, "finished": text.finished}
@@ -146,11 +153,17 @@ class ReasonFirst(Composer):
         reasons = [Piece("reason", reason, question.id)] if reason else []
         return replace(script, pieces=(*script.pieces, *reasons), wants=wants)
 
+    def _explained(self, shown: Sequence[Example]) -> list[Example]:
+        """Return what is shown with a reason."""
+        return [e for e in with_worked(self._worked, shown) if e.explanation]
+
     def _asked(self, place: int, shown: Sequence[Example], question: Question, model: TaskModel) -> _Asked | None:
         """Return what is asked for a reason; None where none fits."""
-        are_shown = any(e.explanation for e in with_worked(self._worked, shown))
-        most = min(self.max_tokens or self._most or USUAL, model.model.max_tokens // 2)
-        begun, room = "" if are_shown else self.cue, model.answer_room(question) + _SPARE
+        explained = self._explained(shown)
+        shown = [e for e in shown if e.explanation] if explained else shown  # others say to answer at once
+        begun, room = "" if explained else self.cue, model.answer_room(question) + _SPARE
+        usual_most = max(self._most, USUAL) if begun else self._most or USUAL
+        most = min(self.max_tokens or usual_most, model.model.max_tokens // 2)
 
         def script(some: Sequence[Example]) -> Script:
             return self._reasoned(model.task, some, question, begun, "reason")
@@ -164,3 +177,9 @@ class ReasonFirst(Composer):
             prompt, n_dropped = write(()), len(shown)
             most = model.model.max_tokens - prompt_tokens(prompt, model.model) - room
         return _Asked(place, script(shown[n_dropped:]), prompt, most) if most >= 1 else None
+
+
+def _without_last_part(reason: str) -> str:
+    """Return a reason that was cut without what has no end, unless that is all of it."""
+    ends = [found.end() for found in re.finditer(r"[.!?](?=\s)|\n", reason)]
+    return reason[: ends[-1]].strip() if ends else reason

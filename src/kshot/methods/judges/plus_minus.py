@@ -20,7 +20,7 @@ class PlusMinus(Judge):
     r_t = P("+" | question, steps 1..t) / (P("+" | …) + P("-" | …)), read after a text of its own, without examples. A
     reason of T steps costs T prompts that share their beginning. One that does not fit the model gets no scores.
 
-    Source: He et al. (2025), AdaptMI, https://arxiv.org/abs/2505.00147: a process reward model's P("+") after each step.
+    Source: He et al. (2025), AdaptMI, https://arxiv.org/abs/2505.00147: P("+") of a process reward model.
     Differs: the model that writes the reason judges it, untrained, instead of a reward model; a small one tells little.
     """
 

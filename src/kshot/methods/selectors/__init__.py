@@ -3,8 +3,8 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Selector
 
-# On request: they ask a language model to choose, which costs many times their predictions, or are there to compare
-# other methods with (bm25-major, less).
+# On request: they ask a language model to choose, which costs many times their predictions, are there to compare
+# other methods with (bm25-major, dpp, less, mmd, optimal-transport), or need fields that few tasks have (skills).
 SELECTORS = Room(
     "selector",
     Selector,
@@ -19,6 +19,28 @@ SELECTORS = Room(
         "gradient-matching": "kshot.methods.selectors.gradient_matching:GradientMatching",
         "llm-r": "kshot.methods.selectors.llm_r:LlmR",
         "less": "kshot.methods.selectors.less:Less",
+        "dpp": "kshot.methods.selectors.dpp:Dpp",
+        "ease": "kshot.methods.selectors.ease:Ease",
+        "evolution": "kshot.methods.selectors.evolution:Evolution",
+        "lars": "kshot.methods.selectors.lars:Lars",
+        "missing-skills": "kshot.methods.selectors.missing_skills:MissingSkills",
+        "mmd": "kshot.methods.selectors.mmd:Mmd",
+        "optimal-transport": "kshot.methods.selectors.optimal_transport:OptimalTransport",
+        "skills": "kshot.methods.selectors.skills:Skills",
     },
-    on_request=("best-of-n", "bm25-major", "gradient-matching", "less", "llm-r"),
+    on_request=(
+        "best-of-n",
+        "bm25-major",
+        "dpp",
+        "ease",
+        "evolution",
+        "gradient-matching",
+        "lars",
+        "less",
+        "llm-r",
+        "missing-skills",
+        "mmd",
+        "optimal-transport",
+        "skills",
+    ),
 )

@@ -8,9 +8,10 @@ import numpy as np
 
 from kshot.core.fields import setting, state
 from kshot.core.models import Capability
-from kshot.core.types import Example, FloatArray, Question
+from kshot.core.types import Example, Question
 from kshot.methods.contracts import Selector
 from kshot.methods.hands import different, filled, ranked
+from kshot.methods.selectors.ordered_sets import held_out_and_others, total_bits
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -67,22 +68,9 @@ class BestOfN(Selector):
 
     def _ranked(self, k: int, rng: np.random.Generator) -> list[list[int]]:
         """Return the sets, the best first; one that is drawn where nothing can be held out."""
-        order = rng.permutation(len(self._pool)).tolist()
-        n_held_out = min(self.queries, (len(order) - k + 1) // 2)
-        if k == 0 or n_held_out < 1:
-            return [order[:k]]
-        held_out, others = order[:n_held_out], order[n_held_out:]
+        held_out, others = held_out_and_others(len(self._pool), k, self.queries, rng=rng)
+        if not held_out:
+            return [others[:k]]
         sets = [rng.permutation(others)[:k].tolist() for _ in range(self.n)]
         assert self._model is not None, "fit comes before select"
         return ranked(sets, total_bits(sets, held_out, self._pool, self._model))
-
-
-def total_bits(
-    sets: Sequence[Sequence[int]], held_out: Sequence[int], pool: Sequence[Example], model: TaskModel
-) -> FloatArray:
-    """Return the bits that the outputs of the held-out examples cost after each set, `[n_sets]`."""
-    shown = [tuple(pool[i] for i in chosen) for chosen in sets]
-    asked = [pool[i] for i in held_out]
-    # Queries of a set stand together: its demonstrations are read once.
-    bits = model.code_lengths([s for s in shown for _ in asked], asked * len(sets))
-    return bits.reshape(len(sets), len(asked)).sum(axis=1)

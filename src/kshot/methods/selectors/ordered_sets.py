@@ -1,0 +1,186 @@
+"""Ordered sets of demonstrations for a whole task, judged by the language model on examples that no set shows."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+from math import perm
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from kshot.core.fields import setting, state
+from kshot.core.models import Capability
+from kshot.core.types import Example, FloatArray, Question
+from kshot.methods.contracts import Composer, Selector
+from kshot.methods.hands import different, filled, ranked
+from kshot.taskmodel.taskmodel import TaskModel
+
+
+def held_out_and_others(n: int, k: int, most: int, *, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """Return indices of a pool of `n`, drawn: those that are asked, and those that sets of `k` come from.
+
+    At most `most` are asked, and at most half of what the sets leave, so that these can differ; with `k` examples or
+    fewer, none.
+    """
+    order: list[int] = rng.permutation(n).tolist()
+    n_asked = max(0, min(most, (n - k + 1) // 2)) if k else 0
+    return order[:n_asked], order[n_asked:]
+
+
+def total_bits(
+    sets: Sequence[Sequence[int]], held_out: Sequence[int], pool: Sequence[Example], model: TaskModel
+) -> FloatArray:
+    """Return the bits that the outputs of the held-out examples cost after each set, `[n_sets]`."""
+    shown = [tuple(pool[i] for i in chosen) for chosen in sets]
+    asked = [pool[i] for i in held_out]
+    # Queries of a set stand together: its demonstrations are read once.
+    bits = model.code_lengths([s for s in shown for _ in asked], asked * len(sets))
+    return bits.reshape(len(sets), len(asked)).sum(axis=1)
+
+
+class Arm(NamedTuple):
+    """What can be tried: demonstrations in their order, and which of the composer's alternatives says them."""
+
+    hand: tuple[int, ...]
+    wording: int = 0
+
+
+class Trials:
+    """What arms cost on held-out examples: no arm is tried twice, and no more of them than are allowed.
+
+    Attributes:
+        k: Demonstrations in an arm.
+        pool: All examples.
+        held_out: Indices of those that are asked after every arm, and never shown.
+        others: Indices of those that arms come from.
+        model: Judges.
+        wordings: The composer's alternatives.
+        bits: What each arm has cost, a held-out example, in the order in which they were tried.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        pool: Sequence[Example],
+        held_out: Sequence[int],
+        others: Sequence[int],
+        model: TaskModel,
+        most: int,
+    ):
+        self.k, self.pool, self.held_out, self.others, self.model = k, pool, held_out, others, model
+        self.wordings = model.composer.alternatives
+        self.n_arms = perm(len(others), k) * len(self.wordings)
+        self.bits: dict[Arm, float] = {}
+        self._most = min(most, self.n_arms)
+
+    @property
+    def left(self) -> int:
+        """How many arms can still be tried."""
+        return self._most - len(self.bits)
+
+    def all_arms(self) -> list[Arm]:
+        """Return every arm there is, for those who can afford them."""
+        return [Arm(hand, i) for hand in permutations(self.others, self.k) for i in range(len(self.wordings))]
+
+    def drawn(self, n: int, *, rng: np.random.Generator) -> list[Arm]:
+        """Return `n` arms drawn at random; repeats and those that were tried are left out."""
+        drawn = [
+            Arm(tuple(rng.permutation(self.others)[: self.k].tolist()), int(rng.integers(len(self.wordings))))
+            for _ in range(n)
+        ]
+        return [arm for arm in dict.fromkeys(drawn) if arm not in self.bits]
+
+    def run(self, arms: Sequence[Arm]) -> None:
+        """Try arms, as many of them as are left."""
+        new = [arm for arm in dict.fromkeys(arms) if arm not in self.bits][: self.left]
+        for wording, composer in enumerate(self.wordings):
+            own = [arm for arm in new if arm.wording == wording]
+            if own:
+                model = self.model if len(self.wordings) == 1 else replace(self.model, composer=composer)
+                found = total_bits([arm.hand for arm in own], self.held_out, self.pool, model) / len(self.held_out)
+                self.bits |= zip(own, found.tolist(), strict=True)
+
+    def ranked(self) -> list[Arm]:
+        """Return the arms with the best one's wording, the best first; further orders of a set stand last."""
+        best = min(self.bits, key=self.bits.__getitem__)
+        own = [arm for arm in self.bits if arm.wording == best.wording]
+        hands = ranked([list(arm.hand) for arm in own], np.array([self.bits[arm] for arm in own]))
+        return [Arm(tuple(hand), best.wording) for hand in hands]
+
+
+@dataclass(frozen=True)
+class SearchesOrderedSets(Selector):
+    """Searches for the ordered set of demonstrations after which held-out examples of the past cost the fewest bits.
+
+    Where the composer has `alternatives`, such as several instructions, an arm is a list and one of them.
+
+    Attributes:
+        evaluations: The most arms that are tried.
+        queries: The most held-out examples, the same for every arm and never shown in one.
+    """
+
+    evaluations: int = setting(40, least=2, most=10_000)
+    queries: int = setting(16, least=1, most=100_000)
+    _pool: tuple[Example, ...] = state(())
+    _model: TaskModel | None = state()
+    _found: dict[tuple[int, int], list[Arm]] | None = state()  # by k and the draw that decides all others
+
+    per_query = False
+    draws = True
+    needs = frozenset({Capability.SCORE})
+
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
+        """Remember pool and model: the search begins once `k` is known."""
+        return replace(self, _pool=tuple(pool), _model=model, _found={})
+
+    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
+        """Return `k` indices in their order (all of a smaller pool in random order); the question does not matter."""
+        return list(self._ranked(k, rng)[0].hand)
+
+    def contexts(
+        self, questions: Sequence[Question | None], k: int, n: int, *, rngs: Sequence[Sequence[np.random.Generator]]
+    ) -> list[list[list[int]]]:
+        """Return the `n` best lists that were tried with the wording of the best one."""
+        hands = [[list(arm.hand) for arm in self._ranked(k, some[0])] for some in rngs]
+        return [different(filled(own, n), some) for own, some in zip(hands, rngs, strict=True)]
+
+    def most_contexts(self, n_pool: int, k: int) -> int:
+        """Return how many lists are tried."""
+        return min(self.evaluations, super().most_contexts(n_pool, k))
+
+    def wording(self, composer: Composer, k: int, *, rng: np.random.Generator) -> Composer:
+        """Return the alternative that the best arm was tried with; the composer itself where nothing was tried."""
+        best = self._ranked(k, rng)[0]
+        return composer.alternatives[best.wording] if best.wording >= 0 else composer
+
+    @abstractmethod
+    def search(self, trials: Trials, *, rng: np.random.Generator) -> Mapping[str, Any]:
+        """Try arms until nothing is left or enough is known, and return what is to be noted of it."""
+
+    def _ranked(self, k: int, rng: np.random.Generator) -> list[Arm]:
+        """Return the arms, the best first; one that is drawn, with the wording -1, where nothing can be held out."""
+        seed = int(rng.integers(2**63))
+        assert self._found is not None, "fit comes before select"
+        if (k, seed) not in self._found:
+            self._found[k, seed] = self._searched(k, np.random.default_rng(seed))
+        return self._found[k, seed]
+
+    def _searched(self, k: int, rng: np.random.Generator) -> list[Arm]:
+        assert self._model is not None
+        held_out, others = held_out_and_others(len(self._pool), k, self.queries, rng=rng)
+        if not held_out:
+            return [Arm(tuple(others[:k]), -1)]
+        trials = Trials(k, self._pool, held_out, others, self._model, self.evaluations)
+        if trials.left == trials.n_arms:
+            trials.run(trials.all_arms())
+            about = {}
+        else:
+            about = self.search(trials, rng=rng)
+        found = trials.ranked()
+        if len(trials.wordings) > 1:
+            about = {**about, "wording": found[0].wording}
+        bits = [round(bits, 3) for bits in trials.bits.values()]
+        noted = {"k": k, "n_pool": len(self._pool), "queries": len(held_out), "tried": len(bits), "bits": bits}
+        self._model.note({"selector": type(self).__name__.lower(), **noted, **about})
+        return found

@@ -1,0 +1,71 @@
+"""What the model got wrong says what is learnt: more lessons of the skills that it lacks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from kshot.core.fields import setting, state
+from kshot.core.lessons import Lesson
+from kshot.core.objective_settings import Answers
+from kshot.core.types import Example
+from kshot.methods.contracts import Teacher
+from kshot.methods.skill_profile import Skilled, chances, drawn, missed
+
+BY = ("draw", "weight")
+
+
+@dataclass(frozen=True)
+class SkillTargeted(Skilled, Teacher):
+    """Draw the lessons by the skills that the model's own mistakes need, or weigh them so.
+
+    n_k is the number of examples so far that need skill k and that the model got wrong before it learnt them. A skill
+    is drawn with a chance proportional to n_k + 1, then an example that needs it; as long as there is no mistake,
+    lessons are the tuner's. What a lesson makes small stays the tuner's objective.
+
+    Attributes:
+        by: "draw" draws the targets of the lessons anew; "weight" leaves them, and weighs each by its chance against
+            the mean chance, which says something only where a step has several lessons.
+        encoder: "minilm", or a sentence-transformers hub id or folder.
+
+    Source: He et al. (2025), STAT, https://arxiv.org/abs/2510.10023, STAT-Sel.
+    Differs: along a stream, by the mistakes of the model that is trained, instead of once by those of a validation set;
+    a mistake counts for all skills of its example, as no teacher model says which of them it lacked; n_k + 1 instead
+    of n_k.
+    """
+
+    by: str = setting("draw", choices=BY)
+    _missed: frozenset[str] = state(frozenset())
+
+    sees_mistakes = True
+    only_chooses = True
+
+    @property
+    def objective(self) -> Answers:
+        """What is made small; the tuner's counts."""
+        return Answers()
+
+    def seeing(self, wrong: Sequence[Example]) -> Self:
+        """Return the teacher that knows which examples the model got wrong."""
+        return replace(self, _missed=frozenset(e.id for e in wrong))
+
+    def lessons(
+        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+    ) -> list[Lesson]:
+        """Return lessons of the skills that are missing; see `kshot.methods.contracts.Teacher`."""
+        if not self._missed:
+            return list(lessons)
+        skills = self.skills_of(seen)
+        chance = chances(skills, missed(skills, [e.id in self._missed for e in seen]))
+        if self.by == "weight":
+            by_id = {e.id: float(p) * len(seen) for e, p in zip(seen, chance, strict=True)}
+            return [replace(lesson, weight=lesson.weight * by_id[lesson.target.id]) for lesson in lessons]
+        targets = [seen[i] for i in drawn(chance, len(lessons), rng)]
+        return [_about(lesson, target) for lesson, target in zip(lessons, targets, strict=False)]
+
+
+def _about(lesson: Lesson, target: Example) -> Lesson:
+    """Return the lesson with another target; where that was a demonstration, they change places."""
+    before = tuple(lesson.target if e.id == target.id else e for e in lesson.demonstrations)
+    return replace(lesson, target=target, demonstrations=before)

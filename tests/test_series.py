@@ -1,0 +1,304 @@
+"""The composer `series` and forecasts without a model: numbers there and back, bad rows, demonstrations that help."""
+
+import json
+from dataclasses import replace
+from math import isnan, log, log2
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kshot
+from conftest import write_task
+from kshot.core.errors import UserError
+from kshot.core.lessons import Lesson, Training
+from kshot.core.models import Batch
+from kshot.core.number_lists import NumberList, number_list
+from kshot.core.types import Example, Query, Question, Task
+from kshot.engine.language_model import Engine
+from kshot.engine.load_model import load_model
+from kshot.learners.classifier import ClassifierLearner
+from kshot.learners.learner import Setup
+from kshot.learners.prompted import PromptLearner
+from kshot.measures.metrics import compute
+from kshot.methods.classifiers.forecast import Forecast, forecast
+from kshot.methods.composers.series import Scale, Series
+from kshot.models.scripted import ScriptedModel
+from kshot.models.tiny import tiny_backbone
+from kshot.recipes.grammar import parse_recipe
+from kshot.taskmodel.taskmodel import TaskModel
+from kshot.testing.check_part import check_part
+
+NUMBERS = st.lists(st.floats(-1e6, 1e6).map(lambda x: round(x, 3)), min_size=1, max_size=12)
+TASK = Task(
+    "waves",
+    "generation",
+    tuple(Example(f"{i}, {i + 2}, {i + 4}", f"{i + 6}, {i + 8}", f"r{i}") for i in range(12)),
+    tuple(Example(f"{i}, {i + 2}, {i + 4}", f"{i + 6}, {i + 8}", f"t{i}") for i in range(30, 34)),
+    metrics=("smape_score",),
+)
+
+
+@given(NUMBERS, NUMBERS, st.integers(2, 6), st.sampled_from(["comma", "space"]), st.sampled_from(["yes", "no"]))
+def test_what_is_said_is_heard_within_half_a_step(past, future, digits, between, spaced):
+    composer = Series(digits=digits, between=between, spaced=spaced)
+    question = Question(json.dumps(past), "q")
+    answer = json.dumps(future)
+    scale = composer._scale(question)
+    heard = number_list(composer.heard(TASK, composer.said(TASK, answer, question), question))
+    far = [abs(scale.code(x)) >= 10 ** (2 * digits) for x in future]  # beyond what anybody would write
+    if any(far):
+        return
+    assert heard is not None
+    assert len(heard.values) == len(future)
+    last_place = 10.0**-heard.decimals
+    assert np.abs(np.subtract(heard.values, future)).max() <= 0.501 * (scale.step + last_place) + 1e-6
+
+
+@given(NUMBERS, st.integers(2, 9))
+def test_a_window_has_a_fixed_width_and_room_on_both_sides(values, digits):
+    scale = Scale.of(values, digits, decimals=12)
+    codes = [scale.code(x) for x in values]
+    assert min(codes) == 10**digits // 4
+    assert max(codes) < 10**digits
+    for x in values:
+        assert abs(scale.value(scale.code(x)) - x) <= 0.5 * scale.step * (1 + 1e-6) + 1e-9 * abs(x)
+
+
+def test_what_is_said():
+    shown = Example("[1.5, null, 2.0]", "[2.5]", "a")
+    script = Series().compose(TASK, [shown], Question("10, 20, 10, 20", "q"))
+    assert [piece.text for piece in script.pieces] == ["250,?,255", "260", "250,260,250,260"]
+    assert (script.given, script.wanted) == ("Past", "Future")
+    wide = Series(digits=4, between="space").compose(TASK, (), Question("0 1000000", "q"))
+    assert wide.pieces[0].text == "2500 7500"
+    apart = Series(digits=2, spaced="yes").compose(TASK, (), Question("0, 5", "q"))
+    assert apart.pieces[0].text == "2 5 , 3 0"
+
+
+@pytest.mark.parametrize(
+    ("text", "heard"),
+    [
+        ("256,258", "16, 18"),
+        (" 256 , 258,", "16, 18"),
+        ("256,258,260,262", "16, 18"),  # as many as outputs have
+        ("256", "16"),
+        ("-4, 256", "-244, 16"),
+        ("about 256", "about 256"),
+        ("", ""),
+        ("256,258\nPast: 1", "16, 18"),
+    ],
+)
+def test_what_a_model_writes_is_brought_back(text, heard):
+    model = TaskModel.for_task(TASK, load_model("scripted"))
+    composer = Series().fit(TASK.train, model=model, rng=np.random.default_rng(0))
+    assert composer.heard(TASK, text, Question("10, 12, 14", "q")) == heard
+
+
+def test_the_scale_of_the_task():
+    model = TaskModel.for_task(TASK, load_model("tiny"))
+    composer = Series(scale="task").fit(TASK.train, model=model, rng=np.random.default_rng(0))
+    low, high = (composer.compose(TASK, (), Question(text, "q")).pieces[0].text for text in ("0, 1", "100, 101"))
+    assert (low, high) == ("250,251", "350,351")
+    assert composer.learns
+    assert not Series().learns
+
+
+def test_bits_are_those_of_the_numbers_that_were_given():
+    """One digit less says ten times less of each number; what is left open is counted."""
+    question = Question("0.000, 1.000", "q")
+    assert Series(digits=6).unsaid(TASK, "0.5", question) == 0
+    for digits in (2, 3):
+        steps = 1 / (10**digits // 2) / 0.001
+        assert Series(digits=digits).unsaid(TASK, "0.5, 0.7", question) == pytest.approx(2 * log(max(1, steps)))
+    rows = tuple(Example("0.000, 1.000", "0.500", f"r{i}") for i in range(3))
+    task = replace(TASK, train=rows[:2], test=rows[2:])
+    setup = Setup(task, TaskModel.for_task(task, ScriptedModel({"25,75": "50"})), 0)
+    recipe = parse_recipe("zero-shot", shots=2).having(composer=Series(digits=2, spaced="no"))
+    found = PromptLearner(recipe, setup).predict([Query(task.test[0], task.train, wants_text=True)])[0]
+    assert found.answer == "0.500"
+    assert -found.log_probs[0] / log(2) == pytest.approx(-log2(0.9) + log2(1 / 50 / 0.001))
+
+
+def test_longer_words_for_answers_have_room():
+    model = TaskModel.for_task(TASK, load_model("tiny"))
+    wide = Series(digits=9)
+    said = wide.said(TASK, TASK.train[0].output, TASK.train[0].question)
+    assert model.with_room_for(wide).answer_tokens >= len(said) + 3
+    assert model.with_room_for(wide).with_room_for(Series()).answer_tokens == model.with_room_for(wide).answer_tokens
+
+
+@pytest.mark.parametrize("recipe", ["zero-shot:composer=series", "forecast"])
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            ("1, 2, three", "4"),
+            r"The input of 'bad' must be a series of numbers; got '1, 2, three'\. Write numbers alone",
+        ),
+        (("up 3 from 2", "4"), r"The input of 'bad' must be a series of numbers"),
+        (("null, null", "4"), r"The input of 'bad' must be a series of numbers; got 'null, null'"),
+        (("1, inf", "4"), r"The input of 'bad' must be a series of numbers"),
+        (("1, 2", "null"), r"The output of 'bad' must be numbers without gaps; got 'null'"),
+        (("1, 2", "soon"), r"The output of 'bad' must be numbers without gaps; got 'soon'"),
+        (("1, 2", "3, NaN"), r"The output of 'bad' must be numbers without gaps; got '3, NaN'"),
+    ],
+)
+def test_rows_that_are_no_series_are_refused_before_a_model_is_loaded(recipe, row, message):
+    rows = (*TASK.train, Example(*row, "bad"))
+    with pytest.raises(UserError, match=message):
+        kshot.adapt(replace(TASK, train=rows, metrics=("exact_match",)), "no-such-model", recipes=recipe)
+
+
+def test_series_of_any_length_with_gaps_and_single_numbers_are_read():
+    rows = (Example("[1, null, 3, 4]", "5", "a"), Example("7", "7", "b"), Example("1; 2.5;", "3, 4, 5", "c"),
+            Example("1\n2\n3", "4", "d"), Example("5 5 5 5", "5", "e"), Example("-1e3, 2E-2", "0", "f"))  # fmt: skip
+    task = replace(TASK, train=rows, test=rows[:2])
+    for recipe in ("random:k=2,composer=series", "forecast:method=naive/drift/seasonal"):
+        assert kshot.adapt(task, "tiny", recipes=recipe, shots=2).best.predict(["1, ?, 3"])
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1,2", (1, 2)),
+        ("[ 1.50 , -2e1 ]", (1.5, -20)),
+        ("1 null NaN 2", (1, None, None, 2)),
+        ("1, , 2", (1, None, 2)),
+        ("3", (3,)),
+        ("", None),
+        ("[]", None),
+        ("1 to 2", None),
+        ("1e999", None),
+        ("[1, [2]]", None),
+        ("1, 2)", None),
+    ],
+)
+def test_lists_of_numbers(text, values):
+    found = number_list(text)
+    assert (found and tuple(None if isnan(v) else v for v in found.values)) == values
+
+
+def test_a_written_list_has_the_form_of_the_one_before():
+    assert number_list("[1.25, 2]").written([3, 4.5], decimals=1) == "[3.0, 4.5]"
+    assert number_list("1;2").written([3, 4], decimals=0) == "3;4"
+    assert number_list("1.25, 2") == NumberList((1.25, 2.0), 2, False, ", ")
+
+
+def test_contracts():
+    for part in (Series(digits=2, between="space"), Series(scale="task", spaced="yes"), Forecast("seasonal")):
+        check_part(part)
+
+
+def test_it_is_adapted_saved_loaded_and_not_exported(tmp_path, run_cli):
+    rows = [{"input": e.input, "output": e.output} for e in TASK.train]
+    card = {"kind": "generation", "metrics": ["smape_score"]}
+    folder = write_task(tmp_path / "task", rows, rows[:2], card)
+    run_cli("adapt", folder, "--model", "tiny", "--recipes", "random:k=2,composer=series(digits=2/3)", "--limit", 8,
+            "--out", tmp_path / "run")  # fmt: skip
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"input": "10, 12, 14"}\n')
+    told = run_cli("predict", tmp_path / "run", asked)
+    assert told.code == 0, told.err
+    refused = run_cli("export", tmp_path / "run", "--to", "prompt", "--out", tmp_path / "out")
+    assert "needs a prompt with a place for any question" in refused.err
+    asked.write_text('{"input": "tomorrow"}\n')
+    bad = run_cli("predict", tmp_path / "run", asked)
+    assert bad.code == 2
+    assert "must be a series of numbers; got 'tomorrow'" in bad.err
+
+
+# Forecasts
+
+
+@pytest.mark.parametrize(
+    ("values", "method", "season", "found"),
+    [
+        ([1, 2, 4], "naive", 0, [4, 4, 4]),
+        ([1, 2, 4], "drift", 0, [5.5, 7, 8.5]),
+        ([1], "drift", 0, [1, 1, 1]),
+        ([1, 2, 3, 1, 2, 3], "seasonal", 0, [1, 2, 3]),
+        ([1, 2, 3, 4], "seasonal", 2, [3, 4, 3]),
+        ([1, 2], "seasonal", 5, [2, 2, 2]),
+        ([7], "seasonal", 0, [7, 7, 7]),
+    ],
+)
+def test_forecasts(values, method, season, found):
+    assert forecast(values, 3, method, season=season).tolist() == found
+
+
+def test_probabilities_of_a_forecast_sum_to_one():
+    fitted = Forecast().fit(TASK, TASK.train, rng=np.random.default_rng(0))
+    one = replace(TASK, train=tuple(replace(e, output=e.output.split(",")[0]) for e in TASK.train))
+    single = Forecast().fit(one, one.train, rng=np.random.default_rng(0))
+    question = Question("1, 3, 5", "q")
+    total = sum(np.exp(single.log_prob(question, str(y))) for y in range(-500, 500))
+    assert total == pytest.approx((12 + 1) / (12 + 2), abs=1e-3)
+    assert fitted.log_prob(question, "7, 9") > fitted.log_prob(question, "70, 90") > -1e4
+    assert fitted.written(question) == "5, 5"
+    assert Forecast("drift").fit(TASK, TASK.train, rng=np.random.default_rng(0)).written(question) == "7, 9"
+
+
+def test_forecasts_race_and_answer():
+    setup = Setup(TASK, None, 0)
+    learner = ClassifierLearner(parse_recipe("forecast:method=drift", shots=1), setup)
+    found = learner.predict([Query(e, TASK.train, wants_text=True) for e in TASK.test])
+    assert [p.answer for p in found] == [e.output for e in TASK.test]
+    assert compute("smape_score", [[e.output] for e in TASK.test], [str(p.answer) for p in found], labels=()) == 1
+    run = kshot.adapt(TASK, "scripted", recipes="forecast:method=naive/drift/seasonal,zero-shot:composer=series")
+    assert run.best.predict(["100, 102, 104"]) == ["106, 108"]
+    assert not Forecast().suits(replace(TASK, kind="classification", labels=("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "answer", "score"),
+    [("1, 2", "1, 2", 1), ("1", "3", 0.5), ("0", "0.0", 1), ("1", "-1", 0), ("1, 2", "1", 0.5), ("1", "1, 2", 0.5),
+     ("1", "one", 0), ("4", "12 ", 0.5)],
+)  # fmt: skip
+def test_smape_score(wanted, answer, score):
+    assert compute("smape_score", [[wanted]], [answer], labels=()) == pytest.approx(score)
+
+
+# A network that has learnt to read waves
+
+
+def waves(rng: np.random.Generator, name: str, period: int) -> list[Example]:
+    """Return three windows of waves with one period, of any place and height, with some noise."""
+    rows = []
+    for i in range(3):
+        angle = 2 * np.pi * (np.arange(5) + rng.uniform(0, period)) / period
+        x = rng.uniform(-50, 50) + rng.uniform(5, 20) * np.sin(angle) + rng.normal(0, 0.5, 5)
+        text = [f"{value:.1f}" for value in x]
+        rows.append(Example(", ".join(text[:3]), ", ".join(text[3:]), f"{name}-{i}"))
+    return rows
+
+
+@pytest.mark.slow
+def test_demonstrations_of_the_same_period_lower_the_error():
+    shape = {"hidden_size": 48, "intermediate_size": 192, "num_key_value_heads": 4, "head_dim": 12}
+    engine = Engine(tiny_backbone(settings=shape))
+    asking = replace(TaskModel.for_task(replace(TASK, train=()), engine), composer=Series(digits=2), answer_tokens=24)
+    trained = engine.trainable(Training(weights="full", lr=3e-3), seed=0)
+    rng = np.random.default_rng(0)
+    for step in range(400):
+        texts = []
+        for i in range(8):
+            *shown, target = waves(rng, f"{step}-{i}", int(rng.choice([3, 9])))
+            texts.append(asking.training_text(Lesson(tuple(shown), target)))
+        trained.learn(Batch(texts))
+    reading = replace(asking, model=trained)
+    held = [waves(np.random.default_rng(10_000 + i), f"e{i}", (3, 9)[i % 2]) for i in range(64)]
+    errors = []
+    for k in (0, 2):
+        found = reading.generate([reading.prompt(rows[:k], rows[2])[0] for rows in held])
+        told = [reading.heard(text.text.strip(), rows[2]) for text, rows in zip(found, held, strict=True)]
+        errors.append(np.mean([_error(rows[2], text) for rows, text in zip(held, told, strict=True)]))
+    assert errors[1] < 0.8 * errors[0]  # 0.55 and 1.36 spans of the past, when this was written
+
+
+def _error(example: Example, text: str) -> float:
+    """Return the mean error in spans of the past; what was not written is its mean."""
+    past, wanted, found = (number_list(t) for t in (example.input, example.output, text))
+    values = [*(found.values if found else ()), *[float(np.mean(past.values))] * 2][:2]
+    return float(np.abs(np.subtract(wanted.values, values)).mean() / (max(past.values) - min(past.values)))
