@@ -15,7 +15,7 @@ from kshot.methods.embeds import Embeds
 from kshot.methods.selectors.nearest import nearest_last, question_text
 from kshot.taskmodel.taskmodel import TaskModel
 
-LEAST = 1e-9  # of what an example adds to the volume; below, it is a copy of what is there
+LEAST = 1e-6  # of what is left of an example; below, it is a copy of what was taken
 
 
 @dataclass(frozen=True)
@@ -56,25 +56,29 @@ class Dpp(Embeds, Selector):
         near = np.round(self._embeddings @ self._encoder.embed([question_text(question, "dpp")])[0], 9)  # [n_pool]
         looked_at = nearest_last(near, max(k, self.depth))[::-1]
         rows = self._embeddings[looked_at]
-        quality = np.exp((near[looked_at] - near.max(initial=-1)) / (2 * self.trade_off))
-        picks = greedy_map(quality[:, None] * (1 + rows @ rows.T) / 2 * quality, k)
+        picks = greedy_map((1 + rows @ rows.T) / 2, near[looked_at] / (2 * self.trade_off), k)
         chosen = [looked_at[i] for i in picks]
         return sorted(chosen, key=lambda i: (near[i], -i))
 
 
-def greedy_map(kernel: FloatArray, k: int) -> list[int]:
-    """Return `k` rows of a kernel `[n, n]`, each the one that makes the determinant largest; ties go to the first.
+def greedy_map(likeness: FloatArray, log_quality: FloatArray, k: int) -> list[int]:
+    """Return `k` rows, each the one that makes det(q_i S_ij q_j) over those taken largest; ties go to the first.
 
-    Where no row adds to the volume any more, the first ones that are left follow.
+    That is the one with the largest 2 log q_i + log r_i, with r_i what is left of S_ii by those taken (Cholesky). Where
+    no row adds to the volume any more, the first ones that are left follow.
+
+    Args:
+        likeness: S, `[n, n]`, with ones on its diagonal.
+        log_quality: Of each row, `[n]`.
+        k: How many.
     """
-    n = len(kernel)
-    gains, parts, picks = np.diag(kernel).copy(), np.zeros((0, n)), list[int]()
-    for _ in range(min(k, n)):
-        best = int(np.argmax(np.round(gains, 12)))
-        if gains[best] < LEAST:
-            break
-        own = (kernel[best] - parts.T @ parts[:, best]) / np.sqrt(gains[best])  # a row of the Cholesky factor
-        parts, gains = np.vstack([parts, own]), gains - own**2
-        gains[best] = -np.inf
+    n = len(likeness)
+    left, parts, picks = np.diag(likeness).copy(), np.zeros((0, n)), list[int]()
+    while len(picks) < min(k, n) and (free := left > LEAST).any():
+        gains = 2 * log_quality + np.log(np.where(free, left, 1))
+        best = int(np.argmax(np.where(free, np.round(gains, 9), -np.inf)))
+        own = (likeness[best] - parts.T @ parts[:, best]) / np.sqrt(left[best])  # a row of the Cholesky factor
+        parts, left = np.vstack([parts, own]), left - own**2
+        left[best] = 0
         picks.append(best)
     return [*picks, *[i for i in range(n) if i not in set(picks)][: min(k, n) - len(picks)]]

@@ -84,11 +84,9 @@ class Trials:
         return [Arm(hand, i) for hand in permutations(self.others, self.k) for i in range(len(self.wordings))]
 
     def drawn(self, n: int, *, rng: np.random.Generator) -> list[Arm]:
-        """Return `n` arms drawn at random; repeats and those that were tried are left out."""
-        drawn = [
-            Arm(tuple(rng.permutation(self.others)[: self.k].tolist()), int(rng.integers(len(self.wordings))))
-            for _ in range(n)
-        ]
+        """Return `n` arms drawn at random, each wording as often as others; repeats and those tried are left out."""
+        wordings = [i % len(self.wordings) for i in rng.permutation(max(n, len(self.wordings))).tolist()][:n]
+        drawn = [Arm(tuple(rng.permutation(self.others)[: self.k].tolist()), wording) for wording in wordings]
         return [arm for arm in dict.fromkeys(drawn) if arm not in self.bits]
 
     def run(self, arms: Sequence[Arm]) -> None:
