@@ -68,7 +68,7 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     """Run a unit and return its row; `model` is not used: a unit names its own."""
     whole = Task.load(f"{data}/{unit.task}")
     stream = make_stream(whole, limit=len(whole.train), seed=unit.seed)
-    writes = whole.is_open or "reason" in unit.recipe or "elaborated" in unit.recipe or "schema" in unit.recipe
+    writes = whole.is_open or any(name in unit.recipe for name in ("reason-first", "elaborated", "recycled"))
     test = whole.test[: N_WRITTEN if writes else N_TEST]
     task = replace(whole, train=stream.examples[:POOL], test=test)
     setup = Setup(task, TaskModel.for_task(task, load_model(named(unit.model))), unit.seed)
