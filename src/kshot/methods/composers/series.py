@@ -6,6 +6,7 @@ An analogue of a system for time series with layers of its own; here a language 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from math import isnan, log
 from typing import Self
 
@@ -158,7 +159,8 @@ class Series(Composer):
         codes = [int("".join(part.split())) for part in parts][: self._length or None]
         past, scale = past_of(question.input, question.id), self._scale(question)
         places = max(past.decimals, self._decimals)
-        values = [f"{scale.value(code):.{places}f}" for code in codes if len(str(code)) <= 2 * self.digits]
+        sound = takewhile(lambda code: abs(code) < 100**self.digits, codes)  # who writes longer ones babbles
+        values = [f"{scale.value(code):.{places}f}" for code in sound]
         brackets, between = self._form or (past.brackets and self._length != 1, past.between)
         if not values:
             return text
