@@ -177,6 +177,12 @@ def test_few_lists_are_all_tried(selector, planted):
     assert planted.asked == []  # nothing can be held out: a random draw
 
 
+def test_a_rehearsal_tries_as_many_lists_and_learns_nothing(planted, monkeypatch):
+    monkeypatch.setattr(ease_file, "load_encoder", None)
+    found(quick().rehearsing(), planted)
+    assert len(set(planted.asked)) == 16
+
+
 def test_a_list_that_leaves_nothing_to_save_ends_the_search(planted, monkeypatch):
     monkeypatch.setattr(planted, "_bits", lambda truth, rng: 0.0)
     found(quick(), planted)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,7 +172,7 @@ def _network(n_in: int, n_out: int, chance: torch.Generator) -> nn.Sequential:
     """Return a network whose weights are drawn as torch does, from `chance` alone."""
     layers: list[nn.Module] = []
     for a, b in ((n_in, WIDTH), (WIDTH, WIDTH), (WIDTH, n_out)):
-        layer = cast(nn.Linear, nn.utils.skip_init(nn.Linear, a, b))
+        layer: Any = nn.utils.skip_init(nn.Linear, a, b)
         for values in (layer.weight, layer.bias):
             nn.init.uniform_(values.requires_grad_(False), -1 / sqrt(a), 1 / sqrt(a), generator=chance)
         layers += [layer, nn.LeakyReLU(SLOPE)]

@@ -63,8 +63,7 @@ class Ease(Embeds, SearchesOrderedSets):
 
     def search(self, trials: Trials, *, rng: np.random.Generator) -> Mapping[str, Any]:
         """Try random lists, then the most promising one at a time."""
-        while len(trials.bits) < self.starts:
-            trials.run(trials.drawn(self.starts - len(trials.bits), rng=rng))
+        trials.run_random(self.starts, rng=rng)
         vectors = _Vectors(load_encoder(self.encoder), trials)
         ignores_order = vectors.ignore_order(next(iter(trials.bits)))
         if ignores_order:

@@ -42,8 +42,7 @@ class Evolution(SearchesOrderedSets):
 
     def search(self, trials: Trials, *, rng: np.random.Generator) -> Mapping[str, Any]:
         """Try random lists, then a child of two of the best at a time."""
-        while len(trials.bits) < self.population:
-            trials.run(trials.drawn(self.population - len(trials.bits), rng=rng))
+        trials.run_random(self.population, rng=rng)
         while trials.left:
             best = sorted(trials.bits, key=trials.bits.__getitem__)[: self.population]
             child = _changed(best[int(rng.integers(len(best), size=2).min())], trials, rng)

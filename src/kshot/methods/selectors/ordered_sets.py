@@ -89,6 +89,11 @@ class Trials:
         drawn = [Arm(tuple(rng.permutation(self.others)[: self.k].tolist()), wording) for wording in wordings]
         return [arm for arm in dict.fromkeys(drawn) if arm not in self.bits]
 
+    def run_random(self, n: int, *, rng: np.random.Generator) -> None:
+        """Try random arms until `n` have been tried."""
+        while len(self.bits) < n:
+            self.run(self.drawn(n - len(self.bits), rng=rng))
+
     def run(self, arms: Sequence[Arm]) -> None:
         """Try arms, as many of them as are left."""
         new = [arm for arm in dict.fromkeys(arms) if arm not in self.bits][: self.left]
@@ -123,6 +128,7 @@ class SearchesOrderedSets(Selector):
     _pool: tuple[Example, ...] = state(())
     _model: TaskModel | None = state()
     _found: dict[tuple[int, int], list[Arm]] | None = state()  # by k and the draw that decides all others
+    _rehearses: bool = state(False)
 
     per_query = False
     draws = True
@@ -152,6 +158,10 @@ class SearchesOrderedSets(Selector):
         best = self._ranked(k, rng)[0]
         return composer.alternatives[best.wording] if best.wording >= 0 else composer
 
+    def rehearsing(self) -> Self:
+        """Return a selector that tries as many lists, all of them random."""
+        return replace(self, _rehearses=True)
+
     @abstractmethod
     def search(self, trials: Trials, *, rng: np.random.Generator) -> Mapping[str, Any]:
         """Try arms until nothing is left or enough is known, and return what is to be noted of it."""
@@ -172,6 +182,9 @@ class SearchesOrderedSets(Selector):
         trials = Trials(k, self._pool, held_out, others, self._model, self.evaluations)
         if trials.left == trials.n_arms:
             trials.run(trials.all_arms())
+            about = {}
+        elif self._rehearses:
+            trials.run_random(trials.left, rng=rng)
             about = {}
         else:
             about = self.search(trials, rng=rng)

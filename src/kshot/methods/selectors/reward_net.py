@@ -57,7 +57,7 @@ class RewardNet:
     def bounds(self, arms: Floats) -> Floats:
         """Return f + sqrt(sum over the weights of lambda nu g^2 / U) for each arm, `[n]`, with g the gradient of f."""
         layers, deltas = self._gradients(arms)
-        unknown = self._parts(1 / self._seen)
+        unknown = self._parts(np.float32(1) / self._seen)
         total = np.zeros(len(arms), dtype=np.float32)
         for i, (a, d) in enumerate(zip(layers, deltas, strict=False)):  # the gradient is the outer product of both
             total += ((d * d) * ((a * a) @ unknown[2 * i] + unknown[2 * i + 1])).sum(axis=1)
