@@ -17,6 +17,7 @@ from kshot.core.errors import UserError
 from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.progress import Progress, Silence
+from kshot.core.script import UsualWording
 from kshot.core.types import Example, FloatArray, Query, Question, Task
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
@@ -40,6 +41,7 @@ class StubModel:
     """Says bits that depend on the id alone, some of them equal, and keeps what it was asked."""
 
     model: LanguageModel | None = None
+    composer: UsualWording = UsualWording()
     asked: list[str] = field(default_factory=list)
     notes: Any = None
     ledger: Ledger = field(default_factory=Ledger)

@@ -89,7 +89,11 @@ def global_states() -> tuple[object, ...]:
 QUICK: dict[str, dict[str, int]] = {"ease": {"evaluations": 12, "kept": 4, "steps": 10}}
 
 
-@pytest.fixture(params=SELECTORS)
+# It asks for answers, which the stub does not give: tests/test_skills.py has its contract
+ASKS_FOR_ANSWERS = ("missing-skills",)
+
+
+@pytest.fixture(params=[name for name in SELECTORS if name not in ASKS_FOR_ANSWERS])
 def selector(request) -> Selector:
     return SELECTORS.find(request.param)(**QUICK.get(request.param, {}))
 
@@ -219,7 +223,7 @@ def test_diverse_takes_the_nearest_to_each_centre_that_is_free(monkeypatch):
     points = rng(5).normal(size=(12, 3)).astype(np.float32).astype(np.float64)
     pool = given_embeddings(monkeypatch, points)
     for centres in (points[[2, 7]] + 0.01, np.zeros((3, 3)), points[[4, 4, 4, 1]]):
-        monkeypatch.setattr("kshot.methods.selectors.diverse._centres", lambda *_, centres=centres: centres)
+        monkeypatch.setattr("kshot.methods.selectors.diverse.centres", lambda *_, centres=centres: centres)
         free, expected = set(range(12)), []
         for centre in centres:
             expected.append(min(sorted(free), key=lambda i: sum((points[i] - centre) ** 2)))

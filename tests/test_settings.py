@@ -232,9 +232,9 @@ def test_a_dry_run_of_every_recipe_trains_nothing(no_training, tmp_path):
     assert list(rows) == names
     assert no_training == []
     told = rows[by_name["llm-r"]]
-    assert told["left_out"] == "the training of its retriever"
+    assert told["left_out"] == "the training of its selector"
     assert told["forward_tokens"] > rows["bm25"]["forward_tokens"]  # it asks for scores to learn from
-    assert [name for name, row in rows.items() if "left_out" in row] == [by_name["llm-r"]]
+    assert [name for name, row in rows.items() if "left_out" in row] == [by_name["llm-r"], "lars"]
 
 
 def test_a_dry_run_counts_what_a_retriever_asks(no_training, tmp_path):
@@ -252,7 +252,7 @@ def test_a_dry_run_says_what_it_leaves_out(run_cli, no_training, tmp_path):
     task = write_task(tmp_path / "task", labelled_rows(34))
     name = f"llm-r:encoder={make_tiny_encoder(tmp_path)},queries=4,candidates=4"
     found = run_cli("adapt", task, "--model", "tiny", "--recipes", name, "--shots", 3, "--dry-run")
-    assert " min without the training of its retriever" in found.out.replace("\n", " ")
+    assert " min without the training of its selector" in found.out.replace("\n", " ")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from kshot.recipes.recipe import Recipe
 from kshot.verbs.prepare import Prepared
 
 _LEFT_OUT: Mapping[str, Callable[[Recipe], bool]] = {
-    "the training of its retriever": lambda recipe: recipe.trains_selector,
+    "the training of its selector": lambda recipe: recipe.trains_selector,
     "what its service is asked": lambda recipe: recipe.asks_service,
 }
 

@@ -1,7 +1,7 @@
 """Demonstrations of the skills that the model lacks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -35,21 +35,31 @@ class MissingSkills(Skilled, Selector):
 
     shots: int = setting(4, least=0, most=1000)
     most: int = setting(128, least=1, most=100_000)
-    _chances: FloatArray | None = state()
+    _pool: tuple[Example, ...] = state(())
+    _model: TaskModel | None = state()
+    _chances: list[FloatArray] = field(default_factory=list, repr=False, compare=False)
 
     per_query = False
     draws = True
     needs = frozenset({Capability.GENERATE})
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
-        """Find the skills of the pool, and which of them are missing."""
-        skills = self.skills_of(pool)
-        wrong = mistakes(pool[: self.most], shots=self.shots, model=model)
-        counts = missed(skills, [*wrong, *[False] * (len(pool) - len(wrong))])
-        model.note({"selector": "missing-skills", "mistakes": counts})
-        return replace(self, _chances=chances(skills, counts))
+        """Remember pool and model, which is asked once there is a choice."""
+        return replace(self, _pool=tuple(pool), _model=model, _chances=[])
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return `k` indices (all of a smaller pool) in the order of the draw; the question does not matter."""
-        assert self._chances is not None, "fit comes before select"
-        return drawn(self._chances, k, rng)
+        if k >= len(self._pool):
+            return rng.permutation(len(self._pool)).tolist()
+        if not self._chances:
+            self._chances.append(self._found())
+        return drawn(self._chances[0], k, rng)
+
+    def _found(self) -> FloatArray:
+        """Return the chance of each example, by the skills of the pool and those that are missing."""
+        assert self._model is not None, "fit comes before select"
+        skills = self.skills_of(self._pool)
+        wrong = mistakes(self._pool[: self.most], shots=self.shots, model=self._model)
+        counts = missed(skills, [*wrong, *[False] * (len(self._pool) - len(wrong))])
+        self._model.note({"selector": "missing-skills", "mistakes": counts})
+        return chances(skills, counts)
