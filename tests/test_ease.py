@@ -118,7 +118,7 @@ def gains(monkeypatch, ease: Ease, best: BestOfN, **how: Any) -> FloatArray:
         planted = Planted(seed, **how)
         monkeypatch.setattr(ease_file, "load_encoder", lambda name, planted=planted: planted)
         bandit = planted.truth(found(ease, planted, seed))
-        assert len(set(planted.asked)) == ease.evaluations
+        assert len(set(planted.asked)) <= ease.evaluations
         found_gains.append(bandit - planted.truth(found(best, planted, seed)))
     return np.array(found_gains)
 

@@ -73,8 +73,8 @@ def test_planted_skills_are_matched_better_than_by_the_questions():
 
 @pytest.mark.slow
 def test_planted_skills_are_matched_better_with_three_seeds_and_the_defaults():
-    cosine, latent, kl = by_question_and_skill(1200, replace(HOW, size=64, steps=400), seeds=3)
-    assert latent >= cosine + 0.3
+    cosine, latent, kl = by_question_and_skill(1200, replace(HOW, size=64), seeds=3)
+    assert latent >= cosine + 0.2
     assert kl > 0.5
 
 
@@ -173,7 +173,7 @@ def test_reasons_are_written_from_examples_of_the_pool_once(encoder):
     model, notes, _ = model_of(writer)
     selector = quick(encoder).learnt(ROWS[:32], model=model, rng=np.random.default_rng(0))
     assert notes == [{"selector": "lars", "n_learnt": 32, "kl_nats": notes[0]["kl_nats"], "written": 32}]
-    assert writer.asked[0] == "Text: the 0 of how\nLabel: number\nThe skill needed to find this answer is"
+    assert writer.asked[0] == "Text: the 0 of how\nLabel: number\nReason: The answer is number because"
     for n in (33, 36, 36):
         fit = selector.fit(ROWS[:n], model=model, rng=np.random.default_rng(0))
     assert len(writer.asked) == 36
@@ -292,4 +292,4 @@ def test_a_model_behind_an_api_writes_the_reasons(encoder):
         quick(encoder, tokens=4).learnt(ROWS[:32], model=model, rng=np.random.default_rng(0))
         assert notes[0]["written"] == 32
         asked = [body["messages"][-1]["content"] for path, body in server.asked if "chat" in path]
-    assert sum(text.endswith("The skill needed to find this answer is") for text in asked) == 32
+    assert sum(text.endswith("because") for text in asked) == 32
