@@ -52,7 +52,13 @@ def recipes_page() -> str:
 
 def _table(rows: list[dict], what: str) -> str:
     head = f"| {what} | what it does | source |\n|---|---|---|\n"
-    return head + "".join(f"| `{r['name']}` | {r['summary']} | {r['source'] or ''} |\n" for r in rows)
+    return head + "".join(f"| {_named(r['name'])} | {r['summary']} | {r['source'] or ''} |\n" for r in rows)
+
+
+def _named(name: str) -> str:
+    """Return a method's name, as a link to its page if it has one."""
+    page = f"methods/{name}.md"
+    return f"[`{name}`]({page})" if (DOCS / page).exists() else f"`{name}`"
 
 
 def papers_page() -> str:
