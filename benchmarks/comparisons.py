@@ -25,7 +25,7 @@ WORKED = ("bbh/boolean_expressions", "bbh/navigate", "bbh/object_counting")
 PASSAGES = ("qa/xquad_en", "natural_instructions/quoref", "grounding/fakepedia_base")
 EDITED = ("grounding/fever_edit", "grounding/counterfact_hard", "grounding/fakepedia_base")
 SITUATIONS = ("qa/copa", "qa/social_iqa", "qa/piqa")
-NAMED = ("intent/banking77", "classification/trec_fine", "classification/financial_phrasebank")
+NAMED = ("intent/banking77", "intent/clinc150", "intent/snips")
 _KEPT = "random:k=8,composer=notes(from_contexts=true"
 
 COMPARISONS = (
