@@ -202,7 +202,7 @@ def given_embeddings(monkeypatch, points: Sequence[Sequence[float]]) -> list[Exa
         def embed(self, texts: Sequence[str]) -> np.ndarray:
             return np.array([points[int(t)] for t in texts], dtype=np.float32)
 
-    monkeypatch.setattr("kshot.methods.selectors.diverse.load_encoder", lambda name: Table())
+    monkeypatch.setattr("kshot.methods.selectors.embedded_pool.load_encoder", lambda name: Table())
     return [Example(str(i), "", id=str(i)) for i in range(len(points))]
 
 

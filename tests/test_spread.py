@@ -8,7 +8,7 @@ import pytest
 
 from kshot.core.errors import UserError
 from kshot.core.types import Example, FloatArray, Question
-from kshot.methods.selectors import dpp, mmd, optimal_transport
+from kshot.methods.selectors import dpp, embedded_pool
 from kshot.methods.selectors.dpp import Dpp, greedy_map
 from kshot.methods.selectors.mmd import Mmd, kernel_of, least_discrepancy
 from kshot.methods.selectors.optimal_transport import OptimalTransport
@@ -30,7 +30,7 @@ class Table:
 def pool_of(monkeypatch: pytest.MonkeyPatch, rows: Sequence[Sequence[float]]) -> list[Example]:
     """Let the selectors see these vectors, and return a pool of which each example has one."""
     table = Table(rows)
-    for module in (dpp, mmd, optimal_transport):
+    for module in (dpp, embedded_pool):
         monkeypatch.setattr(module, "load_encoder", lambda name: table)
     return [Example(str(i), "", str(i)) for i in range(len(rows))]
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from math import isfinite, isnan, nan
 
 from kshot.core.errors import UserError
+from kshot.core.types import Task
 
 _GAPS = frozenset({"null", "none", "nan", "na", "n/a", "-", "?", ""})
 _MOST_DECIMALS = 12
@@ -98,3 +99,10 @@ def future_of(text: str, row: str) -> NumberList:
             "2' or '[1.5, 2]'."
         )
     return numbers
+
+
+def check_series(task: Task) -> None:
+    """Raise a UserError unless each row of a task leads from numbers to numbers."""
+    for e in (*task.train, *task.test):
+        past_of(e.input, e.id)
+        future_of(e.output, e.id)

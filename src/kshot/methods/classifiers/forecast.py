@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from kshot.core.fields import setting, state
-from kshot.core.number_lists import NumberList, future_of, past_of
+from kshot.core.number_lists import NumberList, check_series, future_of, past_of
 from kshot.core.types import Example, FloatArray, Question, Task
 from kshot.methods.contracts import Classifier
 
@@ -59,9 +59,7 @@ class Forecast(Classifier):
         Raises:
             UserError: Some row is no series.
         """
-        for e in (*task.train, *task.test):
-            past_of(e.input, e.id)
-            future_of(e.output, e.id)
+        check_series(task)
         return None
 
     def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:

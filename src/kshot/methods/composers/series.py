@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from kshot.core.fields import setting, state
-from kshot.core.number_lists import future_of, number_list, past_of
+from kshot.core.number_lists import check_series, future_of, number_list, past_of
 from kshot.core.script import Script, UsualWording
 from kshot.core.types import Example, Question, Task
 from kshot.methods.contracts import Composer
@@ -112,9 +112,7 @@ class Series(Composer):
         Raises:
             UserError: Some row is no series.
         """
-        for e in (*task.train, *task.test):
-            past_of(e.input, e.id)
-            future_of(e.output, e.id)
+        check_series(task)
         return None
 
     @property

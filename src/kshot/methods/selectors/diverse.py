@@ -1,24 +1,18 @@
 """Demonstrations that are spread over everything the pool talks about."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.core.fields import state
 from kshot.core.locks import ONE_THREAD
-from kshot.core.types import Example, Question
-from kshot.encoders.encoder import load_encoder
-from kshot.methods.contracts import Selector
-from kshot.methods.embeds import Embeds
-from kshot.taskmodel.taskmodel import TaskModel
+from kshot.core.types import Question
+from kshot.methods.selectors.embedded_pool import EmbeddedPool
 
 
 @dataclass(frozen=True)
-class Diverse(Embeds, Selector):
+class Diverse(EmbeddedPool):
     """Take from each of `k` clusters of the pool's embeddings the example nearest to its centre.
 
     k-means minimises the sum over the pool of |x - c(x)|^2, with c(x) the centre nearest to the embedding x; the
@@ -34,15 +28,7 @@ class Diverse(Embeds, Selector):
     whatever its length, and may belong to the cluster beside.
     """
 
-    _embeddings: NDArray[np.float64] | None = state()
-
-    per_query = False
     draws = True
-
-    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
-        """Embed the pool's inputs with their contexts, [n_pool, dim]."""
-        embeddings = load_encoder(self.encoder).embed([e.text for e in pool])
-        return replace(self, _embeddings=embeddings.astype(np.float64))
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return `k` indices (all of a smaller pool) in the pool's order; the question does not matter."""

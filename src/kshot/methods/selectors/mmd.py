@@ -1,22 +1,15 @@
 """One set of demonstrations that is spread as the past is."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kshot.core.fields import state
-from kshot.core.types import Example, FloatArray, Question
-from kshot.encoders.encoder import load_encoder
-from kshot.methods.contracts import Selector
-from kshot.methods.embeds import Embeds
-from kshot.taskmodel.taskmodel import TaskModel
+from kshot.core.types import FloatArray, Question
+from kshot.methods.selectors.embedded_pool import EmbeddedPool
 
 
 @dataclass(frozen=True)
-class Mmd(Embeds, Selector):
+class Mmd(EmbeddedPool):
     """Take the `k` examples with the least maximum mean discrepancy from the pool, the first pick last.
 
     MMD^2(S) = mean over S x S of K - 2 mean over S x pool of K + mean over pool x pool of K, with K_ij =
@@ -33,15 +26,6 @@ class Mmd(Embeds, Selector):
     baseline of Wu et al. (2024), https://arxiv.org/abs/2405.16122.
     Differs: prototypes alone, no criticisms; near to the whole pool, not to a validation set.
     """
-
-    _embeddings: NDArray[np.float64] | None = state()
-
-    per_query = False
-
-    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
-        """Embed the pool's inputs with their contexts, [n_pool, dim]."""
-        embeddings = load_encoder(self.encoder).embed([e.text for e in pool])
-        return replace(self, _embeddings=embeddings.astype(np.float64))
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return `k` indices, the first pick last; the question does not matter."""

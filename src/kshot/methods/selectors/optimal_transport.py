@@ -1,24 +1,18 @@
 """One set of demonstrations that optimal transport finds nearest to the rest of the past."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kshot.core.fields import setting, state
-from kshot.core.types import Example, Question
-from kshot.encoders.encoder import load_encoder
-from kshot.methods.contracts import Selector
-from kshot.methods.embeds import Embeds
+from kshot.core.fields import setting
+from kshot.core.types import Question
+from kshot.methods.selectors.embedded_pool import EmbeddedPool
 from kshot.methods.selectors.ordered_sets import held_out_and_others
 from kshot.methods.selectors.transport import transport_cost
-from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
-class OptimalTransport(Embeds, Selector):
+class OptimalTransport(EmbeddedPool):
     """Draw `n` random sets of `k` examples and keep the one that is cheapest to carry to examples of the past.
 
     cost(set) = min over T of sum_ij T_ij (1 - cos(x_i, y_j)), with even weights on both sides, the same held-out
@@ -36,15 +30,8 @@ class OptimalTransport(Embeds, Selector):
 
     n: int = setting(1000, least=2, most=1_000_000)
     queries: int = setting(16, least=1, most=1000)
-    _embeddings: NDArray[np.float64] | None = state()
 
-    per_query = False
     draws = True
-
-    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
-        """Embed the pool's inputs with their contexts, [n_pool, dim]."""
-        embeddings = load_encoder(self.encoder).embed([e.text for e in pool])
-        return replace(self, _embeddings=embeddings.astype(np.float64))
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return `k` indices (all of a smaller pool) in random order; the question does not matter."""
