@@ -333,8 +333,9 @@ def test_where_it_names_no_known_skill_the_questions_own_stay_and_that_is_said()
     assert [p.demonstrations for p in found] == [p.demonstrations for p in plain]
     assert {note["said"] for note in notes} == {"no known skill was named; its own skills stay"}
     bare = replace(TASK, train=tuple(replace(e, meta={}, explanation="because") for e in ROWS[:9]))
-    assert parse_recipe("adapt-mi:plus=true", shots=5).missing_field(bare) == "meta.skills"
-    assert parse_recipe("adapt-mi", shots=5).missing_field(bare) is None
+    with_skills = parse_recipe("adapt-mi:plus=true", shots=5)
+    assert with_skills.obstacle(bare) == "its examples must have meta.skills, and none has"
+    assert parse_recipe("adapt-mi", shots=5).obstacle(bare) is None
 
 
 # Saved, served, shown

@@ -152,6 +152,17 @@ def test_rows_that_are_no_series_are_refused_before_a_model_is_loaded(recipe, ro
         kshot.adapt(replace(TASK, train=rows, metrics=("exact_match",)), "no-such-model", recipes=recipe)
 
 
+def test_a_row_that_is_no_series_takes_out_its_recipes_alone():
+    rows = (*TASK.train, Example("tomorrow", "4", "bad"))
+    names = ["zero-shot", "forecast", "zero-shot:composer=notes(inner=series)"]
+    run = kshot.adapt(replace(TASK, train=rows, metrics=("exact_match",)), "scripted", recipes=names)
+    status = {row["recipe"]: (row["status"], row["reason"]) for row in run.leaderboard}
+    assert status["zero-shot"][0] == "done"
+    for name in names[1:]:
+        assert status[name][0] == "not-applicable"
+        assert status[name][1].startswith("The input of 'bad' must be a series of numbers; got 'tomorrow'.")
+
+
 def test_series_of_any_length_with_gaps_and_single_numbers_are_read():
     rows = (Example("[1, null, 3, 4]", "5", "a"), Example("7", "7", "b"), Example("1; 2.5;", "3, 4, 5", "c"),
             Example("1\n2\n3", "4", "d"), Example("5 5 5 5", "5", "e"), Example("-1e3, 2E-2", "0", "f"))  # fmt: skip

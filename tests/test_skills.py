@@ -109,7 +109,7 @@ def test_what_the_examples_lack_is_said_by_its_name(source, missing):
     bare = replace(TASK, train=tuple(replace(e, meta={}) for e in ROWS[:8]))
     for room in ("skills:", "missing-skills:", "fine-tune:lr=1e-3,steps=1,teacher=missing-skills(source="):
         name = f"{room}{source})" if "(" in room else f"{room}source={source}"
-        assert parse_recipe(name, shots=2).missing_field(bare) == missing
+        assert parse_recipe(name, shots=2).obstacle(bare) == f"its examples must have {missing}, and none has"
     explained = replace(bare, train=(*bare.train, replace(ROWS[9], meta={}, explanation="because")))
     assert Skills(source=source).missing_field(explained) == ("meta.skills" if source == "meta" else None)
     assert Skills(source=source).missing_field(TASK) == ("explanation" if source == "clusters" else None)

@@ -101,8 +101,12 @@ def future_of(text: str, row: str) -> NumberList:
     return numbers
 
 
-def check_series(task: Task) -> None:
-    """Raise a UserError unless each row of a task leads from numbers to numbers."""
-    for e in (*task.train, *task.test):
-        past_of(e.input, e.id)
-        future_of(e.output, e.id)
+def broken_series(task: Task) -> str | None:
+    """Return which row of a task does not lead from numbers to numbers, in words; None: all do."""
+    try:
+        for e in (*task.train, *task.test):
+            past_of(e.input, e.id)
+            future_of(e.output, e.id)
+    except UserError as error:
+        return str(error)
+    return None

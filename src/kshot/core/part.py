@@ -39,6 +39,11 @@ class Part(Checked, ABC):
         """Return what the task's examples must have for it and none has, such as "explanation"; None: nothing."""
         return None
 
+    def obstacle(self, task: Task) -> str | None:
+        """Return in words why it cannot be used on the task's examples; None: it can."""
+        missing = self.missing_field(task)
+        return f"its examples must have {missing}, and none has" if missing else None
+
     @property
     def missing_package(self) -> str | None:
         """A package that has to be installed before it can be used."""

@@ -74,8 +74,8 @@ class Measuring:
         """Return a recipe before its first prediction, or with the reason why there will be none."""
         if not recipe.suits(self.task):
             return Entrant(recipe, "not-applicable", f"it is not for tasks of kind {self.task.kind}")
-        if missing := recipe.missing_field(self.task):
-            return Entrant(recipe, "not-applicable", f"its examples must have {missing}, and none has")
+        if obstacle := recipe.obstacle(self.task):
+            return Entrant(recipe, "not-applicable", obstacle)
         if recipe.missing_package:
             return Entrant(recipe, "not-installed", f"it needs the package {recipe.missing_package}")
         if missing := lacking(recipe, self.setup):

@@ -189,9 +189,9 @@ class Recipe:
         """A package that has to be installed before the recipe can run."""
         return next((missing for part in self.all_parts if (missing := part.missing_package)), None)
 
-    def missing_field(self, task: Task) -> str | None:
-        """Return what the task's examples must have for one of its methods and none has; None: nothing."""
-        return next((missing for part in self.all_parts if (missing := part.missing_field(task))), None)
+    def obstacle(self, task: Task) -> str | None:
+        """Return in words why one of its methods cannot be used on the task's examples; None: all can."""
+        return next((obstacle for part in self.all_parts if (obstacle := part.obstacle(task))), None)
 
     @property
     def least(self) -> int:

@@ -36,7 +36,7 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
     assert setup.model is not None
     parts = [stream.queries()[start:stop] for start, stop in slices(len(stream.positions))]
     for recipe in prepared.recipes:
-        can_run = recipe.suits(prepared.task) and not recipe.missing_field(prepared.task) and not lacking(recipe, setup)
+        can_run = recipe.suits(prepared.task) and not recipe.obstacle(prepared.task) and not lacking(recipe, setup)
         row: dict[str, Any] = {"recipe": recipe.name, "predictions": len(stream.positions) if can_run else 0}
         tokens, calls, steps = 0, 0, 0
         if can_run and recipe.asks_model and not recipe.missing_package:

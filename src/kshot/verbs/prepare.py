@@ -83,11 +83,12 @@ def prepare(settings: RunSettings) -> Prepared:
     check_source(recipes, with_source=source is not None)
     if not any(recipe.suits(task) for recipe in recipes):
         raise UserError(f"--recipes must name one for tasks of kind {task.kind}; got '{names}'. Try 'all'.")
-    lacking_fields = [recipe.missing_field(task) for recipe in recipes if recipe.suits(task)]
-    if all(lacking_fields):
+    obstacles = {recipe.name: recipe.obstacle(task) for recipe in recipes if recipe.suits(task)}
+    if all(obstacles.values()):
+        name, obstacle = next(iter(obstacles.items()))
         raise UserError(
-            f"--recipes must name one that needs nothing which the examples lack; '{names}' needs {lacking_fields[0]}. "
-            "Add it to the examples, or try 'all'."
+            f"--recipes must name one that can use the examples of '{task.name}'; of {name}, {obstacle}. Change the "
+            "examples, or try 'all'."
         )
     check_combinations(recipes, task, is_named="all" not in names)
     for recipe in recipes:
@@ -162,7 +163,8 @@ def check_models(setup: Setup, stream: Stream, recipes: Sequence[Recipe], *, is_
     """Raise UserError where a model lacks what a recipe needs, if it was named, or an example is too long for it."""
     assert setup.model is not None
     for recipe in recipes:
-        if not recipe.combines_run and (is_named or not lacking(recipe, setup)):
+        can_use = not recipe.combines_run and not recipe.obstacle(setup.task)
+        if can_use and (is_named or not lacking(recipe, setup)):
             make_learner(recipe, setup).check(stream.examples[:2])
     if any(r.asks_model for r in recipes):
         checked = set[tuple[str, ...]]()

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from kshot.core.fields import setting, state
-from kshot.core.number_lists import NumberList, check_series, future_of, past_of
+from kshot.core.number_lists import NumberList, broken_series, future_of, past_of
 from kshot.core.types import Example, FloatArray, Question, Task
 from kshot.methods.contracts import Classifier
 
@@ -53,14 +53,9 @@ class Forecast(Classifier):
         """Return whether answers are written."""
         return task.is_open
 
-    def missing_field(self, task: Task) -> str | None:
-        """Return None.
-
-        Raises:
-            UserError: Some row is no series.
-        """
-        check_series(task)
-        return None
+    def obstacle(self, task: Task) -> str | None:
+        """Return which row is no series."""
+        return broken_series(task)
 
     def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:
         """Learn how long answers are, how they are written, and how far they are from the forecasts."""

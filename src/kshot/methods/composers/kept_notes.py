@@ -152,7 +152,11 @@ class Notes(Embeds, Composer):
         """Return what the examples lack."""
         if self.from_contexts and not any(e.context for e in (*task.train, *task.test)):
             return "context"
-        return self.inner.missing_field(task)
+        return None
+
+    def obstacle(self, task: Task) -> str | None:
+        """Return why it cannot be used, or the composer inside."""
+        return super().obstacle(task) or self.inner.obstacle(task)
 
     def record(self) -> dict[str, Any]:
         """Return what it is; a file of notes counts by what it says, and the encoder where it is used."""

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from kshot.core.fields import setting, state
-from kshot.core.number_lists import check_series, future_of, number_list, past_of
+from kshot.core.number_lists import broken_series, future_of, number_list, past_of
 from kshot.core.script import Script, UsualWording
 from kshot.core.types import Example, Question, Task
 from kshot.methods.contracts import Composer
@@ -106,14 +106,9 @@ class Series(Composer):
         """Return whether answers are written."""
         return task.is_open
 
-    def missing_field(self, task: Task) -> str | None:
-        """Return None.
-
-        Raises:
-            UserError: Some row is no series.
-        """
-        check_series(task)
-        return None
+    def obstacle(self, task: Task) -> str | None:
+        """Return which row is no series."""
+        return broken_series(task)
 
     @property
     def learns(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - by its settings
