@@ -20,7 +20,7 @@ class Comparison:
 
 
 EXPLAINED = ("math/multiarith", "math/gsm8k", "math/singleeq")
-CLASSES = ("classification/trec", "classification/sst2", "classification/agnews")
+CLASSES = ("classification/trec", "classification/sst2", "classification/tweet_emotion")
 WORKED = ("bbh/boolean_expressions", "bbh/navigate", "bbh/object_counting")
 PASSAGES = ("qa/xquad_en", "natural_instructions/quoref", "grounding/fakepedia_base")
 EDITED = ("grounding/fever_edit", "grounding/counterfact_hard", "grounding/fakepedia_base")
