@@ -9,13 +9,9 @@ import pytest
 import kshot
 from kshot.core.errors import UserError
 from kshot.core.plugins import origin_of, own_class
-from kshot.evaluators import EVALUATORS
-from kshot.recipes.names import SLOTS
-from kshot.studies import STUDIES
 from kshot.testing import check_part
-from kshot.testing.check_part import ContractError
+from kshot.testing.check_part import ROOMS, ContractError
 
-ROOMS = (*SLOTS.values(), EVALUATORS, STUDIES)
 # Settings with which slow methods are quick; a method that is not here is checked with its own
 QUICK = {
     "best-of-n": "n=2,queries=2",
@@ -67,6 +63,8 @@ USES = {
     "steerer": "./steerer.py:MeanOutput",
     "classifier": "./classifier.py:LongestWord",
     "combiner": "./combiner.py:MostSure(bm25:k=2,zero-shot)",
+    "gate": "adapt-mi(zero-shot,bm25:k=2):gate=./gate.py:Close",
+    "judge": "random:composer=reason-first(cue=Why?,judge=./judge.py:Brief)",
 }
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         Teacher,
         Tuner,
     )
+    from kshot.methods.gates.gate import Gate
+    from kshot.methods.judges.judge import Judge
     from kshot.studies.task_family import Study
     from kshot.verbs.adapt import Run, adapt
     from kshot.verbs.select import select
@@ -44,7 +46,9 @@ _WHERE = {
     "Classifier": "kshot.methods.contracts",
     "Combiner": "kshot.methods.contracts",
     "Composer": "kshot.methods.contracts",
+    "Gate": "kshot.methods.gates.gate",
     "Generator": "kshot.methods.contracts",
+    "Judge": "kshot.methods.judges.judge",
     "Loop": "kshot.methods.contracts",
     "Made": "kshot.methods.contracts",
     "Selector": "kshot.methods.contracts",
@@ -79,8 +83,10 @@ __all__ = [
     "Evaluator",
     "Example",
     "FewShotClassifier",
+    "Gate",
     "GenerateRequest",
     "Generator",
+    "Judge",
     "Lesson",
     "Loop",
     "Made",
@@ -98,13 +104,13 @@ __all__ = [
     "Task",
     "Teacher",
     "Tuner",
+    "__version__",
     "adapt",
     "averaged",
     "load",
     "load_model",
     "select",
     "steer",
-    "__version__",
 ]
 
 

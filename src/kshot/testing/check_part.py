@@ -31,12 +31,15 @@ from kshot.methods.contracts import (
     Teacher,
     Tuner,
 )
+from kshot.methods.gates import GATES, Gate
+from kshot.methods.judges import JUDGES, Judge
 from kshot.recipes.names import SLOTS
 from kshot.store.files import write_folder
 from kshot.studies import STUDIES
 from kshot.studies.task_family import Study
 from kshot.taskmodel.taskmodel import TaskModel
 
+ROOMS = (*SLOTS.values(), GATES, JUDGES, EVALUATORS, STUDIES)
 SECRET = "the answer that nobody may see"
 N, K = 12, 3
 
@@ -59,7 +62,7 @@ def check_part(part: Part, *, model: LanguageModel | None = None) -> None:
     Raises:
         ContractError: It does not keep the contract; the text says where.
     """
-    room = next((r for r in (*SLOTS.values(), EVALUATORS, STUDIES) if isinstance(part, r.contract)), None)
+    room = next((r for r in ROOMS if isinstance(part, r.contract)), None)
     _must(room is not None, part, "must inherit from a contract such as kshot.Selector")
     assert room is not None
     room.check(type(part), origin_of(type(part)).name)
@@ -327,6 +330,29 @@ def _check_combined(part: Combiner, task: Task, members: Sequence[Prediction]) -
     _must(found.answer == best, part, "must answer what it finds most probable")
 
 
+def _check_gate(part: Gate, task: Task, model: TaskModel) -> None:
+    attempt = {"reason": "It is one.\nSo it is.", "step_scores": [0.9, 0.6]}
+    rows = ((0.7, 0.2, 0.1), (0.4, 0.35, 0.25))
+    said = [dataclasses.replace(_says(task, row), found=(attempt,), disagreement=0.5) for row in rows]
+    doubts, again = ([part.doubt(task, one) for one in said] for _ in range(2))
+    _must(doubts == again, part, "must doubt the same answer as much each time")
+    _must(all(np.isfinite(doubt) and doubt >= 0 for doubt in doubts), part, "must say a doubt of 0 or more")
+    for past in ([], doubts):
+        most = part.most(past)
+        _must(most is None or bool(np.isfinite(most)), part, "must say the doubt up to which it asks nobody, or None")
+        _must(most == part.most(past), part, "must say the same limit for the same past")
+
+
+def _check_judge(part: Judge, task: Task, model: TaskModel) -> None:
+    reasons = [(question, ("It is one.", "So it is.")[: i + 1]) for i, question in enumerate(_hidden(task.test[:2]))]
+    found, again = (part.scores(reasons, model=model) for _ in range(2))
+    _must(found == again, part, "must give the same scores each time")
+    _must(len(found) == len(reasons), part, "must return scores for each reason")
+    for (_, steps), scores in zip(reasons, found, strict=True):
+        _must(len(scores) in (0, len(steps)), part, "must give a score for each step of a reason, or none")
+        _must(all(0 <= score <= 1 for score in scores), part, "must give scores in 0..1")
+
+
 def _check_evaluator(part: Evaluator, task: Task, model: TaskModel) -> None:
     cases, again = (part.cases(task, rng=_rng()) for _ in range(2))
     _must(cases == again, part, "must ask the same with the same rng")
@@ -359,6 +385,8 @@ _CHECKS: dict[type, Callable[..., None]] = {
     Steerer: _check_steerer,
     Classifier: _check_classifier,
     Combiner: _check_combiner,
+    Gate: _check_gate,
+    Judge: _check_judge,
     Evaluator: _check_evaluator,
     Study: _check_study,
 }
