@@ -8,15 +8,15 @@ import numpy as np
 
 from kshot.core.fields import setting, state
 from kshot.core.models import Capability
-from kshot.core.types import Example, Question
-from kshot.methods.contracts import Selector
-from kshot.methods.hands import different, filled, ranked
+from kshot.core.types import Example
+from kshot.methods.hands import ranked
 from kshot.methods.selectors.ordered_sets import held_out_and_others, total_bits
+from kshot.methods.selectors.ranked_sets import RanksSets
 from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
-class BestOfN(Selector):
+class BestOfN(RanksSets):
     """Draw `n` random sets of `k` examples and keep the one after which past outputs cost the fewest bits.
 
     bits(set) = sum over the held-out examples of - log2 p(output given set and input), the same held-out examples
@@ -44,29 +44,18 @@ class BestOfN(Selector):
     _pool: tuple[Example, ...] = state(())
     _model: TaskModel | None = state()
 
-    per_query = False
-    draws = True
     needs = frozenset({Capability.SCORE})
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Remember pool and model: the sets are scored once their size is known."""
         return replace(self, _pool=tuple(pool), _model=model)
 
-    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return `k` indices (all of a smaller pool) in random order; the question does not matter."""
-        return self._ranked(k, rng)[0]
+    @property
+    def n_tried(self) -> int:
+        """How many sets are tried."""
+        return self.n
 
-    def contexts(
-        self, questions: Sequence[Question | None], k: int, n: int, *, rngs: Sequence[Sequence[np.random.Generator]]
-    ) -> list[list[list[int]]]:
-        """Return the `n` best sets; orders of the pool where it leaves no choice."""
-        return [different(filled(self._ranked(k, some[0]), n), some) for some in rngs]
-
-    def most_contexts(self, n_pool: int, k: int) -> int:
-        """Return how many sets there are to choose from."""
-        return min(self.n, super().most_contexts(n_pool, k))
-
-    def _ranked(self, k: int, rng: np.random.Generator) -> list[list[int]]:
+    def ranked(self, k: int, *, rng: np.random.Generator) -> list[list[int]]:
         """Return the sets, the best first; one that is drawn where nothing can be held out."""
         held_out, others = held_out_and_others(len(self._pool), k, self.queries, rng=rng)
         if not held_out:

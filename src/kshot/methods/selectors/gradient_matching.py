@@ -11,11 +11,11 @@ from kshot.core.errors import UserError
 from kshot.core.fields import setting, state
 from kshot.core.gradient_settings import OF, GradientSettings
 from kshot.core.models import Capability
-from kshot.core.types import Example, Question
-from kshot.methods.contracts import Selector
+from kshot.core.types import Example
 from kshot.methods.hands import different, filled, ranked
 from kshot.methods.selectors.matching import NORMALIZATIONS, match, searches
 from kshot.methods.selectors.ordered_sets import total_bits
+from kshot.methods.selectors.ranked_sets import RanksSets
 from kshot.taskmodel.taskmodel import TaskModel
 
 PAPER: dict[str, Any] = {
@@ -33,7 +33,7 @@ PAPER: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class GradientMatching(GradientSettings, Selector):
+class GradientMatching(GradientSettings, RanksSets):
     """Choose `k` examples whose mean gradient is near the mean gradient of the pool, the model having the last word.
 
     Minimises |1/k sum over the chosen of g_i - 1/N sum over the pool of g_i|, with g_i the gradient of example i's
@@ -84,8 +84,6 @@ class GradientMatching(GradientSettings, Selector):
     _seed: int = state(0)
 
     version = 2
-    per_query = False
-    draws = True
     needs = frozenset({Capability.GRADIENTS})
 
     def __post_init__(self):
@@ -105,21 +103,12 @@ class GradientMatching(GradientSettings, Selector):
         """Remember pool and model: where all examples are shown, no gradient is needed."""
         return replace(self, _pool=tuple(pool), _model=model, _seed=int(rng.integers(2**32)))
 
-    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return `k` indices in the order of the picks (all of a smaller pool in its order); no question matters."""
-        return self._ranked(k, rng)[0]
+    @property
+    def n_tried(self) -> int:
+        """How many candidates there are."""
+        return self.candidates
 
-    def contexts(
-        self, questions: Sequence[Question | None], k: int, n: int, *, rngs: Sequence[Sequence[np.random.Generator]]
-    ) -> list[list[list[int]]]:
-        """Return the `n` best candidates; orders of the pool where it leaves no choice."""
-        return [different(filled(self._ranked(k, some[0]), n), some) for some in rngs]
-
-    def most_contexts(self, n_pool: int, k: int) -> int:
-        """Return how many candidates there are."""
-        return min(self.candidates, super().most_contexts(n_pool, k))
-
-    def _ranked(self, k: int, rng: np.random.Generator) -> list[list[int]]:
+    def ranked(self, k: int, *, rng: np.random.Generator) -> list[list[int]]:
         """Return the candidates, the best first; one that is chosen by distance alone if there are no others."""
         if k == 0 or k >= len(self._pool):
             return [list(range(len(self._pool)))[:k]]

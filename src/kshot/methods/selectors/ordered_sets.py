@@ -11,9 +11,10 @@ import numpy as np
 
 from kshot.core.fields import setting, state
 from kshot.core.models import Capability
-from kshot.core.types import Example, FloatArray, Question
-from kshot.methods.contracts import Composer, Selector
-from kshot.methods.hands import different, filled, ranked
+from kshot.core.types import Example, FloatArray
+from kshot.methods.contracts import Composer
+from kshot.methods.hands import ranked
+from kshot.methods.selectors.ranked_sets import RanksSets
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -113,7 +114,7 @@ class Trials:
 
 
 @dataclass(frozen=True)
-class SearchesOrderedSets(Selector):
+class SearchesOrderedSets(RanksSets):
     """Searches for the ordered set of demonstrations after which held-out examples of the past cost the fewest bits.
 
     Where the composer has `alternatives`, such as several instructions, an arm is a list and one of them.
@@ -130,32 +131,24 @@ class SearchesOrderedSets(Selector):
     _found: dict[tuple[int, int], list[Arm]] | None = state()  # by k and the draw that decides all others
     _rehearses: bool = state(False)
 
-    per_query = False
-    draws = True
     needs = frozenset({Capability.SCORE})
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Remember pool and model: the search begins once `k` is known."""
         return replace(self, _pool=tuple(pool), _model=model, _found={})
 
-    def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
-        """Return `k` indices in their order (all of a smaller pool in random order); the question does not matter."""
-        return list(self._ranked(k, rng)[0].hand)
+    @property
+    def n_tried(self) -> int:
+        """How many lists are tried."""
+        return self.evaluations
 
-    def contexts(
-        self, questions: Sequence[Question | None], k: int, n: int, *, rngs: Sequence[Sequence[np.random.Generator]]
-    ) -> list[list[list[int]]]:
-        """Return the `n` best lists that were tried with the wording of the best one."""
-        hands = [[list(arm.hand) for arm in self._ranked(k, some[0])] for some in rngs]
-        return [different(filled(own, n), some) for own, some in zip(hands, rngs, strict=True)]
-
-    def most_contexts(self, n_pool: int, k: int) -> int:
-        """Return how many lists are tried."""
-        return min(self.evaluations, super().most_contexts(n_pool, k))
+    def ranked(self, k: int, *, rng: np.random.Generator) -> list[list[int]]:
+        """Return the lists that were tried with the wording of the best one."""
+        return [list(arm.hand) for arm in self._arms(k, rng)]
 
     def wording(self, composer: Composer, k: int, *, rng: np.random.Generator) -> Composer:
         """Return the alternative that the best arm was tried with; the composer itself where nothing was tried."""
-        best = self._ranked(k, rng)[0]
+        best = self._arms(k, rng)[0]
         return composer.alternatives[best.wording] if best.wording >= 0 else composer
 
     def rehearsing(self) -> Self:
@@ -166,7 +159,7 @@ class SearchesOrderedSets(Selector):
     def search(self, trials: Trials, *, rng: np.random.Generator) -> Mapping[str, Any]:
         """Try arms until nothing is left or enough is known, and return what is to be noted of it."""
 
-    def _ranked(self, k: int, rng: np.random.Generator) -> list[Arm]:
+    def _arms(self, k: int, rng: np.random.Generator) -> list[Arm]:
         """Return the arms, the best first; one that is drawn, with the wording -1, where nothing can be held out."""
         seed = int(rng.integers(2**63))
         assert self._found is not None, "fit comes before select"
