@@ -292,6 +292,11 @@ def predictions(name, stream, task, model, *, seed=0):
 
 
 GRADIENTS = ("gradient-matching", "less")
+SMALLER = {
+    **dict.fromkeys(GRADIENTS, ",epochs=1,snapshots=1"),
+    "ease": ",evaluations=12,starts=6,kept=8,steps=20,queries=4",
+    "evolution": ",evaluations=12,queries=4",
+}
 # Others: test_steered_runs.py, test_combinations.py
 LEARNERS = [name for name in known_recipes() if name not in (*CLASSIFIERS, *STEERERS, *COMBINERS)]
 
@@ -313,7 +318,7 @@ def test_texts_and_demonstrations_rest_on_the_past_alone(name, order):
     examples = tuple(Example(f"the {noun} of {i}", f"{i} {noun}", f"e{i}") for i, noun in enumerate(nouns))
     task = Task("nouns", "generation", examples, metrics=("exact_match",))
     recipe = name if name == "zero-shot" else f"{name}:order={order}"
-    recipe += ",epochs=1,snapshots=1" if name in GRADIENTS else ""
+    recipe += SMALLER.get(name, "")
     model = ScriptedModel()  # reads its demonstrations: another choice would be another text
     if name in TUNERS:
         recipe, model = f"{recipe},lr=1e-3/1e-2,steps=1", kshot.load_model("tiny")
