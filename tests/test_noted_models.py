@@ -11,9 +11,10 @@ import kshot
 from conftest import labelled_rows, write_task
 from kshot.adapted.folder import load, rewrite, saved_recipe
 from kshot.adapted.model import AdaptedModel
-from kshot.adapted.noted import notes_in, with_notes
+from kshot.adapted.noted import notes_in, tried, with_notes
 from kshot.adapted.seal import check_seal
 from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.types import Question
 from kshot.learners.learner import Setup
 from kshot.methods.composers import COMPOSERS
 from kshot.recipes.grammar import parse_recipe
@@ -199,6 +200,31 @@ def test_what_an_inner_composer_remembers_is_kept(tmp_path, run_cli):
     after = json.loads((tmp_path / "model" / "composer.json").read_text())
     assert after["_notes"] == [*before["_notes"], "Page 99."]
     assert after["_threshold"] == before["_threshold"] is not None
+
+
+def test_which_notes_a_question_is_told_is_shown_and_set(run_cli, words_task, tmp_path):
+    run = tmp_path / "run"
+    kshot.adapt(words_task, "scripted", recipes=["random:k=2"], out=run)
+    assert "the model has none" in run_cli("notes", "try", run, "Who runs Acme?").err
+    added = run_cli("notes", "add", run, "The CEO of Acme is Ann.", "Acme is in Berlin.", "Soup is hot.").out
+    assert "above 0.6; `kshot notes try` shows it for a question" in added
+    shown = run_cli("notes", "try", run, "Who runs Acme?", "--json").json
+    assert shown["threshold"] == 0.6
+    likeness = [row["likeness"] for row in shown["notes"]]
+    assert likeness == sorted(likeness, reverse=True)
+    assert {row["note"] for row in shown["notes"] if row["said"]} == {
+        row["note"] for row in shown["notes"] if row["likeness"] > 0.6
+    }
+    lower = f"{likeness[1] - 0.01:.3f}"
+    assert f"above {float(lower):.2g}" in run_cli("notes", "add", run, "Tea is hot.", "--threshold", lower).out
+    told = run_cli("notes", "try", run, "Who runs Acme?").out
+    assert told.count(", is said") == 2
+    found = run_cli("predict", run, "-", "--json", input="Who runs Acme?\n").json["predictions"][0]["found"]
+    assert len(found[0]["notes"]) == 2
+    judged = parse_recipe("zero-shot:composer=notes(gate=reply)", shots=1)
+    judged = with_notes(judged, kshot.Task.load(words_task), ["Tea is hot."]).recipe
+    with pytest.raises(UserError, match="gate=likeness must judge .* here it is 'reply'"):
+        tried(judged, kshot.Task.load(words_task), Question("Tea?", "q"))
 
 
 def test_a_server_says_which_notes_it_has_used(facts):

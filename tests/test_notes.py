@@ -216,6 +216,9 @@ def test_of_notes_that_say_otherwise_the_last_counts(notes):
         ("Prescott is not an album.", "Prescott is never an album.", False),
         ("The shop closes at 6.", "The shop closes at 7.", True),
         ("Ann sings.", "Bob dances.", False),
+        ("Our office in Berlin is open on Saturday.", "Our office in Berlin is led by Ann Smith.", False),
+        ("The basic plan costs 10 dollars a month.", "The basic plan costs 12 dollars a month.", True),
+        ("The price of our new basic plan is ten.", "The price of our new premium plan is ten.", False),
         ("the same", "The same!", False),
     ],
 )

@@ -176,7 +176,7 @@ class AdaptedModel:
         """The notes that it answers from, in the order in which they came."""
         return notes_in(self.recipe)
 
-    def noted(self, *notes: str) -> "AdaptedModel":
+    def noted(self, *notes: str, threshold: float | None = None) -> "AdaptedModel":
         """Return the same model with more notes: questions that they bear on are answered from them.
 
         Of notes that say otherwise the later one counts. What was measured of the model, and its calibration, is from
@@ -184,12 +184,13 @@ class AdaptedModel:
 
         Args:
             notes: A sentence each.
+            threshold: What the relevance of notes must be above from now on, so that a question is told them.
 
         Raises:
             UserError: The model asks no language model, combines recipes, or is calibrated by inputs without content.
             InvalidInputError: A note is empty, no text, or too long.
         """
-        changed = with_notes(self.recipe, self.task, notes)
+        changed = with_notes(self.recipe, self.task, notes, threshold=threshold)
         assert self.fitted.model is not None
         most = self.fitted.model.model.max_tokens // 2
         for note in notes:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kshot.core.errors import UserError
-from kshot.core.types import Task
+from kshot.core.types import Question, Task
 from kshot.methods.composers.kept_notes import Notes
 from kshot.methods.contracts import Composer
 from kshot.recipes.recipe import Recipe
@@ -44,8 +44,43 @@ def counts_for(notes: Sequence[str]) -> dict[int, int]:
     return dict(NoteMemory().add(notes).overruled)
 
 
-def with_notes(recipe: Recipe, task: Task, notes: Sequence[str]) -> Noted:
+@dataclass(frozen=True)
+class Tried:
+    """What a question would be told of the notes.
+
+    Attributes:
+        limit: The likeness that the best note must be above.
+        notes: Each with its likeness, the most like first.
+        said: Those that are said.
+    """
+
+    limit: float
+    notes: tuple[tuple[str, float], ...]
+    said: tuple[str, ...]
+
+
+def tried(recipe: Recipe, task: Task, question: Question) -> Tried:
+    """Return which notes a question would be told, by their likeness; no language model is asked.
+
+    Raises:
+        UserError: The recipe keeps no notes, or something else than likeness decides.
+    """
+    composer = recipe.part("composer")
+    if not isinstance(composer, Notes) or not composer.notes:
+        raise UserError("There must be notes to try; the model has none. `kshot notes add` adds some.")
+    notes = composer.likeness_of_all(task, question)
+    return Tried(composer.limit, tuple(notes), tuple(composer.said_of(notes)))
+
+
+def with_notes(recipe: Recipe, task: Task, notes: Sequence[str], *, threshold: float | None = None) -> Noted:
     """Return a recipe with more notes; one without a composer that keeps notes gets one around its own.
+
+    Args:
+        recipe: The recipe.
+        task: Its task.
+        notes: What is added.
+        threshold: What the relevance of notes must be above from now on, so that a question is told them; None leaves
+            it as it is.
 
     Raises:
         UserError: It asks no language model, combines recipes, or calibrates by inputs without content; or a note
@@ -59,6 +94,10 @@ def with_notes(recipe: Recipe, task: Task, notes: Sequence[str]) -> Noted:
     before = composer.notes or ()
     new = [clean_note(note) for note in notes]
     changed = composer.noting((*before, *new))
+    if threshold is not None:
+        if not isinstance(changed, Notes):
+            raise UserError("A threshold is for composer=notes; the model's notes are kept by another. Leave it out.")
+        changed = replace(changed, threshold=f"{threshold:g}")
     after, said = changed.notes or (), []
     for note in dict.fromkeys(new):
         if note in before and note not in after[len(before) :]:
@@ -70,8 +109,19 @@ def with_notes(recipe: Recipe, task: Task, notes: Sequence[str]) -> Noted:
         for early, late in overruled.items()
         if late >= len(before)
     ]
-    said += [AS_MEASURED] if len(after) > len(before) else []
+    if len(after) > len(before) or threshold is not None:
+        said += [*([_when_said(changed)] if isinstance(changed, Notes) else []), AS_MEASURED]
     return Noted(recipe.having(composer=changed), tuple(said))
+
+
+def _when_said(composer: Notes) -> str:
+    if composer.steps == 1:
+        return f"each question is told the {composer.k} notes that are most like it"
+    relevance = "likeness to a note" if composer.gate == "likeness" else "relevance of the notes"
+    return (
+        f"a question is told notes where the {relevance} is above {composer.limit:.2g}; `kshot notes try` shows it for "
+        "a question, --threshold sets it"
+    )
 
 
 def without_note(recipe: Recipe, number: int) -> Noted:

@@ -1,12 +1,15 @@
 """The verbs `notes …`: a saved model is corrected by a sentence."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kshot.cli.options import AllowCodeOption, JsonOption
 from kshot.cli.output import guarded, print_json, stderr, stdout
 from kshot.core.errors import UserError
+
+if TYPE_CHECKING:
+    pass
 
 app = typer.Typer(
     help="Correct an adapted model by sentences: questions that they bear on are answered from them.",
@@ -22,6 +25,9 @@ def add(
     folder: FolderArgument,
     notes: Annotated[list[str] | None, typer.Argument(metavar="[NOTE]...", help="A sentence each.")] = None,
     file: Annotated[str | None, typer.Option(help="More notes: a text with one a line, or JSON lines.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Tell a question notes that are like it by more than this; see `notes try`.")
+    ] = None,
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,8 +39,39 @@ def add(
     every = [*(notes or ()), *(notes_of(file) if file else ())]
     if not every:
         raise UserError("notes add must be given a sentence, or --file with some; got none. Give one.")
-    changed = rewrite(folder, lambda recipe, task: with_notes(recipe, task, every), allow_code=allow_code)
+    changed = rewrite(
+        folder, lambda recipe, task: with_notes(recipe, task, every, threshold=threshold), allow_code=allow_code
+    )
     _tell(changed.said, changed.notes, as_json)
+
+
+@app.command("try")
+@guarded
+def try_notes(
+    folder: FolderArgument,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What the model would be asked.")],
+    allow_code: AllowCodeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how like a question each note is, and which of them it would be told; no language model is asked."""
+    from kshot.adapted.folder import saved_recipe, saved_task
+    from kshot.adapted.noted import notes_in, tried
+    from kshot.core.types import Question
+
+    recipe = saved_recipe(folder, allow_code=allow_code)
+    found, numbers = tried(recipe, saved_task(folder), Question(question, "asked")), notes_in(recipe)
+    rows = [
+        {"number": numbers.index(note) + 1, "note": note, "likeness": round(likeness, 3), "said": note in found.said}
+        for note, likeness in found.notes
+    ]
+    if as_json:
+        print_json({"threshold": found.limit, "notes": rows})
+        return
+    for row in rows:
+        said = ", is said" if row["said"] else ""
+        stdout.print(f"{row['number']}: {row['note']} (likeness {row['likeness']:.2f}{said})")
+    if not found.said:
+        stderr.print(f"none is said: the likeness of the best must be above {found.limit:.2g}")
 
 
 @app.command("list")

@@ -15,9 +15,11 @@ from kshot.core.types import FloatArray
 from kshot.retrieval.lexical import LexicalIndex, words
 
 MOST_CHARACTERS = 4000  # of a note
-MOST_OTHER_WORDS = 4  # in which the ends of two notes differ that say otherwise
+MOST_OTHER_WORDS = 4  # in which two notes differ that say otherwise
 LEAST_SAME_WORDS = 3  # with which both begin
 _NEGATIONS = frozenset({"not", "never", "no", "cannot"})
+# Words that join: what has one of its own says another thing of the same, as "open on Saturday" and "led by Ann" do
+_JOINING = frozenset({"about", "and", "as", "at", "by", "for", "from", "in", "of", "on", "or", "than", "to", "with"})
 
 
 class Embeds(Protocol):
@@ -109,16 +111,22 @@ def say_otherwise(first: str, second: str) -> bool:
     """Return whether two notes differ in how they end alone, or in a "not": a guess by their words.
 
     They begin with the same words, more than half of each and at least three, and end with one to four others, none of
-    them in both; or they are the same but for negations.
+    them in both and none that joins, such as "of"; what follows numbers, such as "dollars a month", may be the same.
+    Or they are the same but for negations.
     """
     (a, a_denies), (b, b_denies) = _parted(first), _parted(second)
     if a == b:
         return a_denies != b_denies
     n = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    ends = a[n:], b[n:]
-    is_short = all(1 <= len(end) <= MOST_OTHER_WORDS for end in ends)
-    is_same_before = n >= LEAST_SAME_WORDS and 2 * n > max(len(a), len(b))
-    return is_short and is_same_before and not set(ends[0]) & set(ends[1])
+    rest = [*zip(reversed(a[n:]), reversed(b[n:]), strict=False)]
+    m = next((i for i, (x, y) in enumerate(rest) if x != y), len(rest))
+    parts = [some[n : len(some) - m] for some in (a, b)]
+    if not all(any(word[0].isdigit() for word in part) for part in parts):
+        parts = [some[n:] for some in (a, b)]
+    is_short = all(1 <= len(part) <= MOST_OTHER_WORDS for part in parts)
+    is_same_before = n >= LEAST_SAME_WORDS and n > max(map(len, parts))
+    first_words, second_words = map(set, parts)
+    return is_short and is_same_before and not (first_words & second_words or (first_words | second_words) & _JOINING)
 
 
 @lru_cache(maxsize=100_000)
@@ -131,8 +139,7 @@ def _parted(note: str) -> tuple[tuple[str, ...], bool]:
 def _keys(note: str) -> list[tuple[str, ...]]:
     """Return beginnings of a note, one of which it shares with each that says otherwise; all of it is the last."""
     found, _ = _parted(note)
-    least = max(LEAST_SAME_WORDS, len(found) - MOST_OTHER_WORDS, len(found) // 2 + 1)
-    return [found[:n] for n in range(least, len(found))] + [(*found, "")]
+    return [found[:n] for n in range(LEAST_SAME_WORDS, len(found))] + [(*found, "")]
 
 
 def clean_note(note: Any, where: str = "A note") -> str:

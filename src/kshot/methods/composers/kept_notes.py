@@ -33,7 +33,7 @@ from kshot.taskmodel.taskmodel import TaskModel
 
 REFUSAL = "Not in the notes."
 # Relevance above which notes bear on a question where no past tells: cosine, nats a token, nats, and that it answers
-THRESHOLDS = {"likeness": 0.7, "question": 1.3, "refusal": 0.0, "reply": 0.5}
+THRESHOLDS = {"likeness": 0.6, "question": 1.3, "refusal": 0.0, "reply": 0.5}
 MOST_TRIED = 64  # examples of the past by which a threshold is chosen
 _ELSE = "If the context does not answer the question, answer from what you know."
 _NO_NOTES, _ASKS = "(none)", "Question:"
@@ -88,6 +88,7 @@ class Notes(Embeds, Composer):
     _threshold: float | None = state()
     _said: tuple[str, ...] | None = state()
 
+    version = 2
     considers = True
 
     def __post_init__(self):
@@ -143,6 +144,13 @@ class Notes(Embeds, Composer):
     def _usual(self) -> float:
         """The threshold where the past does not tell; likeness by words is another one."""
         return 0.5 if (self.gate, self.lookup) == ("likeness", "bm25") else THRESHOLDS[self.gate]
+
+    @property
+    def limit(self) -> float:
+        """What the relevance of notes must be above, so that they are said."""
+        if self.threshold != "auto":
+            return float(self.threshold)
+        return self._usual if self._threshold is None else self._threshold
 
     def suits(self, task: Task) -> bool:
         """Return whether the inner composer does."""
@@ -249,8 +257,7 @@ class Notes(Embeds, Composer):
         self, asked: Sequence[tuple[Sequence[Example], Question]], *, model: TaskModel, seed: int
     ) -> list[Mapping[str, Any]]:
         """Return for each question the notes that it is asked with, and how relevant the best ones were."""
-        limit = self._usual if self._threshold is None else self._threshold
-        limit = limit if self.threshold == "auto" else float(self.threshold)
+        limit = self.limit
         inner: Sequence[Mapping[str, Any]] = [{}] * len(asked)
         if self.inner.considers:
             inner = self.inner.consider(asked, model=replace(model, composer=self.inner), seed=seed)
@@ -260,6 +267,11 @@ class Notes(Embeds, Composer):
             about |= {"too_long": looked.n_long} if looked.n_long else {}
             told.append(about | ({"inner": more} if more else {}))
         return told
+
+    def said_of(self, notes: Sequence[tuple[str, float]]) -> list[str]:
+        """Return those of the notes that are said by their likeness, the most like first; length is not looked at."""
+        best = tuple(notes[: self.k][::-1])
+        return self._bearing(_Looked(best, 0, best[-1][1] if best else None), self.limit)[::-1]
 
     def _bearing(self, looked: "_Looked", limit: float) -> list[str]:
         """Return the notes that are said where relevance must be above a limit; by likeness the best and its like."""
@@ -298,6 +310,19 @@ class Notes(Embeds, Composer):
         for i, relevance in zip(known, judged, strict=True):
             found[i] = replace(found[i], relevance=float(relevance))
         return found
+
+    def likeness_of_all(self, task: Task, question: Question) -> list[tuple[str, float]]:
+        """Return the notes that count with their likeness to a question, the most like first; no model is asked.
+
+        Raises:
+            UserError: The gate is another one than likeness, and asks the model.
+        """
+        if self.gate != "likeness":
+            raise UserError(
+                f"gate=likeness must judge which notes bear on a question, so that no model is asked; here it is "
+                f"'{self.gate}'. Ask the model: `kshot predict --json` says which notes a question was asked with."
+            )
+        return self._memory_of(question).lookup(self._text(task, question), len(self.notes) + 1)
 
     def _memory_of(self, question: Question) -> NoteMemory:
         """Return the memory, with a question's own context as the newest note where contexts are notes."""
