@@ -15,7 +15,7 @@ from kshot.methods.contracts import Steerer
 from kshot.methods.steerers.held_out import MOST_ASKED, held_out, held_out_best
 from kshot.taskmodel.taskmodel import TaskModel
 
-OF_ALL, OF_BEST = (1.0, 0.95, 0.9, 0.7, 0.5), (1.0, 0.1, 0.01)
+OF_ALL, OF_BEST = (1.0, 0.95, 0.9, 0.7, 0.4, 0.1), (1.0, 0.1, 0.01)
 ALONE = 0.01  # of a head that is tried alone, where nothing else is said
 MOST_HELD = 2 * MOST_ASKED
 
