@@ -515,10 +515,10 @@ def test_steering_raises_the_share_of_answers_from_the_passage(copier):
     assert shares[0] == before
     chosen, best = fitted(), fitted(heads="best", n=3)
     assert chosen.about["alpha"] < 1
-    assert from_passage(copier, chosen) > before + 0.05
+    assert from_passage(copier, chosen) > before + 0.15
     assert best.about["alpha"] < 1
     assert 1 <= len(best.about["heads"]) <= 3
-    assert from_passage(copier, best) > before + 0.1
+    assert from_passage(copier, best) > before + 0.15
 
 
 def test_where_memory_is_right_nothing_is_weighed(copier):
