@@ -25,8 +25,8 @@ from kshot.engine.trie import build_tree, flagged
 from kshot.engine.whole_text import WholeText
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
-from kshot.methods.steerers.attention import Attention
 from kshot.methods.steerers.random_direction import randomised
+from kshot.methods.steerers.weighed_attention import Attention
 from kshot.models.gradient_mode import learning
 from kshot.models.hf import Backbone
 from kshot.models.tiny import tiny_backbone
