@@ -434,7 +434,7 @@ FIELDS = {
     "unknown site": (
         "steered",
         edit(site="os"),
-        "steering.* site must be one of mlp, heads, block; got layer 0, site 'os'",
+        "steering.* site must be one of mlp, heads, block, attention; got layer 0, site 'os'",
     ),
     "layer below": ("steered", edit(layer=-1), "layer must be 0 or more; got layer -1"),
     "unknown operation": ("steered", edit(operation="exec"), "operation must be one of turn, add, mix"),

@@ -47,6 +47,7 @@ SMALL = {
     "icv": {"strength": 0.1},
     "function-vector": {"prompts": 2, "shots": 2, "heads": 2},
     "soft-injection": {"prompts": 2, "shots": 2, "steps": 4, "every": 2},
+    "attention": {"span": "asked", "alpha": 0.5},
     "random-direction": {},
 }
 

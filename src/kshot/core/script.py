@@ -124,6 +124,22 @@ class Script:
                 turns.append([piece])
         return [tuple(turn) for turn in turns]
 
+    @property
+    def asked_pieces(self) -> dict[int, str]:
+        """Which pieces are what is asked, by their place: "question", and each "context" of it.
+
+        Those are the contexts in its turn, and any of the same example that is said before, as where other questions on
+        the same text come first.
+        """
+        last = max(i for i, piece in enumerate(self.pieces) if piece.role == "question")
+        first, example = len(self.pieces) - len(self.turns[-1]), self.pieces[last].example
+        own = [
+            i
+            for i, piece in enumerate(self.pieces[:last])
+            if piece.role == "context" and (i >= first or (example and piece.example == example))
+        ]
+        return dict.fromkeys(own, "context") | {last: "question"}
+
 
 @dataclass(frozen=True)
 class Turn:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,10 @@ from kshot.core.paths import path_of
 from kshot.core.schema import shaped
 from kshot.core.seeding import digest
 
-SITES = ("mlp", "heads", "block")
-OPERATIONS = ("turn", "add", "mix")
+HOOKED = ("mlp", "heads", "block")  # where activations are read and changed
+SITES = (*HOOKED, "attention")
+OPERATIONS = ("turn", "add", "mix", "weigh")
+SPANS: Mapping[str, tuple[str, ...]] = {"context": ("context",), "asked": ("context", "question")}
 WEIGHTS_FILE, ABOUT_FILE = "steering.safetensors", "steering.json"
 _FORMAT = 1
 _REMEDY = "Copy the whole folder, or fit it again."
@@ -29,6 +31,7 @@ class _EditRow(TypedDict):
     operation: str
     last_only: bool
     scale: list[float]
+    span: NotRequired[str]
 
 
 class _About(TypedDict):
@@ -50,6 +53,8 @@ class Shape:
 
     def at(self, site: str) -> tuple[int, ...]:
         """Return the shape of one token's activation at a site of one layer."""
+        if site == "attention":  # one score a head
+            return (self.n_heads, 1)
         return (self.n_heads, self.head_dim) if site == "heads" else (self.width,)
 
 
@@ -60,12 +65,17 @@ class Edit:
     Attributes:
         layer: From 0.
         site: "mlp", the output of the layer's MLP `[width]`; "block", the residual stream after the layer `[width]`;
-            "heads", what the heads hand to the attention's output projection `[n_heads, head_dim]`.
+            "heads", what the heads hand to the attention's output projection `[n_heads, head_dim]`; "attention", the
+            scores of the heads before softmax, one for each token that is looked at.
         operation: "turn" keeps the norm: |x| n(n(x) + mean_i w_i g_i n(v_i)) with n(x) = x / |x| and
-            g_i = 1 + max(0, cos(x, -v_i)); "add" is x + mean_i w_i v_i; "mix", for heads, is (1 - w_h) x_h + w_h v_h.
+            g_i = 1 + max(0, cos(x, -v_i)); "add" is x + mean_i w_i v_i; "mix", for heads, is (1 - w_h) x_h + w_h v_h;
+            "weigh", for attention, adds w_h v_h to the scores of head h for a prompt's tokens outside the span.
         last_only: Only the last token of a prompt is changed; otherwise every token is, generated ones too.
-        vectors: v, float32 `[n, width]`; `[n_heads, head_dim]` for "mix".
-        weights: w, float32 `[n]`; `[n_heads]` for "mix".
+        vectors: v, float32 `[n, width]`; `[n_heads, head_dim]` for "mix", `[n_heads, 1]` for "weigh".
+        weights: w, float32 `[n]`; `[n_heads]` for "mix" and "weigh".
+        span: For "weigh", what is not weighed down: the "context" of what is asked, or all of what is "asked", context
+            and question. What follows the prompt is never weighed, nor the model's own reason at its end, nor a prompt
+            that has no such span.
     """
 
     layer: int
@@ -74,13 +84,20 @@ class Edit:
     last_only: bool
     vectors: NDArray[np.float32]
     weights: NDArray[np.float32]
+    span: str = ""
 
     def __post_init__(self):
         is_mix, shapes = self.operation == "mix", (self.vectors.shape, self.weights.shape)
+        weighs = self.operation == "weigh"
         rules = {
             f"site must be one of {', '.join(SITES)}": self.site in SITES,
             f"operation must be one of {', '.join(OPERATIONS)}": self.operation in OPERATIONS,
             "heads alone can be mixed": self.site == "heads" or not is_mix,
+            "attention can be weighed, at every token, and nothing else can": weighs == (self.site == "attention")
+            and not (weighs and self.last_only),
+            f"what is weighed must have a span, {' or '.join(SPANS)}": (self.span in SPANS)
+            if weighs
+            else not self.span,
             "layer must be 0 or more": self.layer >= 0,
             "each vector must have a weight, and there must be one": len(shapes[0]) >= 2
             and shapes[1] == shapes[0][:1]
@@ -112,13 +129,29 @@ class Steering:
     def fingerprint(self) -> str:
         """Identify the changes."""
         return digest(
-            [(e.layer, e.site, e.operation, e.last_only, e.weights.tolist(), _hex(e.vectors)) for e in self.edits]
+            [
+                (
+                    e.layer,
+                    e.site,
+                    e.operation,
+                    e.last_only,
+                    e.weights.tolist(),
+                    _hex(e.vectors),
+                    *filter(None, [e.span]),
+                )
+                for e in self.edits
+            ]
         )
 
     @property
     def last_only(self) -> bool:
         """Whether nothing is changed but the last tokens of prompts."""
         return all(e.last_only for e in self.edits)
+
+    @property
+    def spans(self) -> tuple[str, ...]:
+        """The spans outside of which attention is weighed."""
+        return tuple(name for name in SPANS if any(e.span == name for e in self.edits))
 
     def check_finite(self) -> None:
         """Raise NotFiniteError if a vector or a weight is not finite."""
@@ -141,7 +174,7 @@ class Steering:
         """Return the opposite direction.
 
         Raises:
-            UserError: It replaces activations, which has no opposite.
+            UserError: It replaces activations, which has no opposite, or weighs attention.
         """
         self._check_directions("negated")
         return replace(self, edits=tuple(replace(e, vectors=-e.vectors) for e in self.edits))
@@ -150,7 +183,7 @@ class Steering:
         """Return the direction that is the sum of both, with this one's weights.
 
         Raises:
-            UserError: They act at different places, or replace activations.
+            UserError: They act at different places, or are no directions.
         """
         pairs = self._beside(other, "added")
         if any(a.vectors.shape != b.vectors.shape for a, b in pairs):
@@ -160,10 +193,9 @@ class Steering:
         return replace(self, edits=tuple(replace(a, vectors=a.vectors + b.vectors) for a, b in pairs))
 
     def _check_directions(self, what: str) -> None:
-        if any(e.operation == "mix" for e in self.edits):
-            raise UserError(
-                f"Only directions can be {what}; this steering replaces the outputs of heads. Fit one that adds."
-            )
+        does = {"mix": "replaces the outputs of heads", "weigh": "weighs attention"}
+        if found := [does[e.operation] for e in self.edits if e.operation in does]:
+            raise UserError(f"Only directions can be {what}; this steering {found[0]}. Fit one that adds.")
 
     def _beside(self, other: "Steering", what: str) -> list[tuple[Edit, Edit]]:
         """Return the edits of both that act at the same places, in pairs."""
@@ -195,6 +227,7 @@ class Steering:
                 "operation": e.operation,
                 "last_only": e.last_only,
                 "scale": e.weights.tolist(),
+                **({"span": e.span} if e.span else {}),
             }
             for e in self.edits
         ]
@@ -220,7 +253,7 @@ class Steering:
             kept = shaped(_About, said, folder / ABOUT_FILE, _REMEDY)
             edits = tuple(
                 Edit(r["layer"], r["site"], r["operation"], r["last_only"], tensors[f"edit.{i}"],
-                     np.array(r["scale"], dtype=np.float32))
+                     np.array(r["scale"], dtype=np.float32), r.get("span", ""))
                 for i, r in enumerate(kept["edits"])
             )  # fmt: skip
             found = cls(edits, kept["model"], kept["about"])
@@ -243,7 +276,7 @@ def averaged(steerings: Sequence[Steering]) -> Steering:
     """Return the steering whose shift at each place is the average of theirs.
 
     Raises:
-        UserError: None given, they act at different places, or replace activations.
+        UserError: None given, they act at different places, or are no directions.
     """
     if not steerings:
         raise UserError("An average needs at least one steering; got none.")

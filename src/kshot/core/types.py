@@ -146,10 +146,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a prompt; encoded on its own, so that the answers' token spans are exact."""
+    """A piece of a prompt; encoded on its own, so that the answers' token spans are exact.
+
+    Attributes:
+        spans: Where in the text what is asked stands: ("context" or "question", start, end) in characters.
+    """
 
     role: Role
     text: str
+    spans: tuple[tuple[str, int, int], ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

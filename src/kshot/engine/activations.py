@@ -73,7 +73,7 @@ class Activations:
                 return found
             tree = engine._tree(encoded, [[(0,)]] * len(encoded))
             packs = cut(tree, max_tokens=engine._pack_tokens, max_scored=len(tree.tokens))
-            attend, nothing = TreeAttention(tree, self._backbone.device), np.zeros(0, dtype=np.int64)
+            attend, nothing = TreeAttention(tree, self._backbone), np.zeros(0, dtype=np.int64)
             for number, (start, stop) in enumerate(packs):
                 inside = slice(*np.searchsorted(tree.positions, [start, stop]))
                 places = placed(self._backbone, tree.positions[inside] - start)
@@ -141,7 +141,7 @@ class Activations:
     def tokens_under(self, requests: Sequence[ScoreRequest], steerings: Sequence[Steering]) -> int:
         """Return how many tokens have to be run to score requests under steerings, without running any."""
         if self._engine.obstacle is not None or not all(s.last_only for s in steerings):
-            return len(steerings) * self._engine.forward_tokens(requests)
+            return sum(self._engine.steered(steering).forward_tokens(requests) for steering in steerings)
         return len(self._tree_under(requests, len(steerings)).tokens)
 
     def _tree_under(self, requests: Sequence[ScoreRequest], n_steerings: int) -> Tree:

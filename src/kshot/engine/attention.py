@@ -1,6 +1,6 @@
 """Attention of packed rows: every token sees its own ancestors in the tree, whatever else stands in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from kshot.engine.remembered import Beginning
 from kshot.engine.trie import IntArray, Tree
+from kshot.models.hf import Backbone
 
 _BEGUN = -2  # in place of an index into the tree: a token before all of it
 
@@ -17,14 +18,17 @@ class TreeAttention:
 
     Args:
         tree: The tree that the packs come from.
-        device: Where keys and values are kept.
+        backbone: The network; its `log_weights` are added to the scores of tokens with flags.
         begun: What stands before the tree and was run before, so that the tree's depths begin after it.
 
     Attributes:
         kept: Of each layer, keys and values `[kv_heads, room, dim]`.
     """
 
-    def __init__(self, tree: Tree, device: torch.device, begun: Beginning | None = None):
+    def __init__(self, tree: Tree, backbone: Backbone, begun: Beginning | None = None):
+        device = backbone.device
+        self._weights = backbone.log_weights
+        self._tree_flags = torch.from_numpy(tree.flags).to(device)
         self._tree_depths = torch.from_numpy(tree.depths).to(device)
         self._ends = torch.from_numpy(tree.ends).to(device)
         self._device = device
@@ -32,6 +36,7 @@ class TreeAttention:
         begun = begun or Beginning(0)
         self._rows = torch.full((begun.n,), _BEGUN, dtype=torch.int64, device=device)
         self._depths = torch.arange(begun.n, device=device)
+        self._flags = torch.tensor(begun.flags or (0,) * begun.n, dtype=torch.int64, device=device)
         self.kept = dict(begun.kept)  # what outgrows its room is put here, and not into the beginning
         self._masks: dict[tuple[int | None, int], tuple[int, torch.Tensor]] = {}
         self._n_new = 0
@@ -50,7 +55,7 @@ class TreeAttention:
             rows.append(path[new])
             kept.append((beginning, torch.from_numpy(new).to(self._device)))
         self._rows = torch.from_numpy(np.concatenate(rows)).to(self._device)
-        self._depths = self._tree_depths[self._rows]
+        self._depths, self._flags = self._tree_depths[self._rows], self._tree_flags[self._rows]
         for layer in kept[0][0].kept:
             keys, values = (torch.cat([b.kept[layer][i][:, at] for b, at in kept], dim=1) for i in (0, 1))
             self.kept[layer] = keys, values
@@ -60,7 +65,7 @@ class TreeAttention:
         rows = torch.cat([self._rows, pack])
         self._seen = self.path_to(pack, rows)
         assert int(self._seen[0].sum()) == int(self._tree_depths[pack[0]]) + 1
-        self._add(pack, self._tree_depths[pack])
+        self._add(pack, self._tree_depths[pack], self._tree_flags[pack])
 
     def open_generated(self, seen: torch.Tensor, depths: torch.Tensor) -> None:
         """Prepare for generated tokens.
@@ -70,7 +75,7 @@ class TreeAttention:
             depths: Position of each in its own sequence `[n]`.
         """
         self._seen = seen
-        self._add(torch.full_like(depths, -1), depths)
+        self._add(torch.full_like(depths, -1), depths, torch.zeros_like(depths))
 
     def path_to(self, tokens: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return which remembered rows are tokens of the tree on the path to each of `tokens`, bool `[n, rows]`."""
@@ -78,8 +83,9 @@ class TreeAttention:
         at = tokens[:, None]
         return (rows == _BEGUN) | (rows >= 0) & (rows <= at) & (at < self._ends[rows.clamp(min=0)])
 
-    def _add(self, rows: torch.Tensor, depths: torch.Tensor) -> None:
+    def _add(self, rows: torch.Tensor, depths: torch.Tensor, flags: torch.Tensor) -> None:
         self._rows, self._depths = torch.cat([self._rows, rows]), torch.cat([self._depths, depths])
+        self._flags = torch.cat([self._flags, flags])
         self._n_new, self._masks = len(rows), {}
 
     def __call__(
@@ -100,10 +106,43 @@ class TreeAttention:
         # Heads that share keys stand below each other: [heads, n, dim] -> [1, kv_heads, groups * n, dim]
         rows = query.reshape(1, key.shape[0], groups * n, -1)
         seen = slice(first, total)
-        out = scaled_dot_product_attention(
-            rows, keys[None, :, seen], values[None, :, seen], attn_mask=mask, scale=scale
-        )
+        parts, order = [], list[int]()
+        for heads, added in self._weighed(layer, mask, self._flags[seen], groups, key.shape[0]):
+            of = slice(None) if len(heads) == key.shape[0] else heads
+            parts.append(
+                scaled_dot_product_attention(
+                    rows[:, of], keys[None, of, seen], values[None, of, seen], attn_mask=added, scale=scale
+                )
+            )
+            order += heads
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)[:, np.argsort(order).tolist()]
         return out.reshape(query.shape[0], n, -1)
+
+    def _weighed(
+        self, layer: int, mask: torch.Tensor, flags: torch.Tensor, groups: int, n_keys: int
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Yield which heads, by the keys that they share, have the same mask in a layer, and that mask.
+
+        Args:
+            layer: From 0.
+            mask: 0 or -inf, `[groups * n, rows]`.
+            flags: Of the rows `[rows]`.
+            groups: How many heads share keys.
+            n_keys: How many heads keys have.
+        """
+        weights = self._weights.get(layer, {})
+        same: dict[tuple[tuple[float, ...], ...], list[int]] = {}
+        for head in range(n_keys):
+            own = slice(head * groups, (head + 1) * groups)
+            same.setdefault(tuple(tuple(by_head[own].tolist()) for by_head in weights.values()), []).append(head)
+        for by_flag, heads in same.items():
+            added = mask
+            for flag, by_group in zip(weights, by_flag, strict=True):
+                if any(by_group):
+                    outside = ((flags >> flag) & 1).to(mask.dtype)
+                    bias = torch.tensor(by_group, dtype=mask.dtype, device=mask.device)[:, None, None] * outside
+                    added = (added.unflatten(0, (groups, -1)) + bias).flatten(0, 1)  # [groups, n, rows]
+            yield heads, added
 
     @torch.inference_mode()
     def close(self, next_start: int) -> None:
@@ -112,7 +151,7 @@ class TreeAttention:
         keep = torch.nonzero(is_ancestor | (self._rows == _BEGUN)).flatten()
         for keys, values in self.kept.values():
             keys[:, : len(keep)], values[:, : len(keep)] = keys[:, keep], values[:, keep]
-        self._rows, self._depths = self._rows[keep], self._depths[keep]
+        self._rows, self._depths, self._flags = self._rows[keep], self._depths[keep], self._flags[keep]
 
     def _room(self, layer: int, like: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         held = self.kept.get(layer)

@@ -6,20 +6,28 @@ from typing import Any
 
 from kshot.core.errors import SameTokensError, UserError
 from kshot.core.lessons import TrainingText
+from kshot.core.steering import SPANS
 from kshot.core.types import EncodedPrompt, GenerateRequest, Prompt, ScoreRequest
 from kshot.engine.generation import Decoding
 from kshot.engine.training_rows import TrainingRow
+from kshot.engine.trie import flagged
 from kshot.models.hf import Backbone
 
-Encoded = tuple[tuple[int, ...], list[tuple[int, ...]]]  # prompt ids, ids of each continuation
-Asked = tuple[tuple[int, ...], Decoding]  # prompt ids, how to answer
+Encoded = tuple[tuple[int, ...], list[tuple[int, ...]]]  # prompt ids, which may have flags; ids of each continuation
+Asked = tuple[tuple[int, ...], Decoding]  # prompt ids, which may have flags; how to answer
 
 
 class Encoder:
-    """Encodes for a backbone."""
+    """Encodes for a backbone.
 
-    def __init__(self, backbone: Backbone):
+    Args:
+        backbone: Its tokenizer is used.
+        spans: Of prompts that are asked, tokens outside these get a flag each (`kshot.core.steering.SPANS`).
+    """
+
+    def __init__(self, backbone: Backbone, spans: Sequence[str] = ()):
         self._backbone = backbone
+        self._spans = spans
 
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
         """Turn a prompt into token ids with the spans of its answers, segment by segment."""
@@ -39,6 +47,36 @@ class Encoder:
             elif segment.role == "query" and asked_at is None:
                 asked_at = start
         return EncodedPrompt(tuple(ids), tuple(answers), tuple(reasons), len(ids) if asked_at is None else asked_at)
+
+    def _flagged(self, prompt: Prompt) -> tuple[int, ...]:
+        """Return the ids of a prompt that is asked; a token outside a span has the flag of the span's place in `SPANS`.
+
+        A prompt without such a span has no flags, nor has a reason that the model has begun to answer with.
+        """
+        encoded = self.prompt(prompt)
+        flags = [0] * len(encoded.ids)
+        begun = [span for span in encoded.reason_spans if span[0] >= encoded.asked_at]
+        for number, name in enumerate(SPANS):
+            inside = self._inside(prompt, SPANS[name]) if name in self._spans else []
+            kept = {at for start, end in (*inside, *begun) for at in range(start, end)}
+            flags = [f | (bool(inside) and at not in kept) << number for at, f in enumerate(flags)]
+        return tuple(map(flagged, encoded.ids, flags))
+
+    def _inside(self, prompt: Prompt, names: Sequence[str]) -> list[tuple[int, int]]:
+        """Return where in a prompt's tokens its spans of these names stand, end exclusive.
+
+        A token that reaches over a border is inside.
+        """
+        found, at = list[tuple[int, int]](), 0 if prompt.spells_first_token else len(self._backbone.first_ids)
+        for segment in prompt.segments:
+            text, ids = segment.text, self._backbone.tokenise(segment.text)
+            for name, start, end in segment.spans:
+                if name in names and start < end:
+                    n_before = _n_common(ids, self._backbone.tokenise(text[:start]))
+                    n_after = _n_common(ids[::-1], self._backbone.tokenise(text[end:])[::-1])
+                    found.append((at + n_before, at + len(ids) - n_after))
+            at += len(ids)
+        return found
 
     def beginning(self, prompt: Prompt) -> int:
         """Return how many token ids of a prompt stand before its question, which other prompts may have too."""
@@ -133,7 +171,7 @@ class Encoder:
         Raises:
             UserError: An empty text, or a prompt too long for the model.
         """
-        prompt = self.prompt(request.prompt).ids
+        prompt = self._flagged(request.prompt)
         answers = [self._backbone.tokenise(text) for text in request.continuations]
         if not prompt or not all(answers):
             raise UserError("A prompt and each of its continuations must have at least one token; got an empty text.")
@@ -157,7 +195,7 @@ class Encoder:
                 f"An answer's temperature must be 0 or more, and its stops a tuple of texts that are not empty; got "
                 f"{request.temperature} and {request.stop!r}."
             )
-        prompt = self.prompt(request.prompt).ids
+        prompt = self._flagged(request.prompt)
         texts = tuple(dict.fromkeys(request.allowed))
         allowed = tuple(self._backbone.tokenise(text) for text in texts)
         if not all(allowed):
@@ -173,6 +211,11 @@ class Encoder:
             )
         most = longest if allowed else min(request.max_tokens, room)
         return prompt, Decoding(most, request.stop, request.temperature, request.seed, allowed)
+
+
+def _n_common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return with how many equal ids both begin."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _check_differ(texts: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:

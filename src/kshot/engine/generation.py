@@ -161,7 +161,7 @@ def generate_packed(
     Yields:
         The finished answers of each group that is to be answered.
     """
-    attend = TreeAttention(tree, backbone.device, begun)
+    attend = TreeAttention(tree, backbone, begun)
     for i, (number, answered) in enumerate(todo):
         ends: list[int] = []
         answers: list[Answer] = []

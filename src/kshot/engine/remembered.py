@@ -25,10 +25,12 @@ class Beginning:
         n: How many.
         kept: Of each layer, keys and values `[kv_heads, room, dim]`, whose first `n` rows are those of the tokens. Who
             runs what comes after writes it behind them where there is room, and else into tensors of its own.
+        flags: Of each token (`kshot.engine.trie.flagged`); none: 0.
     """
 
     n: int
     kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    flags: tuple[int, ...] = ()
 
     @property
     def n_bytes(self) -> int:
@@ -36,7 +38,7 @@ class Beginning:
         return sum(t.nbytes for pair in self.kept.values() for t in pair)
 
 
-Key = tuple[str, tuple[int, ...]]  # what the answers of a model depend on; the tokens
+Key = tuple[str, tuple[int, ...]]  # what the answers of a model depend on; the tokens, with their flags
 
 
 class Memory:

@@ -37,7 +37,7 @@ def score_packed(
         After each pack the slots scored in it and their log-probabilities in nats; a slot with several targets comes
         several times, and its parts add up.
     """
-    attend = TreeAttention(tree, backbone.device, begun)
+    attend = TreeAttention(tree, backbone, begun)
     for i, (start, stop) in enumerate(packs):
         inside = slice(*np.searchsorted(tree.positions, [start, stop]))
         keep, rows = np.unique(tree.positions[inside] - start, return_inverse=True)
@@ -50,10 +50,10 @@ def score_packed(
 def begin(backbone: Backbone, ids: tuple[int, ...], *, max_tokens: int) -> Beginning:
     """Run tokens that prompts begin with, at most so many at once, and return what is kept of them."""
     tree, nowhere = build_tree([ids], [[(0,)]]), np.zeros(0, dtype=np.int64)
-    attend = TreeAttention(tree, backbone.device)
+    attend = TreeAttention(tree, backbone)
     for start, stop in cut(tree, max_tokens=max_tokens, max_scored=1):
         run_pack(backbone, tree, attend, start, stop, nowhere)
-    return Beginning(len(ids), attend.kept)
+    return Beginning(len(ids), attend.kept, tuple(tree.flags.tolist()))
 
 
 def score_joined(
@@ -69,7 +69,7 @@ def score_joined(
     Returns:
         As `score_packed` yields.
     """
-    attend, is_new = TreeAttention(tree, backbone.device), np.ones(len(tree.tokens), dtype=bool)
+    attend, is_new = TreeAttention(tree, backbone), np.ones(len(tree.tokens), dtype=bool)
     attend.recall(begun)
     for path, _ in begun:
         is_new[path] = False

@@ -154,7 +154,8 @@ class Session:
         """Return the same model with changed activations, after those that it has; it shares the store.
 
         Raises:
-            ModelError: The steering is another model's, or the architecture has none of its sites.
+            ModelError: The steering is another model's, or the architecture has none of its sites, or attention that
+                cannot be weighed.
         """
         check(self.backbone, steering)
         if not self._is_of_it(steering):
@@ -167,8 +168,24 @@ class Session:
         if edits:
             steering = replace(steering, edits=edits)
             other.steering = self.steering.then(steering) if self.steering else steering
+            other._encoder = Encoder(self.backbone, other._weighed_spans())
             other.capabilities = self.capabilities - {Capability.GRADIENTS}
         return other
+
+    def _weighed_spans(self) -> tuple[str, ...]:
+        """Return the spans outside of which attention is weighed.
+
+        Raises:
+            ModelError: The architecture computes attention where it cannot be weighed.
+        """
+        spans = self.steering.spans if self.steering else ()
+        if spans and self.obstacle is not None:
+            raise ModelError(
+                f"Attention of '{self.name}' ({self.backbone.config.model_type}) cannot be weighed: {self.obstacle}. "
+                "That takes an architecture whose attention transformers lets others compute, as Llama, Gemma 3, Qwen, "
+                "Mistral, GPT-2 and GPT-NeoX. Use a recipe without the steerer 'attention'."
+            )
+        return spans
 
     def _is_of_it(self, steering: Steering) -> bool:
         if steering.model in ("", self.unsteered):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
+from kshot.core.errors import ModelError
 from kshot.models.hf import Backbone
 
 
@@ -117,6 +118,7 @@ def answer_logits(
     Returns:
         Logits `[n_supervised, vocab]` and tokens `[n_supervised]`.
     """
+    _check_unweighed(backbone)
     device = backbone.device
     ids = torch.tensor([i for row in rows for i in row.ids], device=device)
     lengths = torch.tensor([len(row.ids) for row in rows], device=device)
@@ -158,6 +160,14 @@ def _places(starts: Sequence[int], inside: Sequence[Sequence[int]], device: torc
     return torch.tensor(at, dtype=torch.int64, device=device)
 
 
+def _check_unweighed(backbone: Backbone) -> None:
+    if backbone.log_weights:
+        raise ModelError(
+            f"Texts are learnt under attention as it is, and that of '{backbone.name}' is weighed by a steering. Train "
+            "without it, and steer afterwards."
+        )
+
+
 def _counts(pasts: Sequence[Past], device: torch.device) -> torch.Tensor:
     return torch.tensor([past.n for past in pasts], device=device)
 
@@ -165,6 +175,7 @@ def _counts(pasts: Sequence[Past], device: torch.device) -> torch.Tensor:
 @torch.no_grad()
 def remember(backbone: Backbone, texts: Sequence[Sequence[int]]) -> list[Past]:
     """Run texts side by side in one row, and return the keys and values of each."""
+    _check_unweighed(backbone)
     device = backbone.device
     ids = torch.tensor([i for text in texts for i in text], device=device)
     lengths = torch.tensor([len(text) for text in texts], device=device)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
-_WIDTH = 8  # bytes of a token in a node's label: its id, and above that its mark
-_MARK_BITS = 32
+_WIDTH = 8  # bytes of a token in a node's label: its id, above that its mark, and above that its flags
+_MARK_BITS, _FLAG_BITS = 32, 61  # where they begin; two flags leave the sign alone
 
 
 @dataclass(eq=False)
@@ -34,6 +34,7 @@ class Tree:
     Attributes:
         tokens: Token ids `[n]`.
         marks: Of tokens that end a prompt, where prompts are marked; 0 elsewhere `[n]`.
+        flags: Those that tokens were given (`flagged`); 0 elsewhere `[n]`.
         depths: Number of ancestors, which is the token's position in its sequence `[n]`.
         ends: First index after the token's subtree `[n]`.
         positions: Index into `tokens` after which something is predicted `[t]`, ascending.
@@ -46,6 +47,7 @@ class Tree:
 
     tokens: IntArray
     marks: IntArray
+    flags: IntArray
     depths: IntArray
     ends: IntArray
     positions: IntArray
@@ -54,6 +56,11 @@ class Tree:
     starts: IntArray
     sizes: IntArray
     scored: IntArray
+
+
+def flagged(token: int, flags: int) -> int:
+    """Return a token with up to two flags, bits of `flags`: another one than the same token with others."""
+    return token | flags << _FLAG_BITS
 
 
 def build_tree(
@@ -67,7 +74,7 @@ def build_tree(
     A token with a mark is another one than the same token without, so what is done to it stays in its own branch.
 
     Args:
-        prompts: Token ids of each request's prompt, at least one token each.
+        prompts: Token ids of each request's prompt, at least one token each; they may be `flagged`.
         continuations: For each request its continuations' token ids, at least one token each.
         marks: For each request the mark of its prompt's last token, 1 or more.
     """
@@ -150,7 +157,8 @@ def _lay_out(root: _Node) -> Tree:
     marked = np.frombuffer(b"".join(n.label for n in nodes), dtype=np.int64)
     return Tree(
         tokens=marked & (2**_MARK_BITS - 1),
-        marks=marked >> _MARK_BITS,
+        marks=(marked >> _MARK_BITS) & (2 ** (_FLAG_BITS - _MARK_BITS) - 1),
+        flags=marked >> _FLAG_BITS,
         depths=np.repeat(bases, lengths) + offsets,
         ends=np.repeat(starts + sizes, lengths),
         positions=positions,
@@ -196,7 +204,8 @@ def cut(tree: Tree, *, max_tokens: int, max_scored: int) -> list[tuple[int, int]
 
 def path_of(tree: Tree, ids: Sequence[int]) -> IntArray:
     """Return where in the tree the tokens stand with which sequences in it begin, `[len(ids)]`."""
-    tokens, marks, ends = tree.tokens.tolist(), tree.marks.tolist(), tree.ends.tolist()
+    tokens = (tree.tokens | tree.flags << _FLAG_BITS).tolist()
+    marks, ends = tree.marks.tolist(), tree.ends.tolist()
     found, at = list[int](), 0
     for token in ids:
         while tokens[at] != token or marks[at]:

@@ -17,8 +17,10 @@ from pathlib import Path
 from threading import local
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from kshot.core.control_tokens import MARK, Speller, without_marks
@@ -42,6 +44,9 @@ Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float | None, 
 
 Places = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 """Where tokens with a mark stand in a forward pass: mark -> (row of the batch, index in it) [n] each."""
+
+LogWeights = Mapping[int, Mapping[int, NDArray[np.float32]]]
+"""What is added to heads' scores of tokens with a flag: layer -> which flag -> [heads]."""
 
 
 class Tokenizer(Protocol):
@@ -97,6 +102,7 @@ class Backbone:
         self._tokenizer = tokenizer
         self._attend: Attend | None = None
         self.places: Places = {}
+        self.log_weights: LogWeights = {}
         self.lock = SharedLock(BACKBONE)  # held by whoever runs or changes it (`kshot.engine.session`)
         self._fingerprint: str | None = None
         self._weights_id = files
@@ -308,6 +314,11 @@ class Backbone:
     ) -> torch.Tensor:
         """Run `row_logits` without keeping what a backward pass would need."""
         return self.row_logits(ids, positions, attend, keep, places=places)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether this thread is in a pass whose attention is computed by an `Attend`."""
+        return _RUNNING.backbone is self
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the vectors of token ids as the first layer gets them, `[n, width]`."""

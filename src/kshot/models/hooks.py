@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from kshot.core.errors import ModelError
-from kshot.core.steering import SITES, Edit, Shape, Steering
+from kshot.core.steering import HOOKED, SPANS, Edit, Shape, Steering
 from kshot.models.hf import Backbone
 
 _ATTENTIONS = ("self_attn", "self_attention", "attention", "attn")
@@ -30,7 +32,7 @@ def shape_of(backbone: Backbone) -> Shape:
         ModelError: The architecture has not the modules where activations are read and changed.
     """
     for layer in range(len(backbone.blocks)):
-        for site in SITES:
+        for site in HOOKED:
             _module(backbone, layer, site)
     weight = _projection(backbone, 0).weight
     # transformers' Conv1D, of GPT-2, keeps its weight the other way round
@@ -48,7 +50,7 @@ def check(backbone: Backbone, steering: Steering) -> None:
     shape = shape_of(backbone)
     for edit in steering.edits:
         wanted = shape.at(edit.site)
-        found = edit.vectors.shape if edit.operation == "mix" else edit.vectors.shape[1:]
+        found = edit.vectors.shape if edit.operation in ("mix", "weigh") else edit.vectors.shape[1:]
         if edit.layer >= shape.n_layers or found != wanted:
             raise ModelError(
                 f"A steering of '{backbone.name}' must have {list(wanted)} numbers at '{edit.site}' of one of its "
@@ -85,10 +87,43 @@ def steered(backbone: Backbone, steerings: Sequence[Steering]) -> Iterator[None]
     changes: dict[tuple[int, str], list[Change]] = {}
     for mark, steering in enumerate(steerings, start=1):
         for edit in steering.edits:
+            if edit.operation == "weigh":
+                continue
             change = _change(backbone, edit, mark if edit.last_only else 0)
             changes.setdefault((edit.layer, edit.site), []).append(change)
-    with changing(backbone, changes):
+    weights = [edit for steering in steerings for edit in steering.edits if edit.operation == "weigh"]
+    with changing(backbone, changes), weighing(backbone, weights):
         yield
+
+
+@contextmanager
+def weighing(backbone: Backbone, edits: Sequence[Edit]) -> Iterator[None]:
+    """Let packed rows (`kshot.engine.attention`) add weights to the scores of attention; other passes are refused.
+
+    The flag of a token outside a span has the span's place in `SPANS`.
+    """
+    if not edits:
+        yield
+        return
+    weights: dict[int, dict[int, NDArray[np.float32]]] = {}
+    for edit in edits:
+        own, flag = weights.setdefault(edit.layer, {}), list(SPANS).index(edit.span)
+        own[flag] = own.get(flag, np.float32(0)) + edit.weights * edit.vectors[:, 0]
+
+    def refuse(*_: Any) -> None:
+        if not backbone.is_packed:
+            raise ModelError(
+                f"Attention of '{backbone.name}' is weighed where it is asked in packed rows alone, and not by other "
+                "software or in plain passes. Use the model without this steering."
+            )
+
+    before, hook = backbone.log_weights, backbone.model.register_forward_pre_hook(refuse)
+    backbone.log_weights = weights
+    try:
+        yield
+    finally:
+        backbone.log_weights = before
+        hook.remove()
 
 
 @contextmanager
@@ -115,7 +150,7 @@ def reading(backbone: Backbone, site: str, places: tuple[torch.Tensor, torch.Ten
 
     Args:
         backbone: The network.
-        site: One of `SITES`.
+        site: One of `HOOKED`.
         places: Which row of the batch, and where in it, `[n]` each.
 
     Yields:

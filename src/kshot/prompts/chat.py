@@ -33,6 +33,9 @@ _BLOCKS = {"<think>": "</think>", "[THINK]": "[/THINK]"}
 _END_OF_THOUGHTS = re.compile(r"(?P<end>[<\[]/[^<>\[\]]*(?:think|thought|reason)[^<>\[\]]*[>\]])\s*$", re.IGNORECASE)
 
 
+_NOTHING = Piece("question", "")
+
+
 @dataclass(frozen=True)
 class _Parts:
     """What a template writes around the contents of a conversation.
@@ -116,8 +119,11 @@ class Chat:
         parts, last = self._parts(False), Turn.of(script.turns[-1])
         n_after = (last.answer is not None) + (last.because is not None)
         inside = replace(script, pieces=script.pieces[: len(script.pieces) - n_after])
-        asked = Segment("query", parts.head + Plain().write_spelled(inside).text + parts.ask)
-        return [asked, *self._answered(last)]
+        text, spans = parts.head, list[tuple[str, int, int]]()
+        for segment in Plain().write_spelled(inside).segments:
+            spans += [(span, len(text) + start, len(text) + end) for span, start, end in segment.spans]
+            text += segment.text
+        return [Segment("query", text + parts.ask, tuple(spans)), *self._answered(last)]
 
     def _in_turns(self, script: Script) -> list[Segment]:
         opening = paragraphs(script.opening)
@@ -126,9 +132,15 @@ class Chat:
         before = parts.head.replace(_SYSTEM, opening)
         before += f"{opening}\n\n" if script.opening and not in_system else ""
         turns, segments = [Turn.of(turn) for turn in script.turns], []
+        is_asked = {id(script.pieces[i]): span for i, span in script.asked_pieces.items()}
         for i, turn in enumerate(turns):
             role, reply = ("demonstration", parts.reply) if i + 1 < len(turns) else ("query", parts.ask)
-            segments.append(Segment(role, before + paragraphs(turn.asked) + reply))
+            spans, at = list[tuple[str, int, int]](), len(before)
+            for piece in turn.asked:
+                end = at + len(paragraphs([piece]))
+                spans += [(is_asked[id(piece)], at, end)] if id(piece) in is_asked else []
+                at = end + len(paragraphs([_NOTHING, _NOTHING]))
+            segments.append(Segment(role, before + paragraphs(turn.asked) + reply, tuple(spans)))
             is_begun = script.wants == "reason" and i + 1 == len(turns)
             between = "" if is_begun else "\n\n"
             segments += [Segment("reason", f"{parts.lead}{piece.text.strip()}{between}") for piece in turn.reasons]

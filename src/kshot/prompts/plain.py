@@ -16,6 +16,10 @@ PARAGRAPHS: Mapping[ScriptRole, Role] = {
 _AS_IT_IS = Speller()
 
 
+def _spanned(role: Role, text: str, span: str | None) -> Segment:
+    return Segment(role, text, ((span, 0, len(text)),) if span else ())
+
+
 @dataclass(frozen=True)
 class Plain:
     r"""Write a script as blocks of lines with an empty line between them.
@@ -50,6 +54,7 @@ class Plain:
         pieces, segments = script.pieces, list[Segment]()
         given, wanted = f"{script.given}: " if script.given else "", f"{script.wanted}:"
         last_question = max(i for i, piece in enumerate(pieces) if piece.role == "question")
+        asked = script.asked_pieces
         role: Role = "demonstration"
         for i, piece in enumerate(pieces):
             said, text, is_last = piece.role, piece.text, i + 1 == len(pieces)
@@ -57,7 +62,7 @@ class Plain:
                 role = "query" if i == last_question else "demonstration"
                 has_reason = not is_last and pieces[i + 1].role == "reason"
                 begun = "" if has_reason else f"{script.grounds}:" if is_last and script.wants == "reason" else wanted
-                segments.append(Segment(role, f"{given}{text}\n{begun}"))
+                segments.append(_spanned(role, f"{given}{text}\n{begun}", asked.get(i)))
             elif said == "answer":
                 segments.append(Segment("answer", f" {text}{self.terminator}"))
             elif said == "reason" and pieces[i - 1].role == "answer":
@@ -67,7 +72,7 @@ class Plain:
             elif said == "reason":
                 segments += [Segment("reason", f"{script.grounds}: {text}\n"), Segment(role, wanted)]
             elif said == "context":
-                segments.append(Segment("context", f"Context: {text}\n"))
+                segments.append(_spanned("context", f"Context: {text}\n", asked.get(i)))
             else:
                 segments.append(Segment(PARAGRAPHS[said], f"{text}\n\n"))
         return Prompt(tuple(segments))

@@ -48,7 +48,7 @@ def steer(
         `kshot.averaged([...])` are others; `found.save(folder)` writes it.
 
     Raises:
-        UserError: An unknown steerer, or too few examples.
+        UserError: An unknown steerer, too few examples, or a field that it needs and none of them has.
         ModelError: The model's activations cannot be changed, or its outputs are not numbers under the steering.
     """
     task = given_task(task)
@@ -58,6 +58,8 @@ def steer(
     examples = make_stream(task, limit=len(task.train), seed=seed).examples
     if len(examples) < recipe.least:
         raise UserError(f"'{steerer}' needs at least {recipe.least} different examples; got {len(examples)}.")
+    if missing := recipe.missing_field(task):
+        raise UserError(f"'{steerer}' needs examples with '{missing}'; none has one. Add it, or take another steerer.")
     if isinstance(model, str | Path):
         model = load_model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     asked = TaskModel.for_task(task, model, layout)
