@@ -153,6 +153,8 @@ def test_why_candidates_are_rejected_is_counted():
     [
         ("", LABELS, "empty"),
         ("...", LABELS, "empty"),
+        ("Say what\x13 it is about.", LABELS, "not plain text"),
+        ("Say what \ufffd it is about.", LABELS, "not plain text"),
         ("good or bad", LABELS, "nothing but labels"),
         ("Label: bad", LABELS, "nothing but labels"),
         ("Write: an awful day, number 1", LABELS, "repeats an example"),

@@ -145,9 +145,8 @@ def test_a_schema_is_said_line_by_line_recorded_and_united():
     assert ProblemSchema().text == ""
     assert ProblemSchema.of_record(FULL.record) == FULL
     other = ProblemSchema("other", scope="two", steps=("add", "divide"))
-    assert ProblemSchema("own", steps=("add",)).united(other) == ProblemSchema(
-        "own", scope="two", steps=("add", "divide")
-    )
+    assert ProblemSchema("own", steps=("add",)).united(other) == ProblemSchema("own", scope="two", steps=("add",))
+    assert ProblemSchema("own").united(other) == ProblemSchema("own", scope="two", steps=("add", "divide"))
 
 
 class Describing(ScriptedModel):

@@ -152,6 +152,11 @@ def test_rows_that_are_no_series_are_refused_before_a_model_is_loaded(recipe, ro
         kshot.adapt(replace(TASK, train=rows, metrics=("exact_match",)), "no-such-model", recipes=recipe)
 
 
+def test_a_trend_has_no_season():
+    assert forecast([1, 2, 3, 4, 5, 6], 2, "seasonal").tolist() == [6.0, 6.0]
+    assert forecast([1, 5, 9, 1, 5, 9, 1], 2, "seasonal").tolist() == [5.0, 9.0]
+
+
 def test_a_row_that_is_no_series_takes_out_its_recipes_alone():
     rows = (*TASK.train, Example("tomorrow", "4", "bad"))
     names = ["zero-shot", "forecast", "zero-shot:composer=notes(inner=series)"]

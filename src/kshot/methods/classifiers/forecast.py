@@ -22,8 +22,9 @@ class Forecast(Classifier):
     """Say of a series what follows it: its last value, its trend, or its last season.
 
     After the window x_1 … x_T the number at step h is, by "naive", x_T; by "drift", x_T + h (x_T - x_1) / (T - 1); by
-    "seasonal", x at T + 1 + (h - 1) mod m - m, of which the season m, where none is given, is the lag from 2 to T / 2
-    with the smallest mean |x_t - x_(t - m)|. A gap has the value before it.
+    "seasonal", x at T + 1 + (h - 1) mod m - m, of which the season m, where none is given, is the lag from 1 to T / 2
+    with the smallest mean |x_t - x_(t - m)|; of a window shorter than the season the last value goes on. A gap has the
+    value before it.
 
     Bits are those of the numbers as they are written: each one's is the mass of a Laplace distribution around the
     forecast on what is rounded to it, whose scale is the mean error on the past, in units of a window's mean step
@@ -123,8 +124,8 @@ def forecast(values: Sequence[float], n: int, method: str, *, season: int = 0) -
 
 
 def _season(x: FloatArray) -> int:
-    """Return the lag at which values are most alike; 0 where there is none from 2 to half of them."""
-    lags = range(2, len(x) // 2 + 1)
+    """Return the lag from 1 to half of them at which values are most alike: at 1, the last one goes on."""
+    lags = range(1, len(x) // 2 + 1)
     return min(lags, key=lambda lag: float(np.abs(x[lag:] - x[:-lag]).mean()), default=0)
 
 

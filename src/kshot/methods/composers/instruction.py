@@ -1,6 +1,7 @@
 """The instruction that the past prefers: the task's own, by rules, or one that the model has written from examples."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -232,6 +233,8 @@ def fault(text: str, task: Task, examples: Sequence[Example]) -> str | None:
     said, labels = f" {_plain(text)} ", [f" {_plain(label)} " for label in task.labels]
     if not said.strip():
         return "empty"
+    if any(unicodedata.category(c) in ("Cc", "Cf", "Co", "Cn") or c == "\ufffd" for c in text if c != "\n"):
+        return "not plain text"
     rest = said
     for label in sorted(labels, key=len, reverse=True):
         rest = rest.replace(label, " ")

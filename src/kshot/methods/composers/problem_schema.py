@@ -49,14 +49,14 @@ class ProblemSchema:
         return cls(**values)
 
     def united(self, other: "ProblemSchema") -> "ProblemSchema":
-        """Return it with what another one says where it is silent, and with the other's steps and relations."""
+        """Return it with what another one says where it is silent."""
         return ProblemSchema(
             self.category or other.category,
             self.refinement or other.refinement,
             self.scope or other.scope,
             self.goal or other.goal,
-            tuple(dict.fromkeys((*self.steps, *other.steps))),
-            tuple(dict.fromkeys((*self.relations, *other.relations))),
+            self.steps or other.steps,
+            self.relations or other.relations,
         )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from kshot.core.errors import SettingError
 from kshot.core.fields import setting
 from kshot.core.locks import ONE_THREAD
 from kshot.core.types import FloatArray
@@ -34,7 +33,7 @@ class Ease(Embeds, SearchesOrderedSets):
     demonstrations are read once a list, and kept x (evaluations - starts) embeddings.
 
     Attributes:
-        starts: How many lists are drawn at random first.
+        starts: How many lists are drawn at random first, if so many are tried.
         candidates: How many random lists are looked at in a step.
         kept: How many of these are embedded, the nearest to the held-out examples.
         steps: Of training the network, each time.
@@ -53,17 +52,9 @@ class Ease(Embeds, SearchesOrderedSets):
     steps: int = setting(200, least=1, most=100_000)
     enough: float = setting(0.01, least=0)
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.starts > self.evaluations:
-            raise SettingError(
-                f"starts must be at most evaluations, {self.evaluations}, as they are the first of them; got "
-                f"{self.starts}. Set starts lower, or evaluations higher."
-            )
-
     def search(self, trials: Trials, *, rng: np.random.Generator) -> Mapping[str, Any]:
         """Try random lists, then the most promising one at a time."""
-        trials.run_random(self.starts, rng=rng)
+        trials.run_random(min(self.starts, self.evaluations), rng=rng)
         vectors = _Vectors(load_encoder(self.encoder), trials)
         ignores_order = vectors.ignore_order(next(iter(trials.bits)))
         if ignores_order:

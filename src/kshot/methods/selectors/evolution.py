@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from kshot.core.errors import SettingError
 from kshot.core.fields import setting
 from kshot.methods.selectors.ordered_sets import Arm, SearchesOrderedSets, Trials
 
@@ -23,7 +22,8 @@ class Evolution(SearchesOrderedSets):
     Costs evaluations x queries scorings at each refit, 640 by default.
 
     Attributes:
-        population: How many lists are drawn at random first, and how many of the best can have children.
+        population: How many lists are drawn at random first, if so many are tried, and how many of the best can have
+            children.
 
     Source: Wu et al. (2024), baseline Evo, https://arxiv.org/abs/2405.16122; the steady state of one child at a time:
     Real et al. (2019), Regularized Evolution, https://arxiv.org/abs/1802.01548.
@@ -32,17 +32,9 @@ class Evolution(SearchesOrderedSets):
 
     population: int = setting(10, least=2, most=10_000)
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.population > self.evaluations:
-            raise SettingError(
-                f"population must be at most evaluations, {self.evaluations}, as it is the first of them; got "
-                f"{self.population}. Set population lower, or evaluations higher."
-            )
-
     def search(self, trials: Trials, *, rng: np.random.Generator) -> Mapping[str, Any]:
         """Try random lists, then a child of two of the best at a time."""
-        trials.run_random(self.population, rng=rng)
+        trials.run_random(min(self.population, self.evaluations), rng=rng)
         while trials.left:
             best = sorted(trials.bits, key=trials.bits.__getitem__)[: self.population]
             child = _changed(best[int(rng.integers(len(best), size=2).min())], trials, rng)
