@@ -25,7 +25,7 @@ class Counting:
     """
 
     def __init__(self, model: LanguageModel):
-        self.steps = 0
+        self.steps = self._n_written = 0
         self.name, self.fingerprint, self.origin = model.name, model.fingerprint, model.origin
         self.weights_id, self.old_fingerprint = model.weights_id, model.old_fingerprint
         self.capabilities, self.max_tokens = model.capabilities, model.max_tokens
@@ -105,12 +105,19 @@ class Counting:
         progress: Callable[[int], None] | None = None,
         ledger: Ledger | None = None,
     ) -> list[Generation]:
-        """Count prompts and the longest answers that may be given, and return empty ones."""
+        """Count prompts and the longest answers that may be given, and return such answers, each another one."""
         if ledger:
             n_tokens = self.forward_tokens([ScoreRequest(r.prompt, ("\n",)) for r in requests])
             calls = len(requests) if isinstance(self.model, CalledModel) else 0
             ledger.add(Cost(tokens=n_tokens + sum(r.max_tokens for r in requests), calls=calls))
-        return [Generation("", True)] * len(requests)
+        first, self._n_written = self._n_written, self._n_written + len(requests)
+        return [Generation(self._text(i, r.max_tokens), True) for i, r in enumerate(requests, first)]
+
+    def _text(self, number: int, n_tokens: int) -> str:
+        """Return a text of about so many tokens, and no more, that begins with a number."""
+        begun = str(number)
+        n_words = (n_tokens - self.count_tokens(begun)) // max(1, self.count_tokens(" so"))
+        return f"{begun}{' so' * max(0, n_words)}"
 
 
 class CountingActivations:
