@@ -17,7 +17,7 @@ from kshot.core.schema import shaped
 from kshot.core.seeding import digest
 
 SITES = ("mlp", "heads", "block")
-OPERATIONS = ("turn", "add", "mix")
+OPERATIONS = ("turn", "add", "mix", "set")
 WEIGHTS_FILE, ABOUT_FILE = "steering.safetensors", "steering.json"
 _FORMAT = 1
 _REMEDY = "Copy the whole folder, or fit it again."
@@ -62,9 +62,10 @@ class Edit:
         site: "mlp", the output of the layer's MLP `[width]`; "block", the residual stream after the layer `[width]`;
             "heads", what the heads hand to the attention's output projection `[n_heads, head_dim]`.
         operation: "turn" keeps the norm: |x| n(n(x) + mean_i w_i g_i n(v_i)) with n(x) = x / |x| and
-            g_i = 1 + max(0, cos(x, -v_i)); "add" is x + mean_i w_i v_i; "mix", for heads, is (1 - w_h) x_h + w_h v_h.
+            g_i = 1 + max(0, cos(x, -v_i)); "add" is x + mean_i w_i v_i; "mix", for heads, is (1 - w_h) x_h + w_h v_h;
+            "set" gives x the component of v along v, x + w (|v| - x . n(v)) n(v), and leaves the others as they are.
         last_only: Only the last token of a prompt is changed; otherwise every token is, generated ones too.
-        vectors: v, float32 `[n, width]`; `[n_heads, head_dim]` for "mix".
+        vectors: v, float32 `[n, width]`; `[n_heads, head_dim]` for "mix", `[1, width]` for "set".
         weights: w, float32 `[n]`; `[n_heads]` for "mix".
     """
 
@@ -81,6 +82,8 @@ class Edit:
             f"site must be one of {', '.join(SITES)}": self.site in SITES,
             f"operation must be one of {', '.join(OPERATIONS)}": self.operation in OPERATIONS,
             "heads alone can be mixed": self.site == "heads" or not is_mix,
+            "a component is set along one vector that is not 0, elsewhere than at heads": self.operation != "set"
+            or (self.site != "heads" and shapes[0][:1] == (1,) and bool(self.vectors.any())),
             "layer must be 0 or more": self.layer >= 0,
             "each vector must have a weight, and there must be one": len(shapes[0]) >= 2
             and shapes[1] == shapes[0][:1]
@@ -160,10 +163,9 @@ class Steering:
         return replace(self, edits=tuple(replace(a, vectors=a.vectors + b.vectors) for a, b in pairs))
 
     def _check_directions(self, what: str) -> None:
-        if any(e.operation == "mix" for e in self.edits):
-            raise UserError(
-                f"Only directions can be {what}; this steering replaces the outputs of heads. Fit one that adds."
-            )
+        replaces = {"mix": "replaces the outputs of heads", "set": "sets a component to a number"}
+        if found := next((replaces[e.operation] for e in self.edits if e.operation in replaces), None):
+            raise UserError(f"Only directions can be {what}; this steering {found}. Fit one that adds.")
 
     def _beside(self, other: "Steering", what: str) -> list[tuple[Edit, Edit]]:
         """Return the edits of both that act at the same places, in pairs."""

@@ -11,7 +11,8 @@ STEERERS = Room(
         "icv": "kshot.methods.steerers.icv:Icv",
         "function-vector": "kshot.methods.steerers.function_vector:FunctionVector",
         "soft-injection": "kshot.methods.steerers.soft_injection:SoftInjection",
+        "knob": "kshot.methods.steerers.knob:Knob",
         "random-direction": "kshot.methods.steerers.random_direction:RandomDirection",
     },
-    on_request=("function-vector", "soft-injection", "random-direction"),
+    on_request=("function-vector", "soft-injection", "knob", "random-direction"),
 )
