@@ -521,7 +521,8 @@ class TaskModel:
         for own, query, other, demos in zip(steerings, queries, others, shown, strict=True):
             answers = map(self.layout.answer, self.said((query.output, other), query))
             request = ScoreRequest(self.prompt(demos, query)[0], tuple(answers))
-            (rows,) = self.activations.score_under([request], own, ledger=self.ledger)
+            with self._naming([(query.output, other)]):
+                (rows,) = self.activations.score_under([request], own, ledger=self.ledger)
             found.append(rows[:, 0] - rows[:, 1])
             self.progress.advance(1)
         return np.array(found).T

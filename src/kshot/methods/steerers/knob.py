@@ -20,7 +20,7 @@ from kshot.taskmodel.taskmodel import TaskModel
 FACTORS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
 DIRECTIONS = ("trained", "mean")
 MOST_PATCHED = 8  # examples whose prompts are patched at every layer
-REACHED = 0.85  # of what replacing a layer's whole state gets at most, from where its layer can be the knob's
+REACHED = 0.5  # of the most that replacing a whole state does: from that layer on the decision can be there
 _LOOKS = 4  # at what is held out, while the direction is trained
 _NO_LENGTH = 1e-6
 
@@ -146,7 +146,7 @@ class Knob(Steerer):
             some = [queries[i] for i in drawn]
             model.learn(trained, some, loss=loss, shown=[learnt.shown] * len(some), sources=sources[drawn])
             if step % every == 0 or step == self.steps:
-                kept.append(trained.steering().edits[0].vectors[0] if trained.steering().edits else first)
+                kept += [edit.vectors[0] for edit in trained.steering().edits]
         shares = moved_share([[set_to(layer, u, s @ u) for u in kept] for s in tried.crossed(layer)[1]], tried, model)
         return kept[int(np.argmax(shares))]
 
@@ -210,10 +210,7 @@ def reached_by_layer(directions: NDArray[np.float32], asked: Asked, model: TaskM
     along the layer's direction alone; where the two answers are all there are, on average over the prompts.
     """
     n_layers = len(directions)
-    crossed, own = (
-        asked.states[:, ::-1].reshape(-1, *asked.states.shape[2:]),
-        asked.states.reshape(-1, *asked.states.shape[2:]),
-    )
+    own, crossed = (states.reshape(-1, *states.shape[2:]) for states in (asked.states, asked.states[:, ::-1]))
     one = np.ones(1, dtype=np.float32)
     edits = [
         [Edit(i, "block", "add", True, (source - target)[i][None], one) for i in range(n_layers)]
@@ -234,7 +231,7 @@ def moved_share(edits: Sequence[Sequence[Edit]], asked: Asked, model: TaskModel)
 
 
 def chosen_layer(patched: FloatArray, moved: FloatArray) -> int:
-    """Return the layer whose direction moves most, of those from where whole states have nearly their whole effect."""
+    """Return the layer whose direction moves most, of those from the first on whose whole state has half the most."""
     begins = int(np.argmax(patched >= REACHED * patched.max()))
     return begins + int(np.argmax(np.nan_to_num(moved[begins:])))
 
