@@ -91,9 +91,10 @@ class Knob(Steerer):
         shown = [told(e, INTENTS[i % 2]) for i, e in enumerate(known[:n_shots])]
         learnt, tried = (Asked.of(some, shown, model) for some in (known[n_shots:], held))
         right = np.concatenate([learnt.right, tried.right])
-        about |= {"pair_accuracy": _rounded(right.all(axis=1).mean()), "accuracy": _rounded(right.mean(axis=0))}
-        if learnt.right.all(axis=1).sum() >= self.least:
-            learnt = learnt.only(learnt.right.all(axis=1))
+        about |= {"pair_accuracy": round(float(right.all(axis=1).mean()), 4), "accuracy": _rounded(right.mean(axis=0))}
+        obeyed = learnt.right[:, 0] & learnt.right[:, 1]
+        if obeyed.sum() >= self.least:
+            learnt = learnt.only(obeyed)
         else:
             about["note"] = "the direction is of all examples, as too few are right with both intents"
             model.progress.say(f"knob: {about['note']}")
@@ -117,7 +118,7 @@ class Knob(Steerer):
         wanted = [replace(e, output=answer_under(e, self.ask), references=()) for e in held]
         best = options[0] if len(options) == 1 else options[held_out_best([(options, wanted)], model)]
         means = dict(zip(INTENTS, _rounded(constants), strict=True))
-        about |= {"layer": layer, "means": means, "separability": _rounded(separability), **best.about}
+        about |= {"layer": layer, "means": means, "separability": round(separability, 4), **best.about}
         return replace(best, about=about)
 
     def _trained(
@@ -227,13 +228,14 @@ def moved_share(edits: Sequence[Sequence[Edit]], asked: Asked, model: TaskModel)
     others = [answer_under(e, intent) for e in asked.pairs for intent in INTENTS]
     steerings = [[Steering((edit,)) for edit in own] for own in edits]
     odds = model.odds_under(steerings, queries, others, [asked.shown] * len(queries))
-    return (1 / (1 + np.exp(-np.clip(odds, -50, 50)))).mean(axis=1)
+    odds = np.clip(np.nan_to_num(odds, nan=-np.inf), -50, 50)
+    return (1 / (1 + np.exp(-odds))).mean(axis=1)
 
 
 def chosen_layer(patched: FloatArray, moved: FloatArray) -> int:
     """Return the layer whose direction moves most, of those from the first on whose whole state has half the most."""
     begins = int(np.argmax(patched >= REACHED * patched.max()))
-    return begins + int(np.argmax(np.nan_to_num(moved[begins:])))
+    return begins + int(np.argmax(moved[begins:]))
 
 
 def set_to(layer: int, u: NDArray[np.float32], constant: float) -> Edit:
@@ -255,5 +257,5 @@ def separation(along: NDArray[np.float32]) -> float:
     return float(((first > second) + 0.5 * (first == second)).mean())
 
 
-def _rounded(values: FloatArray | float) -> list[float] | float:
-    return np.round(np.asarray(values, dtype=np.float64), 4).tolist()
+def _rounded(values: NDArray[np.floating]) -> list[float]:
+    return np.round(values.astype(np.float64), 4).tolist()
