@@ -48,6 +48,7 @@ SMALL = {
     "function-vector": {"prompts": 2, "shots": 2, "heads": 2},
     "soft-injection": {"prompts": 2, "shots": 2, "steps": 4, "every": 2},
     "attention": {"span": "asked", "alpha": 0.5},
+    "knob": {"shots": 2, "steps": 4},
     "random-direction": {},
 }
 
@@ -352,7 +353,12 @@ def test_many_steerings_at_once_are_each_alone():
 
 
 def words_task(n: int = 12, kind: str = "classification") -> Task:
-    rows = tuple(Example(f"text {i} {'cats' if i % 2 else 'dogs'}", ("yes", "no")[i % 2], str(i)) for i in range(n))
+    answers = ("yes", "no")
+    rows = tuple(
+        Example(f"text {i} {'cats' if i % 2 else 'dogs'}", answers[i % 2], str(i), f"said {answers[i % 2]}",
+                meta={"memory_answer": answers[i % 2 - 1]})
+        for i in range(n)
+    )  # fmt: skip
     return Task("words", kind, rows, labels=("yes", "no") if kind == "classification" else ())
 
 

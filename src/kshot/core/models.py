@@ -301,20 +301,24 @@ class TrainableModel(ScoringModel, WritingModel, Protocol):
 
 
 class Gated(Protocol):
-    """A model whose heads are mixed with vectors by gates, which are trained."""
+    """A model changed at the last token of a prompt by what is trained: gates, or a direction."""
 
     def learn(
         self,
         texts: Sequence[TrainingText],
         *,
         first_token: bool,
+        sources: NDArray[np.float32] | None = None,
         ledger: Ledger | None = None,
     ) -> StepLog:
-        """Take one step on the answers that end the texts, or on the first tokens by which others differ from them."""
+        """Take one step on the answers that end the texts, or on the first tokens by which others differ from them.
+
+        `sources` are for a direction: the activations that the prompts' last tokens are given of, `[n_texts, width]`.
+        """
         ...
 
     def steering(self) -> Steering:
-        """Return what the gates do now."""
+        """Return what is done now."""
         ...
 
 
@@ -358,6 +362,10 @@ class Activations(Protocol):
 
     def gated(self, vectors: NDArray[np.float32], how: Training) -> Gated:
         """Return the model with a gate for each head that mixes `vectors` `[n_layers, n_heads, head_dim]` in."""
+        ...
+
+    def interchange(self, layer: int, direction: NDArray[np.float32], how: Training) -> Gated:
+        """Return the model whose last tokens have, after a layer and along `direction` `[width]`, what others have."""
         ...
 
 

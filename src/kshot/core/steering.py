@@ -18,7 +18,7 @@ from kshot.core.seeding import digest
 
 HOOKED = ("mlp", "heads", "block")  # where activations are read and changed
 SITES = (*HOOKED, "attention")
-OPERATIONS = ("turn", "add", "mix", "weigh")
+OPERATIONS = ("turn", "add", "mix", "set", "weigh")
 SPANS: Mapping[str, tuple[str, ...]] = {"context": ("context",), "asked": ("context", "question")}
 WEIGHTS_FILE, ABOUT_FILE = "steering.safetensors", "steering.json"
 _FORMAT = 1
@@ -69,9 +69,11 @@ class Edit:
             scores of the heads before softmax, one for each token that is looked at.
         operation: "turn" keeps the norm: |x| n(n(x) + mean_i w_i g_i n(v_i)) with n(x) = x / |x| and
             g_i = 1 + max(0, cos(x, -v_i)); "add" is x + mean_i w_i v_i; "mix", for heads, is (1 - w_h) x_h + w_h v_h;
+            "set" gives x the component of v along v, x + w (|v| - x . n(v)) n(v), and leaves the others as they are;
             "weigh", for attention, adds w_h v_h to the scores of head h for a prompt's tokens outside the span.
         last_only: Only the last token of a prompt is changed; otherwise every token is, generated ones too.
-        vectors: v, float32 `[n, width]`; `[n_heads, head_dim]` for "mix", `[n_heads, 1]` for "weigh".
+        vectors: v, float32 `[n, width]`; `[n_heads, head_dim]` for "mix", `[1, width]` for "set", `[n_heads, 1]` for
+            "weigh".
         weights: w, float32 `[n]`; `[n_heads]` for "mix" and "weigh".
         span: For "weigh", what is not weighed down: the "context" of what is asked, or all of what is "asked", context
             and question. What follows the prompt is never weighed, nor the model's own reason at its end, nor a prompt
@@ -98,6 +100,8 @@ class Edit:
             f"what is weighed must have a span, {' or '.join(SPANS)}": (self.span in SPANS)
             if weighs
             else not self.span,
+            "a component is set along one vector that is not 0, elsewhere than at heads": self.operation != "set"
+            or (self.site != "heads" and shapes[0][:1] == (1,) and bool(self.vectors.any())),
             "layer must be 0 or more": self.layer >= 0,
             "each vector must have a weight, and there must be one": len(shapes[0]) >= 2
             and shapes[1] == shapes[0][:1]
@@ -193,7 +197,11 @@ class Steering:
         return replace(self, edits=tuple(replace(a, vectors=a.vectors + b.vectors) for a, b in pairs))
 
     def _check_directions(self, what: str) -> None:
-        does = {"mix": "replaces the outputs of heads", "weigh": "weighs attention"}
+        does = {
+            "mix": "replaces the outputs of heads",
+            "set": "sets a component to a number",
+            "weigh": "weighs attention",
+        }
         if found := [does[e.operation] for e in self.edits if e.operation in does]:
             raise UserError(f"Only directions can be {what}; this steering {found[0]}. Fit one that adds.")
 

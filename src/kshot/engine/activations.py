@@ -17,7 +17,9 @@ from kshot.engine.gated import GatedEngine
 from kshot.engine.scoring import placed, run_pack, score_packed
 from kshot.engine.session import Session
 from kshot.engine.trie import Tree, build_tree, cut
+from kshot.models.gates import Gates
 from kshot.models.hooks import check, reading, shape_of, steered, write_heads
+from kshot.models.interchange import Interchange
 
 
 class Activations:
@@ -165,4 +167,14 @@ class Activations:
             vectors: `[n_layers, n_heads, head_dim]`.
             how: How the gates are trained: optimiser, lr, clip.
         """
-        return GatedEngine(self._engine, vectors, how)
+        return GatedEngine(self._engine, lambda backbone: Gates(backbone, vectors), how)
+
+    def interchange(self, layer: int, direction: NDArray[np.float32], how: Training) -> GatedEngine:
+        """Return the model in which a prompt's last token has, along one direction, what another prompt's has.
+
+        Args:
+            layer: After which layer, from 0.
+            direction: Where training begins, `[width]`.
+            how: How it is trained: optimiser, lr, clip.
+        """
+        return GatedEngine(self._engine, lambda backbone: Interchange(backbone, layer, direction), how)

@@ -171,11 +171,16 @@ class CountingActivations:
         """Return itself: steps of gates count too."""
         return self
 
+    def interchange(self, layer: int, direction: NDArray[np.float32], how: Training) -> "CountingActivations":
+        """Return itself: steps of a direction count as those of gates do."""
+        return self
+
     def learn(
         self,
         texts: Sequence[TrainingText],
         *,
         first_token: bool,
+        sources: NDArray[np.float32] | None = None,
         ledger: Ledger | None = None,
     ) -> StepLog:
         """Count a step: prompts once, and in each step their last tokens and the answers."""

@@ -1,6 +1,6 @@
-"""Gates between a model's own heads and given vectors, trained by the one training loop."""
+"""What acts at the last token of a prompt, gates or a direction, trained by the one training loop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,23 +15,25 @@ from kshot.engine.training import Trainer
 from kshot.engine.training_rows import Past, TrainingRow, remember
 from kshot.models.gates import Gates
 from kshot.models.gradient_mode import learning
+from kshot.models.hf import Backbone
+from kshot.models.interchange import Interchange
 
 
 class GatedEngine:
-    """An engine's model with gates, which are all that is trained; the engine stays as it is.
+    """An engine's model with gates, or a direction, which are all that is trained; the engine stays as it is.
 
     Args:
         engine: Whose model it is.
-        vectors: What is mixed in, `[n_layers, n_heads, head_dim]`.
+        make: Makes what is trained, for the engine's backbone.
         how: Optimiser, lr and clip.
     """
 
     most_bytes = 2**30  # of remembered prompts
 
     @learning()
-    def __init__(self, engine: Session, vectors: NDArray[np.float32], how: Training):
+    def __init__(self, engine: Session, make: Callable[[Backbone], Gates | Interchange], how: Training):
         self._engine = engine
-        self._gates = Gates(engine.backbone, vectors)
+        self._gates = make(engine.backbone)
         self._trainer = Trainer(
             engine.backbone, self._gates, how, fingerprint=engine.fingerprint, can_pack=engine.obstacle is None
         )
@@ -43,6 +45,7 @@ class GatedEngine:
         texts: Sequence[TrainingText],
         *,
         first_token: bool,
+        sources: NDArray[np.float32] | None = None,
         ledger: Ledger | None = None,
     ) -> StepLog:
         """Take one step on the answers that end the texts.
@@ -50,6 +53,7 @@ class GatedEngine:
         Args:
             texts: Each a prompt and its answer; the prompt's last token is changed.
             first_token: Only the first token of an answer is learnt, or the first by which those to choose from differ.
+            sources: For a direction what the last token of each prompt is given of, `[n_texts, width]`.
             ledger: What it takes is added to.
 
         Raises:
@@ -57,6 +61,9 @@ class GatedEngine:
             DivergedError: Loss or gradient is not finite.
         """
         rows = [self._engine._encoder.training_row(text, marked=True, first_token=first_token) for text in texts]
+        if sources is not None and isinstance(self._gates, Interchange):
+            self._gates.take(sources)
+            rows = [replace(row, mark=i) for i, row in enumerate(rows, start=1)]
         ledger = ledger or Ledger()
         with self._engine.active():
             if self._engine.obstacle is None:
@@ -87,5 +94,5 @@ class GatedEngine:
         ]
 
     def steering(self) -> Steering:
-        """Return what the gates do now."""
+        """Return what the gates do now; of a direction, what sets the component along it to 1."""
         return self._gates.steering(self._engine.unsteered)

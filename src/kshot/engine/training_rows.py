@@ -44,7 +44,8 @@ class TrainingRow:
         ids: Its tokens.
         supervised: The positions whose tokens are learnt (never the first).
         soft: The positions where vectors stand instead of tokens; their ids do not count.
-        marked: The positions where activations are changed, with the mark 1.
+        marked: The positions where activations are changed.
+        mark: Which change is made there.
         among: For each supervised position the tokens that there are to choose from; empty: all of the vocabulary.
         past: What stands before `ids`; positions are counted from the first of these.
         weight: How much the text counts in the mean over a step.
@@ -57,6 +58,7 @@ class TrainingRow:
     supervised: tuple[int, ...]
     soft: tuple[int, ...] = ()
     marked: tuple[int, ...] = ()
+    mark: int = 1
     among: tuple[tuple[int, ...], ...] = ()
     past: Past = _NOTHING
     weight: float = 1.0
@@ -131,8 +133,10 @@ def answer_logits(
     if embedded is not None and soft is not None:
         places = _places(starts, [row.soft for row in rows], device)
         embedded = embedded.index_copy(0, places, soft.reshape(len(places), -1).to(embedded.dtype))
-    marked = _places(starts, [row.marked for row in rows], device)
-    places = {1: (torch.zeros_like(marked), marked)} if len(marked) else {}
+    places = {}
+    for mark in {row.mark for row in rows if row.marked}:
+        at = _places(starts, [row.marked if row.mark == mark else () for row in rows], device)
+        places[mark] = torch.zeros_like(at), at
     logits = backbone.row_logits(ids, positions, attend, targets - 1, embedded, places)
     among = [choice for row in rows for choice in row.among or [()] * len(row.supervised)]
     if any(among):

@@ -187,7 +187,7 @@ def _change(backbone: Backbone, edit: Edit, mark: int) -> Change:
     def apply(x: torch.Tensor) -> torch.Tensor:
         if edit.operation == "mix":
             return mixed(x, vectors, weights)
-        return (turned if edit.operation == "turn" else _added)(x.float(), vectors, weights).to(x.dtype)
+        return _CHANGES[edit.operation](x.float(), vectors, weights).to(x.dtype)
 
     return at_marked(backbone, apply, mark) if mark else apply
 
@@ -211,6 +211,15 @@ def turned(x: torch.Tensor, vectors: torch.Tensor, weights: torch.Tensor) -> tor
 
 def _added(x: torch.Tensor, vectors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return x + weights @ vectors / len(weights)
+
+
+def component_set(x: torch.Tensor, vectors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return x with the component of the vector `[1, width]` along it; see `kshot.core.steering.Edit`."""
+    (aim,), size = normalize(vectors, dim=-1), vectors.norm()
+    return x + weights * (size - x @ aim)[..., None] * aim
+
+
+_CHANGES = {"turn": turned, "add": _added, "set": component_set}
 
 
 def mixed(x: torch.Tensor, vectors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -501,15 +501,57 @@ class TaskModel:
             by_query = [[self._bits(q, row) for row in rows] for q, rows in zip(queries, scores, strict=True)]
         return np.array(by_query).T
 
-    def learn(self, gated: Gated, examples: Sequence[Example], *, loss: str) -> StepLog:
-        """Take one step of training gates on "all" tokens of the answers, the "first", or the "choice" of an answer."""
+    def odds_under(
+        self,
+        steerings: Sequence[Sequence[Steering]],
+        queries: Sequence[Example],
+        others: Sequence[str],
+        shown: Sequence[Sequence[Example]],
+    ) -> FloatArray:
+        """Return by how many nats each query's output is more probable than another answer, `[n_steerings, n_queries]`.
+
+        Args:
+            steerings: Those of each query, as many for each.
+            queries: What is asked, with the outputs.
+            others: The other answer to each.
+            shown: The demonstrations of each.
+        """
+        self.progress.begin("trying steerings", len(queries))
+        found = []
+        for own, query, other, demos in zip(steerings, queries, others, shown, strict=True):
+            answers = map(self.layout.answer, self.said((query.output, other), query))
+            request = ScoreRequest(self.prompt(demos, query)[0], tuple(answers))
+            with self._naming([(query.output, other)]):
+                (rows,) = self.activations.score_under([request], own, ledger=self.ledger)
+            found.append(rows[:, 0] - rows[:, 1])
+            self.progress.advance(1)
+        return np.array(found).T
+
+    def learn(
+        self,
+        gated: Gated,
+        examples: Sequence[Example],
+        *,
+        loss: str,
+        shown: Sequence[Sequence[Example]] = (),
+        sources: NDArray[np.float32] | None = None,
+    ) -> StepLog:
+        """Take one step of training what acts at the last token of a prompt.
+
+        Args:
+            gated: What is trained.
+            examples: What is learnt.
+            loss: "all" tokens of the answers, the "first", or the "choice" of an answer.
+            shown: The demonstrations of each.
+            sources: As in `Gated.learn`.
+        """
         lessons = [
-            Lesson((), example, learnt="last", among=self.answers(example) if loss == "choice" else ())
-            for example in examples
+            Lesson(tuple(demos), example, learnt="last", among=self.answers(example) if loss == "choice" else ())
+            for demos, example in zip(shown or [()] * len(examples), examples, strict=True)
         ]
         texts = [self.training_text(lesson) for lesson in lessons]
         self.progress.advance(0)
-        return gated.learn(texts, first_token=loss != "all", ledger=self.ledger)
+        return gated.learn(texts, first_token=loss != "all", sources=sources, ledger=self.ledger)
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Hand over what a selector wants to be known."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kshot.core.intents import MEMORY_FIELD
 from kshot.core.json_text import from_json, to_json
 from kshot.core.lessons import Lesson
 from kshot.core.models import Capability, LanguageModel
@@ -99,7 +100,18 @@ def _task(part: Part) -> Task:
         train, test = (tuple(_numbers(e, i) for i, e in enumerate(rows)) for rows in (train, test))
         task = Task("check", "generation", train, test, metrics=("exact_match",), instruction="Go on.")
     _must(part.suits(task), part, "must suit tasks of some kind")
+    if part.missing_field(task):
+        train, test = (tuple(_grounded(e, task) for e in rows) for rows in (task.train, task.test))
+        task = dataclasses.replace(task, train=train, test=test)
     return task
+
+
+def _grounded(example: Example, task: Task) -> Example:
+    """Return an example with a context, and another answer from memory."""
+    answers = task.labels or tuple(dict.fromkeys(e.output for e in task.train))
+    memory = answers[(answers.index(example.output) + 1) % len(answers)]
+    context = f"It is said to be {example.output}."
+    return dataclasses.replace(example, context=context, meta={**example.meta, MEMORY_FIELD: memory})
 
 
 def _numbers(example: Example, i: int) -> Example:

@@ -58,8 +58,8 @@ def steer(
     examples = make_stream(task, limit=len(task.train), seed=seed).examples
     if len(examples) < recipe.least:
         raise UserError(f"'{steerer}' needs at least {recipe.least} different examples; got {len(examples)}.")
-    if missing := recipe.missing_field(task):
-        raise UserError(f"'{steerer}' needs examples with '{missing}'; none has one. Add it, or take another steerer.")
+    if obstacle := recipe.obstacle(task):
+        raise UserError(f"'{steerer}' cannot use the examples of '{task.name}': {obstacle}. Take another steerer.")
     if isinstance(model, str | Path):
         model = load_model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     asked = TaskModel.for_task(task, model, layout)

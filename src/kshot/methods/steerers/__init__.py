@@ -12,7 +12,8 @@ STEERERS = Room(
         "function-vector": "kshot.methods.steerers.function_vector:FunctionVector",
         "soft-injection": "kshot.methods.steerers.soft_injection:SoftInjection",
         "attention": "kshot.methods.steerers.weighed_attention:Attention",
+        "knob": "kshot.methods.steerers.knob:Knob",
         "random-direction": "kshot.methods.steerers.random_direction:RandomDirection",
     },
-    on_request=("function-vector", "soft-injection", "attention", "random-direction"),
+    on_request=("function-vector", "soft-injection", "attention", "knob", "random-direction"),
 )

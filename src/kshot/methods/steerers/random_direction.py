@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kshot.core.steering import Steering
-from kshot.core.types import Example
+from kshot.core.types import Example, Task
 from kshot.methods.contracts import Steerer
 from kshot.methods.steerers.icv import Icv
 from kshot.taskmodel.taskmodel import TaskModel
@@ -28,6 +28,10 @@ class RandomDirection(Steerer):
     def least(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - that of another
         """The fewest examples that the other one needs."""
         return self.of.least
+
+    def missing_field(self, task: Task) -> str | None:
+        """Return what the other one's examples must have and none has."""
+        return self.of.missing_field(task)
 
     def fit(self, examples: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Steering:
         """Return the steering; see `kshot.methods.contracts.Steerer`."""
