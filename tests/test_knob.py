@@ -439,7 +439,7 @@ def test_too_few_that_differ_steer_nothing_and_too_few_that_are_right_are_said()
 )
 def test_a_task_without_context_or_memory_answers(change, missing, tmp_path):
     task = replace(TASK, train=tuple(replace(e, **change) for e in TASK.train[:8]))
-    with pytest.raises(UserError, match=f"needs nothing which the examples lack; 'knob' needs {missing}"):
+    with pytest.raises(UserError, match=f"of knob, its examples must have {missing}, and none has"):
         kshot.adapt(task, tiny(), recipes="knob", out=tmp_path / "run")
     run = kshot.adapt(task, tiny(), recipes="zero-shot,knob", out=tmp_path / "run")
     (row,) = [row for row in run.leaderboard if row["recipe"] == "knob"]
