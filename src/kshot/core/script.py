@@ -47,7 +47,8 @@ class Script:
 
     Attributes:
         pieces: Instruction and notes first; then for each demonstration context, question, and answer, with a reason
-            before the answer or right after it, if it has one; then the context and question that are asked.
+            before the answer or right after it, if it has one; then the context and question that are asked. A context
+            can also stand between its question and what comes next.
         given: What a question is called where the layout names it, such as "Text"; empty if it has no name.
         wanted: What an answer is called, such as "Label".
         wants: What comes next. Where it is a reason, one that ends the script has only been begun.
@@ -62,7 +63,8 @@ class Script:
 
     def __post_init__(self):
         last = self.pieces[-1].role if self.pieces else "nothing"
-        if last not in ("question", "reason", "answer"):
+        is_after = last == "context" and self.passage_is_after(len(self.pieces) - 1)
+        if last not in ("question", "reason", "answer") and not is_after:
             raise UserError(
                 f"A script must end with a question, a reason or an answer; it ends with {last}. Change the composer."
             )
@@ -106,6 +108,26 @@ class Script:
         told = tuple(Piece("context", context) for context in contexts)
         return replace(self, pieces=(*self.pieces[:n], *told, *self.pieces[n:]))
 
+    def passage_is_after(self, at: int) -> bool:
+        """Return whether the context at a place stands right after its question, or other contexts of it."""
+        before = at
+        while before >= 0 and self.pieces[before].role == "context":
+            before -= 1
+        return 0 <= before < at and self.pieces[before].role == "question"
+
+    def passages_last(self) -> "Script":
+        """Return the script with the contexts of each question right after it."""
+        pieces, waiting = list[Piece](), list[Piece]()
+        for i, piece in enumerate(self.pieces):
+            if piece.role == "context" and not self.passage_is_after(i):
+                waiting.append(piece)
+                continue
+            pieces.append(piece)
+            if piece.role == "question":
+                pieces += waiting
+                waiting = []
+        return replace(self, pieces=tuple(pieces))
+
     @property
     def opening(self) -> tuple[Piece, ...]:
         """The instruction, and what else is said before the first question and its context."""
@@ -130,7 +152,7 @@ class Turn:
     """One of a script's turns by what it is made of.
 
     Attributes:
-        asked: The question, with what stands before it.
+        asked: The question, with what stands before it, and a context after it.
         reasons: Before the answer.
         answer: None where it is not given.
         because: The reason after the answer.

@@ -105,8 +105,9 @@ class Fitted:
     @classmethod
     def before_learning(cls, recipe: Recipe, task: Task, seed: int, model: TaskModel | None) -> "Fitted":
         """Return what there is of a rebuilt recipe before what it has learnt is read: its composer speaks already."""
-        composer = recipe.part("composer")
+        composer, tuner = recipe.part("composer"), recipe.part("tuner")
         model = replace(model, composer=composer) if model and composer else model
+        model = replace(model, told=tuner.told) if model and tuner else model
         return cls(recipe, task, seed, model=model if recipe.asks_model else None)
 
     def with_weights(self, folder: Path, fingerprint: str) -> "Fitted":

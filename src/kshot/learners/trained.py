@@ -109,7 +109,7 @@ class TrainedLearner(Learner):
     @cached_property
     def _prompted(self) -> PromptLearner:
         setup = replace(self._setup, selector_model=self._selecting)
-        prompted = PromptLearner(self.recipe.without("tuner", "teacher", "steerer"), setup)
+        prompted = PromptLearner(self.recipe.without("teacher", "steerer"), setup)
         prompted.model = replace(self._base, model=self.model)
         return prompted
 

@@ -345,6 +345,18 @@ class Tuner(Training, Part):
             rng: For every random choice; every step has its own.
         """
 
+    def told(self, script: Script, *, asked: str, model: TaskModel) -> Script:
+        """Return what the model that it trains is told, in lessons and when it answers, in place of what is said.
+
+        Nobody else is told it: neither the model before training nor the one that selectors ask.
+
+        Args:
+            script: What the composer says.
+            asked: How the question is asked: that of the lesson (`Lesson.asked`), else empty.
+            model: The model on its task, for what its tokenizer and layout are.
+        """
+        return script
+
 
 @dataclass(frozen=True)
 class Teacher(Part):

@@ -9,5 +9,7 @@ TUNERS = Room(
     {
         "fine-tune": "kshot.methods.tuners.fine_tune:FineTune",
         "icl+ft": "kshot.methods.tuners.icl_ft:IclFt",
+        "cings": "kshot.methods.tuners.cings:Cings",
     },
+    on_request=("cings",),
 )
