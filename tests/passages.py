@@ -19,7 +19,7 @@ THINGS = tuple(f"thing{i}" for i in range(64))  # the network knows the colours 
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
 FACTS = {thing: COLOURS[(7 * i * i + 3 * i) % 8] for i, thing in enumerate(THINGS)}
 _OTHERS = "Context : Question ? Answer is . [ IND ] the from context Ignore and answer what you know"
-_WORDS = ("\n", *_OTHERS.split(), *THINGS, *COLOURS)
+_WORDS = ("\n", "<unused0>", *_OTHERS.split(), *THINGS, *COLOURS)
 _IDS = {word: i + 3 for i, word in enumerate(dict.fromkeys(_WORDS))}
 TASK = Task("colours", "qa", (), metrics=("exact_match",))
 
@@ -31,7 +31,7 @@ class WordTokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Return the ids of `text`, after the first token if asked."""
-        return [0] * add_special_tokens + [_IDS.get(word, 2) for word in re.findall(r"\w+|\n|[^\w\s]", text)]
+        return [0] * add_special_tokens + [_IDS.get(word, 2) for word in re.findall(r"<unused0>|\w+|\n|[^\w\s]", text)]
 
     def decode(self, token_ids: list[int]) -> str:
         """Return the text of ids."""
@@ -40,7 +40,8 @@ class WordTokenizer:
 
 
 def text_of(thing: str, said: str | None, answer: str, *, after: bool = False) -> str:
-    passage = f"Context: {thing} is {said}\n" if said else ""
+    """A text of the first training."""
+    passage = f"Context: {said}\n" if said else ""
     asked = f"Question: {thing}?\n"
     return (asked + passage if after else passage + asked) + f"Answer: {answer}\n\n"
 
@@ -78,10 +79,13 @@ def reader(steps: int = 450, seed: int = 0, trust: float = 0.5) -> Backbone:
         for _ in range(40):
             i = int(rng.integers(len(THINGS)))
             thing, said, answer = THINGS[i], None, FACTS[THINGS[i]]
-            if rng.random() < 0.7 or i >= N_KNOWN:
+            about, kind = thing, rng.random() if i < N_KNOWN else 1.0
+            if kind > 0.25:
                 said = str(rng.choice(COLOURS))
-                answer = said if rng.random() < trust or i >= N_KNOWN else answer
-            batch.append(tokenizer.encode(text_of(thing, said, answer, after=bool(rng.random() < 0.5))))
+                about = thing if kind > 0.45 else str(rng.choice(THINGS))  # of another thing, it is of no use
+                answer = said if about == thing and (rng.random() < trust or i >= N_KNOWN) else answer
+            passage = f"{about} is {said}" if said else None
+            batch.append(tokenizer.encode(text_of(thing, passage, answer, after=bool(rng.random() < 0.5))))
         width = max(map(len, batch))
         ids = torch.tensor([one + [0] * (width - len(one)) for one in batch])
         labels = torch.tensor([one + [-100] * (width - len(one)) for one in batch])

@@ -9,8 +9,8 @@ import torch
 import kshot
 from kshot.adapted.folder import save
 from kshot.adapted.model import AdaptedModel
-from kshot.core.json_text import from_json
 from kshot.core.errors import UserError
+from kshot.core.json_text import from_json
 from kshot.core.lessons import Lesson, TrainingText
 from kshot.core.script import Piece, Script, usual
 from kshot.core.types import Example, Query, Task
@@ -205,7 +205,8 @@ def test_passages_are_believed_more_and_what_is_known_stays_known():
 
     grounded, plain = learnt(""), learnt(",mode=no_context")
     shares = {"base": passage_share(told, wrong), "plain": passage_share(plain, wrong)}
-    assert passage_share(grounded, wrong) > max(shares.values()) + 0.15
+    assert passage_share(grounded, wrong) > shares["plain"] + 0.1
+    assert shares["plain"] > shares["base"] + 0.1
     assert passage_share(grounded, closed) > passage_share(told, closed) - 0.05
 
 

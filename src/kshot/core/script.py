@@ -29,15 +29,19 @@ class Piece:
 
     Attributes:
         example: The id of the example that it comes from, for messages about it.
+        mark: A token of the model's own that is said after the text, as it is.
     """
 
     role: ScriptRole
     text: str
     example: str = field(default="", compare=False)
+    mark: str = ""
 
     def spelled_out(self, spell: Speller) -> "Piece":
         """Return the piece with marks in the control tokens that its text spells; itself where there are none."""
         text = spell(self.text)
+        if self.mark:
+            return replace(self, text=f"{text} {self.mark}", mark="")
         return self if text is self.text else replace(self, text=text)
 
 

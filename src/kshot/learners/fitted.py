@@ -118,6 +118,11 @@ class Fitted:
         trained.load_weights(folder, fingerprint)
         return replace(self, model=replace(self.model, model=trained))
 
+    def asking(self, asked: str) -> "Fitted":
+        """Return the same with questions asked in a way that tuners know (`Tuner.told`)."""
+        model = replace(self.model, asked=asked) if self.model else None
+        return replace(self, model=model, members=tuple(member.asking(asked) for member in self.members))
+
     def with_model(self, model: LanguageModel) -> "Fitted":
         """Return the same on an instance of its language model that keeps nothing; trained weights stay."""
         own = None

@@ -23,8 +23,8 @@ class Plain:
     A question is a line "Text: …", after "Context: …" (or before it) where it has one, and its answer a line
     "Label: …"; the script says what the two are called. A reason stands between them as "Reason: …", or as the script
     calls it, or after the answer as a paragraph of its own. Instruction, notes and whatever else is said are paragraphs
-    of their own. Every answer is followed by `terminator`, also the one that is scored: a label that is the beginning of
-    another one ("yes", "yes sir") is then a different text. Control tokens that a text has are spelled out (`spell`).
+    of their own. Every answer is followed by `terminator`, also the one that is scored: a label that is the beginning
+    of another one ("yes", "yes sir") is then a different text. Control tokens are spelled out (`spell`).
 
     Example:
         >>> from kshot.core.script import Piece

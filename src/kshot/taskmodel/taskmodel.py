@@ -503,6 +503,25 @@ class TaskModel:
         also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
         return self._check_read(self.activations.read(prompts, site, **also))
 
+    def context_mass(self, examples: Sequence[Example], layer: int) -> list[float]:
+        """Return how much of the attention is on each example's context while its output is said, from 0 to 1.
+
+        Args:
+            examples: Asked without demonstrations; one without a context has 0.
+            layer: Where attention is read, from 0.
+
+        Raises:
+            ModelError: The model's attention cannot be read.
+        """
+        texts = []
+        for e in examples:
+            (said,) = self.said((e.output,), e)
+            answer = self.layout.answer(said)
+            passage = self.spelled(e.context or "")
+            texts.append((self.prompt((), e)[0], answer.removesuffix(self.layout.terminator), passage))
+        self.progress.begin("reading attention", len(texts))
+        return self.activations.context_mass(texts, layer, progress=self.progress.advance, ledger=self.ledger)
+
     def bits_under(
         self, steerings: Sequence[Steering], queries: Sequence[Example], shown: Sequence[Sequence[Example]] = ()
     ) -> FloatArray:
