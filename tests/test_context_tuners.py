@@ -18,7 +18,7 @@ from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
-from kshot.measures.context_use import came_from
+from kshot.measures.answer_sources import came_from
 from kshot.methods.tuners.intent import Intent
 from kshot.methods.tuners.tagged import Tagged
 from kshot.models.tiny import tiny_backbone

@@ -9,7 +9,7 @@ import numpy as np
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Prediction, Task
 from kshot.evaluators.evaluator import Case, Evaluator
-from kshot.measures.context_use import MEMORY, NEITHER, PASSAGE, came_from, tells_apart
+from kshot.measures.answer_sources import MEMORY, NEITHER, PASSAGE, came_from, tells_apart
 
 CONTEXT, CLOSED = "context", "closed-book"
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Prediction, Task
-from kshot.measures.context_use import came_from
+from kshot.measures.answer_sources import came_from
 from kshot.measures.intervals import interval
 from kshot.measures.metrics import get_metric, metric_for, row_score, statistic
 from kshot.measures.probabilities import code_length_bits

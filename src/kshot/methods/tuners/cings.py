@@ -11,7 +11,7 @@ from kshot.core.script import Script
 from kshot.core.types import Example, Task
 from kshot.methods.contracts import Tuner
 from kshot.methods.tuners.drawing import TARGETS, draw
-from kshot.methods.tuners.passages import remark_on_answers
+from kshot.methods.tuners.held_answers import remark_on_answers
 from kshot.taskmodel.taskmodel import TaskModel
 
 PLACES, MODES = ("after", "before"), ("grounded", "no_context", "no_mask")
