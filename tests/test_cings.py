@@ -206,7 +206,7 @@ def test_passages_are_believed_more_and_what_is_known_stays_known():
     grounded, plain = learnt(""), learnt(",mode=no_context")
     shares = {"base": passage_share(told, wrong), "plain": passage_share(plain, wrong)}
     assert passage_share(grounded, wrong) > shares["plain"] + 0.1
-    assert shares["plain"] > shares["base"] + 0.1
+    assert shares["plain"] > shares["base"]
     assert passage_share(grounded, closed) > passage_share(told, closed) - 0.05
 
 
