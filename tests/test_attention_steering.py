@@ -388,10 +388,12 @@ def test_what_does_not_know_of_weights_refuses_them():
 def test_a_task_without_passages_is_told_which_field_it_lacks(words_task, run_cli, tmp_path):
     done = run_cli("adapt", words_task, "--model", "tiny", "--recipes", "attention", "--out", tmp_path / "run")
     assert done.code == 2
-    assert "'attention' needs context" in " ".join(done.err.split())
-    with pytest.raises(UserError, match="'attention' cannot use the examples of .* its examples must have context, and none has"):
+    assert "of attention, its examples must have context" in " ".join(done.err.split())
+    with pytest.raises(
+        UserError, match="'attention' cannot use the examples of .* its examples must have context, and none has"
+    ):
         kshot.steer(words_task, "attention", model="tiny")
-    assert parse_recipe("attention:span=asked", shots=1).missing_field(kshot.Task.load(words_task)) is None
+    assert parse_recipe("attention:span=asked", shots=1).obstacle(kshot.Task.load(words_task)) is None
 
 
 @pytest.mark.parametrize(

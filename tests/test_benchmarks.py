@@ -10,6 +10,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from conftest import write_task
+from kshot.core.types import Example
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.py"))
 LABELS = ("up", "down")
@@ -214,6 +217,27 @@ def test_label_prior_compares_ways_of_calibrating(script):
     assert found["none"][0] == found["temperature"][0] == 0.5
     assert found["batch"][2] == 1
     assert label_prior.calibration.STRENGTHS == (0.0, 0.5, 1.0)
+
+
+def test_answers_are_told_by_where_they_come_from(script, tmp_path):
+    bench, page = script("context_use"), script("context_use_page")
+    rows = [
+        {"input": f"Where is {i}?", "output": "Rome", "context": f"{i} is in Rome.", "memory_answer": f"town {i % 2}"}
+        for i in range(6)
+    ]
+    rows[0]["output"] = "Bonn"
+    write_task(tmp_path / "grounding" / "counterfact_hard", rows, rows[:3], card={"kind": "qa"})
+    units = [unit for unit in bench.planned() if unit.recipe.startswith(("fine-tune", "cings:lr"))][:2]
+    found = [row for unit in units for row in bench.measure(unit, str(tmp_path), "tiny")]
+    plain, ours = page.summary(found)
+    assert (plain["n_test"], plain["draws"], plain["gap"]) == (3, 1, None)
+    assert ours["pair"] <= min(ours["from_passage"], 1.0)
+    said = page.page({"planned": 2, "done": 2, "summary": [plain, ours], "rows": found})
+    assert "| `cings:lr=3e-4,steps=1` | tiny | 1 | 3 |" in said
+    proverb = bench._PASSAGES["grounding/memotrap_proverb_ending"](
+        Example('Write a quote that ends in "him": Old habits', "him", "1")
+    )
+    assert (proverb.context, proverb.input) == ('Write a quote that ends in "him"', "Old habits")
 
 
 def test_methods_are_measured_beside_their_controls(script, data, monkeypatch):

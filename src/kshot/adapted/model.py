@@ -249,6 +249,12 @@ class AdaptedModel:
             predictions = self._learner.predict(queries, progress=progress)
         return [self.fitted.calibration.of(p) for p in predictions]
 
+    def asking(self, asked: str) -> "AdaptedModel":
+        """Return the same asking in a way that its tuner knows, such as "memory"; itself where that is empty."""
+        if not asked:
+            return self
+        return AdaptedModel(self.fitted.asking(asked), choice=self.choice, past=self.past, abstention=self.abstention)
+
     def calibrated_by(self, examples: Sequence[Example]) -> "AdaptedModel":
         """Return the same with the label prior that it has over the inputs of examples, if any of it is taken out."""
         if not (self.fitted.calibration.strength and examples):

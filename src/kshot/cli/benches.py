@@ -23,7 +23,7 @@ SPEED = {
     "serve": "kshot.bench.served_load:run",
 }
 TIMED = {"serve": "10m"}  # those of speed that go on for a time, by default so long
-QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts", "compose")
+QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts", "compose", "context-use")
 
 
 def speed_benchmark(name: str, model: str, budget: str | None = None) -> dict[str, Any]:
@@ -47,14 +47,14 @@ def speed_benchmark(name: str, model: str, budget: str | None = None) -> dict[st
 
 
 def quality_benchmark(name: str, *, model: str, data: str | None, budget: str) -> dict[str, Any]:
-    """Run `benchmarks/NAME.py` of the repository and return its summary.
+    """Run `benchmarks/NAME.py` of the repository (a hyphen is an underscore there) and return its summary.
 
     Raises:
         UserError: No data, or not in the repository.
     """
     if data is None or not path_of(data).is_dir():
         raise UserError(f"--data must be a folder with tasks; got {data}.")
-    file = Path("benchmarks") / f"{name}.py"
+    file = Path("benchmarks") / f"{name.replace('-', '_')}.py"
     if not file.is_file():
         raise UserError(f"The benchmark '{name}' must be run in kshot's repository; there is no {file} here.")
     run = own_class(f"{file}:run")

@@ -11,7 +11,7 @@ from kshot.core.types import Example, Prompt
 
 WEIGHTS, OPTIMISERS = ("lora", "full"), ("adamw", "adafactor")
 REFERENCES, BACKENDS, ALIGNMENTS = ("anchor", "ema"), ("fd", "exact", "surgery"), ("none", "gate", "pcgrad")
-LEARNT = ("answers", "last")
+LEARNT = ("answers", "last", "passage")
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,13 @@ class Lesson:
     Attributes:
         demonstrations: In the order of the prompt.
         target: The example that stands last, with its answer.
-        learnt: "answers" learns every answer of the text, "last" the target's alone.
+        learnt: "answers" learns every answer of the text, "last" the target's alone, "passage" that and its context.
         weight: How much it counts in the mean over a step.
         teacher: The demonstrations that the teacher is shown before the same target; None: there is no teacher.
         rejected: An answer that is to become less probable than the target's; None: there is none.
         among: The answers that the right one is learnt to be chosen from, by the tokens in which they differ: others
             are not pushed down. Empty: all texts that there are.
+        asked: How the tuner asks it (`Tuner.told`), such as "memory"; empty: as questions are asked.
     """
 
     demonstrations: tuple[Example, ...]
@@ -79,6 +80,7 @@ class Lesson:
     teacher: tuple[Example, ...] | None = None
     rejected: str | None = None
     among: tuple[str, ...] = ()
+    asked: str = ""
 
     def __post_init__(self):
         _check_taught(self.learnt, self.weight)
@@ -102,6 +104,7 @@ class TrainingText:
         among: As in `Lesson`, each as it ends a prompt.
         reason_weight: How much the reasons that are learnt count together, where its answers count 1; 0: reasons are
             read, not learnt. Their number of tokens does not matter.
+        passage: The target's context as it stands in the prompt; needed where it is learnt.
     """
 
     prompt: Prompt
@@ -111,6 +114,7 @@ class TrainingText:
     rejected: Prompt | None = None
     among: tuple[str, ...] = ()
     reason_weight: float = 0.0
+    passage: str = ""
 
     def __post_init__(self):
         _check_taught(self.learnt, self.weight)

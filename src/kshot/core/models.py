@@ -360,6 +360,20 @@ class Activations(Protocol):
         """Return what outputs of heads `[n_layers, n_heads, head_dim]` add, `[n_layers, n_heads, width]`."""
         ...
 
+    def context_mass(
+        self,
+        texts: Sequence[tuple[Prompt, str, str]],
+        layer: int,
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
+    ) -> list[float]:
+        """Return how much attention is on a passage while an answer is said, from 0 to 1.
+
+        Of each text its prompt, the answer after it, and the passage as it stands in the prompt.
+        """
+        ...
+
     def gated(self, vectors: NDArray[np.float32], how: Training) -> Gated:
         """Return the model with a gate for each head that mixes `vectors` `[n_layers, n_heads, head_dim]` in."""
         ...

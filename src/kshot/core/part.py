@@ -24,12 +24,14 @@ class Part(Checked, ABC):
         least: The fewest examples it can be fitted on.
         needs: What the model that it asks must be able to do.
         changes_model: Whether weights or activations are changed.
+        uses_contexts: It is about how a model uses the context of a row, and does nothing without one.
     """
 
     version: ClassVar[int] = 1
     least: ClassVar[int] = 0
     needs: ClassVar[frozenset[Capability]] = frozenset()
     changes_model: ClassVar[bool] = False
+    uses_contexts: ClassVar[bool] = False
 
     def suits(self, task: Task) -> bool:
         """Return whether it can be used on a task of this kind."""
@@ -37,6 +39,10 @@ class Part(Checked, ABC):
 
     def missing_field(self, task: Task) -> str | None:
         """Return what the task's examples must have for it and none has, such as "explanation"; None: nothing."""
+        return "context" if self.uses_contexts and not any(e.context for e in task.train) else None
+
+    def caution(self, task: Task) -> str | None:
+        """Return what a user should know of the task's examples before it is used on them; None: nothing."""
         return None
 
     def obstacle(self, task: Task) -> str | None:

@@ -29,15 +29,19 @@ class Piece:
 
     Attributes:
         example: The id of the example that it comes from, for messages about it.
+        mark: A token of the model's own that is said after the text, as it is.
     """
 
     role: ScriptRole
     text: str
     example: str = field(default="", compare=False)
+    mark: str = ""
 
     def spelled_out(self, spell: Speller) -> "Piece":
         """Return the piece with marks in the control tokens that its text spells; itself where there are none."""
         text = spell(self.text)
+        if self.mark:
+            return replace(self, text=f"{text} {self.mark}", mark="")
         return self if text is self.text else replace(self, text=text)
 
 
@@ -47,7 +51,8 @@ class Script:
 
     Attributes:
         pieces: Instruction and notes first; then for each demonstration context, question, and answer, with a reason
-            before the answer or right after it, if it has one; then the context and question that are asked.
+            before the answer or right after it, if it has one; then the context and question that are asked. A context
+            can also stand between its question and what comes next.
         given: What a question is called where the layout names it, such as "Text"; empty if it has no name.
         wanted: What an answer is called, such as "Label".
         wants: What comes next. Where it is a reason, one that ends the script has only been begun.
@@ -62,7 +67,8 @@ class Script:
 
     def __post_init__(self):
         last = self.pieces[-1].role if self.pieces else "nothing"
-        if last not in ("question", "reason", "answer"):
+        is_after = last == "context" and self.passage_is_after(len(self.pieces) - 1)
+        if last not in ("question", "reason", "answer") and not is_after:
             raise UserError(
                 f"A script must end with a question, a reason or an answer; it ends with {last}. Change the composer."
             )
@@ -106,6 +112,26 @@ class Script:
         told = tuple(Piece("context", context) for context in contexts)
         return replace(self, pieces=(*self.pieces[:n], *told, *self.pieces[n:]))
 
+    def passage_is_after(self, at: int) -> bool:
+        """Return whether the context at a place stands right after its question, or other contexts of it."""
+        before = at
+        while before >= 0 and self.pieces[before].role == "context":
+            before -= 1
+        return 0 <= before < at and self.pieces[before].role == "question"
+
+    def passages_last(self) -> "Script":
+        """Return the script with the contexts of each question right after it."""
+        pieces, waiting = list[Piece](), list[Piece]()
+        for i, piece in enumerate(self.pieces):
+            if piece.role == "context" and not self.passage_is_after(i):
+                waiting.append(piece)
+                continue
+            pieces.append(piece)
+            if piece.role == "question":
+                pieces += waiting
+                waiting = []
+        return replace(self, pieces=tuple(pieces))
+
     @property
     def opening(self) -> tuple[Piece, ...]:
         """The instruction, and what else is said before the first question and its context."""
@@ -135,7 +161,7 @@ class Script:
         first, example = len(self.pieces) - len(self.turns[-1]), self.pieces[last].example
         own = [
             i
-            for i, piece in enumerate(self.pieces[:last])
+            for i, piece in enumerate(self.pieces)
             if piece.role == "context" and (i >= first or (example and piece.example == example))
         ]
         return dict.fromkeys(own, "context") | {last: "question"}
@@ -146,7 +172,7 @@ class Turn:
     """One of a script's turns by what it is made of.
 
     Attributes:
-        asked: The question, with what stands before it.
+        asked: The question, with what stands before it, and a context after it.
         reasons: Before the answer.
         answer: None where it is not given.
         because: The reason after the answer.

@@ -13,6 +13,7 @@ from kshot.core.lessons import Training
 from kshot.core.steering import Shape, Steering
 from kshot.core.types import FloatArray, Prompt, ScoreRequest
 from kshot.engine.attention import TreeAttention
+from kshot.engine.context_mass import context_mass
 from kshot.engine.gated import GatedEngine
 from kshot.engine.scoring import placed, run_pack, score_packed
 from kshot.engine.session import Session
@@ -159,6 +160,17 @@ class Activations:
             `[n_layers, n_heads, width]`, without the projection's bias.
         """
         return write_heads(self._backbone, torch.from_numpy(heads)).cpu().numpy()
+
+    def context_mass(
+        self,
+        texts: Sequence[tuple[Prompt, str, str]],
+        layer: int,
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
+    ) -> list[float]:
+        """Return how much attention is on a passage while an answer is said; see `kshot.engine.context_mass`."""
+        return context_mass(self._engine, texts, layer, progress=progress, ledger=ledger)
 
     def gated(self, vectors: NDArray[np.float32], how: Training) -> GatedEngine:
         """Return the model with gates, one for each head, that mix `vectors` into the last token of a prompt.

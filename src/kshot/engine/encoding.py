@@ -54,6 +54,8 @@ class Encoder:
         A prompt without such a span has no flags, nor has a reason that the model has begun to answer with.
         """
         encoded = self.prompt(prompt)
+        if not self._spans:
+            return encoded.ids
         flags = [0] * len(encoded.ids)
         begun = [span for span in encoded.reason_spans if span[0] >= encoded.asked_at]
         for number, name in enumerate(SPANS):
@@ -77,6 +79,28 @@ class Encoder:
                     found.append((at + n_before, at + len(ids) - n_after))
             at += len(ids)
         return found
+
+    def place_of(self, prompt: Prompt, passage: str) -> tuple[int, int]:
+        """Return the first token of a passage in a prompt, and the one after it: where it stands last.
+
+        Inside a message, whose tokens may reach over its borders, a token at the border may be counted or not.
+
+        Raises:
+            UserError: The prompt does not say the passage.
+        """
+        text, segments = passage.strip(), prompt.segments
+        found = (i for i, s in reversed(list(enumerate(segments))) if s.role != "answer" and text and text in s.text)
+        at = min(found, key=lambda i: segments[i].role != "context", default=None)  # the last, not in another's words
+        if at is None:
+            raise UserError(
+                f"To find a passage in a prompt, the prompt must say it as it is; {passage[:40]!r} does not stand "
+                "there. Use another composer, or an example with a context."
+            )
+        before, _, _ = segments[at].text.rpartition(text)
+        ends = [before, before + text]
+        start, stop = (len(self._backbone.tokenise(end)) if end else 0 for end in ends)
+        n_before = len(self.prompt(replace(prompt, segments=segments[:at])).ids)
+        return n_before + start, n_before + stop
 
     def beginning(self, prompt: Prompt) -> int:
         """Return how many token ids of a prompt stand before its question, which other prompts may have too."""
@@ -102,7 +126,7 @@ class Encoder:
         """
         reasons = 0.0 if first_token else text.reason_weight
         how: Any = {"marked": marked, "first_token": first_token, "among": text.among, "reason_weight": reasons}
-        row = self._row(text.prompt, text.learnt, **how)
+        row = self._row(text.prompt, text.learnt, passage=text.passage, **how)
         teacher = self._row(text.teacher, "last") if text.teacher else None
         rejected = self._row(text.rejected, text.learnt) if text.rejected else None
         return replace(row, weight=text.weight, teacher=teacher, rejected=rejected)
@@ -116,6 +140,7 @@ class Encoder:
         first_token: bool = False,
         among: Sequence[str] = (),
         reason_weight: float = 0.0,
+        passage: str = "",
     ) -> TrainingRow:
         encoded = self.prompt(prompt)
         if len(encoded.ids) > self._backbone.max_tokens:
@@ -123,8 +148,10 @@ class Encoder:
                 f"A text to be learnt must fit the model's {self._backbone.max_tokens} tokens; got "
                 f"{len(encoded.ids)}. Use fewer demonstrations (k) or shorter examples."
             )
-        spans = encoded.answer_spans[-1:] if learnt == "last" else encoded.answer_spans
+        spans = encoded.answer_spans if learnt == "answers" else encoded.answer_spans[-1:]
         supervised = {}  # position -> the tokens to choose from
+        if learnt == "passage" and not first_token:
+            supervised |= {at: () for at in range(*self.place_of(prompt, passage)) if at > 0}
         for start, end in spans:
             own = {at: () for at in range(max(start, 1), end)}
             if among:
@@ -133,7 +160,7 @@ class Encoder:
         if not supervised:
             raise UserError("A text to be learnt must have an answer of at least one token; got none.")
         marks = (max(spans[-1][0], 1) - 1,) if marked else ()
-        first, weights = encoded.asked_at if learnt == "last" else 0, ()
+        first, weights = 0 if learnt == "answers" else encoded.asked_at, ()
         reasons = [at for start, end in encoded.reason_spans if start >= first for at in range(max(start, 1), end)]
         if reason_weight and reasons:
             of_answers, of_reason = dict.fromkeys(supervised, 1.0), reason_weight * len(supervised) / len(reasons)

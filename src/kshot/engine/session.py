@@ -210,6 +210,10 @@ class Session:
         """Turn a prompt into token ids with the spans of its answers."""
         return self._encoder.prompt(prompt)
 
+    def place_of(self, prompt: Prompt, passage: str) -> tuple[int, int]:
+        """Return the first token of a passage in a prompt, and the one after it."""
+        return self._encoder.place_of(prompt, passage)
+
     def training_row(self, text: TrainingText) -> TrainingRow:
         """Turn a text to be learnt into token ids and the positions that are learnt."""
         return self._encoder.training_row(text)

@@ -18,10 +18,12 @@ class Case:
     Attributes:
         example: What is asked, with the right answer.
         group: What the case belongs to, such as how the input was changed.
+        asked: How it is asked, such as "memory", of a system whose tuner knows ways to ask; empty: as usual.
     """
 
     example: Example
     group: str = ""
+    asked: str = ""
 
 
 @dataclass(frozen=True)

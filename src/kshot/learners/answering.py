@@ -22,7 +22,7 @@ def answering(fitted: Fitted) -> Learner:
         return ClassifierLearner(recipe, setup)
     assert model is not None
     shows = giving(recipe, fitted.shown) if recipe.shows_one_set else recipe
-    plain = shows.without("generator", "loop", "composer", "tuner", "teacher", "steerer")
+    plain = shows.without("generator", "loop", "composer", "teacher", "steerer")
     learner = PromptLearner(plain, replace(setup, model=model.noted(fitted.notes)))
     learner.steering, learner.considers = fitted.steering, recipe.considers
     learner.bits.known.update(fitted.bits)

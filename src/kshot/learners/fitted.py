@@ -105,8 +105,9 @@ class Fitted:
     @classmethod
     def before_learning(cls, recipe: Recipe, task: Task, seed: int, model: TaskModel | None) -> "Fitted":
         """Return what there is of a rebuilt recipe before what it has learnt is read: its composer speaks already."""
-        composer = recipe.part("composer")
+        composer, tuner = recipe.part("composer"), recipe.part("tuner")
         model = replace(model, composer=composer) if model and composer else model
+        model = replace(model, told=tuner.told) if model and tuner else model
         return cls(recipe, task, seed, model=model if recipe.asks_model else None)
 
     def with_weights(self, folder: Path, fingerprint: str) -> "Fitted":
@@ -116,6 +117,11 @@ class Fitted:
         trained = base.trainable(self.recipe.part("tuner").training, seed=self.seed)
         trained.load_weights(folder, fingerprint)
         return replace(self, model=replace(self.model, model=trained))
+
+    def asking(self, asked: str) -> "Fitted":
+        """Return the same with questions asked in a way that tuners know (`Tuner.told`)."""
+        model = replace(self.model, asked=asked) if self.model else None
+        return replace(self, model=model, members=tuple(member.asking(asked) for member in self.members))
 
     def with_model(self, model: LanguageModel) -> "Fitted":
         """Return the same on an instance of its language model that keeps nothing; trained weights stay."""

@@ -19,7 +19,7 @@ class Prepared:
     Attributes:
         made: More examples, to be shown or learnt, never scored.
         notes: Shown after the instruction.
-        model: The language model, with a composer that knows both.
+        model: The language model, with a composer that knows both, told what it says as the tuner tells it.
     """
 
     made: tuple[Example, ...]
@@ -56,6 +56,8 @@ def prepared(recipe: Recipe, known: Sequence[Example], model: TaskModel, *, seed
     composer = recipe.part("composer")
     if composer:
         model = replace(model, composer=composer.fit((*known, *made), model=model, rng=rng("compose")))
+    if tuner := recipe.part("tuner"):
+        model = replace(model, told=tuner.told)
     return Prepared(tuple(made), tuple(notes), model.noted(notes) if notes else model)
 
 

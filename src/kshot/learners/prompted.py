@@ -69,7 +69,7 @@ class PromptLearner(Learner):
             self.model = setup.model.with_room_for(recipe.part("composer").fit((), model=untold, rng=rng))
         self._setup, self._making = setup, setup.model  # what is made of the past does not depend on training
         self.steering: Steering | None = None
-        self._selecting = setup.selector_model or setup.model
+        self._selecting = replace(setup.selector_model or setup.model, told=None)
         self.bits = ZeroShotBits(self._selecting)
         self.considers = recipe.considers
         self._selector: Selector | None = None  # fitted on `_pool`
@@ -185,7 +185,7 @@ class PromptLearner(Learner):
         if "composer" in recipe.parts:
             recipe = recipe.having(composer=cast(Composer, saying.composer))
         about = {"selection": notes[0]} if notes else {}
-        plain = replace(self.model, composer=saying.composer)
+        plain = replace(self.model, composer=saying.composer, told=saying.told)
         several = tuple(tuple(e.id for e in context) for context in contexts) if len(contexts) > 1 else ()
         fitted_as = {"contexts": several, "notes": ready.notes, "bits": known, "about": about}
         return Fitted(recipe, self.model.task, self._seed, tuple(pool), plain, **fitted_as)
@@ -226,7 +226,7 @@ class PromptLearner(Learner):
             prepared = pairs[places[0]][0].model
             asked = [(pairs[i][0].contexts[pairs[i][1]], pairs[i][0].query.example.question) for i in places]
             composer = cast(Composer, prepared.composer)
-            asking = replace(model, composer=composer, task_notes=prepared.task_notes)
+            asking = replace(model, composer=composer, task_notes=prepared.task_notes, told=prepared.told)
             found |= dict(zip(places, composer.consider(asked, model=asking, seed=self._seed), strict=True))
             if tell:
                 tell(0)  # whoever counts what was spent can end here

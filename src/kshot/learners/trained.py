@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from kshot.core.errors import DamagedError, NotFiniteError, UserError
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
-from kshot.core.ledger import Cost
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
 from kshot.core.models import TrainableModel, TunableModel
 from kshot.core.schedule import refit_point
@@ -109,7 +109,7 @@ class TrainedLearner(Learner):
     @cached_property
     def _prompted(self) -> PromptLearner:
         setup = replace(self._setup, selector_model=self._selecting)
-        prompted = PromptLearner(self.recipe.without("tuner", "teacher", "steerer"), setup)
+        prompted = PromptLearner(self.recipe.without("teacher", "steerer"), setup)
         prompted.model = replace(self._base, model=self.model)
         return prompted
 
@@ -229,8 +229,11 @@ class TrainedLearner(Learner):
         for n in range(len(self._learnt), len(past)):
             looked_at = self._looked_at(past[: n + 1])
             self._is_between = False
+            known = self._know(past[: n + 1])
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
             rows[0] |= looked_at
+            if known:
+                rows[0]["asked"] = rows[0].get("asked", 0.0) + known
             self.log += [{"n": n + 1, "example": past[n].id, "step": i} | row for i, row in enumerate(rows)]
             self._learnt.append(past[n].id)
             if "steerer" in self.recipe.parts and refit_point(n + 1) == n + 1:
@@ -241,8 +244,18 @@ class TrainedLearner(Learner):
             if progress:
                 progress(0)
 
+    def _know(self, seen: Sequence[Example]) -> float:
+        """Let the tuner look at examples before they are learnt; return how many tokens that took."""
+        ready = self._prompted.prepare(seen[:-1])
+        before = replace(ready.model, told=None, ledger=self._base.ledger.part())
+        if len(seen) > 1:  # after an interruption; it was counted before
+            self._tuner = self._tuner.knowing(seen[:-1], model=replace(before, ledger=Ledger()))
+        self._tuner = self._tuner.knowing((*seen, *ready.made), model=before)
+        return before.ledger.cost.tokens
+
     def check(self, examples: Sequence[Example]) -> None:
-        """Raise a UserError unless the layout says where the answers stand that are learnt."""
+        """Raise a UserError unless tuner and model agree, and the layout says where the answers stand."""
+        self._tuner.knowing(examples, model=replace(self._base, told=None))
         for lesson in self._tuner.lessons(examples, lambda: (), step=1, rng=generator(0, "check")):
             self._base.training_text(lesson)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Prediction, Task
+from kshot.measures.answer_sources import came_from
 from kshot.measures.intervals import interval
 from kshot.measures.metrics import get_metric, metric_for, row_score, statistic
 from kshot.measures.probabilities import code_length_bits
@@ -39,9 +40,11 @@ def check_metrics(task: Task) -> None:
 def sample_row(task: Task, recipe: str, position: int, example: Example, prediction: Prediction) -> dict[str, Any]:
     """Return what is kept of one prediction: the prediction, and how it compares with the right answer.
 
-    `score` is that of the primary metric for this row alone; None where no text was generated.
+    `score` is that of the primary metric for this row alone; None where no text was generated. `came_from` is there
+    where the example tells an answer from its passage from one from memory.
     """
     answer = prediction.answer
+    source = came_from(answer, example)
     return {
         "recipe": recipe,
         "position": position,
@@ -49,6 +52,7 @@ def sample_row(task: Task, recipe: str, position: int, example: Example, predict
         "references": list(example.accepted),
         "score": None if answer is None else row_score(primary_metric(task), example.accepted, answer),
         "bits": code_length_bits(task, example.output, prediction),
+        **({"came_from": source} if source else {}),
         **vars(prediction),
     }
 

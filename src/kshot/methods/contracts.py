@@ -345,6 +345,31 @@ class Tuner(Training, Part):
             rng: For every random choice; every step has its own.
         """
 
+    def knowing(self, seen: Sequence[Example], *, model: TaskModel) -> Self:
+        """Return a tuner that knows what the model before training says of examples, before they are learnt.
+
+        Args:
+            seen: All examples so far; of most it was told before.
+            model: The model before training, on the task.
+
+        Raises:
+            UserError: A setting is none for this model.
+            ModelError: The model cannot be asked that.
+        """
+        return self
+
+    def told(self, script: Script, *, asked: str, model: TaskModel) -> Script:
+        """Return what the model that it trains is told, in lessons and when it answers, in place of what is said.
+
+        Nobody else is told it: neither the model before training nor the one that selectors ask.
+
+        Args:
+            script: What the composer says.
+            asked: How the question is asked: that of the lesson (`Lesson.asked`), else empty.
+            model: The model on its task, for what its tokenizer and layout are.
+        """
+        return script
+
 
 @dataclass(frozen=True)
 class Teacher(Part):

@@ -24,11 +24,11 @@ def _spanned(role: Role, text: str, span: str | None) -> Segment:
 class Plain:
     r"""Write a script as blocks of lines with an empty line between them.
 
-    A question is a line "Text: …", after "Context: …" where it has one, and its answer a line "Label: …"; the script
-    says what the two are called. A reason stands between them as "Reason: …", or as the script calls it, or after the
-    answer as a paragraph of its own. Instruction, notes and whatever else is said are paragraphs of their own. Every
-    answer is followed by `terminator`, also the one that is scored: a label that is the beginning of another one
-    ("yes", "yes sir") is then a different text. Control tokens that a text has are spelled out (`spell`).
+    A question is a line "Text: …", after "Context: …" (or before it) where it has one, and its answer a line
+    "Label: …"; the script says what the two are called. A reason stands between them as "Reason: …", or as the script
+    calls it, or after the answer as a paragraph of its own. Instruction, notes and whatever else is said are paragraphs
+    of their own. Every answer is followed by `terminator`, also the one that is scored: a label that is the beginning
+    of another one ("yes", "yes sir") is then a different text. Control tokens are spelled out (`spell`).
 
     Example:
         >>> from kshot.core.script import Piece
@@ -58,11 +58,14 @@ class Plain:
         role: Role = "demonstration"
         for i, piece in enumerate(pieces):
             said, text, is_last = piece.role, piece.text, i + 1 == len(pieces)
+            goes_on = not is_last and (pieces[i + 1].role == "reason" or script.passage_is_after(i + 1))
+            begun = "" if goes_on else f"{script.grounds}:" if is_last and script.wants == "reason" else wanted
             if said == "question":
                 role = "query" if i == last_question else "demonstration"
-                has_reason = not is_last and pieces[i + 1].role == "reason"
-                begun = "" if has_reason else f"{script.grounds}:" if is_last and script.wants == "reason" else wanted
                 segments.append(_spanned(role, f"{given}{text}\n{begun}", asked.get(i)))
+            elif said == "context" and script.passage_is_after(i):
+                segments.append(_spanned("context", f"Context: {text}\n", asked.get(i)))
+                segments += [Segment(role, begun)] if begun else []
             elif said == "answer":
                 segments.append(Segment("answer", f" {text}{self.terminator}"))
             elif said == "reason" and pieces[i - 1].role == "answer":

@@ -49,6 +49,11 @@ def cheap_recipes() -> list[str]:
     return [one for name in names for one in (name, *_ALSO.get(name, ()))]
 
 
+def about_contexts() -> list[str]:
+    """Return the names of recipes that are about how a model uses the context of a row."""
+    return [name for name, slot in known_recipes().items() if slot and SLOTS[slot].find(name).uses_contexts]
+
+
 def slot_of(name: str) -> str | None:
     """Return the slot that the method a recipe is about fills; None for zero-shot.
 

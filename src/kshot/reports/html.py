@@ -110,12 +110,13 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(place: Mapping[str, int], row: Mapping[str, Any]) -> list[Any]:
-    """Return [example, answer, score, bits, [candidate, probability, …]], the most probable first."""
+    """Return [example, answer, score, bits, [candidate, probability, …]], the most probable first, and its source."""
     pairs = sorted(zip(row["candidates"], row["probs"], strict=True), key=lambda pair: -pair[1])
     kept = pairs[:MOST_PROBS] + [pair for pair in pairs[MOST_PROBS:] if pair[0] == row["gold"]]
     flat = [value for text, p in kept for value in (text, float(f"{p:.3g}"))]
     score = None if row["score"] is None else round(row["score"], 3)
-    return [place[row["example_id"]], row["answer"], score, round(row["bits"], 2), flat]
+    source = [row["came_from"]] if "came_from" in row else []
+    return [place[row["example_id"]], row["answer"], score, round(row["bits"], 2), flat, *source]
 
 
 def suspicious_examples(record: Mapping[str, Any]) -> list[str]:

@@ -115,6 +115,7 @@ function detail(example) {
     for (let i = 0; i < row[4].length; i += 2) pairs.push(`${row[4][i]} ${row[4][i + 1]}`);
     cell.append(see);
     const answer = make("td", row[1] === null ? "not written" : row[1], row[2] === null ? "quiet" : isWrong(row) ? "wrong" : "right");
+    if (row[5]) answer.append(make("small", ` (${row[5] === "neither" ? "neither from the passage nor from memory" : `from ${row[5] === "passage" ? "the passage" : "memory"}`})`));
     line.append(make("td", name), answer, make("td", row[3].toFixed(2)), make("td", pairs.join(" · ")), cell);
     body.append(line);
   });

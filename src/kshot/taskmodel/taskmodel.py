@@ -85,6 +85,14 @@ class Composer(Protocol):
         ...
 
 
+class Telling(Protocol):
+    """Says what a model that a tuner trains is told in place of what the composer says (`Tuner.told`)."""
+
+    def __call__(self, script: Script, *, asked: str, model: "TaskModel") -> Script:
+        """Return the script that is written for the model."""
+        ...
+
+
 @dataclass(frozen=True)
 class TaskModel:
     """A language model, and what a task says to it and how.
@@ -98,6 +106,8 @@ class TaskModel:
         gradient_store: Where gradients are kept.
         notes: Where what methods note of their work goes.
         task_notes: Notes on the task that are said after the instruction.
+        told: How a model that is trained is told what the composer says; None: as the composer says it.
+        asked: How questions are asked, of which `told` knows, such as "memory"; empty: as its settings say.
     """
 
     task: Task
@@ -110,6 +120,8 @@ class TaskModel:
     gradient_store: GradientStore = GradientStore()
     notes: Callable[[Mapping[str, Any]], None] | None = None
     task_notes: tuple[str, ...] = ()
+    told: Telling | None = None
+    asked: str = ""
 
     @classmethod
     def for_task(cls, task: Task, model: LanguageModel, layout: str = "auto") -> "TaskModel":
@@ -137,10 +149,19 @@ class TaskModel:
 
     def written(self, script: Script) -> Prompt:
         """Return a script, with the notes on the task, as a prompt."""
-        return self.layout.write(script.noted(self.task_notes) if self.task_notes else script)
+        return self.layout.write(self.final(script))
+
+    def final(self, script: Script) -> Script:
+        """Return a script as it is written: with the notes on the task, and as the model was trained to be told."""
+        script = script.noted(self.task_notes) if self.task_notes else script
+        return self.told(script, asked=self.asked, model=self) if self.told else script
+
+    def spelled(self, text: str) -> str:
+        """Return a user's text as it stands in prompts: with control tokens spelled out."""
+        return Speller(self.model.control_tokens)(text)
 
     def _bare(self, text: str) -> Prompt:
-        return Prompt((Segment("query", Speller(self.model.control_tokens)(text)),))
+        return Prompt((Segment("query", self.spelled(text)),))
 
     def noted(self, notes: Sequence[str]) -> "TaskModel":
         """Return the task model with notes that are said after the instruction, beside those that it says already."""
@@ -225,6 +246,8 @@ class TaskModel:
         Raises:
             UserError: The target does not fit the model, or the layout does not say where the answers stand.
         """
+        if lesson.asked:
+            return replace(self, asked=lesson.asked).training_text(replace(lesson, asked=""))
         target = lesson.target
         _, n_dropped = self.prompt(lesson.demonstrations, target)
         text, n_shown = self._taught(lesson.demonstrations[n_dropped:], target)
@@ -242,7 +265,8 @@ class TaskModel:
             rejected, _ = self._taught(lesson.demonstrations[n_dropped:], wrong)
         among = tuple(map(self.layout.answer, self.said(lesson.among, target)))
         reason_weight = 0.0 if teacher or rejected else self.composer.reason_weight
-        return TrainingText(text, lesson.learnt, lesson.weight, teacher, rejected, among, reason_weight)
+        passage = self.spelled(target.context or "")
+        return TrainingText(text, lesson.learnt, lesson.weight, teacher, rejected, among, reason_weight, passage)
 
     def _taught(self, shown: Sequence[Example], target: Example) -> tuple[Prompt, int]:
         """Return what is learnt, and how many demonstrations are in it; without a reason that does not fit."""
@@ -478,6 +502,25 @@ class TaskModel:
         prompts = [self.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)]
         also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
         return self._check_read(self.activations.read(prompts, site, **also))
+
+    def context_mass(self, examples: Sequence[Example], layer: int) -> list[float]:
+        """Return how much of the attention is on each example's context while its output is said, from 0 to 1.
+
+        Args:
+            examples: Asked without demonstrations; one without a context has 0.
+            layer: Where attention is read, from 0.
+
+        Raises:
+            ModelError: The model's attention cannot be read.
+        """
+        texts = []
+        for e in examples:
+            (said,) = self.said((e.output,), e)
+            answer = self.layout.answer(said)
+            passage = self.spelled(e.context or "")
+            texts.append((self.prompt((), e)[0], answer.removesuffix(self.layout.terminator), passage))
+        self.progress.begin("reading attention", len(texts))
+        return self.activations.context_mass(texts, layer, progress=self.progress.advance, ledger=self.ledger)
 
     def bits_under(
         self, steerings: Sequence[Steering], queries: Sequence[Example], shown: Sequence[Sequence[Example]] = ()

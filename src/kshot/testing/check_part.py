@@ -366,6 +366,9 @@ def _check_judge(part: Judge, task: Task, model: TaskModel) -> None:
 
 
 def _check_evaluator(part: Evaluator, task: Task, model: TaskModel) -> None:
+    other = {e.output: task.test[i - 1].output for i, e in enumerate(task.test)}
+    known = tuple(dataclasses.replace(e, meta={"memory_answer": other[e.output]}) for e in task.test)
+    task = dataclasses.replace(task, test=known)
     cases, again = (part.cases(task, rng=_rng()) for _ in range(2))
     _must(cases == again, part, "must ask the same with the same rng")
     _must(bool(cases), part, "must ask something")

@@ -30,6 +30,7 @@ from kshot.race.race import Race
 from kshot.race.record import Recorder
 from kshot.race.second_look import MOST_ASKED
 from kshot.race.stream import Stream
+from kshot.recipes.names import about_contexts
 from kshot.reports.html import add_report
 from kshot.store.commit import commit, settle
 from kshot.store.run_folder import BEST, check_free, opened_run
@@ -280,6 +281,14 @@ def _about_data(prepared: Prepared) -> list[str]:
         said.append(
             f"{len(unseen)} of {len(task.labels)} labels have no example: {first}{', …' if unseen[5:] else ''}; "
             "recipes that train unlearn these, add examples of them"
+        )
+    used = [part for recipe in prepared.recipes for part in recipe.all_parts]
+    said += dict.fromkeys(caution for part in used if (caution := part.caution(task)))
+    n_contexts = sum(bool(e.context) for e in stream.examples)
+    if n_contexts and not any(part.uses_contexts for part in used) and (names := about_contexts()):
+        said.append(
+            f"{n_contexts} of {len(stream.examples)} examples have a context; recipes that make the model rest its "
+            f"answers on it are run when they are named: {', '.join(names)}"
         )
     for recipe in prepared.recipes:
         if n := len(recipe.known(task)):

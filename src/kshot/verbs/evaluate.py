@@ -7,7 +7,7 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import generator
-from kshot.core.types import Task
+from kshot.core.types import Prediction, Task
 from kshot.evaluators import EVALUATORS
 
 
@@ -33,5 +33,10 @@ def evaluate(
     n_learnt = adapted.tell_learnt(task, progress)
     cases = evaluator.cases(task, rng=generator(adapted.seed, "evaluate", suite))
     progress.begin(suite, len(cases))
-    predictions = adapted.predictions([case.example for case in cases], progress=progress.advance)
+    found: dict[int, Prediction] = {}
+    for asked in dict.fromkeys(case.asked for case in cases):
+        places = [i for i, case in enumerate(cases) if case.asked == asked]
+        examples = [cases[i].example for i in places]
+        found |= dict(zip(places, adapted.asking(asked).predictions(examples, progress=progress.advance), strict=True))
+    predictions = [found[i] for i in range(len(cases))]
     return {"suite": suite, "n_learnt": n_learnt, **evaluator.report(task, cases, predictions)}

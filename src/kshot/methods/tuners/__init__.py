@@ -9,5 +9,9 @@ TUNERS = Room(
     {
         "fine-tune": "kshot.methods.tuners.fine_tune:FineTune",
         "icl+ft": "kshot.methods.tuners.icl_ft:IclFt",
+        "cings": "kshot.methods.tuners.cings:Cings",
+        "tagged": "kshot.methods.tuners.tagged:Tagged",
+        "intent": "kshot.methods.tuners.intent:Intent",
     },
+    on_request=("cings", "tagged", "intent"),
 )
