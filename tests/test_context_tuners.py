@@ -211,7 +211,7 @@ def test_an_intent_that_no_example_has_is_refused(run_cli, tmp_path):
     folder = write_task(tmp_path / "task", rows, card={"kind": "qa"})
     done = run_cli("adapt", folder, "--model", "tiny", "--recipes", "intent:ask=memory", "--out", tmp_path / "run")
     assert done.code == 2
-    assert "needs meta.memory_answer" in done.err
+    assert "its examples must have meta.memory_answer, and none has" in done.err
 
 
 def test_an_intent_is_obeyed_after_training_on_other_things(small):
