@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 import pytest
 
 from kshot.core.fields import state
@@ -12,7 +13,7 @@ from kshot.core.types import Example, Query, Question, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.learner import Setup
 from kshot.learners.prompted import PromptLearner
-from kshot.methods.contracts import Composer
+from kshot.methods.contracts import Artefact, Composer, Loop
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.testing.check_part import check_part
@@ -82,3 +83,31 @@ def test_calibration_by_inputs_without_content_does_not_suit_it():
     recipe = parse_recipe("zero-shot:calibration=contextual", shots=4)
     assert recipe.suits(TASK)
     assert not recipe.having(composer=Thinking()).suits(TASK)
+
+
+@dataclass(frozen=True)
+class Counted(Loop):
+    """Notes how many examples it has seen."""
+
+    def run(self, examples: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Artefact:
+        """Return the note."""
+        return Artefact(notes=(f"{len(examples)} are known.",))
+
+
+@dataclass(frozen=True)
+class Told(Thinking):
+    """Finds out which notes the model is told."""
+
+    def consider(
+        self, asked: Sequence[tuple[Sequence[Example], Question]], *, model: TaskModel, seed: int
+    ) -> list[Mapping[str, Any]]:
+        """Return them."""
+        return [{"thought": " ".join(model.task_notes)} for _ in asked]
+
+
+def test_each_question_is_considered_with_the_notes_of_its_own_past():
+    recipe = parse_recipe("random", shots=2).having(composer=Told(), loop=Counted())
+    learner = PromptLearner(recipe, Setup(TASK, TaskModel.for_task(TASK, load_model("scripted")), 0))
+    queries = [Query(e, TASK.train[:n]) for n, e in zip((1, 5, 2, 5), TASK.train[5:], strict=False)]
+    found = [p.found[0]["thought"] for p in learner.predict(queries)]
+    assert found == [f"{n} are known." for n in (1, 4, 2, 4)]

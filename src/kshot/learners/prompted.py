@@ -217,10 +217,10 @@ class PromptLearner(Learner):
     def _considered(
         self, model: TaskModel, pairs: Sequence[tuple[_Shown, int]], tell: Callable[[int], None] | None
     ) -> list[Mapping[str, Any]]:
-        """Return what the composers find out about each question; those with the same composer together."""
-        by_composer: dict[int, list[int]] = {}
+        """Return what the composers find out about each question; those with the same composer and notes together."""
+        by_composer: dict[tuple[int, tuple[str, ...]], list[int]] = {}
         for i, (own, _) in enumerate(pairs):
-            by_composer.setdefault(id(own.model.composer), []).append(i)
+            by_composer.setdefault((id(own.model.composer), own.model.task_notes), []).append(i)
         found: dict[int, Mapping[str, Any]] = {}
         for places in by_composer.values():
             prepared = pairs[places[0]][0].model
