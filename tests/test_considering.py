@@ -108,6 +108,6 @@ class Told(Thinking):
 def test_each_question_is_considered_with_the_notes_of_its_own_past():
     recipe = parse_recipe("random", shots=2).having(composer=Told(), loop=Counted())
     learner = PromptLearner(recipe, Setup(TASK, TaskModel.for_task(TASK, load_model("scripted")), 0))
-    queries = [Query(e, TASK.train[:n]) for n, e in zip((1, 5, 2, 5), TASK.train[5:], strict=False)]
+    queries = [Query(e, TASK.train[:n]) for n, e in zip((1, 5, 2), TASK.train[5:], strict=True)]
     found = [p.found[0]["thought"] for p in learner.predict(queries)]
-    assert found == [f"{n} are known." for n in (1, 4, 2, 4)]
+    assert found == [f"{n} are known." for n in (1, 4, 2)]
