@@ -24,6 +24,7 @@ from kshot.engine.objectives import Objective, Said, objective_of
 from kshot.engine.training_rows import TrainingRow, answer_logits, parts
 from kshot.models.gates import Gates
 from kshot.models.hf import Backbone
+from kshot.models.made_tokens import MadeTokens
 from kshot.models.prefix import Prefix
 from kshot.models.products import fast_products
 from kshot.models.training_state import read_state, write_state
@@ -61,7 +62,7 @@ class Trainer:
     def __init__(
         self,
         backbone: Backbone,
-        weights: TrainedWeights | Prefix | Gates,
+        weights: TrainedWeights | MadeTokens | Prefix | Gates,
         how: Training,
         *,
         fingerprint: str,

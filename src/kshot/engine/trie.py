@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 _WIDTH = 8  # bytes of a token in a node's label: its id, and above that its mark
-_MARK_BITS = 32
+_MARK_BITS = 48  # ids of tokens that are made are above those of words (`kshot.models.made_tokens`)
 
 
 @dataclass(eq=False)

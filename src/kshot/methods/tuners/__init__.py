@@ -3,11 +3,15 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Tuner
 
+# On request: what is trained beside a model learns from nothing, which takes more examples than changed weights do.
 TUNERS = Room(
     "tuner",
     Tuner,
     {
         "fine-tune": "kshot.methods.tuners.fine_tune:FineTune",
         "icl+ft": "kshot.methods.tuners.icl_ft:IclFt",
+        "context-adapter": "kshot.methods.tuners.context_adapter:ContextAdapter",
+        "pooled": "kshot.methods.tuners.pooled:Pooled",
     },
+    on_request=("context-adapter", "pooled"),
 )
