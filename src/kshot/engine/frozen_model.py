@@ -77,14 +77,22 @@ def _demonstrations(pieces: Sequence[Piece]) -> list[Demonstration]:
 
 
 class _PooledEncoder(_MadeEncoder):
-    """Makes the first tokens of questions of themselves and what they depend on."""
+    """Makes the first tokens of questions of themselves and what they depend on, once a gate is open.
 
-    def __init__(self, backbone: Backbone, tokens: PooledTokens):
+    Args:
+        backbone: The network.
+        tokens: What makes them.
+        learns: Makes them before too, as gates are learnt.
+    """
+
+    def __init__(self, backbone: Backbone, tokens: PooledTokens, *, learns: bool = False):
         super().__init__(backbone)
-        self._tokens = tokens
+        self._tokens, self._learns = tokens, learns
 
     def _pieces(self, prompt: Prompt) -> list[Piece]:
         pieces = super()._pieces(prompt)
+        if not (self._learns or self._tokens.is_open):
+            return pieces
         asked = next((i for i, (role, _) in enumerate(pieces) if role == "query"), len(pieces))
         n = question_at([role for role, _ in pieces])
         told = tuple(i for role, ids in pieces[:n] if role in _SAID_TO_ALL for i in ids)
@@ -206,7 +214,12 @@ class PooledEngine(FrozenEngine):
     def _first_weights(self, seed: int) -> PooledTokens:
         tokens = PooledTokens(self.backbone, self._how.rank, seed=seed)
         self._encoder = _PooledEncoder(self.backbone, tokens)
+        self._learning = _PooledEncoder(self.backbone, tokens, learns=True)
         return tokens
+
+    def training_row(self, text: TrainingText) -> TrainingRow:
+        """Turn a text to be learnt into a row, with made tokens whether gates are open or not."""
+        return self._learning.training_row(text)
 
 
 ENGINES: Mapping[str, Callable[..., TrainedEngine]] = {"resampler": ContextEngine, "segment-map": PooledEngine}

@@ -1,4 +1,4 @@
-"""Tokens that no text has: vectors that a small trained module makes of other tokens, for a network that stays as it is.
+"""Tokens that no text has: vectors that a small trained module makes of other tokens, for a network that stays as is.
 
 A made token has an id above those of all words. It depends on what the token is made of alone, so that prompts that
 begin with the same share it, as they share words, wherever ids are compared: in packed rows, in stores, in what is

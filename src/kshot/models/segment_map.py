@@ -7,8 +7,8 @@ role stand between it and the token it is added to:
 
 Gates are 0 at first, so at first the network is as it was, to the bit.
 
-Source: the coarse nodes of Context-Alignment, Hu et al. (2025), https://arxiv.org/abs/2501.03747; gates as in Alayrac et
-al. (2022), Flamingo, section 3.2, https://arxiv.org/abs/2204.14198.
+Source: the coarse nodes of Context-Alignment, Hu et al. (2025), https://arxiv.org/abs/2501.03747; gates as in Alayrac
+et al. (2022), Flamingo, section 3.2, https://arxiv.org/abs/2204.14198.
 Differs: an analogue for text, as theirs aligns series with texts: edges from what a question depends on to its first
 token alone, at the input alone, without a graph network.
 """
@@ -63,6 +63,11 @@ class PooledTokens(MadeTokens):
         module = SegmentMap(width, rank)
         drawn_(module, seed)
         super().__init__(backbone, module)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any gate is not 0."""
+        return bool(self.module.gates.any())  # type: ignore - a `SegmentMap`
 
     def make(self, wanted: Sequence[Made]) -> torch.Tensor:
         """Return the tokens' vectors with what is added to them."""
