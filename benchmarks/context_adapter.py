@@ -1,4 +1,4 @@
-"""Compare `context-adapter` with prompts and with `soft-injection` where a query costs as many tokens, and print a table.
+"""Compare `context-adapter` with prompts and `soft-injection` where a query costs as many tokens, and print a table.
 
     python benchmarks/context_adapter.py --data DIR --model demo --out DIR [--limit 40] [--tasks classification/trec,…]
 

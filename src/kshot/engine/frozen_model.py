@@ -158,13 +158,11 @@ class ContextEngine(FrozenEngine):
     A token that the resampler alone reads counts as much as the resampler has parameters beside the model's.
     """
 
-    _weights: ContextVectors
-
     def _first_weights(self, seed: int) -> ContextVectors:
         assert isinstance(self._how, Resampling)
-        vectors = ContextVectors(self.backbone, self._how.rank, self._how.latents, seed=seed)
-        self._encoder = _ContextEncoder(self.backbone, vectors)
-        return vectors
+        self._vectors = ContextVectors(self.backbone, self._how.rank, self._how.latents, seed=seed)
+        self._encoder = _ContextEncoder(self.backbone, self._vectors)
+        return self._vectors
 
     def run_tokens(self, prompt: Prompt) -> int:
         """Return how many tokens of a prompt the model itself runs."""
@@ -182,14 +180,25 @@ class ContextEngine(FrozenEngine):
         read = self._n_read([self._encoder.score(request)[0] for request in requests])
         return super().forward_tokens(requests) + read
 
-    def _each_once(self, unique: Mapping[str, Any], keys: Any, get: Any, put: Any, run: Any, *how: Any) -> list[Any]:
+    def _each_once(
+        self,
+        unique: Mapping[str, Any],
+        keys: Any,
+        get: Any,
+        put: Any,
+        run: Any,
+        written: Any,
+        progress: Any,
+        ledger: Any,
+    ) -> list[Any]:
         """Run requests as `Session`; what the resampler reads is counted once for each set of demonstrations."""
 
         def counted(requests: Mapping[str, Any], missing: Sequence[str]) -> tuple[int, Any]:
             n_tokens, parts = run(requests, missing)
             return n_tokens + self._n_read([ids for ids, _ in requests.values()]), parts
 
-        return super()._each_once(unique, keys, get, put, run if self._memory else counted, *how)
+        run_as = counted if self._memory is None else run
+        return super()._each_once(unique, keys, get, put, run_as, written, progress, ledger)
 
     def _after_beginnings(
         self, lengths: Sequence[int], keys: Sequence[str], writes: bool, requests: Mapping[str, Any], missing: Any
@@ -204,8 +213,8 @@ class ContextEngine(FrozenEngine):
 
     def _n_read(self, prompts: Sequence[Sequence[int]]) -> int:
         """Return what it counts to read the sets of demonstrations in prompts, each once."""
-        made = self._weights.made_of({i for ids in prompts for i in ids if i >= FIRST_MADE})
-        return ceil(self._weights.share * sum(len(d) for one in made if not one.number for d in one.content))
+        made = self._vectors.made_of({i for ids in prompts for i in ids if i >= FIRST_MADE})
+        return ceil(self._vectors.share * sum(len(d) for one in made if not one.number for d in one.content))
 
 
 class PooledEngine(FrozenEngine):

@@ -62,12 +62,13 @@ class MadeTokens(ABC):
 
     def ids_of(self, content: Any, n: int = 1) -> tuple[int, ...]:
         """Return the ids of the tokens that are made of something, as many as there always are."""
-        if content in self._asked:
-            self._asked.move_to_end(content)
-        else:
-            name = digest(self.kind, content)
-            self._asked[content] = tuple(self._id_of(name, Made(content, number)) for number in range(n))
-        return self._asked[content]
+        with self.backbone.lock:  # nobody forgets meanwhile
+            if content in self._asked:
+                self._asked.move_to_end(content)
+            else:
+                name = digest(self.kind, content)
+                self._asked[content] = tuple(self._id_of(name, Made(content, number)) for number in range(n))
+            return self._asked[content]
 
     def _id_of(self, name: str, made: Made) -> int:
         i = FIRST_MADE + int(digest(name, made.number)[:_HEX_DIGITS], 16)

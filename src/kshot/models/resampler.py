@@ -23,7 +23,7 @@ from kshot.models.made_tokens import Made, MadeTokens, drawn_, size_of_words
 
 MOST_SHARE = 0.05  # of the network's parameters
 _WIDTHS = tuple(2**i for i in range(7, 1, -1))
-_HEAD = 16
+_HEAD = 8
 
 Demonstration = tuple[tuple[int, bool], ...]
 """Tokens, each with whether it is part of the answer."""
