@@ -31,7 +31,7 @@ STREAM = tuple(Example(row["input"], row["output"], f"e{i}") for i, row in enume
 QUERIES = [Query(e, STREAM[:i]) for i, e in enumerate(STREAM)]
 TASK = Task("words", "classification", STREAM, labels=("animal", "food", "tool"), instruction="Say the kind.")
 INPUTS = [row["input"] for row in labelled_rows(3, start=30)]
-ADAPTER, POOLED = "context-adapter:k=2,lr=1e-2,steps=2", "pooled:k=2,lr=1e-2,steps=2"
+ADAPTER, POOLED = "context-adapter:k=2,lr=1e-2,steps=1,batch=2", "pooled:k=2,lr=1e-2,steps=1,batch=2"
 ANSWERS = (" a\n\n", " b\n\n", " bc\n\n")
 PASSAGE = Segment("context", "Context: it is so\n")
 
