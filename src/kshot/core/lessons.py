@@ -58,6 +58,33 @@ class Training(Checked):
 
 
 @dataclass(frozen=True)
+class Resampling(Training):
+    """How a module is trained that reads demonstrations for a model that stays as it is.
+
+    Attributes:
+        weights: "resampler" trains nothing else.
+        rank: The module's width; 0 is the largest power of two up to 128 with which it is small enough.
+        latents: How many vectors stand in place of the demonstrations.
+    """
+
+    weights: str = setting("resampler", choices=("resampler",))
+    rank: int = setting(0, least=0, most=1024)
+    latents: int = setting(16, least=1, most=256)
+
+
+@dataclass(frozen=True)
+class Pooling(Training):
+    """How gates and a map are trained that add to a question what stands before it, with the model as it is.
+
+    Attributes:
+        weights: "segment-map" trains nothing else.
+        rank: Rank of the map.
+    """
+
+    weights: str = setting("segment-map", choices=("segment-map",))
+
+
+@dataclass(frozen=True)
 class Lesson:
     """What one training sequence is made of.
 

@@ -168,6 +168,15 @@ class CalledModel(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadingModel(Protocol):
+    """A model that runs fewer tokens than a prompt has, as something beside it reads the others."""
+
+    def run_tokens(self, prompt: Prompt) -> int:
+        """Return how many tokens of a prompt it runs."""
+        ...
+
+
 class ScoringModel(LanguageModel, Protocol):
     """A language model with the capability SCORE."""
 

@@ -15,6 +15,7 @@ from kshot.models.hf import Backbone
 
 Encoded = tuple[tuple[int, ...], list[tuple[int, ...]]]  # prompt ids, which may have flags; ids of each continuation
 Asked = tuple[tuple[int, ...], Decoding]  # prompt ids, which may have flags; how to answer
+Piece = tuple[str, tuple[int, ...]]  # what it is in a prompt, and its ids
 
 
 class Encoder:
@@ -37,14 +38,14 @@ class Encoder:
             )
         ids = [] if prompt.spells_first_token else list(self._backbone.first_ids)
         answers, reasons, asked_at = [], [], None
-        for segment in prompt.segments:
+        for role, own in self._pieces(prompt):
             start = len(ids)
-            ids.extend(self._backbone.tokenise(segment.text))
-            if segment.role == "answer":
+            ids.extend(own)
+            if role == "answer":
                 answers.append((start, len(ids)))
-            elif segment.role == "reason":
+            elif role == "reason":
                 reasons.append((start, len(ids)))
-            elif segment.role == "query" and asked_at is None:
+            elif role == "query" and asked_at is None:
                 asked_at = start
         return EncodedPrompt(tuple(ids), tuple(answers), tuple(reasons), len(ids) if asked_at is None else asked_at)
 
@@ -102,15 +103,16 @@ class Encoder:
         n_before = len(self.prompt(replace(prompt, segments=segments[:at])).ids)
         return n_before + start, n_before + stop
 
+    def _pieces(self, prompt: Prompt) -> list[Piece]:
+        """Return the ids of each segment, with its role."""
+        return [(segment.role, self._backbone.tokenise(segment.text)) for segment in prompt.segments]
+
     def beginning(self, prompt: Prompt) -> int:
         """Return how many token ids of a prompt stand before its question, which other prompts may have too."""
         roles = [segment.role for segment in prompt.segments]
-        if "query" not in roles:
-            return 0
-        at = roles.index("query")  # after a reason it goes on
-        while at and roles[at - 1] in ("query", "context"):
-            at -= 1
-        return len(self.prompt(replace(prompt, segments=prompt.segments[:at])).ids) if at else 0
+        at = question_at(roles)
+        is_asked = "query" in roles and at
+        return len(self.prompt(replace(prompt, segments=prompt.segments[:at])).ids) if is_asked else 0
 
     def training_row(self, text: TrainingText, *, marked: bool = False, first_token: bool = False) -> TrainingRow:
         """Turn a text to be learnt, with what its teacher reads and what is rejected, into rows.
@@ -243,6 +245,17 @@ class Encoder:
 def _n_common(a: Sequence[int], b: Sequence[int]) -> int:
     """Return with how many equal ids both begin."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def question_at(roles: Sequence[str]) -> int:
+    """Return the number of the segment with which the question that is asked begins, its context included.
+
+    Where nothing is asked it is the number of segments.
+    """
+    at = roles.index("query") if "query" in roles else len(roles)  # after a reason it goes on
+    while 0 < at < len(roles) and roles[at - 1] in ("query", "context"):
+        at -= 1
+    return at
 
 
 def _check_differ(texts: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:

@@ -11,6 +11,7 @@ from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Training, TrainingText
 from kshot.core.models import Capability, TrainableModel
 from kshot.engine.activations import Activations
+from kshot.engine.frozen_model import ENGINES
 from kshot.engine.gradients import ExampleGradients
 from kshot.engine.session import Session
 from kshot.engine.trained_model import TrainedEngine
@@ -32,10 +33,11 @@ class Engine(Session):
 
         Raises:
             ModelError: It is steered.
+            UserError: What is trained beside it would be too large for it.
         """
         self._check_bare()
         with self.backbone.lock:
-            return TrainedEngine(self, how, seed=seed)
+            return ENGINES.get(how.weights, TrainedEngine)(self, how, seed=seed)
 
     def _check_bare(self) -> None:
         if self.steering:

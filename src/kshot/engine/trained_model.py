@@ -12,6 +12,7 @@ from kshot.engine.activations import Activations
 from kshot.engine.session import Session
 from kshot.engine.training import Trainer
 from kshot.models.gradient_mode import learning
+from kshot.models.made_tokens import MadeTokens
 from kshot.models.weights import TrainedWeights, read_adapter
 
 
@@ -31,10 +32,14 @@ class TrainedEngine(Session):
         self._pack_scored = base._pack_scored
         self._base, self._how = base, how
         fingerprint = digest(base.fingerprint, repr(how), seed)
-        self._weights = TrainedWeights(base.backbone, how.weights, rank=how.rank, seed=seed)
+        self._weights = self._first_weights(seed)
         self._trainer = Trainer(
             base.backbone, self._weights, how, fingerprint=fingerprint, can_pack=base.obstacle is None
         )
+
+    def _first_weights(self, seed: int) -> TrainedWeights | MadeTokens:
+        """Return what is trained, as it is before training."""
+        return TrainedWeights(self.backbone, self._how.weights, rank=self._how.rank, seed=seed)
 
     @property
     def base(self) -> Session:
@@ -111,6 +116,10 @@ class TrainedEngine(Session):
         self._trainer.fingerprint = fingerprint
 
     def save_merged(self, folder: Path) -> None:
-        """Write a whole model with the weights worked in, as transformers loads it."""
+        """Write a whole model with the weights worked in, as transformers loads it.
+
+        Raises:
+            UserError: What is trained is beside the model.
+        """
         with self.backbone.lock:
             self._weights.save_merged(folder)

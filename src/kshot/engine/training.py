@@ -25,6 +25,7 @@ from kshot.engine.training_rows import TrainingRow, answer_logits, parts
 from kshot.models.gates import Gates
 from kshot.models.hf import Backbone
 from kshot.models.interchange import Interchange
+from kshot.models.made_tokens import MadeTokens
 from kshot.models.prefix import Prefix
 from kshot.models.products import fast_products
 from kshot.models.training_state import read_state, write_state
@@ -62,7 +63,7 @@ class Trainer:
     def __init__(
         self,
         backbone: Backbone,
-        weights: TrainedWeights | Prefix | Gates | Interchange,
+        weights: TrainedWeights | MadeTokens | Prefix | Gates | Interchange,
         how: Training,
         *,
         fingerprint: str,

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 _WIDTH = 8  # bytes of a token in a node's label: its id, above that its mark, and above that its flags
-_MARK_BITS, _FLAG_BITS = 32, 61  # where they begin; two flags leave the sign alone
+# Where they begin: ids of tokens that are made are above those of words (`kshot.models.made_tokens`), and two flags leave
+# the sign alone
+_MARK_BITS, _FLAG_BITS = 48, 61
 
 
 @dataclass(eq=False)

@@ -189,6 +189,11 @@ def _check_weights(fitted: Fitted, flag: str, weights: bool) -> None:
         )
     if weights and not fitted.trained:
         raise UserError(f"{flag} writes trained weights; '{name}' trains none. Use --to prompt or --to messages.")
+    if weights and tuner.weights not in ("lora", "full"):
+        raise UserError(
+            f"{flag} writes a LoRA adapter; '{name}' has trained a module beside the model ({tuner.weights}), which "
+            "kshot alone can run. Use `kshot serve`."
+        )
     if weights and tuner.weights != "lora":
         raise UserError(
             f"{flag} writes a LoRA adapter; '{name}' has trained all weights. Write the whole model with `kshot merge`."

@@ -20,7 +20,7 @@ from kshot.measures.averages import averaged
 from kshot.measures.probabilities import normalised
 from kshot.methods.contracts import Composer, Selector
 from kshot.methods.orders import MOST_CONFIDENT_LAST, ZeroShotBits
-from kshot.prompts.fitting import prompt_tokens
+from kshot.prompts.fitting import run_tokens
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -208,7 +208,7 @@ class PromptLearner(Learner):
             log_probs=tuple(row.tolist()),
             probs=tuple(probabilities.tolist()),
             answer=None if is_open else candidates[int(np.argmax(probabilities))],
-            prompt_tokens=prompt_tokens(asked.prompt, self.model.model),
+            prompt_tokens=run_tokens(asked.prompt, self.model.model),
             demonstrations=tuple(e.id for e in asked.shown),
             dropped=asked.n_dropped,
             found=() if asked.found is None else (asked.found,),

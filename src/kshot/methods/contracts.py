@@ -289,6 +289,7 @@ class Tuner(Training, Part):
             list of labels; "auto" is "seen" as long as some label has no example, and "all" from there on, in other
             tasks and with a teacher (docs/results/new-labels.md).
         objective: What is made small over the lessons, unless a teacher says otherwise.
+        one_set: Where a recipe names no selector, one set of demonstrations is drawn for the task, not one a query.
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
 
@@ -297,6 +298,7 @@ class Tuner(Training, Part):
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     changes_model: ClassVar[bool] = True
     objective: ClassVar[ObjectiveSettings] = Answers()
+    one_set: ClassVar[bool] = False
     grids: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
         "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},

@@ -24,7 +24,12 @@ from kshot.core.given_files import opened
 from kshot.core.json_text import to_json
 from kshot.models.hf import Backbone
 
-WEIGHTS_FILE = {"lora": "adapter_model.safetensors", "full": "weights.safetensors"}
+WEIGHTS_FILE = {
+    "lora": "adapter_model.safetensors",
+    "full": "weights.safetensors",
+    "resampler": "resampler.safetensors",
+    "segment-map": "segment_map.safetensors",
+}
 _PEFT_PREFIX = "base_model.model."
 _NAME = "default"
 
@@ -183,7 +188,7 @@ def _in_peft(name: str) -> str:
 
 
 def read_adapter(folder: Path, kind: str, fingerprint: str) -> dict[str, torch.Tensor]:
-    """Read the weights that `TrainedWeights.save` wrote, under our names.
+    """Read the weights that `TrainedWeights.save` wrote, or `MadeTokens.save`, under our names.
 
     Raises:
         UserError: The file is not there, cannot be read, or holds other weights, or ones that are not numbers.
@@ -208,6 +213,6 @@ def read_adapter(folder: Path, kind: str, fingerprint: str) -> dict[str, torch.T
             raise UserError(
                 f"The weights in {file} must be finite numbers; '{name}' holds NaN or infinity. Adapt again."
             )
-    if kind == "full":
+    if kind != "lora":
         return tensors
     return {name.removeprefix(_PEFT_PREFIX).removesuffix(".weight"): t for name, t in tensors.items()}

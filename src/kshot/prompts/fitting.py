@@ -3,13 +3,18 @@
 from collections.abc import Callable, Sequence
 
 from kshot.core.errors import TooLongError
-from kshot.core.models import LanguageModel
+from kshot.core.models import LanguageModel, ReadingModel
 from kshot.core.types import Example, Prompt
 
 
 def prompt_tokens(prompt: Prompt, model: LanguageModel) -> int:
     """Return how many tokens a prompt has, with the model's first one."""
     return sum(model.count_tokens(s.text) for s in prompt.segments) + (not prompt.spells_first_token)
+
+
+def run_tokens(prompt: Prompt, model: LanguageModel) -> int:
+    """Return how many tokens a model runs of a prompt: all of them, unless it says otherwise."""
+    return model.run_tokens(prompt) if isinstance(model, ReadingModel) else prompt_tokens(prompt, model)
 
 
 def write_to_fit(

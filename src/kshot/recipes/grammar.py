@@ -116,7 +116,7 @@ def _grid(call: Call, slot: str | None) -> Mapping[str, str]:
     if slot != "tuner":
         return {}
     cls = SLOTS[slot].find(call.name)
-    grid = cls.grids.get(call.settings.get("weights", "lora"), {})
+    grid = cls.grids.get(call.settings.get("weights", cls.weights), {})
     return {key: text for key, text in grid.items() if key in setting_names(cls)}
 
 
@@ -223,7 +223,7 @@ def _shown(name: str, own: Mapping[str, str], parts: Mapping[str, Part], *, shot
 def _default_selector(parts: Mapping[str, Part], k: int) -> Part:
     """Return what chooses the demonstrations of a recipe that trains or steers and does not say."""
     tuner = parts.get("tuner")
-    if tuner is None:
+    if tuner is None or getattr(tuner, "one_set", False):
         return Random()
     return AllPast(limit=k) if getattr(tuner, "fixed", False) else Random(fresh=True)
 

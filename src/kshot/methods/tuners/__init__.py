@@ -3,6 +3,7 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Tuner
 
+# On request: what is trained beside a model learns from nothing, which takes more examples than changed weights do.
 TUNERS = Room(
     "tuner",
     Tuner,
@@ -12,6 +13,8 @@ TUNERS = Room(
         "cings": "kshot.methods.tuners.cings:Cings",
         "tagged": "kshot.methods.tuners.tagged:Tagged",
         "intent": "kshot.methods.tuners.intent:Intent",
+        "context-adapter": "kshot.methods.tuners.context_adapter:ContextAdapter",
+        "pooled": "kshot.methods.tuners.pooled:Pooled",
     },
-    on_request=("cings", "tagged", "intent"),
+    on_request=("cings", "tagged", "intent", "context-adapter", "pooled"),
 )
