@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kshot.core.errors import SameTokensError, UserError
+from kshot.core.errors import ModelError, SameTokensError, UserError
 from kshot.core.lessons import TrainingText
 from kshot.core.steering import SPANS
 from kshot.core.types import EncodedPrompt, GenerateRequest, Prompt, ScoreRequest
@@ -60,25 +60,31 @@ class Encoder:
         flags = [0] * len(encoded.ids)
         begun = [span for span in encoded.reason_spans if span[0] >= encoded.asked_at]
         for number, name in enumerate(SPANS):
-            inside = self._inside(prompt, SPANS[name]) if name in self._spans else []
+            inside = self._inside(prompt, SPANS[name], len(encoded.ids)) if name in self._spans else []
             kept = {at for start, end in (*inside, *begun) for at in range(start, end)}
             flags = [f | (bool(inside) and at not in kept) << number for at, f in enumerate(flags)]
         return tuple(map(flagged, encoded.ids, flags))
 
-    def _inside(self, prompt: Prompt, names: Sequence[str]) -> list[tuple[int, int]]:
+    def _inside(self, prompt: Prompt, names: Sequence[str], end: int) -> list[tuple[int, int]]:
         """Return where in a prompt's tokens its spans of these names stand, end exclusive.
 
-        A token that reaches over a border is inside.
+        A token that reaches over a border is inside. Places are counted from the prompt's end, as what stands before
+        may be other tokens than the segments' (`_pieces`).
         """
-        found, at = list[tuple[int, int]](), 0 if prompt.spells_first_token else len(self._backbone.first_ids)
-        for segment in prompt.segments:
-            text, ids = segment.text, self._backbone.tokenise(segment.text)
-            for name, start, end in segment.spans:
-                if name in names and start < end:
-                    n_before = _n_common(ids, self._backbone.tokenise(text[:start]))
-                    n_after = _n_common(ids[::-1], self._backbone.tokenise(text[end:])[::-1])
-                    found.append((at + n_before, at + len(ids) - n_after))
-            at += len(ids)
+        found, pieces = list[tuple[int, int]](), self._pieces(prompt)
+        for segment, (role, own) in zip(reversed(prompt.segments), reversed(pieces), strict=False):
+            text, ids, start = segment.text, self._backbone.tokenise(segment.text), end - len(own)
+            for name, begins, stops in segment.spans:
+                if name in names and begins < stops:
+                    if (role, len(own)) != (segment.role, len(ids)):
+                        raise ModelError(
+                            "Attention can be weighed where what is asked is said in its own tokens; here other tokens "
+                            "stand for it. Use another tuner or composer beside the steerer."
+                        )
+                    n_before = _n_common(ids, self._backbone.tokenise(text[:begins]))
+                    n_after = _n_common(ids[::-1], self._backbone.tokenise(text[stops:])[::-1])
+                    found.append((start + n_before, end - n_after))
+            end = start
         return found
 
     def place_of(self, prompt: Prompt, passage: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 _WIDTH = 8  # bytes of a token in a node's label: its id, above that its mark, and above that its flags
-# Where they begin: ids of tokens that are made are above those of words (`kshot.models.made_tokens`), and two flags leave
+# Where they begin: tokens that are made have ids above those of words (`kshot.models.made_tokens`), and two flags leave
 # the sign alone
 _MARK_BITS, _FLAG_BITS = 48, 61
 
