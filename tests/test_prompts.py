@@ -6,7 +6,7 @@ from conftest import plain_prompt
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
 from kshot.models.scripted import ScriptedModel
-from kshot.prompts.fitting import write_to_fit
+from kshot.prompts.fitting import prompt_tokens, write_to_fit
 from kshot.prompts.plain import Plain
 
 TOPICS = Task("topics", "classification", (), labels=("tech", "sport"), instruction="Say the topic.")
@@ -82,3 +82,31 @@ def test_an_example_longer_than_the_context_is_named():
     long = Example("word " * 60, "", "row-7")
     with pytest.raises(UserError, match="context of 50 tokens; example 'row-7' needs"):
         fit(DEMOS, long, ScriptedModel(max_tokens=50))
+
+
+def test_one_that_is_shown_in_place_of_those_left_out_stops_no_search():
+    """Without demonstrations this prompt is longer than with one of them."""
+
+    def write(shown):
+        return plain_prompt(TOPICS, shown or [Example("instead " * 10, "tech", "w")], QUERY)
+
+    found = {}
+    for most in (37, 40, 44, 60, 200):
+        model = ScriptedModel(max_tokens=most)
+        prompt, found[most] = write_to_fit(write, DEMOS[:8], model, answer_tokens=4, asked="q")
+        assert prompt == write(DEMOS[found[most] : 8])
+        assert prompt_tokens(prompt, model) + 4 <= most
+    assert found == {37: 7, 40: 7, 44: 6, 60: 5, 200: 0}
+
+
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 33, 40])
+def test_as_few_are_left_out_as_must_be(n):
+    for most in range(24, 300, 7):
+        model, step = ScriptedModel(max_tokens=most), max(1, n // 16)
+        prompt, dropped = fit(DEMOS[:n], QUERY, model)
+        assert dropped in {*range(0, n, step), n}
+        assert prompt == plain_prompt(TOPICS, DEMOS[dropped:n], QUERY)
+        assert prompt_tokens(prompt, model) + 4 <= most
+        if dropped:
+            kept = range(0, n, step)[-(-dropped // step) - 1]
+            assert prompt_tokens(plain_prompt(TOPICS, DEMOS[kept:n], QUERY), model) + 4 > most

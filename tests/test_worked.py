@@ -8,12 +8,15 @@ import pytest
 
 import kshot
 from conftest import write_task
-from kshot.core.errors import UserError
+from kshot.core.errors import TooLongError, UserError
+from kshot.core.lessons import Lesson
 from kshot.core.script import usual
 from kshot.core.types import Example, Task
+from kshot.methods.composers.kept_notes import Notes
 from kshot.methods.composers.label_first import LabelFirst
 from kshot.methods.composers.reason_first import ReasonFirst
 from kshot.models.scripted import ScriptedModel
+from kshot.prompts.fitting import prompt_tokens
 from kshot.store.files import write_jsonl
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.built import check_task
@@ -158,3 +161,48 @@ def test_a_name_in_capitals_and_another_format(folder):
     (folder / "cot.jsonl").unlink()
     (folder / "COT.csv").write_text('input,output,explanation\n"an old way",left,"It is old."\n')
     assert [e.explanation for e in Task.load(folder).worked] == ["It is old."]
+
+
+LONG = tuple(Example(f"worked {i}", "left", f"w{i}", explanation="so it is " * 4) for i in range(3))
+
+
+def long_task(n_words: int) -> Task:
+    """A task whose last row alone is long."""
+    rows = (*(Example(f"way {i}", SIDES[i % 2], f"r{i}") for i in range(6)), Example("on " * n_words, "left", "long"))
+    return Task("ways", "classification", rows, rows[-1:], labels=SIDES, worked=LONG)
+
+
+@pytest.mark.parametrize("composer", [LabelFirst(), Notes(inner=LabelFirst(), lookup="bm25")])
+def test_as_many_are_shown_as_fit_with_the_question(composer):
+    shown = []
+    for n in range(10, 210, 10):
+        task, base = long_task(n), ScriptedModel(max_tokens=200)
+        asked = TaskModel.for_task(task, base)
+        fitted = replace(asked, composer=composer.fit((), model=asked, rng=np.random.default_rng(0)))
+        try:
+            asked.prompt((), task.train[-1])
+        except TooLongError:
+            with pytest.raises(TooLongError):
+                fitted.prompt((), task.train[-1])
+            break
+        prompt, dropped = fitted.prompt(task.train[:2], task.train[-1])
+        assert prompt_tokens(prompt, base) + fitted.answer_room(task.train[-1]) <= 200
+        assert prompt == fitted.compose(task.train[dropped:2], task.train[-1])  # as the record of a run tells it
+        shown.append(prompt.text.count("Text: worked"))
+        taught = fitted.training_text(Lesson(task.train[:2], task.train[-1])).prompt
+        assert prompt_tokens(taught, base) <= 200
+        assert fitted.prompt((), task.train[0])[0].text.count("Text: worked") == 3
+    assert shown == sorted(shown, reverse=True)
+    assert set(shown) == {0, 1, 2, 3}
+
+
+def test_worked_examples_do_not_come_in_place_of_reasons_that_fit():
+    rows = tuple(Example(f"way {i}", SIDES[i % 2], f"r{i}", explanation="It is so.") for i in range(8))
+    task = Task("ways", "classification", rows, labels=SIDES, worked=LONG)
+    asked = TaskModel.for_task(task, ScriptedModel(max_tokens=150))
+    model = replace(asked, composer=LabelFirst().fit((), model=asked, rng=np.random.default_rng(0)))
+    found = {}
+    for n in (40, 80, 110):
+        prompt, found[n] = model.prompt(rows, Example("on " * n, "left", "long"))
+        assert "worked" not in prompt.text
+    assert 0 < found[40] < found[80] < found[110] < 8

@@ -281,3 +281,8 @@ class UsualWording:
     def alternatives(self) -> "tuple[UsualWording]":
         """Itself: there is nothing to choose from."""
         return (self,)
+
+    @property
+    def shorter(self) -> None:
+        """What says less in its place: there is nothing to give up."""
+        return None

@@ -68,7 +68,7 @@ class Handover:
     def script(self, question: Question) -> Script:
         """Return what is said before an answer to a question."""
         asked = self.task_model
-        return asked.final(asked.composer.compose(self.task, self.shown, question))
+        return asked.final(asked.script(self.shown, question))
 
     def text(self, script: Script) -> str:
         """Return a script as the text that the model is asked, in its layout."""

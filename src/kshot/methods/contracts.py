@@ -202,6 +202,11 @@ class Composer(Remembering):
         """What a selector that chooses a wording too can choose from; itself alone where there is no choice."""
         return (self,)
 
+    @property
+    def shorter(self) -> "Composer | None":
+        """What says a question that does not fit the model with all that this says beside it; None: it says no less."""
+        return None
+
     def consider(
         self, asked: Sequence[tuple[Sequence[Example], Question]], *, model: TaskModel, seed: int
     ) -> list[Mapping[str, Any]]:

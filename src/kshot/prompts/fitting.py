@@ -1,6 +1,6 @@
 """Prompts that fit a model's context: whole demonstrations are left out, never parts of one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kshot.core.errors import TooLongError
 from kshot.core.models import LanguageModel, ReadingModel
@@ -17,6 +17,16 @@ def run_tokens(prompt: Prompt, model: LanguageModel) -> int:
     return model.run_tokens(prompt) if isinstance(model, ReadingModel) else prompt_tokens(prompt, model)
 
 
+def fits(prompt: Prompt, model: LanguageModel, *, answer_tokens: int) -> bool:
+    """Return whether a model can read a prompt and has so many tokens left."""
+    return prompt_tokens(prompt, model) + answer_tokens <= model.max_tokens
+
+
+def first_to_fit(prompts: Iterable[Prompt], model: LanguageModel, *, answer_tokens: int) -> Prompt | None:
+    """Return the first prompt that leaves a model so many tokens; None where none does."""
+    return next((prompt for prompt in prompts if fits(prompt, model, answer_tokens=answer_tokens)), None)
+
+
 def write_to_fit(
     write: Callable[[Sequence[Example]], Prompt],
     demonstrations: Sequence[Example],
@@ -28,7 +38,8 @@ def write_to_fit(
     """Write a prompt, leaving out whole demonstrations from the front until it fits the model's context.
 
     The number left out is rounded up to a sixteenth of the demonstrations, so that neighbours in a stream still
-    share their beginning.
+    share their beginning. How many that are is found by halves: where fewer demonstrations can make a longer prompt, as
+    others are shown in their place, the prompt fits, too, but more may be left out than have to be.
 
     Args:
         write: Returns the prompt with these demonstrations.
@@ -43,18 +54,20 @@ def write_to_fit(
     Raises:
         TooLongError: The question does not fit even without demonstrations.
     """
-    room = model.max_tokens - answer_tokens
-    prompt = write(demonstrations)
-    excess = prompt_tokens(prompt, model) - room
-    if excess <= 0:
+    prompt, n = write(demonstrations), len(demonstrations)
+    if fits(prompt, model, answer_tokens=answer_tokens):
         return prompt, 0
-    alone = prompt_tokens(write(()), model)
-    if alone > room:
-        raise TooLongError(asked, alone + answer_tokens, model.max_tokens)
-    drop = 0
-    while excess > 0:
-        excess -= prompt_tokens(write(demonstrations[drop : drop + 1]), model) - alone
-        drop += 1
-    step = max(1, len(demonstrations) // 16)
-    drop = min(len(demonstrations), -(-drop // step) * step)
-    return write(demonstrations[drop:]), drop
+    last = write(())
+    if not fits(last, model, answer_tokens=answer_tokens):
+        raise TooLongError(asked, prompt_tokens(last, model) + answer_tokens, model.max_tokens)
+    step = max(1, n // 16)
+    drops = [*range(step, n, step), n]
+    fewest, most = 0, len(drops) - 1  # the last one fits
+    while fewest < most:
+        middle = (fewest + most) // 2
+        prompt = write(demonstrations[drops[middle] :])
+        if fits(prompt, model, answer_tokens=answer_tokens):
+            last, most = prompt, middle
+        else:
+            fewest = middle + 1
+    return last, drops[most]

@@ -42,7 +42,7 @@ from kshot.core.types import (
     Task,
 )
 from kshot.measures.probabilities import normalised
-from kshot.prompts.fitting import prompt_tokens, write_to_fit
+from kshot.prompts.fitting import fits, prompt_tokens, write_to_fit
 from kshot.prompts.layout import Layout, layout_for
 from kshot.store.run_folder import alone_in
 
@@ -82,6 +82,11 @@ class Composer(Protocol):
     @property
     def alternatives(self) -> "tuple[Composer, ...]":
         """What a selector that chooses a wording too can choose from."""
+        ...
+
+    @property
+    def shorter(self) -> "Composer | None":
+        """What says a question that does not fit the model with all that this says beside it; None: it says no less."""
         ...
 
 
@@ -144,8 +149,26 @@ class TaskModel:
 
         Of an example the question alone is said.
         """
+        return self.written(self.script(shown, question))
+
+    def script(self, shown: Sequence[Example], question: Question | Example) -> Script:
+        """Return what is said, by the first `shorter` composer with which the question alone fits."""
         question = question.question if isinstance(question, Example) else question
-        return self.written(self.composer.compose(self.task, shown, question))
+        room = self.answer_room(question) if self.composer.shorter else 0
+        saying = self._fullest(lambda one: one.compose(self.task, (), question), room)
+        return saying.compose(self.task, shown, question)
+
+    def _fullest(self, bare: Callable[[Composer], Script], answer_tokens: int) -> Composer:
+        """Return the first of the composer and its shorter ones whose script without demonstrations fits, or the last.
+
+        Which it is does not depend on demonstrations, so that it is the same for all prompts of a question.
+        """
+        composer = self.composer
+        while shorter := composer.shorter:
+            if fits(self.written(bare(composer)), self.model, answer_tokens=answer_tokens):
+                break
+            composer = shorter
+        return composer
 
     def written(self, script: Script) -> Prompt:
         """Return a script, with the notes on the task, as a prompt."""
@@ -270,16 +293,18 @@ class TaskModel:
 
     def _taught(self, shown: Sequence[Example], target: Example) -> tuple[Prompt, int]:
         """Return what is learnt, and how many demonstrations are in it; without a reason that does not fit."""
+        plain = replace(target, explanation=None)
+        composer = self._fullest(lambda one: one.taught(self.task, (), plain), 0)
 
         def write(some: Sequence[Example]) -> Prompt:
-            return self.written(self.composer.taught(self.task, some, target))
+            return self.written(composer.taught(self.task, some, target))
 
         try:
             text, n_dropped = write_to_fit(write, shown, self.model, answer_tokens=0, asked=target.id)
         except TooLongError:
             if not target.explanation:
                 raise
-            return self._taught(shown, replace(target, explanation=None))
+            return self._taught(shown, plain)
         return text, len(shown) - n_dropped
 
     def answers(self, question: Question | Example) -> tuple[str, ...]:

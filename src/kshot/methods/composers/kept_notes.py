@@ -242,6 +242,12 @@ class Notes(Embeds, Composer):
         """The inner composer's, each with these notes."""
         return tuple(replace(self, inner=inner) for inner in self.inner.alternatives)
 
+    @property
+    def shorter(self) -> Self | None:
+        """It with what the inner composer has in its place."""
+        inner = self.inner.shorter
+        return replace(self, inner=inner) if inner else None
+
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
         """Return what the inner composer says, with the notes that are about the question before it."""
         alone = self._said is not None and self.from_contexts

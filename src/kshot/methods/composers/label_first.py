@@ -24,7 +24,7 @@ class LabelFirst(Composer):
     is (L_answer + w L_reason) / (1 + w) of the means over their tokens, w = `reason_weight`.
 
     Attributes:
-        worked: Show the task's worked examples where the chosen ones have no reasons.
+        worked: Show the task's worked examples where the chosen ones have no reasons, as many as fit with the question.
         reason_weight: How much a target's reason counts in training where its answer counts 1, whatever their numbers
             of tokens; 0: it is left out.
 
@@ -38,6 +38,8 @@ class LabelFirst(Composer):
     reason_weight: float = setting(1.0, least=0, most=100)  # pyright: ignore[reportIncompatibleMethodOverride]
     _worked: Kept = state(())
 
+    version = 2
+
     def missing_field(self, task: Task) -> str | None:
         """Return "explanation" where no example has one."""
         return "explanation" if lacks_reasons(task, worked=self.worked) else None
@@ -45,6 +47,11 @@ class LabelFirst(Composer):
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a composer that knows the worked examples."""
         return replace(self, _worked=kept_worked(model) if self.worked else ())
+
+    @property
+    def shorter(self) -> Self | None:
+        """It with one worked example fewer."""
+        return replace(self, _worked=self._worked[:-1]) if self._worked else None
 
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
         """Return what is said; see `kshot.methods.contracts.Composer`."""

@@ -58,7 +58,7 @@ class ReasonFirst(Composer):
         cue: What a reason begins with where nothing that is shown has one, such as "Let's think step by step.".
         judge: What scores the steps of each reason: "none", "plus-minus", or one of your own. Scores are kept with the
             prediction (`found`), for combiners that go by them.
-        worked: Show the task's worked examples where the chosen ones have no reasons.
+        worked: Show the task's worked examples where the chosen ones have no reasons, as many as fit with the question.
         reason_weight: How much a target's reason counts in training where its answer counts 1, whatever their numbers
             of tokens; 0: reasons are read, not learnt.
 
@@ -79,6 +79,7 @@ class ReasonFirst(Composer):
     _worked: Kept = state(())
     _reason: str = state("")
 
+    version = 2
     needs = frozenset({Capability.GENERATE})
     considers = True
 
@@ -96,6 +97,11 @@ class ReasonFirst(Composer):
         longest = max((model.model.count_tokens(without_empty_lines(text)) for text in explained), default=0)
         most = min(max(longest + longest // 4 + 8, LEAST), MOST) if longest else USUAL
         return replace(self, _worked=worked, _most=most)
+
+    @property
+    def shorter(self) -> Self | None:
+        """It with one worked example fewer."""
+        return replace(self, _worked=self._worked[:-1]) if self._worked else None
 
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
         """Return what is said, with the reason that is known; without one, nothing has a reason."""
@@ -174,6 +180,8 @@ class ReasonFirst(Composer):
         try:
             prompt, n_dropped = write_to_fit(write, shown, model.model, answer_tokens=most + room, asked=question.id)
         except TooLongError:
+            if self.shorter and any(e.explanation for e in shown):  # worked ones would come in place of these
+                return self.shorter._asked(place, shown, question, model)
             prompt, n_dropped = write(()), len(shown)
             most = model.model.max_tokens - prompt_tokens(prompt, model.model) - room
         return _Asked(place, script(shown[n_dropped:]), prompt, most) if most >= 1 else None
