@@ -258,7 +258,7 @@ def in_bytes(one: TrainedLearner) -> list[bytes]:
     return [t.numpy().tobytes() for t in one.model._weights.tensors().values()]  # type: ignore - a `FrozenEngine`
 
 
-@pytest.mark.parametrize("name", [ADAPTER, POOLED])
+@pytest.mark.parametrize("name", [ADAPTER, pytest.param(POOLED, marks=pytest.mark.slow)])
 def test_a_new_process_goes_on_to_the_bit(asker, name, tmp_path, monkeypatch):
     monkeypatch.setattr(kshot.learners.trained, "SECONDS_BETWEEN_STATES", 0.0)
     whole, expected = run(name, asker)
@@ -272,7 +272,7 @@ def test_a_new_process_goes_on_to_the_bit(asker, name, tmp_path, monkeypatch):
     keep.memory.close()
 
 
-@pytest.mark.parametrize("name", [ADAPTER, POOLED])
+@pytest.mark.parametrize("name", [ADAPTER, pytest.param(POOLED, marks=pytest.mark.slow)])
 def test_a_prediction_is_made_before_its_example_is_learnt(asker, name):
     one, predictions = run(name, asker)
     wrong = [Query(replace(e, output="tool"), STREAM[:i]) for i, e in enumerate(STREAM)]
@@ -281,18 +281,18 @@ def test_a_prediction_is_made_before_its_example_is_learnt(asker, name):
 
 
 def test_one_set_is_shown_unless_a_selector_chooses(asker):
-    _, predictions = run(ADAPTER, asker)
+    _, predictions = run(ADAPTER, asker, QUERIES[:6])
     assert predictions[4].demonstrations == predictions[5].demonstrations != ()  # until the past has doubled
-    _, own = run(f"{ADAPTER},selector=bm25", asker)
+    _, own = run(f"{ADAPTER},selector=bm25", asker, QUERIES[:6])
     assert len({p.demonstrations for p in own[4:]}) > 1
-    _, several = run(f"{ADAPTER},contexts=2", asker)
+    _, several = run(f"{ADAPTER},contexts=2", asker, QUERIES[:6])
     assert len(several[5].contexts) == 2
     assert several[5].prompt_tokens == 2 * predictions[5].prompt_tokens  # each set is as many tokens
     told = len(TASK.instruction) + 2 + 1
     assert predictions[5].prompt_tokens == told + 16 + len(f"Text: {STREAM[5].input}\nLabel:")
 
 
-@pytest.mark.parametrize("recipe", [ADAPTER, f"{POOLED},selector=random"])
+@pytest.mark.parametrize("recipe", [ADAPTER, pytest.param(f"{POOLED},selector=random", marks=pytest.mark.slow)])
 def test_the_adapted_model_is_saved_and_loaded_to_the_bit(asker, recipe, tmp_path):
     best = kshot.adapt(TASK, asker.model, recipes=recipe, out=tmp_path / "run").best
     expected = best.predict_proba(INPUTS)
@@ -332,7 +332,7 @@ def test_a_teacher_reads_what_is_written_and_nobody_rejects(engine, how):
     assert any(i >= FIRST_MADE for i in row.ids)
     assert row.teacher is not None
     assert max(row.teacher.ids) < FIRST_MADE
-    _, predictions = run("context-adapter:k=2,lr=1e-3,steps=1,teacher=demonstrations", TaskModel.for_task(TASK, engine))
+    _, predictions = run(f"{ADAPTER},teacher=demonstrations", TaskModel.for_task(TASK, engine), QUERIES[:4])
     assert np.isfinite(predictions[-1].log_probs).all()
     rejecting = asker.training_text(Lesson(STREAM[:2], STREAM[3], "last", rejected="food"))
     with pytest.raises(UserError, match=r"got a teacher that rejects answers, and weights=.*Leave the teacher out"):
