@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from kshot.core.types import Example, GenerateRequest, Generation, Query, Questi
 from kshot.learners.learner import Setup
 from kshot.learners.prompted import PromptLearner
 from kshot.methods.composers.call_graph import CallGraph, call_graph, python_in
-from kshot.methods.composers.called_functions import Calls
+from kshot.methods.composers.called_functions import Calls, _read
 from kshot.models.scripted import ScriptedModel
 from kshot.prompts.layout import layout_for
 from kshot.prompts.messages import ApiMessages
@@ -181,6 +182,40 @@ def test_a_long_chain_is_no_deep_recursion():
     assert graph.reached("f0") == tuple(f"f{i}" for i in range(2999, 0, -1))
 
 
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=16), st.lists(st.integers(0, 5), min_size=1))
+def test_what_several_functions_reach_is_what_each_of_them_reaches(edges, asked):
+    calls = {i: "; ".join(f"f{b}()" for a, b in edges if a == i) or "pass" for i in range(6)}
+    graph = call_graph("\n".join(f"def f{i}():\n    {calls[i]}" for i in range(6)))
+    names = [f"f{i}" for i in asked]
+    found = graph.reached(*names)
+    assert set(found) == {other for name in names for other in graph.reached(name)}
+    assert len(set(found)) == len(found)
+    for name in graph.functions:
+        within = {other for other in graph.functions[name].calls if name not in (other, *graph.reached(other))}
+        assert set(graph.below(name)) == within
+    for name in found:
+        assert all(found.index(other) < found.index(name) for other in graph.below(name) if other in found)
+
+
+def many(n: int) -> str:
+    """Return a class of `n` methods, each with calls of attributes."""
+    calls = (f"self.f{(i + 1) % n}(); x.f{i * 7 % n}(); y.g{i}()" for i in range(n))
+    return "class A:\n" + "".join(f"    def f{i}(self):\n        {line}\n" for i, line in enumerate(calls))
+
+
+def test_many_functions_take_no_time():
+    """What is more than the limit is not followed, and a text is read once."""
+    start = process_time()
+    read = _read(Question(many(1000), "q"))
+    assert not isinstance(read, str)
+    assert len(read.graph.keys) == 1000
+    assert (len(read.called), len(read.by_distance)) == (999, 999)
+    assert _read(Question(many(1001), "q")) == "more than 1000 functions"
+    assert process_time() - start < 1.5  # 0.3 when this was written, 5 before
+    assert _read(Question(many(1000), "another")) is read
+
+
 def test_methods_constructors_and_nested_functions():
     graph = call_graph(
         "class A:\n    def __init__(self):\n        self.run()\n\n    def run(self):\n        def inner():\n"
@@ -285,7 +320,7 @@ def test_a_task_without_python_is_not_applicable(run_cli, words_task):
     assert Calls().missing_field(TASK) is None
     failed = run_cli("adapt", words_task, "--model", "scripted", "--recipes", "zero-shot:composer=calls")
     assert failed.code == 2
-    assert "needs Python functions" in " ".join(failed.err.split())
+    assert "must have Python functions" in " ".join(failed.err.split())
 
 
 def test_on_a_stream():

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ from kshot.core.fields import setting, state
 from kshot.core.script import Piece, Script, UsualWording
 from kshot.core.types import Example, Question, Task
 from kshot.methods.composers.asking import can_be_said, can_write, written
-from kshot.methods.composers.call_graph import CallGraph, call_graph, python_in
+from kshot.methods.composers.call_graph import CallGraph, call_graph, n_functions, python_in
 from kshot.methods.contracts import Composer
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -54,6 +55,7 @@ class Calls(Composer):
     _memory: dict[tuple[str, str], str] = field(default_factory=dict, repr=False, compare=False)  # of this process
 
     considers = True
+    version = 2
 
     def missing_field(self, task: Task) -> str | None:
         """Return "Python functions" where no row of the task has one."""
@@ -134,7 +136,7 @@ class Calls(Composer):
     ) -> list[list[str]]:
         """Return the summaries that fit the model, called functions first; the farthest are left out."""
         for n in range(min(self.most, len(one.called)), 0, -1):
-            near = one.nearest(n)
+            near = set(one.by_distance[:n])
             found = [[name, known[one.graph.keys[name]]] for name in one.called if name in near]
             if can_be_said(replace(model, composer=self.knowing({"summaries": found})), question):
                 return found
@@ -154,28 +156,38 @@ class _Read:
     names: tuple[str, ...]
     called: tuple[str, ...]
 
-    def nearest(self, n: int) -> set[str]:
-        """Return the `n` functions that are called most directly: breadth first, in the order of the calls."""
-        order = list(self.names)
+    @cached_property
+    def by_distance(self) -> tuple[str, ...]:
+        """What is called, most directly first: breadth first, in the order of the calls."""
+        order, seen, called = list(self.names), set(self.names), set(self.called)
         for name in order:  # it grows on the way
-            order += [other for other in dict.fromkeys(self.graph.functions[name].calls) if other not in order]
-        return set([name for name in order if name in self.called][:n])
+            for other in self.graph.functions[name].calls:
+                if other not in seen:
+                    seen.add(other)
+                    order.append(other)
+        return tuple(name for name in order if name in called)
 
 
 def _read(question: Question) -> _Read | str:
-    """Return what a question's Python is about, or why it is about none."""
-    inside, around = python_in(question.input), python_in(question.context or "")
-    own = call_graph(inside) if inside else CallGraph({})
-    if not own.functions and not around:
+    return _read_text(question.input, question.context or "")
+
+
+@lru_cache(maxsize=256)
+def _read_text(asked: str, context: str) -> _Read | str:
+    """Return what an input's Python is about, with that of its context, or why it is about none."""
+    inside, around = python_in(asked), python_in(context)
+    is_own = bool(inside and n_functions(inside))
+    if not is_own and not around:
         return "no Python that can be parsed"
-    graph = call_graph("\n\n".join(source for source in (around, inside if own.functions else None) if source))
-    if len(graph.functions) > MOST_FUNCTIONS:
+    source = "\n\n".join(some for some in (around, inside if is_own else None) if some)
+    if n_functions(source) > MOST_FUNCTIONS:  # before their calls are followed
         return f"more than {MOST_FUNCTIONS} functions"
+    graph = call_graph(source)
+    own = graph if source == inside else call_graph(inside) if is_own and inside else CallGraph({})
     names = own.roots or tuple(own.functions)[:1]
-    if not own.functions:
-        words = set(re.findall(r"[\w.]*\w", question.input))
+    if not is_own:
+        words = set(re.findall(r"[\w.]*\w", asked))
         names = tuple(name for name in graph.functions if {name, name.rpartition(".")[2]} & words)
     if not names:
         return "the input names no function of the source"
-    called = dict.fromkeys(other for name in names for other in graph.reached(name))
-    return _Read(graph, names, tuple(called))
+    return _Read(graph, names, graph.reached(*names))
