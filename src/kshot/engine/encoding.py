@@ -85,8 +85,9 @@ class Encoder:
                 f"A text to be learnt must fit the model's {self._backbone.max_tokens} tokens; got "
                 f"{len(encoded.ids)}. Use fewer demonstrations (k) or shorter examples."
             )
-        spans = encoded.answer_spans[-1:] if learnt == "last" else encoded.answer_spans
-        supervised = {}  # position -> the tokens to choose from
+        spans = _learnt_spans(encoded, learnt)
+        is_whole = learnt == "text"  # position -> the tokens to choose from:
+        supervised = dict.fromkeys(range(1, len(encoded.ids)), ()) if is_whole and spans else {}
         for start, end in spans:
             own = {at: () for at in range(max(start, 1), end)}
             if among:
@@ -97,7 +98,7 @@ class Encoder:
         marks = (max(spans[-1][0], 1) - 1,) if marked else ()
         first, weights = encoded.asked_at if learnt == "last" else 0, ()
         reasons = [at for start, end in encoded.reason_spans if start >= first for at in range(max(start, 1), end)]
-        if reason_weight and reasons:
+        if reason_weight and reasons and not is_whole:
             of_answers, of_reason = dict.fromkeys(supervised, 1.0), reason_weight * len(supervised) / len(reasons)
             supervised = dict(sorted((supervised | dict.fromkeys(reasons, ())).items()))
             weights = tuple(of_answers.get(at, of_reason) for at in supervised)
@@ -173,6 +174,14 @@ class Encoder:
             )
         most = longest if allowed else min(request.max_tokens, room)
         return prompt, Decoding(most, request.stop, request.temperature, request.seed, allowed)
+
+
+def _learnt_spans(encoded: EncodedPrompt, learnt: str) -> tuple[tuple[int, int], ...]:
+    """Return where the answers stand that are learnt (`Lesson.learnt`)."""
+    spans = encoded.answer_spans
+    if learnt == "later":
+        return spans[1:] or spans
+    return {"last": spans[-1:], "first": spans[:1]}.get(learnt, spans)
 
 
 def _check_differ(texts: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:

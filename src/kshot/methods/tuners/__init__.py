@@ -9,5 +9,7 @@ TUNERS = Room(
     {
         "fine-tune": "kshot.methods.tuners.fine_tune:FineTune",
         "icl+ft": "kshot.methods.tuners.icl_ft:IclFt",
+        "linked": "kshot.methods.tuners.linked:Linked",
+        "spectrum": "kshot.methods.tuners.spectrum:Spectrum",
     },
 )
