@@ -2,9 +2,12 @@
 
 import re
 
+import torch
+
 from kshot.engine.language_model import Engine
 from kshot.models.hf import build_backbone
 
+EMBEDDING, INNER = 1.0, 0.3
 _PIECES = re.compile(r"\n\n|\n| ?[A-Za-z]+|\d| ?[^\w\s]|\s")
 
 
@@ -12,7 +15,7 @@ class WordTokenizer:
     """Words with the space before them as tokens, in the order in which they were first seen; digits one by one.
 
     Args:
-        split: Words that are none of these are cut into syllables of two letters.
+        known: Words that are none of these are known by their first two letters alone; empty: all are known.
     """
 
     bos_token_id = 0
@@ -25,15 +28,13 @@ class WordTokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Return token ids, after the first token if asked."""
-        pieces = [part for piece in _PIECES.findall(text) for part in self._parts(piece)]
+        pieces = map(self._token, _PIECES.findall(text))
         return [0] * add_special_tokens + [self._ids.setdefault(piece, len(self._ids)) for piece in pieces]
 
-    def _parts(self, piece: str) -> list[str]:
+    def _token(self, piece: str) -> str:
         word = piece.strip()
-        if not self._words or not word.isalpha() or word in self._words:
-            return [piece]
-        lead = piece[: len(piece) - len(word)]
-        return [*([lead] if lead else []), *(word[i : i + 2] for i in range(0, len(word), 2))]
+        is_known = not self._words or not word.isalpha() or word in self._words
+        return piece if is_known else f" {word[:2]}"
 
     def decode(self, token_ids: list[int]) -> str:
         """Return the text of token ids."""
@@ -54,6 +55,11 @@ def word_engine(*, seed: int = 0, width: int = 64, layers: int = 2, known: str =
         "max_position_embeddings": 4096,
         "bos_token_id": 0,
         "eos_token_id": 1,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": True,
     }
-    return Engine(build_backbone("llama", shape, WordTokenizer(known), name="words", seed=seed))
+    backbone = build_backbone("llama", shape, WordTokenizer(known), name="words", seed=seed)
+    with torch.no_grad():
+        for name, weight in backbone.model.named_parameters():
+            if weight.ndim > 1:  # each token says itself at first, which is near to copying
+                weight.mul_(EMBEDDING if "embed" in name else INNER)
+    return Engine(backbone)

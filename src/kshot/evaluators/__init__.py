@@ -3,4 +3,11 @@
 from kshot.core.plugins import Room
 from kshot.evaluators.evaluator import Evaluator
 
-EVALUATORS = Room("evaluator", Evaluator, {"letter-case": "kshot.evaluators.letter_case:LetterCase"})
+EVALUATORS = Room(
+    "evaluator",
+    Evaluator,
+    {
+        "letter-case": "kshot.evaluators.letter_case:LetterCase",
+        "spectrum": "kshot.evaluators.three_axes:ThreeAxes",
+    },
+)

@@ -335,6 +335,8 @@ def _check_evaluator(part: Evaluator, task: Task, model: TaskModel) -> None:
     rows = [Prediction(c.example.id, task.labels, (0.0,) * 3, (1 / 3,) * 3, task.labels[0]) for c in cases]
     try:
         to_json(part.report(task, cases, rows))
+        beside = [part.beside(task, model, rng=_rng()) for _ in range(2)]
+        _must(to_json(beside[0]) == to_json(beside[1]), part, "must measure the same with the same rng")
     except (TypeError, ValueError) as error:
         raise ContractError(f"{type(part).__name__} must report JSON: {error}.") from error
 

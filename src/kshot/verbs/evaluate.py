@@ -34,4 +34,9 @@ def evaluate(
     cases = evaluator.cases(task, rng=generator(adapted.seed, "evaluate", suite))
     progress.begin(suite, len(cases))
     predictions = adapted.predictions([case.example for case in cases], progress=progress.advance)
-    return {"suite": suite, "n_learnt": n_learnt, **evaluator.report(task, cases, predictions)}
+    found = evaluator.report(task, cases, predictions)
+    model, steering = adapted.fitted.model, adapted.steering
+    model = model and model.noted(adapted.fitted.notes)
+    asked = model.steered(steering) if model and steering else model
+    beside = evaluator.beside(task, asked, rng=generator(adapted.seed, "evaluate-model", suite))
+    return {"suite": suite, "n_learnt": n_learnt, **found, **beside}

@@ -23,8 +23,8 @@ class Linked(Tuner):
 
     A lesson shows examples of some labels of the task, under random strings in place of the labels, and asks for one
     more of one of these labels: only the demonstrations can tell. Or it is about invented classes: a word that nobody
-    knows, such as "blick", has its label wherever it stands. An answer is learnt among the lesson's own labels. A query
-    is asked with the task's real labels, after k demonstrations.
+    knows, such as "blick", has its label wherever it stands. An answer is learnt among the lesson's own labels, with
+    over=all among all texts. A query is asked with the task's real labels, after k demonstrations.
 
     An analogue in text of a method for images: novel classes are words, or labels without their names.
 
@@ -74,7 +74,8 @@ class Linked(Tuner):
             before, target = invented_classes(self.k, self.ways, rng=rng)
         else:
             before = self._support(seen, target, rng)
-        return renamed(before, target, shuffled=self.shuffled, rng=rng)
+        lesson = renamed(before, target, shuffled=self.shuffled, rng=rng)
+        return replace(lesson, among=()) if self.over == "all" else lesson
 
     def _asked(self, seen: Sequence[Example], rng: np.random.Generator) -> Example | None:
         """Return an example that another one shares its label with, while there is a third one with another label."""
