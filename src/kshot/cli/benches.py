@@ -23,7 +23,7 @@ SPEED = {
     "serve": "kshot.bench.served_load:run",
 }
 TIMED = {"serve": "10m"}  # those of speed that go on for a time, by default so long
-QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts", "compose")
+QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts", "compose", "spectrum")
 
 
 def speed_benchmark(name: str, model: str, budget: str | None = None) -> dict[str, Any]:

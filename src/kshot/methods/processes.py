@@ -103,7 +103,9 @@ def _persona(rng: np.random.Generator) -> tuple[Process, Sequence[int]]:
         for thing in things
     }
     said = f"What {person} says of things: {', '.join(opinions)}."
-    return Process("persona", said, tuple(rows), opinions, tuple(rows.values())), [at * 3**i for i, at in enumerate(liked)]
+    return Process("persona", said, tuple(rows), opinions, tuple(rows.values())), [
+        at * 3**i for i, at in enumerate(liked)
+    ]
 
 
 _MAKERS: Mapping[str, Callable[[np.random.Generator], tuple[Process, Sequence[int]]]] = {

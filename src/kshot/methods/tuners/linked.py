@@ -111,9 +111,7 @@ def invented_classes(n: int, ways: int, *, rng: np.random.Generator) -> tuple[tu
     return tuple(made[:-1]), made[-1]
 
 
-def renamed(
-    before: Sequence[Example], target: Example, *, rng: np.random.Generator, shuffled: bool = False
-) -> Lesson:
+def renamed(before: Sequence[Example], target: Example, *, rng: np.random.Generator, shuffled: bool = False) -> Lesson:
     """Return the lesson of examples under random labels, the same for examples of the same output.
 
     Args:
