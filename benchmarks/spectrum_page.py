@@ -28,17 +28,13 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         pairs = [(by_unit[key], by_unit["base", *key[1:]]) for key in both]
         if pairs:
             ours, theirs = zip(*pairs, strict=True)
-            tasks = sorted({key[2] for key in both})
+            by_task = {task: [key for key in both if key[2] == task] for task in sorted({key[2] for key in both})}
             table = {
-                task: [_mean([by_unit[key] for key in _of(task, both, m)]) for m in ("base", "linked")]
-                for task in tasks
+                task: [_mean([by_unit[method, *key[1:]] for key in keys]) for method in ("base", "linked")]
+                for task, keys in by_task.items()
             }
             found["linked"][f"k={k}"] = {"tasks": table, "gain": paired(ours, theirs)}
     return found
-
-
-def _of(task: str, keys: list[tuple[str, int, str, int]], method: str) -> list[tuple[str, int, str, int]]:
-    return [(method, *key[1:]) for key in keys if key[2] == task]
 
 
 def _mean(values: list[Any]) -> float:
@@ -56,9 +52,10 @@ def page(result: dict[str, Any]) -> str:
         "",
         "## spectrum",
         "",
-        "Adapters are trained on made-up urns. Divergence: Jensen-Shannon, bits, between the model's odds of the colours of "
-        "held-out urns, told what they hold, and the right ones; uniform odds would have the number beside it. Bits: of "
-        "what held-out people say, after no sample and after 8. Of 100 numbers drawn from a range: valid, unique, both.",
+        "Adapters are trained on made-up urns. Divergence: Jensen-Shannon, bits, between the model's odds of the "
+        "colours of held-out urns, told what they hold, and the right ones; uniform odds would have the number beside it. "
+        "Bits: of what held-out people say, after no sample and after 8. Of 100 numbers drawn from a range: valid, "
+        "unique, both.",
         "",
         "| learnt | seeds | divergence | uniform | bits, 0 shown | bits, 8 shown | valid | unique | unique and valid |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -75,7 +72,8 @@ def page(result: dict[str, Any]) -> str:
         "## linked",
         "",
         "Adapters are trained on lessons with meaningless labels, made of three other tasks and of invented classes. "
-        "Accuracy on tasks that were not trained on, with their real labels, after k demonstrations drawn for each query.",
+        "Accuracy on tasks that were not trained on, with their real labels, after k demonstrations drawn for each "
+        "query.",
         "",
     ]
     for k, some in found["linked"].items():

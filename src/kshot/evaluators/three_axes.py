@@ -27,10 +27,10 @@ class ThreeAxes(Evaluator):
     """Measure steerability by samples, coverage of what is valid, and alignment with known probabilities.
 
     Steerability: bits of an output after 0, 1, 2, … others of the same sequence were shown: of test rows, and of
-    made-up people with opinions. Coverage: of texts that the model draws for made-up ranges of numbers, the share that is
-    valid, the share that is unique, and how many are both. Alignment: the Jensen-Shannon divergence in bits between the
-    model's probabilities of an urn's colours, told what it holds, and the right ones. All processes are those held out
-    from `spectrum`.
+    made-up people with opinions. Coverage: of texts that the model draws for made-up ranges of numbers, the share that
+    is valid, the share that is unique, and how many are both. Alignment: the Jensen-Shannon divergence in bits between
+    the model's probabilities of an urn's colours, told what it holds, and the right ones. All processes are those held
+    out from `spectrum`.
 
     Attributes:
         sequences: How many sequences steerability is measured on.
