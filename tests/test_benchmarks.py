@@ -69,6 +69,27 @@ def test_weights_measures_training(script, data, monkeypatch):
     assert rows[0]["supervised_tokens"] > 0
 
 
+def test_spectrum_measures_processes_and_tasks_that_were_not_trained_on(script, data, monkeypatch):
+    spectrum, page = script("spectrum"), script("spectrum_page")
+    for name, value in (("STEPS", 1), ("N_URNS", 2), ("N_PEOPLE", 1), ("N_DRAWN", 3), ("SHOWN", 2)):
+        monkeypatch.setattr(spectrum, name, value)
+    for name in ("SOURCES", "TASKS"):
+        monkeypatch.setattr(spectrum, name, ("classification/sst2",))
+    units = [spectrum.Unit(layer, method, 0) for layer, method in UNITS]
+    rows = [{"layer": u.layer, **row} for u in units for row in spectrum.measure(u, data, "tiny")]
+    assert [row.get("k") for row in rows] == [None, None, 0, 2, 0, 2]
+    found = page.summary(rows)
+    assert found["urns"]["base"]["uniform_bits"] == found["urns"]["outputs"]["uniform_bits"]
+    assert found["urns"]["base"]["divergence_bits"] != found["urns"]["outputs"]["divergence_bits"]
+    assert set(found["linked"]["k=2"]["tasks"]) == {"classification/sst2"}
+    said = page.page({"summary": found, "done": 4, "planned": 9})
+    assert "- linked - base: " in said
+    assert "of the divergence (the bar is 0.50)" in said
+
+
+UNITS = (("urns", "base"), ("urns", "outputs"), ("linked", "base"), ("linked", "linked"))
+
+
 def test_choice_measures_stream_folds_and_test_rows(script, data, monkeypatch):
     choice = script("choice")
     monkeypatch.setitem(choice.RECIPES, "cheap", ("majority", "random"))

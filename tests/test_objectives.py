@@ -283,7 +283,7 @@ BAD = [
     (lambda: Mixture((), ()), "one or more objectives, and a weight for each; got 0 objectives and 0 weights"),
     (lambda: Mixture((Answers(),), (1.0, 2.0)), "got 1 objectives and 2 weights"),
     (lambda: Mixture((Answers(),), (-1.0,)), r"weights must be greater than 0; got -1\.0"),
-    (lambda: Lesson((), EXAMPLES[0], "first"), "learnt must be one of answers, last; got 'first'"),
+    (lambda: Lesson((), EXAMPLES[0], "middle"), "learnt must be one of answers, last, .*; got 'middle'"),
     (lambda: Lesson((), EXAMPLES[0], weight=0.0), r"weight must be greater than 0; got 0\.0"),
     (
         lambda: Lesson((), EXAMPLES[0], rejected="tea"),

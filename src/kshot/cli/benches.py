@@ -23,7 +23,10 @@ SPEED = {
     "serve": "kshot.bench.served_load:run",
 }
 TIMED = {"serve": "10m"}  # those of speed that go on for a time, by default so long
-QUALITY = ("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts", "compose", "context-use")
+QUALITY = (
+    *("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts"),
+    *("compose", "context-use", "spectrum"),
+)
 
 
 def speed_benchmark(name: str, model: str, budget: str | None = None) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from kshot.core.types import Example, Prompt
 
 WEIGHTS, OPTIMISERS = ("lora", "full"), ("adamw", "adafactor")
 REFERENCES, BACKENDS, ALIGNMENTS = ("anchor", "ema"), ("fd", "exact", "surgery"), ("none", "gate", "pcgrad")
-LEARNT = ("answers", "last", "passage")
+LEARNT = ("answers", "last", "first", "told", "passage", "text")  # of a lesson
+_LEARNT_IN_TEXT = ("answers", "last", "first", "later", "passage", "text")
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,18 @@ class Lesson:
     Attributes:
         demonstrations: In the order of the prompt.
         target: The example that stands last, with its answer.
-        learnt: "answers" learns every answer of the text, "last" the target's alone, "passage" that and its context.
+        learnt: "answers" learns every answer of the text, "last" the target's alone, "first" the first one alone;
+            "told" every answer that something was said before: the first of several only where there is an instruction
+            or a note; "passage" the target's and its context; "text" every token.
         weight: How much it counts in the mean over a step.
         teacher: The demonstrations that the teacher is shown before the same target; None: there is no teacher.
         rejected: An answer that is to become less probable than the target's; None: there is none.
         among: The answers that the right one is learnt to be chosen from, by the tokens in which they differ: others
             are not pushed down. Empty: all texts that there are.
         asked: How the tuner asks it (`Tuner.told`), such as "memory"; empty: as questions are asked.
+        instruction: What is said in place of the task's instruction and notes; empty: nothing is; None: the task's own.
+        is_apart: Its examples are none of the task's, but of something made up. They are said in the usual words, and
+            answers are no choice among the task's labels.
     """
 
     demonstrations: tuple[Example, ...]
@@ -108,9 +114,11 @@ class Lesson:
     rejected: str | None = None
     among: tuple[str, ...] = ()
     asked: str = ""
+    instruction: str | None = None
+    is_apart: bool = False
 
     def __post_init__(self):
-        _check_taught(self.learnt, self.weight)
+        _check_taught(self.learnt, self.weight, LEARNT)
         if self.rejected == self.target.output:
             raise UserError(
                 f"rejected must be another answer than the target's; got '{self.rejected}' for both (example "
@@ -124,7 +132,7 @@ class TrainingText:
 
     Attributes:
         prompt: Ends with the target's answer.
-        learnt: As in `Lesson`.
+        learnt: As in `Lesson`; what is "told" there is "answers" here, or, where the first of several is not, "later".
         weight: As in `Lesson`.
         teacher: What the teacher reads; ends with the same answer.
         rejected: The same prompt with another answer.
@@ -144,14 +152,14 @@ class TrainingText:
     passage: str = ""
 
     def __post_init__(self):
-        _check_taught(self.learnt, self.weight)
+        _check_taught(self.learnt, self.weight, _LEARNT_IN_TEXT)
         if not (isfinite(self.reason_weight) and self.reason_weight >= 0):
             raise UserError(f"reason_weight must be 0 or more; got {self.reason_weight}. Change the composer.")
 
 
-def _check_taught(learnt: str, weight: float) -> None:
-    if learnt not in LEARNT:
-        raise UserError(f"learnt must be one of {', '.join(LEARNT)}; got '{learnt}'.")
+def _check_taught(learnt: str, weight: float, known: Sequence[str]) -> None:
+    if learnt not in known:
+        raise UserError(f"learnt must be one of {', '.join(known)}; got '{learnt}'.")
     if not (isfinite(weight) and weight > 0):
         raise UserError(f"weight must be greater than 0; got {weight}.")
 

@@ -156,8 +156,9 @@ class Encoder:
                 f"A text to be learnt must fit the model's {self._backbone.max_tokens} tokens; got "
                 f"{len(encoded.ids)}. Use fewer demonstrations (k) or shorter examples."
             )
-        spans = encoded.answer_spans if learnt == "answers" else encoded.answer_spans[-1:]
-        supervised = {}  # position -> the tokens to choose from
+        spans = _learnt_spans(encoded, learnt)
+        is_whole = learnt == "text"  # position -> the tokens to choose from:
+        supervised = dict.fromkeys(range(1, len(encoded.ids)), ()) if is_whole and spans else {}
         if learnt == "passage" and not first_token:
             supervised |= {at: () for at in range(*self.place_of(prompt, passage)) if at > 0}
         for start, end in spans:
@@ -170,7 +171,7 @@ class Encoder:
         marks = (max(spans[-1][0], 1) - 1,) if marked else ()
         first, weights = 0 if learnt == "answers" else encoded.asked_at, ()
         reasons = [at for start, end in encoded.reason_spans if start >= first for at in range(max(start, 1), end)]
-        if reason_weight and reasons:
+        if reason_weight and reasons and not is_whole:
             of_answers, of_reason = dict.fromkeys(supervised, 1.0), reason_weight * len(supervised) / len(reasons)
             supervised = dict(sorted((supervised | dict.fromkeys(reasons, ())).items()))
             weights = tuple(of_answers.get(at, of_reason) for at in supervised)
@@ -262,6 +263,14 @@ def question_at(roles: Sequence[str]) -> int:
     while 0 < at < len(roles) and roles[at - 1] in ("query", "context"):
         at -= 1
     return at
+
+
+def _learnt_spans(encoded: EncodedPrompt, learnt: str) -> tuple[tuple[int, int], ...]:
+    """Return where the answers stand that are learnt (`Lesson.learnt`)."""
+    spans = encoded.answer_spans
+    if learnt == "later":
+        return spans[1:] or spans
+    return {"last": spans[-1:], "first": spans[:1]}.get(learnt, spans)
 
 
 def _check_differ(texts: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:

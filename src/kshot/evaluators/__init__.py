@@ -9,5 +9,6 @@ EVALUATORS = Room(
     {
         "letter-case": "kshot.evaluators.letter_case:LetterCase",
         "context-use": "kshot.evaluators.context_use:ContextUse",
+        "spectrum": "kshot.evaluators.three_axes:ThreeAxes",
     },
 )

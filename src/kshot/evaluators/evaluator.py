@@ -9,6 +9,7 @@ import numpy as np
 
 from kshot.core.part import Part
 from kshot.core.types import Example, Prediction, Task
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,14 @@ class Evaluator(Part):
             cases: What `cases` has returned.
             predictions: The system's, in their order.
         """
+
+    def beside(self, task: Task, model: TaskModel | None, *, rng: np.random.Generator) -> Mapping[str, Any]:
+        """Return what it measures of the language model itself, as JSON beside the report; most measure nothing.
+
+        Args:
+            task: As in `report`.
+            model: The language model, trained and steered as it is, on the task that was learnt; None where there is
+                none, or several.
+            rng: For every random choice.
+        """
+        return {}

@@ -318,7 +318,7 @@ class TrainedLearner(Learner):
         if not teacher or teacher.only_chooses:
             teacher = None  # what is small stays the tuner's objective
             among = tuner.learns_over(self._base.task, seen)
-            lessons, support = ([replace(lesson, among=among) for lesson in some] for some in (lessons, support))
+            lessons, support = ([_among(lesson, among) for lesson in some] for some in (lessons, support))
         texts = [[ready.model.training_text(lesson) for lesson in some] for some in (lessons, support)]
         return Batch(texts[0], texts[1], source, (teacher or tuner).objective)
 
@@ -357,6 +357,11 @@ class TrainedLearner(Learner):
         self.forget()
         self._learnt, self.log, self._steering = [], [], None
         self._n_saved = 0
+
+
+def _among(lesson: Lesson, answers: tuple[str, ...]) -> Lesson:
+    """Return a lesson whose answers are learnt among the task's; what is made up has answers of its own."""
+    return lesson if lesson.is_apart else replace(lesson, among=answers)
 
 
 def covering(seen: Sequence[Example], k: int, *, seed: int, names: tuple[str | int, ...]) -> list[Lesson]:

@@ -335,6 +335,11 @@ class Tuner(Training, Part):
         return False
 
     @property
+    def makes(self) -> bool:
+        """Whether some lessons are of made-up examples (`Lesson.is_apart`), about which no teacher can be asked."""
+        return False
+
+    @property
     def training(self) -> Training:
         """How weights are trained, without what is the tuner's own."""
         return Training(**{name: getattr(self, name) for name in setting_names(Training)})

@@ -197,6 +197,11 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
             f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of "
             "the two out."
         )
+    if "teacher" in parts and parts["tuner"].makes:
+        raise UserError(
+            f"{name}: a teacher is asked about examples of the task, and '{base}' makes some of its own. Leave the "
+            "teacher out."
+        )
     if slot == "combiner":
         calibration = _calibration({"calibration": "none"} | own if method.learns else own, base)
         return Recipe(name, parts, calibration=calibration, members=_members(call, method, shots=shots))

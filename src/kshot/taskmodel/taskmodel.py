@@ -271,11 +271,14 @@ class TaskModel:
         """
         if lesson.asked:
             return replace(self, asked=lesson.asked).training_text(replace(lesson, asked=""))
+        if lesson.instruction is not None or lesson.is_apart:
+            own = replace(lesson, instruction=None, is_apart=False)
+            return self._saying(lesson).training_text(own)
         target = lesson.target
         _, n_dropped = self.prompt(lesson.demonstrations, target)
         text, n_shown = self._taught(lesson.demonstrations[n_dropped:], target)
         n_answers = sum(s.role == "answer" for s in text.segments)
-        if lesson.learnt == "answers" and n_answers <= n_shown:
+        if lesson.learnt not in ("last", "text") and n_answers <= n_shown:
             raise UserError(
                 "To learn the answers of demonstrations, each must be a part of its own in the prompt; the layout "
                 f"'{self.layout.record['layout']}' has them in one message. Use --layout turns, or loss=last."
@@ -288,8 +291,18 @@ class TaskModel:
             rejected, _ = self._taught(lesson.demonstrations[n_dropped:], wrong)
         among = tuple(map(self.layout.answer, self.said(lesson.among, target)))
         reason_weight = 0.0 if teacher or rejected else self.composer.reason_weight
-        passage = self.spelled(target.context or "")
-        return TrainingText(text, lesson.learnt, lesson.weight, teacher, rejected, among, reason_weight, passage)
+        learnt, passage = lesson.learnt, self.spelled(target.context or "")
+        if learnt == "told":
+            opening = self.composer.compose(self.task, (), target.question).opening
+            learnt = "answers" if opening or self.task_notes else "later"
+        return TrainingText(text, learnt, lesson.weight, teacher, rejected, among, reason_weight, passage)
+
+    def _saying(self, lesson: Lesson) -> "TaskModel":
+        """Return what says a lesson's own instruction; what is made up is said in the usual words."""
+        instruction = self.task.instruction if lesson.instruction is None else lesson.instruction
+        notes = self.task_notes if lesson.instruction is None else ()
+        composer = UsualWording() if lesson.is_apart else self.composer
+        return replace(self, task=replace(self.task, instruction=instruction), task_notes=notes, composer=composer)
 
     def _taught(self, shown: Sequence[Example], target: Example) -> tuple[Prompt, int]:
         """Return what is learnt, and how many demonstrations are in it; without a reason that does not fit."""

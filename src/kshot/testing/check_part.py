@@ -243,7 +243,8 @@ def _check_tuner(part: Tuner, task: Task, model: TaskModel) -> None:
         _must(made[0] == made[1], part, "must teach the same with the same rng")
         _must(bool(made[0]), part, "must teach something in each step")
         for lesson in made[0]:
-            _must(lesson.target in seen, part, "must teach examples that it has seen")
+            is_seen = "made" in lesson.target.meta if lesson.is_apart else lesson.target in seen
+            _must(is_seen, part, 'must teach examples that it has seen, or made ones with meta["made"]')
             _must(lesson.target not in lesson.demonstrations, part, "must not show a lesson's own target")
             _must(len(lesson.demonstrations) <= max(part.k, 2), part, "must show at most k demonstrations")
             model.training_text(lesson)
@@ -375,6 +376,8 @@ def _check_evaluator(part: Evaluator, task: Task, model: TaskModel) -> None:
     rows = [Prediction(c.example.id, task.labels, (0.0,) * 3, (1 / 3,) * 3, task.labels[0]) for c in cases]
     try:
         to_json(part.report(task, cases, rows))
+        beside = [part.beside(task, model, rng=_rng()) for _ in range(2)]
+        _must(to_json(beside[0]) == to_json(beside[1]), part, "must measure the same with the same rng")
     except (TypeError, ValueError) as error:
         raise ContractError(f"{type(part).__name__} must report JSON: {error}.") from error
 

@@ -38,5 +38,9 @@ def evaluate(
         places = [i for i, case in enumerate(cases) if case.asked == asked]
         examples = [cases[i].example for i in places]
         found |= dict(zip(places, adapted.asking(asked).predictions(examples, progress=progress.advance), strict=True))
-    predictions = [found[i] for i in range(len(cases))]
-    return {"suite": suite, "n_learnt": n_learnt, **evaluator.report(task, cases, predictions)}
+    report = evaluator.report(task, cases, [found[i] for i in range(len(cases))])
+    model, steering = adapted.fitted.model, adapted.steering
+    model = model and model.noted(adapted.fitted.notes)
+    steered = model.steered(steering) if model and steering else model
+    beside = evaluator.beside(task, steered, rng=generator(adapted.seed, "evaluate-model", suite))
+    return {"suite": suite, "n_learnt": n_learnt, **report, **beside}

@@ -15,6 +15,8 @@ TUNERS = Room(
         "intent": "kshot.methods.tuners.intent:Intent",
         "context-adapter": "kshot.methods.tuners.context_adapter:ContextAdapter",
         "pooled": "kshot.methods.tuners.pooled:Pooled",
+        "linked": "kshot.methods.tuners.linked:Linked",
+        "spectrum": "kshot.methods.tuners.spectrum:Spectrum",
     },
     on_request=("cings", "tagged", "intent", "context-adapter", "pooled"),
 )
