@@ -270,7 +270,7 @@ def _learnt_spans(encoded: EncodedPrompt, learnt: str) -> tuple[tuple[int, int],
     spans = encoded.answer_spans
     if learnt == "later":
         return spans[1:] or spans
-    return {"last": spans[-1:], "first": spans[:1]}.get(learnt, spans)
+    return {"last": spans[-1:], "passage": spans[-1:], "first": spans[:1]}.get(learnt, spans)
 
 
 def _check_differ(texts: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:

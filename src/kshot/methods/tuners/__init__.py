@@ -3,7 +3,7 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Tuner
 
-# On request: what is trained beside a model learns from nothing, which takes more examples than changed weights do.
+# On request: each is for a purpose of its own, and training takes most of a race's time.
 TUNERS = Room(
     "tuner",
     Tuner,
@@ -18,5 +18,5 @@ TUNERS = Room(
         "linked": "kshot.methods.tuners.linked:Linked",
         "spectrum": "kshot.methods.tuners.spectrum:Spectrum",
     },
-    on_request=("cings", "tagged", "intent", "context-adapter", "pooled"),
+    on_request=("cings", "tagged", "intent", "context-adapter", "pooled", "linked", "spectrum"),
 )
