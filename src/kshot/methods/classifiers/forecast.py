@@ -55,10 +55,10 @@ class Forecast(Classifier):
     method: str = setting("naive", choices=METHODS)
     season: int = setting(0, least=0, most=10_000)
     _errors: tuple[float, int] = state((1.0, 1))  # sum in units of windows' steps, and number
-    _lengths: tuple[int, ...] = state(())
+    _lengths: tuple[tuple[int, int], ...] = state(())  # and how many outputs so far have them
     _form: NumberList | None = state()
     _decimals: int = state(0)
-    _places: tuple[int, ...] = state(())  # of each number so far
+    _places: tuple[tuple[int, int], ...] = state(())  # and how many numbers so far have them
 
     writes = True
     version = 2
@@ -76,10 +76,10 @@ class Forecast(Classifier):
         futures = [future_of(e.output, e.id) for e in examples]
         fitted = replace(
             self,
-            _lengths=tuple(len(future.values) for future in futures),
+            _lengths=tuple(Counter(len(future.values) for future in futures).items()),
             _form=futures[-1] if futures else None,
             _decimals=max((future.decimals for future in futures), default=0),
-            _places=tuple(places for future in futures for places in future.places),
+            _places=tuple(Counter(places for future in futures for places in future.places).items()),
         )
         total, n = 1.0, 1  # one error of a step before any is known
         for e, future in zip(examples, futures, strict=True):
@@ -94,7 +94,7 @@ class Forecast(Classifier):
 
     def written(self, question: Question) -> str:
         """Return the forecast, of as many numbers as outputs have most often."""
-        n = Counter(self._lengths).most_common(1)[0][0] if self._lengths else 1
+        n = Counter(dict(self._lengths)).most_common(1)[0][0] if self._lengths else 1
         points, form = self._points(question, n)[0].tolist(), self._form or past_of(question.input, question.id)
         return form.written(points, decimals=self._written_places(question))
 
@@ -105,7 +105,7 @@ class Forecast(Classifier):
         points, scale = self._points(question, n)
         total, count = self._errors
         spread = min(MOST, max(scale * total / count, 10.0 ** -self._written_places(question)))
-        found, seen = log_share(n, Counter(self._lengths), -n * log(2)), Counter(self._places)
+        found, seen = log_share(n, Counter(dict(self._lengths)), -n * log(2)), Counter(dict(self._places))
         for number, places, point in zip(future.exact, future.places, points.tolist(), strict=True):
             distance = float(abs(Fraction(number) - Fraction(point)))
             found += log_chance_of_places(places, past, seen) + _log_mass(distance, 0.5 * 10.0**-places, spread)

@@ -76,8 +76,8 @@ class Series(Composer):
     max(2 (max - min) / 10^digits, the last place of the values), so that there is room above and below for what
     follows. A demonstration says past and future in the scale of its own past, a question its past, and what the model
     writes is brought back to the units of the task: at most half a step is lost. A gap is a "?". An answer
-    with a number that is too far away, of more than 2 `digits` digits, is said as it is, after a "=" where that could be
-    taken for whole numbers.
+    with a number that is too far away, of more than 2 `digits` digits, is said as it is, after a "=" where that could
+    be taken for whole numbers.
 
     Bits are those of the task's own numbers, so that the probabilities of all that are said in the same words sum to 1
     at most: for each number its places after the point are paid for, by the share that they have in outputs so far (its
@@ -115,7 +115,7 @@ class Series(Composer):
     spaced: str = setting("auto", choices=("auto", "yes", "no"))
     _range: tuple[float, float] | None = state()
     _decimals: int = state(0)
-    _places: tuple[int, ...] = state(())  # of each number of outputs so far
+    _places: tuple[tuple[int, int], ...] = state(())  # and how many numbers of outputs so far have them
     _length: int = state(0)  # of every output so far
     _form: tuple[bool, str] | None = state()  # brackets and what stands between numbers, of an output
     _digits_join: bool = state(default=False)
@@ -148,7 +148,7 @@ class Series(Composer):
             self,
             _range=(min(values), max(values)),
             _decimals=max(some.decimals for some in futures),
-            _places=tuple(places for some in futures for places in some.places),
+            _places=tuple(Counter(places for some in futures for places in some.places).items()),
             _length=lengths.pop() if len(lengths) == 1 else 0,
             _form=next(((some.brackets, some.between) for some in futures if len(some.values) > 1), None),
             _digits_join=joined,
@@ -184,7 +184,7 @@ class Series(Composer):
     def unsaid(self, task: Task, answer: str, question: Question) -> float:
         """Return the nats that say how many places each number has, and which of those that are said alike it is."""
         codes, numbers, scale = self._codes(answer, question), number_list(answer), self._scale(question)
-        past, seen = past_of(question.input, question.id), Counter(self._places)
+        past, seen = past_of(question.input, question.id), Counter(dict(self._places))
         if not codes or not numbers:
             return 0.0
         return sum(
