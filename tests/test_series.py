@@ -1,7 +1,9 @@
 """The composer `series` and forecasts without a model: numbers there and back, bad rows, demonstrations that help."""
 
 import json
+from collections import Counter
 from dataclasses import replace
+from decimal import Decimal
 from math import isnan, log, log2
 
 import numpy as np
@@ -47,10 +49,10 @@ def test_what_is_said_is_heard_within_half_a_step(past, future, digits, between,
     answer = json.dumps(future)
     scale = composer._scale(question)
     heard = number_list(composer.heard(TASK, composer.said(TASK, answer, question), question))
-    far = [abs(scale.code(x)) >= 10 ** (2 * digits) for x in future]  # beyond what anybody would write
-    if any(far):
-        return
     assert heard is not None
+    if any(abs(scale.code(x)) >= 10 ** (2 * digits) for x in number_list(answer).exact):  # as it is
+        assert composer.heard(TASK, composer.said(TASK, answer, question), question) == answer
+        return
     assert len(heard.values) == len(future)
     last_place = 10.0**-heard.decimals
     assert np.abs(np.subtract(heard.values, future)).max() <= 0.501 * (scale.step + last_place) + 1e-6
@@ -89,6 +91,11 @@ def test_what_is_said():
         ("about 256", "about 256"),
         ("", ""),
         ("256,258\nPast: 1", "16, 18"),
+        ("256.5", "256.5"),  # goes on within a number
+        ("256, 2e4", "256, 2e4"),
+        ("1" * 5000, "1" * 5000),
+        ("0" * 5000 + "256", "16"),
+        ("=300000", "300000"),
     ],
 )
 def test_what_a_model_writes_is_brought_back(text, heard):
@@ -109,17 +116,68 @@ def test_the_scale_of_the_task():
 def test_bits_are_those_of_the_numbers_that_were_given():
     """One digit less says ten times less of each number; what is left open is counted."""
     question = Question("0.000, 1.000", "q")
-    assert Series(digits=6).unsaid(TASK, "0.5", question) == 0
+    three = log((2 + 2**-4) / 3)  # places, as both numbers of the window have
+    assert Series(digits=6).unsaid(TASK, "0.500", question) == pytest.approx(-three)
     for digits in (2, 3):
         steps = 1 / (10**digits // 2) / 0.001
-        assert Series(digits=digits).unsaid(TASK, "0.5, 0.7", question) == pytest.approx(2 * log(max(1, steps)))
+        found = Series(digits=digits).unsaid(TASK, "0.500, 0.700", question)
+        assert found == pytest.approx(2 * (log(max(1, steps)) - three))
     rows = tuple(Example("0.000, 1.000", "0.500", f"r{i}") for i in range(3))
     task = replace(TASK, train=rows[:2], test=rows[2:])
     setup = Setup(task, TaskModel.for_task(task, ScriptedModel({"25,75": "50"})), 0)
     recipe = parse_recipe("zero-shot", shots=2).having(composer=Series(digits=2, spaced="no"))
     found = PromptLearner(recipe, setup).predict([Query(task.test[0], task.train, wants_text=True)])[0]
     assert found.answer == "0.500"
-    assert -found.log_probs[0] / log(2) == pytest.approx(-log2(0.9) + log2(1 / 50 / 0.001))
+    assert -found.log_probs[0] / log(2) == pytest.approx(
+        -log2(0.9) + log2(1 / 50 / 0.001) - log2((2 + (2 + 2**-4) / 3) / 3)
+    )
+
+
+PASTS = ["1, 2, 3, 4", "0.1, 0.25", "7", "1e17, 2e17", "1e-15, 2e-15", "100000000000000000, 100000000000000100"]
+
+
+def numbers_around(past: str) -> list[str]:
+    """Return all numbers with 0, 1 and 2 places, and of a few more, that are near a window's last."""
+    last = number_list(past).exact[-1]
+    steps = [Decimal(k).scaleb(-places) for places, n in enumerate((30, 60, 120)) for k in range(-n, n + 1)]
+    fine = [Decimal(k).scaleb(-places) for places in (13, 16, 40) for k in range(-20, 21)]
+    return sorted({f"{last + step:f}" for step in (*steps, *fine)})
+
+
+@pytest.mark.parametrize("past", PASTS)
+@pytest.mark.parametrize("known", [(), ("5", "6", "5.1"), ("0.001",)])
+def test_what_is_said_alike_is_paid_for(past, known):
+    """The probabilities of all answers in the same words sum to 1 at most, whatever places they are written with."""
+    pool = [Example("1, 2, 3", output, f"k{i}") for i, output in enumerate(known)]
+    model = TaskModel.for_task(TASK, ScriptedModel())
+    composer = Series(digits=2).fit(pool, model=model, rng=np.random.default_rng(0))
+    question, total = Question(past, "q"), Counter[str]()
+    for answer in numbers_around(past):
+        total[composer.said(TASK, answer, question)] += np.exp(-composer.unsaid(TASK, answer, question))
+    assert max(total.values()) <= 1 + 1e-9
+    if (past, known) == ("1, 2, 3, 4", ()):
+        assert max(total.values()) > 0.95
+
+
+def test_lists_that_are_said_alike_are_paid_for():
+    question, total = Question("1, 2", "q"), Counter[str]()
+    numbers = [f"{k / 10:.1f}" for k in range(10, 40)] + [str(k) for k in range(1, 4)]
+    for answer in (f"{a}, {b}" for a in numbers for b in numbers):
+        total[Series().said(TASK, answer, question)] += np.exp(-Series().unsaid(TASK, answer, question))
+    assert 0.5 < max(total.values()) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("spaced", ["yes", "no"])
+@pytest.mark.parametrize(
+    ("past", "answer"),
+    [("0.001, 0.002", "1e300"), ("1, 2", "1e400"), ("0.1, 0.2", "-300000"), ("1, 2", "5 apples"), ("1, 2", "=5"),
+     ("1, 2", " =5"), ("1, 2", "3, null"), ("1, 2", "- 2 4 , 2 5"), ("1, 2", "1" * 50), ("0.1, 0.2", "0.1, 900000"),
+     ("1, 2", "soon")],
+)  # fmt: skip
+def test_what_is_no_series_or_far_away_is_heard_as_itself(past, answer, spaced):
+    composer, question = Series(spaced=spaced), Question(past, "q")
+    assert composer.heard(TASK, composer.said(TASK, answer, question), question) == answer
+    assert composer.unsaid(TASK, answer, question) == 0
 
 
 def test_longer_words_for_answers_have_room():
@@ -141,6 +199,10 @@ def test_longer_words_for_answers_have_room():
         (("up 3 from 2", "4"), r"The input of 'bad' must be a series of numbers"),
         (("null, null", "4"), r"The input of 'bad' must be a series of numbers; got 'null, null'"),
         (("1, inf", "4"), r"The input of 'bad' must be a series of numbers"),
+        (("1, sNaN, 3", "4"), r"The input of 'bad' must be a series of numbers; got '1, sNaN, 3'"),
+        (("-1e308, 1e308", "4"), r"The input of 'bad' must be a series of numbers; .* none beyond 1e100"),
+        (("1, 1e-320", "4"), r"The input of 'bad' must be a series of numbers"),
+        (("1, 2", "-1e101"), r"The output of 'bad' must be numbers without gaps; .* none beyond 1e100"),
         (("1, 2", "null"), r"The output of 'bad' must be numbers without gaps; got 'null'"),
         (("1, 2", "soon"), r"The output of 'bad' must be numbers without gaps; got 'soon'"),
         (("1, 2", "3, NaN"), r"The output of 'bad' must be numbers without gaps; got '3, NaN'"),
@@ -188,6 +250,11 @@ def test_series_of_any_length_with_gaps_and_single_numbers_are_read():
         ("[]", None),
         ("1 to 2", None),
         ("1e999", None),
+        ("1e999999999999", None),
+        ("1e-99999999", None),
+        ("sNaN", None),
+        ("-1e100, 1e-100", (-1e100, 1e-100)),
+        ("1.1e100", None),
         ("[1, [2]]", None),
         ("1, 2)", None),
     ],
@@ -245,13 +312,44 @@ def test_forecasts(values, method, season, found):
     assert forecast(values, 3, method, season=season).tolist() == found
 
 
+@pytest.mark.parametrize("past", [*PASTS, "-1e100, 1e100"])
+@pytest.mark.parametrize("known", [(), ("5", "6", "5.1"), ("0.001",)])
+def test_probabilities_of_numbers_sum_to_one_at_most(past, known):
+    pool = [Example("1, 2, 3", output, f"k{i}") for i, output in enumerate(known)]
+    fitted = Forecast().fit(TASK, pool, rng=np.random.default_rng(0))
+    total = sum(np.exp(fitted.log_prob(Question(past, "q"), answer)) for answer in numbers_around(past))
+    assert total <= (len(known) + 0.5) / (len(known) + 1) + 1e-9
+
+
+def test_probabilities_of_lists_sum_to_one_at_most():
+    fitted, question = Forecast().fit(TASK, (), rng=np.random.default_rng(0)), Question("1, 2, 3, 4", "q")
+    one = [np.exp(fitted.log_prob(question, str(y))) for y in range(-40, 50)]
+    two = [np.exp(fitted.log_prob(question, f"{y}, {z}")) for y in range(-10, 18) for z in range(-10, 18)]
+    share = (4 + 1 / 2) / 5  # of numbers without places
+    assert sum(one) == pytest.approx(1 / 2 * share, abs=1e-3)
+    assert sum(two) == pytest.approx(1 / 4 * share**2, abs=1e-3)
+    assert fitted.log_prob(question, ", ".join("4" * 2000)) > -1e4  # of any length
+
+
+@pytest.mark.parametrize("method", ["naive", "drift", "seasonal"])
+def test_the_largest_and_smallest_numbers_have_bits(method):
+    for past, output in (("-1e100, 1e100", "1e-100"), ("1e-100, 2e-100", "-1e100"), ("1e100, 1e100", "5")):
+        question, pool = Question(past, "q"), [Example(past, output, "a")]
+        fitted = Forecast(method).fit(TASK, pool, rng=np.random.default_rng(0))
+        for answer in (output, "1e-50", "3"):
+            assert -2000 < fitted.log_prob(question, answer) < 0
+        assert number_list(fitted.written(question))
+        assert Series().heard(TASK, Series().said(TASK, output, question), question)
+
+
 def test_probabilities_of_a_forecast_sum_to_one():
     fitted = Forecast().fit(TASK, TASK.train, rng=np.random.default_rng(0))
     one = replace(TASK, train=tuple(replace(e, output=e.output.split(",")[0]) for e in TASK.train))
     single = Forecast().fit(one, one.train, rng=np.random.default_rng(0))
     question = Question("1, 3, 5", "q")
     total = sum(np.exp(single.log_prob(question, str(y))) for y in range(-500, 500))
-    assert total == pytest.approx((12 + 1) / (12 + 2), abs=1e-3)
+    without_places = (12 + (3 + 1 / 2) / 4) / 13
+    assert total == pytest.approx((12 + 1 / 2) / 13 * without_places, abs=1e-3)
     assert fitted.log_prob(question, "7, 9") > fitted.log_prob(question, "70, 90") > -1e4
     assert fitted.written(question) == "5, 5"
     assert Forecast("drift").fit(TASK, TASK.train, rng=np.random.default_rng(0)).written(question) == "7, 9"

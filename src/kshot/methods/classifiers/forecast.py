@@ -3,18 +3,27 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from math import expm1, isnan, log
 from typing import Self
 
 import numpy as np
 
 from kshot.core.fields import setting, state
-from kshot.core.number_lists import NumberList, broken_series, future_of, past_of
+from kshot.core.number_lists import (
+    MOST,
+    NumberList,
+    broken_series,
+    future_of,
+    log_chance_of_places,
+    log_share,
+    past_of,
+)
 from kshot.core.types import Example, FloatArray, Question, Task
 from kshot.methods.contracts import Classifier
 
 METHODS = ("naive", "drift", "seasonal")
-_LEAST_LOG = -700.0  # of a number, where exp is 0
+_LEAST_LOG = -700.0  # where exp is 0
 
 
 @dataclass(frozen=True)
@@ -26,10 +35,12 @@ class Forecast(Classifier):
     with the smallest mean |x_t - x_(t - m)|; of a window shorter than the season the last value goes on. A gap has the
     value before it.
 
-    Bits are those of the numbers as they are written: each one's is the mass of a Laplace distribution around the
-    forecast on what is rounded to it, whose scale is the mean error on the past, in units of a window's mean step
-    |x_t - x_(t - 1)|. How many numbers an answer has is learnt by Laplace's rule of succession. Rows that are no series
-    of numbers are refused.
+    Bits are those of the numbers as they are written, of which the probabilities sum to 1. An answer has n numbers with
+    (those of N so far that had n + 2^-n) / (N + 1). Each number's places after the point have the share that they have
+    in outputs so far, with one more that is spread as the window's own, and as 2^-(1 + places); and of the numbers with
+    so many places each has the mass of a Laplace distribution around the forecast on what is rounded to it, whose
+    scale is the mean error on the past, in units of a window's mean step |x_t - x_(t - 1)|. Rows that are no series of
+    numbers are refused.
 
     Attributes:
         method: "naive", "drift" or "seasonal".
@@ -44,11 +55,13 @@ class Forecast(Classifier):
     method: str = setting("naive", choices=METHODS)
     season: int = setting(0, least=0, most=10_000)
     _errors: tuple[float, int] = state((1.0, 1))  # sum in units of windows' steps, and number
-    _lengths: tuple[int, ...] = state(())
+    _lengths: tuple[tuple[int, int], ...] = state(())  # and how many outputs so far have them
     _form: NumberList | None = state()
     _decimals: int = state(0)
+    _places: tuple[tuple[int, int], ...] = state(())  # and how many numbers so far have them
 
     writes = True
+    version = 2
 
     def suits(self, task: Task) -> bool:
         """Return whether answers are written."""
@@ -63,9 +76,10 @@ class Forecast(Classifier):
         futures = [future_of(e.output, e.id) for e in examples]
         fitted = replace(
             self,
-            _lengths=tuple(len(future.values) for future in futures),
+            _lengths=tuple(Counter(len(future.values) for future in futures).items()),
             _form=futures[-1] if futures else None,
             _decimals=max((future.decimals for future in futures), default=0),
+            _places=tuple(Counter(places for future in futures for places in future.places).items()),
         )
         total, n = 1.0, 1  # one error of a step before any is known
         for e, future in zip(examples, futures, strict=True):
@@ -80,22 +94,24 @@ class Forecast(Classifier):
 
     def written(self, question: Question) -> str:
         """Return the forecast, of as many numbers as outputs have most often."""
-        n = Counter(self._lengths).most_common(1)[0][0] if self._lengths else 1
+        n = Counter(dict(self._lengths)).most_common(1)[0][0] if self._lengths else 1
         points, form = self._points(question, n)[0].tolist(), self._form or past_of(question.input, question.id)
-        return form.written(points, decimals=self._places(question))
+        return form.written(points, decimals=self._written_places(question))
 
     def log_prob(self, question: Question, text: str) -> float:
         """Return the log-probability of numbers as they are written."""
-        future = future_of(text, question.id)
-        n, places = len(future.values), self._places(question)
+        future, past = future_of(text, question.id), past_of(question.input, question.id)
+        n = len(future.values)
         points, scale = self._points(question, n)
         total, count = self._errors
-        half, spread = 0.5 * 10.0**-places, max(scale * total / count, 10.0**-places)
-        found = log((self._lengths.count(n) + 1) / (len(self._lengths) + 2))
-        pairs = zip(future.values, points, strict=True)
-        return found + sum(_log_mass(abs(y - point), half, spread) for y, point in pairs)
+        spread = min(MOST, max(scale * total / count, 10.0 ** -self._written_places(question)))
+        found, seen = log_share(n, Counter(dict(self._lengths)), -n * log(2)), Counter(dict(self._places))
+        for number, places, point in zip(future.exact, future.places, points.tolist(), strict=True):
+            distance = float(abs(Fraction(number) - Fraction(point)))
+            found += log_chance_of_places(places, past, seen) + _log_mass(distance, 0.5 * 10.0**-places, spread)
+        return found
 
-    def _places(self, question: Question) -> int:
+    def _written_places(self, question: Question) -> int:
         return max(past_of(question.input, question.id).decimals, self._decimals)
 
     def _points(self, question: Question, n: int) -> tuple[FloatArray, float]:
@@ -103,7 +119,8 @@ class Forecast(Classifier):
         past = past_of(question.input, question.id)
         values = _filled(past.values)
         steps = float(np.abs(np.diff(values)).mean()) if len(values) > 1 else 0.0
-        return forecast(values, n, self.method, season=self.season), steps or max(abs(values[-1]), 10.0**-past.decimals)
+        points = np.clip(forecast(values, n, self.method, season=self.season), -MOST, MOST)
+        return points, steps or max(abs(values[-1]), 10.0**-past.decimals)
 
 
 def forecast(values: Sequence[float], n: int, method: str, *, season: int = 0) -> FloatArray:
@@ -140,7 +157,11 @@ def _filled(values: Sequence[float]) -> list[float]:
 
 
 def _log_mass(distance: float, half: float, spread: float) -> float:
-    """Return the log of a Laplace distribution's mass within `half` of a place at a distance from its middle."""
-    if distance >= half:
-        return max(_LEAST_LOG, log(0.5) - (distance - half) / spread + log(-expm1(-2 * half / spread)))
-    return log(-0.5 * (expm1(-(half - distance) / spread) + expm1(-(half + distance) / spread)))
+    """Return the log of a Laplace distribution's mass within `half` of a place at a distance from its middle.
+
+    However far the place is, e^-700 of what is spread evenly over all numbers is left for it.
+    """
+    if distance < half:
+        return log(-0.5 * (expm1(-(half - distance) / spread) + expm1(-(half + distance) / spread)))
+    mass = log(0.5) - (distance - half) / spread + log(-expm1(-2 * half / spread))
+    return max(mass, _LEAST_LOG + log(half / MOST))
