@@ -215,3 +215,32 @@ def test_a_model_behind_an_api_elaborates(words_task, tmp_path):
         found = Elaborated("emotion").consider([((), task.test[0].question)], model=asked, seed=0)
         assert list(found[0]) == ["elaboration"]
         assert any("Situation: the " in str(body) for _, body in server.asked)
+
+
+class Wordy(Elaborator):
+    """Writes a sentence of eight words on each dimension, each another one."""
+
+    def _believed(self, prompt):
+        dimension = prompt.text.rpartition("\n")[2].split()[3] if "Situation: " in prompt.text else ""
+        return f"It is the {dimension} of all that is here." if dimension else "no"
+
+
+def test_what_does_not_fit_is_not_said_and_that_is_told():
+    """Where the question alone fits, it is asked; with as many sentences as there is room for."""
+    left, said = {}, {}
+    for most in (90, 130, 135, 140, 145, 150, 155, 160, 400):
+        model = Wordy(max_tokens=most)
+        long = Example(" ".join(f"w{i}" for i in range(70)), "no", "long")
+        task = replace(TASK, instruction="Say it. " * (most > 90) * 15, train=ROWS[:4], test=(ROWS[0], long))
+        predictions = predicted(Elaborated("a+b+c", max_tokens=10), model, "random:k=1", task)
+        assert [p.answer for p in predictions] == ["no", "no"]
+        about = predictions[1].found[0]
+        left[most], said[most] = about.get("left_out", 0), len(about["elaboration"])
+        assert left[most] + said[most] == 3
+        assert predictions[1].prompt_tokens < most
+    assert (left[90], left[400]) == (3, 0)
+    assert list(said.values()) == sorted(said.values())
+    assert set(said.values()) == {0, 1, 2, 3}
+    remark = Elaborated().remark([{"left_out": 2}, {"left_out": 0}, {"elaboration": {}}])
+    assert remark.startswith("1 of 3 questions had no room for all sentences and were asked with fewer or none (")
+    assert not Elaborated().remark([{"left_out": 0}])

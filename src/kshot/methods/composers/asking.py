@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from kshot.core.errors import UserError
 from kshot.core.models import Capability
 from kshot.core.types import Question
-from kshot.prompts.fitting import prompt_tokens
+from kshot.prompts.fitting import fits
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -22,8 +22,8 @@ def written(model: TaskModel, texts: Iterable[str], *, max_tokens: int, stop: tu
     if not can_write(model):
         return {}
     prompts = {text: model.layout.request(text) for text in texts}
-    room = model.model.max_tokens - max_tokens
-    fitting = {text: prompt for text, prompt in prompts.items() if prompt_tokens(prompt, model.model) <= room}
+    room = {"answer_tokens": max_tokens}
+    fitting = {text: prompt for text, prompt in prompts.items() if fits(prompt, model.model, **room)}
     found = model.write_each(list(fitting.values()), max_tokens=max_tokens, stop=stop)
     return dict(zip(fitting, (one.text for one in found), strict=True))
 

@@ -10,7 +10,9 @@ from kshot.core.fields import setting, state
 from kshot.core.models import Capability
 from kshot.core.script import Piece, Script, UsualWording
 from kshot.core.types import Example, Question, Task
+from kshot.methods.composers.asking import can_be_said, written
 from kshot.methods.contracts import Composer
+from kshot.prompts.fitting import fits
 from kshot.retrieval.corpus import unlisted
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -59,7 +61,8 @@ class Elaborated(Composer):
 
     For each dimension d the model writes e_d after three situations with theirs; it then answers by
     p(answer | demonstrations with their e, e_1 e_2 …, question). Of a question with options only what stands before
-    them is elaborated, so that no option speaks through a sentence. Cost of a question: a short text for each
+    them is elaborated, so that no option speaks through a sentence. Where the model has no room for all sentences, or
+    to write one, the first that fit are said, or none (`left_out`). Cost of a question: a short text for each
     dimension; those of demonstrations are written once.
 
     Attributes:
@@ -80,6 +83,7 @@ class Elaborated(Composer):
     _said: str | None = state()
     _said_of: Mapping[str, str] | None = state()
 
+    version = 2
     needs = frozenset({Capability.GENERATE})
     considers = True
 
@@ -110,19 +114,41 @@ class Elaborated(Composer):
     def consider(
         self, asked: Sequence[tuple[Sequence[Example], Question]], *, model: TaskModel, seed: int
     ) -> list[Mapping[str, Any]]:
-        """Return what the model writes of each question's situation, and of those of its demonstrations."""
+        """Return what the model writes of each question's situation, and of those of its demonstrations.
+
+        Returns:
+            For each question its "elaboration", a sentence for each dimension; how many were "left_out", where some did
+            not fit the model; and what is said of demonstrations, by their ids, "of_shown".
+        """
         task, shows = model.task, self.demonstrations
         own = [situation(task, question) for _, question in asked]
         theirs = [[situation(task, e.question) for e in shown] if shows else [] for shown, _ in asked]
         new = [text for texts in theirs for text in texts if (model.model.fingerprint, text) not in self._written]
-        written = self._elaborations(tuple(dict.fromkeys((*own, *new))), model)
-        self._written.update({(model.model.fingerprint, text): written[text] for text in new})
-        known = {**{text: e for (of, text), e in self._written.items() if of == model.model.fingerprint}, **written}
+        new_ones = self._elaborations(tuple(dict.fromkeys((*own, *new))), model)
+        self._written.update({(model.model.fingerprint, text): new_ones[text] for text in new})
+        known = {**{text: e for (of, text), e in self._written.items() if of == model.model.fingerprint}, **new_ones}
         found = []
-        for (shown, _), text, texts in zip(asked, own, theirs, strict=True):
+        for (shown, question), text, texts in zip(asked, own, theirs, strict=True):
             of_shown = {e.id: _joined(known[its]) for e, its in zip(shown, texts, strict=True)} if shows else {}
-            found.append({"elaboration": dict(known[text]), **({"of_shown": of_shown} if of_shown else {})})
+            about = self._that_can_be_said(known[text], question, model)
+            found.append({**about, **({"of_shown": of_shown} if of_shown else {})})
         return found
+
+    def _that_can_be_said(self, sentences: Mapping[str, str], question: Question, model: TaskModel) -> dict[str, Any]:
+        """Return as many sentences as can be said, the first ones, and how many others did not fit."""
+        text, room = situation(model.task, question), {"answer_tokens": self.max_tokens}
+        requests = [model.layout.request(_asking(name, text)) for name in self._names]
+        left_out, some = sum(not fits(request, model.model, **room) for request in requests), dict(sentences)
+        while some and not can_be_said(replace(model, composer=self.knowing({"elaboration": some})), question):
+            some.popitem()
+            left_out += 1
+        return {"elaboration": some, **({"left_out": left_out} if left_out else {})}
+
+    def remark(self, found: Sequence[Mapping[str, Any]]) -> str:
+        """Return of how many questions not all that was to be elaborated could be."""
+        n = sum(about.get("left_out", 0) > 0 for about in found)
+        said = f"{n} of {len(found)} questions had no room for all sentences and were asked with fewer or none"
+        return f"{said} (`found` in samples.jsonl)" if n else ""
 
     def knowing(self, found: Mapping[str, Any]) -> Self:
         """Return it with what was written for one question."""
@@ -135,11 +161,11 @@ class Elaborated(Composer):
 
     def _elaborations(self, situations: Sequence[str], model: TaskModel) -> dict[str, Mapping[str, str]]:
         """Return for each situation a sentence on each dimension, without those that say nothing new."""
-        prompts = [model.layout.request(_asking(name, text)) for text in situations for name in self._names]
-        replies = iter(model.write_each(prompts, max_tokens=self.max_tokens, stop=("\n",)))
+        requests = [_asking(name, text) for text in situations for name in self._names]
+        replies = written(model, requests, max_tokens=self.max_tokens, stop=("\n",))
         found = {}
         for text in situations:
-            sentences = {name: first_sentence(next(replies).text) for name in self._names}
+            sentences = {name: first_sentence(replies.get(_asking(name, text), "")) for name in self._names}
             kept = dict[str, str]()
             for name, sentence in sentences.items():
                 is_new = sentence not in kept.values() and sentence.rstrip(".").lower() not in text.lower()
