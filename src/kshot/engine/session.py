@@ -221,8 +221,7 @@ class Session:
     @cached_property
     def obstacle(self) -> str | None:
         """Why this architecture is scored in plain batches; None where packs agree with a plain pass (tried once)."""
-        known = self.backbone.why_not_packable()
-        if known:
+        if known := self.backbone.why_not_packable():
             return known
         with self.backbone.lock:
             return self._trial()
