@@ -12,7 +12,7 @@ from api_server import ApiServer, served
 from kshot.core.errors import UserError
 from kshot.core.script import Script, UsualWording
 from kshot.core.seeding import digest
-from kshot.core.types import Example, GenerateRequest, Generation, Prediction, Query, ScoreRequest, Task
+from kshot.core.types import Example, GenerateRequest, Generation, Prediction, Query, Question, ScoreRequest, Task
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.methods.combiners.adapt_mi import AdaptMi, named_skills
@@ -21,6 +21,7 @@ from kshot.methods.gates.disagreement import Disagreement
 from kshot.methods.gates.log_prob import LEAST, LogProb
 from kshot.methods.gates.step_scores import StepScores
 from kshot.models.scripted import ScriptedModel
+from kshot.prompts.fitting import prompt_tokens
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
@@ -336,6 +337,25 @@ def test_where_it_names_no_known_skill_the_questions_own_stay_and_that_is_said()
     with_skills = parse_recipe("adapt-mi:plus=true", shots=5)
     assert with_skills.obstacle(bare) == "its examples must have meta.skills, and none has"
     assert parse_recipe("adapt-mi", shots=5).obstacle(bare) is None
+
+
+def test_what_asks_for_skills_gives_up_the_reason_or_is_not_asked():
+    class Strict(Moody):
+        def _text(self, request):
+            assert prompt_tokens(request.prompt, self) + request.max_tokens <= self.max_tokens
+            return super()._text(request)
+
+    notes, asked = [], []
+    model = Strict(asked)
+    model.max_tokens = 120
+    task_model = replace(TaskModel.for_task(TASK, model), notes=notes.append)
+    combiner = AdaptMi(plus=True).knowing(TASK, ROWS[:9])
+    questions = [Question(f"hard adding{' on' * n}", f"q{n}") for n in (1, 20, 60)]
+    members = [[said(found=({"reason": "it is so " * 8},))] for _ in questions]
+    told = combiner.tells(questions, members, model=task_model)
+    assert [bool(one) for one in told] == [True, True, False]
+    assert ["it is so" in text for text in asked] == [True, False]
+    assert notes == [{"adapt-mi": "q60", "said": "it leaves no room to ask for skills; its own skills stay"}]
 
 
 # Saved, served, shown

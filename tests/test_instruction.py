@@ -15,6 +15,7 @@ from kshot.core.types import Example, GenerateRequest, Generation, Prompt, Quest
 from kshot.engine.load_model import load_model
 from kshot.methods.composers.instruction import Instruction, by_rules, cleaned, fault
 from kshot.models.scripted import ScriptedModel
+from kshot.prompts.fitting import prompt_tokens
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.testing.check_part import check_part
@@ -239,3 +240,24 @@ def test_a_service_writes_and_scores(tmp_path, services_alone):
                           recipes="zero-shot:composer=instruction(asked=2,seeds=1)")  # fmt: skip
         assert set(run.best.predict(["a fine day"])) <= set(LABELS)
         assert "I gave a friend" in json.dumps(server.asked)
+
+
+@pytest.mark.parametrize(("n_words", "most"), [(2, 62), (40, 110)])
+def test_what_does_not_fit_is_neither_asked_for_nor_said(n_words, most):
+    """No request is sent, or one with fewer pairs; a question without room for the best instruction has the task's."""
+
+    class Strict(Obedient):
+        def generate(self, requests: Any, **how: Any) -> list[Generation]:
+            assert all(prompt_tokens(r.prompt, self) + r.max_tokens <= self.max_tokens for r in requests)
+            return super().generate(requests, **how)
+
+    told = list[Any]()
+    rows = (replace(ROWS[0], input=ROWS[0].input + " on" * n_words), *ROWS[1:16])
+    model = Strict(RIGHT + " It can be said." * 5, max_tokens=most)
+    asked = replace(TaskModel.for_task(replace(TASK, train=rows), model), notes=told.append)
+    fitted = Instruction().fit(rows, model=asked, rng=np.random.default_rng(0))
+    saying = replace(asked, composer=fitted)
+    assert all(saying.prompt((), row) for row in rows)
+    assert (told[0]["rejected"].get("no room", 0) > 0) == (not model.requests)
+    saying = replace(asked, composer=replace(fitted, _texts=("so it is " * most,)))
+    assert saying.prompt((), rows[0]) == asked.prompt((), rows[0])

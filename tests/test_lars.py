@@ -20,6 +20,7 @@ from kshot.engine.load_model import load_model
 from kshot.methods.selectors import lars as lars_file
 from kshot.methods.selectors.lars import Lars
 from kshot.models.scripted import ScriptedModel
+from kshot.prompts.fitting import prompt_tokens
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -182,6 +183,25 @@ def test_reasons_are_written_from_examples_of_the_pool_once(encoder):
     assert len(set(chosen)) == 5
     assert set(chosen) <= set(range(36))
     assert len(writer.asked) == 36  # a query needs no reason
+
+
+def test_the_answer_stands_for_a_reason_for_which_there_is_no_room(encoder):
+    class Strict(Writer):
+        def _text(self, request: Any) -> Any:
+            assert prompt_tokens(request.prompt, self) + request.max_tokens <= self.max_tokens
+            return super()._text(request)
+
+    writer = Strict()
+    writer.max_tokens = 100
+    model, notes, telling = model_of(writer)
+    rows = (replace(ROWS[0], input=ROWS[0].input + " on" * 70), *ROWS[1:32])
+    learnt = quick(encoder).learnt(rows, model=model, rng=np.random.default_rng(0))
+    assert len(writer.asked) == 31
+    assert notes[0] == {"selector": "lars", "no_room": 1}
+    said = "lars: 1 of 32 examples leave no room for a reason of 32 tokens; their answers stand for it"
+    assert telling.said[0] == said
+    learnt.fit(rows, model=model, rng=np.random.default_rng(0))
+    assert (len(writer.asked), telling.said.count(said)) == (31, 1)
 
 
 def test_given_reasons_are_used_as_they_are(encoder):

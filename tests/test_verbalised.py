@@ -14,12 +14,15 @@ from api_server import ApiServer, served
 from kshot.core.errors import SameTokensError, SettingError, UserError
 from kshot.core.lessons import Lesson
 from kshot.core.models import Capability
+from kshot.core.progress import Silence
 from kshot.core.types import Example, GenerateRequest, Generation, Prompt, Query, Question, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.learner import Setup
 from kshot.learners.prompted import PromptLearner
 from kshot.methods.composers.verbalised import Verbalised, words_for
+from kshot.methods.composers.wording import Wording
 from kshot.models.scripted import ScriptedModel
+from kshot.prompts.fitting import prompt_tokens
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.testing.check_part import check_part
@@ -243,6 +246,40 @@ def test_words_that_are_no_words_or_not_different_are_not_taken(words):
     assert {fitted.said(TASK, label, ASKED) for label in LABELS} in ({"is good", "is bad"}, set(LABELS))
     alone = Verbalised("model").fit(ROWS[:1], model=asked, rng=np.random.default_rng(0))
     assert alone.said(TASK, "is_bad", ASKED) == "is bad"
+
+
+class Strict(Worded):
+    """Reads no prompt that is too long for it."""
+
+    def generate(self, requests: Any, **how: Any) -> list[Generation]:
+        assert all(prompt_tokens(r.prompt, self) + r.max_tokens <= self.max_tokens for r in requests)
+        return super().generate(requests, **how)
+
+
+def test_texts_that_do_not_fit_are_not_shown_to_who_writes_words():
+    """The longest are left out, and where none fits a label has its plain word, which is said."""
+    rows = tuple(replace(e, input=e.input + " and so on" * (20 * (i == 0) + 12 * (i % 2))) for i, e in enumerate(ROWS))
+    task, shown = replace(TASK, train=rows[:10], instruction=""), {}
+    for most in (63, 90, 300):
+        model = Strict({"is_good": "Sunny", "is_bad": "rainy"}, max_tokens=most)
+        said = list[str]()
+        silent = Silence()
+        silent.say = said.append
+        asked = replace(TaskModel.for_task(task, model), progress=silent)
+        fitted = Verbalised("model").fit(rows[:10], model=asked, rng=np.random.default_rng(0))
+        good, bad = (next((t for t in model.asked if f"'{label}'" in t), "") for label in LABELS)
+        shown[most] = good.count("\n- "), bad.count("\n- "), len(said)
+        assert fitted.said(task, "is_bad", ASKED) in ("rainy", "is bad", "is_bad")
+    assert shown == {63: (2, 0, 1), 90: (2, 1, 0), 300: (3, 3, 0)}  # of each label, and what is said
+
+
+@pytest.mark.parametrize("composer", [Verbalised("letters"), Wording(labels=True)])
+def test_labels_are_not_listed_where_the_question_does_not_fit_with_them(composer):
+    model = replace(TaskModel.for_task(TASK, ScriptedModel(max_tokens=60)), composer=composer)
+    short, long = (Example("on " * n, "is_good", "x") for n in (10, 42))
+    assert "Labels: " in model.prompt((), short)[0].text
+    assert "Labels: " not in model.prompt((), long)[0].text
+    assert model.compose((), long) == model.prompt((), long)[0]
 
 
 def test_words_of_the_same_tokens_are_named_with_their_labels():

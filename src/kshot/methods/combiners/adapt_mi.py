@@ -9,12 +9,13 @@ from typing_extensions import TypedDict
 
 from kshot.core.fields import state
 from kshot.core.models import Capability
-from kshot.core.types import Example, Prediction, Question, Task
+from kshot.core.types import Example, Prediction, Prompt, Question, Task
 from kshot.methods.contracts import Answered, Combiner
 from kshot.methods.gates import Gate
 from kshot.methods.gates.gate import First
 from kshot.methods.gates.log_prob import LogProb
 from kshot.methods.skill_profile import LACKED, known_skills
+from kshot.prompts.fitting import first_to_fit
 from kshot.taskmodel.taskmodel import TaskModel
 
 TOKENS = 48  # of a list of skills
@@ -41,7 +42,8 @@ class AdaptMi(Combiner):
             of a reward model), or one's own; with settings as in `gate=log-prob(quantile=0.3)`.
         plus: AdaptMI+: the language model reads the question and the attempt and says which of the skills that the rows
             name (`meta.skills`) it lacked; the second recipe is told these (`meta.missing_skills`). Where it names none
-            of them, the question's own skills stay. Costs one short text for each doubtful question.
+            of them, or the model has no room to be asked, the question's own skills stay. Costs one short text for each
+            doubtful question.
 
     Source: He et al. (2025), AdaptMI, https://arxiv.org/abs/2505.00147, and its code for the thresholds.
     Differs: without a reward model doubt is a low probability; no fixed shots are sampled from; the labelling model is
@@ -53,6 +55,7 @@ class AdaptMi(Combiner):
     _most: float | None = state(None)
     _skills: tuple[str, ...] = state(())
 
+    version: ClassVar[int] = 2
     learns: ClassVar[bool] = True
     lazy: ClassVar[bool] = True
     by_first: ClassVar[bool] = True
@@ -105,18 +108,22 @@ class AdaptMi(Combiner):
         """Return the skills that each attempt lacked, as the model says; nothing where it names none of those known."""
         if not (self.plus and self._skills):
             return [{} for _ in questions]
-        prompts = [model.layout.request(self._request(q, own[0])) for q, own in zip(questions, said, strict=True)]
-        texts = model.write_each(prompts, max_tokens=TOKENS, stop=("\n",))
-        found = [named_skills(text.text, self._skills) for text in texts]
-        for question, skills in zip(questions, found, strict=True):
+        prompts = [self._request(question, own[0], model) for question, own in zip(questions, said, strict=True)]
+        texts = iter(model.write_each([p for p in prompts if p], max_tokens=TOKENS, stop=("\n",)))
+        found = [named_skills(next(texts).text, self._skills) if prompt else () for prompt in prompts]
+        for question, prompt, skills in zip(questions, prompts, found, strict=True):
             if not skills:
-                model.note({"adapt-mi": question.id, "said": "no known skill was named; its own skills stay"})
+                why = "no known skill was named" if prompt else "it leaves no room to ask for skills"
+                model.note({"adapt-mi": question.id, "said": f"{why}; its own skills stay"})
         return [{LACKED: list(skills)} if skills else {} for skills in found]
 
-    def _request(self, question: Question, said: Prediction) -> str:
+    def _request(self, question: Question, said: Prediction, model: TaskModel) -> Prompt | None:
+        """Return what asks for the skills, without the attempt's reason if it does not fit; None where nothing does."""
         reason = next((str(found["reason"]) for found in said.found if found.get("reason")), "")
-        attempt = " ".join(part for part in (reason, said.answer) if part)
-        return f"Skills: {', '.join(self._skills)}\n\nQuestion: {question.text}\nAttempt: {attempt}\n\n{ASKED}"
+        skills, answer = ", ".join(self._skills), said.answer or ""
+        attempts = dict.fromkeys((" ".join(part for part in (reason, answer) if part), answer))
+        texts = (f"Skills: {skills}\n\nQuestion: {question.text}\nAttempt: {one}\n\n{ASKED}" for one in attempts)
+        return first_to_fit(map(model.layout.request, texts), model.model, answer_tokens=TOKENS)
 
 
 def named_skills(text: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from kshot.core.script import WORDS, Script, UsualWording
 from kshot.core.types import Example, Kind, Prompt, Question, Task
 from kshot.methods.composers.verbalised import plain_words
 from kshot.methods.contracts import Composer
+from kshot.prompts.fitting import first_to_fit
 from kshot.taskmodel.taskmodel import TaskModel
 
 SOURCES = ("auto", "model", "rules")
@@ -102,6 +103,7 @@ class Instruction(Composer):
     longest: int = setting(60, least=1, most=1000)
     _texts: tuple[str, ...] = state(())  # the best first
 
+    version = 2
     learns = True
 
     @property
@@ -125,7 +127,7 @@ class Instruction(Composer):
             newer = pool[n // 2 : n][: self.shown]
             if n >= LEAST and self.source != "rules" and Capability.GENERATE in model.model.capabilities:
                 ids = frozenset(e.id for e in newer)
-                self._add(kept, [(text, ids) for text in self._written(newer, model)], newer, model, rejected)
+                self._add(kept, [(text, ids) for text in self._written(newer, model, rejected)], newer, model, rejected)
             worth = self._worth(kept, pool[:n], model)
             others = sorted(kept[1:], key=lambda one: worth[one.text])  # stable: the oldest first
             kept = [own, *others[: self.candidates]]
@@ -133,6 +135,11 @@ class Instruction(Composer):
         told = [{"instruction": text, "bits": round(worth.get(text, 0.0), 2)} for text in best]
         model.note({"composer": "instruction", "candidates": told, "rejected": dict(sorted(rejected.items()))})
         return replace(self, _texts=tuple(best))
+
+    @property
+    def shorter(self) -> Self | None:
+        """It with the task's own instruction."""
+        return replace(self, _texts=()) if self._texts else None
 
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
         """Return what is said, with the best instruction in the place of the task's own."""
@@ -162,9 +169,12 @@ class Instruction(Composer):
             else:
                 kept.append(_Candidate(text, source))
 
-    def _written(self, examples: Sequence[Example], model: TaskModel) -> list[str]:
-        """Return what the model takes for the instruction; empty where it came to no end."""
+    def _written(self, examples: Sequence[Example], model: TaskModel, rejected: Counter[str]) -> list[str]:
+        """Return what the model takes for the instruction; empty where it came to no end, or no pair fits the model."""
         prompt = self._request(examples, model)
+        if prompt is None:
+            rejected["no room"] += self.seeds
+            return []
         model.progress.begin("writing instructions", self.seeds)
         found = []
         for seed in range(self.seeds):
@@ -173,15 +183,11 @@ class Instruction(Composer):
             found.append(cleaned(written.text, finished=written.finished))
         return found
 
-    def _request(self, examples: Sequence[Example], model: TaskModel) -> Prompt:
-        """Return the question for the instruction, with as many pairs as fit the model."""
-        room = model.model.max_tokens - self.longest
+    def _request(self, examples: Sequence[Example], model: TaskModel) -> Prompt | None:
+        """Return the question for the instruction, with as many pairs as fit the model; None where none does."""
         pairs = [f"Input: {_cut(e.text, 400)}\nOutput: {_cut(e.output, 200)}" for e in examples]
-        while True:
-            prompt = model.layout.request(_ASKING.format(pairs="\n\n".join(pairs)))
-            if len(pairs) == 1 or model.model.count_tokens(prompt.text) <= room:
-                return prompt
-            pairs.pop()
+        texts = (_ASKING.format(pairs="\n\n".join(pairs[:n])) for n in range(len(pairs), 0, -1))
+        return first_to_fit(map(model.layout.request, texts), model.model, answer_tokens=self.longest)
 
     def _worth(self, kept: Sequence[_Candidate], past: Sequence[Example], model: TaskModel) -> dict[str, float]:
         """Return the bits that each candidate costs more than the first, on examples it was not written from."""

@@ -17,11 +17,13 @@ from kshot.core.errors import SameTokensError, SettingError, UserError, did_you_
 from kshot.core.fields import setting, state
 from kshot.core.models import Capability
 from kshot.core.script import Piece, Script, UsualWording
-from kshot.core.types import Example, Question, Task
+from kshot.core.types import Example, Prompt, Question, Task
 from kshot.methods.contracts import Composer
+from kshot.prompts.fitting import first_to_fit
 from kshot.taskmodel.taskmodel import TaskModel
 
 KINDS = ("names", "natural", "letters", "numbers", "model")
+_TOKENS = 8  # of a word that the model writes
 _LONGEST = 32  # characters of a word that the model writes
 _JOINT = re.compile(r"_+|(?<=[^\W\d_])-+(?=[^\W\d_])|(?<=[a-zß-ÿ])(?=[A-Z])")
 _EDGES = " \t\"'“”‘’`*.,;:!?()[]{}<>"
@@ -45,9 +47,10 @@ class Verbalised(Composer):
         words: "names" as they are, "natural" plain words ("entity_type" is "entity type", "NotSpam" "not spam"),
             "letters" (A, B, …), "numbers" (1, 2, …), "model", or pairs "label>word" joined by "+"; labels that are not
             named there keep their names. Several are raced: words=names/natural/letters.
-        told: Whether it is said after the instruction which label a word stands for.
+        told: Whether it is said after the instruction which label a word stands for, if that fits with the question.
         draws: With words=model: how many words are drawn for each label, beside the most probable one.
-        shown: With words=model: texts that a word is written from.
+        shown: With words=model: texts that a word is written from; without the longest ones where they do not fit.
+            A label with no text that fits has its plain word, and that is said.
         asked: With words=model: the most examples on which they are tried.
 
     Source: Li et al. (2023), Instruction-following Evaluation through Verbalizer Manipulation, section 3,
@@ -71,6 +74,8 @@ class Verbalised(Composer):
     shown: int = setting(4, least=1, most=100)
     asked: int = setting(16, least=1, most=10_000)
     _written: tuple[tuple[str, str], ...] = state(())  # label, word
+
+    version = 2
 
     def __post_init__(self):
         super().__post_init__()
@@ -125,6 +130,11 @@ class Verbalised(Composer):
         model.note({"composer": "verbalised", "words": best, "bits": each, "same_tokens": same})
         return replace(self, _written=tuple(best.items()))
 
+    @property
+    def shorter(self) -> Self | None:
+        """It without what each word stands for."""
+        return replace(self, told=False) if self.told else None
+
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
         """Return what is said, with a word for each label."""
         words = self._words(task)
@@ -152,12 +162,19 @@ class Verbalised(Composer):
         """Return sets of words that the model has written, each with one for every label that `source` has."""
         labels = [label for label in model.task.labels if any(e.output == label for e in source)]
         texts = [[e.text for e in source if e.output == label][: self.shown] for label in labels]
-        prompts = [model.layout.request(_request(label, some)) for label, some in zip(labels, texts, strict=True)]
+        requests = [_request(label, some, model) for label, some in zip(labels, texts, strict=True)]
+        labels = [label for label, request in zip(labels, requests, strict=True) if request]
+        prompts = [request for request in requests if request]
+        if n := len(requests) - len(prompts):
+            model.progress.say(
+                f"verbalised: for {n} of {len(requests)} labels the model has no room for a text to write a word from; "
+                "each has its plain word"
+            )
         model.progress.begin("writing words", len(prompts) * (1 + self.draws))
         sets = []
         for seed in range(1 + self.draws):
             how = {"temperature": float(seed > 0), "seed": seed, "progress": model.progress.advance}
-            found = model.write_each(prompts, max_tokens=8, stop=("\n",), **how)
+            found = model.write_each(prompts, max_tokens=_TOKENS, stop=("\n",), **how)
             written = {label: _word(text.text) for label, text in zip(labels, found, strict=True)}
             words = {label: written.get(label) or word for label, word in plain.items()}
             times = Counter(word.casefold() for word in words.values())
@@ -252,9 +269,17 @@ def _answered(example: Example, word: str) -> Example:
     return replace(example, output=word)
 
 
-def _request(label: str, texts: Sequence[str]) -> str:
-    listed = "\n".join(f"- {' '.join(text.split())[:300]}" for text in texts)
-    return f"These texts are of one kind, which is called '{label}':\n\n{listed}\n\nThis kind in one other word:"
+def _request(label: str, texts: Sequence[str], model: TaskModel) -> Prompt | None:
+    """Return what asks for a word, without the longest texts if they do not fit; None where none of them does."""
+    lines = [f"- {' '.join(text.split())[:300]}" for text in texts]
+    counts = [model.model.count_tokens(line) for line in lines]
+    short = sorted(range(len(lines)), key=lambda i: (counts[i], i))
+    some = ("\n".join(lines[i] for i in sorted(short[:n])) for n in range(len(lines), 0, -1))
+    told = (
+        f"These texts are of one kind, which is called '{label}':\n\n{listed}\n\nThis kind in one other word:"
+        for listed in some
+    )
+    return first_to_fit(map(model.layout.request, told), model.model, answer_tokens=_TOKENS)
 
 
 def _word(text: str) -> str:

@@ -6,6 +6,7 @@ Which words a small model understands best differs from task to task (JOURNAL.md
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from kshot.core.fields import setting
 from kshot.core.script import Piece, Script, UsualWording
@@ -33,8 +34,8 @@ class Wording(Composer):
             and output for generation and parsing, else question and answer.
         instruction: Whether the task's instruction is said; a task may have none.
         labels: Whether the labels are listed after the instruction, in a paragraph of their own: "Labels: tech, sport",
-            or "Answers: …" where an answer is called that. Nothing is listed where the task has no labels, as in open
-            tasks, and where each row brings its own choices.
+            or "Answers: …" where an answer is called that; not to a question that does not fit the model with them.
+            Nothing is listed where the task has no labels, as in open tasks, and where each row brings its own choices.
 
     Source: Sclar et al. (2024), Quantifying Language Models' Sensitivity to Spurious Features in Prompt Design,
     https://arxiv.org/abs/2310.11324.
@@ -49,6 +50,11 @@ class Wording(Composer):
     words: str = setting("auto", choices=("auto", *NAMES))
     instruction: bool = True
     labels: bool = False
+
+    @property
+    def shorter(self) -> Self | None:
+        """It without the list of labels."""
+        return replace(self, labels=False) if self.labels else None
 
     def compose(self, task: Task, shown: Sequence[Example], question: Question) -> Script:
         """Return what is said, with all demonstrations in the order given, the last one next to the question."""

@@ -16,6 +16,7 @@ from kshot.encoders.encoder import Encoder, load_encoder
 from kshot.methods.contracts import Selector
 from kshot.methods.embeds import Embeds
 from kshot.methods.selectors.nearest import nearest_last, question_text
+from kshot.prompts.fitting import fits
 from kshot.taskmodel.taskmodel import TaskModel
 
 FILE = "skills.safetensors"
@@ -36,7 +37,7 @@ class Lars(Embeds, Selector):
     Below 32 examples nothing is learnt and the embeddings of questions are compared.
 
     Costs a reason of up to `tokens` tokens for each example that has none, written once, and seconds of training at 32,
-    64, 128, … examples.
+    64, 128, … examples. Where the model has no room to write one, the example's output stands for it, and that is said.
 
     Attributes:
         encoder: "minilm", or a sentence-transformers hub id or folder; it stays as it is.
@@ -70,6 +71,7 @@ class Lars(Embeds, Selector):
     _bank: FloatArray | None = state()
     _rehearses: bool = state(False)
 
+    version = 2
     per_query = True
 
     @property
@@ -159,10 +161,17 @@ class Lars(Embeds, Selector):
         asked = {_key(e): e for e in pool if e not in given and _key(e) not in self._written}
         if asked:
             model.progress.begin("writing reasons", len(asked))
-            prompts = [model.layout.request(_request(e, model)) for e in asked.values()]
+            prompts = {key: model.layout.request(_request(e, model)) for key, e in asked.items()}
+            fitting = {key: one for key, one in prompts.items() if fits(one, model.model, answer_tokens=self.tokens)}
             how: Any = {"max_tokens": self.tokens, "stop": ("\n",), "progress": model.progress.advance}
-            texts = [found.text.strip() for found in model.write_each(prompts, **how)]
-            self._written.update(zip(asked, texts, strict=True))
+            texts = [found.text.strip() for found in model.write_each(list(fitting.values()), **how)]
+            self._written.update({**dict.fromkeys(prompts, ""), **dict(zip(fitting, texts, strict=True))})
+            if n := len(prompts) - len(fitting):
+                model.note({"selector": "lars", "no_room": n})
+                model.progress.say(
+                    f"lars: {n} of {len(prompts)} examples leave no room for a reason of {self.tokens} tokens; their "
+                    "answers stand for it"
+                )
         return [given.get(e) or self._written[_key(e)] or e.output for e in pool]
 
 
