@@ -306,7 +306,7 @@ def test_without_any_reason_it_is_not_applicable_and_says_the_field(name, tmp_pa
     task = write_task(tmp_path / "task", rows)
     done = run_cli("adapt", task, "--model", "scripted", "--recipes", f"random:k=2,composer={name}")
     assert done.code == 2
-    assert "needs explanation. Add it to the examples" in done.err
+    assert "its examples must have explanation, and none has" in done.err
 
 
 # What is learnt

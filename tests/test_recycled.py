@@ -257,7 +257,7 @@ def test_without_a_passage():
 def test_a_task_without_passages_is_not_applicable(run_cli, words_task):
     failed = run_cli("adapt", words_task, "--model", "scripted", "--recipes", "zero-shot:composer=recycled")
     assert failed.code == 2
-    assert "needs context" in " ".join(failed.err.split())
+    assert "its examples must have context, and none has" in " ".join(failed.err.split())
 
 
 def test_a_passage_in_the_input():
