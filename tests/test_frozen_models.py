@@ -13,6 +13,7 @@ from kshot.core.errors import ModelError, UserError
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Batch, Lesson, Pooling, Resampling, TrainingText
 from kshot.core.objective_settings import Preference
+from kshot.core.steering import Edit, Steering
 from kshot.core.types import Example, GenerateRequest, Prompt, Query, ScoreRequest, Segment, Task
 from kshot.engine.frozen_model import FrozenEngine
 from kshot.engine.language_model import Engine
@@ -158,6 +159,16 @@ def test_a_set_of_demonstrations_is_a_few_tokens_in_their_place(engine):
     assert model.encode(prompt("one", shown(1, 2))).ids[told : told + 4] != ids[told : told + 4]
     again = engine.trainable(HOWS[0], seed=0)
     assert again.encode(prompt("one", shown(1, 2, 3))).ids == ids  # type: ignore - and in another process
+
+
+@pytest.mark.parametrize("how", HOWS, ids=KINDS)
+def test_a_steered_model_reads_what_it_has_read_before(engine, how):
+    model, width = trained(engine, how), engine.activations.shape.width
+    vectors, weights = np.ones((1, width), np.float32), np.array([0.1], np.float32)
+    steered = model.steered(Steering((Edit(0, "block", "add", False, vectors, weights),), model.fingerprint))
+    for request in REQUESTS:
+        assert steered.encode(request.prompt).ids == model.encode(request.prompt).ids
+    assert np.abs(steered.score(REQUESTS[:1])[0] - model.score(REQUESTS[:1])[0]).max() > 1e-4
 
 
 def test_the_order_of_demonstrations_does_not_matter(engine):

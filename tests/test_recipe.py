@@ -40,7 +40,15 @@ def examples(n: int, *, seed: int = 0) -> tuple[Example, ...]:
 
 TASK = Task("nouns", "classification", examples(24), labels=tuple(NOUNS))
 # Settings with which methods are quick, wherever they have them
-QUICK = {"epochs": "1", "snapshots": "1", "prompts": "2", "shots": "2", "evaluations": "12", "kept": "4"}
+QUICK = {
+    "epochs": "1",
+    "snapshots": "1",
+    "prompts": "2",
+    "shots": "2",
+    "evaluations": "12",
+    "kept": "4",
+    "split": "true",
+}
 QUICK_BY_SLOT = {"tuner": {"lr": "1e-3/1e-2", "steps": "1"}, "steerer": {"steps": "4"}}
 TINY = kshot.load_model("tiny")
 # "decisions" asks a server (test_decision_service), and "forecast" is for series (test_series)

@@ -1,8 +1,9 @@
 """From requests to token ids, segment by segment, with what must hold for the model to take them."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from kshot.core.errors import ModelError, SameTokensError, UserError
 from kshot.core.lessons import TrainingText
@@ -29,6 +30,12 @@ class Encoder:
     def __init__(self, backbone: Backbone, spans: Sequence[str] = ()):
         self._backbone = backbone
         self._spans = spans
+
+    def weighing(self, spans: Sequence[str]) -> Self:
+        """Return the same encoder with flags for the tokens of prompts outside these spans."""
+        other = copy(self)
+        other._spans = spans
+        return other
 
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
         """Turn a prompt into token ids with the spans of its answers, segment by segment."""

@@ -168,7 +168,7 @@ class Session:
         if edits:
             steering = replace(steering, edits=edits)
             other.steering = self.steering.then(steering) if self.steering else steering
-            other._encoder = Encoder(self.backbone, other._weighed_spans())
+            other._encoder = self._encoder.weighing(other._weighed_spans())
             other.capabilities = self.capabilities - {Capability.GRADIENTS}
         return other
 
