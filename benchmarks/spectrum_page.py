@@ -53,8 +53,8 @@ def page(result: dict[str, Any]) -> str:
         "## spectrum",
         "",
         "Adapters are trained on made-up urns. Divergence: Jensen-Shannon, bits, between the model's odds of the "
-        "colours of held-out urns, told what they hold, and the right ones; uniform odds would have the number beside "
-        "it. Bits: of what held-out people say, after no sample and after 8. Of 100 numbers drawn from a range: valid, "
+        "colours of held-out urns, told what they hold, and the right ones; beside it that of uniform odds. "
+        "Bits: of what held-out people say, after no sample and after 8. Of 100 numbers drawn from a range: valid, "
         "unique, both.",
         "",
         "| learnt | seeds | divergence | uniform | bits, 0 shown | bits, 8 shown | valid | unique | unique and valid |",

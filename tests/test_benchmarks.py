@@ -51,7 +51,7 @@ def test_script_imports(script, monkeypatch, name):
     assert script(name).__doc__
 
 
-@pytest.mark.parametrize("name", ["weights", "selection", "choice", "compose"])
+@pytest.mark.parametrize("name", ["weights", "selection", "choice", "compose", "spectrum"])
 def test_page_is_as_committed(script, name):
     results = FOLDER.parent / "docs" / "results"
     found = json.loads((results / f"{name}.json").read_text("utf-8"))

@@ -127,8 +127,9 @@ def test_an_urn_tells_its_counts():
     assert all(f"{n} {colour}" in urn.description for n, colour in zip(numbers, urn.outcomes, strict=True))
 
 
-def test_what_is_made_is_learnt_and_never_scored(tiny):
-    recipe = parse_recipe("spectrum:made=0.5,over=seen,k=2,lr=1e-3,steps=2", shots=1)
+@pytest.mark.parametrize("loss", ["outputs", "all"])
+def test_what_is_made_is_learnt_and_never_scored(tiny, loss):
+    recipe = parse_recipe(f"spectrum:made=0.5,over=seen,loss={loss},k=2,lr=1e-3,steps=2", shots=1)
     model = TaskModel.for_task(TASK, tiny)
     runs = []
     for _ in range(2):
@@ -201,11 +202,13 @@ def two_colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(seed: int, steps: int, tuner: Spectrum) -> tuple[Engine, TrainedEngine]:
-    """Return a network with random weights, and after so many steps on what is made up."""
+    """Return a network with random weights, and after so many steps on what is made up; the last third are small."""
     base = word_engine(seed=seed)
     model = TrainedEngine(base, Training(weights="full", lr=2e-3), seed=seed)
     asker = TaskModel.for_task(ASKER, model)
     for step in range(steps):
+        if step == steps - steps // 3:
+            model._trainer.set_lr(3e-4)
         lessons = tuner.lessons((), tuple, step=0, rng=rng(seed, step))
         model.learn(Batch([asker.training_text(lesson) for lesson in lessons]))
     return base, model
@@ -218,7 +221,7 @@ def divergence(model: Engine, seed: int) -> tuple[float, float]:
     return float(alignment(TaskModel.for_task(ASKER, model), urns).mean()), float(np.mean(uniform))
 
 
-URNS = Spectrum(k=3, batch=8, made=1.0, kinds="urn")
+URNS = Spectrum(k=3, batch=8, made=1.0, kinds="urn", described=1.0)
 
 
 def test_after_tuning_odds_of_urns_get_right(monkeypatch):
@@ -228,27 +231,27 @@ def test_after_tuning_odds_of_urns_get_right(monkeypatch):
     assert after <= before / 2
 
 
-def test_after_tuning_samples_steer():
-    """Of coins of which nothing is told; the best that can be said saves a fifth after five throws."""
-    _, model = trained(0, 100, replace(URNS, k=5, kinds="coin", described=0.0))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+def test_after_tuning_samples_steer(seed):
+    """Of 300 coins of which nothing is told: more throws that are shown make the next one cost less."""
+    _, model = trained(seed, 200, replace(URNS, k=5, kinds="coin", described=0.0))
     asker = TaskModel.for_task(ASKER, model)
-    coins = [replace(make_process("coin", rng=rng(7, i), held_out=True), description="") for i in range(60)]
+    coins = [replace(make_process("coin", rng=rng(7, i), held_out=True), description="") for i in range(300)]
     bits = steerability([(about(asker, one), one.sample(6, rng=rng(8, i))) for i, one in enumerate(coins)])
-    assert bits[4:].mean() < bits[1] - 0.02
-    assert bits[4:].mean() < bits[0] - 0.05
+    assert bits[3:].mean() < bits[1] - 0.015  # the first carries no loss
 
 
 @pytest.mark.slow
 def test_odds_get_right_as_every_output_is_learnt_and_not_the_last_alone(monkeypatch):
-    """Means over three seeds; half of the base's, better than uniform odds, better than learning the last output."""
+    """Means over three seeds against the base, uniform odds, and learning the last output alone."""
     two_colours(monkeypatch)
     rows = []
     for seed in range(3):
-        base, model = trained(seed, 250, URNS)
-        _, last = trained(seed, 250, replace(URNS, loss="last"))
+        base, model = trained(seed, 300, URNS)
+        _, last = trained(seed, 300, replace(URNS, loss="last"))
         rows.append([divergence(base, seed)[0], *divergence(model, seed), divergence(last, seed)[0]])
     base, after, uniform, last = np.mean(rows, axis=0)
     print(np.round(rows, 4))
     assert after <= base / 2
-    assert after < uniform
-    assert after < last
+    assert after <= 0.6 * uniform
+    assert after <= 0.6 * last
