@@ -14,11 +14,8 @@ from hypothesis import strategies as st
 import kshot
 from conftest import write_task
 from kshot.core.errors import UserError
-from kshot.core.lessons import Lesson, Training
-from kshot.core.models import Batch
 from kshot.core.number_lists import NumberList, number_list
 from kshot.core.types import Example, Query, Question, Task
-from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
 from kshot.learners.classifier import ClassifierLearner
 from kshot.learners.learner import Setup
@@ -27,7 +24,6 @@ from kshot.measures.metrics import compute
 from kshot.methods.classifiers.forecast import Forecast, forecast
 from kshot.methods.composers.series import Scale, Series
 from kshot.models.scripted import ScriptedModel
-from kshot.models.tiny import tiny_backbone
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.testing.check_part import check_part
@@ -375,45 +371,39 @@ def test_smape_score(wanted, answer, score):
     assert compute("smape_score", [[wanted]], [answer], labels=()) == pytest.approx(score)
 
 
-# A network that has learnt to read waves
+# A language model that reads waves
 
 
 def waves(rng: np.random.Generator, name: str, period: int) -> list[Example]:
-    """Return three windows of waves with one period, of any place and height, with some noise."""
+    """Return three windows of waves with one period, 2 or 4, whose first two values do not tell which it is."""
     rows = []
     for i in range(3):
-        angle = 2 * np.pi * (np.arange(5) + rng.uniform(0, period)) / period
-        x = rng.uniform(-50, 50) + rng.uniform(5, 20) * np.sin(angle) + rng.normal(0, 0.5, 5)
+        steps = np.arange(6) + int(rng.integers(2)) * period // 2
+        angle = 2 * np.pi * (steps - (0.5 if period == 4 else 0.25)) / period
+        x = rng.uniform(-50, 50) + rng.uniform(5, 20) * np.sin(angle)
         text = [f"{value:.1f}" for value in x]
-        rows.append(Example(", ".join(text[:3]), ", ".join(text[3:]), f"{name}-{i}"))
+        rows.append(Example(", ".join(text[:2]), ", ".join(text[2:]), f"{name}-{i}"))
     return rows
 
 
 @pytest.mark.slow
-def test_demonstrations_of_the_same_period_lower_the_error():
-    shape = {"hidden_size": 48, "intermediate_size": 192, "num_key_value_heads": 4, "head_dim": 12}
-    engine = Engine(tiny_backbone(settings=shape))
-    asking = replace(TaskModel.for_task(replace(TASK, train=()), engine), composer=Series(digits=2), answer_tokens=24)
-    trained = engine.trainable(Training(weights="full", lr=3e-3), seed=0)
-    rng = np.random.default_rng(0)
-    for step in range(400):
-        texts = []
-        for i in range(8):
-            *shown, target = waves(rng, f"{step}-{i}", int(rng.choice([3, 9])))
-            texts.append(asking.training_text(Lesson(tuple(shown), target)))
-        trained.learn(Batch(texts))
-    reading = replace(asking, model=trained)
-    held = [waves(np.random.default_rng(10_000 + i), f"e{i}", (3, 9)[i % 2]) for i in range(64)]
+@pytest.mark.parametrize("seed", [1, 2])
+def test_demonstrations_of_the_same_period_lower_the_error(seed):
+    model = kshot.load_model("demo")
+    asking = replace(TaskModel.for_task(replace(TASK, train=()), model), answer_tokens=24)
+    reading = replace(asking, composer=Series(digits=2).fit((), model=asking, rng=np.random.default_rng(0)))
+    held = [waves(np.random.default_rng(1000 * seed + i), f"e{i}", (2, 4)[i % 2]) for i in range(32)]
     errors = []
     for k in (0, 2):
         found = reading.generate([reading.prompt(rows[:k], rows[2])[0] for rows in held])
         told = [reading.heard(text.text.strip(), rows[2]) for text, rows in zip(found, held, strict=True)]
         errors.append(np.mean([_error(rows[2], text) for rows, text in zip(held, told, strict=True)]))
-    assert errors[1] < 0.8 * errors[0]  # 0.55 and 1.36 spans of the past, when this was written
+    print(np.round(errors, 3))
+    assert errors[1] < 0.7 * errors[0]
 
 
 def _error(example: Example, text: str) -> float:
     """Return the mean error in spans of the past; what was not written is its mean."""
     past, wanted, found = (number_list(t) for t in (example.input, example.output, text))
-    values = [*(found.values if found else ()), *[float(np.mean(past.values))] * 2][:2]
+    values = [*(found.values if found else ()), *[float(np.mean(past.values))] * 4][:4]
     return float(np.abs(np.subtract(wanted.values, values)).mean() / (max(past.values) - min(past.values)))
