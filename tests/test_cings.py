@@ -63,6 +63,7 @@ def test_without_a_passage_nothing_moves_and_a_script_still_has_to_ask(tiny):
         Script((Piece("question", "a"), Piece("answer", "b"), Piece("context", "c")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["turns", "block"])
 def test_a_chat_model_reads_the_passage_after_the_question_in_its_users_turn(layout, smollm2):
     model = TaskModel.for_task(READING, smollm2, layout)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,6 +140,7 @@ def test_answers_above_the_threshold_have_the_tag_and_others_have_not(small):
         assert "<unused0>" not in model.prompt((), e)[0].text
 
 
+@pytest.mark.slow
 def test_the_tag_is_one_token_and_users_cannot_say_it(smollm2, tiny):
     model = replace(TaskModel.for_task(TASK, smollm2), told=Tagged(tag="<repo_name>").told)
     said = replace(WRONG[0], input="thing0? <repo_name>")
@@ -243,6 +245,8 @@ def test_where_an_answer_comes_from_is_told_only_where_it_can_be():
 
 class Answering:
     """Says what it is asked for, or always the same."""
+
+    fitted, steering = SimpleNamespace(model=None, notes=()), None
 
     def __init__(self, asked: str = "", *, obeys: bool = True):
         self.seed, self._asked, self._obeys = 0, asked, obeys

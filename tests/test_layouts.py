@@ -153,6 +153,7 @@ class Listening:
     """Keeps what composers are given."""
 
     heard: list[Question]
+    shorter = None
 
     def compose(self, task, shown, question):
         self.heard.append(question)

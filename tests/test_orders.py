@@ -44,6 +44,7 @@ class StubModel:
     composer: UsualWording = UsualWording()
     asked: list[str] = field(default_factory=list)
     notes: Any = None
+    told: Any = None
     ledger: Ledger = field(default_factory=Ledger)
     progress: Progress = field(default_factory=Silence)
 

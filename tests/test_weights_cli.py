@@ -161,7 +161,7 @@ def test_perplexity_is_that_of_the_scored_tokens():
     [
         (
             ("steps",),
-            "there is no benchmark 'steps'. Did you mean 'step'? Known: abstain, api, choice, compose, contexts, ",
+            "there is no benchmark 'steps'. Did you mean 'step'? Known: abstain, api, choice, compose, context-use, ",
         ),
         (("weights",), "--data must be a folder with tasks; got None."),
         (("weights", "--data", "nowhere"), "--data must be a folder with tasks; got nowhere."),

@@ -244,6 +244,7 @@ def _check_tuner(part: Tuner, task: Task, model: TaskModel) -> None:
         _must(bool(made[0]), part, "must teach something in each step")
         for lesson in made[0]:
             is_seen = "made" in lesson.target.meta if lesson.is_apart else lesson.target in seen
+            is_seen |= bool(lesson.asked) and lesson.target.question in _hidden(seen)  # another answer is asked for
             _must(is_seen, part, 'must teach examples that it has seen, or made ones with meta["made"]')
             _must(lesson.target not in lesson.demonstrations, part, "must not show a lesson's own target")
             _must(len(lesson.demonstrations) <= max(part.k, 2), part, "must show at most k demonstrations")
