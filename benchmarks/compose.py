@@ -7,7 +7,7 @@ that several methods share is measured once. Nothing is calibrated: what is comp
 """
 
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
 from comparisons import COMPARISONS
 from compose_page import page, summary
-from rows import kept_rows, measure_one, measured_row, restore_units, run_units
+from rows import RecipeUnit, kept_rows, measure_one, measured_row, restore_units, run_units
 
 from kshot.core.errors import UserError
 from kshot.core.types import Query, Task
@@ -34,37 +34,20 @@ N_TEST, N_WRITTEN = 200, 60  # rows of closed tasks, and of those in which texts
 RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-compose")
 
 
-@dataclass(frozen=True)
-class Unit:
-    """What is done at once: one recipe on one task, with one draw of the training set, by one model."""
-
-    layer: str
-    task: str
-    recipe: str
-    seed: int
-    model: str
-
-    @property
-    def name(self) -> str:
-        """Its file's name."""
-        recipe = "".join(c if c.isalnum() else "-" for c in self.recipe)
-        return f"{self.layer}-{self.model}-{self.task.replace('/', '-')}-{recipe}-s{self.seed}"
-
-    def file(self, kept: Path) -> Path:
-        """Return where its rows are kept."""
-        return kept / f"{self.name}.json"
-
-
-def planned() -> list[Unit]:
+def planned() -> list[RecipeUnit]:
     """Return all units, in the order in which they are done: first one draw of everything."""
     layers = [("demo", 0), ("smollm2", 0), ("demo", 1), ("demo", 2), ("smollm2", 1), ("smollm2", 2)]
     pairs = dict.fromkeys(
         (task, recipe) for c in COMPARISONS for task in c.tasks for recipe in (c.control, c.recipe)
     )  # fmt: skip
-    return [Unit(f"{i}", task, recipe, seed, model) for i, (model, seed) in enumerate(layers) for task, recipe in pairs]
+    return [
+        RecipeUnit(f"{i}", task, recipe, seed, model)
+        for i, (model, seed) in enumerate(layers)
+        for task, recipe in pairs
+    ]
 
 
-def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
+def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     """Run a unit and return its row; `model` is not used: a unit names its own."""
     whole = Task.load(f"{data}/{unit.task}")
     stream = make_stream(whole, limit=len(whole.train), seed=unit.seed)

@@ -8,14 +8,14 @@ is a line of `RECIPES`.
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
 from context_use_page import page, summary
-from rows import kept_rows, measure_one, restore_units, run_units
+from rows import RecipeUnit, kept_rows, measure_one, restore_units, run_units
 
 from kshot.adapted.model import AdaptedModel
 from kshot.core.types import Example, Task
@@ -61,32 +61,14 @@ _PASSAGES: Mapping[str, Callable[[Example], Example]] = {
 }
 
 
-@dataclass(frozen=True)
-class Unit:
-    """What is done at once: one recipe on one task, with one draw of the training set."""
-
-    layer: str
-    task: str
-    recipe: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Its file's name."""
-        recipe = "".join(c if c.isalnum() else "-" for c in self.recipe)
-        return f"{self.layer}-{self.task.replace('/', '-')}-{recipe}-s{self.seed}"
-
-    def file(self, kept: Path) -> Path:
-        """Return where its rows are kept."""
-        return kept / f"{self.name}.json"
-
-
-def planned() -> list[Unit]:
+def planned() -> list[RecipeUnit]:
     """Return all units, in the order in which they are done: first one draw of everything."""
-    return [Unit(f"{i}", task, recipe, seed) for i, seed in enumerate(SEEDS) for task in TASKS for recipe in RECIPES]
+    return [
+        RecipeUnit(f"{i}", task, recipe, seed) for i, seed in enumerate(SEEDS) for task in TASKS for recipe in RECIPES
+    ]
 
 
-def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
+def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     """Run a unit and return its row."""
     whole = Task.load(f"{data}/{unit.task}")
     with_passage = _PASSAGES.get(unit.task, lambda e: e)

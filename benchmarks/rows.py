@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,28 @@ from kshot.core.types import Prediction, Task
 from kshot.measures.samples import sample_row, summarise
 from kshot.race.stream import Stream, make_stream
 from kshot.store.files import write_json
+
+
+@dataclass(frozen=True)
+class RecipeUnit:
+    """What is done at once: one recipe on one task, with one draw of the training set, by one model if it names one."""
+
+    layer: str
+    task: str
+    recipe: str
+    seed: int
+    model: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        recipe = "".join(c if c.isalnum() else "-" for c in self.recipe)
+        what = filter(None, (self.layer, self.model, self.task.replace("/", "-"), recipe))
+        return f"{'-'.join(what)}-s{self.seed}"
+
+    def file(self, kept: Path) -> Path:
+        """Return where its rows are kept."""
+        return kept / f"{self.name}.json"
 
 
 def run_units(

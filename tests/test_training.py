@@ -307,7 +307,7 @@ def test_weights_are_read_back(llama, weights, tmp_path):
     other.load_weights(tmp_path, model.fingerprint)
     assert (in_bytes(other), scores(other), other.fingerprint) == (in_bytes(model), scores(model), model.fingerprint)
     stranger = trained(llama, rank=4) if weights == "lora" else trained(backbone("gpt2"), weights="full")
-    with pytest.raises(UserError, match="must be those of 'tiny' with the same settings"):
+    with pytest.raises(UserError, match="must be those for 'tiny' with the same settings"):
         stranger.load_weights(tmp_path, model.fingerprint)
     with pytest.raises(UserError, match=r"must hold the trained weights; .* adapt again"):
         other.load_weights(tmp_path / "nowhere", "")

@@ -30,6 +30,13 @@ def memory_answer(example: Example) -> str | None:
     return found.strip() or None if isinstance(found, str) else None
 
 
+def differs(example: Example) -> bool:
+    """Return whether an example has a context, and an answer from memory that is none of those that are accepted."""
+    memory = memory_answer(example)
+    accepted = {a.strip().casefold() for a in example.accepted}
+    return bool(example.context) and memory is not None and memory.casefold() not in accepted
+
+
 def answer_under(example: Example, intent: str) -> str:
     """Return the right answer under an intent, of an example whose answers differ (`conflicting`)."""
     return example.output if intent == "context" else memory_answer(example) or example.output
@@ -40,14 +47,9 @@ def conflicting(examples: Iterable[Example], task: Task) -> list[Example]:
 
     Where answers are chosen among candidates, both must be among them.
     """
-    found = []
-    for e in examples:
-        memory = memory_answer(e)
-        if not e.context or memory is None or memory.casefold() in {a.strip().casefold() for a in e.accepted}:
-            continue
-        if task.is_open or {memory, e.output} <= set(task.candidates(e)):
-            found.append(e)
-    return found
+    return [
+        e for e in examples if differs(e) and (task.is_open or {memory_answer(e), e.output} <= set(task.candidates(e)))
+    ]
 
 
 def told(example: Example, intent: str) -> Example:

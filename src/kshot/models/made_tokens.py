@@ -20,7 +20,7 @@ from torch import nn
 from kshot.core.errors import UserError
 from kshot.core.seeding import digest
 from kshot.models.hf import Backbone
-from kshot.models.weights import WEIGHTS_FILE
+from kshot.models.weights import WEIGHTS_FILE, take_over
 
 FIRST_MADE = 2**32
 _HEX_DIGITS = 11  # so ids stay below 2**48, where a tree's marks begin
@@ -114,17 +114,7 @@ class MadeTokens(ABC):
         Raises:
             UserError: Other names or shapes: they belong to another model or other settings.
         """
-        ours = {name: list(p.shape) for name, p in self.parameters.items()}
-        theirs = {name: list(t.shape) for name, t in tensors.items()}
-        if ours != theirs:
-            odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))[0]
-            raise UserError(
-                f"The saved weights must be those for '{self.backbone.name}' with the same settings; '{odd}' is "
-                f"{theirs.get(odd, 'missing')} in place of {ours.get(odd, 'nothing')}. Adapt again."
-            )
-        with torch.no_grad():
-            for name, p in self.parameters.items():
-                p.copy_(tensors[name])
+        take_over(self.parameters, tensors, self.backbone.name)
 
     def save(self, folder: Path, fingerprint: str) -> None:
         """Write the weights, and what identifies them."""

@@ -34,6 +34,25 @@ _PEFT_PREFIX = "base_model.model."
 _NAME = "default"
 
 
+def take_over(parameters: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    """Copy saved weights into parameters of the same names; `name` is the model's, for the message.
+
+    Raises:
+        UserError: Other names or shapes: they belong to another model or other settings.
+    """
+    ours = {key: list(p.shape) for key, p in parameters.items()}
+    theirs = {key: list(t.shape) for key, t in tensors.items()}
+    if ours != theirs:
+        odd = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))[0]
+        raise UserError(
+            f"The saved weights must be those for '{name}' with the same settings; '{odd}' is "
+            f"{theirs.get(odd, 'missing')} in place of {ours.get(odd, 'nothing')}. Adapt again."
+        )
+    with torch.no_grad():
+        for key, p in parameters.items():
+            p.copy_(tensors[key])
+
+
 @dataclass(frozen=True)
 class _Swap:
     """What stands in place of what: the backbone's own module or weight, and ours."""
@@ -144,17 +163,7 @@ class TrainedWeights:
         Raises:
             UserError: Other names or shapes: they belong to another model or other settings.
         """
-        ours = {name: tuple(p.shape) for name, p in self.parameters.items()}
-        theirs = {name: tuple(t.shape) for name, t in tensors.items()}
-        if ours != theirs:
-            odd = sorted(set(ours.items()) ^ set(theirs.items()))[0]
-            raise UserError(
-                f"The saved weights must be those of '{self.backbone.name}' with the same settings; '{odd[0]}' "
-                f"{list(odd[1])} is in one of them only. Adapt again."
-            )
-        with torch.no_grad():
-            for name, p in self.parameters.items():
-                p.copy_(tensors[name])
+        take_over(self.parameters, tensors, self.backbone.name)
 
     def save(self, folder: Path, fingerprint: str) -> None:
         """Write the weights, and what identifies them: LoRA as an adapter that plain peft loads."""

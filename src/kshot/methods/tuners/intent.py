@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kshot.core.fields import setting
-from kshot.core.intents import INTENTS, SENTENCES, lacking, memory_answer
+from kshot.core.intents import INTENTS, SENTENCES, answer_under, differs, lacking, memory_answer
 from kshot.core.lessons import Lesson
 from kshot.core.script import Piece, Script
 from kshot.core.types import Example, Task
@@ -75,11 +75,10 @@ class Intent(Tuner):
 
 
 def _pair(example: Example) -> list[Lesson]:
-    memory = memory_answer(example)
-    differs = memory and memory.casefold() not in {a.strip().casefold() for a in example.accepted}
     lessons = [Lesson((), example, "last", asked="context" if example.context else "")]
-    if differs and memory and example.context:
-        lessons.append(Lesson((), replace(example, output=memory, references=()), "last", asked="memory"))
+    if differs(example):
+        other = replace(example, output=answer_under(example, "memory"), references=())
+        lessons.append(Lesson((), other, "last", asked="memory"))
     return lessons
 
 
