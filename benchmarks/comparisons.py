@@ -19,7 +19,7 @@ class Comparison:
     question: str
 
 
-EXPLAINED = ("math/multiarith", "math/gsm8k", "math/singleeq")
+EXPLAINED = ("math/multiarith", "math/singleeq", "math/addsub")
 CLASSES = ("classification/trec", "classification/sst2", "classification/tweet_emotion")
 WORKED = ("bbh/boolean_expressions", "bbh/navigate", "bbh/object_counting")
 PASSAGES = ("qa/xquad_en", "natural_instructions/quoref", "grounding/fakepedia_base")

@@ -35,8 +35,8 @@ RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-compose")
 
 
 def planned() -> list[RecipeUnit]:
-    """Return all units, in the order in which they are done: first one draw of everything."""
-    layers = [("demo", 0), ("smollm2", 0), ("demo", 1), ("demo", 2), ("smollm2", 1), ("smollm2", 2)]
+    """Return all units, in the order in which they are done: first one draw of everything by each model."""
+    layers = [("demo", 0), ("smollm2", 0), ("demo", 1), ("demo", 2)]
     pairs = dict.fromkeys(
         (task, recipe) for c in COMPARISONS for task in c.tasks for recipe in (c.control, c.recipe)
     )  # fmt: skip
