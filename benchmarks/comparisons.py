@@ -61,6 +61,14 @@ COMPARISONS = (
         "Does a set that is near to the past help more than a drawn one?",
     ),
     Comparison(
+        "value",
+        "value:k=4",
+        "random:k=4",
+        CLASSES,
+        "Do examples that help most alone make a better set than drawn ones?",
+    ),
+    Comparison("max-entropy", "max-entropy:k=4", "random:k=4", CLASSES, "Do examples that the model doubts help most?"),
+    Comparison(
         "recycled",
         "zero-shot:composer=recycled",
         "zero-shot",
