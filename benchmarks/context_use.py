@@ -28,7 +28,7 @@ from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.evaluate import evaluate
 
-POOL, SEEDS, N_TEST = 100, (0, 1, 2), 200
+POOL, SEEDS, N_TEST = 100, (0, 1, 2), 100
 RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-context-use")
 TASKS = (
     "grounding/counterfact_hard",
