@@ -25,7 +25,7 @@ WORKED = ("bbh/boolean_expressions", "bbh/navigate", "bbh/object_counting")
 PASSAGES = ("qa/xquad_en", "natural_instructions/quoref", "grounding/fakepedia_base")
 EDITED = ("grounding/fever_edit", "grounding/counterfact_hard", "grounding/fakepedia_base")
 SITUATIONS = ("qa/copa", "qa/social_iqa", "qa/piqa")
-NAMED = ("intent/banking77", "intent/clinc150", "intent/snips")
+NAMED = ("intent/banking77", "intent/snips", "intent/atis_intent")
 _KEPT = "random:k=8,composer=notes(from_contexts=true"
 
 COMPARISONS = (
@@ -135,7 +135,7 @@ COMPARISONS = (
         "instruction",
         "zero-shot:composer=instruction",
         "zero-shot",
-        (*CLASSES, "intent/banking77"),
+        CLASSES,
         "Does an instruction that the past prefers help?",
     ),
     Comparison(
