@@ -102,6 +102,8 @@ class Task:
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
     letter_form: str = "(A)"
     worked: tuple[Example, ...] = ()
+    unlabelled: tuple[Example, ...] = ()
+    unlabelled_fingerprint = ""
 
     @staticmethod
     def load(

@@ -54,7 +54,7 @@ class Recipe:
             "none" leaves them; "auto" is "batch" for tasks with a list of labels, else "temperature".
         contexts: How many sets of demonstrations are shown, each in a prompt of its own; the answers are averaged.
         mean: How (`kshot.measures.averages`).
-        members: The recipes whose answers a combiner makes one of.
+        members: The recipes whose answers a combiner makes one of, or the one that a teacher passes on.
         alternatives: The configurations that are raced, each with one value for every setting; empty where the
             settings leave no choice.
     """
@@ -267,7 +267,7 @@ class Recipe:
     @property
     def combines(self) -> bool:
         """Whether it makes one answer of those of other recipes."""
-        return bool(self.members)
+        return "combiner" in self.parts and bool(self.members)
 
     @property
     def chooses_alone(self) -> bool:
