@@ -12,6 +12,7 @@ from kshot.cli import notes_commands, retriever_commands
 from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import read_settings
 from kshot.cli.demo_command import demo
+from kshot.cli.distil_command import distil
 from kshot.cli.export_command import export
 from kshot.cli.options import (
     AbstainOption,
@@ -121,6 +122,7 @@ app.command()(report)
 app.command()(serve)
 app.command()(study)
 app.command()(export)
+app.command()(distil)
 app.add_typer(retriever_commands.app, name="retriever")
 app.add_typer(notes_commands.app, name="notes")
 
