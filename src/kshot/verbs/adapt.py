@@ -4,7 +4,7 @@ The only place that knows all the rooms.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from kshot.store.commit import commit, settle
 from kshot.store.run_folder import BEST, check_free, opened_run
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.containers import items_of
 from kshot.tasks.validate import cut_answers, grave_problems
 from kshot.verbs.prepare import Prepared, prepare
 
@@ -96,6 +97,7 @@ def adapt(
     layout: str = "auto",
     selector_model: LanguageModel | str | Path | None = None,
     source: Task | str | Path | None = None,
+    inputs: Iterable[Any] | str | Path | None = None,
     race: bool = True,
     choose_by: ChooseBy = "metric",
     prefer: Prefer | None = None,
@@ -136,6 +138,8 @@ def adapt(
         selector_model: The language model that selectors ask, such as `best-of-n`; by default the one that answers.
         source: Another task, or where to load it from, whose gradients are aligned with those of this one while
             recipes train (`align`: gate unless they say pcgrad).
+        inputs: More inputs whose answers are not known, beside those of the task (`Task.unlabelled`): a file of rows, a
+            text with one a line, or texts or mappings as for `AdaptedModel.predict`.
         race: Whether recipes that fall clearly behind are dropped (`kshot.race.halving`); otherwise all of them
             predict the whole stream.
         choose_by: "metric", the task's primary one, or "bits"; both as expected once all examples are known
@@ -159,10 +163,12 @@ def adapt(
         StorageError: The run folder could not be written, or a tracker failed; what was committed is kept.
     """
     named = ",".join(f"{name}={column}" for name, column in columns.items()) if columns else None
+    if inputs is not None and not isinstance(inputs, str | Path):
+        inputs = items_of(inputs, "The unlabelled inputs")
     settings = RunSettings(
         task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, prices=prices, out=out,
         columns=named, kind=kind, skip_bad_rows=skip_bad_rows,
-        layout=layout, selector_model=selector_model, source=source, race=race, choose_by=choose_by, prefer=prefer,
+        layout=layout, selector_model=selector_model, source=source, inputs=inputs, race=race, choose_by=choose_by, prefer=prefer,
         abstain=abstain, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, api=api,
     )  # fmt: skip
     return run(prepare(settings), progress=progress, trackers=trackers)

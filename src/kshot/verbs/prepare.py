@@ -21,6 +21,7 @@ from kshot.recipes.grammar import parse_recipes
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.built import given_task
+from kshot.tasks.unlabelled import with_inputs
 
 DEFAULT_SHOTS = 16
 
@@ -71,6 +72,8 @@ def prepare(settings: RunSettings) -> Prepared:
     """
     columns, skip = parse_columns(settings.columns), settings.skip_bad_rows
     task = given_task(settings.task, columns=columns, kind=settings.kind, skip_bad_rows=skip)
+    if settings.inputs is not None:
+        task = with_inputs(task, settings.inputs, skip_bad_rows=skip)
     source = given_task(settings.source, skip_bad_rows=skip) if settings.source else None
     stream = make_stream(task, limit=settings.limit, seed=settings.seed)
     n_pool, names = len(stream.examples), settings.recipe_names
