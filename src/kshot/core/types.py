@@ -36,6 +36,10 @@ class Question:
         """The input, then the context: an encoder that cuts long texts keeps the input."""
         return f"{self.input}\n{self.context}" if self.context else self.input
 
+    def answered(self, output: str = "") -> "Example":
+        """Return an example that asks this; with "" its answer is not known."""
+        return Example(self.input, output, self.id, self.context, choices=self.choices, meta=self.meta)
+
 
 @dataclass(frozen=True)
 class Example:

@@ -12,7 +12,7 @@ from kshot.tasks.answers import MARK, check_answer, check_choices
 from kshot.tasks.load import DEFAULT_METRIC, load_task
 from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import SURROGATE, shown, text_flaw
-from kshot.tasks.unlabelled import tidied
+from kshot.tasks.unlabelled import tidied, with_inputs
 from kshot.tasks.worked import apart
 
 TEXTS = ("input", "output", "id")
@@ -27,6 +27,7 @@ def given_task(
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
+    inputs: Any = None,
 ) -> Task:
     """Return the task that a verb was given: loaded by its name, or built in Python and then checked.
 
@@ -35,12 +36,14 @@ def given_task(
         columns: As `load_task`, as are the others.
         kind: What a task with a name is.
         skip_bad_rows: Whether rows of files that cannot be used are left out.
+        inputs: Unlabelled inputs beside those of the task, as for `with_inputs`; None: there are none.
 
     Raises:
-        UserError: As `load_task` and `check_task`; or a setting of files for a task that is none.
+        UserError: As `load_task`, `check_task` and `with_inputs`; or a setting of files for a task that is none.
     """
     if not isinstance(given, Task):
-        return load_task(given, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
+        task = load_task(given, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
+        return task if inputs is None else with_inputs(task, inputs, skip_bad_rows=skip_bad_rows)
     for flag, value in (("columns", columns), ("kind", kind), ("skip_bad_rows", skip_bad_rows)):
         if value:
             raise UserError(
@@ -48,7 +51,7 @@ def given_task(
                 f"it out, or say it to Task.load(…, {flag}=…)."
             )
     check_task(given)
-    return tidied(given)
+    return tidied(given) if inputs is None else with_inputs(tidied(given), inputs)
 
 
 def check_task(task: Task) -> None:
@@ -90,7 +93,7 @@ def _check_unlabelled(task: Task) -> None:
 
         if not isinstance(question, Question):
             raise UserError(f"{place} must be a Question; got {shown(question)}; write it as Question(input, id).")
-        asked = Example(question.input, "", question.id, question.context, choices=question.choices, meta=question.meta)
+        asked = question.answered()
         _check_fields(asked, place, [field for field in TEXTS if field != "output"])
         if not task.is_open:
             check_choices(asked, task, fail)

@@ -129,7 +129,7 @@ def _without_answers(table: Table, task: Task) -> Table:
 def _unanswered(given: Any, hidden: frozenset[str]) -> tuple[Any, bool]:
     """Return an input without the answer that it came with, and whether there was one."""
     if isinstance(given, Question):
-        return Example(given.input, "", given.id, given.context, choices=given.choices, meta=given.meta), False
+        return given.answered(), False
     if isinstance(given, Example):
         return replace(given, output=""), bool(given.output)
     if not isinstance(given, Mapping):

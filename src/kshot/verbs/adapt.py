@@ -28,7 +28,7 @@ from kshot.race.measure import Measuring
 from kshot.race.promise import promise
 from kshot.race.race import Race
 from kshot.race.record import Recorder
-from kshot.race.second_look import MOST_ASKED
+from kshot.race.second_look import ENOUGH_ASKED, MOST_ASKED
 from kshot.race.stream import Stream
 from kshot.recipes.names import about_contexts
 from kshot.reports.html import add_report
@@ -168,8 +168,9 @@ def adapt(
     settings = RunSettings(
         task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, prices=prices, out=out,
         columns=named, kind=kind, skip_bad_rows=skip_bad_rows,
-        layout=layout, selector_model=selector_model, source=source, inputs=inputs, race=race, choose_by=choose_by, prefer=prefer,
-        abstain=abstain, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, api=api,
+        layout=layout, selector_model=selector_model, source=source, inputs=inputs, race=race,
+        choose_by=choose_by, prefer=prefer, abstain=abstain, device=device, dtype=dtype, revision=revision,
+        trust_remote_code=trust_remote_code, api=api,
     )  # fmt: skip
     return run(prepare(settings), progress=progress, trackers=trackers)
 
@@ -241,11 +242,13 @@ def _run_in(
         told, abstaining = promised and promised.record, {}
         if promised:
             abstaining = {"past": promised.past, "abstention": promised.abstention}
-        last, calibration = measuring.last_setup, winner.calibration
+        last, calibration = measuring.last_setup(winner.recipe), winner.calibration
         best = AdaptedModel.fit(chosen, stream.examples, last, choice=choice, calibration=calibration, **abstaining)
         if chosen.shows_one_set and not winner.again:  # its label prior is that of other prompts
             shown = {e.id for e in best.pool}
-            best = best.calibrated_by([e for e in stream.examples if e.id not in shown][:MOST_ASKED])
+            asked = [e for e in stream.examples if e.id not in shown][:MOST_ASKED]
+            more = task.unlabelled[: ENOUGH_ASKED - len(asked)] if chosen.asks_unlabelled(task) else ()
+            best = best.calibrated_by([*asked, *(question.answered() for question in more)])
         best = best.with_model(language_model)  # the store is closed below
 
         def leave_behind(staged: Path) -> None:
@@ -288,6 +291,10 @@ def _about_data(prepared: Prepared) -> list[str]:
             f"{len(unseen)} of {len(task.labels)} labels have no example: {first}{', …' if unseen[5:] else ''}; "
             "recipes that train unlearn these, add examples of them"
         )
+    if n := len(task.unlabelled):
+        users = [r.name for r in prepared.recipes if r.uses_unlabelled or r.asks_unlabelled(task)]
+        who = f"can be used by {', '.join(users[:5])}{', …' if users[5:] else ''}" if users else "are used by no recipe"
+        said.append(f"{n} unlabelled inputs {who}" if n > 1 else f"1 unlabelled input {who.replace('are', 'is')}")
     used = [part for recipe in prepared.recipes for part in recipe.all_parts]
     said += dict.fromkeys(caution for part in used if (caution := part.caution(task)))
     n_contexts = sum(bool(e.context) for e in stream.examples)
