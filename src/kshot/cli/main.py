@@ -342,6 +342,7 @@ def validate(
         print_json(report.to_json() | {"notes": list(loaded.notes)})
         return
     labels = f", labels {', '.join(report.labels)}" if report.labels else ""
+    labels = (f", {report.n_unlabelled} unlabelled" if report.n_unlabelled else "") + labels
     stdout.print(f"{loaded.name}: {report.kind}, {report.n_train} train, {report.n_test} test{labels}")
     for note in loaded.notes:
         stdout.print(f"note: {note}")

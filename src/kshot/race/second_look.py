@@ -21,6 +21,7 @@ from kshot.recipes.recipe import Recipe
 LEAST = 16
 PARTS, FREE_PARTS = 4, 10  # that are hidden in turn, of recipes that ask a model and of others
 N_DRAWS, MOST_ASKED = 4, 32
+ENOUGH_ASKED = 64  # inputs for a label prior: where there are fewer, unlabelled ones are asked too
 
 
 def second_look(recipe: Recipe, setup: Setup, stream: Stream) -> tuple[Learner, list[Query]] | None:

@@ -305,6 +305,19 @@ class Recipe:
         found = (selector.known(task) for selector in own if selector)
         return frozenset().union(*found, *(member.known(task) for member in self.members))
 
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether one of its methods learns from unlabelled inputs."""
+        return any(part.uses_unlabelled for part in self.all_parts)
+
+    def asks_unlabelled(self, task: Task) -> bool:
+        """Whether it may be asked about a task's unlabelled inputs for its label prior.
+
+        That of one prompt for all queries can be measured on other inputs than those of the stream. What is said to
+        each query is chosen for it would cost as much as the stream.
+        """
+        return self.shows_one_set and self.calibrated_on(task) == "batch"
+
     def aligned(self) -> "Recipe":
         """Return the recipe aligned with a source task where it trains and does not say how; its members too."""
         parts = {
