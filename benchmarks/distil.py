@@ -17,7 +17,7 @@ from distil_page import page, summary
 from rows import RecipeUnit, kept_rows, measure_one, restore_units, run_units, tested_row
 
 from kshot.adapted.model import AdaptedModel
-from kshot.core.types import Example, Task
+from kshot.core.types import Task
 from kshot.engine.load_model import load_model
 from kshot.learners.learner import Setup
 from kshot.race.stream import make_stream
@@ -57,7 +57,7 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     whole = Task.load(f"{data}/{unit.task}")
     stream = make_stream(whole, limit=len(whole.train), seed=unit.seed).examples
     more = stream[POOL : POOL + INPUTS] if unit.layer == WITH_INPUTS else ()
-    inputs = tuple(Example(e.input, "", f"input {e.id}", context=e.context, choices=e.choices) for e in more)
+    inputs = tuple(replace(e.question, id=f"input {e.id}") for e in more)
     task = replace(whole, train=stream[:POOL], test=whole.test[:N_TEST], unlabelled=inputs)
     setup = Setup(task, TaskModel.for_task(task, load_model(model)), unit.seed)
     assert setup.model is not None

@@ -11,7 +11,7 @@ import kshot
 from kshot.core.errors import UserError
 from kshot.core.lessons import Batch, Lesson, Training
 from kshot.core.objective_settings import Answers
-from kshot.core.types import Example, Prediction, Query, Task
+from kshot.core.types import Example, Prediction, Query, Question, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.objectives import Said, objective_of
 from kshot.engine.training_rows import answer_logits
@@ -28,7 +28,8 @@ from word_network import word_engine
 LABELS = ("bad", "bed", "best", "unseen")
 LIKELY = (0.1, 0.3, 0.4, 0.2)
 STREAM = tuple(Example(f"text {i}", LABELS[i % 3], f"e{i}") for i in range(12))
-INPUTS = tuple(Example(f"input {i}", "", f"u{i}") for i in range(10))
+QUESTIONS = tuple(Question(f"input {i}", f"u{i}") for i in range(10))
+INPUTS = tuple(Example(q.input, "", q.id) for q in QUESTIONS)
 TASK = Task("words", "classification", STREAM, labels=LABELS)
 
 
@@ -94,7 +95,7 @@ def test_a_student_that_says_what_it_is_taught_has_nothing_to_learn(asker):
 
 
 def test_nobody_is_told_an_answer_that_is_asked_for(asker):
-    task = replace(TASK, unlabelled=INPUTS)
+    task = replace(TASK, unlabelled=QUESTIONS)
     setup = Setup(task, replace(asker, task=task), 0)
     recipe = parse_recipe("random:k=3,contexts=3", shots=1)
     said = PassedOn(recipe, setup, lambda own: make_learner(recipe, own), 4).said(STREAM[:9])
@@ -109,7 +110,7 @@ def test_nobody_is_told_an_answer_that_is_asked_for(asker):
 
 
 def test_unlabelled_inputs_are_drawn_in_proportion_to_what_is_known(asker):
-    task = replace(TASK, unlabelled=INPUTS)
+    task = replace(TASK, unlabelled=QUESTIONS)
     recipe = parse_recipe("random:k=2", shots=1)
     passed = PassedOn(recipe, Setup(task, replace(asker, task=task), 0), lambda own: make_learner(recipe, own), 2)
     assert passed.said(STREAM[:1]) == {}
@@ -153,7 +154,7 @@ def test_a_student_says_without_demonstrations_what_its_teacher_says_with_them()
     meaning = {w: ("no", "yes")[i % 2] for i, w in enumerate(words)}
     stream = tuple(Example(words[i % 4], meaning[words[i % 4]], f"e{i}") for i in range(16))
     inputs = tuple(Example(w, "", f"u{w}") for w in words[4:])
-    task = Task("meanings", "classification", stream, labels=("no", "yes"), unlabelled=inputs)
+    task = Task("meanings", "classification", stream, labels=("no", "yes"))
     model = TaskModel.for_task(task, word_engine())
     said = {
         e.id: prediction(e.id, (0.9, 0.1) if meaning[e.input] == "no" else (0.1, 0.9), meaning[e.input], ("no", "yes"))
@@ -171,7 +172,7 @@ def test_a_student_says_without_demonstrations_what_its_teacher_says_with_them()
 
 
 def test_it_goes_along_a_stream_and_is_handed_over_without_its_teacher(tmp_path):
-    task = replace(TASK, unlabelled=INPUTS)
+    task = replace(TASK, unlabelled=QUESTIONS)
     how: dict[str, Any] = {"model": "tiny", "recipes": "zero-shot,distil(random:k=2,contexts=2):lr=1e-3,steps=1"}
     run = kshot.adapt(task, **how, out=tmp_path / "run")
     assert [row["status"] for row in run.leaderboard] == ["done", "done"]
@@ -190,7 +191,10 @@ def test_it_goes_along_a_stream_and_is_handed_over_without_its_teacher(tmp_path)
         ("distil(majority)", "the recipe in brackets must show prompts or combine some; 'majority' asks no language"),
         ("distil(fine-tune)", "'fine-tune' trains or steers the model. Name one such as random:k=16,contexts=8."),
         ("distil(icv)", "'icv' trains or steers the model."),
-        ("distil(random, bm25)", "one recipe says, named in brackets as in distil(random:k=16); got 2. Several are mixed"),
+        (
+            "distil(random, bm25)",
+            "one recipe says, named in brackets as in distil(random:k=16); got 2. Several are mixed",
+        ),
         ("distil(mix)", "'mix' names none of its own. Name them: mix(bm25, random)."),
         ("fine-tune(random)", "'fine-tune' takes settings alone, such as fine-tune:key=value; got 'random'. To put a "),
         ("fine-tune:teacher=prompt", "the teacher passes on what one recipe says, named in brackets as in distil("),

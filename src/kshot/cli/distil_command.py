@@ -13,7 +13,9 @@ def distil(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
     task: TaskArgument,
     settings: Annotated[str, typer.Option(help="Of the student, such as lr=1e-4/3e-4,steps=3.")] = "",
-    inputs: Annotated[str | None, typer.Option(help="More inputs, without answers, that the recipe is asked about.")] = None,
+    inputs: Annotated[
+        str | None, typer.Option(help="More inputs, without answers, that the recipe is asked about.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="The student's run folder.")] = None,
     model: MovedModelOption = None,
     allow_code: AllowCodeOption = False,

@@ -187,7 +187,10 @@ class Encoder:
         choices, shares = tuple(supervised.values()) if among and not likely else (), ()
         if likely:
             start, end = spans[-1]
-            answer, options = encoded.ids[start:end], dict(zip(map(self._backbone.tokenise, among), likely, strict=True))
+            answer, options = (
+                encoded.ids[start:end],
+                dict(zip(map(self._backbone.tokenise, among), likely, strict=True)),
+            )
             shares = tuple(_shares(answer, at - start, options) if start <= at < end else () for at in supervised)
         how: Any = {"marked": marks, "token_weights": weights}
         return TrainingRow(encoded.ids, tuple(supervised), among=choices, shares=shares, **how)

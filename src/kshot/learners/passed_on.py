@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
@@ -48,7 +49,7 @@ class PassedOn:
         if setup.kept is None:
             found = self._asked(known, inputs)
         else:
-            name = f"passed on: {self.recipe.fingerprint} {len(known)} {setup.task.unlabelled_fingerprint}"
+            name = f"passed on: {self.recipe.fingerprint} {len(known)} {self.most}"
             assert setup.model is not None
             found = setup.kept.once(name, queries, setup.model.ledger, lambda: self._asked(known, inputs))
         of_known = found[: len(known)]
@@ -57,10 +58,14 @@ class PassedOn:
             calibration = calibrated(of_known, known, label_prior=how == "batch")[1]
         return {p.example_id: calibration.of(p) for p in found}
 
+    @cached_property
+    def inputs(self) -> tuple[Example, ...]:
+        """The task's unlabelled inputs, as examples without an output."""
+        return tuple(question.answered() for question in self.setup.task.unlabelled)
+
     def _inputs(self, n: int) -> list[Example]:
-        inputs = self.setup.task.unlabelled
-        order = generator(self.setup.seed, "inputs", n).permutation(len(inputs))[: self.most * n]
-        return [inputs[i] for i in sorted(order.tolist())]
+        order = generator(self.setup.seed, "inputs", n).permutation(len(self.inputs))[: self.most * n]
+        return [self.inputs[i] for i in sorted(order.tolist())]
 
     def _asked(self, known: Sequence[Example], inputs: Sequence[Example]) -> list[Prediction]:
         """Ask about each half of what is known after the other half, and about the inputs after all of it."""

@@ -56,9 +56,8 @@ class TrainedLearner(Learner):
         self._selecting = setup.selector_model or setup.model
         self._setup = setup
         self._source = setup.source if self._tuner.align != "none" else None
-        others = [self._source.fingerprint if self._source else None]
-        others += [setup.task.unlabelled_fingerprint] * bool(passed_on)
-        self._key = digest(self._kept.key if self._kept else None, recipe.fingerprint, *others)
+        other = self._source.fingerprint if self._source else None
+        self._key = digest(self._kept.key if self._kept else None, recipe.fingerprint, other)
         self._learnt: list[str] = []  # ids, in their order
         self._n_saved, self._saved_at = 0, time.monotonic()
         self._n_past = 0  # of the query before
@@ -316,7 +315,7 @@ class TrainedLearner(Learner):
         if teacher:
             teacher = teacher.seeing([e for e in seen if self._wrong.get(e.id)])
             if self._passed_on:
-                teacher = teacher.hearing(self._passed_on.said(seen), self._base.task.unlabelled)
+                teacher = teacher.hearing(self._passed_on.said(seen), self._passed_on.inputs)
             lessons = teacher.lessons(lessons, seen, step=step, rng=generator(self._seed, "teacher", *names))
         support: list[Lesson] = []
         if tuner.direction > 0 and tuner.reference == "anchor":

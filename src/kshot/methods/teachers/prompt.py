@@ -45,6 +45,7 @@ class Prompt(Teacher):
 
     only_chooses = True
     passes_on = True
+    uses_unlabelled = True
 
     @property
     def objective(self) -> Answers:

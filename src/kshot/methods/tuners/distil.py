@@ -8,7 +8,7 @@ from kshot.methods.tuners.fine_tune import FineTune
 
 @dataclass(frozen=True)
 class Distil(FineTune):
-    """Put a prompted recipe into the weights, `distil(random:k=16,contexts=8)`, so that a query costs no demonstrations.
+    """Put a prompted recipe into the weights, as in `distil(random:k=16)`, so that a query costs no demonstrations.
 
     Lessons are those of `fine-tune`, with what the recipe says of them instead of the known answers alone (teacher
     `prompt`); unlabelled inputs (`--inputs`) are learnt from as well.
