@@ -10,7 +10,7 @@ TUNERS = Room(
     {
         "fine-tune": "kshot.methods.tuners.fine_tune:FineTune",
         "icl+ft": "kshot.methods.tuners.icl_ft:IclFt",
-        "distil": "kshot.methods.tuners.distil:Distil",
+        "distil": "kshot.methods.tuners.distillation:Distil",
         "cings": "kshot.methods.tuners.cings:Cings",
         "tagged": "kshot.methods.tuners.tagged:Tagged",
         "intent": "kshot.methods.tuners.intent:Intent",
