@@ -84,8 +84,13 @@ def test_columns_are_those_of_the_task(tmp_path):
 
 def test_conversations_end_with_the_user(folder):
     talks = [{"messages": [{"role": "user", "content": row["input"]}]} for row in INPUTS]
-    task, _ = notes_of(folder, talks)
+    task, notes = notes_of(folder, talks)
     assert [q.input for q in task.unlabelled] == [row["input"] for row in INPUTS]
+    assert notes == []
+    answered = [{"messages": [*talk["messages"], {"role": "assistant", "content": "animal"}]} for talk in talks]
+    again, notes = notes_of(folder, answered)
+    assert again.unlabelled == task.unlabelled
+    assert notes == ["answers that end conversations of 'unlabelled.jsonl' are not read"]
 
 
 def test_choices_are_read(quiz_task, tmp_path):
