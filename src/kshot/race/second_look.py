@@ -6,7 +6,8 @@ all examples that are not in it; several contexts about those that at least half
 shows all examples, and a classifier, about examples while these, and some beside, are hidden. What is chosen for each
 query knows nearly as much along the stream, and would cost as much again; a recipe that trains knows all examples, and
 one that chose its demonstrations by asking the model about the others has fitted them: for these the stream is all
-there is.
+there is. What a prompt says of unlabelled inputs does not tell how good it is, but which labels it likes: they are
+asked too where a label prior has few other inputs.
 """
 
 from collections.abc import Sequence

@@ -17,9 +17,10 @@ from kshot.core.types import Example, Question, Task
 from kshot.tasks.bad_rows import left_out
 from kshot.tasks.columns import COMMON
 from kshot.tasks.containers import items_of
+from kshot.tasks.conversations import LISTS, ROLES
 from kshot.tasks.inputs import input_of, inputs_of_lines, inputs_of_rows
 from kshot.tasks.missing import is_missing
-from kshot.tasks.rows import BadRow
+from kshot.tasks.rows import BadRow, Row
 from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
 from kshot.tasks.text_file import read_text
 from kshot.tasks.validate import duplicate_key
@@ -116,14 +117,20 @@ def _without_answers(table: Table, task: Task) -> Table:
     """Return a table without the columns that hold answers, with a note where there were some."""
     hidden = _columns_of_answers(task)
     columns = [c for c in table.columns if c.lower() in hidden]
-    if not columns:
-        return table
+    if any(map(_ends_with_answer, table.rows)):  # which is not read of inputs
+        table = replace(table, notes=(*table.notes, f"answers that end conversations of '{table.short}' are not read"))
     rows = tuple(
         replace(row, values={c: v for c, v in row.values.items() if c.lower() not in hidden}) for row in table.rows
     )
     told = [c for c in columns if any(not is_missing(row.values.get(c)) for row in table.rows)]
     notes = (f"the answers in {', '.join(told)} of '{table.short}' are not read: its inputs are unlabelled",)
     return replace(table, rows=rows, notes=(*table.notes, *(notes if told else ())))
+
+
+def _ends_with_answer(row: Row) -> bool:
+    """Return whether the last message of a row's conversation is an answer."""
+    last = [messages[-1] for c in LISTS if isinstance(messages := row.values.get(c), list) and messages]
+    return any(ROLES.get(str(m.get("role", m.get("from"))).lower()) == "assistant" for m in last if isinstance(m, dict))
 
 
 def _unanswered(given: Any, hidden: frozenset[str]) -> tuple[Any, bool]:
