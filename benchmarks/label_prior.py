@@ -4,7 +4,8 @@
 
 FILEs hold rows of benchmarks/choice.py, by default docs/results/choice.json. Read are the stream and the 40 further
 training rows that the final recipe was asked about; test rows are not. Prints accuracy and bits by kind of calibration,
-recipe and task. The constants of kshot.measures.calibration were chosen by it.
+recipe and task, and on the further rows also by how many inputs the prior of the last prompt is the mean over. The
+constants of kshot.measures.calibration were chosen by it.
 """
 
 import json
@@ -37,6 +38,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "batch, 8 bits": {"STRENGTH_BITS": 8.0},
 }
 
+SHOWN, N_INPUTS = 16, (0, 8, 14, 32, 78)
+
 
 def main() -> None:
     """Print it."""
@@ -48,6 +51,14 @@ def main() -> None:
         for name in sorted({row[key] for row in rows}):
             mine = [row[key] == name for row in rows]
             _table(name, {way: np.mean(np.array(found[way])[mine], axis=0) for way in list(WAYS)[:4]})
+    prompts = [
+        row
+        for row in rows
+        if row["again"] and len(row["again"]["log_probs"]) == len(row["stream"]["log_probs"]) - SHOWN
+    ]
+    print(f"{len(prompts)} prompts for all queries, further rows, by inputs of the prior")
+    for n in N_INPUTS:
+        print("{:>30} {:.3f} {:.3f}".format(n, *np.mean([by_inputs(row, n) for row in prompts], axis=0)))
 
 
 def recorded(file: Path) -> list[dict[str, Any]]:
@@ -68,6 +79,21 @@ def compared(row: Mapping[str, Any], way: str) -> tuple[float, float, float, flo
         if row["again"]:
             last = last.asked(_predictions(row["again"])[0])
     return *_scored(along, stream[1]), *_scored([last.of(p) for p in rest[0]], rest[1])
+
+
+def by_inputs(row: Mapping[str, Any], n: int) -> tuple[float, float]:
+    """Return accuracy and bits of the 40 further rows with a prior over `n` inputs, on average over 20 draws of them.
+
+    With 0 it is the prior of the stream, which earlier prompts had.
+    """
+    again, rest = _predictions(row["again"])[0], _predictions(row["rest"])
+    _, last = calibrated(*_predictions(row["stream"]), label_prior=True)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(20):
+        how = last.asked([again[i] for i in rng.permutation(len(again))[:n]])
+        found.append(_scored([how.of(p) for p in rest[0]], rest[1]))
+    accuracy, bits = np.mean(found, axis=0)
+    return float(accuracy), float(bits)
 
 
 def _predictions(kept: Mapping[str, Any]) -> tuple[list[Prediction], list[Example]]:

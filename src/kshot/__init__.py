@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kshot.methods.judges.judge import Judge
     from kshot.studies.task_family import Study
     from kshot.verbs.adapt import Run, adapt
+    from kshot.verbs.distil import distil
     from kshot.verbs.select import select
     from kshot.verbs.steer import steer
 
@@ -56,6 +57,7 @@ _WHERE = {
     "Teacher": "kshot.methods.contracts",
     "Tuner": "kshot.methods.contracts",
     "adapt": "kshot.verbs.adapt",
+    "distil": "kshot.verbs.distil",
     "select": "kshot.verbs.select",
     "Steering": "kshot.core.steering",
     "averaged": "kshot.core.steering",
@@ -107,6 +109,7 @@ __all__ = [
     "__version__",
     "adapt",
     "averaged",
+    "distil",
     "load",
     "load_model",
     "select",

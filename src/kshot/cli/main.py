@@ -12,6 +12,7 @@ from kshot.cli import notes_commands, retriever_commands
 from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import read_settings
 from kshot.cli.demo_command import demo
+from kshot.cli.distil_command import distil
 from kshot.cli.export_command import export
 from kshot.cli.options import (
     AbstainOption,
@@ -121,6 +122,7 @@ app.command()(report)
 app.command()(serve)
 app.command()(study)
 app.command()(export)
+app.command()(distil)
 app.add_typer(retriever_commands.app, name="retriever")
 app.add_typer(notes_commands.app, name="notes")
 
@@ -340,6 +342,7 @@ def validate(
         print_json(report.to_json() | {"notes": list(loaded.notes)})
         return
     labels = f", labels {', '.join(report.labels)}" if report.labels else ""
+    labels = (f", {report.n_unlabelled} unlabelled" if report.n_unlabelled else "") + labels
     stdout.print(f"{loaded.name}: {report.kind}, {report.n_train} train, {report.n_test} test{labels}")
     for note in loaded.notes:
         stdout.print(f"note: {note}")

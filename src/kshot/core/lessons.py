@@ -100,6 +100,8 @@ class Lesson:
         rejected: An answer that is to become less probable than the target's; None: there is none.
         among: The answers that the right one is learnt to be chosen from, by the tokens in which they differ: others
             are not pushed down. Empty: all texts that there are.
+        likely: How probable each of `among` is to become, of all texts that there are, instead of the target's answer
+            alone: at each of that answer's tokens, the share of those that go on so. Empty: only that answer.
         asked: How the tuner asks it (`Tuner.told`), such as "memory"; empty: as questions are asked.
         instruction: What is said in place of the task's instruction and notes; empty: nothing is; None: the task's own.
         is_apart: Its examples are none of the task's, but of something made up. They are said in the usual words, and
@@ -113,6 +115,7 @@ class Lesson:
     teacher: tuple[Example, ...] | None = None
     rejected: str | None = None
     among: tuple[str, ...] = ()
+    likely: tuple[float, ...] = ()
     asked: str = ""
     instruction: str | None = None
     is_apart: bool = False
@@ -124,6 +127,7 @@ class Lesson:
                 f"rejected must be another answer than the target's; got '{self.rejected}' for both (example "
                 f"'{self.target.id}'). Leave the lesson out."
             )
+        _check_likely(self.likely, self.among)
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class TrainingText:
         teacher: What the teacher reads; ends with the same answer.
         rejected: The same prompt with another answer.
         among: As in `Lesson`, each as it ends a prompt.
+        likely: As in `Lesson`.
         reason_weight: How much the reasons that are learnt count together, where its answers count 1; 0: reasons are
             read, not learnt. Their number of tokens does not matter.
         passage: The target's context as it stands in the prompt; needed where it is learnt.
@@ -150,9 +155,11 @@ class TrainingText:
     among: tuple[str, ...] = ()
     reason_weight: float = 0.0
     passage: str = ""
+    likely: tuple[float, ...] = ()
 
     def __post_init__(self):
         _check_taught(self.learnt, self.weight, _LEARNT_IN_TEXT)
+        _check_likely(self.likely, self.among)
         if not (isfinite(self.reason_weight) and self.reason_weight >= 0):
             raise UserError(f"reason_weight must be 0 or more; got {self.reason_weight}. Change the composer.")
 
@@ -162,6 +169,15 @@ def _check_taught(learnt: str, weight: float, known: Sequence[str]) -> None:
         raise UserError(f"learnt must be one of {', '.join(known)}; got '{learnt}'.")
     if not (isfinite(weight) and weight > 0):
         raise UserError(f"weight must be greater than 0; got {weight}.")
+
+
+def _check_likely(likely: Sequence[float], among: Sequence[str]) -> None:
+    is_distribution = all(p >= 0 for p in likely) and isfinite(sum(likely)) and sum(likely) > 0
+    if likely and not (len(likely) == len(among) and is_distribution):
+        raise UserError(
+            f"likely must have a share, 0 or more, for each of the {len(among)} answers to choose from; got "
+            f"{tuple(likely)}. Leave it out where the target's answer alone is right."
+        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class Part(Checked, ABC):
         needs: What the model that it asks must be able to do.
         changes_model: Whether weights or activations are changed.
         uses_contexts: It is about how a model uses the context of a row, and does nothing without one.
+        uses_unlabelled: It learns from the task's unlabelled inputs too, so that what it does depends on them.
     """
 
     version: ClassVar[int] = 1
@@ -32,6 +33,7 @@ class Part(Checked, ABC):
     needs: ClassVar[frozenset[Capability]] = frozenset()
     changes_model: ClassVar[bool] = False
     uses_contexts: ClassVar[bool] = False
+    uses_unlabelled: ClassVar[bool] = False
 
     def suits(self, task: Task) -> bool:
         """Return whether it can be used on a task of this kind."""

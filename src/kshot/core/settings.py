@@ -162,6 +162,9 @@ class RunSettings:
         None, "The model that selectors ask, if another than --model.", check=check_model_name
     )
     source: Task | str | Path | None = _setting(None, "Another task, whose gradients guide recipes that train.")
+    inputs: "Sequence[Any] | str | Path | None" = _setting(
+        None, "More inputs, without answers, for recipes that can use them: a file as for `kshot predict`."
+    )
     race: bool = _setting(True, "Drop recipes that fall clearly behind (the default).", type=bool)
     choose_by: ChooseBy = _setting(
         "metric", "metric (the default) or bits, as expected at the end.", check=among(ChooseBy)
@@ -245,7 +248,7 @@ class RunSettings:
 
     def _named(self) -> Iterator[tuple[str, Any]]:
         """Iterate over what can be an object, where it is given."""
-        for name in ("task", "model", "selector_model", "source"):
+        for name in ("task", "model", "selector_model", "source", "inputs"):
             if (value := getattr(self, name)) is not None:
                 yield name, value
 

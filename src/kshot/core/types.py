@@ -36,6 +36,10 @@ class Question:
         """The input, then the context: an encoder that cuts long texts keeps the input."""
         return f"{self.input}\n{self.context}" if self.context else self.input
 
+    def answered(self, output: str = "") -> "Example":
+        """Return an example that asks this; with "" its answer is not known."""
+        return Example(self.input, output, self.id, self.context, choices=self.choices, meta=self.meta)
+
 
 @dataclass(frozen=True)
 class Example:
@@ -85,6 +89,8 @@ class Task:
         letter_form: How these letters are written: what names the first choice, such as "(A)", "A", "a)" or "1.".
         positive_label: The label that the metric `f1` counts, if the task names one.
         notes: What was guessed while loading, for the user to read; not part of the fingerprint.
+        unlabelled: Inputs whose answers are not known, for methods that can learn from these. Not part of the
+            fingerprint, but of what uses them (`unlabelled_fingerprint`).
         columns: Field to column of its files, where guessed or mapped; inputs to predict are read in the same way. Not
             part of the fingerprint.
     """
@@ -102,6 +108,7 @@ class Task:
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
     letter_form: str = "(A)"
     worked: tuple[Example, ...] = ()
+    unlabelled: tuple[Question, ...] = ()
 
     @staticmethod
     def load(
@@ -142,6 +149,12 @@ class Task:
             raise UserError(
                 f"What an example has in `meta` must be JSON: finite numbers, texts, lists, mappings; {error}"
             ) from None
+
+    @cached_property
+    def unlabelled_fingerprint(self) -> str | None:
+        """Identify the unlabelled inputs in their order, for keys of what uses them; None where there are none."""
+        rows = [[q.id, q.input, q.context, q.choices, dict(q.meta)] for q in self.unlabelled]
+        return digest(rows) if rows else None
 
 
 @dataclass(frozen=True, slots=True)

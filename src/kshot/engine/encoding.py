@@ -1,6 +1,6 @@
 """From requests to token ids, segment by segment, with what must hold for the model to take them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any, Self
@@ -141,6 +141,7 @@ class Encoder:
         """
         reasons = 0.0 if first_token else text.reason_weight
         how: Any = {"marked": marked, "first_token": first_token, "among": text.among, "reason_weight": reasons}
+        how["likely"] = text.likely
         row = self._row(text.prompt, text.learnt, passage=text.passage, **how)
         teacher = self._row(text.teacher, "last") if text.teacher else None
         rejected = self._row(text.rejected, text.learnt) if text.rejected else None
@@ -154,6 +155,7 @@ class Encoder:
         marked: bool = False,
         first_token: bool = False,
         among: Sequence[str] = (),
+        likely: Sequence[float] = (),
         reason_weight: float = 0.0,
         passage: str = "",
     ) -> TrainingRow:
@@ -170,7 +172,7 @@ class Encoder:
             supervised |= {at: () for at in range(*self.place_of(prompt, passage)) if at > 0}
         for start, end in spans:
             own = {at: () for at in range(max(start, 1), end)}
-            if among:
+            if among and not likely:
                 own = self._choices(encoded.ids[start:end], among, start)
             supervised |= dict(list(own.items())[:1]) if first_token else own
         if not supervised:
@@ -182,8 +184,16 @@ class Encoder:
             of_answers, of_reason = dict.fromkeys(supervised, 1.0), reason_weight * len(supervised) / len(reasons)
             supervised = dict(sorted((supervised | dict.fromkeys(reasons, ())).items()))
             weights = tuple(of_answers.get(at, of_reason) for at in supervised)
-        choices = tuple(supervised.values()) if among else ()
-        return TrainingRow(encoded.ids, tuple(supervised), marked=marks, among=choices, token_weights=weights)
+        choices, shares = tuple(supervised.values()) if among and not likely else (), ()
+        if likely:
+            start, end = spans[-1]
+            answer, options = (
+                encoded.ids[start:end],
+                dict(zip(map(self._backbone.tokenise, among), likely, strict=True)),
+            )
+            shares = tuple(_shares(answer, at - start, options) if start <= at < end else () for at in supervised)
+        how: Any = {"marked": marks, "token_weights": weights}
+        return TrainingRow(encoded.ids, tuple(supervised), among=choices, shares=shares, **how)
 
     def _choices(self, answer: tuple[int, ...], among: Sequence[str], start: int) -> dict[int, tuple[int, ...]]:
         """Return the positions of an answer at which there is a choice, with the tokens by which others go on there.
@@ -259,6 +269,26 @@ class Encoder:
 def _n_common(a: Sequence[int], b: Sequence[int]) -> int:
     """Return with how many equal ids both begin."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _shares(
+    answer: tuple[int, ...], at: int, options: Mapping[tuple[int, ...], float]
+) -> tuple[tuple[int, float], ...]:
+    """Return the tokens that may stand at a place of an answer, each with how probable it is to become there.
+
+    It is the share of the answers that go on with it, of those that have begun in the same way; empty where that is 0.
+
+    Args:
+        answer: Its tokens.
+        at: The place.
+        options: The tokens of each answer that there is to choose from, and how probable it is to become.
+    """
+    totals: dict[int, float] = {}
+    for option, p in options.items():
+        if option[:at] == answer[:at] and len(option) > at:
+            totals[option[at]] = totals.get(option[at], 0.0) + p
+    whole = sum(totals.values())
+    return tuple((token, p / whole) for token, p in sorted(totals.items())) if whole else ()
 
 
 def question_at(roles: Sequence[str]) -> int:

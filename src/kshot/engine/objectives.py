@@ -78,7 +78,7 @@ class AnswerObjective(Objective):
 
     def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
         """Return the part's share of the weighted mean negative log-probability."""
-        losses = cross_entropy(said.logits, said.tokens, reduction="none")
+        losses = _towards_shares(cross_entropy(said.logits, said.tokens, reduction="none"), said.logits, part)
         total = sum(row.weight * row.n_weighed for row in whole)
         weights = [row.weight * w for row in part for w in row.token_weights or [1.0] * len(row.supervised)]
         return (losses * torch.tensor(weights, dtype=losses.dtype, device=losses.device)).sum() / total
@@ -214,6 +214,19 @@ class _Remembered:
 
     def __getitem__(self, row: TrainingRow) -> torch.Tensor:
         return self._kept[row.ids, row.supervised]
+
+
+def _towards_shares(losses: torch.Tensor, logits: torch.Tensor, rows: Sequence[TrainingRow]) -> torch.Tensor:
+    """Return losses `[n_supervised]`, with the cross-entropy from its shares where a position has some."""
+    if not any(row.shares for row in rows):
+        return losses
+    each = list(losses)
+    for i, share in enumerate(share for row in rows for share in row.shares or [()] * len(row.supervised)):
+        if share:
+            tokens, shares = zip(*share, strict=True)
+            log_probs = log_softmax(logits[i], dim=-1)[list(tokens)]
+            each[i] = -(torch.tensor(shares, dtype=log_probs.dtype, device=log_probs.device) * log_probs).sum()
+    return torch.stack(each)
 
 
 def _answer(row: TrainingRow) -> list[int]:

@@ -47,6 +47,8 @@ class TrainingRow:
         marked: The positions where activations are changed.
         mark: Which change is made there.
         among: For each supervised position the tokens that there are to choose from; empty: all of the vocabulary.
+        shares: For each supervised position the tokens that may stand there, each with how probable it is to become;
+            empty: its own token alone.
         past: What stands before `ids`; positions are counted from the first of these.
         weight: How much the text counts in the mean over a step.
         teacher: The target's answer after what the teacher reads; that answer is what is supervised in it.
@@ -60,6 +62,7 @@ class TrainingRow:
     marked: tuple[int, ...] = ()
     mark: int = 1
     among: tuple[tuple[int, ...], ...] = ()
+    shares: tuple[tuple[tuple[int, float], ...], ...] = ()
     past: Past = _NOTHING
     weight: float = 1.0
     teacher: "TrainingRow | None" = None
@@ -76,7 +79,8 @@ class TrainingRow:
         """What is learnt, for a fingerprint."""
         others = [other and other.record for other in (self.teacher, self.rejected)]
         weights = [list(self.token_weights)] if self.token_weights else []
-        return [self.ids, self.supervised, self.weight, *others, *self.among, *weights]
+        shares = [[[list(pair) for pair in share] for share in self.shares]] if self.shares else []
+        return [self.ids, self.supervised, self.weight, *others, *self.among, *weights, *shares]
 
 
 def parts(

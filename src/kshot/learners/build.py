@@ -7,6 +7,7 @@ from kshot.core.models import Capability
 from kshot.learners.classifier import ClassifierLearner
 from kshot.learners.combined import CombinedLearner
 from kshot.learners.learner import Learner, Setup
+from kshot.learners.passed_on import PassedOn
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.settings_race import SettingsRace
 from kshot.learners.steered import SteeredLearner
@@ -55,9 +56,19 @@ def make_learner(recipe: Recipe, setup: Setup) -> Learner:
 
 
 def _of_one_setting(recipe: Recipe, setup: Setup) -> Learner:
-    if recipe.members:
+    if recipe.combines:
         return CombinedLearner(recipe, setup, [make_learner(member, setup) for member in recipe.members])
-    for slot, made in (("classifier", ClassifierLearner), ("tuner", TrainedLearner), ("steerer", SteeredLearner)):
+    if "tuner" in recipe.parts:
+        return TrainedLearner(recipe, setup, _passed_on(recipe, setup))
+    for slot, made in (("classifier", ClassifierLearner), ("steerer", SteeredLearner)):
         if slot in recipe.parts:
             return made(recipe, setup)
     return PromptLearner(recipe, setup)
+
+
+def _passed_on(recipe: Recipe, setup: Setup) -> PassedOn | None:
+    """Return the recipe that a teacher passes on; None where no teacher does."""
+    if not recipe.members:
+        return None
+    (one,) = recipe.members
+    return PassedOn(one, setup, lambda own: make_learner(one, own), recipe.part("teacher").most)

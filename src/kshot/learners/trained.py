@@ -24,6 +24,7 @@ from kshot.core.steering import Steering
 from kshot.core.types import Example, Prediction, Query
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
+from kshot.learners.passed_on import PassedOn
 from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
@@ -42,12 +43,14 @@ class TrainedLearner(Learner):
     Args:
         recipe: With a tuner and one value for each of its settings.
         setup: That of the run; the model is the one before training.
+        passed_on: The recipe whose answers the teacher passes on, if it does that.
     """
 
     follows = True
 
-    def __init__(self, recipe: Recipe, setup: Setup):
+    def __init__(self, recipe: Recipe, setup: Setup, passed_on: PassedOn | None = None):
         assert setup.model is not None
+        self._passed_on = passed_on
         self.recipe, self._tuner, self._teacher = recipe, recipe.part("tuner"), recipe.part("teacher")
         self._base, self._seed, self._kept = setup.model, setup.seed, setup.kept
         self._selecting = setup.selector_model or setup.model
@@ -229,7 +232,7 @@ class TrainedLearner(Learner):
         for n in range(len(self._learnt), len(past)):
             looked_at = self._looked_at(past[: n + 1])
             self._is_between = False
-            known = self._know(past[: n + 1])
+            known = self._know(past[: n + 1]) + self._hear(past[: n + 1])
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
             rows[0] |= looked_at
             if known:
@@ -253,6 +256,12 @@ class TrainedLearner(Learner):
         self._tuner = self._tuner.knowing((*seen, *ready.made), model=before)
         return before.ledger.cost.tokens
 
+    def _hear(self, seen: Sequence[Example]) -> float:
+        """Let the teacher's recipe speak, at refit points; return how many tokens that took."""
+        if not self._passed_on or refit_point(len(seen)) != len(seen):
+            return 0.0
+        return sum(p.tokens + p.fit_tokens for p in self._passed_on.said(seen).values())
+
     def check(self, examples: Sequence[Example]) -> None:
         """Raise a UserError unless tuner and model agree, and the layout says where the answers stand."""
         self._tuner.knowing(examples, model=replace(self._base, told=None))
@@ -270,7 +279,7 @@ class TrainedLearner(Learner):
             steering = self._steering_of((*examples, *ready.made), ready.model)
         if steering:
             about["steering"] = dict(steering.about)
-        recipe = self.recipe.having(**found.recipe.parts)
+        recipe = replace(self.recipe.having(**found.recipe.parts), members=())
         return replace(found, recipe=recipe, steering=steering, about={**about, **found.about})
 
     def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
@@ -305,6 +314,8 @@ class TrainedLearner(Learner):
         lessons = tuner.lessons(seen, shown, step=step, rng=generator(self._seed, "lesson", *names))
         if teacher:
             teacher = teacher.seeing([e for e in seen if self._wrong.get(e.id)])
+            if self._passed_on:
+                teacher = teacher.hearing(self._passed_on.said(seen), self._passed_on.inputs)
             lessons = teacher.lessons(lessons, seen, step=step, rng=generator(self._seed, "teacher", *names))
         support: list[Lesson] = []
         if tuner.direction > 0 and tuner.reference == "anchor":
@@ -360,8 +371,8 @@ class TrainedLearner(Learner):
 
 
 def _among(lesson: Lesson, answers: tuple[str, ...]) -> Lesson:
-    """Return a lesson whose answers are learnt among the task's; what is made up has answers of its own."""
-    return lesson if lesson.is_apart else replace(lesson, among=answers)
+    """Return a lesson whose answers are learnt among the task's; what is made up, or passed on, has its own."""
+    return lesson if lesson.is_apart or lesson.likely else replace(lesson, among=answers)
 
 
 def covering(seen: Sequence[Example], k: int, *, seed: int, names: tuple[str | int, ...]) -> list[Lesson]:

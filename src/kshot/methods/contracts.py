@@ -294,6 +294,8 @@ class Tuner(Training, Part):
             list of labels; "auto" is "seen" as long as some label has no example, and "all" from there on, in other
             tasks and with a teacher (docs/results/new-labels.md).
         objective: What is made small over the lessons, unless a teacher says otherwise.
+        usual_teacher: The teacher of a recipe that names none; empty: it has none.
+        usual_recipe: What that teacher passes on where no recipe is named in brackets.
         one_set: Where a recipe names no selector, one set of demonstrations is drawn for the task, not one a query.
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
@@ -303,6 +305,8 @@ class Tuner(Training, Part):
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     changes_model: ClassVar[bool] = True
     objective: ClassVar[ObjectiveSettings] = Answers()
+    usual_teacher: ClassVar[str] = ""
+    usual_recipe: ClassVar[str] = ""
     one_set: ClassVar[bool] = False
     grids: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
@@ -392,14 +396,26 @@ class Teacher(Part):
         only_chooses: It says which lessons there are or how much they count; what is made small over them stays the
             tuner's objective.
         sees_mistakes: It is told which of the examples the model got wrong before it learnt them (`seeing`).
+        passes_on: It passes on what a recipe says (`hearing`), which is named in brackets: distil(random:k=16).
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
     only_chooses: ClassVar[bool] = False
     sees_mistakes: ClassVar[bool] = False
+    passes_on: ClassVar[bool] = False
 
     def seeing(self, wrong: Sequence[Example]) -> Self:
         """Return a teacher that knows the examples so far that the model got wrong before it learnt them."""
+        return self
+
+    def hearing(self, said: Mapping[str, Prediction], inputs: Sequence[Example]) -> Self:
+        """Return a teacher that knows what the recipe says that it passes on.
+
+        Args:
+            said: By the id of an example, of those up to the last refit point, none of which was known to the recipe
+                when it was asked about it; and of the inputs.
+            inputs: Unlabelled ones; their outputs are empty.
+        """
         return self
 
     @property

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from kshot.measures.samples import sample_row
 from kshot.measures.variance import Spread, components
 from kshot.race.entrant import Entrant
 from kshot.race.mixture import Mixture
-from kshot.race.second_look import N_DRAWS, other_draws, second_look
+from kshot.race.second_look import ENOUGH_ASKED, N_DRAWS, other_draws, second_look
 from kshot.race.stream import Stream
 from kshot.recipes.recipe import Recipe
 from kshot.store.disk_faults import disk_fault
@@ -162,7 +162,7 @@ class Measuring:
             n_made = len(predictions)
             return predictions
 
-        keep = replace(self._kept(asks_model=recipe.asks_model), notes=entrant.notes)
+        keep = replace(self._kept(recipe, asks_model=recipe.asks_model), notes=entrant.notes)
         name = f"{recipe.fingerprint} {part}"
         found = keep.once(name, queries, self.ledger, make, asks_model=recipe.asks_model)
         self.progress.advance(len(found) - n_made)
@@ -221,7 +221,7 @@ class Measuring:
         recipe = entrant.recipe
         if any(p.fit_tokens for p in entrant.predictions):
             return
-        queries, predictions = [], []
+        queries, predictions, unlabelled = [], [], []
         with self._others_go_on(entrant), suppress(BudgetSpentError):
             found = second_look(entrant.settled or recipe, self.setup, self.stream)
             if found:
@@ -229,12 +229,24 @@ class Measuring:
                 self.progress.begin(f"{recipe.name}, a second look", len(queries))
                 predict = partial(learner.predict, queries, progress=self._advance)
                 predictions = self._once(entrant, "again", queries, predict)
-        entrant.calibration = entrant.calibration.asked(predictions)
+                if entrant.calibration.strength and (entrant.settled or recipe).asks_unlabelled(self.task):
+                    unlabelled = self._of_unlabelled(entrant, learner, queries)
+        entrant.calibration = entrant.calibration.asked([*predictions, *unlabelled])
         predictions = [entrant.calibration.of(p) for p in predictions]
         place = {e.id: at for e, at in zip(self.stream.asked, self.stream.positions, strict=True)}
         for query, prediction in zip(queries, predictions, strict=False):  # none where the budget was spent
             at = place[query.example.id]
             entrant.again.append(sample_row(self.task, recipe.name, at, query.example, self._packed(prediction)))
+
+    def _of_unlabelled(self, entrant: Entrant, learner: Learner, asked: Sequence[Query]) -> Sequence[Prediction]:
+        """Return what a recipe says of unlabelled inputs, as many as its label prior lacks beside what was asked."""
+        more = self.task.unlabelled[: max(0, ENOUGH_ASKED - len(asked))]
+        if not more:
+            return ()
+        queries = [Query(question.answered(), asked[0].past) for question in more]
+        self.progress.begin(f"{entrant.recipe.name}, unlabelled inputs", len(queries))
+        part = f"unlabelled {self.task.unlabelled_fingerprint}"
+        return self._once(entrant, part, queries, partial(learner.predict, queries, progress=self._advance))
 
     def spread(self, entrant: Entrant) -> Spread | None:
         """Measure how much a recipe's draw of demonstrations and their order matter.
@@ -274,26 +286,26 @@ class Measuring:
         aside = SideProgress(self.progress, self._advance)
         model = replace(self.model, notes=lambda values: entrant.notes.append(dict(values)))
         selecting = replace(self.setup.selector_model or model, notes=model.notes, progress=aside)
-        keep = replace(self._kept(asks_model=True), notes=entrant.notes)
+        keep = replace(self._kept(entrant.recipe), notes=entrant.notes)
         return replace(self.setup, model=model, selector_model=selecting, kept=keep)
 
-    @cached_property
-    def last_setup(self) -> Setup:
-        """What the learner of the last fit is given: it may take what was kept of the budget."""
+    def last_setup(self, recipe: Recipe) -> Setup:
+        """Return what the learner of a recipe's last fit is given: it may take what was kept of the budget."""
 
         def last(model: TaskModel) -> TaskModel:
             return replace(model, ledger=model.ledger.part(overspends=True))
 
         model = replace(last(self.model), progress=SideProgress(self.progress))
         selecting = self.setup.selector_model and last(self.setup.selector_model)
-        return replace(self.setup, model=model, selector_model=selecting, kept=self._kept(asks_model=True))
+        return replace(self.setup, model=model, selector_model=selecting, kept=self._kept(recipe))
 
-    def _kept(self, *, asks_model: bool) -> Kept:
-        """Return where the progress of a stream survives."""
+    def _kept(self, recipe: Recipe, *, asks_model: bool = True) -> Kept:
+        """Return where the progress of a recipe's stream survives."""
         selecting = self.setup.selector_model
         asked = (self.model.model.fingerprint, dict(self.model.layout.record)) if asks_model else None
         others = selecting.model.fingerprint if selecting else None, self.task.fingerprint, self.stream.fingerprint
-        key = digest(__version__, asked, *others, self.setup.seed)
+        unlabelled = self.task.unlabelled_fingerprint if recipe.uses_unlabelled else None
+        key = digest(__version__, asked, *others, self.setup.seed, *([unlabelled] if unlabelled else []))
         return Kept(self.memory, self.folder / "training", key, say=self.progress.say, counted=self._counted)
 
     def left(self) -> str:

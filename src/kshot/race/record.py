@@ -208,6 +208,7 @@ class Recorder:
                 "labels": task.labels,
                 "metrics": task.metrics,
                 "n_train": len(task.train),
+                **({"n_unlabelled": len(task.unlabelled)} if task.unlabelled else {}),
                 "notes": task.notes,
             },
             "removed": list(self.stream.removed),

@@ -6,7 +6,8 @@ all examples that are not in it; several contexts about those that at least half
 shows all examples, and a classifier, about examples while these, and some beside, are hidden. What is chosen for each
 query knows nearly as much along the stream, and would cost as much again; a recipe that trains knows all examples, and
 one that chose its demonstrations by asking the model about the others has fitted them: for these the stream is all
-there is.
+there is. What a prompt says of unlabelled inputs does not tell how good it is, but which labels it likes: they are
+asked too where a label prior has few other inputs.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from kshot.recipes.recipe import Recipe
 LEAST = 16
 PARTS, FREE_PARTS = 4, 10  # that are hidden in turn, of recipes that ask a model and of others
 N_DRAWS, MOST_ASKED = 4, 32
+ENOUGH_ASKED = 64  # inputs for a label prior: where there are fewer, unlabelled ones are asked too
 
 
 def second_look(recipe: Recipe, setup: Setup, stream: Stream) -> tuple[Learner, list[Query]] | None:

@@ -81,7 +81,7 @@ def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
     """
     call = parse_call(name)
     slot = slot_of(call.name)
-    if call.members and slot != "combiner":
+    if call.members and slot not in ("combiner", "tuner"):
         raise UserError(f"'{call.name}' takes settings alone, such as {call.name}:key=value; got '{call.members[0]}'.")
     grid = _grid(call, slot) if raced else {}
     tried = {key: _alternatives(key, text, call.name, slot) for key, text in {**grid, **call.settings}.items()}
@@ -184,6 +184,8 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
         values["k"] = own.pop("k")
     method = configure(cls, values, owner=base, also=(*_OWN[slot], *_BESIDE[slot]))
     parts = {**beside, slot: method}
+    if slot == "tuner" and method.usual_teacher:
+        parts.setdefault("teacher", SLOTS["teacher"].build(method.usual_teacher))
     if slot == "classifier":
         own = {"calibration": "none", **own}
         if own["calibration"] == "contextual":
@@ -213,7 +215,8 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
         parts["selector"] = _default_selector(parts, k)
     if not k and "selector" in parts:
         raise UserError(f"{name}: k must be 1 or more, as a selector is named; got 0. Leave the selector out.")
-    return Recipe(name, parts, k, order, calibration, *_contexts(name, own, k=k))
+    taught_by = _taught_by(name, call, parts, shots=shots)
+    return Recipe(name, parts, k, order, calibration, *_contexts(name, own, k=k), members=taught_by)
 
 
 def _shown(name: str, own: Mapping[str, str], parts: Mapping[str, Part], *, shots: int) -> int:
@@ -279,6 +282,37 @@ def _members(call: Call, combiner: Combiner, *, shots: int) -> tuple[Recipe, ...
         )
     combiner.check(members)
     return members if combiner.learns else tuple(replace(member, calibration="none") for member in members)
+
+
+def _taught_by(name: str, call: Call, parts: Mapping[str, Part], *, shots: int) -> tuple[Recipe, ...]:
+    """Return the recipe that a teacher passes on; none where no teacher does."""
+    tuner, teacher = parts.get("tuner"), parts.get("teacher")
+    named = call.members or ((tuner.usual_recipe,) if tuner and tuner.usual_recipe else ())
+    if teacher is None or not teacher.passes_on:
+        if call.members:
+            raise UserError(
+                f"'{call.name}' takes settings alone, such as {call.name}:key=value; got '{call.members[0]}'. To put "
+                f"a recipe into the weights: distil({call.members[0]})."
+            )
+        return ()
+    if len(named) != 1:
+        raise UserError(
+            f"{name}: the teacher passes on what one recipe says, named in brackets as in distil(random:k=16); got "
+            f"{len(named)}. Several are mixed first: distil(mix(random, bm25))."
+        )
+    recipe = parse_recipe(named[0], shots=shots, raced=False)
+    if recipe.combines_run:
+        raise UserError(
+            f"{name}: the recipe in brackets must be whole; '{recipe.name}' names none of its own. Name them: "
+            f"{recipe.name}(bm25, random)."
+        )
+    if recipe.changes_model or not recipe.asks_model:
+        what = "trains or steers the model" if recipe.changes_model else "asks no language model"
+        raise UserError(
+            f"{name}: the recipe in brackets must show prompts or combine some; '{recipe.name}' {what}. Name one such "
+            "as random:k=16,contexts=8."
+        )
+    return (recipe,)
 
 
 def _refuse(values: Iterable[str], owner: str, *, also: tuple[str, ...]) -> None:

@@ -54,7 +54,7 @@ class Recipe:
             "none" leaves them; "auto" is "batch" for tasks with a list of labels, else "temperature".
         contexts: How many sets of demonstrations are shown, each in a prompt of its own; the answers are averaged.
         mean: How (`kshot.measures.averages`).
-        members: The recipes whose answers a combiner makes one of.
+        members: The recipes whose answers a combiner makes one of, or the one that a teacher passes on.
         alternatives: The configurations that are raced, each with one value for every setting; empty where the
             settings leave no choice.
     """
@@ -267,7 +267,7 @@ class Recipe:
     @property
     def combines(self) -> bool:
         """Whether it makes one answer of those of other recipes."""
-        return bool(self.members)
+        return "combiner" in self.parts and bool(self.members)
 
     @property
     def chooses_alone(self) -> bool:
@@ -304,6 +304,19 @@ class Recipe:
         own = (one.part("selector") for one in (self, *self.alternatives))
         found = (selector.known(task) for selector in own if selector)
         return frozenset().union(*found, *(member.known(task) for member in self.members))
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether one of its methods learns from unlabelled inputs."""
+        return any(part.uses_unlabelled for part in self.all_parts)
+
+    def asks_unlabelled(self, task: Task) -> bool:
+        """Whether it may be asked about a task's unlabelled inputs for its label prior.
+
+        That of one prompt for all queries can be measured on other inputs than those of the stream. What is said to
+        each query is chosen for it would cost as much as the stream.
+        """
+        return self.shows_one_set and self.calibrated_on(task) == "batch"
 
     def aligned(self) -> "Recipe":
         """Return the recipe aligned with a source task where it trains and does not say how; its members too."""

@@ -37,6 +37,7 @@ class _Task(TypedDict):
     labels: list[str]
     metrics: Annotated[list[str], Field(min_length=1)]
     n_train: Count
+    n_unlabelled: NotRequired[Count]  # where there are some
 
 
 class _Standing(TypedDict):

@@ -295,7 +295,8 @@ class TaskModel:
         if learnt == "told":
             opening = self.composer.compose(self.task, (), target.question).opening
             learnt = "answers" if opening or self.task_notes else "later"
-        return TrainingText(text, learnt, lesson.weight, teacher, rejected, among, reason_weight, passage)
+        how: Any = {"reason_weight": reason_weight, "passage": passage, "likely": lesson.likely}
+        return TrainingText(text, learnt, lesson.weight, teacher, rejected, among, **how)
 
     def _saying(self, lesson: Lesson) -> "TaskModel":
         """Return what says a lesson's own instruction; what is made up is said in the usual words."""

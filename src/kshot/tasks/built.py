@@ -7,16 +7,17 @@ from typing import Any, NoReturn
 from kshot.core.errors import NotFiniteError, UserError, did_you_mean, in_short
 from kshot.core.json_text import to_json
 from kshot.core.kind_names import meant_kind
-from kshot.core.types import KINDS, Example, Kind, Task
-from kshot.tasks.answers import MARK, check_answer
+from kshot.core.types import KINDS, Example, Kind, Question, Task
+from kshot.tasks.answers import MARK, check_answer, check_choices
 from kshot.tasks.load import DEFAULT_METRIC, load_task
 from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import SURROGATE, shown, text_flaw
+from kshot.tasks.unlabelled import tidied, with_inputs
 from kshot.tasks.worked import apart
 
 TEXTS = ("input", "output", "id")
 OPTIONAL_TEXTS = ("context", "explanation")
-TUPLES = ("train", "test", "labels", "metrics", "worked")
+TUPLES = ("train", "test", "labels", "metrics", "worked", "unlabelled")
 LISTS = ("choices", "references")
 
 
@@ -26,6 +27,7 @@ def given_task(
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
+    inputs: Any = None,
 ) -> Task:
     """Return the task that a verb was given: loaded by its name, or built in Python and then checked.
 
@@ -34,12 +36,14 @@ def given_task(
         columns: As `load_task`, as are the others.
         kind: What a task with a name is.
         skip_bad_rows: Whether rows of files that cannot be used are left out.
+        inputs: Unlabelled inputs beside those of the task, as for `with_inputs`; None: there are none.
 
     Raises:
-        UserError: As `load_task` and `check_task`; or a setting of files for a task that is none.
+        UserError: As `load_task`, `check_task` and `with_inputs`; or a setting of files for a task that is none.
     """
     if not isinstance(given, Task):
-        return load_task(given, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
+        task = load_task(given, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
+        return task if inputs is None else with_inputs(task, inputs, skip_bad_rows=skip_bad_rows)
     for flag, value in (("columns", columns), ("kind", kind), ("skip_bad_rows", skip_bad_rows)):
         if value:
             raise UserError(
@@ -47,7 +51,7 @@ def given_task(
                 f"it out, or say it to Task.load(…, {flag}=…)."
             )
     check_task(given)
-    return given
+    return tidied(given) if inputs is None else with_inputs(tidied(given), inputs)
 
 
 def check_task(task: Task) -> None:
@@ -64,6 +68,7 @@ def check_task(task: Task) -> None:
     for split, examples in (("train", task.train), ("test", task.test), ("worked", task.worked)):
         check_answered(task, examples, split)
     _check_worked(task)
+    _check_unlabelled(task)
 
 
 def _check_worked(task: Task) -> None:
@@ -75,6 +80,26 @@ def _check_worked(task: Task) -> None:
             raise UserError(f"{place} must have an explanation, which says how its answer is found; give it one.")
         if example not in kept:
             raise UserError(f"{place} asks what an example of train or test asks, and tells its answer; leave it out.")
+
+
+def _check_unlabelled(task: Task) -> None:
+    """Refuse unlabelled inputs that are no questions of the task, or have the id of another example."""
+    seen = {e.id: split for split in ("train", "test", "worked") for e in getattr(task, split)}
+    for number, question in enumerate(task.unlabelled, 1):
+        place = f"the task '{task.name}', unlabelled input {number}"
+
+        def fail(message: str, place: str = place) -> NoReturn:
+            raise UserError(f"{place}: {message}")
+
+        if not isinstance(question, Question):
+            raise UserError(f"{place} must be a Question; got {shown(question)}; write it as Question(input, id).")
+        asked = question.answered()
+        _check_fields(asked, place, [field for field in TEXTS if field != "output"])
+        if not task.is_open:
+            check_choices(asked, task, fail)
+        if question.id in seen:
+            fail(f"the id '{question.id}' is that of an example in {seen[question.id]} too; give it its own id.")
+        seen[question.id] = "unlabelled"
 
 
 def check_answered(task: Task, examples: Sequence[Example], split: str) -> None:
@@ -157,7 +182,12 @@ def check_labels(task: Task) -> None:
 def _check_example(example: Any, place: str) -> None:
     if not isinstance(example, Example):
         raise UserError(f"{place} must be an Example; got {shown(example)}; write it as Example(input, output, id).")
-    for field in (*TEXTS, *OPTIONAL_TEXTS):
+    _check_fields(example, place, TEXTS)
+
+
+def _check_fields(example: Example, place: str, texts: Sequence[str]) -> None:
+    """Refuse an example some of whose texts are none, or whose other fields are not of their types."""
+    for field in (*texts, *OPTIONAL_TEXTS):
         value = getattr(example, field)
         if value is None and field in OPTIONAL_TEXTS:
             continue

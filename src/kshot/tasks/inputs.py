@@ -6,7 +6,7 @@ Conversations end with the user's message, the input; an answer after it is not 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,9 +67,8 @@ def read_inputs(
     if source is not None and suffix in SUFFIXES:
         unread = list[BadRow]()
         table = read_table(Path(source), unread)
-        read = partial(_inputs, columns=columns or {}, task=task)
         try:
-            (examples, notes), found = without_bad_rows(read, [table], unread, skip=bad is not None)
+            examples, notes, found = inputs_of_rows(table, unread, columns, task=task, skip=bad is not None)
         except BadRowsError as error:  # `kshot validate` reads tasks, not inputs
             raise BadRowsError(error.rows, error.advice, most=MAX_TOLD, rest="correct them too") from None
         if bad is not None:
@@ -87,7 +86,28 @@ def read_inputs(
                 f"a text with one input a line; leave {flag} out, or give the inputs as such a file."
             )
     text = _text_of_stdin(stdin) if source is None else read_text(Path(source))
-    return _lines(source or "stdin", text, task.columns.values() if task else ()), ()
+    return inputs_of_lines(source or "stdin", text, task), ()
+
+
+def inputs_of_rows(
+    table: Table, unread: Sequence[BadRow], columns: Mapping[str, str] | None = None, *, task: Task | None, skip: bool
+) -> tuple[list[Example], tuple[str, ...], list[BadRow]]:
+    """Return the rows of a table as inputs, notes on how they were read, and the rows that were left out.
+
+    Args:
+        table: The rows.
+        unread: Rows of the same file that could not be read.
+        columns: As in `read_inputs`, as is `task`.
+        task: What was learnt.
+        skip: Leave out rows that cannot be used, at most half of them.
+
+    Raises:
+        BadRowsError: With all rows that cannot be used, unless they are skipped; or they are too many.
+        UserError: The columns are not as they must be.
+    """
+    read = partial(_inputs, columns=columns or {}, task=task)
+    (examples, notes), found = without_bad_rows(read, [table], unread, skip=skip)
+    return examples, notes, found
 
 
 def _text_of_stdin(stdin: BinaryIO) -> str:
@@ -215,13 +235,24 @@ def _names(learnt: Mapping[str, str], present: Sequence[str]) -> dict[str, str] 
     return named({field: column for field, column in learnt.items() if column in present})
 
 
-def _lines(source: str, text: str, columns: Iterable[str]) -> list[Example]:
+def inputs_of_lines(source: str, text: str, task: Task | None, what: str = "answers") -> list[Example]:
+    """Return a text's lines as inputs.
+
+    Args:
+        source: What messages call it.
+        text: An input a line.
+        task: Whose columns a first line may name by mistake.
+        what: What comes one a line, so that no line may be empty.
+
+    Raises:
+        UserError: It holds nothing, an empty line between others, or rows of another format.
+    """
     if is_missing(text):
         raise UserError(f"{source} must hold at least one input, but it is empty; write one a line.")
     lines = lines_of(text.rstrip())
     for number, line in enumerate(lines, 1):
         if is_missing(line):
-            raise UserError(f"{source} line {number} must not be empty, as answers come one a line; leave it out.")
+            raise UserError(f"{source} line {number} must not be empty, as {what} come one a line; leave it out.")
         if flaw := text_flaw(line):
             raise UserError(f"{source} line {number} must be text, but {flaw}.")
     if all(map(_is_json_object, lines)) or _is_json_object(text):
@@ -229,7 +260,8 @@ def _lines(source: str, text: str, columns: Iterable[str]) -> list[Example]:
             f"{source} must hold inputs as plain text, one a line, but it holds JSON objects; give the rows as a file "
             "that ends in .jsonl."
         )
-    known = {*COMMON["input"], *COMMON["output"], *map(str.lower, columns)}
+    columns = map(str.lower, task.columns.values() if task else ())
+    known = {*COMMON["input"], *COMMON["output"], *columns}
     for separator in SEPARATORS:
         cells = [cell.strip(' "').lower() for cell in lines[0].split(separator)]
         if len(cells) > 1 and known.issuperset(cells):

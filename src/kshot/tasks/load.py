@@ -1,7 +1,8 @@
 """Load a task: read its rows, settle what the task is, and refuse what cannot be worked with.
 
 A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.tables`), maybe `cot` with worked examples,
-whose rows have an explanation too (`kshot.tasks.worked`), and maybe `task.json` with any of:
+whose rows have an explanation too (`kshot.tasks.worked`), maybe `unlabelled` with more inputs, whose answers are not
+known (`kshot.tasks.unlabelled`), and maybe `task.json` with any of:
 name, kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
 """
 
@@ -26,6 +27,7 @@ from kshot.tasks.builtin import load_builtin
 from kshot.tasks.columns import check_columns, check_test_columns, columns_as_learnt, find_columns, laid_out, named
 from kshot.tasks.conversations import SYSTEM_COLUMNS, as_examples, columns_of_messages
 from kshot.tasks.endings import ending_note
+from kshot.tasks.hidden_answers import without_hidden
 from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
 from kshot.tasks.instruction_data import HISTORY, with_what_was_said
 from kshot.tasks.kinds import guessed_kind
@@ -35,7 +37,7 @@ from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
 from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
 from kshot.tasks.text_file import read_text
-from kshot.tasks.unlabelled import without_unlabelled
+from kshot.tasks.unlabelled import UNLABELLED, UNLABELLED_SUFFIXES, with_file
 from kshot.tasks.unused import refuse_options, unused_note
 from kshot.tasks.worked import WORKED, apart, check_worked
 
@@ -99,7 +101,9 @@ def load_task(
     if os.path.isdir(path):  # os.path, as Path raises for names that are too long
         tables, name, card, notes, has_worked = _read_folder(path, bad)
         make = partial(settle, name, card, notes=notes, has_worked=has_worked)
-        return _without_bad_rows(make, tables, bad, skip=skip_bad_rows)
+        task = _without_bad_rows(make, tables, bad, skip=skip_bad_rows)
+        more = _split_file(path, *UNLABELLED, suffixes=UNLABELLED_SUFFIXES)
+        return with_file(task, more, skip_bad_rows=skip_bad_rows) if more else task
     if not os.path.exists(path):
         raise UserError(
             f"there is no '{path}'; give a folder, a file that ends in {', '.join(SUFFIXES)}, builtin:NAME or "
@@ -154,11 +158,13 @@ def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_C
     return tables, card.name or folder.resolve().name, card, notes, worked is not None
 
 
-def _split_file(folder: Path, split: str) -> Path | None:
-    files = [folder / name for name in _names(folder) if name.lower() in {f"{split}{suffix}" for suffix in SUFFIXES}]
+def _split_file(folder: Path, *splits: str, suffixes: Sequence[str] = SUFFIXES) -> Path | None:
+    """Return the file of a split, which may be called by any of some names; None where there is none."""
+    known = {f"{split}{suffix}" for split in splits for suffix in suffixes}
+    files = [folder / name for name in _names(folder) if name.lower() in known]
     if len(files) > 1:
         there = " and ".join(file.name for file in files)
-        raise UserError(f"the folder '{folder}' must hold the rows of {split} once; it holds {there}; remove one.")
+        raise UserError(f"the folder '{folder}' must hold the rows of {splits[0]} once; it holds {there}; remove one.")
     return files[0] if files else None
 
 
@@ -268,7 +274,7 @@ def _read(
     instruction = instruction or shared
     train, *tests = tables
     worked = [tests.pop()] if has_worked else []
-    tests = [*(without_unlabelled(test, train, layout) for test in tests), *worked]
+    tests = [*(without_hidden(test, train, layout) for test in tests), *worked]
     for test in tests:
         check_test_columns(test, layout)
     tables = [laid_out(table, layout) for table in (train, *tests)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from kshot.core.control_tokens import Speller
 from kshot.core.models import LanguageModel
-from kshot.core.types import Example, Task
+from kshot.core.types import Example, Question, Task
 from kshot.tasks.labels import missing, shortened, variants
 from kshot.tasks.missing import trimmed
 from kshot.tasks.unused import option_columns
@@ -35,6 +35,7 @@ class Report:
     labels: tuple[str, ...]
     problems: tuple[str, ...]
     n_tokens: tuple[int, int, int] | None = None
+    n_unlabelled: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return what `kshot validate --json` prints."""
@@ -44,6 +45,7 @@ class Report:
             "n_test": self.n_test,
             "labels": list(self.labels),
             "problems": list(self.problems),
+            **({"n_unlabelled": self.n_unlabelled} if self.n_unlabelled else {}),
         }
 
 
@@ -75,7 +77,8 @@ def validate(task: Task, model: LanguageModel | None = None, *, marks: Sequence[
         spelled = "with control tokens of the model, such as"
         problems += _imitations(rows, lambda text: [*spell.found(text).values()], spelled, _SPELLED)
         problems += _problem(longer, f"longer than the {model.max_tokens} tokens that '{model.name}' reads")
-    return Report(task.kind, len(task.train), len(task.test), task.labels, tuple(problems), n_tokens)
+    sizes = len(task.train), len(task.test)
+    return Report(task.kind, *sizes, task.labels, tuple(problems), n_tokens, len(task.unlabelled))
 
 
 def grave_problems(task: Task) -> list[str]:
@@ -90,7 +93,7 @@ def grave_problems(task: Task) -> list[str]:
     return found[:MAX_GRAVE] + rest
 
 
-def duplicate_key(example: Example) -> tuple[str, ...]:
+def duplicate_key(example: Example | Question) -> tuple[str, ...]:
     """Return input, context and sorted choices with white space collapsed; rows with equal keys ask the same."""
     texts = (example.input, example.context or "", *sorted(example.choices))
     return tuple(" ".join(text.split()) for text in texts)

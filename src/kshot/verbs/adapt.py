@@ -4,7 +4,7 @@ The only place that knows all the rooms.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from kshot.race.measure import Measuring
 from kshot.race.promise import promise
 from kshot.race.race import Race
 from kshot.race.record import Recorder
-from kshot.race.second_look import MOST_ASKED
+from kshot.race.second_look import ENOUGH_ASKED, MOST_ASKED
 from kshot.race.stream import Stream
 from kshot.recipes.names import about_contexts
 from kshot.reports.html import add_report
@@ -36,6 +36,7 @@ from kshot.store.commit import commit, settle
 from kshot.store.run_folder import BEST, check_free, opened_run
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.containers import items_of
 from kshot.tasks.validate import cut_answers, grave_problems
 from kshot.verbs.prepare import Prepared, prepare
 
@@ -96,6 +97,7 @@ def adapt(
     layout: str = "auto",
     selector_model: LanguageModel | str | Path | None = None,
     source: Task | str | Path | None = None,
+    inputs: Iterable[Any] | str | Path | None = None,
     race: bool = True,
     choose_by: ChooseBy = "metric",
     prefer: Prefer | None = None,
@@ -136,6 +138,8 @@ def adapt(
         selector_model: The language model that selectors ask, such as `best-of-n`; by default the one that answers.
         source: Another task, or where to load it from, whose gradients are aligned with those of this one while
             recipes train (`align`: gate unless they say pcgrad).
+        inputs: More inputs whose answers are not known, beside those of the task (`Task.unlabelled`): a file of rows, a
+            text with one a line, or texts or mappings as for `AdaptedModel.predict`.
         race: Whether recipes that fall clearly behind are dropped (`kshot.race.halving`); otherwise all of them
             predict the whole stream.
         choose_by: "metric", the task's primary one, or "bits"; both as expected once all examples are known
@@ -159,11 +163,14 @@ def adapt(
         StorageError: The run folder could not be written, or a tracker failed; what was committed is kept.
     """
     named = ",".join(f"{name}={column}" for name, column in columns.items()) if columns else None
+    if inputs is not None and not isinstance(inputs, str | Path):
+        inputs = items_of(inputs, "The unlabelled inputs")
     settings = RunSettings(
         task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, prices=prices, out=out,
         columns=named, kind=kind, skip_bad_rows=skip_bad_rows,
-        layout=layout, selector_model=selector_model, source=source, race=race, choose_by=choose_by, prefer=prefer,
-        abstain=abstain, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, api=api,
+        layout=layout, selector_model=selector_model, source=source, inputs=inputs, race=race,
+        choose_by=choose_by, prefer=prefer, abstain=abstain, device=device, dtype=dtype, revision=revision,
+        trust_remote_code=trust_remote_code, api=api,
     )  # fmt: skip
     return run(prepare(settings), progress=progress, trackers=trackers)
 
@@ -235,11 +242,13 @@ def _run_in(
         told, abstaining = promised and promised.record, {}
         if promised:
             abstaining = {"past": promised.past, "abstention": promised.abstention}
-        last, calibration = measuring.last_setup, winner.calibration
+        last, calibration = measuring.last_setup(winner.recipe), winner.calibration
         best = AdaptedModel.fit(chosen, stream.examples, last, choice=choice, calibration=calibration, **abstaining)
         if chosen.shows_one_set and not winner.again:  # its label prior is that of other prompts
             shown = {e.id for e in best.pool}
-            best = best.calibrated_by([e for e in stream.examples if e.id not in shown][:MOST_ASKED])
+            asked = [e for e in stream.examples if e.id not in shown][:MOST_ASKED]
+            more = task.unlabelled[: ENOUGH_ASKED - len(asked)] if chosen.asks_unlabelled(task) else ()
+            best = best.calibrated_by([*asked, *(question.answered() for question in more)])
         best = best.with_model(language_model)  # the store is closed below
 
         def leave_behind(staged: Path) -> None:
@@ -282,6 +291,10 @@ def _about_data(prepared: Prepared) -> list[str]:
             f"{len(unseen)} of {len(task.labels)} labels have no example: {first}{', …' if unseen[5:] else ''}; "
             "recipes that train unlearn these, add examples of them"
         )
+    if n := len(task.unlabelled):
+        users = [r.name for r in prepared.recipes if r.uses_unlabelled or r.asks_unlabelled(task)]
+        who = f"can be used by {', '.join(users[:5])}{', …' if users[5:] else ''}" if users else "are used by no recipe"
+        said.append(f"{n} unlabelled inputs {who}" if n > 1 else f"1 unlabelled input {who.replace('are', 'is')}")
     used = [part for recipe in prepared.recipes for part in recipe.all_parts]
     said += dict.fromkeys(caution for part in used if (caution := part.caution(task)))
     n_contexts = sum(bool(e.context) for e in stream.examples)

@@ -70,7 +70,7 @@ def prepare(settings: RunSettings) -> Prepared:
         UserError: Whatever is wrong with settings or data.
     """
     columns, skip = parse_columns(settings.columns), settings.skip_bad_rows
-    task = given_task(settings.task, columns=columns, kind=settings.kind, skip_bad_rows=skip)
+    task = given_task(settings.task, columns=columns, kind=settings.kind, skip_bad_rows=skip, inputs=settings.inputs)
     source = given_task(settings.source, skip_bad_rows=skip) if settings.source else None
     stream = make_stream(task, limit=settings.limit, seed=settings.seed)
     n_pool, names = len(stream.examples), settings.recipe_names

@@ -10,6 +10,7 @@ TUNERS = Room(
     {
         "fine-tune": "kshot.methods.tuners.fine_tune:FineTune",
         "icl+ft": "kshot.methods.tuners.icl_ft:IclFt",
+        "distil": "kshot.methods.tuners.distillation:Distil",
         "cings": "kshot.methods.tuners.cings:Cings",
         "tagged": "kshot.methods.tuners.tagged:Tagged",
         "intent": "kshot.methods.tuners.intent:Intent",
@@ -18,5 +19,5 @@ TUNERS = Room(
         "linked": "kshot.methods.tuners.linked:Linked",
         "spectrum": "kshot.methods.tuners.spectrum:Spectrum",
     },
-    on_request=("cings", "tagged", "intent", "context-adapter", "pooled", "linked", "spectrum"),
+    on_request=("distil", "cings", "tagged", "intent", "context-adapter", "pooled", "linked", "spectrum"),
 )

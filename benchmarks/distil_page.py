@@ -1,0 +1,52 @@
+"""What the rows of the benchmark `distil` say: a table for each task, with differences from the teacher in pairs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rows import paired
+
+OPENING = """\
+`kshot bench distil --data DIR` measures this: Gemma-3-270M, 100 labelled examples, 200 test rows, uncalibrated. The
+teacher averages eight prompts of 16 drawn demonstrations; a student learns along the stream what it says, and has no
+demonstrations; "with inputs" it has 500 inputs without labels beside. The difference is from the teacher, in points of
+the task's metric, with its 95 % interval over test rows. Tokens are those of a query's prompts; milliseconds are of one
+thread, beside other work."""
+COLUMNS = ("recipe", "inputs", "draws", "rows", "metric", "bits", "from the teacher", "tokens", "ms", "seconds to fit")
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each task and recipe: means over draws, and the difference from the teacher."""
+    found: dict[tuple[str, str, int], dict[int, Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["task"], row["recipe"], row["inputs"]), {})[row["seed"]] = row
+    result = []
+    for (task, recipe, inputs), draws in found.items():
+        teacher = next((d for (t, r, _), d in found.items() if t == task and r.startswith("random")), {})
+        shared = sorted(draws.keys() & teacher.keys()) if draws is not teacher else []
+        gap = paired([draws[s]["scores"] for s in shared], [teacher[s]["scores"] for s in shared]) if shared else None
+        names = ("metric", "bits_per_example", "query_tokens", "query_ms", "fit_seconds")
+        means = {name: float(np.mean([row[name] for row in draws.values()])) for name in names}
+        about = {"task": task, "recipe": recipe, "inputs": inputs, "draws": len(draws)}
+        result.append({**about, "n_test": next(iter(draws.values()))["n_test"], **means, "gap": gap})
+    return result
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """Return the page of a result."""
+    lines = ["# A recipe in the weights: students and their teacher", "", OPENING, "",
+             f"{result['done']} of {result['planned']} units are done."]  # fmt: skip
+    for task in dict.fromkeys(row["task"] for row in result["summary"]):
+        lines += ["", f"## {task}", "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+        lines += [_line(row) for row in result["summary"] if row["task"] == task]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    gap = row["gap"]
+    told = f"{100 * gap['difference']:+.1f} ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})" if gap else ""
+    counts = [str(row[name]) for name in ("inputs", "draws", "n_test")]
+    means = [f"{row['metric']:.3f}", f"{row['bits_per_example']:.2f}", told]
+    costs = [f"{row[name]:,.0f}" for name in ("query_tokens", "query_ms", "fit_seconds")]
+    cells = [f"`{row['recipe']}`", *counts, *means, *costs]
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,38 @@
+"""The verb `distil`."""
+
+from typing import Annotated
+
+import typer
+
+from kshot.cli.options import AllowCodeOption, JsonOption, MovedModelOption, TaskArgument, load_task
+from kshot.cli.output import print_json, resumable
+
+
+@resumable
+def distil(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
+    task: TaskArgument,
+    settings: Annotated[str, typer.Option(help="Of the student, such as lr=1e-4/3e-4,steps=3.")] = "",
+    inputs: Annotated[
+        str | None, typer.Option(help="More inputs, without answers, that the recipe is asked about.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="The student's run folder.")] = None,
+    model: MovedModelOption = None,
+    allow_code: AllowCodeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put an adapted model's demonstrations into the weights: a student that says the same without them."""
+    from kshot.adapted.folder import load
+    from kshot.cli.live import RaceProgress, print_run
+    from kshot.race.ranking import compared_by
+    from kshot.verbs.distil import distil as run
+
+    adapted = load(folder, model=model, allow_code=allow_code)
+    loaded = load_task(task, None, None, None, learnt=adapted.fitted.task)
+    by = compared_by(loaded, "metric")
+    with RaceProgress(loaded.metrics[0], by) as progress:
+        done = run(adapted, loaded, settings=settings, inputs=inputs, out=out, progress=progress)
+    if as_json:
+        print_json(done.to_json())
+    else:
+        print_run(done, loaded.metrics[0], by)

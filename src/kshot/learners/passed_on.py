@@ -1,0 +1,91 @@
+"""What a teacher passes on: what a recipe says of examples whose answers it does not know."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from kshot.core.schedule import refit_point
+from kshot.core.seeding import generator
+from kshot.core.types import Example, Prediction, Query
+from kshot.learners.answering import answering
+from kshot.learners.learner import Learner, Setup
+from kshot.measures.calibration import UNCALIBRATED, calibrated
+from kshot.recipes.recipe import Recipe
+
+LEAST = 2  # examples: of fewer there are no halves
+
+
+@dataclass
+class PassedOn:
+    """A recipe that is asked anew whenever the past has doubled.
+
+    Attributes:
+        recipe: What is asked.
+        setup: That of the run.
+        make: Returns a learner of the recipe.
+        most: How many unlabelled inputs it is asked about for each example of the past.
+    """
+
+    recipe: Recipe
+    setup: Setup
+    make: Callable[[Setup], Learner]
+    most: int
+
+    def __post_init__(self):
+        self._said: dict[str, Prediction] = {}
+        self._n = 0  # examples when it was asked
+
+    def said(self, seen: Sequence[Example]) -> dict[str, Prediction]:
+        """Return what it says of what was seen up to the last refit point, and of unlabelled inputs; by id."""
+        n = refit_point(len(seen))
+        if n >= LEAST and n != self._n:
+            self._said, self._n = self._of(seen[:n]), n
+        return self._said
+
+    def _of(self, known: Sequence[Example]) -> dict[str, Prediction]:
+        """Return what it says, from a store where it said that before; what it took counts in any case."""
+        setup, inputs = self.setup, self._inputs(len(known))
+        queries = [Query(e, (), wants_text=True) for e in (*known, *inputs)]
+        if setup.kept is None:
+            found = self._asked(known, inputs)
+        else:
+            name = f"passed on: {self.recipe.fingerprint} {len(known)} {self.most}"
+            assert setup.model is not None
+            found = setup.kept.once(name, queries, setup.model.ledger, lambda: self._asked(known, inputs))
+        of_known = found[: len(known)]
+        how, calibration = self.recipe.calibrated_on(setup.task), UNCALIBRATED
+        if how in ("batch", "temperature"):
+            calibration = calibrated(of_known, known, label_prior=how == "batch")[1]
+        return {p.example_id: calibration.of(p) for p in found}
+
+    @cached_property
+    def inputs(self) -> tuple[Example, ...]:
+        """The task's unlabelled inputs, as examples without an output."""
+        return tuple(question.answered() for question in self.setup.task.unlabelled)
+
+    def _inputs(self, n: int) -> list[Example]:
+        order = generator(self.setup.seed, "inputs", n).permutation(len(self.inputs))[: self.most * n]
+        return [self.inputs[i] for i in sorted(order.tolist())]
+
+    def _asked(self, known: Sequence[Example], inputs: Sequence[Example]) -> list[Prediction]:
+        """Ask about each half of what is known after the other half, and about the inputs after all of it."""
+        assert (model := self.setup.model) is not None
+        counted = replace(model, ledger=model.ledger.part())
+        setup = replace(self.setup, model=counted, kept=None)
+        order = generator(self.setup.seed, "halves", len(known)).permutation(len(known)).tolist()
+        halves = [sorted(order[: len(known) // 2]), sorted(order[len(known) // 2 :])]
+        found: dict[str, Prediction] = {}
+        for own, others in (halves, halves[::-1]):
+            found |= self._after([known[i] for i in others], [known[i] for i in own], setup)
+        found |= self._after(known, inputs, setup)
+        first, *rest = [found[e.id] for e in (*known, *inputs)]
+        took = counted.ledger.cost.tokens - sum(p.tokens for p in found.values())
+        return [replace(first, fit_tokens=max(0.0, took)), *(replace(p, fit_tokens=0.0) for p in rest)]
+
+    def _after(self, known: Sequence[Example], asked: Sequence[Example], setup: Setup) -> dict[str, Prediction]:
+        """Return what the recipe says of examples once it has learnt others."""
+        if not asked:
+            return {}
+        fitted = self.make(setup).fit(tuple(known))
+        queries = [Query(e, fitted.pool, wants_text=setup.task.is_open) for e in asked]
+        return dict(zip([e.id for e in asked], answering(fitted).predict(queries), strict=True))
