@@ -45,6 +45,10 @@ RECIPES = (
     f"cings:{_TRAINED}",
     f"tagged:{_TRAINED}",
     f"intent:{_TRAINED}",
+    "attention",
+    "knob",
+    f"intent:ask=plain,{_TRAINED}",
+    f"intent:ask=plain,{_TRAINED},steerer=knob(shots=0)",
 )
 
 

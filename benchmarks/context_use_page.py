@@ -12,11 +12,12 @@ OPENING = """\
 `kshot bench context-use --data DIR` measures this: 100 training rows, uncalibrated, one setting for all that train
 (lr=3e-4, one step of training a row), on test rows whose passage contradicts what is known. Each is asked as usual,
 with the intent to answer from memory, and closed-book, without its passage. "Passage" is the share of answers that are
-the passage's, "memory" of those that are `memory_answer`; "pair" is right under both intents; "closed-book" is the
-share of answers from memory without the passage. `fine-tune` reads the passage before the question; the paper's plain
-fine-tuning, without passages, is `cings:mode=no_context`. Of the two memotrap tasks the passage is what the input
-demands, cut off before its question. The difference is from `fine-tune`, in points of "passage", with its 95 % interval
-over test rows and draws in pairs."""
+the passage's, "memory" of those that are `memory_answer`; "pair" is right as usual and from memory; "closed-book" is
+the share of answers from memory without the passage. `fine-tune` reads the passage before the question; the paper's
+plain fine-tuning, without passages, is `cings:mode=no_context`. `intent:ask=plain` is asked without its sentence, and
+so is the same with `steerer=knob`, for which the component that is found in the trained model is set. Of the two
+memotrap tasks the passage is what the input demands, cut off before its question. The difference is from `fine-tune`,
+in points of "passage", with its 95 % interval over test rows and draws in pairs."""
 COLUMNS = ("recipe", "model", "draws", "rows", "passage", "memory", "pair", "closed-book", "from fine-tune")
 SHARES = ("from_passage", "from_memory", "pair", "closed_book")
 

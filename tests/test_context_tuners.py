@@ -202,6 +202,7 @@ def test_an_intent_is_a_sentence_after_the_context_and_demonstrations_show_answe
         f"Context: thing0 is {WRONG[0].output}\n{CONTEXT}\nQuestion: thing0?\nAnswer: {WRONG[0].output}\n\n"
         f"Context: thing1 is {WRONG[1].output}\n{MEMORY}\nQuestion: thing1?\nAnswer:"
     )
+    assert text(said, ask="plain") == tiny.layout.write(said).text
     again = Intent().told(Intent(ask="memory").told(said, asked="", model=tiny), asked="", model=tiny)
     assert tiny.layout.write(again).text == text(said, ask="memory")
     closed = usual(TASK, (), KNOWN[0].question)
@@ -230,6 +231,19 @@ def test_an_intent_is_obeyed_after_training_on_other_things(small):
     (before, _), (after, least) = pairs(told), pairs(model)
     assert after <= least
     assert after > before + 0.3
+
+
+def test_a_knob_decides_where_the_trained_model_is_asked_without_a_sentence(small):
+    """Three draws of the network: from memory 0.67, 0.42 and 0.33 of the answers with it, 0.33, 0 and 0.08 without."""
+    task, asked = replace(TASK, train=tuple(WRONG[:28])), WRONG[28:]
+    recipe = parse_recipe("intent:ask=plain,lr=1e-3,steps=2,steerer=knob(ask=memory,shots=0)", shots=1)
+    found = make_learner(recipe, Setup(task, replace(small, task=task), 0)).fit(task.train)
+    assert found.model is not None
+    assert found.steering is not None
+    assert CONTEXT not in found.model.prompt((), asked[0])[0].text
+    steered = found.model.steered(found.steering)
+    assert steered.prompt((), asked[0])[0].text == found.model.prompt((), asked[0])[0].text
+    assert right(steered, asked, memories(asked)).mean() > right(found.model, asked, memories(asked)).mean() + 0.1
 
 
 # Where answers come from

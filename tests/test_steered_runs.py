@@ -17,6 +17,7 @@ from kshot.core.settings import RunSettings
 from kshot.core.steering import Edit, Steering
 from kshot.core.types import Example, Prompt, Query, ScoreRequest, Segment, Task
 from kshot.engine.language_model import Engine
+from kshot.learners import trained
 from kshot.learners.build import make_learner
 from kshot.learners.kept import Kept
 from kshot.learners.learner import Setup
@@ -114,6 +115,16 @@ def test_beside_a_tuner_an_interrupted_stream_goes_on_to_the_same(tmp_path):
     assert [f.name.rpartition("-")[2] for f in (tmp_path / "cut" / "training").glob("*.steering-*")] == ["4"]
     second.forget()
     assert not list((tmp_path / "cut" / "training").glob("*.steering-*"))
+
+
+def test_whoever_learns_all_at_once_finds_one_steering(monkeypatch):
+    known = list[int]()
+    monkeypatch.setattr(trained, "fitted_steering", lambda recipe, some, model, seed: known.append(len(some)))
+    recipe = parse_recipe("fine-tune:steerer=icv,lr=1e-3,steps=1", shots=1)
+    TrainedLearner(recipe, Setup(words(), asker(), 0)).fit(words(6).train)
+    assert known == [6]
+    TrainedLearner(recipe, Setup(words(), asker(), 0)).predict(stream(words(6).train))
+    assert known == [6, 1, 2, 4]
 
 
 # The adapted model

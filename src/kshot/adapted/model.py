@@ -460,7 +460,7 @@ class AdaptedModel:
                 f"Only a model whose weights were trained can be merged; '{self.recipe.name}' trains none. Adapt with "
                 "fine-tune or icl+ft."
             )
-        if self.steering:
+        if self.steering and self.steering.acting:
             raise UserError(
                 f"'{self.recipe.name}' steers the model too, which cannot be worked into weights. Adapt "
                 "without a steerer."

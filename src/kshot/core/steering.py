@@ -148,6 +148,11 @@ class Steering:
         )
 
     @property
+    def acting(self) -> tuple[Edit, ...]:
+        """The edits that change something: with weights of 0 one is the identity, to the bit."""
+        return tuple(e for e in self.edits if e.weights.any())
+
+    @property
     def last_only(self) -> bool:
         """Whether nothing is changed but the last tokens of prompts."""
         return all(e.last_only for e in self.edits)

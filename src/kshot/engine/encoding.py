@@ -97,24 +97,22 @@ class Encoder:
     def place_of(self, prompt: Prompt, passage: str) -> tuple[int, int]:
         """Return the first token of a passage in a prompt, and the one after it: where it stands last.
 
-        Inside a message, whose tokens may reach over its borders, a token at the border may be counted or not.
-
         Raises:
             UserError: The prompt does not say the passage.
         """
         text, segments = passage.strip(), prompt.segments
-        found = (i for i, s in reversed(list(enumerate(segments))) if s.role != "answer" and text and text in s.text)
-        at = min(found, key=lambda i: segments[i].role != "context", default=None)  # the last, not in another's words
+        says = (i for i, s in reversed(list(enumerate(segments))) if s.role != "answer" and text and text in s.text)
+        at = min(says, key=lambda i: segments[i].role != "context", default=None)  # the last, not in another's words
         if at is None:
             raise UserError(
                 f"To find a passage in a prompt, the prompt must say it as it is; {passage[:40]!r} does not stand "
                 "there. Use another composer, or an example with a context."
             )
-        before, _, _ = segments[at].text.rpartition(text)
-        ends = [before, before + text]
-        start, stop = (len(self._backbone.tokenise(end)) if end else 0 for end in ends)
-        n_before = len(self.prompt(replace(prompt, segments=segments[:at])).ids)
-        return n_before + start, n_before + stop
+        start = segments[at].text.rindex(text)
+        span = ("context", start, start + len(text))
+        alone = tuple(replace(s, spans=(span,) if i == at else ()) for i, s in enumerate(segments))
+        (found,) = self._inside(replace(prompt, segments=alone), ("context",), len(self.prompt(prompt).ids))
+        return found
 
     def _pieces(self, prompt: Prompt) -> list[Piece]:
         """Return the ids of each segment, with its role."""

@@ -164,9 +164,8 @@ class Session:
                 f"another one ({self.unsteered[:12]}). Fit it on this model."
             )
         other = copy(self)
-        edits = tuple(e for e in steering.edits if e.weights.any())  # the others are the identity, to the bit
-        if edits:
-            steering = replace(steering, edits=edits)
+        if steering.acting:
+            steering = replace(steering, edits=steering.acting)
             other.steering = self.steering.then(steering) if self.steering else steering
             other._encoder = self._encoder.weighing(other._weighed_spans())
             other.capabilities = self.capabilities - {Capability.GRADIENTS}

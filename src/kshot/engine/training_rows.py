@@ -34,6 +34,7 @@ class Past:
 
 
 _NOTHING = Past()
+MOST_SIDE_BY_SIDE = 1024  # tokens of texts that are remembered in one row
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,24 @@ def _counts(pasts: Sequence[Past], device: torch.device) -> torch.Tensor:
     return torch.tensor([past.n for past in pasts], device=device)
 
 
-@torch.no_grad()
 def remember(backbone: Backbone, texts: Sequence[Sequence[int]]) -> list[Past]:
-    """Run texts side by side in one row, and return the keys and values of each."""
+    """Run texts, and return the keys and values of each.
+
+    They stand side by side in rows of some `MOST_SIDE_BY_SIDE` tokens, as attention goes by the square of a row.
+    """
     _check_unweighed(backbone)
+    pasts, row, n = list[Past](), list[Sequence[int]](), 0
+    for text in texts:
+        if row and n + len(text) > MOST_SIDE_BY_SIDE:
+            pasts += _remembered(backbone, row)
+            row, n = [], 0
+        row.append(text)
+        n += len(text)
+    return [*pasts, *(_remembered(backbone, row) if row else ())]
+
+
+@torch.no_grad()
+def _remembered(backbone: Backbone, texts: Sequence[Sequence[int]]) -> list[Past]:
     device = backbone.device
     ids = torch.tensor([i for text in texts for i in text], device=device)
     lengths = torch.tensor([len(text) for text in texts], device=device)

@@ -19,8 +19,9 @@ class ContextUse(Evaluator):
     """Ask rows whose passage says something else than memory, and tell where each answer came from.
 
     Each row is asked as usual, with the intent to answer from memory (which a model that `intent` has trained obeys),
-    and closed-book, without its passage. `pair` is the share of rows that are right under both intents: it is at most
-    the smaller of the two shares. Rows need `memory_answer`; where answers are chosen, it must be among the choices.
+    and closed-book, without its passage. `pair` is the share of rows that are right as usual and from memory: it is at
+    most the smaller of the two shares, and says nothing of `intent:ask=memory`, whose usual is memory. Rows need
+    `memory_answer`; where answers are chosen, it must be among the choices.
 
     Source: Minder et al. (2024), PairAcc, section 3, https://arxiv.org/abs/2411.07404, and Monea et al. (2024), A
     Glitch in the Matrix? (Fakepedia), https://arxiv.org/abs/2312.02073.
@@ -39,7 +40,7 @@ class ContextUse(Evaluator):
                 "Some test row must have memory_answer, another than its output, so that it can be told where an "
                 "answer came from; none has. Add it, or give another --suite."
             )
-        ways = [(CONTEXT, rows, "context"), (MEMORY, rows, "memory")]
+        ways = [(CONTEXT, rows, ""), (MEMORY, rows, "memory")]
         closed = [replace(e, context=None) for e in rows if e.context]
         cases = [Case(e, group, asked) for group, some, asked in ways for e in some]
         return [*cases, *(Case(e, CLOSED) for e in closed)]

@@ -148,7 +148,7 @@ def handover(
             f"{flag} needs a recipe that asks a language model; '{recipe.name}' is a classifier without one. "
             "Load it with kshot.load, or serve it with `kshot serve`."
         )
-    if fitted.steering:
+    if fitted.steering and fitted.steering.acting:
         raise UserError(
             f"{flag} cannot say what is changed in the model's activations, as '{recipe.name}' does. "
             "Use `kshot serve`, which answers with all of it."
@@ -166,7 +166,7 @@ def handover(
     if recipe.per_query and not _shows_all(fitted):
         raise UserError(
             f"{flag} needs one set of demonstrations; '{recipe.name}' chooses others for each query. "
-            "Use `kshot serve`, which answers with all of it."
+            "Use `kshot serve`, which answers with all of it, or adapt with one set, as by selector=random."
         )
     _check_weights(fitted, flag, weights)
     shown = _shown(fitted, flag, context) if "selector" in recipe.parts else ()
@@ -182,6 +182,12 @@ def _shows_all(fitted: Fitted) -> bool:
 
 def _check_weights(fitted: Fitted, flag: str, weights: bool) -> None:
     name, tuner = fitted.recipe.name, fitted.recipe.part("tuner")
+    if fitted.trained and tuner.weights not in ("lora", "full"):
+        written = "a LoRA adapter" if weights else "a prompt alone"
+        raise UserError(
+            f"{flag} writes {written}; '{name}' has trained a module beside the model ({tuner.weights}), which kshot "
+            "alone can run. Use `kshot serve`."
+        )
     if not weights and fitted.trained:
         raise UserError(
             f"{flag} writes a prompt alone, and '{name}' has trained weights, without which it is another model. "
@@ -189,11 +195,6 @@ def _check_weights(fitted: Fitted, flag: str, weights: bool) -> None:
         )
     if weights and not fitted.trained:
         raise UserError(f"{flag} writes trained weights; '{name}' trains none. Use --to prompt or --to messages.")
-    if weights and tuner.weights not in ("lora", "full"):
-        raise UserError(
-            f"{flag} writes a LoRA adapter; '{name}' has trained a module beside the model ({tuner.weights}), which "
-            "kshot alone can run. Use `kshot serve`."
-        )
     if weights and tuner.weights != "lora":
         raise UserError(
             f"{flag} writes a LoRA adapter; '{name}' has trained all weights. Write the whole model with `kshot merge`."

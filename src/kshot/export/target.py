@@ -71,10 +71,11 @@ class Target(Protocol):
 def filled(text: str, question: Question) -> str:
     """Return a text with a question in place of its last "{input}", and its passage in place of the last "{context}".
 
-    All other braces are those of the examples.
+    The passage can stand before the question or after it. All other braces are those of the examples.
     """
-    before, _, after = text.rpartition("{input}")
-    if question.context is not None:
-        early, found, late = before.rpartition("{context}")
-        before = early + question.context + late if found else before
-    return before + question.input + after
+    said = {"{input}": question.input} | ({} if question.context is None else {"{context}": question.context})
+    places = sorted(((text.rfind(place), place) for place in said), reverse=True)
+    for at, place in places:  # from the end, so that what is put in moves none of them
+        if at >= 0:
+            text = text[:at] + said[place] + text[at + len(place) :]
+    return text

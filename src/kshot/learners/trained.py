@@ -221,8 +221,16 @@ class TrainedLearner(Learner):
             asked = prediction.tokens
         return {"missed": self._wrong[new.id], "asked": asked}
 
-    def learn(self, past: Sequence[Example], *, progress: Callable[[int], None] | None = None) -> None:
-        """Learn what is new in `past`, in its order; from the beginning, where more was learnt than stands in it."""
+    def learn(
+        self, past: Sequence[Example], *, steers: bool = True, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Learn what is new in `past`, in its order; from the beginning, where more was learnt than stands in it.
+
+        Args:
+            past: All that is known.
+            steers: Find the steering whenever the past has doubled, for what is predicted from there on.
+            progress: Called with 0 after each example.
+        """
         model = self.model
         if self._learnt != [e.id for e in past[: len(self._learnt)]]:
             assert self._kept, "a stream has one order, and no way back"
@@ -239,7 +247,7 @@ class TrainedLearner(Learner):
                 rows[0]["asked"] = rows[0].get("asked", 0.0) + known
             self.log += [{"n": n + 1, "example": past[n].id, "step": i} | row for i, row in enumerate(rows)]
             self._learnt.append(past[n].id)
-            if "steerer" in self.recipe.parts and refit_point(n + 1) == n + 1:
+            if steers and "steerer" in self.recipe.parts and refit_point(n + 1) == n + 1:
                 self._steer(past[: n + 1])
             self._is_between = True
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_STATES:
@@ -270,7 +278,7 @@ class TrainedLearner(Learner):
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Learn all examples, and steer and show as the recipe's other methods say."""
-        self.learn(examples)
+        self.learn(examples, steers=bool(self._teacher and self._teacher.sees_mistakes))
         about: dict[str, Any] = {}
         found = self._prompted.fit(examples)
         steering = None

@@ -19,6 +19,7 @@ from kshot.taskmodel.taskmodel import TaskModel
 
 FACTORS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
 DIRECTIONS = ("trained", "mean")
+MOST_KNOWN = 48  # examples that a direction is of
 MOST_PATCHED = 8  # examples whose prompts are patched at every layer
 REACHED = 0.5  # of the most that replacing a whole state does: from that layer on the decision can be there
 _LOOKS = 4  # at what is held out, while the direction is trained
@@ -88,6 +89,7 @@ class Knob(Steerer):
             return Steering((), model.unsteered, {**about, "note": note})
         held, known = held_out(pairs, most=MOST_ASKED, rng=rng)
         n_shots = min(self.shots, len(known) // 2) // 2 * 2
+        known = known[: n_shots + MOST_KNOWN]
         shown = [told(e, INTENTS[i % 2]) for i, e in enumerate(known[:n_shots])]
         learnt, tried = (Asked.of(some, shown, model) for some in (known[n_shots:], held))
         right = np.concatenate([learnt.right, tried.right])

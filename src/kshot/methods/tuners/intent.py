@@ -14,6 +14,8 @@ from kshot.methods.contracts import Tuner
 from kshot.methods.tuners.drawing import TARGETS, draw
 from kshot.taskmodel.taskmodel import TaskModel
 
+PLAIN = "plain"
+
 
 @dataclass(frozen=True)
 class Intent(Tuner):
@@ -27,7 +29,8 @@ class Intent(Tuner):
         batch: Examples in a step, drawn from those seen; most have two lessons.
         target: "any-seen" draws all of them; "current" always has the new one among them.
         balanced: Draw as equal numbers of each output as were seen, instead of each example with the same chance.
-        ask: The intent with which questions are asked: "context" or "memory".
+        ask: The intent with which questions are asked, "context" or "memory", or "plain" without any, where a `knob`
+            is to decide.
 
     Source: Minder et al. (2024), Controllable Context Sensitivity and the Knob Behind It, section 3,
     https://arxiv.org/abs/2411.07404.
@@ -39,7 +42,7 @@ class Intent(Tuner):
     batch: int = setting(2, least=1, most=1000)
     target: str = setting("any-seen", choices=TARGETS)
     balanced: bool = False
-    ask: str = setting("context", choices=INTENTS)
+    ask: str = setting("context", choices=(*INTENTS, PLAIN))
 
     uses_contexts = True
 
@@ -68,8 +71,9 @@ class Intent(Tuner):
         for number, turn in enumerate(reversed(script.turns)):
             n -= len(turn)
             contexts = [n + i for i, piece in enumerate(turn) if piece.role == "context"]
-            if contexts:
-                intent = "context" if number else asked or self.ask
+            intent = asked or self.ask
+            if contexts and intent != PLAIN:
+                intent = "context" if number else intent
                 pieces[contexts[-1]] = _with_intent(pieces[contexts[-1]], intent)
         return replace(script, pieces=tuple(pieces))
 
