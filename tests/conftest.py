@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import shutil
@@ -42,6 +43,12 @@ def pytest_configure():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each child process would compile all of kshot
     sys.dont_write_bytecode = False  # each worker would rewrite the assertions of all tests, in 7 seconds
+
+
+def pytest_collection_finish():
+    """Look no more for garbage among the million objects that torch, transformers and our own tests have brought."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
