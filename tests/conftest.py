@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may wait for a network
 os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other on a busy machine made runs 20 times slower
 
 import pytest
+import typer.testing
 from hypothesis import settings
 from typer.testing import CliRunner
 
@@ -26,6 +28,7 @@ from kshot.race.speed import tokens_per_second
 
 assert tokens_per_second.__kwdefaults__
 tokens_per_second.__kwdefaults__["seconds"] = 0.1  # of measuring this machine for a dry run
+typer.testing._get_command = cache(typer.testing._get_command)  # it looks at every option of every command
 settings.register_profile("kshot", deadline=None)  # a busy machine is no failure
 settings.load_profile("kshot")
 

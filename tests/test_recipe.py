@@ -49,7 +49,8 @@ QUICK = {
     "kept": "4",
     "split": "true",
 }
-QUICK_BY_SLOT = {"tuner": {"lr": "1e-3/1e-2", "steps": "1", "batch": "2"}, "steerer": {"steps": "4"}}
+QUICK_BY_SLOT = {"tuner": {"lr": "1e-2", "steps": "1", "batch": "2"}, "steerer": {"steps": "4"}}
+QUICK_BY_NAME = {"icl+ft": {"lr": "1e-3/1e-2"}}  # a race of settings inside the recipe
 TINY = kshot.load_model("tiny")
 # "decisions" asks a server (test_decision_service), and "forecast" is for series (test_series)
 HERE = [name for name in known_recipes() if name not in ("decisions", "forecast")]
@@ -60,8 +61,9 @@ def quick(name: str) -> Recipe:
     """Return a recipe with settings with which it is quick."""
     slot, settings = known_recipes().get(name), []
     if slot:
+        chosen = QUICK | QUICK_BY_SLOT.get(slot, {}) | QUICK_BY_NAME.get(name, {})
         known = setting_names(SLOTS[slot].find(name))
-        settings = [f"{k}={v}" for k, v in (QUICK | QUICK_BY_SLOT.get(slot, {})).items() if k in known]
+        settings = [f"{k}={v}" for k, v in chosen.items() if k in known]
     needs_members = slot == "combiner" and not SLOTS[slot].find(name).usual
     whole = f"{name}(majority, zero-shot, random)" if needs_members else name
     (recipe,) = parse_recipes(f"{whole}:{','.join(settings)}" if settings else whole, shots=4)
