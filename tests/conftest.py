@@ -1,9 +1,11 @@
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may wait for a network
 os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other on a busy machine made runs 20 times slower
 
 import pytest
+import typer.testing
 from hypothesis import settings
 from typer.testing import CliRunner
 
@@ -25,6 +28,7 @@ from kshot.race.speed import tokens_per_second
 
 assert tokens_per_second.__kwdefaults__
 tokens_per_second.__kwdefaults__["seconds"] = 0.1  # of measuring this machine for a dry run
+typer.testing._get_command = cache(typer.testing._get_command)  # it looks at every option of every command
 settings.register_profile("kshot", deadline=None)  # a busy machine is no failure
 settings.load_profile("kshot")
 
@@ -42,6 +46,12 @@ def pytest_configure():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each child process would compile all of kshot
     sys.dont_write_bytecode = False  # each worker would rewrite the assertions of all tests, in 7 seconds
+
+
+def pytest_collection_finish():
+    """Look no more for garbage among the million objects that torch, transformers and our own tests have brought."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -564,7 +564,7 @@ def test_a_full_disk(run_cli, wordy_task, tmp_path, recorded, monkeypatch):
 
     whole = adapt("whole").json
     codes, messages = [], set()
-    for limit in [*range(0, 100_000, 5_000), *range(100_000, 400_000, 50_000)]:
+    for limit in [*range(0, 100_000, 12_500), *range(100_000, 400_001, 100_000)]:
         with file_size_limit(limit, monkeypatch):
             stopped = adapt("full")
         codes.append(stopped.code)

@@ -21,6 +21,7 @@ QUICK = {
     "evolution": "evaluations=12,queries=2",
     "function-vector": "prompts=2,shots=2,heads=2",
     "soft-injection": "prompts=2,shots=2,steps=2,every=1",
+    "knob": "shots=2,steps=2,batch=2",
 }
 OWN = sorted((Path(__file__).parent.parent / "examples" / "own").glob("*.py"))
 
@@ -64,7 +65,7 @@ USES = {
     "classifier": "./classifier.py:LongestWord",
     "combiner": "./combiner.py:MostSure(bm25:k=2,zero-shot)",
     "gate": "adapt-mi(zero-shot,bm25:k=2):gate=./gate.py:Close",
-    "judge": "random:composer=reason-first(cue=Why?,judge=./judge.py:Brief)",
+    "judge": "random:composer=reason-first(cue=Why?,max_tokens=16,judge=./judge.py:Brief)",
 }
 
 

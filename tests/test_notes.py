@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import api_server
 from kshot.core.errors import InvalidInputError, SettingError, UserError
 from kshot.core.models import Capability
+from kshot.core.seeding import generator
 from kshot.core.types import Example, Prediction, Query, ScoreRequest, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.learner import Setup
@@ -191,6 +192,30 @@ def test_notes_that_are_added_in_two_calls_are_those_of_one(a, b):
             assert one.vectors.shape == (len(one.notes), 26)
             assert (one.vectors == two.vectors).all()
         assert one.lookup("the king of A", 3) == two.lookup("the king of A", 3)
+
+
+def test_whichever_notes_say_otherwise_are_found():
+    """They are looked for among few, and never missed: as if each were compared with each."""
+    known = ["the", "sea", "of", "is", "was", "at", "3", "4", "12", "red", "not", "two"]
+    rng, n_found = generator(0, "notes"), 0
+    for _ in range(3000):
+        start, one, two, after = (rng.choice(known, rng.integers(most + 1)).tolist() for most in (8, 4, 4, 4))
+        first, second = (" ".join((*start, *end, *after)) for end in (one, two))
+        is_otherwise = first != second and say_otherwise(first, second)
+        assert (NoteMemory().add([first, second]).overruled == ((0, 1),)) == is_otherwise, (first, second)
+        n_found += is_otherwise
+    assert n_found > 50
+
+
+WORDS = st.lists(st.sampled_from("the sea of is was at 3 4 12 red not two".split()), max_size=8)
+
+
+@given(start=WORDS, ends=st.tuples(WORDS, WORDS), after=WORDS)
+def test_whichever_notes_say_otherwise_are_found(start, ends, after):
+    """They are looked for among few, and never missed: as if each were compared with each."""
+    first, second = (" ".join((*start, *end, *after)) for end in ends)
+    memory = NoteMemory().add([first, second])
+    assert (memory.overruled == ((0, 1),)) == (first != second and say_otherwise(first, second))
 
 
 @given(notes=SENTENCES)

@@ -48,7 +48,7 @@ SMALL = {
     "function-vector": {"prompts": 2, "shots": 2, "heads": 2},
     "soft-injection": {"prompts": 2, "shots": 2, "steps": 4, "every": 2},
     "attention": {"span": "asked", "alpha": 0.5},
-    "knob": {"shots": 2, "steps": 4},
+    "knob": {"shots": 2, "steps": 2, "batch": 2},
     "random-direction": {},
 }
 

@@ -6,6 +6,7 @@ one by one.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -225,13 +226,13 @@ class _BlockAttention:
     """
 
     def __init__(self, lengths: torch.Tensor, positions: torch.Tensor, pasts: Sequence[Past]):
-        device = lengths.device
-        number = torch.arange(len(lengths), device=device)
-        text, before = (torch.repeat_interleave(number, n) for n in (lengths, _counts(pasts, device)))
-        places = torch.cat([*(torch.arange(past.n, device=device) for past in pasts), positions])
+        self._lengths, self._positions = lengths, positions
         self._pasts = [past for past in pasts if past.n]
-        self._distance = positions[:, None] - places  # [n, n_before + n]
-        self._seen = (text[:, None] == torch.cat([before, text])) & (self._distance >= 0)
+        self._n_before = _counts(pasts, lengths.device)
+        self._longest = int(lengths.max())
+        n_padded = len(lengths) * self._longest
+        # Side by side, with padding behind the shorter ones, unless there would be more of it than of other texts
+        self._is_batch = not self._pasts and n_padded * self._longest < len(positions) ** 2
         self._masks: dict[int | None, torch.Tensor] = {}
 
     def __call__(
@@ -244,10 +245,40 @@ class _BlockAttention:
         window: int | None,
     ) -> torch.Tensor:
         """Attend; the signature is `kshot.models.hf.Attend`."""
+        groups = query.shape[0] // key.shape[0]
+        if self._is_batch and (window is None or window >= self._longest):
+            queries, keys, values = map(self._padded, (query, key, value))
+            keys, values = (t.repeat_interleave(groups, dim=1) for t in (keys, values))
+            found = scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scale)
+            return found.transpose(0, 1).flatten(1, 2)[:, self._places]  # [heads, n_texts * longest, dim] -> n
         if window not in self._masks:
             self._masks[window] = self._seen if window is None else self._seen & (self._distance < window)
-        groups = query.shape[0] // key.shape[0]
         key = torch.cat([*(past.keys[layer] for past in self._pasts), key], dim=1)
         value = torch.cat([*(past.values[layer] for past in self._pasts), value], dim=1)
         keys, values = (t.repeat_interleave(groups, dim=0)[None] for t in (key, value))
         return scaled_dot_product_attention(query[None], keys, values, attn_mask=self._masks[window], scale=scale)[0]
+
+    def _padded(self, row: torch.Tensor) -> torch.Tensor:
+        """Return a row `[heads, n, dim]` as a batch of its texts `[n_texts, heads, longest, dim]`."""
+        n_heads, _, size = row.shape
+        empty = row.new_zeros(n_heads, len(self._lengths) * self._longest, size)
+        return empty.index_copy(1, self._places, row).unflatten(1, (-1, self._longest)).transpose(0, 1)
+
+    @cached_property
+    def _places(self) -> torch.Tensor:
+        """Where each token stands in a padded batch `[n]`."""
+        starts = torch.arange(len(self._lengths), device=self._lengths.device) * self._longest
+        return torch.repeat_interleave(starts, self._lengths) + self._positions
+
+    @cached_property
+    def _distance(self) -> torch.Tensor:
+        """How far before a token each one stands that it could see `[n, n_before + n]`."""
+        places = [torch.arange(past.n, device=self._positions.device) for past in self._pasts]
+        return self._positions[:, None] - torch.cat([*places, self._positions])
+
+    @cached_property
+    def _seen(self) -> torch.Tensor:
+        """Which tokens each one sees `[n, n_before + n]`."""
+        number = torch.arange(len(self._lengths), device=self._lengths.device)
+        text, before = (torch.repeat_interleave(number, n) for n in (self._lengths, self._n_before))
+        return (text[:, None] == torch.cat([before, text])) & (self._distance >= 0)

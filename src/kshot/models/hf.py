@@ -10,7 +10,8 @@ Source: transformers documentation, "AttentionInterface", https://huggingface.co
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -352,16 +353,40 @@ class Backbone:
         self.places = places or {}
         if attend is None:
             return self.model(**inputs).logits[0].float()
-        before = self.model.config._attn_implementation
-        self.model.set_attn_implementation(PACKED)
         self._attend = attend
         _RUNNING.backbone = self
         try:
-            out = self.model(position_ids=positions[None], **inputs)
+            with self._packed_attention():
+                out = self.model(position_ids=positions[None], **inputs)
         finally:
             _RUNNING.backbone = None
-            self.model.set_attn_implementation(before)
         return out.logits[0].float()
+
+    @contextmanager
+    def _packed_attention(self) -> Iterator[None]:
+        """Let an `Attend` compute attention; transformers' own switch looks at every module, each time."""
+        before = [config._attn_implementation_internal for config, _ in self._attention_configs]
+        for config, packed in self._attention_configs:
+            config._attn_implementation_internal = packed
+        try:
+            yield
+        finally:
+            for (config, _), own in zip(self._attention_configs, before, strict=True):
+                config._attn_implementation_internal = own
+
+    @cached_property
+    def _attention_configs(self) -> list[tuple[Any, str]]:
+        """The configs that say how attention is computed, and what each says where an `Attend` does."""
+        found = [m.config for m in self.model.modules() if isinstance(m, transformers.PreTrainedModel)]
+        for config in found:  # it grows meanwhile
+            found += [part for name in config.sub_configs if (part := getattr(config, name)) is not None]
+        configs = list({id(config): config for config in found}.values())
+        before = [config._attn_implementation_internal for config in configs]
+        self.model.set_attn_implementation(PACKED)
+        packed = [config._attn_implementation_internal for config in configs]
+        for config, own in zip(configs, before, strict=True):
+            config._attn_implementation_internal = own
+        return [(config, said) for config, said, own in zip(configs, packed, before, strict=True) if said != own]
 
     @torch.inference_mode()
     @fast_products()

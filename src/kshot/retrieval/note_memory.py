@@ -74,9 +74,9 @@ class NoteMemory:
         return NoteMemory(notes, self.encoder, vectors, overruled) if new else self
 
     @cached_property
-    def _alike(self) -> dict[tuple[str, ...], list[int]]:
+    def _alike(self) -> dict[tuple[Any, ...], list[int]]:
         """The places of the notes that count by what those that say otherwise have in common."""
-        found, gone = dict[tuple[str, ...], list[int]](), dict(self.overruled)
+        found, gone = dict[tuple[Any, ...], list[int]](), dict(self.overruled)
         for i, note in enumerate(self.notes):
             for key in _keys(note) if i not in gone else ():
                 found.setdefault(key, []).append(i)
@@ -136,10 +136,21 @@ def _parted(note: str) -> tuple[tuple[str, ...], bool]:
     return tuple(w for w in found if w not in _NEGATIONS), sum(w in _NEGATIONS for w in found) % 2 == 1
 
 
-def _keys(note: str) -> list[tuple[str, ...]]:
-    """Return beginnings of a note, one of which it shares with each that says otherwise; all of it is the last."""
+def _keys(note: str) -> list[tuple[Any, ...]]:
+    """Return what a note has in common with each that says otherwise, at least one of these, and with few others.
+
+    All of it; what stands before the words in which both may end; or, where these hold a number, before and after them.
+    """
     found, _ = _parted(note)
-    return [found[:n] for n in range(LEAST_SAME_WORDS, len(found))] + [(*found, "")]
+    size, keys = len(found), [(*found, "")]
+    for n in range(max(LEAST_SAME_WORDS, size - MOST_OTHER_WORDS), size):
+        if n > size - n:
+            keys.append(found[:n])
+    for n in range(LEAST_SAME_WORDS, size):
+        for end in range(n + 1, min(n + MOST_OTHER_WORDS, 2 * n - 1, size - 1) + 1):
+            if any(word[0].isdigit() for word in found[n:end]):
+                keys.append((found[:n], found[end:]))
+    return keys
 
 
 def clean_note(note: Any, where: str = "A note") -> str:

@@ -296,7 +296,7 @@ class Notes(Embeds, Composer):
 
     def remark(self, found: Sequence[Mapping[str, Any]]) -> str:
         """Return how many questions were asked with notes, and what became of notes that were not said."""
-        n_long, n_gone = sum(about.get("too_long", 0) for about in found), len(NoteMemory().add(self.notes).overruled)
+        n_long, n_gone = sum(about.get("too_long", 0) for about in found), len(self.memory.overruled)
         told = [f"{sum(bool(about['notes']) for about in found)} of {len(found)} questions were asked with notes"]
         told += [f"{n_long} times a note was left out, as it left no room for the question"] if n_long else []
         told += [f"{n_gone} of the notes says otherwise than a later one, which counts instead"] if n_gone else []
