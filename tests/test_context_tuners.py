@@ -20,6 +20,7 @@ from kshot.engine.load_model import load_model
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.measures.answer_sources import came_from
+from kshot.methods.tuners.cings import Cings
 from kshot.methods.tuners.intent import Intent
 from kshot.methods.tuners.tagged import Tagged
 from kshot.models.tiny import tiny_backbone
@@ -244,6 +245,25 @@ def test_a_knob_decides_where_the_trained_model_is_asked_without_a_sentence(smal
     steered = found.model.steered(found.steering)
     assert steered.prompt((), asked[0])[0].text == found.model.prompt((), asked[0])[0].text
     assert right(steered, asked, memories(asked)).mean() > right(found.model, asked, memories(asked)).mean() + 0.1
+
+
+# CINGS (the rest of it: test_cings.py): here, as its network is that of tags and intents
+
+
+def passage_share(model: TaskModel, rows: Sequence[Example]) -> float:
+    """The mean probability of what the passages say."""
+    scores = model.score([model.prompt((), e)[0] for e in rows], [(e.output,) for e in rows])
+    return float(np.exp([row[0] for row in scores]).mean())
+
+
+def test_passages_are_believed_more_and_what_is_known_stays_known(small):
+    """Learnt from things that the network does not know, and asked of others, whose passages are wrong."""
+    told = replace(small, told=Cings().told)
+    grounded, plain = (fitted(f"cings:lr=3e-4,steps=2{mode}", NEW, small) for mode in ("", ",mode=no_context"))
+    shares = {"base": passage_share(told, WRONG), "plain": passage_share(plain, WRONG)}
+    assert passage_share(grounded, WRONG) > shares["plain"] + 0.1
+    assert shares["plain"] > shares["base"]
+    assert passage_share(grounded, KNOWN) > passage_share(told, KNOWN) - 0.05
 
 
 # Where answers come from

@@ -207,17 +207,6 @@ def test_whichever_notes_say_otherwise_are_found():
     assert n_found > 50
 
 
-WORDS = st.lists(st.sampled_from("the sea of is was at 3 4 12 red not two".split()), max_size=8)
-
-
-@given(start=WORDS, ends=st.tuples(WORDS, WORDS), after=WORDS)
-def test_whichever_notes_say_otherwise_are_found(start, ends, after):
-    """They are looked for among few, and never missed: as if each were compared with each."""
-    first, second = (" ".join((*start, *end, *after)) for end in ends)
-    memory = NoteMemory().add([first, second])
-    assert (memory.overruled == ((0, 1),)) == (first != second and say_otherwise(first, second))
-
-
 @given(notes=SENTENCES)
 def test_of_notes_that_say_otherwise_the_last_counts(notes):
     found = [note for note, _ in NoteMemory().add(notes).lookup("king sea A B", 99)]

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from kshot.core.errors import ModelError, UserError
 from kshot.core.lessons import Batch, DivergedError, Lesson, Training, TrainingText
 from kshot.core.types import Example, Prompt, ScoreRequest, Segment, Task
+from kshot.engine import training_rows
 from kshot.engine.guidance import norm
 from kshot.engine.language_model import Engine
 from kshot.engine.trained_model import TrainedEngine
@@ -402,3 +403,12 @@ BAD += [({name: value}, f"{name} must be a number, 0 or more; got {value}") for 
 def test_bad_settings_say_what_must_hold(bad, message):
     with pytest.raises(UserError, match=message):
         Training(**bad)
+
+
+@pytest.mark.parametrize("sizes", [(30, 28, 25, 9), (90, 6, 6, 6, 6)], ids=["as a batch", "in one row"])
+def test_texts_that_are_run_at_once_are_learnt_as_each_alone(sizes):
+    """However long they are: of like lengths they are padded, and else they stand in one row."""
+    backbone, draw = tiny_backbone(), np.random.default_rng(0)
+    rows = [TrainingRow(tuple(draw.integers(256, size=n).tolist()), tuple(range(1, n))) for n in sizes]
+    alone = torch.cat([training_rows.answer_losses(backbone, [row]) for row in rows])
+    assert torch.allclose(training_rows.answer_losses(backbone, rows), alone, atol=1e-4)
