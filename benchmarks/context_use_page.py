@@ -52,7 +52,9 @@ def _difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str,
         return None
     rng = generator(0, "context-use")
     gaps = [
-        np.array([(a == "passage") - (b == "passage") for a, b in zip(x["sources"], y["sources"], strict=True)])
+        np.array(
+            [(a == "passage") - (b == "passage") for a, b in zip(x["sources"], y["sources"], strict=False)]
+        )  # one may have fewer
         for x, y in zip(ours, theirs, strict=True)
     ]
     means = []
