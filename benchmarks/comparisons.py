@@ -22,7 +22,7 @@ class Comparison:
 EXPLAINED = ("math/multiarith", "math/singleeq", "math/addsub")
 CLASSES = ("classification/trec", "classification/sst2", "classification/tweet_emotion")
 WORKED = ("bbh/boolean_expressions", "bbh/navigate", "bbh/object_counting")
-PASSAGES = ("qa/xquad_en", "natural_instructions/quoref", "grounding/fakepedia_base")
+PASSAGES = ("qa/xquad_en", "grounding/fakepedia_base", "grounding/counterfact_hard")
 EDITED = ("grounding/fever_edit", "grounding/counterfact_hard", "grounding/fakepedia_base")
 SITUATIONS = ("qa/copa", "qa/social_iqa", "qa/piqa")
 NAMED = ("intent/banking77", "intent/snips", "intent/atis_intent")
