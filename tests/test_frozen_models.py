@@ -18,11 +18,13 @@ from kshot.core.types import Example, GenerateRequest, Prompt, Query, ScoreReque
 from kshot.engine.frozen_model import FrozenEngine
 from kshot.engine.language_model import Engine
 from kshot.export.targets import target_of, write_export
+from kshot.learners.build import make_learner
 from kshot.learners.kept import Kept
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.models.made_tokens import FIRST_MADE
 from kshot.models.tiny import tiny_backbone
+from kshot.race.rehearsal import rehearsed
 from kshot.recipes.grammar import parse_recipe
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
@@ -355,6 +357,15 @@ def test_what_is_trained_cannot_be_another(asker):
         parse_recipe("context-adapter:weights=full", shots=3)
     with pytest.raises((UserError, ModelError), match="latents must be"):
         parse_recipe("context-adapter:latents=0", shots=3)
+
+
+@pytest.mark.parametrize("recipe", [ADAPTER, POOLED])
+def test_a_dry_run_counts_what_a_run_runs(recipe):
+    found, run = parse_recipe(recipe, shots=2), TaskModel.for_task(TASK, Engine(tiny_backbone()))
+    planned = rehearsed(found, Setup(TASK, run, 0), [QUERIES])
+    make_learner(found, Setup(TASK, run, 0)).predict(QUERIES)
+    assert planned.tokens == pytest.approx(run.ledger.cost.tokens, rel=0.02)
+    assert planned.training_steps == len(STREAM) - 1
 
 
 # The pooled vectors

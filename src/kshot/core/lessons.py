@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import ClassVar
 
 from kshot.core.errors import ModelError, UserError
 from kshot.core.fields import Checked, setting
@@ -37,6 +38,7 @@ class Training(Checked):
             "pcgrad" projects conflicts away, "none" leaves it out.
         refresh: Steps between two computations of the anchor.
         warmup: Steps over which the weights of guidance rise from 0.
+        encodes_anew: Prompts are other tokens to what is trained, which is small and beside the model.
     """
 
     weights: str = setting("lora", choices=WEIGHTS)
@@ -51,6 +53,8 @@ class Training(Checked):
     align: str = setting("none", choices=ALIGNMENTS)
     refresh: int = setting(5, least=1, most=1_000_000)
     warmup: int = setting(20, least=0, most=1_000_000)
+
+    encodes_anew: ClassVar[bool] = False
 
     @property
     def is_guided(self) -> bool:
@@ -71,6 +75,8 @@ class Resampling(Training):
     weights: str = setting("resampler", choices=("resampler",))
     rank: int = setting(0, least=0, most=1024)
     latents: int = setting(16, least=1, most=256)
+
+    encodes_anew = True
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,19 @@ from numpy.typing import NDArray
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD, GradientSettings, GradientStore
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, StepLog, Training, TrainingText
-from kshot.core.models import CalledModel, Capability, LanguageModel, ScoringModel, SteerableModel, TrainableModel
+from kshot.core.models import (
+    CalledModel,
+    Capability,
+    LanguageModel,
+    ScoringModel,
+    SteerableModel,
+    TrainableModel,
+    TunableModel,
+)
 from kshot.core.objective_settings import step_tokens
 from kshot.core.steering import Shape, Steering
 from kshot.core.types import FloatArray, GenerateRequest, Generation, Prompt, ScoreRequest
-from kshot.prompts.fitting import prompt_tokens
+from kshot.prompts.fitting import prompt_tokens, run_tokens
 
 
 class Counting:
@@ -41,20 +49,23 @@ class Counting:
         return cast(ScoringModel, self.model).forward_tokens(requests)
 
     def trainable(self, how: Training, *, seed: int) -> TrainableModel:
-        """Return itself: what is trained counts too."""
+        """Return itself, as what is trained counts too; where prompts are other tokens to it, what counts these."""
+        if how.encodes_anew:
+            return cast(TrainableModel, _CountingAnew(self, cast(TunableModel, self.model).trainable(how, seed=seed)))
         return cast(TrainableModel, self)
 
     def learn(self, batch: Batch) -> StepLog:
         """Count a step; its tokens are in the log, from which the learner counts them."""
-
-        def length(prompt: Prompt | None) -> int:
-            return prompt_tokens(prompt, self) if prompt else 0
-
+        length = self._length
         lengths = [(length(t.prompt), length(t.teacher), length(t.rejected)) for t in batch.texts]
         n_tokens = step_tokens(batch.objective.reads, lengths)
         n_tokens += sum(length(text.prompt) for text in (*batch.support, *batch.source))
         self.steps += 1
         return StepLog(0.0, n_tokens, 0, 0.0)
+
+    def _length(self, text: Prompt | None) -> int:
+        """Return how many tokens are run of a text that is learnt."""
+        return prompt_tokens(text, self) if text else 0
 
     def gradients(
         self,
@@ -118,6 +129,35 @@ class Counting:
         begun = str(number)
         n_words = (n_tokens - self.count_tokens(begun)) // max(1, self.count_tokens(" so"))
         return f"{begun}{' so' * max(0, n_words)}"
+
+
+class _CountingAnew(Counting):
+    """Counts for a model to which prompts are other tokens.
+
+    Args:
+        whole: What counts the steps.
+        model: The model, untrained.
+    """
+
+    def __init__(self, whole: Counting, model: TrainableModel):
+        super().__init__(model)
+        self._whole = whole
+
+    def run_tokens(self, prompt: Prompt) -> int:
+        """Return the model's own count."""
+        return run_tokens(prompt, self.model)
+
+    def learn(self, batch: Batch) -> StepLog:
+        """Count a step, as `Counting`."""
+        self._whole.steps += 1
+        return super().learn(batch)
+
+    def _length(self, text: Prompt | None) -> int:
+        if text is None:
+            return 0
+        *before, last = text.segments
+        request = ScoreRequest(replace(text, segments=tuple(before)), (last.text,))
+        return 1 + self.forward_tokens([request])  # the last token, of which nothing is asked, is run too
 
 
 class CountingActivations:
