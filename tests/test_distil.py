@@ -193,7 +193,7 @@ def test_it_goes_along_a_stream_and_is_handed_over_without_its_teacher(tmp_path)
         ("distil(icv)", "'icv' trains or steers the model."),
         (
             "distil(random, bm25)",
-            "one recipe says, named in brackets as in distil(random:k=16); got 2. Several are mixed",
+            "one recipe says, named in brackets as in distil(random:k=16); got 2. Name one, or mix",
         ),
         ("distil(mix)", "'mix' names none of its own. Name them: mix(bm25, random)."),
         ("fine-tune(random)", "'fine-tune' takes settings alone, such as fine-tune:key=value; got 'random'. To put a "),

@@ -298,7 +298,7 @@ def _taught_by(name: str, call: Call, parts: Mapping[str, Part], *, shots: int) 
     if len(named) != 1:
         raise UserError(
             f"{name}: the teacher passes on what one recipe says, named in brackets as in distil(random:k=16); got "
-            f"{len(named)}. Several are mixed first: distil(mix(random, bm25))."
+            f"{len(named)}. Name one, or mix several: distil(mix(random, bm25))."
         )
     recipe = parse_recipe(named[0], shots=shots, raced=False)
     if recipe.combines_run:
