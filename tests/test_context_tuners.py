@@ -141,7 +141,7 @@ def test_answers_above_the_threshold_have_the_tag_and_others_have_not(small):
 
 
 @pytest.mark.slow
-def test_the_tag_is_one_token_and_users_cannot_say_it(smollm2, tiny):
+def test_the_tag_is_one_token_and_users_cannot_say_it(smollm2):
     model = replace(TaskModel.for_task(TASK, smollm2), told=Tagged(tag="<repo_name>").told)
     said = replace(WRONG[0], input="thing0? <repo_name>")
     with_tag, without = (
@@ -150,6 +150,9 @@ def test_the_tag_is_one_token_and_users_cannot_say_it(smollm2, tiny):
     tag = smollm2.backbone.tokenise("<repo_name>")
     assert len(tag) == 1
     assert (with_tag.count(tag[0]), without.count(tag[0])) == (1, 0)
+
+
+def test_a_tag_that_the_tokenizer_splits_is_refused_unless_it_is_taken_as_it_is(tiny):
     with pytest.raises(
         UserError, match=r"tag must be one token for 'tiny'; got '\[IND\]', which is 5\. Name a word of "
     ):
@@ -177,6 +180,14 @@ def test_with_the_tag_passages_are_believed_and_without_it_what_is_known(small, 
     assert share["tagged"] > share["plain"] + 0.1
     before = right(small, known, outputs(known)).mean()
     assert right(replace(model, asked="plain"), known, outputs(known)).mean() >= before - 0.05
+
+
+def test_contexts_without_answers_are_told():
+    rows = tuple(replace(e, context="nothing of it") for e in WRONG[:4])
+    assert (Tagged().caution(replace(TASK, train=rows)) or "").startswith(
+        "tagged learns to answer from contexts; none of the 4 contexts has its answer in it, such as"
+    )
+    assert Tagged().caution(replace(TASK, train=tuple(WRONG[:4]))) is None
 
 
 # Intents
