@@ -19,7 +19,7 @@ from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
-from kshot.measures.answer_sources import came_from
+from kshot.measures.answer_sources import SOURCES, came_from
 from kshot.methods.tuners.intent import Intent
 from kshot.methods.tuners.tagged import Tagged
 from kshot.models.tiny import tiny_backbone
@@ -320,3 +320,8 @@ def test_a_run_offers_the_recipes_and_tells_where_each_answer_came_from(run_cli,
     assert set(told) <= {"passage", "memory", "neither"}
     assert all("came_from" not in row for row in samples if row["answer"] is None)
     assert run_cli("report", run).code == 0
+    page = (run / "report.html").read_text("utf-8")
+    (row,) = (line for line in page.splitlines() if '<th scope="row">zero-shot</th><td>' in line and "%</td>" in line)
+    own = [row["came_from"] for row in samples if row["recipe"] == "zero-shot" and "came_from" in row]
+    shares = [f"<td>{100 * own.count(source) / len(own):.0f}&nbsp;%</td>" for source in SOURCES]
+    assert row.endswith(f"<td>{len(own)}</td>{''.join(shares)}</tr>")
