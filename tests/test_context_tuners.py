@@ -19,7 +19,7 @@ from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
-from kshot.measures.answer_sources import came_from
+from kshot.measures.answer_sources import SOURCES, came_from
 from kshot.methods.tuners.cings import Cings
 from kshot.methods.tuners.intent import Intent
 from kshot.methods.tuners.tagged import Tagged
@@ -142,7 +142,7 @@ def test_answers_above_the_threshold_have_the_tag_and_others_have_not(small):
 
 
 @pytest.mark.slow
-def test_the_tag_is_one_token_and_users_cannot_say_it(smollm2, tiny):
+def test_the_tag_is_one_token_and_users_cannot_say_it(smollm2):
     model = replace(TaskModel.for_task(TASK, smollm2), told=Tagged(tag="<repo_name>").told)
     said = replace(WRONG[0], input="thing0? <repo_name>")
     with_tag, without = (
@@ -151,6 +151,9 @@ def test_the_tag_is_one_token_and_users_cannot_say_it(smollm2, tiny):
     tag = smollm2.backbone.tokenise("<repo_name>")
     assert len(tag) == 1
     assert (with_tag.count(tag[0]), without.count(tag[0])) == (1, 0)
+
+
+def test_a_tag_that_the_tokenizer_splits_is_refused_unless_it_is_taken_as_it_is(tiny):
     with pytest.raises(
         UserError, match=r"tag must be one token for 'tiny'; got '\[IND\]', which is 5\. Name a word of "
     ):
@@ -178,6 +181,14 @@ def test_with_the_tag_passages_are_believed_and_without_it_what_is_known(small, 
     assert share["tagged"] > share["plain"] + 0.1
     before = right(small, known, outputs(known)).mean()
     assert right(replace(model, asked="plain"), known, outputs(known)).mean() >= before - 0.05
+
+
+def test_contexts_without_answers_are_told():
+    rows = tuple(replace(e, context="nothing of it") for e in WRONG[:4])
+    assert (Tagged().caution(replace(TASK, train=rows)) or "").startswith(
+        "tagged learns to answer from contexts; none of the 4 contexts has its answer in it, such as"
+    )
+    assert Tagged().caution(replace(TASK, train=tuple(WRONG[:4]))) is None
 
 
 # Intents
@@ -329,3 +340,8 @@ def test_a_run_offers_the_recipes_and_tells_where_each_answer_came_from(run_cli,
     assert set(told) <= {"passage", "memory", "neither"}
     assert all("came_from" not in row for row in samples if row["answer"] is None)
     assert run_cli("report", run).code == 0
+    page = (run / "report.html").read_text("utf-8")
+    (row,) = (line for line in page.splitlines() if '<th scope="row">zero-shot</th><td>' in line and "%</td>" in line)
+    own = [row["came_from"] for row in samples if row["recipe"] == "zero-shot" and "came_from" in row]
+    shares = [f"<td>{100 * own.count(source) / len(own):.0f}&nbsp;%</td>" for source in SOURCES]
+    assert row.endswith(f"<td>{len(own)}</td>{''.join(shares)}</tr>")

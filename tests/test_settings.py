@@ -265,6 +265,11 @@ def no_training(monkeypatch):
 
     for name in ("train_retriever", "train_reward_model"):
         monkeypatch.setattr(f"kshot.encoders.encoder_training.{name}", note(name))
-    monkeypatch.setattr("kshot.engine.training.Trainer.__init__", note("Trainer"))
-    monkeypatch.setattr(Engine, "trainable", note("trainable"))
+    trainable = Engine.trainable
+
+    def made(engine, how, **more):  # what encodes prompts is made, and not trained
+        return trainable(engine, how, **more) if how.encodes_anew else calls.append("trainable")
+
+    monkeypatch.setattr("kshot.engine.training.Trainer.step", note("step"))
+    monkeypatch.setattr(Engine, "trainable", made)
     return calls

@@ -9,7 +9,7 @@ import numpy as np
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Prediction, Task
 from kshot.evaluators.evaluator import Case, Evaluator
-from kshot.measures.answer_sources import MEMORY, NEITHER, PASSAGE, came_from, tells_apart
+from kshot.measures.answer_sources import MEMORY, PASSAGE, SOURCES, came_from, tells_apart
 
 CONTEXT, CLOSED = "context", "closed-book"
 
@@ -66,9 +66,6 @@ class ContextUse(Evaluator):
             "closed_book": _share([came == MEMORY for came in found[CLOSED]]) if found[CLOSED] else None,
             "answers": answers,
         }
-
-
-SOURCES = (PASSAGE, MEMORY, NEITHER)
 
 
 def _share(values: Sequence[bool]) -> float:

@@ -4,7 +4,7 @@ from kshot.core.intents import memory_answer
 from kshot.core.types import Example
 from kshot.measures.text_metrics import squad_exact_match
 
-PASSAGE, MEMORY, NEITHER = "passage", "memory", "neither"
+PASSAGE, MEMORY, NEITHER = SOURCES = ("passage", "memory", "neither")
 
 
 def tells_apart(example: Example) -> bool:

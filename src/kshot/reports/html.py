@@ -11,6 +11,7 @@ import numpy as np
 from kshot.core.errors import UserError
 from kshot.core.json_text import to_json
 from kshot.core.prices import paid_in_words
+from kshot.measures.answer_sources import SOURCES
 from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE, behind
 from kshot.reports.saved_record import read_finished, read_record
@@ -75,6 +76,7 @@ def page(record: Mapping[str, Any]) -> str:
         disagreement=mean_disagreement(record["rows"][shown[0]]) if shown else None,
         notes=results["selections"].get(shown[0], [])[-1:] if shown else [],
         paid=paid_in_words(results["paid"]) if results.get("paid") else None,
+        sources=answer_sources(rows),
         totals=_totals(results["leaderboard"], rows),
         style=here.joinpath("report.css").read_text("utf-8"),
         script=here.joinpath("report.js").read_text("utf-8"),
@@ -181,6 +183,16 @@ def mean_disagreement(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Return which share of the contexts answers otherwise than all together, on average; None without several."""
     shares = [row["disagreement"] for row in rows if row.get("disagreement") is not None]
     return sum(shares) / len(shares) if shares else None
+
+
+def answer_sources(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[tuple[str, int, dict[str, float]]]:
+    """Return of each recipe of how many answers it is told where they came from, and the share of each source."""
+    found = []
+    for name, own in rows.items():
+        told = Counter(row["came_from"] for row in own if "came_from" in row)
+        if n := told.total():
+            found.append((name, n, {source: told[source] / n for source in SOURCES}))
+    return found
 
 
 def _totals(board: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
