@@ -64,6 +64,7 @@ class TrainedLearner(Learner):
         self._steering: Steering | None = None
         self._is_between = True  # two examples: within the steps of one there is no state to go on from
         self.log: list[dict[str, Any]] = []
+        self._n_asked = 0  # examples when the teacher last asked the model before training
         self._wrong: dict[str, bool] = {}  # ids of what was predicted before it was learnt; for teachers that ask
 
     @cached_property
@@ -232,7 +233,7 @@ class TrainedLearner(Learner):
         for n in range(len(self._learnt), len(past)):
             looked_at = self._looked_at(past[: n + 1])
             self._is_between = False
-            known = self._know(past[: n + 1]) + self._hear(past[: n + 1])
+            known = sum(looks(past[: n + 1]) for looks in (self._know, self._ask, self._hear))
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
             rows[0] |= looked_at
             if known:
@@ -255,6 +256,19 @@ class TrainedLearner(Learner):
             self._tuner = self._tuner.knowing(seen[:-1], model=replace(before, ledger=Ledger()))
         self._tuner = self._tuner.knowing((*seen, *ready.made), model=before)
         return before.ledger.cost.tokens
+
+    def _ask(self, seen: Sequence[Example]) -> float:
+        """Let the teacher ask the model before training, at refit points; return how many tokens that took."""
+        n = refit_point(len(seen))
+        if not (self._teacher and self._teacher.asks) or n == self._n_asked:
+            return 0.0
+        ready = self._prompted.prepare(seen[: n - 1])
+        counted = self._base.ledger.part() if n == len(seen) else Ledger()  # after an interruption; it was counted
+        before = replace(ready.model, told=None, ledger=counted)
+        rng = generator(self._seed, "teacher asks", n)
+        self._teacher = self._teacher.knowing((*seen[:n], *ready.made), model=before, rng=rng)
+        self._n_asked = n
+        return counted.cost.tokens
 
     def _hear(self, seen: Sequence[Example]) -> float:
         """Let the teacher's recipe speak, at refit points; return how many tokens that took."""
@@ -367,7 +381,7 @@ class TrainedLearner(Learner):
         """Go back to before the first example."""
         self.forget()
         self._learnt, self.log, self._steering = [], [], None
-        self._n_saved = 0
+        self._n_saved = self._n_asked = 0
 
 
 def _among(lesson: Lesson, answers: tuple[str, ...]) -> Lesson:

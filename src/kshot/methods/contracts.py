@@ -397,12 +397,24 @@ class Teacher(Part):
             tuner's objective.
         sees_mistakes: It is told which of the examples the model got wrong before it learnt them (`seeing`).
         passes_on: It passes on what a recipe says (`hearing`), which is named in brackets: distil(random:k=16).
+        asks: It asks the model before training about the past, again whenever that has doubled (`knowing`).
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
     only_chooses: ClassVar[bool] = False
     sees_mistakes: ClassVar[bool] = False
     passes_on: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
+
+    def knowing(self, seen: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
+        """Return a teacher that has asked the model before training what it needs to know.
+
+        Args:
+            seen: All examples up to the last refit point.
+            model: The model before training, on the task.
+            rng: For every random choice.
+        """
+        return self
 
     def seeing(self, wrong: Sequence[Example]) -> Self:
         """Return a teacher that knows the examples so far that the model got wrong before it learnt them."""
