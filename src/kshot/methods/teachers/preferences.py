@@ -71,6 +71,7 @@ class Preferences(Teacher):
     beta: float = setting(0.1, above=0)
     known: float = setting(1.0, above=0)
     _pairs: Mapping[str, Pair] | None = state()
+    _rehearses: bool = state(False)
 
     needs = frozenset({Capability.SCORE})
     asks = True
@@ -79,6 +80,10 @@ class Preferences(Teacher):
     def objective(self) -> Mixture:
         """What is made small over the lessons."""
         return Mixture((Answers(), Preference(self.beta)), (self.known, 1.0))
+
+    def rehearsing(self) -> Self:
+        """Return a teacher to whom each wrong answer is a loser."""
+        return replace(self, _rehearses=True)
 
     def knowing(self, seen: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return the teacher that knows pairs of answers; see `kshot.methods.contracts.Teacher`."""
@@ -110,7 +115,11 @@ class Preferences(Teacher):
         best = max(right, key=lambda i: value[i], default=None)
         if best is None:
             return None
-        wrong = [i for i in range(len(answers)) if i not in right and value[best] - value[i] > self.margin]
+        wrong = [
+            i
+            for i in range(len(answers))
+            if i not in right and (value[best] - value[i] > self.margin or self._rehearses)
+        ]
         losers = sorted(wrong, key=lambda i: value[i])
         return Pair(answers[best], tuple(answers[i] for i in losers)) if losers else None
 
