@@ -22,12 +22,14 @@ class Known(NamedTuple):
 
     Attributes:
         labels: The classes.
+        share: Of each class among the labelled examples, with one more of each, `[n_labels]`.
         calibration: Of what the average says.
         confusion: How probable the average has found each class of examples that it had not learnt, by their own class;
             rows sum to 1, `[n_labels, n_labels]`.
     """
 
     labels: tuple[str, ...]
+    share: FloatArray
     calibration: Calibration
     confusion: FloatArray
 
@@ -120,12 +122,13 @@ class PseudoLabels(Teacher):
         about = self._known(known)
         places = [i for i in range(len(lessons)) if rng.random() < self.inputs]
         drawn = [self._inputs[i] for i in rng.permutation(len(self._inputs))[: len(places)]]
-        labelled = dict(zip(places, self._labelled(drawn, about), strict=False))
-        weights = dict(zip(about.labels, class_weights(about.confusion, self.confusion).tolist(), strict=True))
+        labelled = dict(zip(places, self._labelled(drawn, about, {e.output for e in seen}), strict=False))
+        weights = class_weights(about.confusion, about.share, self.confusion).tolist()
+        of_label = dict(zip(about.labels, weights, strict=True))
         found = []
         for i, lesson in enumerate(lessons):
             target = labelled.get(i) or lesson.target
-            found.append(replace(lesson, target=target, weight=lesson.weight * weights.get(target.output, 1.0)))
+            found.append(replace(lesson, target=target, weight=lesson.weight * of_label[target.output]))
         return found
 
     def _known(self, known: Sequence[Example]) -> Known:
@@ -134,10 +137,12 @@ class PseudoLabels(Teacher):
         labels = said[0].candidates
         calibration = calibrated(said[-RECENT:], known[-RECENT:], label_prior=True)[1]
         probs = np.array([calibration.of(p).probs for p in said])
-        return Known(labels, calibration, confusion_of(probs, [labels.index(e.output) for e in known]))
+        own = [labels.index(e.output) for e in known]
+        counts = np.bincount(own, minlength=len(labels)) + 1.0
+        return Known(labels, counts / counts.sum(), calibration, confusion_of(probs, own))
 
-    def _labelled(self, drawn: Sequence[Example], about: Known) -> list[Example | None]:
-        """Return the inputs with their labels; None where the average is not sure enough."""
+    def _labelled(self, drawn: Sequence[Example], about: Known, seen: set[str]) -> list[Example | None]:
+        """Return the inputs with their labels; None where the average is not sure enough, or the label was not seen."""
         assert self._ask is not None
         limits = thresholds(about.confusion, self.threshold) if self.confusion else self.threshold
         found: list[Example | None] = []
@@ -146,7 +151,7 @@ class PseudoLabels(Teacher):
             if expert := (self._said or {}).get(e.id):
                 probs = (1 - self.expert) * probs + self.expert * np.array(expert.probs)
             at = int(np.argmax(probs))
-            is_sure = probs[at] >= np.broadcast_to(limits, probs.shape)[at]
+            is_sure = probs[at] >= np.broadcast_to(limits, probs.shape)[at] and about.labels[at] in seen
             found.append(replace(e, output=about.labels[at]) if is_sure else None)
         return found
 
@@ -166,10 +171,14 @@ def confusion_of(probs: FloatArray, own: Sequence[int]) -> FloatArray:
     return (of_class.T @ probs + 1 / n_labels) / (of_class.sum(axis=0)[:, None] + 1)
 
 
-def class_weights(confusion: FloatArray, strength: float) -> FloatArray:
-    """Return how much lessons of each class count: more, the more of it is taken for others, `[n_labels]`."""
+def class_weights(confusion: FloatArray, share: FloatArray, strength: float) -> FloatArray:
+    """Return how much lessons of each class count, `[n_labels]`.
+
+    With strength 1 a class counts, in all its lessons together, in proportion to how much of it is taken for others.
+    """
     missed = 1 - np.diag(confusion)
-    return np.clip((missed / missed.mean()) ** strength, 1 / MOST_WEIGHT, MOST_WEIGHT)
+    wanted = missed / missed.sum() / share  # 1 on average over lessons
+    return np.clip(wanted**strength, 1 / MOST_WEIGHT, MOST_WEIGHT)
 
 
 def thresholds(confusion: FloatArray, threshold: float) -> FloatArray:
