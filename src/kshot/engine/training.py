@@ -173,7 +173,7 @@ class Trainer:
                 if p is not master:
                     p.copy_(master)
             # A short memory at first, so that the weights before training are soon forgotten
-            kept = min(self._decay, (1 + self.n_steps) / (10 + self.n_steps))
+            kept = min(self._decay, (2 + self.n_steps) / (11 + self.n_steps))  # this step is not counted yet
             for average, master in zip(self._average, self._masters, strict=False):
                 average.lerp_(master, 1 - kept)
 

@@ -304,7 +304,7 @@ class TrainedLearner(Learner):
     def _said_before(self, past: Sequence[Example]) -> dict[str, Prediction]:
         """Return what the average said of each example of the past before it was learnt, by id."""
         found = {}
-        for e in past:
+        for e in (e for e in past if e.id in self._before):
             candidates, log_probs = self._base.task.candidates(e), np.array(self._before[e.id])
             probs, answer = normalised(log_probs), candidates[int(np.argmax(log_probs))]
             found[e.id] = Prediction(e.id, candidates, log_probs.tolist(), probs.tolist(), answer)
