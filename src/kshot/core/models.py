@@ -229,8 +229,10 @@ class RememberingModel(LanguageModel, Protocol):
 class TunableModel(LanguageModel, Protocol):
     """A language model with the capability GRADIENTS, as what is trained starts from it."""
 
-    def trainable(self, how: Training, *, seed: int) -> "TrainableModel":
+    def trainable(self, how: Training, *, seed: int, decay: float = 0.0) -> "TrainableModel":
         """Return the same model with weights of its own that can be trained; this one stays as it is.
+
+        With a `decay` above 0 it keeps a running average of them too (`averaged`).
 
         Raises:
             ModelError: It lacks what `how` asks for.
@@ -278,6 +280,11 @@ class TrainableModel(ScoringModel, WritingModel, Protocol):
     @property
     def base_fingerprint(self) -> str:
         """The fingerprint of the model before training."""
+        ...
+
+    @property
+    def averaged(self) -> "TrainableModel":
+        """The same model, asked under the running average of its weights; of one that keeps it."""
         ...
 
     def learn(self, batch: Batch) -> StepLog:

@@ -58,7 +58,7 @@ class Preference(Checked):
 
 @dataclass(frozen=True)
 class Mixture:
-    """A weighted sum of objectives.
+    """A weighted sum of objectives, each over those texts of a step that have what it reads.
 
     Attributes:
         objectives: One or more.

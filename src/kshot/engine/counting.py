@@ -48,11 +48,16 @@ class Counting:
             return sum(prompt_tokens(request.prompt, self) for request in requests)
         return cast(ScoringModel, self.model).forward_tokens(requests)
 
-    def trainable(self, how: Training, *, seed: int) -> TrainableModel:
+    def trainable(self, how: Training, *, seed: int, decay: float = 0.0) -> TrainableModel:
         """Return itself, as what is trained counts too; where prompts are other tokens to it, what counts these."""
         if how.encodes_anew:
             return cast(TrainableModel, _CountingAnew(self, cast(TunableModel, self.model).trainable(how, seed=seed)))
         return cast(TrainableModel, self)
+
+    @property
+    def averaged(self) -> Self:
+        """Itself: an average of weights runs as many tokens."""
+        return self
 
     def learn(self, batch: Batch) -> StepLog:
         """Count a step; its tokens are in the log, from which the learner counts them."""

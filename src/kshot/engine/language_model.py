@@ -28,7 +28,7 @@ class Engine(Session):
         """Reading activations, and asking under many steerings at once."""
         return Activations(self)
 
-    def trainable(self, how: Training, *, seed: int) -> TrainableModel:
+    def trainable(self, how: Training, *, seed: int, decay: float = 0.0) -> TrainableModel:
         """Return the same model with weights of its own that can be trained.
 
         Raises:
@@ -37,7 +37,7 @@ class Engine(Session):
         """
         self._check_bare()
         with self.backbone.lock:
-            return ENGINES.get(how.weights, TrainedEngine)(self, how, seed=seed)
+            return ENGINES.get(how.weights, TrainedEngine)(self, how, seed=seed, decay=decay)
 
     def _check_bare(self) -> None:
         if self.steering:

@@ -52,6 +52,10 @@ class Objective(ABC):
         rejected = [row.rejected for row in rows if row.rejected] if "rejected" in self.reads else []
         return [*rows, *rejected]
 
+    def is_about(self, row: TrainingRow) -> bool:
+        """Return whether a text has what the objective reads; in a mixture others are left to its other parts."""
+        return all(getattr(row, what) is not None for what in self.reads)
+
     def prepare(self, rows: Sequence[TrainingRow]) -> None:  # noqa: B027 - most need nothing
         """Ask the model before training about the texts of a step; no trained weight may be active.
 
@@ -162,15 +166,35 @@ class MixedObjective(Objective):
         self._parts = [objective_of(one, backbone) for one in settings.objectives]
         self._weights = settings.weights
 
+    def is_about(self, row: TrainingRow) -> bool:
+        """Return whether a text has what one of the parts reads."""
+        return any(one.is_about(row) for one in self._parts)
+
     def prepare(self, rows: Sequence[TrainingRow]) -> None:
-        """Prepare all."""
-        for one in self._parts:
-            one.prepare(rows)
+        """Prepare all parts, each for the texts that it is about; the first for those that none is about."""
+        for i, one in enumerate(self._parts):
+            one.prepare([row for row in rows if one.is_about(row) or not (i or self.is_about(row))])
 
     def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
-        """Return the part's share of the weighted sum."""
-        losses = [w * one.loss(part, said, whole) for w, one in zip(self._weights, self._parts, strict=True)]
+        """Return the part's share of the weighted sum, each objective over the texts that it is about."""
+        losses = []
+        for weight, one in zip(self._weights, self._parts, strict=True):
+            own = [row for row in part if one.is_about(row)]
+            if own:
+                of_own = said if len(own) == len(part) else self._only(one, part, said)
+                losses.append(weight * one.loss(own, of_own, [row for row in whole if one.is_about(row)]))
         return torch.stack(losses).sum()
+
+    def _only(self, one: Objective, part: Sequence[TrainingRow], said: Said) -> Said:
+        """Return what is said of those texts that an objective is about."""
+        runs = [(one.is_about(row), row) for row in part]
+        rejected = [(is_kept, row.rejected) for is_kept, row in runs if row.rejected and "rejected" in self.reads]
+        own, others = (
+            torch.tensor([is_kept for is_kept, row in some for _ in row.supervised], dtype=torch.bool)
+            for some in (runs, rejected)
+        )
+        own, others = own.to(said.logits.device), others.to(said.logits.device)
+        return Said(said.logits[own], said.tokens[own], said.rejected_logits[others], said.rejected_tokens[others])
 
 
 def objective_of(settings: ObjectiveSettings, backbone: Backbone) -> Objective:

@@ -1,9 +1,10 @@
 """A language model whose weights are trained: it scores and writes with what it has learnt so far."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from kshot.core.errors import NotFiniteError
 from kshot.core.lessons import Batch, StepLog, Training
@@ -23,18 +24,20 @@ class TrainedEngine(Session):
         base: The engine whose backbone and store it shares.
         how: Settings of training.
         seed: For the first weights of adapters.
+        decay: Of the running average of the weights that is kept; 0: none is.
     """
 
     @learning()
-    def __init__(self, base: Session, how: Training, *, seed: int):
+    def __init__(self, base: Session, how: Training, *, seed: int, decay: float = 0.0):
         super().__init__(base.backbone, store=base._store, pack_tokens=base._pack_tokens)
         self.__dict__["obstacle"] = base.obstacle  # tried once, with the backbone's own weights
         self._pack_scored = base._pack_scored
         self._base, self._how = base, how
         fingerprint = digest(base.fingerprint, repr(how), seed)
         self._weights = self._first_weights(seed)
+        can_pack, self._is_average = base.obstacle is None, False
         self._trainer = Trainer(
-            base.backbone, self._weights, how, fingerprint=fingerprint, can_pack=base.obstacle is None
+            base.backbone, self._weights, how, fingerprint=fingerprint, can_pack=can_pack, decay=decay
         )
 
     def _first_weights(self, seed: int) -> TrainedWeights | MadeTokens:
@@ -54,12 +57,20 @@ class TrainedEngine(Session):
     @property
     def unsteered(self) -> str:
         """Identifies the base model, the settings and everything learnt, in its order."""
-        return self._trainer.fingerprint
+        return digest(self._trainer.fingerprint, "average") if self._is_average else self._trainer.fingerprint
+
+    @property
+    def averaged(self) -> Self:
+        """The same model, asked under the running average of its weights, which goes on with every step."""
+        other = copy(self)
+        other._is_average = True
+        return other
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Let the backbone compute with the trained weights, and then with what is steered."""
-        with self.backbone.lock, self._weights.active(), super().active():
+        own = self._trainer.averaged() if self._is_average else nullcontext()
+        with self.backbone.lock, own, self._weights.active(), super().active():
             yield
 
     @property

@@ -6,7 +6,8 @@ Source: the loss of Bornschein et al. (2025), section 3, https://arxiv.org/abs/2
 supervised tokens of a step, so that a learning rate means the same for any number of demonstrations.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -56,6 +57,7 @@ class Trainer:
         how: Settings.
         fingerprint: Identifies the weights before training; `self.fingerprint` follows everything learnt, in its order.
         can_pack: Whether texts may share a row.
+        decay: Of the running average of the weights that is kept; 0: none is.
         micro_tokens: Most tokens of a forward and backward pass, if a single text is not longer; by default 1,024 on
             the CPU, 8,192 elsewhere.
     """
@@ -68,6 +70,7 @@ class Trainer:
         *,
         fingerprint: str,
         can_pack: bool,
+        decay: float = 0.0,
         micro_tokens: int | None = None,
     ):
         self._backbone = backbone
@@ -79,6 +82,8 @@ class Trainer:
         self._parameters = list(weights.parameters.values())
         # Steps are small against the weights: below single precision they would be rounded away
         self._masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self._parameters]
+        self._decay = decay
+        self._average = [master.detach().clone() for master in self._masters] if decay else []
         optimiser = _OPTIMISERS[how.optimiser]
         self._optimiser = optimiser(self._masters, lr=how.lr, weight_decay=0.0)
         self._guide = Guide(how) if how.is_guided else None
@@ -167,6 +172,26 @@ class Trainer:
             for p, master in zip(self._parameters, self._masters, strict=True):
                 if p is not master:
                     p.copy_(master)
+            # A short memory at first, so that the weights before training are soon forgotten
+            kept = min(self._decay, (2 + self.n_steps) / (11 + self.n_steps))  # this step is not counted yet
+            for average, master in zip(self._average, self._masters, strict=False):
+                average.lerp_(master, 1 - kept)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the weights be their running average: d times the one before a step and 1 - d times the weights after it.
+
+        d is the decay, or after t steps (1 + t) / (10 + t), where that is less. Source: Tarvainen and Valpola (2017),
+        https://arxiv.org/abs/1703.01780.
+        """
+        own = [p.data for p in self._parameters]
+        for p, average in zip(self._parameters, self._average, strict=True):
+            p.data = average.to(p.dtype)
+        try:
+            yield
+        finally:
+            for p, data in zip(self._parameters, own, strict=True):
+                p.data = data
 
     @fast_products()
     def gradient(
@@ -244,6 +269,7 @@ class Trainer:
         for i, state in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{key}": value for key, value in state.items()}
         tensors |= {f"master.{i}": m for i, m in enumerate(self._masters) if m is not self._parameters[i]}
+        tensors |= {f"average.{i}": a for i, a in enumerate(self._average)}
         tensors |= {f"last.{i}": g for i, g in enumerate(self._last or ())}
         guide_tensors, guide_values = self._guide.state() if self._guide else ({}, {})
         tensors |= {f"guide.{name}": t for name, t in guide_tensors.items()}
@@ -276,6 +302,8 @@ class Trainer:
         with torch.no_grad():
             for i, master in named("master.").items():
                 self._masters[int(i)].copy_(master)
+            for i, average in named("average.").items():
+                self._average[int(i)].copy_(average)
         last = named("last.")
         self._last = [last[str(i)].to(self._backbone.device) for i in range(len(last))] if last else None
         if self._guide:

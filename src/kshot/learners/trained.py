@@ -8,10 +8,12 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, cast
+
+import numpy as np
 
 from kshot.core.errors import DamagedError, NotFiniteError, UserError
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
@@ -28,6 +30,7 @@ from kshot.learners.passed_on import PassedOn
 from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
+from kshot.measures.probabilities import normalised
 from kshot.methods.skill_profile import is_wrong
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import writable, write_folder, write_jsonl
@@ -64,6 +67,9 @@ class TrainedLearner(Learner):
         self._steering: Steering | None = None
         self._is_between = True  # two examples: within the steps of one there is no state to go on from
         self.log: list[dict[str, Any]] = []
+        self._n_asked = 0  # examples when the teacher last asked the model before training
+        self._before: dict[str, list[float]] = {}  # log-probabilities by the average, before an example was learnt
+        self._consulted = 0.0  # tokens of the average, in the steps for an example
         self._wrong: dict[str, bool] = {}  # ids of what was predicted before it was learnt; for teachers that ask
 
     @cached_property
@@ -78,7 +84,8 @@ class TrainedLearner(Learner):
         return self._untrained()
 
     def _untrained(self) -> TrainableModel:
-        return cast(TunableModel, self._base.model).trainable(self._tuner.training, seed=self._seed)
+        decay = self._teacher.average if self._teacher else 0.0
+        return cast(TunableModel, self._base.model).trainable(self._tuner.training, seed=self._seed, decay=decay)
 
     def _as_kept(self) -> TrainableModel:
         """Return the model as it was kept, and take over what was kept with it.
@@ -106,6 +113,7 @@ class TrainedLearner(Learner):
                 )
         self._learnt, self.log, self._steering = about["learnt"], about["log"], steering
         self._wrong |= {row["example"]: row["missed"] for row in self.log if "missed" in row}
+        self._before = {row["example"]: row["said"] for row in self.log if "said" in row}
         self._n_saved = len(self._learnt)
         return model
 
@@ -211,15 +219,31 @@ class TrainedLearner(Learner):
             self._wrong[example.id] = is_wrong(self._base.task, example, prediction.answer)
 
     def _looked_at(self, past: Sequence[Example]) -> dict[str, Any]:
-        """Return whether the model gets the last of these wrong before it learns it; nothing where no teacher asks."""
-        if not (self._teacher and self._teacher.sees_mistakes):
-            return {}
-        new, asked = past[-1], 0.0
-        if new.id not in self._wrong:  # nobody has asked for it, or for no text
-            prediction = self._said(Query(new, past[:-1], wants_text=True))
-            self._mark(new, prediction)
-            asked = prediction.tokens
-        return {"missed": self._wrong[new.id], "asked": asked}
+        """Return what is said of the last of these before it is learnt, as far as a teacher asks.
+
+        That is whether the model gets it wrong, and what its average says.
+        """
+        new, found, asked = past[-1], dict[str, Any](), 0.0
+        if self._teacher and self._teacher.sees_mistakes:
+            if new.id not in self._wrong:  # nobody has asked for it, or for no text
+                prediction = self._said(Query(new, past[:-1], wants_text=True))
+                self._mark(new, prediction)
+                asked = prediction.tokens
+            found["missed"] = self._wrong[new.id]
+        if self._teacher and self._teacher.average:
+            (prediction,) = self._average_says([new], past[:-1])
+            found["said"] = self._before[new.id] = list(prediction.log_probs)
+            asked += prediction.tokens
+        return {**found, "asked": asked} if found else {}
+
+    def _average_says(self, examples: Sequence[Example], past: Sequence[Example]) -> list[Prediction]:
+        """Return what the model says under the running average of its weights."""
+        prompted = self._prompted
+        own, prompted.model = prompted.model, replace(prompted.model, model=self.model.averaged)
+        try:
+            return prompted.predict([Query(e, past) for e in examples])
+        finally:
+            prompted.model = own
 
     def learn(
         self, past: Sequence[Example], *, steers: bool = True, progress: Callable[[int], None] | None = None
@@ -240,9 +264,11 @@ class TrainedLearner(Learner):
         for n in range(len(self._learnt), len(past)):
             looked_at = self._looked_at(past[: n + 1])
             self._is_between = False
-            known = self._know(past[: n + 1]) + self._hear(past[: n + 1])
+            known = sum(looks(past[: n + 1]) for looks in (self._know, self._ask, self._hear))
+            self._consulted = 0.0
             rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
             rows[0] |= looked_at
+            known += self._consulted
             if known:
                 rows[0]["asked"] = rows[0].get("asked", 0.0) + known
             self.log += [{"n": n + 1, "example": past[n].id, "step": i} | row for i, row in enumerate(rows)]
@@ -264,11 +290,43 @@ class TrainedLearner(Learner):
         self._tuner = self._tuner.knowing((*seen, *ready.made), model=before)
         return before.ledger.cost.tokens
 
+    def _ask(self, seen: Sequence[Example]) -> float:
+        """Let the teacher ask the model before training, at refit points; return how many tokens that took."""
+        n = refit_point(len(seen))
+        if not (self._teacher and self._teacher.asks) or n == self._n_asked:
+            return 0.0
+        ready = self._prompted.prepare(seen[: n - 1])
+        counted = self._base.ledger.part() if n == len(seen) else Ledger()  # after an interruption; it was counted
+        before = replace(ready.model, told=None, ledger=counted)
+        rng = generator(self._seed, "teacher asks", n)
+        self._teacher = self._teacher.knowing((*seen[:n], *ready.made), model=before, rng=rng)
+        self._n_asked = n
+        return counted.cost.tokens
+
     def _hear(self, seen: Sequence[Example]) -> float:
         """Let the teacher's recipe speak, at refit points; return how many tokens that took."""
         if not self._passed_on or refit_point(len(seen)) != len(seen):
             return 0.0
         return sum(p.tokens + p.fit_tokens for p in self._passed_on.said(seen).values())
+
+    def _said_before(self, past: Sequence[Example]) -> dict[str, Prediction]:
+        """Return what the average said of each example of the past before it was learnt, by id."""
+        found = {}
+        for e in (e for e in past if e.id in self._before):
+            candidates, log_probs = self._base.task.candidates(e), np.array(self._before[e.id])
+            probs, answer = normalised(log_probs), candidates[int(np.argmax(log_probs))]
+            found[e.id] = Prediction(e.id, candidates, log_probs.tolist(), probs.tolist(), answer)
+        return found
+
+    @cached_property
+    def _inputs(self) -> tuple[Example, ...]:
+        return tuple(question.answered() for question in self._base.task.unlabelled)
+
+    def _consult(self, examples: Sequence[Example], past: Sequence[Example]) -> list[Prediction]:
+        """Return what the average says to a teacher, and count it."""
+        found = self._average_says(examples, past)
+        self._consulted += sum(p.tokens for p in found)
+        return found
 
     def check(self, examples: Sequence[Example]) -> None:
         """Raise a UserError unless tuner and model agree, and the layout says where the answers stand."""
@@ -312,7 +370,7 @@ class TrainedLearner(Learner):
     def _batch(self, seen: Sequence[Example], step: int) -> Batch:
         """Return what one step learns; its choices depend on the seed, the new example and the step alone."""
         new, tuner, teacher = seen[-1], self._tuner, self._teacher
-        names = (new.id, step)
+        names, past = (new.id, step), seen[:-1]
         ready = self._prompted.prepare(seen[:-1])
 
         def shown() -> tuple[Example, ...]:
@@ -322,6 +380,8 @@ class TrainedLearner(Learner):
         lessons = tuner.lessons(seen, shown, step=step, rng=generator(self._seed, "lesson", *names))
         if teacher:
             teacher = teacher.seeing([e for e in seen if self._wrong.get(e.id)])
+            if teacher.average:
+                teacher = teacher.consulting(partial(self._consult, past=past), self._said_before(past), self._inputs)
             if self._passed_on:
                 teacher = teacher.hearing(self._passed_on.said(seen), self._passed_on.inputs)
             lessons = teacher.lessons(lessons, seen, step=step, rng=generator(self._seed, "teacher", *names))
@@ -374,8 +434,8 @@ class TrainedLearner(Learner):
     def _begin_again(self) -> None:
         """Go back to before the first example."""
         self.forget()
-        self._learnt, self.log, self._steering = [], [], None
-        self._n_saved = 0
+        self._learnt, self.log, self._steering, self._before = [], [], None, {}
+        self._n_saved = self._n_asked = 0
 
 
 def _among(lesson: Lesson, answers: tuple[str, ...]) -> Lesson:

@@ -397,15 +397,53 @@ class Teacher(Part):
             tuner's objective.
         sees_mistakes: It is told which of the examples the model got wrong before it learnt them (`seeing`).
         passes_on: It passes on what a recipe says (`hearing`), which is named in brackets: distil(random:k=16).
+        does_without: One that passes on does something where no recipe is named, too.
+        asks: It asks the model before training about the past, again whenever that has doubled (`knowing`).
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
     only_chooses: ClassVar[bool] = False
     sees_mistakes: ClassVar[bool] = False
     passes_on: ClassVar[bool] = False
+    does_without: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
+
+    def knowing(self, seen: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
+        """Return a teacher that has asked the model before training what it needs to know.
+
+        Args:
+            seen: All examples up to the last refit point.
+            model: The model before training, on the task.
+            rng: For every random choice.
+        """
+        return self
 
     def seeing(self, wrong: Sequence[Example]) -> Self:
         """Return a teacher that knows the examples so far that the model got wrong before it learnt them."""
+        return self
+
+    @property
+    def average(self) -> float:
+        """The decay of the running average of the trained weights that it asks (`consulting`); 0: it asks none."""
+        return 0.0
+
+    def consulting(
+        self,
+        ask: Callable[[Sequence[Example]], list[Prediction]],
+        before: Mapping[str, Prediction],
+        inputs: Sequence[Example],
+    ) -> Self:
+        """Return a teacher that can ask the model under the running average of the weights that are trained.
+
+        Args:
+            ask: Returns what that says of examples, asked as the student is.
+            before: What it said of each example so far, by id, before that was learnt.
+            inputs: Unlabelled ones; their outputs are empty.
+        """
+        return self
+
+    def rehearsing(self) -> Self:
+        """Return a teacher whose lessons are as long as they may become: for a dry run."""
         return self
 
     def hearing(self, said: Mapping[str, Prediction], inputs: Sequence[Example]) -> Self:

@@ -295,6 +295,8 @@ def _taught_by(name: str, call: Call, parts: Mapping[str, Part], *, shots: int) 
                 f"a recipe into the weights: distil({call.members[0]})."
             )
         return ()
+    if not named and teacher.does_without:
+        return ()
     if len(named) != 1:
         raise UserError(
             f"{name}: the teacher passes on what one recipe says, named in brackets as in distil(random:k=16); got "

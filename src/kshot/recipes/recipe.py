@@ -330,9 +330,11 @@ class Recipe:
     def rehearsing(self) -> "Recipe":
         """Return the recipe with selectors that ask all they would ask in order to learn, but train nothing.
 
-        Its classifiers ask no service.
+        Its classifiers ask no service, and its teachers' lessons are as long as they may become.
         """
-        parts = {slot: self.part(slot).rehearsing() for slot in ("selector", "classifier") if slot in self.parts}
+        parts = {
+            slot: self.part(slot).rehearsing() for slot in ("selector", "classifier", "teacher") if slot in self.parts
+        }
         recipe = self.having(**parts) if parts else self
         members, alternatives = (tuple(r.rehearsing() for r in some) for some in (self.members, self.alternatives))
         return replace(recipe, members=members, alternatives=alternatives)

@@ -13,6 +13,7 @@ from kshot.core.fields import setting, state
 from kshot.core.models import Capability
 from kshot.core.types import Example, FloatArray
 from kshot.methods.contracts import Composer
+from kshot.methods.demonstration_value import bits_after
 from kshot.methods.hands import ranked
 from kshot.methods.selectors.ranked_sets import RanksSets
 from kshot.taskmodel.taskmodel import TaskModel
@@ -34,10 +35,7 @@ def total_bits(
 ) -> FloatArray:
     """Return the bits that the outputs of the held-out examples cost after each set, `[n_sets]`."""
     shown = [tuple(pool[i] for i in chosen) for chosen in sets]
-    asked = [pool[i] for i in held_out]
-    # Queries of a set stand together: its demonstrations are read once.
-    bits = model.code_lengths([s for s in shown for _ in asked], asked * len(sets))
-    return bits.reshape(len(sets), len(asked)).sum(axis=1)
+    return bits_after(shown, [pool[i] for i in held_out], model).sum(axis=1)
 
 
 class Arm(NamedTuple):

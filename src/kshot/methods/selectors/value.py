@@ -10,8 +10,9 @@ from kshot.core.fields import setting, state
 from kshot.core.models import Capability
 from kshot.core.types import Example, Question
 from kshot.methods.contracts import Selector
+from kshot.methods.demonstration_value import bits_after
 from kshot.methods.selectors.nearest import nearest_last
-from kshot.methods.selectors.ordered_sets import held_out_and_others, total_bits
+from kshot.methods.selectors.ordered_sets import held_out_and_others
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -50,5 +51,6 @@ class Value(Selector):
         if not held_out:
             return others[:k]
         assert self._model is not None, "fit comes before select"
-        bits = total_bits([[i] for i in others], held_out, self._pool, self._model)
+        alone, asked = [(self._pool[i],) for i in others], [self._pool[i] for i in held_out]
+        bits = bits_after(alone, asked, self._model).sum(axis=1)  # what each saves, but for a number that all share
         return [others[i] for i in nearest_last(-bits, k)]

@@ -9,6 +9,8 @@ TEACHERS = Room(
     {
         "demonstrations": "kshot.methods.teachers.context_distillation:Demonstrations",
         "prompt": "kshot.methods.teachers.prompt:Prompt",
+        "self-training": "kshot.methods.teachers.pseudo_labels:PseudoLabels",
+        "preferences": "kshot.methods.teachers.preferences:Preferences",
         "missing-skills": "kshot.methods.teachers.skill_targeted:SkillTargeted",
     },
 )
