@@ -28,6 +28,7 @@ from kshot.learners.passed_on import PassedOn
 from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
+from kshot.methods.contracts import Teacher
 from kshot.methods.skill_profile import is_wrong
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import writable, write_folder, write_jsonl
@@ -65,6 +66,7 @@ class TrainedLearner(Learner):
         self._is_between = True  # two examples: within the steps of one there is no state to go on from
         self.log: list[dict[str, Any]] = []
         self._wrong: dict[str, bool] = {}  # ids of what was predicted before it was learnt; for teachers that ask
+        self._found: dict[str, Any] = {}  # what such a teacher has found out about them
 
     @cached_property
     def model(self) -> TrainableModel:
@@ -106,6 +108,7 @@ class TrainedLearner(Learner):
                 )
         self._learnt, self.log, self._steering = about["learnt"], about["log"], steering
         self._wrong |= {row["example"]: row["missed"] for row in self.log if "missed" in row}
+        self._found = {row["example"]: row["found"] for row in self.log if "found" in row}
         self._n_saved = len(self._learnt)
         return model
 
@@ -219,7 +222,31 @@ class TrainedLearner(Learner):
             prediction = self._said(Query(new, past[:-1], wants_text=True))
             self._mark(new, prediction)
             asked = prediction.tokens
-        return {"missed": self._wrong[new.id], "asked": asked}
+        found, n_more = self._compared(past)
+        return {"missed": self._wrong[new.id], "asked": asked + n_more, **found}
+
+    def _compared(self, past: Sequence[Example]) -> tuple[dict[str, Any], float]:
+        """Return what the teacher finds out about the last of these before it is learnt, and the tokens that it took."""
+        if not self._teacher.compares:
+            return {}, 0.0
+        new, ledger = past[-1], self._base.ledger.part()
+        ready = replace(self._prompted.prepare(past[:-1]).model, ledger=ledger)
+        found = self._teacher_seeing(past).compare(
+            past,
+            student=replace(ready, model=self.model),
+            before=replace(ready, told=None),
+            shown=lambda: self._prompted.demonstrations(Query(new, past[:-1])),
+            rng=generator(self._seed, "compare", new.id),
+        )
+        if found is None:
+            return {}, ledger.cost.tokens
+        self._found[new.id] = found
+        return {"found": found}, ledger.cost.tokens
+
+    def _teacher_seeing(self, seen: Sequence[Example]) -> Teacher:
+        """Return the teacher that knows the model's mistakes, and what it has found out itself."""
+        teacher = self._teacher.seeing([e for e in seen if self._wrong.get(e.id)])
+        return teacher.knowing({e.id: self._found[e.id] for e in seen if e.id in self._found})
 
     def learn(self, past: Sequence[Example], *, progress: Callable[[int], None] | None = None) -> None:
         """Learn what is new in `past`, in its order; from the beginning, where more was learnt than stands in it."""
@@ -313,7 +340,7 @@ class TrainedLearner(Learner):
         seen = (*seen[:-1], *ready.made, new) if ready.made else seen
         lessons = tuner.lessons(seen, shown, step=step, rng=generator(self._seed, "lesson", *names))
         if teacher:
-            teacher = teacher.seeing([e for e in seen if self._wrong.get(e.id)])
+            teacher = self._teacher_seeing(seen)
             if self._passed_on:
                 teacher = teacher.hearing(self._passed_on.said(seen), self._passed_on.inputs)
             lessons = teacher.lessons(lessons, seen, step=step, rng=generator(self._seed, "teacher", *names))
@@ -366,7 +393,7 @@ class TrainedLearner(Learner):
     def _begin_again(self) -> None:
         """Go back to before the first example."""
         self.forget()
-        self._learnt, self.log, self._steering = [], [], None
+        self._learnt, self.log, self._steering, self._found = [], [], None, {}
         self._n_saved = 0
 
 

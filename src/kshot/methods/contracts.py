@@ -397,12 +397,38 @@ class Teacher(Part):
             tuner's objective.
         sees_mistakes: It is told which of the examples the model got wrong before it learnt them (`seeing`).
         passes_on: It passes on what a recipe says (`hearing`), which is named in brackets: distil(random:k=16).
+        compares: It looks at each new example with the model as it is and with that before training (`compare`).
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
     only_chooses: ClassVar[bool] = False
     sees_mistakes: ClassVar[bool] = False
     passes_on: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+
+    def compare(
+        self,
+        seen: Sequence[Example],
+        *,
+        student: TaskModel,
+        before: TaskModel,
+        shown: Callable[[], Sequence[Example]],
+        rng: np.random.Generator,
+    ) -> Any:
+        """Return what it finds out about a new example before that is learnt, as JSON; None: nothing.
+
+        Args:
+            seen: All examples so far, the new one last.
+            student: The model as it is, on the task.
+            before: The model before training.
+            shown: Returns the demonstrations after which the student was asked.
+            rng: For every random choice.
+        """
+        return None
+
+    def knowing(self, found: Mapping[str, Any]) -> Self:
+        """Return a teacher that knows what it has found out, by the examples' ids."""
+        return self
 
     def seeing(self, wrong: Sequence[Example]) -> Self:
         """Return a teacher that knows the examples so far that the model got wrong before it learnt them."""

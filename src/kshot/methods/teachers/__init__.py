@@ -8,6 +8,7 @@ TEACHERS = Room(
     Teacher,
     {
         "demonstrations": "kshot.methods.teachers.context_distillation:Demonstrations",
+        "focus": "kshot.methods.teachers.gradient_pruning:Focus",
         "prompt": "kshot.methods.teachers.prompt:Prompt",
         "missing-skills": "kshot.methods.teachers.skill_targeted:SkillTargeted",
     },
