@@ -122,9 +122,7 @@ class Encoder:
             end -= len(piece[1])
             starts[number], aligned[number] = end, piece
         none: Piece = ("", ())
-        return [
-            self._tokens(prompt.segments[i], aligned.get(i, none), starts.get(i, 0), a, b) for i, a, b in places
-        ]
+        return [self._tokens(prompt.segments[i], aligned.get(i, none), starts.get(i, 0), a, b) for i, a, b in places]
 
     def place_of(self, prompt: Prompt, passage: str) -> tuple[int, int]:
         """Return the first token of a passage in a prompt, and the one after it: where it stands last.

@@ -226,7 +226,7 @@ class TrainedLearner(Learner):
         return {"missed": self._wrong[new.id], "asked": asked + n_more, **found}
 
     def _compared(self, past: Sequence[Example]) -> tuple[dict[str, Any], float]:
-        """Return what the teacher finds out about the last of these before it is learnt, and the tokens that it took."""
+        """Return what the teacher finds out about the last of these before it is learnt, and its tokens."""
         if not self._teacher.compares:
             return {}, 0.0
         new, ledger = past[-1], self._base.ledger.part()

@@ -297,6 +297,7 @@ class Tuner(Training, Part):
         usual_teacher: The teacher of a recipe that names none; empty: it has none.
         usual_recipe: What that teacher passes on where no recipe is named in brackets.
         one_set: Where a recipe names no selector, one set of demonstrations is drawn for the task, not one a query.
+        cuts_contexts: Its model is told a part of each context (`told`), but where it is asked "whole".
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
 
@@ -308,6 +309,7 @@ class Tuner(Training, Part):
     usual_teacher: ClassVar[str] = ""
     usual_recipe: ClassVar[str] = ""
     one_set: ClassVar[bool] = False
+    cuts_contexts: ClassVar[bool] = False
     grids: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
         "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},
@@ -342,6 +344,11 @@ class Tuner(Training, Part):
     def makes(self) -> bool:
         """Whether some lessons are of made-up examples (`Lesson.is_apart`), about which no teacher can be asked."""
         return False
+
+    @property
+    def left_behind(self) -> str:
+        """What other software that is handed the weights does not do with its prompts, a sentence; empty: nothing."""
+        return ""
 
     @property
     def training(self) -> Training:
@@ -397,6 +404,7 @@ class Teacher(Part):
             tuner's objective.
         sees_mistakes: It is told which of the examples the model got wrong before it learnt them (`seeing`).
         passes_on: It passes on what a recipe says (`hearing`), which is named in brackets: distil(random:k=16).
+        reads_all: It reads contexts whole, where the tuner's model is told a part (`Tuner.cuts_contexts`).
         compares: It looks at each new example with the model as it is and with that before training (`compare`).
     """
 
@@ -404,6 +412,7 @@ class Teacher(Part):
     only_chooses: ClassVar[bool] = False
     sees_mistakes: ClassVar[bool] = False
     passes_on: ClassVar[bool] = False
+    reads_all: ClassVar[bool] = False
     compares: ClassVar[bool] = False
 
     def compare(

@@ -131,9 +131,7 @@ def mistakes(examples: Sequence[Example], *, shots: int, model: TaskModel) -> li
     return [is_wrong(model.task, e, answer) for e, answer in zip(examples, said, strict=True)]
 
 
-def answers_after(
-    shown: Sequence[Sequence[Example]], examples: Sequence[Example], *, model: TaskModel
-) -> list[str]:
+def answers_after(shown: Sequence[Sequence[Example]], examples: Sequence[Example], *, model: TaskModel) -> list[str]:
     """Return the model's answer to each example after demonstrations."""
     prompts = [model.prompt(some, e)[0] for some, e in zip(shown, examples, strict=True)]
     model.progress.begin("looking for mistakes", len(prompts))

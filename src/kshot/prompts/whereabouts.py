@@ -9,7 +9,9 @@ from kshot.core.types import Prompt
 from kshot.prompts.layout import Layout
 
 
-def places_of(script: Script, prompt: Prompt, texts: Mapping[str, str], layout: Layout) -> dict[str, list[tuple[int, int]]]:
+def places_of(
+    script: Script, prompt: Prompt, texts: Mapping[str, str], layout: Layout
+) -> dict[str, list[tuple[int, int]]]:
     """Return for each character of texts that are asked where in the prompt it stands: (segment, character in it).
 
     The script is written again with a mark on each side of a text; what stands between them in the prompt is the text.
@@ -31,9 +33,7 @@ def places_of(script: Script, prompt: Prompt, texts: Mapping[str, str], layout: 
     return found
 
 
-def _places(
-    script: Script, i: int, at: int, text: str, prompt: Prompt, layout: Layout
-) -> list[tuple[int, int]]:
+def _places(script: Script, i: int, at: int, text: str, prompt: Prompt, layout: Layout) -> list[tuple[int, int]]:
     """Return the places of the characters of a text that stands in one of the script's pieces."""
     whole, written = script.pieces[i].text, "".join(piece.text for piece in script.pieces)
     mark = next(chr(c) for c in range(0xE100, 0xF800) if chr(c) not in written)

@@ -28,7 +28,7 @@ from kshot.core.models import (
     WritingModel,
 )
 from kshot.core.progress import Progress, Silence
-from kshot.core.saliency import CONTEXT, INPUT, Word, words_in
+from kshot.core.salient_words import CONTEXT, INPUT, Word, words_in
 from kshot.core.script import Script, UsualWording
 from kshot.core.steering import Steering
 from kshot.core.types import (
@@ -287,7 +287,8 @@ class TaskModel:
             )
         teacher = rejected = None
         if lesson.teacher is not None:
-            teacher, _ = self._taught(lesson.teacher[self.prompt(lesson.teacher, target)[1] :], target)
+            asking = replace(self, asked=lesson.teacher_asked or self.asked)
+            teacher, _ = asking._taught(lesson.teacher[asking.prompt(lesson.teacher, target)[1] :], target)
         if lesson.rejected is not None:
             wrong = replace(target, output=lesson.rejected)
             rejected, _ = self._taught(lesson.demonstrations[n_dropped:], wrong)
@@ -570,8 +571,14 @@ class TaskModel:
         it is has no words.
 
         Raises:
-            ModelError: The model's gradients cannot be had.
+            UserError: The model has no gradients.
+            ModelError: They are not finite, or other tokens than its own stand for what is asked.
         """
+        if Capability.ACTIVATIONS not in self.model.capabilities:
+            raise UserError(
+                f"What an answer rests on is told by gradients, which need a model with weights; '{self.model.name}' "
+                "has none. Give another --model."
+            )
         texts, words = [], list[list[Word]]()
         for demos, e in zip(shown, examples, strict=True):
             prompt, n_dropped = self.prompt(demos, e)

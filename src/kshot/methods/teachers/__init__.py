@@ -10,6 +10,7 @@ TEACHERS = Room(
         "demonstrations": "kshot.methods.teachers.context_distillation:Demonstrations",
         "focus": "kshot.methods.teachers.gradient_pruning:Focus",
         "prompt": "kshot.methods.teachers.prompt:Prompt",
+        "history": "kshot.methods.teachers.history:History",
         "missing-skills": "kshot.methods.teachers.skill_targeted:SkillTargeted",
     },
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from kshot.core.fields import setting, state
 from kshot.core.lessons import Lesson
-from kshot.core.saliency import INPUT, Word
+from kshot.core.salient_words import INPUT, Word
 from kshot.core.types import Example, FloatArray, Task
 from kshot.methods.skill_profile import answers_after, is_wrong
 from kshot.methods.teachers.context_distillation import Demonstrations

@@ -17,7 +17,8 @@ TUNERS = Room(
         "context-adapter": "kshot.methods.tuners.context_adapter:ContextAdapter",
         "pooled": "kshot.methods.tuners.pooled:Pooled",
         "linked": "kshot.methods.tuners.linked:Linked",
+        "windowed": "kshot.methods.tuners.windowed:Windowed",
         "spectrum": "kshot.methods.tuners.spectrum:Spectrum",
     },
-    on_request=("distil", "cings", "tagged", "intent", "context-adapter", "pooled", "linked", "spectrum"),
+    on_request=("distil", "cings", "tagged", "intent", "context-adapter", "pooled", "linked", "windowed", "spectrum"),
 )

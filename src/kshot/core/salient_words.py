@@ -7,7 +7,9 @@ from kshot.core.types import Example
 
 INPUT, CONTEXT = "input", "context"
 # Scripts that are written without spaces: Thai, Lao, Burmese, Khmer, kana and Chinese; each character is a word
-_ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_ALONE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
 _SIGNS = r"!-/:-@\[-`{-~\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20"
 _WORD = re.compile(rf"[{_ALONE}]|[^\s{_ALONE}{_SIGNS}]+(?:['’-][^\s{_ALONE}{_SIGNS}]+)*|[{_SIGNS}]+")
 
