@@ -7,8 +7,8 @@ from functools import lru_cache
 from kshot.core.fields import setting
 from kshot.core.salient_words import words_in
 from kshot.core.script import Script
+from kshot.core.sentences import sentences_in
 from kshot.core.types import Task
-from kshot.core.windows import sentences_in
 from kshot.methods.tuners.fine_tune import FineTune
 from kshot.retrieval.lexical import LexicalIndex
 from kshot.taskmodel.taskmodel import TaskModel
@@ -76,11 +76,10 @@ class Windowed(FineTune):
     @property
     def left_behind(self) -> str:
         """What other software that is handed the weights has to do itself."""
+        anchors = f", and anchors before these (anchors={self.anchors}, kept={self.kept})"
         return (
-            f"kshot cuts contexts to their last {self.window} {self.unit} and {self.kept} sentences before these "
-            f"(anchors={self.anchors}); the target reads what it is given."
-            if self.anchors != "none"
-            else f"kshot cuts contexts to their last {self.window} {self.unit}; the target reads what it is given."
+            f"kshot cuts contexts to their last {self.window} {self.unit}{anchors if self.anchors != 'none' else ''}; "
+            "the target reads what it is given."
         )
 
     def _begins(self, context: str) -> int:
