@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from kshot.adapted.noted import notes_in, with_notes, without_note
+from kshot.adapted.rests_on import RestsOn, rests_on
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.ledger import Ledger
 from kshot.core.locks import ADAPTED, SharedLock
@@ -248,6 +249,17 @@ class AdaptedModel:
         with self._lock:  # learners remember what they have chosen
             predictions = self._learner.predict(queries, progress=progress)
         return [self.fitted.calibration.of(p) for p in predictions]
+
+    def rests_on(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> list[RestsOn]:
+        """Return for each input the answer, and which of its words that rests on; see `RestsOn`.
+
+        Raises:
+            UserError: No language model with weights answers, or several do.
+        """
+        examples = [input_of(value, self.task, i) for i, value in enumerate(items_of(inputs, "The inputs"), 1)]
+        predictions = self.predictions(examples)
+        with self._lock:
+            return rests_on(self.fitted, examples, predictions)
 
     def asking(self, asked: str) -> "AdaptedModel":
         """Return the same asking in a way that its tuner knows, such as "memory"; itself where that is empty."""

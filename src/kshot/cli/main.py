@@ -37,6 +37,7 @@ from kshot.cli.options import (
 )
 from kshot.cli.output import TerminalProgress, failed, guarded, print_json, print_result, resumable, stderr, stdout
 from kshot.cli.report_command import report
+from kshot.cli.saliency_command import saliency
 from kshot.cli.select_command import select
 from kshot.cli.serve_command import serve
 from kshot.cli.streams import take_over
@@ -123,6 +124,7 @@ app.command()(serve)
 app.command()(study)
 app.command()(export)
 app.command()(distil)
+app.command()(saliency)
 app.add_typer(retriever_commands.app, name="retriever")
 app.add_typer(notes_commands.app, name="notes")
 

@@ -109,6 +109,7 @@ class Lesson:
         likely: How probable each of `among` is to become, of all texts that there are, instead of the target's answer
             alone: at each of that answer's tokens, the share of those that go on so. Empty: only that answer.
         asked: How the tuner asks it (`Tuner.told`), such as "memory"; empty: as questions are asked.
+        teacher_asked: How the teacher is asked in place of that, such as "whole"; empty: as the student.
         instruction: What is said in place of the task's instruction and notes; empty: nothing is; None: the task's own.
         is_apart: Its examples are none of the task's, but of something made up. They are said in the usual words, and
             answers are no choice among the task's labels.
@@ -123,6 +124,7 @@ class Lesson:
     among: tuple[str, ...] = ()
     likely: tuple[float, ...] = ()
     asked: str = ""
+    teacher_asked: str = ""
     instruction: str | None = None
     is_apart: bool = False
 

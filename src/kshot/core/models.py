@@ -390,6 +390,20 @@ class Activations(Protocol):
         """
         ...
 
+    def saliency(
+        self,
+        texts: Sequence[tuple[Prompt, str, Sequence[tuple[int, int, int]]]],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
+    ) -> list[FloatArray]:
+        """Return how strongly the answer follows each place of a prompt, `[n_places]`, by its gradient.
+
+        Of each text its prompt, the answer after it, and the places: a segment, and where in its text one begins and
+        ends.
+        """
+        ...
+
     def gated(self, vectors: NDArray[np.float32], how: Training) -> Gated:
         """Return the model with a gate for each head that mixes `vectors` `[n_layers, n_heads, head_dim]` in."""
         ...

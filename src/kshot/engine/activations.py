@@ -15,6 +15,7 @@ from kshot.core.types import FloatArray, Prompt, ScoreRequest
 from kshot.engine.attention import TreeAttention
 from kshot.engine.context_mass import context_mass
 from kshot.engine.gated import GatedEngine
+from kshot.engine.saliency import Place, saliency
 from kshot.engine.scoring import placed, run_pack, score_packed
 from kshot.engine.session import Session
 from kshot.engine.trie import Tree, build_tree, cut
@@ -171,6 +172,16 @@ class Activations:
     ) -> list[float]:
         """Return how much attention is on a passage while an answer is said; see `kshot.engine.context_mass`."""
         return context_mass(self._engine, texts, layer, progress=progress, ledger=ledger)
+
+    def saliency(
+        self,
+        texts: Sequence[tuple[Prompt, str, Sequence[Place]]],
+        *,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
+    ) -> list[FloatArray]:
+        """Return how strongly each text's answer follows places of its prompt; see `kshot.engine.saliency`."""
+        return saliency(self._engine, texts, progress=progress, ledger=ledger)
 
     def gated(self, vectors: NDArray[np.float32], how: Training) -> GatedEngine:
         """Return the model with gates, one for each head, that mix `vectors` into the last token of a prompt.

@@ -8,7 +8,7 @@ from typing import Any, Self
 from kshot.core.errors import ModelError, SameTokensError, UserError
 from kshot.core.lessons import TrainingText
 from kshot.core.steering import SPANS
-from kshot.core.types import EncodedPrompt, GenerateRequest, Prompt, ScoreRequest
+from kshot.core.types import EncodedPrompt, GenerateRequest, Prompt, ScoreRequest, Segment
 from kshot.engine.generation import Decoding
 from kshot.engine.training_rows import TrainingRow
 from kshot.engine.trie import flagged
@@ -79,20 +79,50 @@ class Encoder:
         may be other tokens than the segments' (`_pieces`).
         """
         found, pieces = list[tuple[int, int]](), self._pieces(prompt)
-        for segment, (role, own) in zip(reversed(prompt.segments), reversed(pieces), strict=False):
-            text, ids, start = segment.text, self._backbone.tokenise(segment.text), end - len(own)
+        for segment, piece in zip(reversed(prompt.segments), reversed(pieces), strict=False):
+            start = end - len(piece[1])
             for name, begins, stops in segment.spans:
                 if name in names and begins < stops:
-                    if (role, len(own)) != (segment.role, len(ids)):
-                        raise ModelError(
-                            "Attention can be weighed where what is asked is said in its own tokens; here other tokens "
-                            "stand for it. Use another tuner or composer beside the steerer."
-                        )
-                    n_before = _n_common(ids, self._backbone.tokenise(text[:begins]))
-                    n_after = _n_common(ids[::-1], self._backbone.tokenise(text[stops:])[::-1])
-                    found.append((start + n_before, end - n_after))
+                    found.append(self._tokens(segment, piece, start, begins, stops))
             end = start
         return found
+
+    def _tokens(self, segment: Segment, piece: Piece, start: int, begins: int, stops: int) -> tuple[int, int]:
+        """Return the first token of a part of a segment's text, and the one after it.
+
+        Args:
+            segment: Of a prompt.
+            piece: What the segment's role and ids are there.
+            start: The place of its first token.
+            begins: Where the part begins, in characters.
+            stops: Where it ends.
+        """
+        text, ids = segment.text, self._backbone.tokenise(segment.text)
+        if (piece[0], len(piece[1])) != (segment.role, len(ids)):
+            raise ModelError(
+                "It can be told where words stand, and attention be weighed there, where what is asked is said in its "
+                "own tokens; here other tokens stand for it. Use another tuner or composer."
+            )
+        n_before = _n_common(ids, self._backbone.tokenise(text[:begins]))
+        n_after = _n_common(ids[::-1], self._backbone.tokenise(text[stops:])[::-1])
+        return start + n_before, start + len(ids) - n_after
+
+    def tokens_at(self, prompt: Prompt, places: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]]:
+        """Return the first token of each place of a prompt, and the one after it.
+
+        Args:
+            prompt: The prompt.
+            places: A segment, and where in its text something begins and ends. A token that reaches over a border is
+                counted.
+        """
+        pieces, end = self._pieces(prompt), len(self.prompt(prompt).ids)
+        starts, aligned = dict[int, int](), dict[int, Piece]()
+        numbers = range(len(prompt.segments) - 1, -1, -1)
+        for number, piece in zip(numbers, reversed(pieces), strict=False):
+            end -= len(piece[1])
+            starts[number], aligned[number] = end, piece
+        none: Piece = ("", ())
+        return [self._tokens(prompt.segments[i], aligned.get(i, none), starts.get(i, 0), a, b) for i, a, b in places]
 
     def place_of(self, prompt: Prompt, passage: str) -> tuple[int, int]:
         """Return the first token of a passage in a prompt, and the one after it: where it stands last.

@@ -232,6 +232,8 @@ def _lost(adapted: AdaptedModel, shown: Sequence[Example], context: int | None) 
         )
     if adapted.abstention:
         found.append("kshot is unsure where it cannot promise an answer; the target always answers.")
+    if (tuner := fitted.recipe.part("tuner")) and tuner.left_behind:
+        found.append(tuner.left_behind)
     model = fitted.model
     assert model is not None
     if MARK in model.compose(shown, Question("{input}", "query")).text:

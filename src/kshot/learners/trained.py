@@ -31,6 +31,7 @@ from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
 from kshot.measures.probabilities import normalised
+from kshot.methods.contracts import Teacher
 from kshot.methods.skill_profile import is_wrong
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import writable, write_folder, write_jsonl
@@ -71,6 +72,7 @@ class TrainedLearner(Learner):
         self._before: dict[str, list[float]] = {}  # log-probabilities by the average, before an example was learnt
         self._consulted = 0.0  # tokens of the average, in the steps for an example
         self._wrong: dict[str, bool] = {}  # ids of what was predicted before it was learnt; for teachers that ask
+        self._found: dict[str, Any] = {}  # what such a teacher has found out about them
 
     @cached_property
     def model(self) -> TrainableModel:
@@ -114,6 +116,7 @@ class TrainedLearner(Learner):
         self._learnt, self.log, self._steering = about["learnt"], about["log"], steering
         self._wrong |= {row["example"]: row["missed"] for row in self.log if "missed" in row}
         self._before = {row["example"]: row["said"] for row in self.log if "said" in row}
+        self._found = {row["example"]: row["found"] for row in self.log if "found" in row}
         self._n_saved = len(self._learnt)
         return model
 
@@ -229,12 +232,37 @@ class TrainedLearner(Learner):
                 prediction = self._said(Query(new, past[:-1], wants_text=True))
                 self._mark(new, prediction)
                 asked = prediction.tokens
-            found["missed"] = self._wrong[new.id]
+            compared, n_more = self._compared(past)
+            found |= {"missed": self._wrong[new.id], **compared}
+            asked += n_more
         if self._teacher and self._teacher.average:
             (prediction,) = self._average_says([new], past[:-1])
             found["said"] = self._before[new.id] = list(prediction.log_probs)
             asked += prediction.tokens
         return {**found, "asked": asked} if found else {}
+
+    def _compared(self, past: Sequence[Example]) -> tuple[dict[str, Any], float]:
+        """Return what the teacher finds out about the last of these before it is learnt, and its tokens."""
+        if not self._teacher.compares:
+            return {}, 0.0
+        new, ledger = past[-1], self._base.ledger.part()
+        ready = replace(self._prompted.prepare(past[:-1]).model, ledger=ledger)
+        found = self._teacher_seeing(past).compare(
+            past,
+            student=replace(ready, model=self.model),
+            before=replace(ready, told=None),
+            shown=lambda: self._prompted.demonstrations(Query(new, past[:-1])),
+            rng=generator(self._seed, "compare", new.id),
+        )
+        if found is None:
+            return {}, ledger.cost.tokens
+        self._found[new.id] = found
+        return {"found": found}, ledger.cost.tokens
+
+    def _teacher_seeing(self, seen: Sequence[Example]) -> Teacher:
+        """Return the teacher that knows the model's mistakes, and what it has found out itself."""
+        teacher = self._teacher.seeing([e for e in seen if self._wrong.get(e.id)])
+        return teacher.having_found({e.id: self._found[e.id] for e in seen if e.id in self._found})
 
     def _average_says(self, examples: Sequence[Example], past: Sequence[Example]) -> list[Prediction]:
         """Return what the model says under the running average of its weights."""
@@ -379,7 +407,7 @@ class TrainedLearner(Learner):
         seen = (*seen[:-1], *ready.made, new) if ready.made else seen
         lessons = tuner.lessons(seen, shown, step=step, rng=generator(self._seed, "lesson", *names))
         if teacher:
-            teacher = teacher.seeing([e for e in seen if self._wrong.get(e.id)])
+            teacher = self._teacher_seeing(seen)
             if teacher.average:
                 teacher = teacher.consulting(partial(self._consult, past=past), self._said_before(past), self._inputs)
             if self._passed_on:
@@ -434,7 +462,7 @@ class TrainedLearner(Learner):
     def _begin_again(self) -> None:
         """Go back to before the first example."""
         self.forget()
-        self._learnt, self.log, self._steering, self._before = [], [], None, {}
+        self._learnt, self.log, self._steering, self._before, self._found = [], [], None, {}, {}
         self._n_saved = self._n_asked = 0
 
 

@@ -297,6 +297,7 @@ class Tuner(Training, Part):
         usual_teacher: The teacher of a recipe that names none; empty: it has none.
         usual_recipe: What that teacher passes on where no recipe is named in brackets.
         one_set: Where a recipe names no selector, one set of demonstrations is drawn for the task, not one a query.
+        cuts_contexts: Its model is told a part of each context (`told`), but where it is asked "whole".
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
 
@@ -308,6 +309,7 @@ class Tuner(Training, Part):
     usual_teacher: ClassVar[str] = ""
     usual_recipe: ClassVar[str] = ""
     one_set: ClassVar[bool] = False
+    cuts_contexts: ClassVar[bool] = False
     grids: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
         "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},
@@ -342,6 +344,11 @@ class Tuner(Training, Part):
     def makes(self) -> bool:
         """Whether some lessons are of made-up examples (`Lesson.is_apart`), about which no teacher can be asked."""
         return False
+
+    @property
+    def left_behind(self) -> str:
+        """What other software that is handed the weights does not do with its prompts, a sentence; empty: nothing."""
+        return ""
 
     @property
     def training(self) -> Training:
@@ -399,6 +406,8 @@ class Teacher(Part):
         passes_on: It passes on what a recipe says (`hearing`), which is named in brackets: distil(random:k=16).
         does_without: One that passes on does something where no recipe is named, too.
         asks: It asks the model before training about the past, again whenever that has doubled (`knowing`).
+        reads_all: It reads contexts whole, where the tuner's model is told a part (`Tuner.cuts_contexts`).
+        compares: It looks at each new example with the model as it is and with that before training (`compare`).
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
@@ -407,6 +416,8 @@ class Teacher(Part):
     passes_on: ClassVar[bool] = False
     does_without: ClassVar[bool] = False
     asks: ClassVar[bool] = False
+    reads_all: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
 
     def knowing(self, seen: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a teacher that has asked the model before training what it needs to know.
@@ -416,6 +427,30 @@ class Teacher(Part):
             model: The model before training, on the task.
             rng: For every random choice.
         """
+        return self
+
+    def compare(
+        self,
+        seen: Sequence[Example],
+        *,
+        student: TaskModel,
+        before: TaskModel,
+        shown: Callable[[], Sequence[Example]],
+        rng: np.random.Generator,
+    ) -> Any:
+        """Return what it finds out about a new example before that is learnt, as JSON; None: nothing.
+
+        Args:
+            seen: All examples so far, the new one last.
+            student: The model as it is, on the task.
+            before: The model before training.
+            shown: Returns the demonstrations after which the student was asked.
+            rng: For every random choice.
+        """
+        return None
+
+    def having_found(self, found: Mapping[str, Any]) -> Self:
+        """Return a teacher that knows what it has found out, by the examples' ids."""
         return self
 
     def seeing(self, wrong: Sequence[Example]) -> Self:

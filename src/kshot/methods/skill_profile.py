@@ -127,18 +127,22 @@ def mistakes(examples: Sequence[Example], *, shots: int, model: TaskModel) -> li
     ones share a prompt, and what was asked once stands in the run's store.
     """
     shown = [examples[: min(shots, refit_point(i))] for i in range(len(examples))]
+    said = answers_after(shown, examples, model=model)
+    return [is_wrong(model.task, e, answer) for e, answer in zip(examples, said, strict=True)]
+
+
+def answers_after(shown: Sequence[Sequence[Example]], examples: Sequence[Example], *, model: TaskModel) -> list[str]:
+    """Return the model's answer to each example after demonstrations."""
     prompts = [model.prompt(some, e)[0] for some, e in zip(shown, examples, strict=True)]
     model.progress.begin("looking for mistakes", len(prompts))
     if model.task.is_open:
         texts = model.generate(prompts, progress=model.progress.advance)
-        said = [model.heard(text.text.strip(), e) for text, e in zip(texts, examples, strict=True)]
-    else:
-        answers = [model.answers(e) for e in examples]
-        asked = [model.said(some, e) for some, e in zip(answers, examples, strict=True)]
-        rows = model.score(prompts, asked, progress=model.progress.advance)
-        rows = [row - model.unsaid(some, e) for row, some, e in zip(rows, answers, examples, strict=True)]
-        said = [some[int(np.argmax(row))] for some, row in zip(answers, rows, strict=True)]
-    return [is_wrong(model.task, e, answer) for e, answer in zip(examples, said, strict=True)]
+        return [model.heard(text.text.strip(), e) for text, e in zip(texts, examples, strict=True)]
+    answers = [model.answers(e) for e in examples]
+    asked = [model.said(some, e) for some, e in zip(answers, examples, strict=True)]
+    rows = model.score(prompts, asked, progress=model.progress.advance)
+    rows = [row - model.unsaid(some, e) for row, some, e in zip(rows, answers, examples, strict=True)]
+    return [some[int(np.argmax(row))] for some, row in zip(answers, rows, strict=True)]
 
 
 def missed(skills: Sequence[tuple[str, ...]], wrong: Sequence[bool]) -> dict[str, int]:

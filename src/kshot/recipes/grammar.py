@@ -204,6 +204,11 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
             f"{name}: a teacher is asked about examples of the task, and '{base}' makes some of its own. Leave the "
             "teacher out."
         )
+    if "teacher" in parts and parts["teacher"].reads_all and not parts["tuner"].cuts_contexts:
+        raise UserError(
+            f"{name}: a teacher that reads all of a context has something to teach where the student reads a part, and "
+            f"that of '{base}' reads all of it, too. Name the tuner windowed:teacher={call.settings['teacher']}."
+        )
     if slot == "combiner":
         calibration = _calibration({"calibration": "none"} | own if method.learns else own, base)
         return Recipe(name, parts, calibration=calibration, members=_members(call, method, shots=shots))

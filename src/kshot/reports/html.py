@@ -14,6 +14,7 @@ from kshot.core.prices import paid_in_words
 from kshot.measures.answer_sources import SOURCES
 from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE, behind
+from kshot.reports.saliency_record import read_saliency, weighed
 from kshot.reports.saved_record import read_finished, read_record
 from kshot.store.files import write_text
 from kshot.store.run_folder import REPORT
@@ -31,7 +32,8 @@ def write_report(run: Path) -> Path:
         UserError: As `read_record`.
         StorageError: The file cannot be written.
     """
-    write_text(run / REPORT, page(read_record(run)))
+    record = read_record(run)
+    write_text(run / REPORT, page({**record, "saliency": read_saliency(run)}))
     return run / REPORT
 
 
@@ -108,6 +110,17 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
         "prompts": [record["prompts"]["rows"].get(name) for name in names],
         "more": [record["prompts"].get("more", {}).get(name) for name in names],
         "segments": record["prompts"]["segments"],
+        "saliency": {
+            place[row["id"]]: [
+                row["answer"],
+                *(
+                    weighed(examples[place[row["id"]]][field] or "", field, row["words"])
+                    for field in ("input", "context")
+                ),
+            ]
+            for row in record.get("saliency", ())
+            if row["id"] in place
+        },
     }
 
 

@@ -97,9 +97,23 @@ function promptOf(recipe, example) {
   return all;
 }
 
+// Words that an answer rests on, darker the more it follows them.
+function weighed(pieces) {
+  const box = make("pre");
+  for (const [text, value] of pieces) {
+    const word = value ? make("span", text) : document.createTextNode(text);
+    if (value) {
+      word.style.background = `color-mix(in srgb, var(--mark) ${Math.round(60 * value)}%, transparent)`;
+      word.title = value.toFixed(2);
+    }
+    box.append(word);
+  }
+  return box;
+}
+
 function detail(example) {
-  const [input, right, context, odd] = record.examples[example], box = make("div");
-  if (context) box.append(make("h3", "Context"), make("pre", context));
+  const [input, right, context, odd] = record.examples[example], box = make("div"), seen = record.saliency[example];
+  if (context) box.append(make("h3", "Context"), seen ? weighed(seen[2]) : make("pre", context));
   if (odd) box.append(make("p", "Nearly every recipe is surprised by this label.", "wrong"));
   const table = make("table"), head = make("tr"), body = make("tbody"), top = make("thead"), shown = make("div");
   for (const text of ["recipe", "answer", "bits", "probabilities", ""]) head.append(make("th", text));
@@ -122,7 +136,9 @@ function detail(example) {
   table.append(top, body);
   const wide = make("div", undefined, "wide");
   wide.append(table);
-  box.append(make("h3", "Input"), make("pre", input), wide, shown);
+  box.append(make("h3", "Input"), seen ? weighed(seen[1]) : make("pre", input));
+  if (seen) box.append(make("p", `The darker a word, the more the answer "${seen[0]}" rests on it, of the model that was handed over, which has learnt the examples.`, "quiet"));
+  box.append(wide, shown);
   return box;
 }
 

@@ -28,6 +28,7 @@ from kshot.core.models import (
     WritingModel,
 )
 from kshot.core.progress import Progress, Silence
+from kshot.core.salient_words import CONTEXT, INPUT, Word, words_in
 from kshot.core.script import Script, UsualWording
 from kshot.core.steering import Steering
 from kshot.core.types import (
@@ -44,6 +45,7 @@ from kshot.core.types import (
 from kshot.measures.probabilities import normalised
 from kshot.prompts.fitting import fits, prompt_tokens, write_to_fit
 from kshot.prompts.layout import Layout, layout_for
+from kshot.prompts.whereabouts import places_of
 from kshot.store.run_folder import alone_in
 
 LEAST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 16, 1024
@@ -285,7 +287,8 @@ class TaskModel:
             )
         teacher = rejected = None
         if lesson.teacher is not None:
-            teacher, _ = self._taught(lesson.teacher[self.prompt(lesson.teacher, target)[1] :], target)
+            asking = replace(self, asked=lesson.teacher_asked or self.asked)
+            teacher, _ = asking._taught(lesson.teacher[asking.prompt(lesson.teacher, target)[1] :], target)
         if lesson.rejected is not None:
             wrong = replace(target, output=lesson.rejected)
             rejected, _ = self._taught(lesson.demonstrations[n_dropped:], wrong)
@@ -560,6 +563,44 @@ class TaskModel:
             texts.append((self.prompt((), e)[0], answer.removesuffix(self.layout.terminator), passage))
         self.progress.begin("reading attention", len(texts))
         return self.activations.context_mass(texts, layer, progress=self.progress.advance, ledger=self.ledger)
+
+    def saliency(self, shown: Sequence[Sequence[Example]], examples: Sequence[Example]) -> list[tuple[Word, ...]]:
+        """Return for each example the words of its input and context, and how strongly its output follows them.
+
+        What is asked is the prompt with its demonstrations, as far as they fit. A text that the prompt does not say as
+        it is has no words.
+
+        Raises:
+            UserError: The model has no gradients.
+            ModelError: They are not finite, or other tokens than its own stand for what is asked.
+        """
+        if Capability.ACTIVATIONS not in self.model.capabilities:
+            raise UserError(
+                f"What an answer rests on is told by gradients, which need a model with weights; '{self.model.name}' "
+                "has none. Give another --model."
+            )
+        texts, words = [], list[list[Word]]()
+        for demos, e in zip(shown, examples, strict=True):
+            prompt, n_dropped = self.prompt(demos, e)
+            script = self.final(self.script(demos[n_dropped:], e))
+            asked = {"context": e.context or "", "question": e.input}
+            places, own = places_of(script, prompt, asked, self.layout), list[Word]()
+            at = list[tuple[int, int, int]]()
+            for name, field_ in (("context", CONTEXT), ("question", INPUT)):
+                for start, stop in words_in(asked[name]) if name in places else ():
+                    (segment, first), (_, last) = places[name][start], places[name][stop - 1]
+                    at.append((segment, first, last + 1))
+                    own.append(Word(field_, start, stop, 0.0))
+            (said,) = self.said((e.output,), e)
+            texts.append((prompt, self.layout.answer(said), at))
+            words.append(own)
+        self.progress.begin("looking at words", len(texts))
+        also: Any = {"progress": self.progress.advance, "ledger": self.ledger}
+        found = self._steerable.activations.saliency(texts, **also)
+        return [
+            tuple(replace(word, value=float(value)) for word, value in zip(own, values, strict=True))
+            for own, values in zip(words, found, strict=True)
+        ]
 
     def bits_under(
         self, steerings: Sequence[Steering], queries: Sequence[Example], shown: Sequence[Sequence[Example]] = ()

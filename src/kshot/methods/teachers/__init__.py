@@ -8,9 +8,11 @@ TEACHERS = Room(
     Teacher,
     {
         "demonstrations": "kshot.methods.teachers.context_distillation:Demonstrations",
+        "focus": "kshot.methods.teachers.gradient_pruning:Focus",
         "prompt": "kshot.methods.teachers.prompt:Prompt",
         "self-training": "kshot.methods.teachers.pseudo_labels:PseudoLabels",
         "preferences": "kshot.methods.teachers.preferences:Preferences",
+        "history": "kshot.methods.teachers.history:History",
         "missing-skills": "kshot.methods.teachers.skill_targeted:SkillTargeted",
     },
 )

@@ -18,6 +18,7 @@ TUNERS = Room(
         "context-adapter": "kshot.methods.tuners.context_adapter:ContextAdapter",
         "pooled": "kshot.methods.tuners.pooled:Pooled",
         "linked": "kshot.methods.tuners.linked:Linked",
+        "windowed": "kshot.methods.tuners.windowed:Windowed",
         "spectrum": "kshot.methods.tuners.spectrum:Spectrum",
     },
     on_request=(
@@ -29,6 +30,7 @@ TUNERS = Room(
         "context-adapter",
         "pooled",
         "linked",
+        "windowed",
         "spectrum",
     ),
 )

@@ -1,0 +1,62 @@
+"""What the answers of a run's model rest on, for the report: kept in a file of its own, made when it is asked for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from kshot.core.schema import shaped
+from kshot.store.run_folder import SALIENCY
+from kshot.store.sealed import read_sealed, write_sealed
+
+AGAIN = "Delete it, and make it again with kshot saliency."
+
+_Count = Annotated[int, Field(ge=0, le=10**9)]
+_Word = tuple[Literal["input", "context"], _Count, _Count, Annotated[float, Field(ge=0, le=1.001)]]
+
+
+class _Row(TypedDict):
+    id: str
+    answer: str
+    words: list[_Word]
+
+
+def write_saliency(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write what answers rest on (`RestsOn.record`) into a run folder, in place of what was there."""
+    write_sealed(run / SALIENCY, rows)
+
+
+def read_saliency(run: Path) -> list[dict[str, Any]]:
+    """Return what `write_saliency` wrote; nothing where it was not asked for.
+
+    Raises:
+        DamagedError: The file is not as it was written.
+    """
+    file = run / SALIENCY
+    return [dict(shaped(_Row, row, file, AGAIN)) for row in read_sealed(file)] if file.exists() else []
+
+
+def asked_first(record: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
+    """Return examples of a run: those that the chosen recipe got wrong first, in the order of the stream.
+
+    Args:
+        record: As `read_record` returns it.
+        limit: Most examples.
+    """
+    chosen = record["results"]["leaderboard"][0]["recipe"]
+    scores = {row["example_id"]: row["score"] for row in record["rows"].get(chosen, [])}
+    known = [e for e in record["prompts"]["examples"] if e["id"] in scores]
+    return sorted(known, key=lambda e: scores[e["id"]] is None or scores[e["id"]] >= 1)[:limit]
+
+
+def weighed(text: str, field: str, words: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Return a text in pieces, each with the value of the word that it is; 0 between words."""
+    pieces, at = list[list[Any]](), 0
+    for _, start, stop, value in sorted((w for w in words if w[0] == field), key=lambda word: word[1]):
+        if at < start:
+            pieces.append([text[at:start], 0])
+        pieces.append([text[start:stop], round(value, 2)])
+        at = stop
+    return [*pieces, [text[at:], 0]] if at < len(text) else pieces
