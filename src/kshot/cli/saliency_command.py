@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from kshot.cli.options import AllowCodeOption, ColumnsOption, JsonOption, MovedModelOption, parse_columns
+from kshot.cli.options import AllowCodeOption, ColumnsOption, JsonOption, MovedModelOption
 from kshot.cli.output import guarded, print_json, print_result, stdout
 from kshot.core.errors import UserError
 from kshot.core.paths import path_of
+from kshot.core.settings import parse_columns
 from kshot.core.types import Example
 from kshot.store.run_folder import MANIFEST
 
