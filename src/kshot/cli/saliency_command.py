@@ -50,6 +50,7 @@ def saliency(
         rows = asked_first(read_record(run), limit)
         examples = [Example(e["input"], e["output"], e["id"], e["context"]) for e in rows]
     found = load(folder, model=model, allow_code=allow_code).rests_on(examples)
+    report = None
     if inputs is None:
         write_saliency(run, [one.record for one in found])
         report = write_report(run)
@@ -59,5 +60,5 @@ def saliency(
     for one in found:
         most = ", ".join(f"{text} {value:.2f}" for text, value in one.most(SHOWN))
         print_result(f"{' '.join(one.answer.split())}: {most}\n")
-    if inputs is None:
+    if report:
         stdout.print(f"report: {report}")
