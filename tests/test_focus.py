@@ -15,6 +15,7 @@ from kshot.core.objective_settings import Distil
 from kshot.core.salient_words import Word, words_in
 from kshot.core.types import Example, Query, Task
 from kshot.engine.language_model import Engine
+from kshot.engine.load_model import load_model
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.measures.probabilities import normalised
@@ -210,9 +211,33 @@ def test_what_is_found_is_kept_with_the_training():
     assert again._found == {name: [tuple(span) for span in spans] for name, spans in found.items()}
 
 
+def test_another_model_with_another_tokenizer_says_which_words_count():
+    """Of the tiny model tokens are bytes, and of the other one words."""
+    rows = world(0, 12)
+    task = Task("t", "classification", rows, labels=ANSWERS)
+    own, other = (TaskModel.for_task(task, engine) for engine in (Engine(tiny_backbone()), key_reader()))
+    recipe = parse_recipe("fine-tune:teacher=focus(k=8,by=selector-model),lr=1e-4,steps=1,batch=1", shots=1)
+    learner = TrainedLearner(recipe, Setup(task, own, 0, selector_model=other))
+    learner.check(rows[:2])
+    learner.learn(rows)
+    found = {row["example"]: row["found"] for row in learner.log if "found" in row}
+    by_id = {e.id: e for e in rows}
+    assert found
+    for name, spans in found.items():
+        bounds = {at for span in words_in(by_id[name].input) for at in span}
+        assert all({start, stop} <= bounds for _, start, stop in spans)
+    for selecting, what in (
+        (None, "there is none"),
+        (TaskModel.for_task(task, load_model("scripted")), "has no weights"),
+    ):
+        with pytest.raises(UserError, match=f"by=selector-model asks another model with weights.*{what}. Name one"):
+            TrainedLearner(recipe, Setup(task, own, 0, selector_model=selecting)).check(rows[:2])
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
+        ({"by": "x"}, "by must be one of itself, selector-model; got 'x'"),
         ({"share": 0.0}, r"share must be a number, in 0\.001\.\.0\.5; got 0\.0|share must be in 0\.001\.\.0\.5; got 0"),
         ({"weight": 0.0}, r"weight must be greater than 0; got 0\.0"),
         ({"k": 0}, "k must be 1 or more; got 0"),

@@ -1,7 +1,7 @@
 """What the answers of an adapted model rest on: the words of each question, by how strongly the answer follows them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from kshot.core.errors import UserError
@@ -28,8 +28,8 @@ class RestsOn:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Return it as JSON; words are [field, start, end, value], in characters."""
-        words = [[word.field, word.start, word.stop, round(word.value, 4)] for word in self.words]
+        """Return it as JSON."""
+        words = [{**asdict(word), "value": round(word.value, 4)} for word in self.words]
         return {"id": self.example.id, "answer": self.answer, "words": words}
 
     def most(self, n: int) -> list[tuple[str, float]]:

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from kshot.cli.options import AllowCodeOption, ColumnsOption, JsonOption, MovedModelOption, parse_columns
+from kshot.cli.options import AllowCodeOption, ColumnsOption, JsonOption, MovedModelOption
 from kshot.cli.output import guarded, print_json, print_result, stdout
 from kshot.core.errors import UserError
 from kshot.core.paths import path_of
+from kshot.core.settings import parse_columns
 from kshot.core.types import Example
 from kshot.store.run_folder import MANIFEST
 
@@ -49,6 +50,7 @@ def saliency(
         rows = asked_first(read_record(run), limit)
         examples = [Example(e["input"], e["output"], e["id"], e["context"]) for e in rows]
     found = load(folder, model=model, allow_code=allow_code).rests_on(examples)
+    report = None
     if inputs is None:
         write_saliency(run, [one.record for one in found])
         report = write_report(run)
@@ -58,5 +60,5 @@ def saliency(
     for one in found:
         most = ", ".join(f"{text} {value:.2f}" for text, value in one.most(SHOWN))
         print_result(f"{' '.join(one.answer.split())}: {most}\n")
-    if inputs is None:
+    if report:
         stdout.print(f"report: {report}")

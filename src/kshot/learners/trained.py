@@ -19,7 +19,7 @@ from kshot.core.errors import DamagedError, NotFiniteError, UserError
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
-from kshot.core.models import TrainableModel, TunableModel
+from kshot.core.models import Capability, TrainableModel, TunableModel
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest, generator
 from kshot.core.steering import Steering
@@ -250,7 +250,7 @@ class TrainedLearner(Learner):
         found = self._teacher_seeing(past).compare(
             past,
             student=replace(ready, model=self.model),
-            before=replace(ready, told=None),
+            before=self._compared_with(ready),
             shown=lambda: self._prompted.demonstrations(Query(new, past[:-1])),
             rng=generator(self._seed, "compare", new.id),
         )
@@ -258,6 +258,11 @@ class TrainedLearner(Learner):
             return {}, ledger.cost.tokens
         self._found[new.id] = found
         return {"found": found}, ledger.cost.tokens
+
+    def _compared_with(self, ready: TaskModel) -> TaskModel:
+        """Return whom the teacher compares the model with: the one before training, or the one that selectors ask."""
+        other = self._selecting if self._teacher.compares_with_selecting else self._base
+        return replace(ready, model=other.model, layout=other.layout, told=None)
 
     def _teacher_seeing(self, seen: Sequence[Example]) -> Teacher:
         """Return the teacher that knows the model's mistakes, and what it has found out itself."""
@@ -359,6 +364,14 @@ class TrainedLearner(Learner):
     def check(self, examples: Sequence[Example]) -> None:
         """Raise a UserError unless tuner and model agree, and the layout says where the answers stand."""
         self._tuner.knowing(examples, model=replace(self._base, told=None))
+        if self._teacher and self._teacher.compares_with_selecting:
+            other, own = self._selecting.model, self._base.model
+            if other.fingerprint == own.fingerprint or Capability.ACTIVATIONS not in other.capabilities:
+                what = "there is none" if other.fingerprint == own.fingerprint else f"'{other.name}' has no weights"
+                raise UserError(
+                    f"{self.recipe.name}: by=selector-model asks another model with weights, that of --selector-model; "
+                    f"{what}. Name one, or leave `by` out."
+                )
         for lesson in self._tuner.lessons(examples, lambda: (), step=1, rng=generator(0, "check")):
             self._base.training_text(lesson)
 

@@ -429,6 +429,11 @@ class Teacher(Part):
         """
         return self
 
+    @property
+    def compares_with_selecting(self) -> bool:
+        """Whether it compares the model as it is with the one that selectors ask."""
+        return False
+
     def compare(
         self,
         seen: Sequence[Example],
@@ -443,7 +448,7 @@ class Teacher(Part):
         Args:
             seen: All examples so far, the new one last.
             student: The model as it is, on the task.
-            before: The model before training.
+            before: The model before training, or the one that selectors ask (`compares_with_selecting`).
             shown: Returns the demonstrations after which the student was asked.
             rng: For every random choice.
         """

@@ -14,7 +14,13 @@ from kshot.store.sealed import read_sealed, write_sealed
 AGAIN = "Delete it, and make it again with kshot saliency."
 
 _Count = Annotated[int, Field(ge=0, le=10**9)]
-_Word = tuple[Literal["input", "context"], _Count, _Count, Annotated[float, Field(ge=0, le=1.001)]]
+
+
+class _Word(TypedDict):
+    field: Literal["input", "context"]
+    start: _Count
+    stop: _Count
+    value: Annotated[float, Field(ge=0, le=1.001)]
 
 
 class _Row(TypedDict):
@@ -51,12 +57,12 @@ def asked_first(record: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
     return sorted(known, key=lambda e: scores[e["id"]] is None or scores[e["id"]] >= 1)[:limit]
 
 
-def weighed(text: str, field: str, words: Sequence[Sequence[Any]]) -> list[list[Any]]:
+def weighed(text: str, field: str, words: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """Return a text in pieces, each with the value of the word that it is; 0 between words."""
     pieces, at = list[list[Any]](), 0
-    for _, start, stop, value in sorted((w for w in words if w[0] == field), key=lambda word: word[1]):
-        if at < start:
-            pieces.append([text[at:start], 0])
-        pieces.append([text[start:stop], round(value, 2)])
-        at = stop
+    for word in sorted((word for word in words if word["field"] == field), key=lambda word: word["start"]):
+        if at < word["start"]:
+            pieces.append([text[at : word["start"]], 0])
+        pieces.append([text[word["start"] : word["stop"]], round(word["value"], 2)])
+        at = word["stop"]
     return [*pieces, [text[at:], 0]] if at < len(text) else pieces

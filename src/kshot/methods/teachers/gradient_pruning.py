@@ -15,6 +15,7 @@ from kshot.methods.skill_profile import answers_after, is_wrong
 from kshot.methods.teachers.context_distillation import Demonstrations
 from kshot.taskmodel.taskmodel import TaskModel
 
+BY = ("itself", "selector-model")
 Span = tuple[str, int, int]  # a field, and where in its text a span begins and ends
 
 
@@ -32,6 +33,9 @@ class Focus(Demonstrations):
     Attributes:
         share: Words are marked up to this quantile of d, and never above 0.5.
         weight: How much a lesson without a span counts beside the one that is whole.
+        by: Whose words those of the student are compared with: "itself" is the teacher, "selector-model" the model of
+            `--selector-model` with the same demonstrations, such as a larger one. Words are compared by their
+            characters, so its tokenizer can be another one. What is learnt is said by the teacher in either case.
 
     Source: Guo et al. (2025), Learning to Focus (LeaF), https://arxiv.org/abs/2506.07851.
     Differs: the teacher is the same model with demonstrations, in place of a larger one; along a stream, with the
@@ -41,6 +45,7 @@ class Focus(Demonstrations):
 
     share: float = setting(0.1, least=0.001, most=0.5)
     weight: float = setting(1.0, above=0)
+    by: str = setting("itself", choices=BY)
     _found: Mapping[str, Sequence[Span]] | None = state()
     _wrong: frozenset[str] = state(frozenset())
 
@@ -50,6 +55,11 @@ class Focus(Demonstrations):
     def suits(self, task: Task) -> bool:
         """Return whether the questions have no list of choices in them, which must stay whole."""
         return not (task.kind == "multiple_choice" and task.choices_in_input)
+
+    @property
+    def compares_with_selecting(self) -> bool:
+        """Whether the student is compared with the model that selectors ask."""
+        return self.by == "selector-model"
 
     def seeing(self, wrong: Sequence[Example]) -> Self:
         """Return the teacher that knows which examples the model got wrong."""

@@ -42,8 +42,11 @@ class Windowed(FineTune):
     anchors: str = setting("question", choices=ANCHORS)
     kept: int = setting(2, least=1, most=10_000)
 
-    uses_contexts = True
     cuts_contexts = True
+
+    def missing_field(self, task: Task) -> str | None:
+        """Return that no example has a context, where that is so."""
+        return None if any(e.context for e in task.train) else "context"
 
     def told(self, script: Script, *, asked: str, model: TaskModel) -> Script:
         """Return the script with each context cut; see `kshot.methods.contracts.Tuner`."""
