@@ -280,6 +280,14 @@ class TrainableModel(ScoringModel, WritingModel, Protocol):
         """The fingerprint of the model before training."""
         ...
 
+    def continued(self, how: Training, *, seed: int) -> "TrainableModel":
+        """Return a model of its own that begins with these weights; this one is the model before its training.
+
+        Raises:
+            UserError: Such weights cannot be trained further, or `how` is for others.
+        """
+        ...
+
     def learn(self, batch: Batch) -> StepLog:
         """Take one step of training.
 
