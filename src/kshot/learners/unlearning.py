@@ -84,11 +84,18 @@ def _lesson(target: Example, fitted: Fitted, learner: PromptLearner) -> Lesson:
 
 
 def nearest(rows: Sequence[Example], others: Sequence[Example]) -> list[int]:
-    """Return for each row the place of the other one that shares the most words with it (BM25); none without others."""
+    """Return for each row the place of the other one that shares the most words with it (BM25); none without others.
+
+    Where several share as much, rows take them in turn.
+    """
     if not others:
         return []
-    index = LexicalIndex([e.text for e in others])
-    return [int(np.argmax(index.scores(e.text))) for e in rows]
+    index, found = LexicalIndex([e.text for e in others]), []
+    for i, row in enumerate(rows):
+        scores = index.scores(row.text)
+        best = np.flatnonzero(scores == scores.max())
+        found.append(int(best[i % len(best)]))
+    return found
 
 
 def without(fitted: Fitted, forget: Sequence[Example]) -> tuple[Fitted, int]:
