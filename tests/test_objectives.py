@@ -12,7 +12,7 @@ from torch.nn.functional import log_softmax, logsigmoid
 import kshot.engine.objectives
 from kshot.core.errors import UserError
 from kshot.core.lessons import Batch, Lesson, TrainingText
-from kshot.core.objective_settings import Answers, Distil, Mixture, ObjectiveSettings, Preference
+from kshot.core.objective_settings import Answers, Bidirectional, Distil, Mixture, ObjectiveSettings, Preference
 from kshot.core.types import Prompt, Segment
 from kshot.engine.counting import Counting
 from kshot.engine.language_model import Engine
@@ -23,8 +23,9 @@ from kshot.taskmodel.taskmodel import TaskModel
 from test_training import EXAMPLES, GUIDED, TASK, backbone, gap, in_bytes, moved, trained
 
 MIXED = Mixture((Answers(), Distil(2.0), Preference(0.5)), (1.0, 0.5, 2.0))
-OBJECTIVES = [Answers(), Distil(), Distil(2.0, "reverse"), Preference(0.5), MIXED]
-NAMES = ["answers", "distil", "reverse", "preference", "mixture"]
+BOTH = Bidirectional(6, 0.7)
+OBJECTIVES = [Answers(), Distil(), Distil(2.0, "reverse"), BOTH, Preference(0.5), MIXED]
+NAMES = ["answers", "distil", "reverse", "bidirectional", "preference", "mixture"]
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
 
 
@@ -105,6 +106,12 @@ def by_formula(model: TrainedEngine, objective: ObjectiveSettings, n: int = 1) -
             assert torch.equal(taught, tokens)
             p, q = (teacher, student) if objective.direction == "forward" else (student, teacher)
             losses = t * t * torch.stack([torch.exp(a) @ (a - b) for a, b in zip(p, q, strict=True)])
+        elif isinstance(objective, Bidirectional):
+            with torch.no_grad():
+                teacher, before = (log_probs(model, p, "last")[0] for p in (text.teacher, text.prompt))
+            with model._weights.active():
+                student, _ = log_probs(model, text.prompt, "last")
+            losses = torch.stack([both_ways(objective, *rows) for rows in zip(teacher, before, student, strict=True)])
         else:
             prompts = text.prompt, text.rejected
             with torch.no_grad():
@@ -114,6 +121,17 @@ def by_formula(model: TrainedEngine, objective: ObjectiveSettings, n: int = 1) -
             losses = -logsigmoid(objective.beta * ((now[0] - before[0]) - (now[1] - before[1])))[None]
         above, below = above + text.weight * losses.sum(), below + text.weight * len(losses)
     return above / below
+
+
+def both_ways(objective: Bidirectional, teacher, before, student) -> torch.Tensor:
+    """The loss at one token, from log-probabilities `[vocab]`."""
+    likely, former = (set(row.topk(objective.top).indices.tolist()) for row in (teacher, before))
+    p, q = teacher.exp(), student.exp()
+    towards = sum((p[v] * (teacher[v] - student[v]) for v in likely), torch.zeros(()))
+    rest, own_rest = (1 - sum(row[v] for v in likely) for row in (p, q))
+    towards = towards + rest * torch.log(rest / own_rest)
+    away = [-torch.log(1 - q[v]) for v in former - likely]
+    return towards + objective.weight * (torch.stack(away).mean() if away else 0.0)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kshot.verbs.distil import distil
     from kshot.verbs.select import select
     from kshot.verbs.steer import steer
+    from kshot.verbs.unlearn import Unlearnt, unlearn
 
 _WHERE = {
     "Artefact": "kshot.methods.contracts",
@@ -73,6 +74,8 @@ _WHERE = {
     "Segment": "kshot.core.types",
     "Task": "kshot.core.types",
     "load_model": "kshot.engine.load_model",
+    "Unlearnt": "kshot.verbs.unlearn",
+    "unlearn": "kshot.verbs.unlearn",
 }
 
 __all__ = [
@@ -106,6 +109,7 @@ __all__ = [
     "Task",
     "Teacher",
     "Tuner",
+    "Unlearnt",
     "__version__",
     "adapt",
     "averaged",
@@ -114,6 +118,7 @@ __all__ = [
     "load_model",
     "select",
     "steer",
+    "unlearn",
 ]
 
 

@@ -10,6 +10,13 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.version import __version__
 
 MODEL = "kshot"  # the folder with the adapted model
+_FORGOTTEN = {
+    "forget": "what it was to forget",
+    "attack": "that, with the answer's beginning given",
+    "retain": "what was to stay",
+    "held_out": "of what was to stay, not learnt from",
+    "neighbour": "of what was to stay, most like what it forgot",
+}
 UNNAMED = "USER/NAME"  # where a card belongs to a folder that may be put on the hub under any name
 
 
@@ -67,6 +74,10 @@ def _measured(adapted: AdaptedModel) -> list[tuple[str, str]]:
         low, high = choice["metric_low"], choice["metric_high"]
         told = f"{choice['metric']:.3f} (95 %: {low:.3f} to {high:.3f}), each of {choice['metric_n']} predicted before "
         found.append((f"{metric} while learning", f"{told}its label was learnt"))
+    for name, one in choice.get("unlearnt", {}).items():
+        if name in _FORGOTTEN:
+            told = f"{one['before']:.3f} before, {one['after']:.3f} now ({one['n']} rows)"
+            found.append((f"{_FORGOTTEN[name]}: {choice['unlearnt']['metric']}", told))
     if choice.get("n_examples"):
         found.append(("labelled examples used", str(choice["n_examples"])))
     if adapted.task.labels:

@@ -42,6 +42,7 @@ from kshot.cli.select_command import select
 from kshot.cli.serve_command import serve
 from kshot.cli.streams import take_over
 from kshot.cli.study_command import study
+from kshot.cli.unlearn_command import unlearn
 from kshot.core.errors import KshotError, UserError
 from kshot.core.paths import path_of
 from kshot.core.prices import in_usd, paid_in_words
@@ -125,6 +126,7 @@ app.command()(study)
 app.command()(export)
 app.command()(distil)
 app.command()(saliency)
+app.command()(unlearn)
 app.add_typer(retriever_commands.app, name="retriever")
 app.add_typer(notes_commands.app, name="notes")
 

@@ -103,6 +103,7 @@ class Lesson:
             or a note; "passage" the target's and its context; "text" every token.
         weight: How much it counts in the mean over a step.
         teacher: The demonstrations that the teacher is shown before the same target; None: there is no teacher.
+        note: What the teacher is told beside the task's instruction, and the student is not; empty: nothing.
         rejected: An answer that is to become less probable than the target's; None: there is none.
         among: The answers that the right one is learnt to be chosen from, by the tokens in which they differ: others
             are not pushed down. Empty: all texts that there are.
@@ -127,6 +128,7 @@ class Lesson:
     teacher_asked: str = ""
     instruction: str | None = None
     is_apart: bool = False
+    note: str = ""
 
     def __post_init__(self):
         _check_taught(self.learnt, self.weight, LEARNT)

@@ -287,6 +287,14 @@ class TrainableModel(ScoringModel, WritingModel, Protocol):
         """The same model, asked under the running average of its weights; of one that keeps it."""
         ...
 
+    def continued(self, how: Training, *, seed: int) -> "TrainableModel":
+        """Return a model of its own that begins with these weights; this one is the model before its training.
+
+        Raises:
+            UserError: Such weights cannot be trained further, or `how` is for others.
+        """
+        ...
+
     def learn(self, batch: Batch) -> StepLog:
         """Take one step of training.
 

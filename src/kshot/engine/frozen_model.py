@@ -117,13 +117,14 @@ class FrozenEngine(TrainedEngine):
         """Take one step, as `TrainedEngine.learn`.
 
         Raises:
-            UserError: Beside its reasons there, that answers are rejected: the model before training cannot be asked
-                about them with a prompt that is encoded for the module.
+            UserError: Beside its reasons there, that the model before training would be asked about a prompt that is
+                encoded for the module.
         """
-        if "rejected" in batch.objective.reads:
+        if not batch.objective.reads <= {"teacher"}:
+            does = "rejects answers" if "rejected" in batch.objective.reads else "asks what was said before training"
             raise UserError(
                 f"What is trained beside a model learns answers, or to answer like a teacher; got a teacher that "
-                f"rejects answers, and weights={self._how.weights}. Leave the teacher out, or use icl+ft."
+                f"{does}, and weights={self._how.weights}. Leave the teacher out, or use icl+ft."
             )
         return super().learn(batch)
 

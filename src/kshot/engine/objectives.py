@@ -13,11 +13,12 @@ import torch
 from torch.nn.functional import cross_entropy, log_softmax, logsigmoid
 
 from kshot.core.errors import UserError
-from kshot.core.objective_settings import Answers, Distil, Mixture, ObjectiveSettings, Preference
+from kshot.core.objective_settings import Answers, Bidirectional, Distil, Mixture, ObjectiveSettings, Preference
 from kshot.engine.training_rows import TrainingRow, answer_logits
 from kshot.models.hf import Backbone
 
 _MOST_BYTES = 2**28  # of what is remembered
+_SMALLEST = 1e-6  # probability of all tokens together that are not among the most probable
 
 
 @dataclass(frozen=True)
@@ -101,30 +102,49 @@ class DistilObjective(Objective):
 
     def prepare(self, rows: Sequence[TrainingRow]) -> None:
         """Let the model before training read the teachers' prompts."""
-        for row in rows:
-            if row.teacher is None:
-                raise UserError(
-                    "To be distilled, each text must have a teacher's prompt; got one without. Give each lesson a "
-                    "teacher, or learn answers."
-                )
-            if _answer(row.teacher) != _answer(row)[-len(row.teacher.supervised) :]:
-                raise UserError(
-                    "A teacher's prompt must end with the same answer as the text; got another one. Make both of one "
-                    "lesson."
-                )
-        self._taught.prepare([row.teacher for row in rows if row.teacher])
+        _check_taught(rows)
+        self._taught.prepare(_teachers(rows))
 
     def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
         """Return the part's share of the weighted mean divergence at the tokens of the targets' answers."""
-        pairs = zip(said.logits.split(_lengths(part)), _teachers(part), strict=True)
-        own = torch.cat([logits[-len(teacher.supervised) :] for logits, teacher in pairs])
-        student = log_softmax(own / self._settings.temperature, dim=-1)
+        student = log_softmax(_at_answers(part, said) / self._settings.temperature, dim=-1)
         teacher = torch.cat([self._taught[row] for row in _teachers(part)])
         one, other = (teacher, student) if self._settings.direction == "forward" else (student, teacher)
         divergences = (one.exp() * (one - other)).sum(dim=-1)  # [n_answers]
-        total = sum(row.weight * n for row, n in zip(whole, _lengths(_teachers(whole)), strict=True))
-        weights = _weights(part, _lengths(_teachers(part)), divergences)
-        return self._settings.temperature**2 * (divergences * weights).sum() / total
+        return self._settings.temperature**2 * _share(divergences, part, whole)
+
+
+class BidirectionalObjective(Objective):
+    """`Bidirectional`."""
+
+    def __init__(self, settings: Bidirectional, backbone: Backbone):
+        super().__init__(settings.reads)
+        self._settings = settings
+        self._taught, self._before = _Remembered(self._most, backbone), _Remembered(self._most, backbone)
+
+    def _most(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the most probable tokens and their log-probabilities, `[2, n_answer, top]`; float32 has all ids."""
+        found = log_softmax(logits.float(), dim=-1).topk(min(self._settings.top, logits.shape[-1]))
+        return torch.stack([found.indices.float(), found.values])
+
+    def prepare(self, rows: Sequence[TrainingRow]) -> None:
+        """Let the model before training read the teachers' prompts, and the students'."""
+        _check_taught(rows)
+        self._taught.prepare(_teachers(rows))
+        self._before.prepare(rows)
+
+    def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
+        """Return the part's share of the weighted mean at the tokens of the targets' answers."""
+        student = log_softmax(_at_answers(part, said).float(), dim=-1)  # [n, vocab]
+        ids, teacher = torch.cat([self._taught[row] for row in _teachers(part)], dim=1)  # [n, top]
+        ids = ids.long()
+        before = torch.cat([self._before[row][0, -len(t.supervised) :] for row, t in _with_teachers(part)]).long()
+        own = student.gather(1, ids)
+        rests = [(1 - values.exp().sum(dim=-1)).clamp_min(_SMALLEST).log() for values in (teacher, own)]
+        towards = (teacher.exp() * (teacher - own)).sum(dim=-1) + rests[0].exp() * (rests[0] - rests[1])
+        is_over = ~(before[:, :, None] == ids[:, None, :]).any(dim=-1)  # [n, top]: not said any more
+        away = -(_log_others(student).gather(1, before) * is_over).sum(dim=-1) / is_over.sum(dim=-1).clamp_min(1)
+        return _share(towards + self._settings.weight * away, part, whole)
 
 
 class PreferenceObjective(Objective):
@@ -204,6 +224,8 @@ def objective_of(settings: ObjectiveSettings, backbone: Backbone) -> Objective:
             return AnswerObjective(settings, backbone)
         case Distil():
             return DistilObjective(settings, backbone)
+        case Bidirectional():
+            return BidirectionalObjective(settings, backbone)
         case Preference():
             return PreferenceObjective(settings, backbone)
         case Mixture():
@@ -253,12 +275,51 @@ def _towards_shares(losses: torch.Tensor, logits: torch.Tensor, rows: Sequence[T
     return torch.stack(each)
 
 
+def _check_taught(rows: Sequence[TrainingRow]) -> None:
+    """Refuse texts without a teacher's prompt, or with one that ends with another answer."""
+    for row in rows:
+        if row.teacher is None:
+            raise UserError(
+                "To be distilled, each text must have a teacher's prompt; got one without. Give each lesson a "
+                "teacher, or learn answers."
+            )
+        if _answer(row.teacher) != _answer(row)[-len(row.teacher.supervised) :]:
+            raise UserError(
+                "A teacher's prompt must end with the same answer as the text; got another one. Make both of one "
+                "lesson."
+            )
+
+
+def _at_answers(part: Sequence[TrainingRow], said: Said) -> torch.Tensor:
+    """Return the logits at the tokens of the targets' answers, `[n, vocab]`."""
+    pairs = zip(said.logits.split(_lengths(part)), _teachers(part), strict=True)
+    return torch.cat([logits[-len(teacher.supervised) :] for logits, teacher in pairs])
+
+
+def _share(losses: torch.Tensor, part: Sequence[TrainingRow], whole: Sequence[TrainingRow]) -> torch.Tensor:
+    """Return the part's share of the weighted mean of losses at the tokens of the targets' answers, `[n]`."""
+    total = sum(row.weight * len(teacher.supervised) for row, teacher in _with_teachers(whole))
+    return (losses * _weights(part, _lengths(_teachers(part)), losses)).sum() / total
+
+
+def _log_others(log_probs: torch.Tensor) -> torch.Tensor:
+    """Return log(1 - p) for each of log-probabilities `[n, vocab]`, also where p is 1 up to rounding."""
+    most = log_probs.argmax(dim=-1, keepdim=True)
+    others = log_probs.scatter(1, most, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    rest = torch.log1p(-log_probs.scatter(1, most, -torch.inf).exp())
+    return rest.scatter(1, most, others)
+
+
 def _answer(row: TrainingRow) -> list[int]:
     return [row.ids[at] for at in row.supervised]
 
 
 def _teachers(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
     return [row.teacher for row in rows if row.teacher]
+
+
+def _with_teachers(rows: Sequence[TrainingRow]) -> list[tuple[TrainingRow, TrainingRow]]:
+    return [(row, row.teacher) for row in rows if row.teacher]
 
 
 def _lengths(rows: Sequence[TrainingRow]) -> list[int]:

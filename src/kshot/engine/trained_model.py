@@ -6,7 +6,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any, Self
 
-from kshot.core.errors import NotFiniteError
+from kshot.core.errors import NotFiniteError, UserError
 from kshot.core.lessons import Batch, StepLog, Training
 from kshot.core.seeding import digest
 from kshot.engine.activations import Activations
@@ -25,24 +25,44 @@ class TrainedEngine(Session):
         how: Settings of training.
         seed: For the first weights of adapters.
         decay: Of the running average of the weights that is kept; 0: none is.
+        after: A model of the same backbone whose weights are the first ones, and which is "the model before training"
+            here; it must not be trained any more.
     """
 
     @learning()
-    def __init__(self, base: Session, how: Training, *, seed: int, decay: float = 0.0):
+    def __init__(
+        self, base: Session, how: Training, *, seed: int, decay: float = 0.0, after: "TrainedEngine | None" = None
+    ):
         super().__init__(base.backbone, store=base._store, pack_tokens=base._pack_tokens)
         self.__dict__["obstacle"] = base.obstacle  # tried once, with the backbone's own weights
         self._pack_scored = base._pack_scored
         self._base, self._how = base, how
-        fingerprint = digest(base.fingerprint, repr(how), seed)
+        fingerprint = digest((after or base).fingerprint, repr(how), seed)
         self._weights = self._first_weights(seed)
-        can_pack, self._is_average = base.obstacle is None, False
-        self._trainer = Trainer(
-            base.backbone, self._weights, how, fingerprint=fingerprint, can_pack=can_pack, decay=decay
-        )
+        before, self._is_average = after and after._weights, False
+        if before:
+            self._weights.load_tensors(before.tensors())
+        packs: Any = {"can_pack": base.obstacle is None, "decay": decay, "before": before}
+        self._trainer = Trainer(base.backbone, self._weights, how, fingerprint=fingerprint, **packs)
 
     def _first_weights(self, seed: int) -> TrainedWeights | MadeTokens:
         """Return what is trained, as it is before training."""
         return TrainedWeights(self.backbone, self._how.weights, rank=self._how.rank, seed=seed)
+
+    def continued(self, how: Training, *, seed: int) -> "TrainedEngine":
+        """Return a model that is trained further; see `kshot.core.models.TrainableModel`.
+
+        Raises:
+            UserError: It is trained beside the model, or `how` is for other weights.
+        """
+        if (how.weights, how.rank) != (self._how.weights, self._how.rank) or how.weights not in ("lora", "full"):
+            raise UserError(
+                f"Weights that are trained further must be lora or full, and stay what they are; got weights="
+                f"{how.weights}, rank={how.rank} after {self._how.weights}, {self._how.rank}. Leave these settings "
+                "out, or take a model that fine-tune or icl+ft has trained."
+            )
+        with self.backbone.lock:
+            return TrainedEngine(self._base, how, seed=seed, after=self)
 
     @property
     def base(self) -> Session:

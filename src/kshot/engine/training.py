@@ -7,7 +7,7 @@ supervised tokens of a step, so that a learning rate means the same for any numb
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -60,6 +60,7 @@ class Trainer:
         decay: Of the running average of the weights that is kept; 0: none is.
         micro_tokens: Most tokens of a forward and backward pass, if a single text is not longer; by default 1,024 on
             the CPU, 8,192 elsewhere.
+        before: The weights before training, where these are not the backbone's own; nobody trains them any more.
     """
 
     def __init__(
@@ -72,9 +73,10 @@ class Trainer:
         can_pack: bool,
         decay: float = 0.0,
         micro_tokens: int | None = None,
+        before: TrainedWeights | None = None,
     ):
         self._backbone = backbone
-        self._weights = weights
+        self._weights, self._before = weights, before
         self._how = how
         self._can_pack = can_pack
         self._micro_tokens = micro_tokens or _MICRO_TOKENS.get(backbone.device.type, _MICRO_TOKENS_ELSEWHERE)
@@ -112,7 +114,8 @@ class Trainer:
             DivergedError: Loss or gradient is not finite; the weights are as they were.
             ModelError: No memory for even a small part of the batch.
         """
-        self.objective(objective).prepare(rows)
+        with self._before.active() if self._before else nullcontext():
+            self.objective(objective).prepare(rows)
         n_tokens = step_tokens(objective.reads, [_lengths(row) for row in rows])
         with self._weights.active():
             found = self.gradient(rows, objective)

@@ -287,8 +287,10 @@ class TaskModel:
             )
         teacher = rejected = None
         if lesson.teacher is not None:
-            asking = replace(self, asked=lesson.teacher_asked or self.asked)
-            teacher, _ = asking._taught(lesson.teacher[asking.prompt(lesson.teacher, target)[1] :], target)
+            teaching = replace(self, asked=lesson.teacher_asked or self.asked)
+            teaching = teaching.noted((lesson.note,)) if lesson.note else teaching
+            n_less = teaching.prompt(lesson.teacher, target)[1]
+            teacher, _ = teaching._taught(lesson.teacher[n_less:], target)
         if lesson.rejected is not None:
             wrong = replace(target, output=lesson.rejected)
             rejected, _ = self._taught(lesson.demonstrations[n_dropped:], wrong)
@@ -437,6 +439,11 @@ class TaskModel:
             return []
         found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
         return [replace(answer, text=self.layout.reply(answer.text)) for answer in found]
+
+    def begun(self, prompt: Prompt, text: str) -> Prompt:
+        """Return a prompt after which an answer has begun already."""
+        beginning = self.layout.answer(text).removesuffix(self.layout.terminator)
+        return replace(prompt, segments=(*prompt.segments, Segment("answer", beginning)))
 
     def sureness(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | None]:
         """Return how sure the model is of each text that it has written after its prompt: a token on average.
