@@ -83,11 +83,11 @@ class Encoder:
             start = end - len(piece[1])
             for name, begins, stops in segment.spans:
                 if name in names and begins < stops:
-                    found.append(self._tokens(segment, piece, start, begins, stops))
+                    found.append(self._place(segment, piece, start, begins, stops))
             end = start
         return found
 
-    def _tokens(self, segment: Segment, piece: Piece, start: int, begins: int, stops: int) -> tuple[int, int]:
+    def _place(self, segment: Segment, piece: Piece, start: int, begins: int, stops: int) -> tuple[int, int]:
         """Return the first token of a part of a segment's text, and the one after it.
 
         Args:
@@ -122,7 +122,7 @@ class Encoder:
             end -= len(piece[1])
             starts[number], aligned[number] = end, piece
         none: Piece = ("", ())
-        return [self._tokens(prompt.segments[i], aligned.get(i, none), starts.get(i, 0), a, b) for i, a, b in places]
+        return [self._place(prompt.segments[i], aligned.get(i, none), starts.get(i, 0), a, b) for i, a, b in places]
 
     def place_of(self, prompt: Prompt, passage: str) -> tuple[int, int]:
         """Return the first token of a passage in a prompt, and the one after it: where it stands last.

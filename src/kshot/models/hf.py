@@ -375,7 +375,7 @@ class Backbone:
                 config._attn_implementation_internal = own
 
     @cached_property
-    def _attention_configs(self) -> list[tuple[Any, str]]:
+    def _attention_configs(self) -> list[tuple[Any, Any]]:
         """The configs that say how attention is computed, and what each says where an `Attend` does."""
         found = [m.config for m in self.model.modules() if isinstance(m, transformers.PreTrainedModel)]
         for config in found:  # it grows meanwhile

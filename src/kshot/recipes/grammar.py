@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from math import prod
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from kshot.core.call import Call, parse_call, split_list
 from kshot.core.errors import UserError, did_you_mean
@@ -289,7 +289,7 @@ def _members(call: Call, combiner: Combiner, *, shots: int) -> tuple[Recipe, ...
     return members if combiner.learns else tuple(replace(member, calibration="none") for member in members)
 
 
-def _taught_by(name: str, call: Call, parts: Mapping[str, Part], *, shots: int) -> tuple[Recipe, ...]:
+def _taught_by(name: str, call: Call, parts: Mapping[str, Any], *, shots: int) -> tuple[Recipe, ...]:
     """Return the recipe that a teacher passes on; none where no teacher does."""
     tuner, teacher = parts.get("tuner"), parts.get("teacher")
     named = call.members or ((tuner.usual_recipe,) if tuner and tuner.usual_recipe else ())

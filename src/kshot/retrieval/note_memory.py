@@ -142,7 +142,7 @@ def _keys(note: str) -> list[tuple[Any, ...]]:
     All of it; what stands before the words in which both may end; or, where these hold a number, before and after them.
     """
     found, _ = _parted(note)
-    size, keys = len(found), [(*found, "")]
+    size, keys = len(found), list[tuple[Any, ...]]([(*found, "")])
     for n in range(max(LEAST_SAME_WORDS, size - MOST_OTHER_WORDS), size):
         if n > size - n:
             keys.append(found[:n])
