@@ -101,9 +101,3 @@ def test_an_open_task_has_no_entropy():
     message = "--selector must suit tasks of kind generation; 'max-entropy' does not. Take another one."
     with pytest.raises(UserError, match=message):
         select(task, "max-entropy", 2, model="tiny")
-
-
-def test_a_selector_whose_field_no_example_has():
-    message = "of 'skills', its examples must have meta.skills or explanation, and none has. Take another one."
-    with pytest.raises(UserError, match=message):
-        select(TASK, "skills", 2, model="tiny")

@@ -89,8 +89,8 @@ def global_states() -> tuple[object, ...]:
 QUICK: dict[str, dict[str, int]] = {"ease": {"evaluations": 12, "kept": 4, "steps": 10}}
 
 
-# It asks for answers, which the stub does not give: tests/test_skills.py has its contract
-ASKS_FOR_ANSWERS = ("missing-skills",)
+# They ask for answers, which the stub does not give: tests/test_skills.py and test_helpful_and_doubtful.py have their own
+ASKS_FOR_ANSWERS = ("missing-skills", "max-entropy")
 
 
 @pytest.fixture(params=[name for name in SELECTORS if name not in ASKS_FOR_ANSWERS])

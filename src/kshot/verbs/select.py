@@ -82,11 +82,6 @@ def select(
         raise UserError(f"--selector must name a selector; '{selector}' shows no demonstrations.")
     if not recipe.suits(task):
         raise UserError(f"--selector must suit tasks of kind {task.kind}; '{selector}' does not. Take another one.")
-    if obstacle := recipe.obstacle(task):
-        raise UserError(
-            f"--selector must name one that can use the examples of '{task.name}'; of '{selector}', {obstacle}. Take "
-            "another one."
-        )
     if not 1 <= k <= len(pool):
         raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
     if recipe.k != k:
