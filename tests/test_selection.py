@@ -89,7 +89,7 @@ def global_states() -> tuple[object, ...]:
 QUICK: dict[str, dict[str, int]] = {"ease": {"evaluations": 12, "kept": 4, "steps": 10}}
 
 
-# They ask for answers, which the stub does not give: tests/test_skills.py and test_helpful_and_doubtful.py have their own
+# They ask for answers, which the stub does not give; test_skills.py and test_helpful_and_doubtful.py have their own
 ASKS_FOR_ANSWERS = ("missing-skills", "max-entropy")
 
 
