@@ -405,7 +405,8 @@ class Teacher(Part):
         sees_mistakes: It is told which of the examples the model got wrong before it learnt them (`seeing`).
         passes_on: It passes on what a recipe says (`hearing`), which is named in brackets: distil(random:k=16).
         reads_all: It reads contexts whole, where the tuner's model is told a part (`Tuner.cuts_contexts`).
-        compares: It looks at each new example with the model as it is and with that before training (`compare`).
+        compares: Beside `sees_mistakes`, it looks at each new example with the model as it is and with that before
+            training (`compare`).
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
