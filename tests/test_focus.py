@@ -184,10 +184,14 @@ def test_a_planted_word_is_what_is_cut(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4, 8))
-def test_lessons_without_a_planted_word_help_where_it_says_otherwise(seed):
-    model, rows, teacher = planted(seed)
-    assert after_training(model, rows, teacher, seed) > after_training(model, rows, replace(teacher, _found={}), seed)
+def test_lessons_without_a_planted_word_help_where_it_says_otherwise():
+    gains = []
+    for seed in range(4, 8):
+        model, rows, teacher = planted(seed)
+        plain = after_training(model, rows, replace(teacher, _found={}), seed)
+        gains.append(after_training(model, rows, teacher, seed) - plain)
+    assert np.mean(gains) > 0.02
+    assert min(gains) > -0.01
 
 
 # Along a stream

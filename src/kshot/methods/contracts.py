@@ -407,7 +407,8 @@ class Teacher(Part):
         does_without: One that passes on does something where no recipe is named, too.
         asks: It asks the model before training about the past, again whenever that has doubled (`knowing`).
         reads_all: It reads contexts whole, where the tuner's model is told a part (`Tuner.cuts_contexts`).
-        compares: It looks at each new example with the model as it is and with that before training (`compare`).
+        compares: Beside `sees_mistakes`, it looks at each new example with the model as it is and with that before
+            training (`compare`).
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)

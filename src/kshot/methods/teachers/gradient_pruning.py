@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from kshot.core.fields import setting, state
 from kshot.core.lessons import Lesson
+from kshot.core.models import Capability
 from kshot.core.salient_words import INPUT, Word
 from kshot.core.types import Example, FloatArray, Task
 from kshot.methods.skill_profile import answers_after, is_wrong
@@ -49,6 +50,7 @@ class Focus(Demonstrations):
     _found: Mapping[str, Sequence[Span]] | None = state()
     _wrong: frozenset[str] = state(frozenset())
 
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.ACTIVATIONS})
     sees_mistakes = True
     compares = True
 
