@@ -40,10 +40,11 @@ class PseudoLabels(Teacher):
 
     With the chance `inputs` a lesson is about an unlabelled input in place of its own example. The average is asked,
     its probabilities are calibrated on the past; where its answer c has at least the probability
-    threshold x s_c / max s, it is learnt. s_c is how probable the average has found class c for the examples of that
-    class before they were learnt: the diagonal of its confusions, with one example more that could be any. A lesson of
-    class c, labelled or not, counts ((1 - s_c) / mean)^confusion times as much, 1/4 to 4 times: what is taken for
-    other classes counts more.
+    threshold x s_c / max s, it is learnt, if c was seen before. s_c is how probable the average has found class c for
+    the examples of that class before they were learnt: the diagonal of its confusions, with one example more that could
+    be any. A lesson of class c, labelled or not, counts ((1 - s_c) / f_c / sum over classes of 1 - s)^confusion times
+    as much, 1/4 to 4 times, where f_c is the share of c: with 1, each class counts in proportion to how much of it is
+    taken for others, however rare it is.
 
     In brackets a recipe can be named that labels, too: `self-training(random:k=16)`. Then q = (1 - expert) x (what the
     average says) + expert x (what the recipe says); it is asked as that of `distil` is.
