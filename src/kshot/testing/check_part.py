@@ -266,7 +266,7 @@ def _check_teacher(part: Teacher, task: Task, model: TaskModel) -> None:
         how: Any = {"student": model, "before": model, "shown": tuple}
         looked, same = (part.seeing(seen).compare(seen, **how, rng=_rng()) for _ in range(2))
         _must(looked == same, part, "must find out the same with the same rng")
-        knowing = part.knowing({} if looked is None else {seen[-1].id: from_json(to_json(looked))})
+        knowing = part.having_found({} if looked is None else {seen[-1].id: from_json(to_json(looked))})
         for lesson in knowing.lessons([Lesson((), seen[-1])], seen, step=0, rng=_rng()):
             model.training_text(lesson)
 
