@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from math import prod
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from kshot.core.call import Call, parse_call, split_list
 from kshot.core.errors import UserError, did_you_mean
@@ -286,7 +286,8 @@ def _members(call: Call, combiner: Combiner, *, shots: int) -> tuple[Recipe, ...
 
 def _taught_by(name: str, call: Call, parts: Mapping[str, Part], *, shots: int) -> tuple[Recipe, ...]:
     """Return the recipe that a teacher passes on; none where no teacher does."""
-    tuner, teacher = parts.get("tuner"), parts.get("teacher")
+    tuner: Any = parts.get("tuner")
+    teacher: Any = parts.get("teacher")
     named = call.members or ((tuner.usual_recipe,) if tuner and tuner.usual_recipe else ())
     if teacher is None or not teacher.passes_on:
         if call.members:
