@@ -291,7 +291,8 @@ def _members(call: Call, combiner: Combiner, *, shots: int) -> tuple[Recipe, ...
 
 def _taught_by(name: str, call: Call, parts: Mapping[str, Any], *, shots: int) -> tuple[Recipe, ...]:
     """Return the recipe that a teacher passes on; none where no teacher does."""
-    tuner, teacher = parts.get("tuner"), parts.get("teacher")
+    tuner: Any = parts.get("tuner")
+    teacher: Any = parts.get("teacher")
     named = call.members or ((tuner.usual_recipe,) if tuner and tuner.usual_recipe else ())
     if teacher is None or not teacher.passes_on:
         if call.members:

@@ -15,6 +15,7 @@ from kshot.methods.contracts import Teacher
 
 RECENT = 128  # examples by which the average is calibrated
 MOST_WEIGHT = 4.0  # of a class against the mean
+LEAST_SURE = 0.7  # of a label, of a class that is known badly
 
 
 class Known(NamedTuple):
@@ -40,11 +41,11 @@ class PseudoLabels(Teacher):
 
     With the chance `inputs` a lesson is about an unlabelled input in place of its own example. The average is asked,
     its probabilities are calibrated on the past; where its answer c has at least the probability
-    threshold x s_c / max s, it is learnt, if c was seen before. s_c is how probable the average has found class c for
-    the examples of that class before they were learnt: the diagonal of its confusions, with one example more that could
-    be any. A lesson of class c, labelled or not, counts ((1 - s_c) / f_c / sum over classes of 1 - s)^confusion times
-    as much, 1/4 to 4 times, where f_c is the share of c: with 1, each class counts in proportion to how much of it is
-    taken for others, however rare it is.
+    threshold x s_c / max s, and at least 0.7, it is learnt, if c was seen before. s_c is how probable the average has
+    found class c for the examples of that class before they were learnt: the diagonal of its confusions, with one
+    example more that could be any. A lesson of class c, labelled or not, counts
+    ((1 - s_c) / f_c / sum over classes of 1 - s)^confusion times as much, 1/4 to 4 times, where f_c is the share of c:
+    with 1, each class counts in proportion to how much of it is taken for others, however rare it is.
 
     In brackets a recipe can be named that labels, too: `self-training(random:k=16)`. Then q = (1 - expert) x (what the
     average says) + expert x (what the recipe says); it is asked as that of `distil` is.
@@ -65,8 +66,8 @@ class PseudoLabels(Teacher):
     """
 
     decay: float = setting(0.99, above=0, least=0, most=0.999999)
-    threshold: float = setting(0.8, least=0, most=1)
-    inputs: float = setting(0.5, least=0, most=1)
+    threshold: float = setting(0.95, least=0, most=1)
+    inputs: float = setting(0.25, least=0, most=1)
     confusion: float = setting(1.0, least=0, most=4)
     expert: float = setting(0.5, least=0, most=1)
     most: int = setting(4, least=1, most=100_000)
@@ -185,4 +186,4 @@ def class_weights(confusion: FloatArray, share: FloatArray, strength: float) -> 
 def thresholds(confusion: FloatArray, threshold: float) -> FloatArray:
     """Return the least probability of a label that is learnt, lower for classes that are known less, `[n_labels]`."""
     found = np.diag(confusion)
-    return threshold * found / found.max()
+    return np.maximum(threshold * found / found.max(), min(LEAST_SURE, threshold))
