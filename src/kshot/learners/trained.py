@@ -28,6 +28,7 @@ from kshot.learners.passed_on import PassedOn
 from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
+from kshot.methods.contracts import Written
 from kshot.methods.skill_profile import is_wrong
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import writable, write_folder, write_jsonl
@@ -113,7 +114,7 @@ class TrainedLearner(Learner):
     def _prompted(self) -> PromptLearner:
         setup = replace(self._setup, selector_model=self._selecting)
         prompted = PromptLearner(self.recipe.without("teacher", "steerer"), setup)
-        prompted.model = replace(self._base, model=self.model)
+        prompted.model = replace(prompted.model, model=self.model)
         return prompted
 
     def _steering_folder(self, n_learnt: int) -> Path:
@@ -233,7 +234,11 @@ class TrainedLearner(Learner):
             looked_at = self._looked_at(past[: n + 1])
             self._is_between = False
             known = self._know(past[: n + 1]) + self._hear(past[: n + 1])
-            rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
+            rows = []
+            for step in range(self._tuner.steps):
+                batch, asked = self._batch(past[: n + 1], step)
+                rows.append(asdict(model.learn(batch)))
+                known += asked
             rows[0] |= looked_at
             if known:
                 rows[0]["asked"] = rows[0].get("asked", 0.0) + known
@@ -301,8 +306,11 @@ class TrainedLearner(Learner):
         model = replace(prepared, model=self.model, progress=self._selecting.progress, ledger=self._base.ledger)
         return fitted_steering(self.recipe, known, model, seed=self._seed)
 
-    def _batch(self, seen: Sequence[Example], step: int) -> Batch:
-        """Return what one step learns; its choices depend on the seed, the new example and the step alone."""
+    def _batch(self, seen: Sequence[Example], step: int) -> tuple[Batch, float]:
+        """Return what one step learns, and how many tokens were written for it.
+
+        Its choices depend on the seed, the new example, the step and the weights as they are alone.
+        """
         new, tuner, teacher = seen[-1], self._tuner, self._teacher
         names = (new.id, step)
         ready = self._prompted.prepare(seen[:-1])
@@ -312,6 +320,10 @@ class TrainedLearner(Learner):
 
         seen = (*seen[:-1], *ready.made, new) if ready.made else seen
         lessons = tuner.lessons(seen, shown, step=step, rng=generator(self._seed, "lesson", *names))
+        asked = 0.0
+        if teacher and teacher.samples:
+            written, asked = self._written(lessons, ready.model, teacher.samples, names)
+            teacher = teacher.reading(written)
         if teacher:
             teacher = teacher.seeing([e for e in seen if self._wrong.get(e.id)])
             if self._passed_on:
@@ -331,7 +343,28 @@ class TrainedLearner(Learner):
             among = tuner.learns_over(self._base.task, seen)
             lessons, support = ([_among(lesson, among) for lesson in some] for some in (lessons, support))
         texts = [[ready.model.training_text(lesson) for lesson in some] for some in (lessons, support)]
-        return Batch(texts[0], texts[1], source, (teacher or tuner).objective)
+        return Batch(texts[0], texts[1], source, (teacher or tuner).objective), asked
+
+    def _written(
+        self, lessons: Sequence[Lesson], model: TaskModel, n: int, names: tuple[str | int, ...]
+    ) -> tuple[dict[str, list[Written]], float]:
+        """Return `n` answers of the student to each lesson's question, by its target, and the tokens that took."""
+        room, ledger = self._prompted.model.answer_tokens, self._base.ledger.part()
+        asking = replace(model, model=self.model.with_store(None), answer_tokens=room, ledger=ledger)
+        first = {lesson.target.id: lesson for lesson in reversed(lessons)}
+        prompts = [
+            replace(asking, asked=lesson.asked).prompt(lesson.demonstrations, lesson.target)[0]
+            for lesson in first.values()
+        ]
+        seed = int(generator(self._seed, "write", *names).integers(2**31))
+        found: dict[str, list[Written]] = {}
+        for lesson, texts in zip(first.values(), asking.sampled(prompts, n, seed=seed), strict=True):
+            said = [(text.text.strip(), asking.heard(text.text.strip(), lesson.target)) for text in texts]
+            found[lesson.target.id] = [
+                Written(answer, not is_wrong(model.task, lesson.target, answer), model.composer.stated(text))
+                for text, answer in said
+            ]
+        return found, ledger.cost.tokens
 
     def save_state(self) -> None:
         """Write the state of training, so that another process goes on from here, and the log of its steps."""

@@ -180,6 +180,10 @@ class Composer(Remembering):
         """
         return text
 
+    def stated(self, text: str) -> float | None:
+        """Return how sure a text that the model has written says that it is, 0 to 1; None: it does not say."""
+        return None
+
     def unsaid(self, task: Task, answer: str, question: Question) -> float:
         """Return the nats of an answer beyond its words, where these stand for several answers, such as 3 for 2.9."""
         return 0.0
@@ -388,6 +392,21 @@ class Tuner(Training, Part):
 
 
 @dataclass(frozen=True)
+class Written:
+    """An answer that the student has written to a lesson's question, before a step.
+
+    Attributes:
+        answer: Without what it states.
+        is_right: Whether it is no mistake by the task's metric.
+        stated: How sure it says that it is, 0 to 1; None: it does not say.
+    """
+
+    answer: str
+    is_right: bool
+    stated: float | None = None
+
+
+@dataclass(frozen=True)
 class Teacher(Part):
     """Changes what a tuner learns: whom the model should answer like, or which answers it should avoid.
 
@@ -397,12 +416,27 @@ class Teacher(Part):
             tuner's objective.
         sees_mistakes: It is told which of the examples the model got wrong before it learnt them (`seeing`).
         passes_on: It passes on what a recipe says (`hearing`), which is named in brackets: distil(random:k=16).
+        usual_composer: What says what is said where a recipe does not name it; empty: as usual.
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
     only_chooses: ClassVar[bool] = False
     sees_mistakes: ClassVar[bool] = False
     passes_on: ClassVar[bool] = False
+    usual_composer: ClassVar[str] = ""
+
+    @property
+    def samples(self) -> int:
+        """How many answers of the student it is told for each lesson before a step (`reading`); 0: none."""
+        return 0
+
+    def reading(self, written: Mapping[str, Sequence[Written]]) -> Self:
+        """Return a teacher that knows what the student writes as it is now, by the ids of the lessons' targets.
+
+        The answers are drawn at temperature 1, to the prompts that the student is asked: nothing that the teacher is
+        told or shown is in these.
+        """
+        return self
 
     def seeing(self, wrong: Sequence[Example]) -> Self:
         """Return a teacher that knows the examples so far that the model got wrong before it learnt them."""

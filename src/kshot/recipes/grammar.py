@@ -186,6 +186,8 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     parts = {**beside, slot: method}
     if slot == "tuner" and method.usual_teacher:
         parts.setdefault("teacher", SLOTS["teacher"].build(method.usual_teacher))
+    if (teacher := parts.get("teacher")) and teacher.usual_composer:
+        parts.setdefault("composer", SLOTS["composer"].build(teacher.usual_composer))
     if slot == "classifier":
         own = {"calibration": "none", **own}
         if own["calibration"] == "contextual":

@@ -9,6 +9,7 @@ TEACHERS = Room(
     {
         "demonstrations": "kshot.methods.teachers.context_distillation:Demonstrations",
         "prompt": "kshot.methods.teachers.prompt:Prompt",
+        "calibrated": "kshot.methods.teachers.on_policy:Calibrated",
         "unlearn": "kshot.methods.teachers.bidirectional:Unlearn",
         "missing-skills": "kshot.methods.teachers.skill_targeted:SkillTargeted",
     },
