@@ -23,7 +23,7 @@ class Confidence(Evaluator):
     (confidence - right)^2; `spr` is the chance that a right answer has a higher confidence than a wrong one, ties
     count 0; `ocg` is mean confidence - accuracy.
 
-    Source: Zhang et al. (2026), CaOPD, The Illusion of Certainty, https://arxiv.org/abs/2604.16830; ECE: Guo et al. (2017),
+    Source: Zhang et al. (2026), CaOPD, https://arxiv.org/abs/2604.16830; of ECE: Guo et al. (2017),
     https://arxiv.org/abs/1706.04599.
     Differs: probabilities too, where answers are chosen.
     """
