@@ -281,21 +281,28 @@ def half_knowing(rows, seed: int, n_steps: int) -> Engine:
     return Engine(engine.backbone)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_calibrated_student_is_less_overconfident_than_a_plain_one(seed):
+def judged(seed: int) -> dict[str, Any]:
+    """What the suite says of a calibrated student and of a plain one."""
     rows = asked(BEFORE)
     stream = tuple(rows[i] for i in np.random.default_rng(seed).permutation(len(rows))[:32])
     task = Task("names", "qa", stream, asked(BEFORE[:4]), metrics=("exact_match",))
-    engine = half_knowing(rows, seed, 131)
-    found = {}
+    engine, found = half_knowing(rows, seed, 131), {}
     for states in ("measured", "own"):
         how = f"fine-tune:lr=2e-3,steps=2,batch=8,rank=8,teacher=calibrated(states={states})"
         fitted = TrainedLearner(recipe(how), Setup(task, TaskModel.for_task(task, engine), 0)).fit(stream)
         said = answering(fitted).predict([Query(e, (), wants_text=True) for e in task.test])
         found[states] = Confidence().report(task, [Case(e) for e in task.test], said)
-    measured, own = found["measured"], found["own"]
-    assert measured["n_unstated"] <= 2
-    assert abs(measured["ocg"]) < abs(own["ocg"]) - 0.05
-    assert measured["ece"] < own["ece"] - 0.05
-    assert measured["accuracy"] >= own["accuracy"] - 0.02
+    return found
+
+
+@pytest.mark.slow
+def test_a_calibrated_student_is_less_overconfident_than_a_plain_one():
+    """With every seed; what both answer to names that they do not know is chance, so accuracy is that of all seeds."""
+    found = [judged(seed) for seed in range(4)]
+    for one in found:
+        assert one["measured"]["n_unstated"] == 0
+        assert abs(one["measured"]["ocg"]) < abs(one["own"]["ocg"]) - 0.1
+        assert one["measured"]["ece"] < one["own"]["ece"] - 0.1
+        assert one["measured"]["brier"] < one["own"]["brier"]
+    measured, own = (np.mean([one[states]["accuracy"] for one in found]) for states in ("measured", "own"))
+    assert measured >= own - 0.02
