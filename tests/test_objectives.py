@@ -23,9 +23,9 @@ from kshot.taskmodel.taskmodel import TaskModel
 from test_training import EXAMPLES, GUIDED, TASK, backbone, gap, in_bytes, moved, trained
 
 MIXED = Mixture((Answers(), Distil(2.0), Preference(0.5)), (1.0, 0.5, 2.0))
-BOTH = Bidirectional(6, 0.7)
-OBJECTIVES = [Answers(), Distil(), Distil(2.0, "reverse"), BOTH, Preference(0.5), MIXED]
-NAMES = ["answers", "distil", "reverse", "bidirectional", "preference", "mixture"]
+BOTH, LATER = Bidirectional(6, 0.7), Distil(skip=2)
+OBJECTIVES = [Answers(), Distil(), Distil(2.0, "reverse"), LATER, BOTH, Preference(0.5), MIXED]
+NAMES = ["answers", "distil", "reverse", "later", "bidirectional", "preference", "mixture"]
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
 
 
@@ -106,6 +106,7 @@ def by_formula(model: TrainedEngine, objective: ObjectiveSettings, n: int = 1) -
             assert torch.equal(taught, tokens)
             p, q = (teacher, student) if objective.direction == "forward" else (student, teacher)
             losses = t * t * torch.stack([torch.exp(a) @ (a - b) for a, b in zip(p, q, strict=True)])
+            losses = losses[min(objective.skip, len(losses) - 1) :]
         elif isinstance(objective, Bidirectional):
             with torch.no_grad():
                 teacher, before = (log_probs(model, p, "last")[0] for p in (text.teacher, text.prompt))

@@ -220,6 +220,8 @@ def _answered(p: Any, adapted: Any) -> dict[str, Any]:
     doubt = {} if p.disagreement is None else {"disagreement": p.disagreement}
     if adapted.abstention:
         doubt["unsure"] = adapted.is_unsure(p)
+    if p.stated is not None:
+        doubt["stated"] = p.stated
     if p.found:
         doubt["found"] = p.found
     return row | ({"cut_off": p.cut_off} if adapted.task.is_open else {}) | doubt

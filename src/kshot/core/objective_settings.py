@@ -16,6 +16,7 @@ class Answers:
     """The mean negative log-probability of the supervised tokens, weighted by the texts' weights."""
 
     reads = frozenset[str]()
+    rate = 0.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Distil(Checked):
         temperature: Logits of both are divided by it, and the loss is multiplied by its square, so that gradients
             keep their size.
         direction: "forward" is KL(teacher || student), "reverse" is KL(student || teacher).
+        skip: The first so many tokens of an answer are left out, but never the last one.
+        rate: By how much the teacher's weights move towards the student's after each step; 0: it stays the model before
+            training.
 
     Source: Hinton et al. (2015), section 2, https://arxiv.org/abs/1503.02531; of a prompt: Askell et al. (2021),
     section 2, https://arxiv.org/abs/2112.00861, and Snell et al. (2022), https://arxiv.org/abs/2209.15189.
@@ -34,6 +38,8 @@ class Distil(Checked):
 
     temperature: float = setting(1.0, above=0)
     direction: str = setting("forward", choices=DIRECTIONS)
+    skip: int = setting(0, least=0, most=1000)
+    rate: float = setting(0.0, least=0, most=1)
 
     reads = frozenset({"teacher"})
 
@@ -61,6 +67,7 @@ class Bidirectional(Checked):
     weight: float = setting(0.5, least=0)
 
     reads = frozenset({"teacher", "before"})
+    rate = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Preference(Checked):
     beta: float = setting(0.1, above=0)
 
     reads = frozenset({"rejected"})
+    rate = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,8 @@ class Mixture:
                 f"A mixture must have one or more objectives, and a weight for each; got {len(self.objectives)} "
                 f"objectives and {len(self.weights)} weights."
             )
+        if any(one.rate for one in self.objectives):
+            raise UserError("The parts of a mixture must have a teacher that stays as it is; got one with rate > 0.")
         for weight in self.weights:
             if not (isfinite(weight) and weight > 0):
                 raise UserError(f"A mixture's weights must be greater than 0; got {weight}.")
@@ -107,6 +117,11 @@ class Mixture:
     def reads(self) -> frozenset[str]:
         """All that its parts read."""
         return frozenset().union(*(one.reads for one in self.objectives))
+
+    @property
+    def rate(self) -> float:
+        """0: the teacher of a mixture stays the model before training."""
+        return 0.0
 
 
 ObjectiveSettings = Answers | Distil | Bidirectional | Preference | Mixture

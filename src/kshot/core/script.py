@@ -273,6 +273,9 @@ class UsualWording:
         """Return which answer a text is: as it is."""
         return text
 
+    def stated(self, text: str) -> None:
+        """Return how sure a text says that it is: it does not say."""
+
     def unsaid(self, task: Task, answer: str, question: Question) -> float:
         """Return the nats of an answer beyond its words: none."""
         return 0.0

@@ -298,6 +298,7 @@ class Prediction:
             the reason that the model wrote: JSON, one for each context; empty for composers that consider nothing.
         sureness: Of a generated answer, where it was asked for: exp of the mean log-probability of its tokens; None
             where the model tells no probabilities.
+        stated: How sure a generated answer says that it is, 0 to 1; None where it does not say.
     """
 
     example_id: str
@@ -318,6 +319,7 @@ class Prediction:
     disagreement: float | None = None
     found: tuple[Mapping[str, Any], ...] = ()
     sureness: float | None = None
+    stated: float | None = None
 
     @property
     def packed(self) -> "Prediction":

@@ -103,6 +103,8 @@ class DistilObjective(Objective):
     def prepare(self, rows: Sequence[TrainingRow]) -> None:
         """Let the model before training read the teachers' prompts."""
         _check_taught(rows)
+        if self._settings.rate:
+            self._taught.forget()  # the teacher has moved
         self._taught.prepare(_teachers(rows))
 
     def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
@@ -111,7 +113,7 @@ class DistilObjective(Objective):
         teacher = torch.cat([self._taught[row] for row in _teachers(part)])
         one, other = (teacher, student) if self._settings.direction == "forward" else (student, teacher)
         divergences = (one.exp() * (one - other)).sum(dim=-1)  # [n_answers]
-        return self._settings.temperature**2 * _share(divergences, part, whole)
+        return self._settings.temperature**2 * _share(divergences, part, whole, self._settings.skip)
 
 
 class BidirectionalObjective(Objective):
@@ -258,6 +260,9 @@ class _Remembered:
                 break
             n_bytes -= self._kept.pop(key).nbytes
 
+    def forget(self) -> None:
+        self._kept.clear()
+
     def __getitem__(self, row: TrainingRow) -> torch.Tensor:
         return self._kept[row.ids, row.supervised]
 
@@ -296,10 +301,20 @@ def _at_answers(part: Sequence[TrainingRow], said: Said) -> torch.Tensor:
     return torch.cat([logits[-len(teacher.supervised) :] for logits, teacher in pairs])
 
 
-def _share(losses: torch.Tensor, part: Sequence[TrainingRow], whole: Sequence[TrainingRow]) -> torch.Tensor:
-    """Return the part's share of the weighted mean of losses at the tokens of the targets' answers, `[n]`."""
-    total = sum(row.weight * len(teacher.supervised) for row, teacher in _with_teachers(whole))
-    return (losses * _weights(part, _lengths(_teachers(part)), losses)).sum() / total
+def _share(
+    losses: torch.Tensor, part: Sequence[TrainingRow], whole: Sequence[TrainingRow], skip: int = 0
+) -> torch.Tensor:
+    """Return the part's share of the weighted mean of losses at the tokens of the targets' answers, `[n]`.
+
+    Of each answer the first `skip` tokens do not count, but the last always does.
+    """
+
+    def weights(rows: Sequence[TrainingRow]) -> list[float]:
+        pairs = [(row.weight, len(teacher.supervised)) for row, teacher in _with_teachers(rows)]
+        return [w * (i >= min(skip, n - 1)) for w, n in pairs for i in range(n)]
+
+    own = torch.tensor(weights(part), dtype=losses.dtype, device=losses.device)
+    return (losses * own).sum() / sum(weights(whole))
 
 
 def _log_others(log_probs: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,8 @@ from kshot.models.gradient_mode import learning
 from kshot.models.made_tokens import MadeTokens
 from kshot.models.weights import TrainedWeights, read_adapter
 
+_COPIED = ("lora", "full")  # weights that can be copied: others are beside the model
+
 
 class TrainedEngine(Session):
     """A `TrainableModel` on the backbone of another engine, which stays as it is.
@@ -38,11 +40,17 @@ class TrainedEngine(Session):
         self._pack_scored = base._pack_scored
         self._base, self._how = base, how
         fingerprint = digest((after or base).fingerprint, repr(how), seed)
-        self._weights = self._first_weights(seed)
         before, self._is_average = after and after._weights, False
-        if before:
-            self._weights.load_tensors(before.tensors())
-        packs: Any = {"can_pack": base.obstacle is None, "decay": decay, "before": before}
+
+        def first() -> TrainedWeights | MadeTokens:
+            weights = self._first_weights(seed)
+            if before:
+                weights.load_tensors(before.tensors())
+            return weights
+
+        self._weights = first()
+        copied = first if how.weights in _COPIED else None
+        packs: Any = {"can_pack": base.obstacle is None, "decay": decay, "before": before, "copied": copied}
         self._trainer = Trainer(base.backbone, self._weights, how, fingerprint=fingerprint, **packs)
 
     def _first_weights(self, seed: int) -> TrainedWeights | MadeTokens:
@@ -55,7 +63,7 @@ class TrainedEngine(Session):
         Raises:
             UserError: It is trained beside the model, or `how` is for other weights.
         """
-        if (how.weights, how.rank) != (self._how.weights, self._how.rank) or how.weights not in ("lora", "full"):
+        if (how.weights, how.rank) != (self._how.weights, self._how.rank) or how.weights not in _COPIED:
             raise UserError(
                 f"Weights that are trained further must be lora or full, and stay what they are; got weights="
                 f"{how.weights}, rank={how.rank} after {self._how.weights}, {self._how.rank}. Leave these settings "

@@ -6,7 +6,7 @@ Source: the loss of Bornschein et al. (2025), section 3, https://arxiv.org/abs/2
 supervised tokens of a step, so that a learning rate means the same for any number of demonstrations.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
@@ -61,6 +61,8 @@ class Trainer:
         micro_tokens: Most tokens of a forward and backward pass, if a single text is not longer; by default 1,024 on
             the CPU, 8,192 elsewhere.
         before: The weights before training, where these are not the backbone's own; nobody trains them any more.
+        copied: Returns other weights that are what these are before training, for a teacher that moves; None: there is
+            no such teacher.
     """
 
     def __init__(
@@ -74,9 +76,11 @@ class Trainer:
         decay: float = 0.0,
         micro_tokens: int | None = None,
         before: TrainedWeights | None = None,
+        copied: Callable[[], TrainedWeights | MadeTokens] | None = None,
     ):
         self._backbone = backbone
-        self._weights, self._before = weights, before
+        self._weights, self._before, self._copied = weights, before, copied
+        self._moving: TrainedWeights | MadeTokens | None = None
         self._how = how
         self._can_pack = can_pack
         self._micro_tokens = micro_tokens or _MICRO_TOKENS.get(backbone.device.type, _MICRO_TOKENS_ELSEWHERE)
@@ -114,7 +118,8 @@ class Trainer:
             DivergedError: Loss or gradient is not finite; the weights are as they were.
             ModelError: No memory for even a small part of the batch.
         """
-        with self._before.active() if self._before else nullcontext():
+        teacher = self._following() if objective.rate else self._before
+        with teacher.active() if teacher else nullcontext():
             self.objective(objective).prepare(rows)
         n_tokens = step_tokens(objective.reads, [_lengths(row) for row in rows])
         with self._weights.active():
@@ -142,11 +147,28 @@ class Trainer:
             to_last = cosine(found.gradient, self._last) if self._last is not None else None
             self._last = found.gradient
             self._apply(gradient)
+        if objective.rate:
+            self._follow(objective.rate)
         self.n_steps += 1
         learnt = [[row.record for row in some] for some in (rows, support, source)]
         self.fingerprint = digest(self.fingerprint, repr(objective), learnt)
         n_supervised = sum(len(row.supervised) for row in rows)
         return StepLog(found.loss_nats, n_tokens, n_supervised, size, cosine_to_last=to_last, **log)
+
+    def _following(self) -> TrainedWeights | MadeTokens:
+        """Return the weights of a teacher that follows these: at first the same."""
+        if self._moving is None:
+            if self._copied is None:
+                raise ModelError("A teacher that moves must have weights to be copied; these have none. Use rate=0.")
+            self._moving = self._copied()
+        return self._moving
+
+    @torch.no_grad()
+    def _follow(self, rate: float) -> None:
+        """Move the teacher's weights towards these: t + rate (s - t)."""
+        own = self._weights.tensors()
+        for name, weight in self._following().parameters.items():
+            weight.lerp_(own[name].to(weight.dtype), rate)
 
     def set_lr(self, lr: float) -> None:
         """Take the steps to come at another learning rate."""
@@ -274,6 +296,7 @@ class Trainer:
         tensors |= {f"master.{i}": m for i, m in enumerate(self._masters) if m is not self._parameters[i]}
         tensors |= {f"average.{i}": a for i, a in enumerate(self._average)}
         tensors |= {f"last.{i}": g for i, g in enumerate(self._last or ())}
+        tensors |= {f"moving.{name}": t for name, t in (self._moving.tensors() if self._moving else {}).items()}
         guide_tensors, guide_values = self._guide.state() if self._guide else ({}, {})
         tensors |= {f"guide.{name}": t for name, t in guide_tensors.items()}
         kept = {"began": self._began, "n_steps": self.n_steps, "fingerprint": self.fingerprint, "guide": guide_values}
@@ -307,6 +330,8 @@ class Trainer:
                 self._masters[int(i)].copy_(master)
             for i, average in named("average.").items():
                 self._average[int(i)].copy_(average)
+        if moving := named("moving."):
+            self._following().load_tensors(moving)
         last = named("last.")
         self._last = [last[str(i)].to(self._backbone.device) for i in range(len(last))] if last else None
         if self._guide:

@@ -8,6 +8,7 @@ EVALUATORS = Room(
     Evaluator,
     {
         "letter-case": "kshot.evaluators.letter_case:LetterCase",
+        "confidence": "kshot.evaluators.confidence:Confidence",
         "context-use": "kshot.evaluators.context_use:ContextUse",
         "spectrum": "kshot.evaluators.three_axes:ThreeAxes",
     },

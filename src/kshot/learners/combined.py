@@ -253,4 +253,4 @@ def _as_wanted(task: Task, query: Query, found: Prediction) -> Prediction:
     """Return a prediction without a text that the combiner alone wanted: else easy questions had more of them."""
     if query.wants_text or not task.is_open:
         return found
-    return replace(found, answer=None, cut_off=False, sureness=None)
+    return replace(found, answer=None, cut_off=False, sureness=None, stated=None)

@@ -136,8 +136,10 @@ class PromptLearner(Learner):
             took = seconds + (text_seconds if i in texts else 0.0)
             prediction = replace(prediction, seconds=took, tokens=tokens)
             if i in texts:
-                answer = a.model.heard(texts[i].text.strip(), a.query.example)
+                text = texts[i].text.strip()
+                answer = a.model.heard(text, a.query.example)
                 about = {"cut_off": not texts[i].finished, "sureness": sureness.get(i)}
+                about["stated"] = a.model.composer.stated(text)
                 prediction = replace(prediction, answer=answer, **about)
             predictions.append(prediction)
         return predictions

@@ -31,7 +31,7 @@ from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
 from kshot.measures.probabilities import normalised
-from kshot.methods.contracts import Teacher
+from kshot.methods.contracts import Teacher, Written
 from kshot.methods.skill_profile import is_wrong
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import writable, write_folder, write_jsonl
@@ -70,7 +70,7 @@ class TrainedLearner(Learner):
         self.log: list[dict[str, Any]] = []
         self._n_asked = 0  # examples when the teacher last asked the model before training
         self._before: dict[str, list[float]] = {}  # log-probabilities by the average, before an example was learnt
-        self._consulted = 0.0  # tokens of the average, in the steps for an example
+        self._consulted = 0.0  # tokens of what the teacher asks, in the steps for an example
         self._wrong: dict[str, bool] = {}  # ids of what was predicted before it was learnt; for teachers that ask
         self._found: dict[str, Any] = {}  # what such a teacher has found out about them
 
@@ -124,7 +124,7 @@ class TrainedLearner(Learner):
     def _prompted(self) -> PromptLearner:
         setup = replace(self._setup, selector_model=self._selecting)
         prompted = PromptLearner(self.recipe.without("teacher", "steerer"), setup)
-        prompted.model = replace(self._base, model=self.model)
+        prompted.model = replace(prompted.model, model=self.model)
         return prompted
 
     def _steering_folder(self, n_learnt: int) -> Path:
@@ -409,7 +409,7 @@ class TrainedLearner(Learner):
         return fitted_steering(self.recipe, known, model, seed=self._seed)
 
     def _batch(self, seen: Sequence[Example], step: int) -> Batch:
-        """Return what one step learns; its choices depend on the seed, the new example and the step alone."""
+        """Return what one step learns; its choices depend on seed, new example, step and weights alone."""
         new, tuner, teacher = seen[-1], self._tuner, self._teacher
         names, past = (new.id, step), seen[:-1]
         ready = self._prompted.prepare(seen[:-1])
@@ -421,6 +421,8 @@ class TrainedLearner(Learner):
         lessons = tuner.lessons(seen, shown, step=step, rng=generator(self._seed, "lesson", *names))
         if teacher:
             teacher = self._teacher_seeing(seen)
+            if teacher.samples:
+                teacher = teacher.reading(self._written(lessons, ready.model, teacher.samples, names))
             if teacher.average:
                 teacher = teacher.consulting(partial(self._consult, past=past), self._said_before(past), self._inputs)
             if self._passed_on:
@@ -441,6 +443,28 @@ class TrainedLearner(Learner):
             lessons, support = ([_among(lesson, among) for lesson in some] for some in (lessons, support))
         texts = [[ready.model.training_text(lesson) for lesson in some] for some in (lessons, support)]
         return Batch(texts[0], texts[1], source, (teacher or tuner).objective)
+
+    def _written(
+        self, lessons: Sequence[Lesson], model: TaskModel, n: int, names: tuple[str | int, ...]
+    ) -> dict[str, list[Written]]:
+        """Return `n` answers of the student to each lesson's question, by its target."""
+        room, ledger = self._prompted.model.answer_tokens, self._base.ledger.part()
+        asking = replace(model, model=self.model.with_store(None), answer_tokens=room, ledger=ledger)
+        first = {lesson.target.id: lesson for lesson in reversed(lessons)}
+        prompts = [
+            replace(asking, asked=lesson.asked).prompt(lesson.demonstrations, lesson.target)[0]
+            for lesson in first.values()
+        ]
+        seed = int(generator(self._seed, "write", *names).integers(2**31))
+        found: dict[str, list[Written]] = {}
+        for lesson, texts in zip(first.values(), asking.sampled(prompts, n, seed=seed), strict=True):
+            said = [(text.text.strip(), asking.heard(text.text.strip(), lesson.target)) for text in texts]
+            found[lesson.target.id] = [
+                Written(answer, not is_wrong(model.task, lesson.target, answer), model.composer.stated(text))
+                for text, answer in said
+            ]
+        self._consulted += ledger.cost.tokens
+        return found
 
     def save_state(self) -> None:
         """Write the state of training, so that another process goes on from here, and the log of its steps."""

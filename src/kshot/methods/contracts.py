@@ -180,6 +180,10 @@ class Composer(Remembering):
         """
         return text
 
+    def stated(self, text: str) -> float | None:
+        """Return how sure a text that the model has written says that it is, 0 to 1; None: it does not say."""
+        return None
+
     def unsaid(self, task: Task, answer: str, question: Question) -> float:
         """Return the nats of an answer beyond its words, where these stand for several answers, such as 3 for 2.9."""
         return 0.0
@@ -395,6 +399,21 @@ class Tuner(Training, Part):
 
 
 @dataclass(frozen=True)
+class Written:
+    """An answer that the student has written to a lesson's question, before a step.
+
+    Attributes:
+        answer: Without what it states.
+        is_right: Whether it is no mistake by the task's metric.
+        stated: How sure it says that it is, 0 to 1; None: it does not say.
+    """
+
+    answer: str
+    is_right: bool
+    stated: float | None = None
+
+
+@dataclass(frozen=True)
 class Teacher(Part):
     """Changes what a tuner learns: whom the model should answer like, or which answers it should avoid.
 
@@ -409,6 +428,7 @@ class Teacher(Part):
         reads_all: It reads contexts whole, where the tuner's model is told a part (`Tuner.cuts_contexts`).
         compares: Beside `sees_mistakes`, it looks at each new example with the model as it is and with that before
             training (`compare`).
+        usual_composer: What says what is said where a recipe does not name it; empty: as usual.
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
@@ -419,6 +439,7 @@ class Teacher(Part):
     asks: ClassVar[bool] = False
     reads_all: ClassVar[bool] = False
     compares: ClassVar[bool] = False
+    usual_composer: ClassVar[str] = ""
 
     def knowing(self, seen: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a teacher that has asked the model before training what it needs to know.
@@ -457,6 +478,19 @@ class Teacher(Part):
 
     def having_found(self, found: Mapping[str, Any]) -> Self:
         """Return a teacher that knows what it has found out, by the examples' ids."""
+        return self
+
+    @property
+    def samples(self) -> int:
+        """How many answers of the student it is told for each lesson before a step (`reading`); 0: none."""
+        return 0
+
+    def reading(self, written: Mapping[str, Sequence[Written]]) -> Self:
+        """Return a teacher that knows what the student writes as it is now, by the ids of the lessons' targets.
+
+        The answers are drawn at temperature 1, to the prompts that the student is asked: nothing that the teacher is
+        told or shown is in these.
+        """
         return self
 
     def seeing(self, wrong: Sequence[Example]) -> Self:

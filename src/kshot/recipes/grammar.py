@@ -186,6 +186,8 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     parts = {**beside, slot: method}
     if slot == "tuner" and method.usual_teacher:
         parts.setdefault("teacher", SLOTS["teacher"].build(method.usual_teacher))
+    if (teacher := parts.get("teacher")) and teacher.usual_composer:
+        parts.setdefault("composer", SLOTS["composer"].build(teacher.usual_composer))
     if slot == "classifier":
         own = {"calibration": "none", **own}
         if own["calibration"] == "contextual":
@@ -194,21 +196,8 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
                 "model; got 'contextual'. Use batch."
             )
         return Recipe(name, parts, calibration=_calibration(own, base))
-    if "teacher" in parts and parts["tuner"].over == "seen" and not parts["teacher"].only_chooses:
-        raise UserError(
-            f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of "
-            "the two out."
-        )
-    if "teacher" in parts and parts["tuner"].makes:
-        raise UserError(
-            f"{name}: a teacher is asked about examples of the task, and '{base}' makes some of its own. Leave the "
-            "teacher out."
-        )
-    if "teacher" in parts and parts["teacher"].reads_all and not parts["tuner"].cuts_contexts:
-        raise UserError(
-            f"{name}: a teacher that reads all of a context has something to teach where the student reads a part, and "
-            f"that of '{base}' reads all of it, too. Name the tuner windowed:teacher={call.settings['teacher']}."
-        )
+    if "teacher" in parts:
+        _check_teacher(name, call, parts)
     if slot == "combiner":
         calibration = _calibration({"calibration": "none"} | own if method.learns else own, base)
         return Recipe(name, parts, calibration=calibration, members=_members(call, method, shots=shots))
@@ -222,6 +211,25 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
         raise UserError(f"{name}: k must be 1 or more, as a selector is named; got 0. Leave the selector out.")
     taught_by = _taught_by(name, call, parts, shots=shots)
     return Recipe(name, parts, k, order, calibration, *_contexts(name, own, k=k), members=taught_by)
+
+
+def _check_teacher(name: str, call: Call, parts: Mapping[str, Part]) -> None:
+    """Raise a UserError unless the teacher suits the tuner."""
+    if parts["tuner"].over == "seen" and not parts["teacher"].only_chooses:
+        raise UserError(
+            f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of the "
+            "two out."
+        )
+    if parts["tuner"].makes:
+        raise UserError(
+            f"{name}: a teacher is asked about examples of the task, and '{call.name}' makes some of its own. Leave the "
+            "teacher out."
+        )
+    if parts["teacher"].reads_all and not parts["tuner"].cuts_contexts:
+        raise UserError(
+            f"{name}: a teacher that reads all of a context has something to teach where the student reads a part, and "
+            f"that of '{call.name}' reads all of it, too. Name the tuner windowed:teacher={call.settings['teacher']}."
+        )
 
 
 def _shown(name: str, own: Mapping[str, str], parts: Mapping[str, Part], *, shots: int) -> int:

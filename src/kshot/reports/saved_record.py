@@ -156,6 +156,7 @@ class _Row(TypedDict):
     disagreement: NotRequired[Share | None]
     found: NotRequired[list[dict[str, Any]]]  # not before composers that consider questions
     sureness: NotRequired[Share | None]
+    stated: NotRequired[Share | None]
     came_from: NotRequired[str]  # where a row tells its passage's answer from that from memory
     seconds: Amount
     fit_seconds: Amount

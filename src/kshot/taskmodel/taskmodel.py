@@ -68,6 +68,10 @@ class Composer(Protocol):
         """Return which answer to a question a text is that the model has written: the other way round than `said`."""
         ...
 
+    def stated(self, text: str, /) -> float | None:
+        """Return how sure a text that the model has written says that it is; None: it does not say."""
+        ...
+
     def unsaid(self, task: Task, answer: str, question: Question, /) -> float:
         """Return the nats of an answer beyond its words."""
         ...
@@ -439,6 +443,20 @@ class TaskModel:
             return []
         found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
         return [replace(answer, text=self.layout.reply(answer.text)) for answer in found]
+
+    def sampled(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[list[Generation]]:
+        """Return `n` answers to each prompt, drawn at temperature 1; each depends on the seed and its prompt alone."""
+        stop = (self.layout.terminator,) if self.layout.terminator else ()
+        requests = [
+            GenerateRequest(p, self.answer_tokens, stop, temperature=1.0, seed=seed + i)
+            for p in prompts
+            for i in range(n)
+        ]
+        if not requests:
+            return []
+        found = self._writing.generate(requests, ledger=self.ledger)
+        texts = [replace(answer, text=self.layout.reply(answer.text)) for answer in found]
+        return [texts[i : i + n] for i in range(0, len(texts), n)]
 
     def begun(self, prompt: Prompt, text: str) -> Prompt:
         """Return a prompt after which an answer has begun already."""

@@ -16,6 +16,7 @@ COMPOSERS = Room(
         "recycled": "kshot.methods.composers.recycled:Recycled",
         "schema": "kshot.methods.composers.schema_activated:SchemaActivated",
         "series": "kshot.methods.composers.series:Series",
+        "stated": "kshot.methods.composers.stating:Stated",
         "verbalised": "kshot.methods.composers.verbalised:Verbalised",
         "wording": "kshot.methods.composers.wording:Wording",
     },

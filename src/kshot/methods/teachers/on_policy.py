@@ -1,0 +1,79 @@
+"""The teacher knows the answer, and how often the student finds it: that is how sure the student learns to be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from kshot.core.fields import setting, state
+from kshot.core.lessons import Lesson
+from kshot.core.objective_settings import Distil
+from kshot.core.types import Example, Task
+from kshot.methods.contracts import Teacher, Written
+from kshot.methods.stated_confidence import stating
+
+STATES = ("measured", "own")
+
+
+@dataclass(frozen=True)
+class Calibrated(Teacher):
+    """Let the student write, and teach it on its own answers, each with the share of them that is right.
+
+    Before a step the student writes `samples` answers to each lesson's question, of which a share p is right. The
+    lesson is one of them, with p in place of the number that it states; the teacher, which is told the right answer and
+    p, reads the same, and KL(teacher || student) at its tokens is made small, but for the first `skip`. The teacher's
+    weights follow the student's.
+
+    Attributes:
+        samples: How many answers are written for each lesson.
+        skip: The first so many tokens of an answer are not learnt, but the last always is.
+        rate: By how much the teacher's weights move towards the student's with each step; 0: it stays the model before
+            training.
+        states: "measured" states p; "own" leaves the number that the student has written, and tells the teacher that
+            the right answer is sure: plain self-distillation, to compare with.
+
+    Source: Zhang et al. (2026), CaOPD, The Illusion of Certainty, https://arxiv.org/abs/2604.16830.
+    Differs: one of the answers is learnt for each lesson; the teacher is told the answer in a note alone; LoRA weights
+    A and B move one by one; along a stream.
+    """
+
+    samples: int = setting(8, least=1, most=1000)  # pyright: ignore[reportIncompatibleMethodOverride] - here it is a setting
+    skip: int = setting(3, least=0, most=1000)
+    rate: float = setting(0.01, least=0, most=1)
+    states: str = setting("measured", choices=STATES)
+    _written: Mapping[str, Sequence[Written]] | None = state()
+
+    usual_composer = "stated"
+
+    @property
+    def objective(self) -> Distil:
+        """What is made small over the lessons."""
+        return Distil(skip=self.skip, rate=self.rate)
+
+    def suits(self, task: Task) -> bool:
+        """Return whether answers are texts, which say how sure they are."""
+        return task.is_open
+
+    def reading(self, written: Mapping[str, Sequence[Written]]) -> Self:
+        """Return the teacher that knows what the student writes; see `kshot.methods.contracts.Teacher`."""
+        return replace(self, _written=written)
+
+    def lessons(
+        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+    ) -> list[Lesson]:
+        """Return the lessons about what the student has written; see `kshot.methods.contracts.Teacher`."""
+        return [self._taught(lesson, rng) for lesson in lessons]
+
+    def _taught(self, lesson: Lesson, rng: np.random.Generator) -> Lesson:
+        written = [one for one in (self._written or {}).get(lesson.target.id, ()) if one.answer]
+        if not written:  # nothing to learn from: teacher and student read the same
+            return replace(lesson, teacher=lesson.demonstrations)
+        share = sum(one.is_right for one in written) / len(written)
+        one = written[int(rng.integers(len(written)))]
+        stated = share if self.states == "measured" else one.stated
+        text = one.answer if stated is None else stating(one.answer, stated)
+        known = stating(lesson.target.output, share if self.states == "measured" else 1.0)
+        target = replace(lesson.target, output=text, references=())
+        note = f"The right answer to this question is: {known}"
+        return replace(lesson, target=target, learnt="last", teacher=lesson.demonstrations, note=note)
