@@ -17,6 +17,7 @@ TUNERS = Room(
         "pooled": "kshot.methods.tuners.pooled:Pooled",
         "linked": "kshot.methods.tuners.linked:Linked",
         "spectrum": "kshot.methods.tuners.spectrum:Spectrum",
+        "supportive": "kshot.methods.tuners.supportive:Supportive",
     },
-    on_request=("cings", "tagged", "intent", "context-adapter", "pooled", "linked", "spectrum"),
+    on_request=("cings", "tagged", "intent", "context-adapter", "pooled", "linked", "spectrum", "supportive"),
 )
