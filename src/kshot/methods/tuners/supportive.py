@@ -36,6 +36,8 @@ class Supportive(Tuner):
     demonstrations from it. theta_i is then one pass over all texts that were taken, always from theta_0, the model as
     it was. That is done anew whenever the past has doubled. Gradients are those of the adapters, projected at random.
 
+    The loss of an answer is over all texts, or with over=seen over the labels so far.
+
     Costs a forward and backward pass over the corpus once, and at each doubling of the past `rounds` of them over
     `queries` prompts, and over n (1 + 2 + … + rounds) texts.
 
@@ -163,7 +165,7 @@ class Supportive(Tuner):
 
     def _asked(self, seen: Sequence[Example], model: TaskModel, rng: np.random.Generator) -> list[Lesson]:
         """Return prompts with answers from the past, each once."""
-        among = self.learns_over(model.task, seen)
+        among = tuple(dict.fromkeys(e.output for e in seen)) if self.over == "seen" else ()
         drawn = [draw(seen, self.k, target="any-seen", evenly=self.balanced, rng=rng) for _ in range(self.queries)]
         lessons = {tuple(e.id for e in (*shown, target)): (shown, target) for target, shown in drawn}
         return [Lesson(shown, target, "last", among=among) for shown, target in lessons.values()]
