@@ -27,8 +27,12 @@ OWN = sorted((Path(__file__).parent.parent / "examples" / "own").glob("*.py"))
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.what)
-def test_every_method_keeps_the_contract_of_its_room(room, decision_server):
-    quick = QUICK | {"decisions": f"service={decision_server.name}"}
+def test_every_method_keeps_the_contract_of_its_room(room, decision_server, tmp_path):
+    (tmp_path / "texts").write_text("".join(f"text {i}\n" for i in range(8)))
+    quick = QUICK | {
+        "decisions": f"service={decision_server.name}",
+        "supportive": f"corpus={tmp_path / 'texts'},n=4,rounds=2,batch=3,queries=2,rank=2",
+    }
     for name in room:
         check_part(room.build(f"{name}({quick[name]})" if name in quick else name))
 

@@ -297,8 +297,9 @@ SMALLER = {
     "ease": ",evaluations=12,starts=6,kept=8,steps=20,queries=4",
     "evolution": ",evaluations=12,queries=4",
 }
-# Others: test_steered_runs.py, test_combinations.py
-LEARNERS = [name for name in known_recipes() if name not in (*CLASSIFIERS, *STEERERS, *COMBINERS)]
+# Others: test_steered_runs.py, test_combinations.py, test_supportive.py
+OTHERS = (*CLASSIFIERS, *STEERERS, *COMBINERS, "supportive")
+LEARNERS = [name for name in known_recipes() if name not in OTHERS]
 
 
 def is_quick(name: str, order: str) -> bool:

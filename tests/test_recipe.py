@@ -52,8 +52,8 @@ QUICK = {
 QUICK_BY_SLOT = {"tuner": {"lr": "1e-2", "steps": "1", "batch": "2"}, "steerer": {"steps": "4"}}
 QUICK_BY_NAME = {"icl+ft": {"lr": "1e-3/1e-2"}}  # a race of settings inside the recipe
 TINY = kshot.load_model("tiny")
-# "decisions" asks a server (test_decision_service), and "forecast" is for series (test_series)
-HERE = [name for name in known_recipes() if name not in ("decisions", "forecast")]
+# "decisions" asks a server (test_decision_service), "forecast" is for series (test_series), "supportive" has a corpus
+HERE = [name for name in known_recipes() if name not in ("decisions", "forecast", "supportive")]
 
 
 @cache

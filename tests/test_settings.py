@@ -225,7 +225,10 @@ def test_other_verbs_take_them_too(run_cli, words_task, llama, tmp_path):
 def test_a_dry_run_of_every_recipe_trains_nothing(no_training, tmp_path):
     task = Task.load(write_task(tmp_path / "task", labelled_rows(34)))
     small = make_tiny_encoder(tmp_path)
-    by_name = {"llm-r": f"llm-r:encoder={small},iterations=2,queries=4,candidates=4", "dense": f"dense:encoder={small}"}
+    (tmp_path / "texts").write_text("".join(f"text {i}\n" for i in range(6)))
+    supportive = f"supportive:corpus={tmp_path / 'texts'},n=3,rounds=2"
+    llm_r = f"llm-r:encoder={small},iterations=2,queries=4,candidates=4"
+    by_name = {"supportive": supportive, "llm-r": llm_r, "dense": f"dense:encoder={small}"}
     names = [by_name.get(name, name) for name in known_recipes() if name not in ("embedding-lr", "decisions")]
     names += [f"embedding-lr:encoder={small}", "fine-tune:steerer=icv,selector=bm25,k=2"]
     rows = {row["recipe"]: row for row in plan(prepare(RunSettings(task, "tiny", recipes=names, shots=3)))}

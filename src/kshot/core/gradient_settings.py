@@ -25,7 +25,7 @@ class GradientSettings(Checked):
         tokens: Vectors in the prefix.
         rank: Rank of the adapters.
         snapshots: How many, evenly from the first step to the last.
-        epochs: How often training sees each example.
+        epochs: How often training sees each example; 0 trains nothing, and there is one snapshot.
         batch: Examples in a step of training.
         lr: Learning rate of AdamW.
         warmup: In the first share of the steps the learning rate rises to that, in a straight line.
@@ -41,7 +41,7 @@ class GradientSettings(Checked):
     tokens: int = setting(4, least=1, most=1024)
     rank: int = setting(4, least=1, most=1024)
     snapshots: int = setting(5, least=1, most=1000)
-    epochs: int = setting(3, least=1, most=1000)
+    epochs: int = setting(3, least=0, most=1000)
     batch: int = setting(8, least=1, most=10_000)
     lr: float = setting(1e-2, least=0)
     warmup: float = setting(0.0, least=0, most=1)
@@ -54,6 +54,8 @@ class GradientSettings(Checked):
         super().__post_init__()
         if self.adam and self.of == "last-block":
             raise UserError("adam must be left out for the last block, which is not trained: there is no AdamW.")
+        if self.adam and not self.epochs:
+            raise UserError("adam must be left out with epochs=0, which trains nothing: there is no AdamW.")
 
     @property
     def settings(self) -> "GradientSettings":
@@ -89,7 +91,7 @@ class GradientSettings(Checked):
         """Return after which steps of training on `n` texts the snapshots are, the first and the last among them."""
         n_steps = self.n_steps(n)
         most = min(self.n_snapshots, n_steps)
-        if most == 1:
+        if most <= 1:
             return [n_steps]
         return [1 + i * (n_steps - 1) // (most - 1) for i in range(most)]
 

@@ -114,6 +114,7 @@ class Lesson:
         instruction: What is said in place of the task's instruction and notes; empty: nothing is; None: the task's own.
         is_apart: Its examples are none of the task's, but of something made up. They are said in the usual words, and
             answers are no choice among the task's labels.
+        is_bare: Its target's output is a text that stands alone: nothing else is said, and all of it is learnt.
     """
 
     demonstrations: tuple[Example, ...]
@@ -129,6 +130,7 @@ class Lesson:
     instruction: str | None = None
     is_apart: bool = False
     note: str = ""
+    is_bare: bool = False
 
     def __post_init__(self):
         _check_taught(self.learnt, self.weight, LEARNT)

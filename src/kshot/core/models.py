@@ -241,7 +241,7 @@ class TunableModel(LanguageModel, Protocol):
 
 
 class DifferentiableModel(LanguageModel, Protocol):
-    """A language model with the capability GRADIENTS, as its gradients are looked at."""
+    """A language model with the capability GRADIENTS, or one in training, as its gradients are looked at."""
 
     def gradients(
         self,
@@ -269,8 +269,11 @@ class DifferentiableModel(LanguageModel, Protocol):
         ...
 
 
-class TrainableModel(ScoringModel, WritingModel, Protocol):
-    """A language model that learns; its fingerprint depends on everything learnt, in its order."""
+class TrainableModel(ScoringModel, WritingModel, DifferentiableModel, Protocol):
+    """A language model that learns; its fingerprint depends on everything learnt, in its order.
+
+    Its gradients are those of its adapters as they are, and it trains nothing to take them (`epochs` 0).
+    """
 
     @property
     def base(self) -> LanguageModel:

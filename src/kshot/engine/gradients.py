@@ -41,6 +41,7 @@ from kshot.store.arrays import Rows, Shape, open_rows
 
 GRADIENTS_VERSION = 4
 _MOST_TOKENS, _MOST_TOKENS_ELSEWHERE = 512, 8192
+_MOST_NUMBERS = 2**28  # of gradients that are taken at once: 1 GB
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # those of AdamW
 
 
@@ -52,12 +53,24 @@ class ExampleGradients:
         how: Settings.
         can_pack: Whether texts may share a row.
         seed: For the first values of what is trained, the order of training, and the projection.
+        weights: With respect to what, as it is now, in place of what would be trained; `how` has no epochs then.
     """
 
-    def __init__(self, backbone: Backbone, how: GradientSettings, *, can_pack: bool, seed: int):
+    def __init__(
+        self,
+        backbone: Backbone,
+        how: GradientSettings,
+        *,
+        can_pack: bool,
+        seed: int,
+        weights: TrainedWeights | None = None,
+    ):
         self._backbone, self._how, self._can_pack, self._seed = backbone, how, can_pack, seed
-        self.weights: Prefix | TrainedWeights | None = None
-        if how.of == "prefix":
+        self.weights: Prefix | TrainedWeights | None = weights
+        if weights is not None:
+            assert how.of == "lora"
+            assert not how.epochs
+        elif how.of == "prefix":
             self.weights = Prefix(backbone, how.tokens, first=how.first, seed=seed)
         elif how.of == "lora":
             self.weights = TrainedWeights(backbone, "lora", rank=how.rank, seed=seed)
@@ -138,7 +151,7 @@ class ExampleGradients:
         progress: Callable[[int], None],
     ) -> Trainer | None:
         """Train on all texts, keeping the state at some steps; go on after the first of them that are there."""
-        if self.weights is None:
+        if self.weights is None or not self._how.epochs:
             return None
         how, n = self._how, len(rows)
         trainer = Trainer(
@@ -194,7 +207,10 @@ class ExampleGradients:
 
     def batches(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
         """Divide texts into those that are run at once."""
-        return list(parts(rows, can_pack=self._can_pack, max_tokens=self._max_tokens))
+        # Each text's gradient is whole before it is projected: short texts count as long ones where that is large
+        least = ceil(self._max_tokens * self._n_numbers / _MOST_NUMBERS)
+        size = {"max_tokens": self._max_tokens, "size": lambda row: max(least, len(row.ids))}
+        return list(parts(rows, can_pack=self._can_pack, **size))
 
     def _directions(self, batch: Sequence[TrainingRow], trainer: Trainer | None) -> torch.Tensor:
         """Return what is stored of each text at the present snapshot, `[n_texts, dim]`."""

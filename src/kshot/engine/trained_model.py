@@ -1,15 +1,21 @@
 """A language model whose weights are trained: it scores and writes with what it has learnt so far."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from kshot.core.errors import NotFiniteError, UserError
-from kshot.core.lessons import Batch, StepLog, Training
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.core.errors import ModelError, NotFiniteError, UserError
+from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.ledger import Cost, Ledger
+from kshot.core.lessons import Batch, StepLog, Training, TrainingText
 from kshot.core.seeding import digest
 from kshot.engine.activations import Activations
+from kshot.engine.gradients import ExampleGradients
 from kshot.engine.session import Session
 from kshot.engine.training import Trainer
 from kshot.models.gradient_mode import learning
@@ -40,6 +46,8 @@ class TrainedEngine(Session):
         self._pack_scored = base._pack_scored
         self._base, self._how = base, how
         fingerprint = digest((after or base).fingerprint, repr(how), seed)
+        # The weights, however they are trained
+        self._first = digest((after or base).fingerprint, how.weights, how.rank, seed)
         before, self._is_average = after and after._weights, False
 
         def first() -> TrainedWeights | MadeTokens:
@@ -120,6 +128,50 @@ class TrainedEngine(Session):
         )
         with self.backbone.lock:
             return self._trainer.step(rows, support, source, batch.objective)
+
+    @learning()
+    def gradients(
+        self,
+        texts: Sequence[TrainingText],
+        how: GradientSettings,
+        *,
+        seed: int,
+        store: GradientStore | None = None,
+        progress: Callable[[int], None] | None = None,
+        ledger: Ledger | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the gradient of each text's loss with respect to the adapters as they are now, `[n_texts, dim]`.
+
+        Args:
+            texts: Each ends with its answer.
+            how: Of adapters, with their rank and without epochs, as what is trained is trained elsewhere.
+            seed: For the projection.
+            store: As in `Engine.gradients`, as are the others.
+            progress: Called with the number of texts run since the last call.
+            ledger: What it takes is added to.
+
+        Raises:
+            UserError: A text too long for the model or without an answer, or a store of something else.
+            ModelError: A gradient is not finite, or what is trained, or is to be looked at, is something else.
+        """
+        if (self._how.weights, "lora", self._how.rank, 0) != ("lora", how.of, how.rank, how.epochs):
+            raise ModelError(
+                f"Gradients of a model in training are those of its adapters, taken as they are: of=lora, rank="
+                f"{self._how.rank}, epochs=0; got of={how.of}, rank={how.rank}, epochs={how.epochs} for weights="
+                f"{self._how.weights}. Use weights=lora, or the model before training."
+            )
+        rows = [self.training_row(text) for text in texts]
+        if ledger:
+            ledger.add(Cost(tokens=how.cost(sum(len(row.ids) for row in rows), len(rows))))
+        with self.backbone.lock:
+            weights, can_pack = cast(TrainedWeights, self._weights), self.obstacle is None
+            taken = ExampleGradients(self.backbone, how, can_pack=can_pack, seed=seed, weights=weights)
+            return taken.along_training(
+                rows,
+                about={"model": self.unsteered if self._trainer.n_steps else self._first},
+                store=store or GradientStore(),
+                progress=progress or (lambda n: None),
+            )
 
     def save_state(self, file: Path, about: Mapping[str, Any]) -> None:
         """Write everything that training needs to go on, with `about` beside it."""

@@ -25,7 +25,7 @@ from kshot.core.seeding import digest, generator
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Prediction, Query
 from kshot.learners.fitted import Fitted
-from kshot.learners.learner import Learner, Setup
+from kshot.learners.learner import Learner, Setup, refitted
 from kshot.learners.passed_on import PassedOn
 from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
@@ -288,22 +288,26 @@ class TrainedLearner(Learner):
             steers: Find the steering whenever the past has doubled, for what is predicted from there on.
             progress: Called with 0 after each example.
         """
-        model = self.model
+        _ = self.model  # what was learnt before is known with it
         if self._learnt != [e.id for e in past[: len(self._learnt)]]:
             assert self._kept, "a stream has one order, and no way back"
             self._kept.say(f"{self.recipe.name} begins to learn again: a prediction from before its state is asked for")
             self._begin_again()
-            model = self.model
+            _ = self.model
         for n in range(len(self._learnt), len(past)):
             looked_at = self._looked_at(past[: n + 1])
             self._is_between = False
             known = sum(looks(past[: n + 1]) for looks in (self._know, self._ask, self._hear))
             self._consulted = 0.0
-            rows = [asdict(model.learn(self._batch(past[: n + 1], step))) for step in range(self._tuner.steps)]
-            rows[0] |= looked_at
+            if self._tuner.passes:
+                rows = self._learn_in_passes(past[: n + 1]) if refit_point(n + 1) == n + 1 else []
+            else:
+                rows = self._steps(past[: n + 1])
             known += self._consulted
-            if known:
-                rows[0]["asked"] = rows[0].get("asked", 0.0) + known
+            for row in rows[:1]:
+                row |= looked_at
+                if known:
+                    row["asked"] = row.get("asked", 0.0) + known
             self.log += [{"n": n + 1, "example": past[n].id, "step": i} | row for i, row in enumerate(rows)]
             self._learnt.append(past[n].id)
             if steers and "steerer" in self.recipe.parts and refit_point(n + 1) == n + 1:
@@ -313,6 +317,42 @@ class TrainedLearner(Learner):
                 self.save_state()
             if progress:
                 progress(0)
+
+    def _steps(self, seen: Sequence[Example]) -> list[dict[str, Any]]:
+        """Take the tuner's steps, and return what each reports."""
+        return [asdict(self.model.learn(self._batch(seen, step))) for step in range(self._tuner.steps)]
+
+    def _learn_in_passes(self, seen: Sequence[Example]) -> list[dict[str, Any]]:
+        """Begin anew before each of the tuner's passes, which learns what it chooses by all examples so far.
+
+        What is chosen first depends on the model before training, what is chosen later on the pass before.
+        """
+        if len(seen) < self._tuner.least:
+            return []
+        ready, ledger = self._prompted.prepare(seen[:-1]), self._base.ledger.part()
+        asked = replace(ready.model, ledger=ledger, progress=self._selecting.progress)
+        known = (*seen[:-1], *ready.made, seen[-1])
+        self._begin_anew()
+        if self._tuner is self.recipe.part("tuner") and len(seen) // 2 >= self._tuner.least:
+            # After an interruption: what it finds out once was counted before
+            self._choose(known, replace(asked, ledger=Ledger(), notes=None), 0)
+        rows = []
+        for number in range(self._tuner.passes):
+            self._choose(known, asked, number)
+            if number:
+                self._begin_anew()
+            rows += [row | {"pass": number} for row in self._steps(seen)]
+        rows[0]["asked"] = ledger.cost.tokens
+        return rows
+
+    def _choose(self, seen: Sequence[Example], model: TaskModel, number: int) -> None:
+        model, rng = replace(model, model=self.model), generator(self._seed, "choice", number)
+        self._tuner = self._tuner.choosing(seen, model=model, number=number, rng=rng)
+
+    def _begin_anew(self) -> None:
+        """Go back to the weights before training, with all that was learnt of the stream."""
+        self.model = self._untrained()
+        self._prompted.model = replace(self._prompted.model, model=self.model)
 
     def _know(self, seen: Sequence[Example]) -> float:
         """Let the tuner look at examples before they are learnt; return how many tokens that took."""
@@ -378,6 +418,9 @@ class TrainedLearner(Learner):
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Learn all examples, and steer and show as the recipe's other methods say."""
         self.learn(examples, steers=bool(self._teacher and self._teacher.sees_mistakes))
+        if self._tuner.passes and refit_point(len(examples)) < len(examples):
+            self._is_between = False  # along the stream the weights are those of the last power of two
+            self._learn_in_passes(examples)
         about: dict[str, Any] = {}
         found = self._prompted.fit(examples)
         steering = None
@@ -391,6 +434,8 @@ class TrainedLearner(Learner):
 
     def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
         """Return what it takes to learn the examples that are left, by what was learnt for the later half."""
+        if self._tuner.passes:
+            return refitted(predictions, known, n_end)
         half = len(predictions) // 2
         recent, before = predictions[half:], known[half - 1] if half else 0
         if known[-1] == before:
@@ -500,7 +545,7 @@ class TrainedLearner(Learner):
         """Go back to before the first example."""
         self.forget()
         self._learnt, self.log, self._steering, self._before, self._found = [], [], None, {}, {}
-        self._n_saved = self._n_asked = 0
+        self._tuner, self._n_saved, self._n_asked = self.recipe.part("tuner"), 0, 0
 
 
 def _among(lesson: Lesson, answers: tuple[str, ...]) -> Lesson:

@@ -336,8 +336,16 @@ class Tuner(Training, Part):
 
     @property
     def steps(self) -> int:
-        """Steps of training for each new example."""
+        """Steps of training for each new example, or of a pass."""
         return 1
+
+    @property
+    def passes(self) -> int:
+        """How often the weights begin anew whenever the past has doubled, each time for `steps` steps.
+
+        The last of these passes counts. 0: they never begin anew, and each example is learnt as it comes.
+        """
+        return 0
 
     @property
     def fixed(self) -> bool:
@@ -384,6 +392,21 @@ class Tuner(Training, Part):
             ModelError: The model cannot be asked that.
         """
         return self
+
+    def choosing(self, seen: Sequence[Example], *, model: TaskModel, number: int, rng: np.random.Generator) -> Self:
+        """Return a tuner that has chosen what its next pass learns.
+
+        Args:
+            seen: All examples so far.
+            model: The model in training, as the pass before has left it; at first as it is before training.
+            number: Which of the passes it is, from 0: then what was chosen before the past had doubled does not count.
+            rng: For every random choice; the same for the same number, however many examples there are.
+        """
+        return self
+
+    def aligned(self) -> Self:
+        """Return the tuner aligned with a source task, where it does not say how and can be."""
+        return replace(self, align="gate") if self.align == "none" else self
 
     def told(self, script: Script, *, asked: str, model: TaskModel) -> Script:
         """Return what the model that it trains is told, in lessons and when it answers, in place of what is said.

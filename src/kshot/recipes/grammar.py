@@ -217,13 +217,13 @@ def _check_teacher(name: str, call: Call, parts: Mapping[str, Part]) -> None:
     """Raise a UserError unless the teacher suits the tuner."""
     if parts["tuner"].over == "seen" and not parts["teacher"].only_chooses:
         raise UserError(
-            f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of the "
-            "two out."
+            f"{name}: over=seen learns the right answers, and a teacher says otherwise what is learnt. Leave one of "
+            "the two out."
         )
     if parts["tuner"].makes:
         raise UserError(
-            f"{name}: a teacher is asked about examples of the task, and '{call.name}' makes some of its own. Leave the "
-            "teacher out."
+            f"{name}: a teacher is asked about examples of the task, and '{call.name}' makes some of its own. Leave "
+            "the teacher out."
         )
     if parts["teacher"].reads_all and not parts["tuner"].cuts_contexts:
         raise UserError(

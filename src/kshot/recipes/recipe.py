@@ -320,10 +320,7 @@ class Recipe:
 
     def aligned(self) -> "Recipe":
         """Return the recipe aligned with a source task where it trains and does not say how; its members too."""
-        parts = {
-            slot: replace(part, align="gate") if getattr(part, "align", None) == "none" else part
-            for slot, part in self.parts.items()
-        }
+        parts = {slot: part.aligned() if slot == "tuner" else part for slot, part in self.parts.items()}
         members, alternatives = (tuple(r.aligned() for r in some) for some in (self.members, self.alternatives))
         return replace(self, parts=parts, members=members, alternatives=alternatives)
 

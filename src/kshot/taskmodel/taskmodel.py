@@ -275,6 +275,8 @@ class TaskModel:
         Raises:
             UserError: The target does not fit the model, or the layout does not say where the answers stand.
         """
+        if lesson.is_bare:
+            return TrainingText(Prompt((Segment("answer", self.spelled(lesson.target.output)),)), "last", lesson.weight)
         if lesson.asked:
             return replace(self, asked=lesson.asked).training_text(replace(lesson, asked=""))
         if lesson.instruction is not None or lesson.is_apart:
@@ -527,10 +529,24 @@ class TaskModel:
                 f"Gradients need a model with weights; '{self.model.name}' has none. Name one with --selector-model "
                 "(`kshot select`: --model)."
             )
-        texts = [replace(self.training_text(Lesson((), example)), reason_weight=0.0) for example in examples]
+        return self.lesson_gradients([Lesson((), example) for example in examples], how, seed=seed)
+
+    def lesson_gradients(
+        self, lessons: Sequence[Lesson], how: GradientSettings, *, seed: int, is_kept: bool = True
+    ) -> NDArray[np.float32]:
+        """Return each lesson's gradients; of a model in training those with its weights as they are now.
+
+        Args:
+            lessons: What would be learnt.
+            how: With respect to what, and where on the way of learning it.
+            seed: For every random choice.
+            is_kept: Whether they are kept, to be taken once.
+        """
+        texts = [replace(self.training_text(lesson), reason_weight=0.0) for lesson in lessons]
         self.progress.begin("gradients", how.n_runs(len(texts)))
-        also: Any = {"store": self.gradient_store, "progress": self.progress.advance, "ledger": self.ledger}
-        folder = self.gradient_store.folder
+        store = self.gradient_store if is_kept else GradientStore()
+        also: Any = {"store": store, "progress": self.progress.advance, "ledger": self.ledger}
+        folder = store.folder
         with alone_in(folder, self.progress.say) if folder else nullcontext():
             return cast(DifferentiableModel, self.model).gradients(texts, how, seed=seed, **also)
 

@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from kshot.core.intents import MEMORY_FIELD
 from kshot.core.json_text import from_json, to_json
 from kshot.core.lessons import Lesson
-from kshot.core.models import Capability, LanguageModel
+from kshot.core.models import Capability, LanguageModel, TunableModel
 from kshot.core.part import Part
 from kshot.core.plugins import OwnFiles, origin_of, own_sources
 from kshot.core.seeding import generator
@@ -237,9 +237,15 @@ def _check_loop(part: Loop, task: Task, model: TaskModel) -> None:
 
 
 def _check_tuner(part: Tuner, task: Task, model: TaskModel) -> None:
-    seen = task.train[:6]
+    seen, parts = task.train[:6], [part] * 2
+    if part.passes:
+        training = cast(TunableModel, model.model).trainable(part.training, seed=0)
+        model = dataclasses.replace(model, model=training)
+        parts = [part.choosing(seen, model=model, number=0, rng=_rng()) for _ in range(2)]
+        part = parts[0]
+        _must(part.steps > 0, part, "must have steps in a pass")
     for step in range(part.steps):
-        made = [part.lessons(seen, lambda: seen[:2], step=step, rng=_rng()) for _ in range(2)]
+        made = [one.lessons(seen, lambda: seen[:2], step=step, rng=_rng()) for one in parts]
         _must(made[0] == made[1], part, "must teach the same with the same rng")
         _must(bool(made[0]), part, "must teach something in each step")
         for lesson in made[0]:

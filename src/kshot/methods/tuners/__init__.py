@@ -20,6 +20,7 @@ TUNERS = Room(
         "linked": "kshot.methods.tuners.linked:Linked",
         "windowed": "kshot.methods.tuners.windowed:Windowed",
         "spectrum": "kshot.methods.tuners.spectrum:Spectrum",
+        "supportive": "kshot.methods.tuners.supportive:Supportive",
     },
     on_request=(
         "distil",
@@ -32,5 +33,6 @@ TUNERS = Room(
         "linked",
         "windowed",
         "spectrum",
+        "supportive",
     ),
 )
