@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import kshot
-from kshot.core.errors import ModelError, UserError
-from kshot.core.lessons import Batch, Lesson, Training, TrainingText
+from kshot.core.errors import DamagedError, ModelError, UserError
+from kshot.core.lessons import Averaging, Batch, Lesson, Training, TrainingText
 from kshot.core.objective_settings import Answers, Distil, Mixture
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Generation, Prediction, Query, Task
@@ -22,7 +22,7 @@ from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.measures.overconfidence import brier, calibration_error, gap, separation
 from kshot.methods.composers.stating import NOTE, Stated
-from kshot.methods.contracts import Written
+from kshot.methods.knowledge import Knowledge, Written
 from kshot.methods.stated_confidence import apart, stating
 from kshot.methods.teachers.on_policy import Calibrated
 from kshot.models.tiny import tiny_backbone
@@ -134,8 +134,9 @@ WRITTEN = [Written("red", True, 1.0), Written("blue", False, 0.9), Written("red"
 def test_lessons_are_the_students_answers_with_the_share_that_is_right():
     e = Example("q", "red", "e")
     for states in ("measured", "own"):
-        teacher = Calibrated(states=states).reading({"e": WRITTEN})
-        found = teacher.lessons([Lesson((STREAM[0],), e)] * 60, [e], step=0, rng=generator(0, "t"))
+        plain, knowledge = [Lesson((STREAM[0],), e)] * 60, Knowledge(written=lambda n: {"e": WRITTEN})
+        how: Any = {"step": 0, "rng": generator(0, "t"), "knowledge": knowledge}
+        found = Calibrated(states=states).lessons(plain, [e], **how)
         outputs = {lesson.target.output for lesson in found}
         stated = "0.67" if states == "measured" else "1.00"
         assert {lesson.note for lesson in found} == {f"The right answer to this question is: red (confidence {stated})"}
@@ -151,17 +152,18 @@ def test_lessons_are_the_students_answers_with_the_share_that_is_right():
 def test_what_the_student_writes_does_not_depend_on_what_the_teacher_is_told(tiny):
     setup = Setup(TASK, TaskModel.for_task(TASK, tiny), 0)
     learner = TrainedLearner(recipe(f"fine-tune:{QUICK}"), setup)
-    model = learner._prompted.prepare(STREAM[:2]).model
+    model = learner.prompted.prepare(STREAM[:2]).model
     plain = [Lesson((), STREAM[0]), Lesson((), STREAM[1]), Lesson((), STREAM[0])]
     told = [replace(lesson, note="The right answer is: 0 and 1", teacher=(STREAM[2],)) for lesson in plain]
-    found = learner._written(plain, model, 3, ("a", 0))
-    again = learner._written(told, model, 3, ("a", 0))
-    other = learner._written(plain, model, 3, ("a", 1))
+    found, again, other = (
+        learner._inquiry.knowledge(STREAM[:3], lessons, model, step).written(3)
+        for lessons, step in ((plain, 0), (told, 0), (plain, 1))
+    )
     assert found == again
     assert found != other
     assert {name: len(some) for name, some in found.items()} == {"e0": 3, "e1": 3}
     assert len({one.answer for one in found["e0"]}) > 1
-    assert learner._consulted > 0
+    assert learner._inquiry.tokens > 0
 
 
 def test_the_first_tokens_of_an_answer_are_not_learnt(tiny):
@@ -188,32 +190,52 @@ def test_the_first_tokens_of_an_answer_are_not_learnt(tiny):
 
 
 def test_the_teachers_weights_follow_and_go_on_where_they_were(tiny, tmp_path):
-    asker, objective = TaskModel.for_task(TASK, tiny), Distil(rate=0.25)
+    asker, objective = TaskModel.for_task(TASK, tiny), Distil(asks="average")
+    average = Averaging(0.75, warms_up=False)
     texts = [asker.training_text(Lesson((), e, teacher=(STREAM[5],))) for e in STREAM[:3]]
-    model: Any = tiny.trainable(Training(lr=1e-2), seed=0)
+    model: Any = tiny.trainable(Training(lr=1e-2), seed=0, average=average)
     expected = {name: t.clone() for name, t in model._weights.tensors().items()}
     for text in texts[:2]:
         model.learn(Batch([text], objective=objective))
         for name, own in model._weights.tensors().items():
             expected[name] += 0.25 * (own - expected[name])
-    for name, t in model._trainer._moving.tensors().items():
-        assert torch.allclose(t, expected[name], atol=1e-6)
+    for mean, t in zip(model._trainer.average.tensors().values(), expected.values(), strict=True):
+        assert torch.allclose(mean, t, atol=1e-6)
     model.save_state(tmp_path / "state.safetensors", {})
-    again: Any = tiny.trainable(Training(lr=1e-2), seed=0)
+    again: Any = tiny.trainable(Training(lr=1e-2), seed=0, average=average)
     again.load_state(tmp_path / "state.safetensors")
     logs = [one.learn(Batch(texts[1:], objective=objective)) for one in (model, again)]
     assert logs[0] == logs[1]
-    still: Any = tiny.trainable(Training(lr=1e-2), seed=0)
+    still: Any = tiny.trainable(Training(lr=1e-2), seed=0, average=average)
     still.load_state(tmp_path / "state.safetensors")
     assert still.learn(Batch(texts[1:], objective=Distil())).loss_nats != logs[0].loss_nats  # it has moved
+    slower: Any = tiny.trainable(Training(lr=1e-2), seed=0, average=Averaging(0.9, warms_up=False))
+    assert slower.fingerprint == tiny.trainable(Training(lr=1e-2), seed=0).fingerprint
+    slower.learn(Batch(texts[:1], objective=objective))
+    faster: Any = tiny.trainable(Training(lr=1e-2), seed=0, average=average)
+    faster.learn(Batch(texts[:1], objective=objective))
+    assert slower.fingerprint != faster.fingerprint
+    assert slower.averaged.fingerprint != faster.averaged.fingerprint
 
 
-def test_a_teacher_that_moves_needs_weights_that_can_be_copied(tiny):
-    with pytest.raises(UserError, match="The parts of a mixture must have a teacher that stays as it is; got one with"):
-        Mixture((Answers(), Distil(rate=0.1)), (1.0, 1.0))
+def test_a_state_without_the_average_is_none_to_go_on_from(tiny, tmp_path):
+    model: Any = tiny.trainable(Training(lr=1e-2), seed=0)
+    model.save_state(tmp_path / "state.safetensors", {})
+    before, other = model.fingerprint, tiny.trainable(Training(lr=1e-2), seed=0, average=Averaging())
+    with pytest.raises(DamagedError, match="must hold the running average of the weights, .* tensors; it holds 0"):
+        other.load_state(tmp_path / "state.safetensors")
+    assert other.fingerprint == before
+
+
+def test_a_teacher_that_moves_needs_weights_that_it_reads_with(tiny):
+    with pytest.raises(UserError, match="The parts of a mixture must ask the model before training; got one with asks"):
+        Mixture((Answers(), Distil(asks="average")), (1.0, 1.0))
+    text = TaskModel.for_task(TASK, tiny).training_text(Lesson((), STREAM[0], teacher=()))
+    with pytest.raises(ModelError, match="asks the running average of the weights must have one; none is kept"):
+        tiny.trainable(Training(), seed=0).learn(Batch([text], objective=Distil(asks="average")))
     setup = Setup(TASK, TaskModel.for_task(TASK, tiny), 0)
     learner = TrainedLearner(recipe("context-adapter:k=1,teacher=calibrated(samples=1)"), setup)
-    with pytest.raises(ModelError, match="A teacher that moves must have weights to be copied; these have none"):
+    with pytest.raises(UserError, match="A teacher that follows its student must read with the weights that"):
         learner.learn(STREAM[:2])
 
 

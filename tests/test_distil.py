@@ -19,6 +19,7 @@ from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.learners.passed_on import PassedOn
 from kshot.measures.probabilities import normalised
+from kshot.methods.knowledge import Knowledge
 from kshot.methods.teachers.prompt import Prompt
 from kshot.models.tiny import tiny_backbone
 from kshot.recipes.grammar import parse_recipe
@@ -122,10 +123,14 @@ def prediction(name: str, probs: tuple[float, ...], answer: str, candidates: tup
     return Prediction(name, candidates, tuple(np.log(probs)), probs, answer)
 
 
+def taught(teacher, lessons, said, inputs=INPUTS) -> list[Lesson]:
+    knowledge = Knowledge(passed_on=said, inputs=inputs)
+    return teacher.lessons(lessons, STREAM, step=0, rng=np.random.default_rng(0), knowledge=knowledge)
+
+
 def test_lessons_mix_what_is_known_with_what_is_said():
     said = {"e0": prediction("e0", LIKELY, "best"), "u1": prediction("u1", LIKELY, "best")}
-    teacher = Prompt(truth=0.25, inputs=0.5).hearing(said, INPUTS)
-    lessons = teacher.lessons([Lesson((), STREAM[0])] * 400, STREAM, step=0, rng=np.random.default_rng(0))
+    lessons = taught(Prompt(truth=0.25, inputs=0.5), [Lesson((), STREAM[0])] * 400, said)
     of_input = [one for one in lessons if one.target.id == "u1"]
     of_known = [one for one in lessons if one.target.id == "e0"]
     assert len(of_input) + len(of_known) == 400
@@ -135,15 +140,14 @@ def test_lessons_mix_what_is_known_with_what_is_said():
     drawn = [sum(one.target.output == y for one in of_input) / len(of_input) for y in LABELS]
     assert drawn == pytest.approx(LIKELY, abs=0.12)
     new = Lesson((), STREAM[5])
-    assert Prompt().hearing(said, ()).lessons([new], STREAM, step=0, rng=np.random.default_rng(0)) == [new]
+    assert taught(Prompt(), [new], said, ()) == [new]
 
 
 def test_open_tasks_learn_the_recipe_s_text():
     said = {"e0": prediction("e0", (0.1,), "a text", ("bad",)), "u0": prediction("u0", (), "more", ())}
     said["u1"] = replace(said["u0"], answer="")
     said["u2"] = replace(said["u0"], cut_off=True)
-    teacher = Prompt(truth=0.0, inputs=0.5).hearing(said, INPUTS)
-    lessons = teacher.lessons([Lesson((), STREAM[0])] * 50, STREAM, step=0, rng=np.random.default_rng(0))
+    lessons = taught(Prompt(truth=0.0, inputs=0.5), [Lesson((), STREAM[0])] * 50, said)
     assert {(one.target.id, one.target.output) for one in lessons} == {("e0", "a text"), ("u0", "more")}
     assert not any(one.likely for one in lessons)
 
@@ -161,10 +165,11 @@ def test_a_student_says_without_demonstrations_what_its_teacher_says_with_them()
         for e in (*stream, *inputs)
     }
     student = model.model.trainable(Training(lr=3e-3), seed=0)
-    teacher = Prompt().hearing(said, inputs)
+    knowledge = Knowledge(passed_on=said, inputs=inputs)
     for step in range(40):
         rng = np.random.default_rng(step)
-        lessons = teacher.lessons([Lesson((), stream[i]) for i in rng.permutation(16)[:8]], stream, step=0, rng=rng)
+        plain = [Lesson((), stream[i]) for i in rng.permutation(16)[:8]]
+        lessons = Prompt().lessons(plain, stream, step=0, rng=rng, knowledge=knowledge)
         student.learn(Batch([model.training_text(lesson) for lesson in lessons]))
     rows = replace(model, model=student).score([model.prompt((), e)[0] for e in inputs], [("no", "yes")] * 4)
     right = [normalised(row)[("no", "yes").index(meaning[e.input])] for row, e in zip(rows, inputs, strict=True)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from kshot.engine.load_model import load_model
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.measures.probabilities import normalised
+from kshot.methods.knowledge import Knowledge
 from kshot.methods.skill_profile import answers_after
 from kshot.methods.teachers.gradient_pruning import Focus, confounding, scaled, without
 from kshot.models.tiny import tiny_backbone
@@ -88,9 +90,10 @@ TASK = Task("words", "classification", STREAM, labels=ANSWERS)
 
 
 def test_each_lesson_about_a_misleading_example_has_one_without_a_span_after_it():
-    teacher = Focus(k=2, weight=0.5, temperature=2.0).having_found({"e1": [["input", 0, 5], ["input", 5, 11]]})
+    teacher = Focus(k=2, weight=0.5, temperature=2.0)
+    knowledge = Knowledge(found={"e1": [["input", 0, 5], ["input", 5, 11]]})
     plain = [Lesson((), STREAM[0]), Lesson((STREAM[3],), STREAM[1], weight=3.0)] * 20
-    found = teacher.lessons(plain, STREAM, step=0, rng=np.random.default_rng(0))
+    found = teacher.lessons(plain, STREAM, step=0, rng=np.random.default_rng(0), knowledge=knowledge)
     assert len(found) == 60
     cut = [one for one in found if one.target.input not in {e.input for e in STREAM}]
     assert {one.target.input for one in cut} == {"number 1", "text  1"}
@@ -103,18 +106,18 @@ def test_each_lesson_about_a_misleading_example_has_one_without_a_span_after_it(
     assert teacher.objective == Distil(2.0)
 
 
-def test_only_where_the_student_is_wrong_and_the_teacher_right_is_anything_looked_for():
+def test_only_where_the_teacher_is_right_is_anything_looked_for():
     base = TaskModel.for_task(TASK, Engine(tiny_backbone()))
 
     def found(teacher: Focus, e: Example):
-        return teacher.compare((*STREAM, e), student=base, before=base, shown=lambda: (), rng=np.random.default_rng(0))
+        how = {"student": base, "before": base, "selecting": base, "shown": lambda: ()}
+        return teacher.compare((*STREAM, e), **how, rng=np.random.default_rng(0))
 
     asked = Example("some text of many words", "no", "new")
     (said,) = answers_after([Focus(k=3)._drawn(asked, STREAM, np.random.default_rng(0))], [asked], model=base)
     right, wrong = (replace(asked, output=y) for y in (said, next(a for a in ANSWERS if a != said)))
-    assert found(Focus(k=3), right) is None  # the student is right
-    assert found(Focus(k=3).seeing([wrong]), wrong) is None  # the teacher is wrong as well
-    spans = found(Focus(k=3, share=0.5).seeing([right]), right)
+    assert found(Focus(k=3), wrong) is None  # the teacher is wrong as well
+    spans = found(Focus(k=3, share=0.5), right)
     assert spans
     assert from_json(to_json(spans)) == spans
     for _, start, stop in spans:
@@ -122,6 +125,8 @@ def test_only_where_the_student_is_wrong_and_the_teacher_right_is_anything_looke
 
 
 # A planted word
+
+TEACHER = Focus(k=12)
 
 
 def world(seed: int, n: int = 48, agree: float = 0.8) -> tuple[Example, ...]:
@@ -144,41 +149,40 @@ def right_against_the_tag(model: TaskModel) -> float:
     return float(np.mean([normalised(s)[ANSWERS.index(e.output)] for s, e in zip(scores, rows, strict=True)]))
 
 
-def planted(seed: int) -> tuple[TaskModel, tuple[Example, ...], Focus]:
-    """The model before training, its stream, and the teacher that has looked at all of it."""
+def planted(seed: int) -> tuple[TaskModel, tuple[Example, ...], dict[str, Any]]:
+    """The model before training, its stream, and what a teacher finds out when it looks at all of it."""
     rows = world(seed)
     model = TaskModel.for_task(Task("t", "classification", rows, labels=ANSWERS), key_reader())
     said = answers_after([()] * len(rows), rows, model=model)
     wrong = [e for e, text in zip(rows, said, strict=True) if text != e.output]
-    teacher, found = Focus(k=12).seeing(wrong), {}
+    found = {}
     for e in wrong:
         seen = (*(o for o in rows if o is not e), e)
-        how = {"student": model, "before": model, "shown": lambda: (), "rng": np.random.default_rng(0)}
-        if spans := teacher.compare(seen, **how):
+        how = {"student": model, "before": model, "selecting": model, "shown": lambda: ()}
+        if spans := TEACHER.compare(seen, **how, rng=np.random.default_rng(0)):
             found[e.id] = spans
-    return model, rows, teacher.having_found(found)
+    return model, rows, found
 
 
-def after_training(model: TaskModel, rows: Sequence[Example], teacher: Focus, seed: int) -> float:
+def after_training(model: TaskModel, rows: Sequence[Example], found: dict[str, Any], seed: int) -> float:
     """What `right_against_the_tag` is after 30 steps on all rows, each with demonstrations for its teacher."""
     trained = model.model.trainable(Training(lr=2e-3), seed=seed)
     plain = [Lesson((), e) for e in rows]
-    shown = {
-        one.target.id: one.teacher for one in teacher.lessons(plain, rows, step=0, rng=np.random.default_rng(seed))
-    }
+    how: Any = {"step": 0, "knowledge": Knowledge(found=found)}
+    shown = {one.target.id: one.teacher for one in TEACHER.lessons(plain, rows, rng=np.random.default_rng(seed), **how)}
     for step in range(30):
-        lessons = teacher.lessons(plain, rows, step=0, rng=np.random.default_rng(step))
+        lessons = TEACHER.lessons(plain, rows, rng=np.random.default_rng(step), **how)
         texts = [model.training_text(replace(one, teacher=shown[one.target.id])) for one in lessons]
-        trained.learn(Batch(texts, objective=teacher.objective))
+        trained.learn(Batch(texts, objective=TEACHER.objective))
     return right_against_the_tag(replace(model, model=trained))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_planted_word_is_what_is_cut(seed):
-    model, rows, teacher = planted(seed)
+    model, rows, found = planted(seed)
     assert right_against_the_tag(model) < 0.1  # the student follows the tag
     by_id = {e.id: e for e in rows}
-    cut = [by_id[i].input[a:b] for i, spans in (teacher._found or {}).items() for _, a, b in spans]
+    cut = [by_id[i].input[a:b] for i, spans in found.items() for _, a, b in spans]
     assert len(cut) >= 4
     assert np.mean([text in TAGS.values() for text in cut]) > 0.8
 
@@ -187,9 +191,8 @@ def test_a_planted_word_is_what_is_cut(seed):
 def test_lessons_without_a_planted_word_help_where_it_says_otherwise():
     gains = []
     for seed in range(4, 8):
-        model, rows, teacher = planted(seed)
-        plain = after_training(model, rows, replace(teacher, _found={}), seed)
-        gains.append(after_training(model, rows, teacher, seed) - plain)
+        model, rows, found = planted(seed)
+        gains.append(after_training(model, rows, found, seed) - after_training(model, rows, {}, seed))
     assert np.mean(gains) > 0.02
     assert min(gains) > -0.01
 
@@ -211,8 +214,8 @@ def test_what_is_found_is_kept_with_the_training():
     assert found.keys() <= wrong
     assert {row["example"] for row in learner.log if row.get("asked")} >= found.keys()
     assert from_json(to_json(learner.log)) == learner.log
-    again = learner._teacher_seeing(rows)
-    assert again._found == {name: [tuple(span) for span in spans] for name, spans in found.items()}
+    knowledge = learner._inquiry.knowledge(rows, [], learner._base, 0)
+    assert (knowledge.found, knowledge.wrong) == (found, wrong)
 
 
 def test_another_model_with_another_tokenizer_says_which_words_count():

@@ -19,6 +19,7 @@ from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.measures.item_response import item_response
 from kshot.methods.demonstration_value import bits_after, saved_alone
+from kshot.methods.knowledge import Knowledge
 from kshot.methods.teachers import preferences
 from kshot.methods.teachers.preferences import Pair, Preferences, drafted, most_telling, values
 from kshot.models.tiny import tiny_backbone
@@ -144,23 +145,25 @@ def test_winners_are_right_and_losers_are_wrong_and_worth_less(asker, monkeypatc
     judging(monkeypatch, {"bad": 1.0, "bed": 0.5, "best": 2.0})
     said, notes = Said(), []
     model = replace(asker, progress=said, notes=lambda row: notes.append(dict(row)))
-    knows = Preferences(margin=0.25).knowing(STREAM, model=model, rng=np.random.default_rng(0))
-    pairs: Any = knows._pairs
+    teacher, how = Preferences(margin=0.25), {"step": 0, "rng": np.random.default_rng(0)}
+    pairs = teacher.ask(STREAM, model=model, rng=np.random.default_rng(0))
     of = {"bad": Pair("bad", ("bed",)), "bed": None, "best": Pair("best", ("bed", "bad"))}
     assert {e.id: pairs.get(e.id) for e in STREAM} == {e.id: of[e.output] for e in STREAM}
     assert notes == [{"teacher": "preferences", "n": 8, "judged": 8, "answers": 24, "probes": 8, "pairs": 5}]
     assert said.texts == []
-    lessons = knows.lessons([Lesson((), e) for e in STREAM[:3]] * 20, STREAM, step=0, rng=np.random.default_rng(0))
+    plain, knowledge = [Lesson((), e) for e in STREAM[:3]] * 20, Knowledge(asked=lambda: pairs)
+    lessons = teacher.lessons(plain, STREAM, **how, knowledge=knowledge)
     assert {one.rejected for one in lessons[::3]} == {"bed"}
     assert {one.rejected for one in lessons[1::3]} == {None}
     assert {one.rejected for one in lessons[2::3]} == {"bed", "bad"}
-    assert knows.objective == Mixture((Answers(), Preference(0.1)), (1.0, 1.0))
+    assert teacher.objective == Mixture((Answers(), Preference(0.1)), (1.0, 1.0))
 
 
 def test_where_nothing_loses_it_is_said_and_answers_are_learnt(asker, monkeypatch):
     judging(monkeypatch, dict.fromkeys(LABELS, 1.0))
     said = Said()
-    knows = Preferences().knowing(STREAM, model=replace(asker, progress=said), rng=np.random.default_rng(0))
+    how: Any = {"model": replace(asker, progress=said), "rng": np.random.default_rng(0)}
+    assert Preferences().ask(STREAM, **how) == {}
     (text,) = said.texts
     assert text == (
         "preferences: none of 8 examples has a wrong answer that is worth less, shown alone, than its right one, so "
@@ -168,9 +171,8 @@ def test_where_nothing_loses_it_is_said_and_answers_are_learnt(asker, monkeypatc
         "leave the teacher out."
     )
     plain = [Lesson((), e) for e in STREAM]
-    assert knows.lessons(plain, STREAM, step=0, rng=np.random.default_rng(0)) == plain
-    one = Preferences().knowing(STREAM[:1], model=replace(asker, progress=said), rng=np.random.default_rng(0))
-    assert one.lessons(plain, STREAM, step=0, rng=np.random.default_rng(0)) == plain
+    assert Preferences().lessons(plain, STREAM, step=0, rng=np.random.default_rng(0)) == plain
+    assert Preferences().ask(STREAM[:1], **how) == {}
     assert len(said.texts) == 1
 
 

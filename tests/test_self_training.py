@@ -9,7 +9,7 @@ import torch
 
 import kshot
 from kshot.core.errors import UserError
-from kshot.core.lessons import Lesson, Training
+from kshot.core.lessons import Averaging, Lesson, Training
 from kshot.core.types import Example, FloatArray, Prediction, Query, Question, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.trained_model import TrainedEngine
@@ -18,6 +18,7 @@ from kshot.learners.kept import Kept
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.measures.probabilities import normalised
+from kshot.methods.knowledge import Knowledge
 from kshot.methods.teachers.pseudo_labels import PseudoLabels, class_weights, confusion_of, thresholds
 from kshot.methods.tuners.fine_tune import FineTune
 from kshot.models.tiny import tiny_backbone
@@ -44,14 +45,14 @@ def test_the_average_is_that_of_the_formula_and_leaves_the_weights_alone(decay, 
     base = tiny_backbone()
     base.model.to(getattr(torch, dtype))
     how = {"weights": "full" if dtype == "bfloat16" else "lora", "lr": 1e-2}
-    model, plain = (TrainedEngine(Engine(base), Training(**how), seed=0, decay=d) for d in (decay, 0.0))
+    model, plain = (TrainedEngine(Engine(base), Training(**how), seed=0, average=a) for a in (Averaging(decay), None))
     expected = [m.detach().double() for m in model._trainer._masters]
     for t in range(1, 5):
         for one in (model, plain):
             one.learn(batch(one, t))
         d = min(decay, (1 + t) / (10 + t))
         expected = [d * a + (1 - d) * m.double() for a, m in zip(expected, model._trainer._masters, strict=True)]
-    for own, mean in zip(model._trainer._average, expected, strict=True):
+    for own, mean in zip(model._trainer.average.tensors().values(), expected, strict=True):
         assert torch.allclose(own.double(), mean, atol=1e-6)
     assert (in_bytes(model), model.fingerprint) == (in_bytes(plain), plain.fingerprint)
     before = in_bytes(model), scores(model)
@@ -60,14 +61,15 @@ def test_the_average_is_that_of_the_formula_and_leaves_the_weights_alone(decay, 
     assert model.averaged.fingerprint != model.fingerprint
     assert (in_bytes(model), scores(model)) == before
     other = TrainedEngine(Engine(base), Training(**how), seed=0)
-    averages = [a.to(p.dtype) for p, a in zip(model._trainer._parameters, model._trainer._average, strict=True)]
+    means = model._trainer.average.tensors().values()
+    averages = [a.to(p.dtype) for p, a in zip(model._trainer._parameters, means, strict=True)]
     other._weights.load_tensors(dict(zip(model._weights.parameters, averages, strict=True)))
     assert scores(other) == by_average
 
 
 def test_an_average_goes_on_where_it_was_kept(tmp_path):
     base = Engine(tiny_backbone())
-    model, other = (TrainedEngine(base, Training(lr=1e-2), seed=0, decay=0.5) for _ in range(2))
+    model, other = (TrainedEngine(base, Training(lr=1e-2), seed=0, average=Averaging(0.5)) for _ in range(2))
     moved(model)
     model.save_state(tmp_path / "state.safetensors", {})
     other.load_state(tmp_path / "state.safetensors")
@@ -95,12 +97,18 @@ def prediction(e: Example, probs: tuple[float, ...]) -> Prediction:
     return Prediction(e.id, LABELS, tuple(np.log(probs)), probs, LABELS[int(np.argmax(probs))])
 
 
-def teacher(says: dict[str, tuple[float, ...]], past: tuple[Example, ...] = STREAM, **settings: float) -> PseudoLabels:
-    """One whose average finds each class of the past as probable as others, and says this of inputs."""
+def taught(lessons, says, past=STREAM, *, seen=None, passed_on=None, **settings: float) -> list[Lesson]:
+    """By a teacher whose average finds each class of the past as probable as others, and says this of inputs."""
     before = {e.id: prediction(e, (1 / 3, 1 / 3, 1 / 3)) for e in past}
     own: Any = {"inputs": 1.0, **settings}
-    made = PseudoLabels(**own)
-    return made.consulting(lambda some: [prediction(e, says[e.id]) for e in some], before, INPUTS[: len(says)])
+    knowledge = Knowledge(
+        averaged=before,
+        passed_on=passed_on or {},
+        inputs=INPUTS[: len(says)],
+        average=lambda some: [prediction(e, says[e.id]) for e in some],
+    )
+    rng = np.random.default_rng(0)
+    return PseudoLabels(**own).lessons(lessons, seen or past, step=0, rng=rng, knowledge=knowledge)
 
 
 SURE, UNSURE = (0.05, 0.9, 0.05), (0.3, 0.4, 0.3)
@@ -109,15 +117,13 @@ SURE, UNSURE = (0.05, 0.9, 0.05), (0.3, 0.4, 0.3)
 def test_what_the_average_is_sure_of_is_learnt_and_nothing_else():
     lessons = [Lesson((), e) for e in STREAM[:4]]
     says = {"u0": SURE, "u1": UNSURE}
-    found = teacher(says, confusion=0.0, threshold=0.8).lessons(lessons, STREAM, step=0, rng=np.random.default_rng(0))
+    found = taught(lessons, says, confusion=0.0, threshold=0.8)
     own = [(one.target.id, one.target.output) for one in found]
     assert own.count(("u0", "bed")) == 1
     assert sum(name.startswith("e") for name, _ in own) == 3
     assert {one.weight for one in found} == {1.0}
-    none = teacher(says, confusion=0.0, threshold=1.0).lessons(lessons, STREAM, step=0, rng=np.random.default_rng(0))
-    assert none == lessons
-    never = teacher(says, inputs=0.0, confusion=0.0)
-    assert never.lessons(lessons, STREAM, step=0, rng=np.random.default_rng(0)) == lessons
+    assert taught(lessons, says, confusion=0.0, threshold=1.0) == lessons
+    assert taught(lessons, says, inputs=0.0, confusion=0.0) == lessons
 
 
 def test_nothing_is_labelled_before_the_average_was_asked_often_enough_nor_with_a_label_that_was_not_seen():
@@ -125,8 +131,7 @@ def test_nothing_is_labelled_before_the_average_was_asked_often_enough_nor_with_
     says = {"u0": SURE, "u1": SURE}
 
     def targets(past: tuple[Example, ...], n: int) -> list[tuple[str, str]]:
-        knows = teacher(says, past[:n], confusion=0.0, threshold=0.8)
-        found = knows.lessons(lessons, past, step=0, rng=np.random.default_rng(0))
+        found = taught(lessons, says, past[:n], seen=past, confusion=0.0, threshold=0.8)
         return [(one.target.id, one.target.output) for one in found]
 
     assert {output for _, output in targets(STREAM, 8)} == {"bed"}
@@ -136,29 +141,30 @@ def test_nothing_is_labelled_before_the_average_was_asked_often_enough_nor_with_
 
 def test_rare_classes_count_more():
     past = tuple(replace(e, output="best" if i == 0 else "bad") for i, e in enumerate(STREAM))
-    found = teacher({}, past).lessons([Lesson((), e) for e in past[:2]], past, step=0, rng=np.random.default_rng(0))
+    found = taught([Lesson((), e) for e in past[:2]], {}, past)
     assert found[0].weight > 2 * found[1].weight
 
 
 def test_a_second_labeller_is_mixed_in():
     lessons = [Lesson((), e) for e in STREAM[:1]]
-    knows = teacher({"u0": UNSURE}, threshold=0.5, confusion=0.0, expert=0.5)
+    how: Any = {"threshold": 0.5, "confusion": 0.0, "expert": 0.5}
     said = {"u0": prediction(INPUTS[0], (0.9, 0.05, 0.05))}
-    (one,) = knows.hearing(said, INPUTS).lessons(lessons, STREAM, step=0, rng=np.random.default_rng(0))
+    (one,) = taught(lessons, {"u0": UNSURE}, passed_on=said, **how)
     assert (one.target.id, one.target.output) == ("u0", "bad")
-    (own,) = knows.lessons(lessons, STREAM, step=0, rng=np.random.default_rng(0))
+    (own,) = taught(lessons, {"u0": UNSURE}, **how)
     assert own.target.id == "e0"
 
 
 def test_the_average_is_asked_of_each_example_before_it_is_learnt(asker, monkeypatch):
     asked: list[tuple[list[str], int]] = []
 
-    def watched(self, examples, past, real=TrainedLearner._average_says):
-        asked.append(([e.id for e in examples], len(past)))
-        assert not {e.id for e in examples} & set(self._learnt)
-        return real(self, examples, past)
+    def watched(self, queries, *, by_average=False, real=TrainedLearner.says):
+        if by_average:
+            asked.append(([q.example.id for q in queries], len(queries[0].past)))
+            assert not {q.example.id for q in queries} & set(self._learnt)
+        return real(self, queries, by_average=by_average)
 
-    monkeypatch.setattr(TrainedLearner, "_average_says", watched)
+    monkeypatch.setattr(TrainedLearner, "says", watched)
     learner = TrainedLearner(parse_recipe(NAME, shots=1), Setup(TASK, asker, 0))
     learner.learn(STREAM[:10])
     assert [(names, n) for names, n in asked if names[:1] and names[0].startswith("e")] == [
@@ -249,15 +255,15 @@ def rare_recall_and_macro_f1(seed: int, **settings: float) -> list[float]:
 
     stream, inputs, judged = made("e", 60), made("u", 600), made("t", 900)
     inputs = [replace(e, output="") for e in inputs]
-    taught, tuner = PseudoLabels(**settings), FineTune(batch=8)  # pyright: ignore[reportArgumentType]
-    student, before = Student(texts, taught.decay), dict[str, Prediction]()
+    teacher, tuner = PseudoLabels(**settings), FineTune(batch=8)  # pyright: ignore[reportArgumentType]
+    student, before = Student(texts, teacher.decay), dict[str, Prediction]()
     for i, new in enumerate(stream):
         known, (before[new.id],) = dict(before), student.ask([new])
         for step in range(3):
             own = np.random.default_rng((seed, i, step))
             lessons = tuner.lessons(stream[: i + 1], lambda: (), step=step, rng=own)
-            asking = taught.consulting(student.ask, known, inputs)
-            student.learn(asking.lessons(lessons, stream[: i + 1], step=step, rng=own))
+            knowledge = Knowledge(averaged=known, inputs=tuple(inputs), average=student.ask)
+            student.learn(teacher.lessons(lessons, stream[: i + 1], step=step, rng=own, knowledge=knowledge))
     said = np.array(CLASSES)[student.log_probs(student.weights, [e.id for e in judged]).argmax(axis=1)]
     right = np.array([e.output for e in judged])
     both = [2 * ((said == c) & (right == c)).sum() / ((said == c).sum() + (right == c).sum()) for c in CLASSES]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from kshot.learners.build import make_learner
 from kshot.learners.kept import Kept
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
+from kshot.methods.knowledge import Knowledge
 from kshot.methods.selectors.missing_skills import MissingSkills
 from kshot.methods.selectors.skills import Skills
 from kshot.methods.skill_profile import Skilled, chances, missed, mistakes, written_skills
@@ -238,8 +240,8 @@ def test_lessons_are_drawn_as_the_profile_says_and_are_the_tuners_without_a_mist
     teacher = SkillTargeted()
     plain = [Lesson(tuple(ROWS[1:3]), ROWS[0])]
     assert teacher.lessons(plain, ROWS, step=0, rng=generator(0)) == plain
-    knows = teacher.seeing([e for e in ROWS if e.meta["skills"][0] in WEAK])
-    drawn = [knows.lessons(plain, ROWS, step=0, rng=generator(seed))[0] for seed in range(2000)]
+    how: Any = {"step": 0, "knowledge": Knowledge(frozenset(e.id for e in ROWS if e.meta["skills"][0] in WEAK))}
+    drawn = [teacher.lessons(plain, ROWS, rng=generator(seed), **how)[0] for seed in range(2000)]
     counts = Counter(lesson.target.meta["skills"][0] for lesson in drawn)
     weights = np.array([9 if skill in WEAK else 1 for skill in SIX])
     assert chisquare([counts[s] for s in SIX], 2000 * weights / weights.sum()).pvalue > 1e-3
@@ -250,8 +252,9 @@ def test_lessons_are_drawn_as_the_profile_says_and_are_the_tuners_without_a_mist
 
 
 def test_weights_of_lessons_have_the_mean_one_over_what_is_known():
-    teacher = SkillTargeted(by="weight").seeing([e for e in ROWS if e.meta["skills"][0] in WEAK])
-    found = teacher.lessons([Lesson((), e) for e in ROWS], ROWS, step=0, rng=generator(0))
+    knowledge = Knowledge(frozenset(e.id for e in ROWS if e.meta["skills"][0] in WEAK))
+    plain, how = [Lesson((), e) for e in ROWS], {"step": 0, "rng": generator(0), "knowledge": knowledge}
+    found = SkillTargeted(by="weight").lessons(plain, ROWS, **how)
     assert [lesson.target for lesson in found] == list(ROWS)
     assert np.mean([lesson.weight for lesson in found]) == pytest.approx(1)
     assert found[2].weight == pytest.approx(9 * found[0].weight)
@@ -308,7 +311,7 @@ def test_a_run_that_goes_on_from_a_state_knows_the_mistakes_before_it(tiny, tmp_
     other = trainer(tiny, kept=kept)
     again = other.predict(queries)
     assert [p.probs for p in again] == [p.probs for p in whole]
-    assert other._wrong.keys() >= {e.id for e in queries[-1].past}
+    assert other._inquiry._wrong.keys() >= {e.id for e in queries[-1].past}
 
 
 def test_training_on_what_is_missing_raises_it_more_than_as_much_random_data():
@@ -332,10 +335,10 @@ def test_training_on_what_is_missing_raises_it_more_than_as_much_random_data():
             for _ in range(20):
                 texts = [asking.training_text(Lesson((), known[i])) for i in rng.integers(len(known), size=8)]
                 model.learn(Batch(texts))
-            teacher = SkillTargeted().seeing([e for e in train if e.meta["skill"] in weak] if targeted else [])
+            knowledge = Knowledge(frozenset(e.id for e in train if e.meta["skill"] in weak and targeted))
             for step in range(10):
                 lessons = [Lesson((), train[i]) for i in rng.integers(len(train), size=4)]
-                lessons = teacher.lessons(lessons, train, step=step, rng=rng)
+                lessons = SkillTargeted().lessons(lessons, train, step=step, rng=rng, knowledge=knowledge)
                 model.learn(Batch([asking.training_text(lesson) for lesson in lessons]))
             bits[targeted].append(float(asking.code_lengths([()] * len(asked), asked).mean()))
     assert np.less(bits[True], bits[False]).all(), bits

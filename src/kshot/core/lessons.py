@@ -92,6 +92,26 @@ class Pooling(Training):
 
 
 @dataclass(frozen=True)
+class Averaging(Checked):
+    """How the weights that are trained are averaged along the steps: d times the average, and 1 - d times the weights.
+
+    Attributes:
+        decay: d, a step.
+        warms_up: After t steps d is (1 + t) / (10 + t), where that is less: the weights before training are soon
+            forgotten.
+
+    Source: Tarvainen and Valpola (2017), https://arxiv.org/abs/1703.01780.
+    """
+
+    decay: float = setting(0.99, least=0, most=1)
+    warms_up: bool = True
+
+    def rate(self, t: int) -> float:
+        """Return 1 - d after t steps."""
+        return 1 - (min(self.decay, (1 + t) / (10 + t)) if self.warms_up else self.decay)
+
+
+@dataclass(frozen=True)
 class Lesson:
     """What one training sequence is made of.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kshot.core.gradient_settings import GradientSettings, GradientStore
 from kshot.core.ledger import Cost, Ledger
-from kshot.core.lessons import Batch, StepLog, Training, TrainingText
+from kshot.core.lessons import Averaging, Batch, StepLog, Training, TrainingText
 from kshot.core.steering import Shape, Steering
 from kshot.core.types import (
     FloatArray,
@@ -229,10 +229,10 @@ class RememberingModel(LanguageModel, Protocol):
 class TunableModel(LanguageModel, Protocol):
     """A language model with the capability GRADIENTS, as what is trained starts from it."""
 
-    def trainable(self, how: Training, *, seed: int, decay: float = 0.0) -> "TrainableModel":
+    def trainable(self, how: Training, *, seed: int, average: Averaging | None = None) -> "TrainableModel":
         """Return the same model with weights of its own that can be trained; this one stays as it is.
 
-        With a `decay` above 0 it keeps a running average of them too (`averaged`).
+        With `average` it keeps a running average of them too, for `averaged` and for objectives that ask it.
 
         Raises:
             ModelError: It lacks what `how` asks for.

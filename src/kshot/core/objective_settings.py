@@ -9,6 +9,7 @@ from kshot.core.fields import Checked, setting
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
 
 DIRECTIONS = ("forward", "reverse")
+ASKED = ("before", "average")
 
 
 @dataclass(frozen=True)
@@ -16,20 +17,20 @@ class Answers:
     """The mean negative log-probability of the supervised tokens, weighted by the texts' weights."""
 
     reads = frozenset[str]()
-    rate = 0.0
+    asks = "before"
 
 
 @dataclass(frozen=True)
 class Distil(Checked):
-    """Stay close to what the model before training says at the target's answer when it reads the teacher's prompt.
+    """Stay close to what the teacher says at the target's answer when it reads its own prompt.
 
     Attributes:
         temperature: Logits of both are divided by it, and the loss is multiplied by its square, so that gradients
             keep their size.
         direction: "forward" is KL(teacher || student), "reverse" is KL(student || teacher).
         skip: The first so many tokens of an answer are left out, but never the last one.
-        rate: By how much the teacher's weights move towards the student's after each step; 0: it stays the model before
-            training.
+        asks: Whom: "before" is the model before training, "average" the running average of the weights that are trained
+            (`kshot.core.lessons.Averaging`), a teacher that follows its student.
 
     Source: Hinton et al. (2015), section 2, https://arxiv.org/abs/1503.02531; of a prompt: Askell et al. (2021),
     section 2, https://arxiv.org/abs/2112.00861, and Snell et al. (2022), https://arxiv.org/abs/2209.15189.
@@ -39,7 +40,7 @@ class Distil(Checked):
     temperature: float = setting(1.0, above=0)
     direction: str = setting("forward", choices=DIRECTIONS)
     skip: int = setting(0, least=0, most=1000)
-    rate: float = setting(0.0, least=0, most=1)
+    asks: str = setting("before", choices=ASKED)
 
     reads = frozenset({"teacher"})
 
@@ -67,7 +68,7 @@ class Bidirectional(Checked):
     weight: float = setting(0.5, least=0)
 
     reads = frozenset({"teacher", "before"})
-    rate = 0.0
+    asks = "before"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Preference(Checked):
     beta: float = setting(0.1, above=0)
 
     reads = frozenset({"rejected"})
-    rate = 0.0
+    asks = "before"
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class Mixture:
                 f"A mixture must have one or more objectives, and a weight for each; got {len(self.objectives)} "
                 f"objectives and {len(self.weights)} weights."
             )
-        if any(one.rate for one in self.objectives):
-            raise UserError("The parts of a mixture must have a teacher that stays as it is; got one with rate > 0.")
+        if any(one.asks != "before" for one in self.objectives):
+            raise UserError("The parts of a mixture must ask the model before training; got one with asks=average.")
         for weight in self.weights:
             if not (isfinite(weight) and weight > 0):
                 raise UserError(f"A mixture's weights must be greater than 0; got {weight}.")
@@ -119,9 +120,9 @@ class Mixture:
         return frozenset().union(*(one.reads for one in self.objectives))
 
     @property
-    def rate(self) -> float:
-        """0: the teacher of a mixture stays the model before training."""
-        return 0.0
+    def asks(self) -> str:
+        """Whom its parts ask."""
+        return "before"
 
 
 ObjectiveSettings = Answers | Distil | Bidirectional | Preference | Mixture

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD, GradientSettings, GradientStore
 from kshot.core.ledger import Cost, Ledger
-from kshot.core.lessons import Batch, StepLog, Training, TrainingText
+from kshot.core.lessons import Averaging, Batch, StepLog, Training, TrainingText
 from kshot.core.models import (
     CalledModel,
     Capability,
@@ -48,7 +48,7 @@ class Counting:
             return sum(prompt_tokens(request.prompt, self) for request in requests)
         return cast(ScoringModel, self.model).forward_tokens(requests)
 
-    def trainable(self, how: Training, *, seed: int, decay: float = 0.0) -> TrainableModel:
+    def trainable(self, how: Training, *, seed: int, average: Averaging | None = None) -> TrainableModel:
         """Return itself, as what is trained counts too; where prompts are other tokens to it, what counts these."""
         if how.encodes_anew:
             return cast(TrainableModel, _CountingAnew(self, cast(TunableModel, self.model).trainable(how, seed=seed)))

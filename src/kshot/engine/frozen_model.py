@@ -126,6 +126,11 @@ class FrozenEngine(TrainedEngine):
                 f"What is trained beside a model learns answers, or to answer like a teacher; got a teacher that "
                 f"{does}, and weights={self._how.weights}. Leave the teacher out, or use icl+ft."
             )
+        if batch.objective.asks == "average":  # which makes tokens, and teachers read none of them
+            raise UserError(
+                f"A teacher that follows its student must read with the weights that are trained; weights="
+                f"{self._how.weights} are beside the model, and it reads without. Use rate=0, or fine-tune or icl+ft."
+            )
         return super().learn(batch)
 
     def score(

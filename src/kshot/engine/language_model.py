@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kshot.core.errors import ModelError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
 from kshot.core.ledger import Cost, Ledger
-from kshot.core.lessons import Training, TrainingText
+from kshot.core.lessons import Averaging, Training, TrainingText
 from kshot.core.models import Capability, TrainableModel
 from kshot.engine.activations import Activations
 from kshot.engine.frozen_model import ENGINES
@@ -28,7 +28,7 @@ class Engine(Session):
         """Reading activations, and asking under many steerings at once."""
         return Activations(self)
 
-    def trainable(self, how: Training, *, seed: int, decay: float = 0.0) -> TrainableModel:
+    def trainable(self, how: Training, *, seed: int, average: Averaging | None = None) -> TrainableModel:
         """Return the same model with weights of its own that can be trained.
 
         Raises:
@@ -37,7 +37,7 @@ class Engine(Session):
         """
         self._check_bare()
         with self.backbone.lock:
-            return ENGINES.get(how.weights, TrainedEngine)(self, how, seed=seed, decay=decay)
+            return ENGINES.get(how.weights, TrainedEngine)(self, how, seed=seed, average=average)
 
     def _check_bare(self) -> None:
         if self.steering:

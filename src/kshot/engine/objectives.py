@@ -1,6 +1,6 @@
 """What a step of training makes small: the one place where a loss is computed.
 
-An objective asks the model before training what it has to, while no trained weight is active, and then makes a loss
+An objective asks the model before training what it has to, or the running average of the weights, and then makes a loss
 of each part of a step from the logits at the supervised tokens. Losses of the parts add up to that of the step, as each
 is divided by what the whole step weighs. `kshot.core.objective_settings` has the formulas and their sources.
 """
@@ -58,7 +58,7 @@ class Objective(ABC):
         return all(getattr(row, what) is not None for what in self.reads)
 
     def prepare(self, rows: Sequence[TrainingRow]) -> None:  # noqa: B027 - most need nothing
-        """Ask the model before training about the texts of a step; no trained weight may be active.
+        """Ask about the texts of a step, while those weights are active that the objective asks.
 
         Raises:
             UserError: A text lacks what the objective reads.
@@ -101,10 +101,10 @@ class DistilObjective(Objective):
         return log_softmax(logits / self._settings.temperature, dim=-1)  # [n_answer, vocab]
 
     def prepare(self, rows: Sequence[TrainingRow]) -> None:
-        """Let the model before training read the teachers' prompts."""
+        """Let the teacher read its prompts."""
         _check_taught(rows)
-        if self._settings.rate:
-            self._taught.forget()  # the teacher has moved
+        if self._settings.asks == "average":
+            self._taught.forget()  # it has moved
         self._taught.prepare(_teachers(rows))
 
     def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
@@ -235,7 +235,7 @@ def objective_of(settings: ObjectiveSettings, backbone: Backbone) -> Objective:
 
 
 class _Remembered:
-    """What the model before training says about texts: of the present step, and the latest before that find room.
+    """What whom an objective asks says about texts: of the present step, and the latest before that find room.
 
     Texts are run one by one, so that what is said does not depend on what was remembered.
 

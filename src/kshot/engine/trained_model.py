@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kshot.core.errors import ModelError, NotFiniteError, UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
 from kshot.core.ledger import Cost, Ledger
-from kshot.core.lessons import Batch, StepLog, Training, TrainingText
+from kshot.core.lessons import Averaging, Batch, StepLog, Training, TrainingText
 from kshot.core.seeding import digest
 from kshot.engine.activations import Activations
 from kshot.engine.gradients import ExampleGradients
@@ -22,7 +22,7 @@ from kshot.models.gradient_mode import learning
 from kshot.models.made_tokens import MadeTokens
 from kshot.models.weights import TrainedWeights, read_adapter
 
-_COPIED = ("lora", "full")  # weights that can be copied: others are beside the model
+_GO_ON = ("lora", "full")  # weights that can be trained further: others are beside the model
 
 
 class TrainedEngine(Session):
@@ -32,14 +32,20 @@ class TrainedEngine(Session):
         base: The engine whose backbone and store it shares.
         how: Settings of training.
         seed: For the first weights of adapters.
-        decay: Of the running average of the weights that is kept; 0: none is.
+        average: How a running average of the weights is kept; None: none is.
         after: A model of the same backbone whose weights are the first ones, and which is "the model before training"
             here; it must not be trained any more.
     """
 
     @learning()
     def __init__(
-        self, base: Session, how: Training, *, seed: int, decay: float = 0.0, after: "TrainedEngine | None" = None
+        self,
+        base: Session,
+        how: Training,
+        *,
+        seed: int,
+        average: Averaging | None = None,
+        after: "TrainedEngine | None" = None,
     ):
         super().__init__(base.backbone, store=base._store, pack_tokens=base._pack_tokens)
         self.__dict__["obstacle"] = base.obstacle  # tried once, with the backbone's own weights
@@ -49,16 +55,10 @@ class TrainedEngine(Session):
         # The weights, however they are trained
         self._first = digest((after or base).fingerprint, how.weights, how.rank, seed)
         before, self._is_average = after and after._weights, False
-
-        def first() -> TrainedWeights | MadeTokens:
-            weights = self._first_weights(seed)
-            if before:
-                weights.load_tensors(before.tensors())
-            return weights
-
-        self._weights = first()
-        copied = first if how.weights in _COPIED else None
-        packs: Any = {"can_pack": base.obstacle is None, "decay": decay, "before": before, "copied": copied}
+        self._weights = self._first_weights(seed)
+        if before:
+            self._weights.load_tensors(before.tensors())
+        packs: Any = {"can_pack": base.obstacle is None, "average": average, "before": before}
         self._trainer = Trainer(base.backbone, self._weights, how, fingerprint=fingerprint, **packs)
 
     def _first_weights(self, seed: int) -> TrainedWeights | MadeTokens:
@@ -71,7 +71,7 @@ class TrainedEngine(Session):
         Raises:
             UserError: It is trained beside the model, or `how` is for other weights.
         """
-        if (how.weights, how.rank) != (self._how.weights, self._how.rank) or how.weights not in _COPIED:
+        if (how.weights, how.rank) != (self._how.weights, self._how.rank) or how.weights not in _GO_ON:
             raise UserError(
                 f"Weights that are trained further must be lora or full, and stay what they are; got weights="
                 f"{how.weights}, rank={how.rank} after {self._how.weights}, {self._how.rank}. Leave these settings "
@@ -93,11 +93,13 @@ class TrainedEngine(Session):
     @property
     def unsteered(self) -> str:
         """Identifies the base model, the settings and everything learnt, in its order."""
-        return digest(self._trainer.fingerprint, "average") if self._is_average else self._trainer.fingerprint
+        average = self._trainer.average if self._is_average else None
+        return digest(self._trainer.fingerprint, repr(average.how)) if average else self._trainer.fingerprint
 
     @property
     def averaged(self) -> Self:
         """The same model, asked under the running average of its weights, which goes on with every step."""
+        assert self._trainer.average, "it was made trainable without an average"
         other = copy(self)
         other._is_average = True
         return other
@@ -105,7 +107,8 @@ class TrainedEngine(Session):
     @contextmanager
     def active(self) -> Iterator[None]:
         """Let the backbone compute with the trained weights, and then with what is steered."""
-        own = self._trainer.averaged() if self._is_average else nullcontext()
+        average = self._trainer.average if self._is_average else None
+        own = average.active() if average else nullcontext()
         with self.backbone.lock, own, self._weights.active(), super().active():
             yield
 

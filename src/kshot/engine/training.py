@@ -6,8 +6,8 @@ Source: the loss of Bornschein et al. (2025), section 3, https://arxiv.org/abs/2
 supervised tokens of a step, so that a learning rate means the same for any number of demonstrations.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -17,11 +17,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kshot.core.errors import DamagedError, ModelError
-from kshot.core.lessons import DivergedError, StepLog, Training
+from kshot.core.lessons import Averaging, DivergedError, StepLog, Training
 from kshot.core.objective_settings import Answers, ObjectiveSettings, step_tokens
 from kshot.core.seeding import digest
 from kshot.engine.guidance import Gradient, Guide, cosine, norm
 from kshot.engine.objectives import Objective, Said, objective_of
+from kshot.engine.running_average import RunningAverage
 from kshot.engine.training_rows import TrainingRow, answer_logits, parts
 from kshot.models.gates import Gates
 from kshot.models.hf import Backbone
@@ -57,12 +58,10 @@ class Trainer:
         how: Settings.
         fingerprint: Identifies the weights before training; `self.fingerprint` follows everything learnt, in its order.
         can_pack: Whether texts may share a row.
-        decay: Of the running average of the weights that is kept; 0: none is.
+        average: How the weights are averaged, for whoever asks the average; None: they are not.
         micro_tokens: Most tokens of a forward and backward pass, if a single text is not longer; by default 1,024 on
             the CPU, 8,192 elsewhere.
         before: The weights before training, where these are not the backbone's own; nobody trains them any more.
-        copied: Returns other weights that are what these are before training, for a teacher that moves; None: there is
-            no such teacher.
     """
 
     def __init__(
@@ -73,14 +72,12 @@ class Trainer:
         *,
         fingerprint: str,
         can_pack: bool,
-        decay: float = 0.0,
+        average: Averaging | None = None,
         micro_tokens: int | None = None,
         before: TrainedWeights | None = None,
-        copied: Callable[[], TrainedWeights | MadeTokens] | None = None,
     ):
         self._backbone = backbone
-        self._weights, self._before, self._copied = weights, before, copied
-        self._moving: TrainedWeights | MadeTokens | None = None
+        self._weights, self._before = weights, before
         self._how = how
         self._can_pack = can_pack
         self._micro_tokens = micro_tokens or _MICRO_TOKENS.get(backbone.device.type, _MICRO_TOKENS_ELSEWHERE)
@@ -88,8 +85,7 @@ class Trainer:
         self._parameters = list(weights.parameters.values())
         # Steps are small against the weights: below single precision they would be rounded away
         self._masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self._parameters]
-        self._decay = decay
-        self._average = [master.detach().clone() for master in self._masters] if decay else []
+        self.average = RunningAverage(average, self._parameters, self._masters) if average else None
         optimiser = _OPTIMISERS[how.optimiser]
         self._optimiser = optimiser(self._masters, lr=how.lr, weight_decay=0.0)
         self._guide = Guide(how) if how.is_guided else None
@@ -116,10 +112,12 @@ class Trainer:
         Raises:
             UserError: A text lacks what the objective reads.
             DivergedError: Loss or gradient is not finite; the weights are as they were.
-            ModelError: No memory for even a small part of the batch.
+            ModelError: No memory for even a small part of the batch, or the objective asks an average that is not kept.
         """
-        teacher = self._following() if objective.rate else self._before
-        with teacher.active() if teacher else nullcontext():
+        asked = self._asked(objective)
+        with ExitStack() as teacher:
+            for weights in asked:
+                teacher.enter_context(weights.active())
             self.objective(objective).prepare(rows)
         n_tokens = step_tokens(objective.reads, [_lengths(row) for row in rows])
         with self._weights.active():
@@ -147,28 +145,25 @@ class Trainer:
             to_last = cosine(found.gradient, self._last) if self._last is not None else None
             self._last = found.gradient
             self._apply(gradient)
-        if objective.rate:
-            self._follow(objective.rate)
         self.n_steps += 1
+        if self.average:
+            self.average.follow(self.n_steps)
         learnt = [[row.record for row in some] for some in (rows, support, source)]
-        self.fingerprint = digest(self.fingerprint, repr(objective), learnt)
+        by = [repr(one.how) for one in asked if isinstance(one, RunningAverage)]
+        self.fingerprint = digest(self.fingerprint, repr(objective), learnt, *by)
         n_supervised = sum(len(row.supervised) for row in rows)
         return StepLog(found.loss_nats, n_tokens, n_supervised, size, cosine_to_last=to_last, **log)
 
-    def _following(self) -> TrainedWeights | MadeTokens:
-        """Return the weights of a teacher that follows these: at first the same."""
-        if self._moving is None:
-            if self._copied is None:
-                raise ModelError("A teacher that moves must have weights to be copied; these have none. Use rate=0.")
-            self._moving = self._copied()
-        return self._moving
-
-    @torch.no_grad()
-    def _follow(self, rate: float) -> None:
-        """Move the teacher's weights towards these: t + rate (s - t)."""
-        own = self._weights.tensors()
-        for name, weight in self._following().parameters.items():
-            weight.lerp_(own[name].to(weight.dtype), rate)
+    def _asked(self, objective: ObjectiveSettings) -> list[Any]:
+        """Return what the network computes with while an objective asks its teacher; nothing: its own weights."""
+        if objective.asks == "average":
+            if self.average is None:
+                raise ModelError(
+                    "An objective that asks the running average of the weights must have one; none is kept. Name it "
+                    "where the model is made trainable."
+                )
+            return [self.average, self._weights]
+        return [self._before] if self._before else []
 
     def set_lr(self, lr: float) -> None:
         """Take the steps to come at another learning rate."""
@@ -197,26 +192,6 @@ class Trainer:
             for p, master in zip(self._parameters, self._masters, strict=True):
                 if p is not master:
                     p.copy_(master)
-            # A short memory at first, so that the weights before training are soon forgotten
-            kept = min(self._decay, (2 + self.n_steps) / (11 + self.n_steps))  # this step is not counted yet
-            for average, master in zip(self._average, self._masters, strict=False):
-                average.lerp_(master, 1 - kept)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Let the weights be their running average: d times the one before a step and 1 - d times the weights after it.
-
-        d is the decay, or after t steps (1 + t) / (10 + t), where that is less. Source: Tarvainen and Valpola (2017),
-        https://arxiv.org/abs/1703.01780.
-        """
-        own = [p.data for p in self._parameters]
-        for p, average in zip(self._parameters, self._average, strict=True):
-            p.data = average.to(p.dtype)
-        try:
-            yield
-        finally:
-            for p, data in zip(self._parameters, own, strict=True):
-                p.data = data
 
     @fast_products()
     def gradient(
@@ -294,9 +269,8 @@ class Trainer:
         for i, state in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{key}": value for key, value in state.items()}
         tensors |= {f"master.{i}": m for i, m in enumerate(self._masters) if m is not self._parameters[i]}
-        tensors |= {f"average.{i}": a for i, a in enumerate(self._average)}
+        tensors |= {f"average.{i}": t for i, t in (self.average.tensors() if self.average else {}).items()}
         tensors |= {f"last.{i}": g for i, g in enumerate(self._last or ())}
-        tensors |= {f"moving.{name}": t for name, t in (self._moving.tensors() if self._moving else {}).items()}
         guide_tensors, guide_values = self._guide.state() if self._guide else ({}, {})
         tensors |= {f"guide.{name}": t for name, t in guide_tensors.items()}
         kept = {"began": self._began, "n_steps": self.n_steps, "fingerprint": self.fingerprint, "guide": guide_values}
@@ -318,6 +292,8 @@ class Trainer:
         def named(prefix: str) -> dict[str, torch.Tensor]:
             return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
+        if self.average:
+            self.average.load_tensors(named("average."))
         self._weights.load_tensors(named("weights."))
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in named("optimiser.").items():
@@ -328,10 +304,6 @@ class Trainer:
         with torch.no_grad():
             for i, master in named("master.").items():
                 self._masters[int(i)].copy_(master)
-            for i, average in named("average.").items():
-                self._average[int(i)].copy_(average)
-        if moving := named("moving."):
-            self._following().load_tensors(moving)
         last = named("last.")
         self._last = [last[str(i)].to(self._backbone.device) for i in range(len(last))] if last else None
         if self._guide:

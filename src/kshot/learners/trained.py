@@ -8,31 +8,27 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, cast
-
-import numpy as np
 
 from kshot.core.errors import DamagedError, NotFiniteError, UserError
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
-from kshot.core.models import Capability, TrainableModel, TunableModel
+from kshot.core.models import TrainableModel, TunableModel
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest, generator
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Prediction, Query
 from kshot.learners.fitted import Fitted
+from kshot.learners.inquiry import Inquiry
 from kshot.learners.learner import Learner, Setup, refitted
 from kshot.learners.passed_on import PassedOn
 from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
-from kshot.measures.probabilities import normalised
-from kshot.methods.contracts import Teacher, Written
-from kshot.methods.skill_profile import is_wrong
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import writable, write_folder, write_jsonl
 from kshot.taskmodel.taskmodel import TaskModel
@@ -54,7 +50,6 @@ class TrainedLearner(Learner):
 
     def __init__(self, recipe: Recipe, setup: Setup, passed_on: PassedOn | None = None):
         assert setup.model is not None
-        self._passed_on = passed_on
         self.recipe, self._tuner, self._teacher = recipe, recipe.part("tuner"), recipe.part("teacher")
         self._base, self._seed, self._kept = setup.model, setup.seed, setup.kept
         self._selecting = setup.selector_model or setup.model
@@ -68,11 +63,7 @@ class TrainedLearner(Learner):
         self._steering: Steering | None = None
         self._is_between = True  # two examples: within the steps of one there is no state to go on from
         self.log: list[dict[str, Any]] = []
-        self._n_asked = 0  # examples when the teacher last asked the model before training
-        self._before: dict[str, list[float]] = {}  # log-probabilities by the average, before an example was learnt
-        self._consulted = 0.0  # tokens of what the teacher asks, in the steps for an example
-        self._wrong: dict[str, bool] = {}  # ids of what was predicted before it was learnt; for teachers that ask
-        self._found: dict[str, Any] = {}  # what such a teacher has found out about them
+        self._inquiry = Inquiry(self._teacher, self, setup, passed_on)
 
     @cached_property
     def model(self) -> TrainableModel:
@@ -86,8 +77,8 @@ class TrainedLearner(Learner):
         return self._untrained()
 
     def _untrained(self) -> TrainableModel:
-        decay = self._teacher.average if self._teacher else 0.0
-        return cast(TunableModel, self._base.model).trainable(self._tuner.training, seed=self._seed, decay=decay)
+        average = self._teacher.averaging if self._teacher else None
+        return cast(TunableModel, self._base.model).trainable(self._tuner.training, seed=self._seed, average=average)
 
     def _as_kept(self) -> TrainableModel:
         """Return the model as it was kept, and take over what was kept with it.
@@ -114,14 +105,13 @@ class TrainedLearner(Learner):
                     "Delete both: training then begins again."
                 )
         self._learnt, self.log, self._steering = about["learnt"], about["log"], steering
-        self._wrong |= {row["example"]: row["missed"] for row in self.log if "missed" in row}
-        self._before = {row["example"]: row["said"] for row in self.log if "said" in row}
-        self._found = {row["example"]: row["found"] for row in self.log if "found" in row}
+        self._inquiry.restore(self.log)
         self._n_saved = len(self._learnt)
         return model
 
     @cached_property
-    def _prompted(self) -> PromptLearner:
+    def prompted(self) -> PromptLearner:
+        """What asks the model that is trained."""
         setup = replace(self._setup, selector_model=self._selecting)
         prompted = PromptLearner(self.recipe.without("teacher", "steerer"), setup)
         prompted.model = replace(prompted.model, model=self.model)
@@ -169,7 +159,7 @@ class TrainedLearner(Learner):
         key = digest(self._key, len(query.past), query.example.id, *wanted)
         if self._kept and (known := self._kept.known(key, [query])):
             (prediction,) = known
-            self._mark(query.example, prediction)
+            self._inquiry.mark(query.example, prediction)
             self._base.ledger.add(Cost(reused=1, tokens=int(self._kept.tokens_of(key, known))))
             self._n_past = len(query.past)
             return prediction
@@ -194,19 +184,25 @@ class TrainedLearner(Learner):
         asked = sum(row.get("asked", 0.0) for row in rows)  # of which the ledger knows
         self._base.ledger.add(Cost(tokens=n_tokens))
         self._n_past = len(query.past)
-        prediction = self._said(query)
-        self._mark(query.example, prediction)
+        (prediction,) = self.says([query])
+        self._inquiry.mark(query.example, prediction)
         return replace(
             prediction,
             fit_seconds=prediction.fit_seconds + seconds,
             fit_tokens=prediction.fit_tokens + n_tokens + asked,
         )
 
-    def _said(self, query: Query) -> Prediction:
-        """Return what the model says as it is now."""
-        self._prompted.steering = self._steering
+    def says(self, queries: Sequence[Query], *, by_average: bool = False) -> list[Prediction]:
+        """Return what the model says as it is now, or under the running average of its weights.
+
+        Raises:
+            DivergedError: Training has left the finite numbers.
+        """
+        prompted, own = self.prompted, self.prompted.model
+        prompted.steering = self._steering
+        prompted.model = replace(own, model=self.model.averaged) if by_average else own
         try:
-            (prediction,) = self._prompted.predict([query])
+            return prompted.predict(queries)
         except NotFiniteError as error:
             if not self._learnt:
                 raise  # it is the model's own fault
@@ -214,67 +210,6 @@ class TrainedLearner(Learner):
             raise DivergedError(
                 f"the answers' log-probabilities are not numbers: lr={lr:g} is too large; use a smaller one"
             ) from error
-        return prediction
-
-    def _mark(self, example: Example, prediction: Prediction) -> None:
-        """Remember whether the model got an example wrong before it learns it, for a teacher that asks."""
-        if self._teacher and self._teacher.sees_mistakes and prediction.answer is not None:
-            self._wrong[example.id] = is_wrong(self._base.task, example, prediction.answer)
-
-    def _looked_at(self, past: Sequence[Example]) -> dict[str, Any]:
-        """Return what is said of the last of these before it is learnt, as far as a teacher asks.
-
-        That is whether the model gets it wrong, and what its average says.
-        """
-        new, found, asked = past[-1], dict[str, Any](), 0.0
-        if self._teacher and self._teacher.sees_mistakes:
-            if new.id not in self._wrong:  # nobody has asked for it, or for no text
-                prediction = self._said(Query(new, past[:-1], wants_text=True))
-                self._mark(new, prediction)
-                asked = prediction.tokens
-            compared, n_more = self._compared(past)
-            found |= {"missed": self._wrong[new.id], **compared}
-            asked += n_more
-        if self._teacher and self._teacher.average:
-            (prediction,) = self._average_says([new], past[:-1])
-            found["said"] = self._before[new.id] = list(prediction.log_probs)
-            asked += prediction.tokens
-        return {**found, "asked": asked} if found else {}
-
-    def _compared(self, past: Sequence[Example]) -> tuple[dict[str, Any], float]:
-        """Return what the teacher finds out about the last of these before it is learnt, and its tokens."""
-        if not self._teacher.compares:
-            return {}, 0.0
-        new, ledger = past[-1], self._base.ledger.part()
-        ready = replace(self._prompted.prepare(past[:-1]).model, ledger=ledger)
-        found = self._teacher_seeing(past).compare(
-            past,
-            student=replace(ready, model=self.model),
-            before=self._compared_with(ready),
-            shown=lambda: self._prompted.demonstrations(Query(new, past[:-1])),
-            rng=generator(self._seed, "compare", new.id),
-        )
-        if found is None:
-            return {}, ledger.cost.tokens
-        self._found[new.id] = found
-        return {"found": found}, ledger.cost.tokens
-
-    def _compared_with(self, ready: TaskModel) -> TaskModel:
-        """Return whom the teacher compares the model with: the one before training, or the one that selectors ask."""
-        other = self._selecting if self._teacher.compares_with_selecting else self._base
-        return replace(ready, model=other.model, layout=other.layout, told=None)
-
-    def _teacher_seeing(self, seen: Sequence[Example]) -> Teacher:
-        """Return the teacher that knows the model's mistakes, and what it has found out itself."""
-        teacher = self._teacher.seeing([e for e in seen if self._wrong.get(e.id)])
-        return teacher.having_found({e.id: self._found[e.id] for e in seen if e.id in self._found})
-
-    def _average_says(self, examples: Sequence[Example], past: Sequence[Example]) -> list[Prediction]:
-        """Return what the model says under the running average of its weights."""
-        prompted = self._prompted
-        own, prompted.model = prompted.model, replace(prompted.model, model=self.model.averaged)
-        try:
-            return prompted.predict([Query(e, past) for e in examples])
         finally:
             prompted.model = own
 
@@ -295,15 +230,14 @@ class TrainedLearner(Learner):
             self._begin_again()
             _ = self.model
         for n in range(len(self._learnt), len(past)):
-            looked_at = self._looked_at(past[: n + 1])
+            looked_at = self._inquiry.look(past[: n + 1])
             self._is_between = False
-            known = sum(looks(past[: n + 1]) for looks in (self._know, self._ask, self._hear))
-            self._consulted = 0.0
+            known = self._know(past[: n + 1])
             if self._tuner.passes:
                 rows = self._learn_in_passes(past[: n + 1]) if refit_point(n + 1) == n + 1 else []
             else:
                 rows = self._steps(past[: n + 1])
-            known += self._consulted
+            known += self._inquiry.tokens
             for row in rows[:1]:
                 row |= looked_at
                 if known:
@@ -329,7 +263,7 @@ class TrainedLearner(Learner):
         """
         if len(seen) < self._tuner.least:
             return []
-        ready, ledger = self._prompted.prepare(seen[:-1]), self._base.ledger.part()
+        ready, ledger = self.prompted.prepare(seen[:-1]), self._base.ledger.part()
         asked = replace(ready.model, ledger=ledger, progress=self._selecting.progress)
         known = (*seen[:-1], *ready.made, seen[-1])
         self._begin_anew()
@@ -352,77 +286,33 @@ class TrainedLearner(Learner):
     def _begin_anew(self) -> None:
         """Go back to the weights before training, with all that was learnt of the stream."""
         self.model = self._untrained()
-        self._prompted.model = replace(self._prompted.model, model=self.model)
+        self.prompted.model = replace(self.prompted.model, model=self.model)
 
     def _know(self, seen: Sequence[Example]) -> float:
         """Let the tuner look at examples before they are learnt; return how many tokens that took."""
-        ready = self._prompted.prepare(seen[:-1])
+        ready = self.prompted.prepare(seen[:-1])
         before = replace(ready.model, told=None, ledger=self._base.ledger.part())
         if len(seen) > 1:  # after an interruption; it was counted before
             self._tuner = self._tuner.knowing(seen[:-1], model=replace(before, ledger=Ledger()))
         self._tuner = self._tuner.knowing((*seen, *ready.made), model=before)
         return before.ledger.cost.tokens
 
-    def _ask(self, seen: Sequence[Example]) -> float:
-        """Let the teacher ask the model before training, at refit points; return how many tokens that took."""
-        n = refit_point(len(seen))
-        if not (self._teacher and self._teacher.asks) or n == self._n_asked:
-            return 0.0
-        ready = self._prompted.prepare(seen[: n - 1])
-        counted = self._base.ledger.part() if n == len(seen) else Ledger()  # after an interruption; it was counted
-        before = replace(ready.model, told=None, ledger=counted)
-        rng = generator(self._seed, "teacher asks", n)
-        self._teacher = self._teacher.knowing((*seen[:n], *ready.made), model=before, rng=rng)
-        self._n_asked = n
-        return counted.cost.tokens
-
-    def _hear(self, seen: Sequence[Example]) -> float:
-        """Let the teacher's recipe speak, at refit points; return how many tokens that took."""
-        if not self._passed_on or refit_point(len(seen)) != len(seen):
-            return 0.0
-        return sum(p.tokens + p.fit_tokens for p in self._passed_on.said(seen).values())
-
-    def _said_before(self, past: Sequence[Example]) -> dict[str, Prediction]:
-        """Return what the average said of each example of the past before it was learnt, by id."""
-        found = {}
-        for e in (e for e in past if e.id in self._before):
-            candidates, log_probs = self._base.task.candidates(e), np.array(self._before[e.id])
-            probs, answer = normalised(log_probs), candidates[int(np.argmax(log_probs))]
-            found[e.id] = Prediction(e.id, candidates, log_probs.tolist(), probs.tolist(), answer)
-        return found
-
-    @cached_property
-    def _inputs(self) -> tuple[Example, ...]:
-        return tuple(question.answered() for question in self._base.task.unlabelled)
-
-    def _consult(self, examples: Sequence[Example], past: Sequence[Example]) -> list[Prediction]:
-        """Return what the average says to a teacher, and count it."""
-        found = self._average_says(examples, past)
-        self._consulted += sum(p.tokens for p in found)
-        return found
-
     def check(self, examples: Sequence[Example]) -> None:
         """Raise a UserError unless tuner and model agree, and the layout says where the answers stand."""
         self._tuner.knowing(examples, model=replace(self._base, told=None))
-        if self._teacher and self._teacher.compares_with_selecting:
-            other, own = self._selecting.model, self._base.model
-            if other.fingerprint == own.fingerprint or Capability.ACTIVATIONS not in other.capabilities:
-                what = "there is none" if other.fingerprint == own.fingerprint else f"'{other.name}' has no weights"
-                raise UserError(
-                    f"{self.recipe.name}: by=selector-model asks another model with weights, that of --selector-model; "
-                    f"{what}. Name one, or leave `by` out."
-                )
+        if self._teacher:
+            self._teacher.check(self._base, self._selecting)
         for lesson in self._tuner.lessons(examples, lambda: (), step=1, rng=generator(0, "check")):
             self._base.training_text(lesson)
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Learn all examples, and steer and show as the recipe's other methods say."""
-        self.learn(examples, steers=bool(self._teacher and self._teacher.sees_mistakes))
+        self.learn(examples, steers=self._inquiry.asks_on_the_way)
         if self._tuner.passes and refit_point(len(examples)) < len(examples):
             self._is_between = False  # along the stream the weights are those of the last power of two
             self._learn_in_passes(examples)
         about: dict[str, Any] = {}
-        found = self._prompted.fit(examples)
+        found = self.prompted.fit(examples)
         steering = None
         if "steerer" in self.recipe.parts:
             ready = prepared(self.recipe, examples, self._base, seed=self._seed)
@@ -445,7 +335,7 @@ class TrainedLearner(Learner):
 
     def _steer(self, past: Sequence[Example]) -> None:
         """Fit the steering on the weights as they are now; until the next one it is used on later weights too."""
-        ready = self._prompted.prepare(past)
+        ready = self.prompted.prepare(past)
         found = self._steering_of((*past, *ready.made), ready.model)
         self._steering = found and replace(found, model="")
 
@@ -457,22 +347,17 @@ class TrainedLearner(Learner):
         """Return what one step learns; its choices depend on seed, new example, step and weights alone."""
         new, tuner, teacher = seen[-1], self._tuner, self._teacher
         names, past = (new.id, step), seen[:-1]
-        ready = self._prompted.prepare(seen[:-1])
+        ready = self.prompted.prepare(past)
 
         def shown() -> tuple[Example, ...]:
-            return self._prompted.demonstrations(Query(new, seen[:-1]))
+            return self.prompted.demonstrations(Query(new, past))
 
-        seen = (*seen[:-1], *ready.made, new) if ready.made else seen
+        stream, seen = seen, (*past, *ready.made, new) if ready.made else seen
         lessons = tuner.lessons(seen, shown, step=step, rng=generator(self._seed, "lesson", *names))
         if teacher:
-            teacher = self._teacher_seeing(seen)
-            if teacher.samples:
-                teacher = teacher.reading(self._written(lessons, ready.model, teacher.samples, names))
-            if teacher.average:
-                teacher = teacher.consulting(partial(self._consult, past=past), self._said_before(past), self._inputs)
-            if self._passed_on:
-                teacher = teacher.hearing(self._passed_on.said(seen), self._passed_on.inputs)
-            lessons = teacher.lessons(lessons, seen, step=step, rng=generator(self._seed, "teacher", *names))
+            knowledge = self._inquiry.knowledge(stream, lessons, ready.model, step)
+            rng = generator(self._seed, "teacher", *names)
+            lessons = teacher.lessons(lessons, seen, step=step, rng=rng, knowledge=knowledge)
         support: list[Lesson] = []
         if tuner.direction > 0 and tuner.reference == "anchor":
             support = covering(seen, tuner.k, seed=self._seed, names=names)
@@ -488,28 +373,6 @@ class TrainedLearner(Learner):
             lessons, support = ([_among(lesson, among) for lesson in some] for some in (lessons, support))
         texts = [[ready.model.training_text(lesson) for lesson in some] for some in (lessons, support)]
         return Batch(texts[0], texts[1], source, (teacher or tuner).objective)
-
-    def _written(
-        self, lessons: Sequence[Lesson], model: TaskModel, n: int, names: tuple[str | int, ...]
-    ) -> dict[str, list[Written]]:
-        """Return `n` answers of the student to each lesson's question, by its target."""
-        room, ledger = self._prompted.model.answer_tokens, self._base.ledger.part()
-        asking = replace(model, model=self.model.with_store(None), answer_tokens=room, ledger=ledger)
-        first = {lesson.target.id: lesson for lesson in reversed(lessons)}
-        prompts = [
-            replace(asking, asked=lesson.asked).prompt(lesson.demonstrations, lesson.target)[0]
-            for lesson in first.values()
-        ]
-        seed = int(generator(self._seed, "write", *names).integers(2**31))
-        found: dict[str, list[Written]] = {}
-        for lesson, texts in zip(first.values(), asking.sampled(prompts, n, seed=seed), strict=True):
-            said = [(text.text.strip(), asking.heard(text.text.strip(), lesson.target)) for text in texts]
-            found[lesson.target.id] = [
-                Written(answer, not is_wrong(model.task, lesson.target, answer), model.composer.stated(text))
-                for text, answer in said
-            ]
-        self._consulted += ledger.cost.tokens
-        return found
 
     def save_state(self) -> None:
         """Write the state of training, so that another process goes on from here, and the log of its steps."""
@@ -536,7 +399,7 @@ class TrainedLearner(Learner):
     def forget(self) -> None:
         """Give up the weights, and what was kept of them but the log: they will not be used again."""
         self._write_log()
-        vars(self).pop("_prompted", None)
+        vars(self).pop("prompted", None)
         vars(self).pop("model", None)
         if self._kept:
             self._forget_state()
@@ -544,8 +407,9 @@ class TrainedLearner(Learner):
     def _begin_again(self) -> None:
         """Go back to before the first example."""
         self.forget()
-        self._learnt, self.log, self._steering, self._before, self._found = [], [], None, {}, {}
-        self._tuner, self._n_saved, self._n_asked = self.recipe.part("tuner"), 0, 0
+        self._learnt, self.log, self._steering, self._n_saved = [], [], None, 0
+        self._tuner = self.recipe.part("tuner")
+        self._inquiry.forget()
 
 
 def _among(lesson: Lesson, answers: tuple[str, ...]) -> Lesson:

@@ -18,7 +18,7 @@ import numpy as np
 
 from kshot.core.fields import setting, setting_names, state
 from kshot.core.ledger import Ledger
-from kshot.core.lessons import Lesson, Training
+from kshot.core.lessons import Averaging, Lesson, Training
 from kshot.core.models import Capability, Store
 from kshot.core.objective_settings import Answers, ObjectiveSettings
 from kshot.core.part import Part
@@ -26,6 +26,7 @@ from kshot.core.script import Script, answered
 from kshot.core.steering import Steering
 from kshot.core.types import Example, FloatArray, Prediction, Question, Task
 from kshot.methods.hands import dealt, different, reordered
+from kshot.methods.knowledge import NOTHING, Knowledge
 from kshot.methods.remembering import Remembering
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -422,137 +423,33 @@ class Tuner(Training, Part):
 
 
 @dataclass(frozen=True)
-class Written:
-    """An answer that the student has written to a lesson's question, before a step.
-
-    Attributes:
-        answer: Without what it states.
-        is_right: Whether it is no mistake by the task's metric.
-        stated: How sure it says that it is, 0 to 1; None: it does not say.
-    """
-
-    answer: str
-    is_right: bool
-    stated: float | None = None
-
-
-@dataclass(frozen=True)
 class Teacher(Part):
     """Changes what a tuner learns: whom the model should answer like, or which answers it should avoid.
+
+    What it has to know it looks up in `Knowledge`. What must be found out before an example is learnt is said here.
 
     Attributes:
         objective: What is made small over the lessons.
         only_chooses: It says which lessons there are or how much they count; what is made small over them stays the
             tuner's objective.
-        sees_mistakes: It is told which of the examples the model got wrong before it learnt them (`seeing`).
-        passes_on: It passes on what a recipe says (`hearing`), which is named in brackets: distil(random:k=16).
+        sees_mistakes: It is told which of the examples the model got wrong before it learnt them, about which it can
+            find out more then (`compare`).
+        sees_average: It is told what the running average of the weights (`averaging`) said of each example before that
+            was learnt.
+        passes_on: It passes on what a recipe says, which is named in brackets: distil(random:k=16).
         does_without: One that passes on does something where no recipe is named, too.
-        asks: It asks the model before training about the past, again whenever that has doubled (`knowing`).
         reads_all: It reads contexts whole, where the tuner's model is told a part (`Tuner.cuts_contexts`).
-        compares: Beside `sees_mistakes`, it looks at each new example with the model as it is and with that before
-            training (`compare`).
         usual_composer: What says what is said where a recipe does not name it; empty: as usual.
     """
 
     traits: ClassVar[tuple[str, ...]] = ("objective",)
     only_chooses: ClassVar[bool] = False
     sees_mistakes: ClassVar[bool] = False
+    sees_average: ClassVar[bool] = False
     passes_on: ClassVar[bool] = False
     does_without: ClassVar[bool] = False
-    asks: ClassVar[bool] = False
     reads_all: ClassVar[bool] = False
-    compares: ClassVar[bool] = False
     usual_composer: ClassVar[str] = ""
-
-    def knowing(self, seen: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
-        """Return a teacher that has asked the model before training what it needs to know.
-
-        Args:
-            seen: All examples up to the last refit point.
-            model: The model before training, on the task.
-            rng: For every random choice.
-        """
-        return self
-
-    @property
-    def compares_with_selecting(self) -> bool:
-        """Whether it compares the model as it is with the one that selectors ask."""
-        return False
-
-    def compare(
-        self,
-        seen: Sequence[Example],
-        *,
-        student: TaskModel,
-        before: TaskModel,
-        shown: Callable[[], Sequence[Example]],
-        rng: np.random.Generator,
-    ) -> Any:
-        """Return what it finds out about a new example before that is learnt, as JSON; None: nothing.
-
-        Args:
-            seen: All examples so far, the new one last.
-            student: The model as it is, on the task.
-            before: The model before training, or the one that selectors ask (`compares_with_selecting`).
-            shown: Returns the demonstrations after which the student was asked.
-            rng: For every random choice.
-        """
-        return None
-
-    def having_found(self, found: Mapping[str, Any]) -> Self:
-        """Return a teacher that knows what it has found out, by the examples' ids."""
-        return self
-
-    @property
-    def samples(self) -> int:
-        """How many answers of the student it is told for each lesson before a step (`reading`); 0: none."""
-        return 0
-
-    def reading(self, written: Mapping[str, Sequence[Written]]) -> Self:
-        """Return a teacher that knows what the student writes as it is now, by the ids of the lessons' targets.
-
-        The answers are drawn at temperature 1, to the prompts that the student is asked: nothing that the teacher is
-        told or shown is in these.
-        """
-        return self
-
-    def seeing(self, wrong: Sequence[Example]) -> Self:
-        """Return a teacher that knows the examples so far that the model got wrong before it learnt them."""
-        return self
-
-    @property
-    def average(self) -> float:
-        """The decay of the running average of the trained weights that it asks (`consulting`); 0: it asks none."""
-        return 0.0
-
-    def consulting(
-        self,
-        ask: Callable[[Sequence[Example]], list[Prediction]],
-        before: Mapping[str, Prediction],
-        inputs: Sequence[Example],
-    ) -> Self:
-        """Return a teacher that can ask the model under the running average of the weights that are trained.
-
-        Args:
-            ask: Returns what that says of examples, asked as the student is.
-            before: What it said of each example so far, by id, before that was learnt.
-            inputs: Unlabelled ones; their outputs are empty.
-        """
-        return self
-
-    def rehearsing(self) -> Self:
-        """Return a teacher whose lessons are as long as they may become: for a dry run."""
-        return self
-
-    def hearing(self, said: Mapping[str, Prediction], inputs: Sequence[Example]) -> Self:
-        """Return a teacher that knows what the recipe says that it passes on.
-
-        Args:
-            said: By the id of an example, of those up to the last refit point, none of which was known to the recipe
-                when it was asked about it; and of the inputs.
-            inputs: Unlabelled ones; their outputs are empty.
-        """
-        return self
 
     @property
     @abstractmethod
@@ -561,9 +458,70 @@ class Teacher(Part):
 
     @abstractmethod
     def lessons(
-        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+        self,
+        lessons: Sequence[Lesson],
+        seen: Sequence[Example],
+        *,
+        step: int,
+        rng: np.random.Generator,
+        knowledge: Knowledge = NOTHING,
     ) -> list[Lesson]:
-        """Return a tuner's lessons with what the teacher adds; arguments as `Tuner.lessons`."""
+        """Return a tuner's lessons with what the teacher adds.
+
+        Args:
+            lessons: The tuner's.
+            seen: All examples so far, the new one last.
+            step: Which of the steps for the new example it is, from 0.
+            rng: For every random choice; every step has its own.
+            knowledge: Whatever else it may know.
+        """
+
+    @property
+    def averaging(self) -> Averaging | None:
+        """How the running average of the trained weights is kept that it or its objective asks; None: none is."""
+        return None
+
+    def check(self, model: TaskModel, selecting: TaskModel) -> None:  # noqa: B027 - most can do with any
+        """Raise a UserError unless it can do with the model before training and the one that selectors ask."""
+
+    def ask(self, seen: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Any:
+        """Return what the model before training says about the past, for `Knowledge.asked`.
+
+        Args:
+            seen: All examples up to the last refit point.
+            model: The model before training, on the task.
+            rng: For every random choice.
+        """
+        return None
+
+    def compare(
+        self,
+        seen: Sequence[Example],
+        *,
+        student: TaskModel,
+        before: TaskModel,
+        selecting: TaskModel,
+        shown: Callable[[], Sequence[Example]],
+        rng: np.random.Generator,
+    ) -> Any:
+        """Return what it finds out about a new example that the model got wrong, before that is learnt; None: nothing.
+
+        Args:
+            seen: All examples so far, the new one last.
+            student: The model as it is, on the task.
+            before: The model before training.
+            selecting: The model that selectors ask.
+            shown: Returns the demonstrations after which the student was asked.
+            rng: For every random choice.
+
+        Returns:
+            JSON, which is kept with the state of training.
+        """
+        return None
+
+    def rehearsing(self) -> Self:
+        """Return a teacher whose lessons are as long as they may become: for a dry run."""
+        return self
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from kshot.methods.contracts import (
 )
 from kshot.methods.gates import GATES, Gate
 from kshot.methods.judges import JUDGES, Judge
+from kshot.methods.knowledge import Knowledge
 from kshot.recipes.names import SLOTS
 from kshot.store.files import write_folder
 from kshot.studies import STUDIES
@@ -267,14 +268,16 @@ def _check_teacher(part: Teacher, task: Task, model: TaskModel) -> None:
         _must(lesson.target not in (lesson.teacher or ()), part, "must not show the teacher a lesson's own target")
         model.training_text(lesson)
     _must(hasattr(part.objective, "reads"), part, "must have an objective of kshot.core.objective_settings")
-    if part.compares:
-        _must(part.sees_mistakes, part, "must see mistakes where it compares")
-        how: Any = {"student": model, "before": model, "shown": tuple}
-        looked, same = (part.seeing(seen).compare(seen, **how, rng=_rng()) for _ in range(2))
-        _must(looked == same, part, "must find out the same with the same rng")
-        knowing = part.having_found({} if looked is None else {seen[-1].id: from_json(to_json(looked))})
-        for lesson in knowing.lessons([Lesson((), seen[-1])], seen, step=0, rng=_rng()):
-            model.training_text(lesson)
+    how: Any = {"student": model, "before": model, "selecting": model, "shown": tuple}
+    looked, same = (part.compare(seen, **how, rng=_rng()) for _ in range(2))
+    _must(looked == same, part, "must find out the same with the same rng")
+    _must(looked is None or part.sees_mistakes, part, "must see mistakes where it compares")
+    found = {} if looked is None else {seen[-1].id: from_json(to_json(looked))}
+    asked, again = (part.ask(seen, model=model, rng=_rng()) for _ in range(2))
+    _must(asked == again, part, "must ask the same with the same rng")
+    knowledge = Knowledge(frozenset(e.id for e in seen), found, asked=lambda: asked)
+    for lesson in part.lessons([Lesson((), seen[-1])], seen, step=0, rng=_rng(), knowledge=knowledge):
+        model.training_text(lesson)
 
 
 def _check_steerer(part: Steerer, task: Task, model: TaskModel) -> None:

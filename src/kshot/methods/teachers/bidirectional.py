@@ -10,6 +10,7 @@ from kshot.core.lessons import Lesson
 from kshot.core.objective_settings import Bidirectional
 from kshot.core.types import Example, Task
 from kshot.methods.contracts import Teacher
+from kshot.methods.knowledge import NOTHING, Knowledge
 
 FORGET = "forget"  # in an example's `meta`: it is to be forgotten
 OPENING = "The answer is"  # of an answer of one word, which has no beginning of its own
@@ -58,7 +59,13 @@ class Unlearn(Teacher):
         return None if any(map(is_forgotten, task.train)) else FORGET
 
     def lessons(
-        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+        self,
+        lessons: Sequence[Lesson],
+        seen: Sequence[Example],
+        *,
+        step: int,
+        rng: np.random.Generator,
+        knowledge: Knowledge = NOTHING,
     ) -> list[Lesson]:
         """Return the lessons with what the teacher reads; see `kshot.methods.contracts.Teacher`."""
         forgotten = [example for example in seen if is_forgotten(example)]

@@ -10,6 +10,7 @@ from kshot.core.lessons import Lesson
 from kshot.core.objective_settings import DIRECTIONS, Distil
 from kshot.core.types import Example
 from kshot.methods.contracts import Teacher
+from kshot.methods.knowledge import NOTHING, Knowledge
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,13 @@ class Demonstrations(Teacher):
         return Distil(self.temperature, self.direction)
 
     def lessons(
-        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+        self,
+        lessons: Sequence[Lesson],
+        seen: Sequence[Example],
+        *,
+        step: int,
+        rng: np.random.Generator,
+        knowledge: Knowledge = NOTHING,
     ) -> list[Lesson]:
         """Return the lessons with demonstrations for their teachers, never the target nor one that asks the same.
 
@@ -48,6 +55,7 @@ class Demonstrations(Teacher):
             seen: All examples so far.
             step: Which of the steps for the newest example it is, from 0.
             rng: For every random choice.
+            knowledge: Not needed.
         """
         return [replace(lesson, teacher=self._drawn(lesson.target, seen, rng)) for lesson in lessons]
 

@@ -1,17 +1,19 @@
 """Words that mislead the student are cut out of its lessons: those that its answer follows, and the teacher's not."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
-from kshot.core.fields import setting, state
+from kshot.core.errors import UserError
+from kshot.core.fields import setting
 from kshot.core.lessons import Lesson
 from kshot.core.models import Capability
 from kshot.core.salient_words import INPUT, Word
 from kshot.core.types import Example, FloatArray, Task
+from kshot.methods.knowledge import NOTHING, Knowledge
 from kshot.methods.skill_profile import answers_after, is_wrong
 from kshot.methods.teachers.context_distillation import Demonstrations
 from kshot.taskmodel.taskmodel import TaskModel
@@ -47,29 +49,25 @@ class Focus(Demonstrations):
     share: float = setting(0.1, least=0.001, most=0.5)
     weight: float = setting(1.0, above=0)
     by: str = setting("itself", choices=BY)
-    _found: Mapping[str, Sequence[Span]] | None = state()
-    _wrong: frozenset[str] = state(frozenset())
 
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.ACTIVATIONS})
     sees_mistakes = True
-    compares = True
 
     def suits(self, task: Task) -> bool:
         """Return whether the questions have no list of choices in them, which must stay whole."""
         return not (task.kind == "multiple_choice" and task.choices_in_input)
 
-    @property
-    def compares_with_selecting(self) -> bool:
-        """Whether the student is compared with the model that selectors ask."""
-        return self.by == "selector-model"
-
-    def seeing(self, wrong: Sequence[Example]) -> Self:
-        """Return the teacher that knows which examples the model got wrong."""
-        return replace(self, _wrong=frozenset(e.id for e in wrong))
-
-    def having_found(self, found: Mapping[str, Any]) -> Self:
-        """Return the teacher that knows what misleads the student, by the examples' ids."""
-        return replace(self, _found={name: [(f, a, b) for f, a, b in spans] for name, spans in found.items()})
+    def check(self, model: TaskModel, selecting: TaskModel) -> None:
+        """Raise a UserError unless there is another model with weights, where it is to be asked."""
+        if self.by == "itself":
+            return
+        other, is_same = selecting.model, selecting.model.fingerprint == model.model.fingerprint
+        if is_same or Capability.ACTIVATIONS not in other.capabilities:
+            what = "there is none" if is_same else f"'{other.name}' has no weights"
+            raise UserError(
+                f"focus: by=selector-model asks another model with weights, that of --selector-model; {what}. Name "
+                "one, or leave `by` out."
+            )
 
     def compare(
         self,
@@ -77,31 +75,37 @@ class Focus(Demonstrations):
         *,
         student: TaskModel,
         before: TaskModel,
+        selecting: TaskModel,
         shown: Callable[[], Sequence[Example]],
         rng: np.random.Generator,
     ) -> Any:
         """Return the spans that mislead the student; see `kshot.methods.contracts.Teacher`."""
-        new = seen[-1]
-        if new.id not in self._wrong:
-            return None
+        new, other = seen[-1], before if self.by == "itself" else selecting
         demos = self._drawn(new, seen, rng)
-        if not self._right(before, demos, [new])[0]:
+        if not self._right(other, demos, [new])[0]:
             return None
-        (own,), (others,) = student.saliency([tuple(shown())], [new]), before.saliency([demos], [new])
+        (own,), (others,) = student.saliency([tuple(shown())], [new]), other.saliency([demos], [new])
         spans = confounding(own, others, self.share)
         pruned = [(span, e) for span in spans if (e := without(new, span))]
-        right = self._right(before, demos, [e for _, e in pruned])
+        right = self._right(other, demos, [e for _, e in pruned])
         return [list(span) for (span, _), is_right in zip(pruned, right, strict=True) if is_right] or None
 
     def lessons(
-        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+        self,
+        lessons: Sequence[Lesson],
+        seen: Sequence[Example],
+        *,
+        step: int,
+        rng: np.random.Generator,
+        knowledge: Knowledge = NOTHING,
     ) -> list[Lesson]:
         """Return the lessons, each with one without a span after it; see `kshot.methods.contracts.Teacher`."""
         taught = list[Lesson]()
-        for lesson in super().lessons(lessons, seen, step=step, rng=rng):
+        for lesson in super().lessons(lessons, seen, step=step, rng=rng, knowledge=knowledge):
             taught.append(lesson)
-            if spans := (self._found or {}).get(lesson.target.id):
-                pruned = without(lesson.target, spans[int(rng.integers(len(spans)))])
+            if spans := knowledge.found.get(lesson.target.id):
+                field, start, stop = spans[int(rng.integers(len(spans)))]
+                pruned = without(lesson.target, (field, start, stop))
                 if pruned:
                     taught.append(replace(lesson, target=pruned, weight=lesson.weight * self.weight))
         return taught

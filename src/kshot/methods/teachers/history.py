@@ -10,6 +10,7 @@ from kshot.core.lessons import Lesson
 from kshot.core.objective_settings import DIRECTIONS, Distil
 from kshot.core.types import Example
 from kshot.methods.contracts import Teacher
+from kshot.methods.knowledge import NOTHING, Knowledge
 from kshot.methods.tuners.windowed import WHOLE
 
 
@@ -43,7 +44,13 @@ class History(Teacher):
         return Distil(self.temperature, self.direction)
 
     def lessons(
-        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+        self,
+        lessons: Sequence[Lesson],
+        seen: Sequence[Example],
+        *,
+        step: int,
+        rng: np.random.Generator,
+        knowledge: Knowledge = NOTHING,
     ) -> list[Lesson]:
         """Return the lessons with a teacher that reads the same, whole; see `kshot.methods.contracts.Teacher`."""
         return [replace(lesson, teacher=lesson.demonstrations, teacher_asked=WHOLE) for lesson in lessons]

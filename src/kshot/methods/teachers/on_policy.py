@@ -1,16 +1,16 @@
 """The teacher knows the answer, and how often the student finds it: that is how sure the student learns to be."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
-from kshot.core.fields import setting, state
-from kshot.core.lessons import Lesson
+from kshot.core.fields import setting
+from kshot.core.lessons import Averaging, Lesson
 from kshot.core.objective_settings import Distil
 from kshot.core.types import Example, Task
-from kshot.methods.contracts import Teacher, Written
+from kshot.methods.contracts import Teacher
+from kshot.methods.knowledge import NOTHING, Knowledge, Written
 from kshot.methods.stated_confidence import stating
 
 STATES = ("measured", "own")
@@ -38,35 +38,42 @@ class Calibrated(Teacher):
     A and B move one by one; along a stream.
     """
 
-    samples: int = setting(8, least=1, most=1000)  # pyright: ignore[reportIncompatibleMethodOverride] - here it is a setting
+    samples: int = setting(8, least=1, most=1000)
     skip: int = setting(3, least=0, most=1000)
     rate: float = setting(0.01, least=0, most=1)
     states: str = setting("measured", choices=STATES)
-    _written: Mapping[str, Sequence[Written]] | None = state()
 
     usual_composer = "stated"
 
     @property
     def objective(self) -> Distil:
         """What is made small over the lessons."""
-        return Distil(skip=self.skip, rate=self.rate)
+        return Distil(skip=self.skip, asks="average" if self.rate else "before")
+
+    @property
+    def averaging(self) -> Averaging | None:
+        """The teacher's weights: by `rate` nearer to the student's with each step."""
+        return Averaging(1 - self.rate, warms_up=False) if self.rate else None
 
     def suits(self, task: Task) -> bool:
         """Return whether answers are texts, which say how sure they are."""
         return task.is_open
 
-    def reading(self, written: Mapping[str, Sequence[Written]]) -> Self:
-        """Return the teacher that knows what the student writes; see `kshot.methods.contracts.Teacher`."""
-        return replace(self, _written=written)
-
     def lessons(
-        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+        self,
+        lessons: Sequence[Lesson],
+        seen: Sequence[Example],
+        *,
+        step: int,
+        rng: np.random.Generator,
+        knowledge: Knowledge = NOTHING,
     ) -> list[Lesson]:
         """Return the lessons about what the student has written; see `kshot.methods.contracts.Teacher`."""
-        return [self._taught(lesson, rng) for lesson in lessons]
+        written = knowledge.written(self.samples)
+        return [self._taught(lesson, written.get(lesson.target.id, ()), rng) for lesson in lessons]
 
-    def _taught(self, lesson: Lesson, rng: np.random.Generator) -> Lesson:
-        written = [one for one in (self._written or {}).get(lesson.target.id, ()) if one.answer]
+    def _taught(self, lesson: Lesson, answers: Sequence[Written], rng: np.random.Generator) -> Lesson:
+        written = [one for one in answers if one.answer]
         if not written:  # nothing to learn from: teacher and student read the same
             return replace(lesson, teacher=lesson.demonstrations)
         share = sum(one.is_right for one in written) / len(written)

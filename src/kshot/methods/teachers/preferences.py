@@ -15,6 +15,7 @@ from kshot.core.types import Example, FloatArray
 from kshot.measures.item_response import item_response
 from kshot.methods.contracts import Teacher
 from kshot.methods.demonstration_value import saved_alone
+from kshot.methods.knowledge import NOTHING, Knowledge
 from kshot.methods.skill_profile import is_wrong
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -70,11 +71,9 @@ class Preferences(Teacher):
     margin: float = setting(0.0, least=0)
     beta: float = setting(0.1, above=0)
     known: float = setting(1.0, above=0)
-    _pairs: Mapping[str, Pair] | None = state()
     _rehearses: bool = state(False)
 
     needs = frozenset({Capability.SCORE})
-    asks = True
 
     @property
     def objective(self) -> Mixture:
@@ -85,10 +84,10 @@ class Preferences(Teacher):
         """Return a teacher to whom each wrong answer is a loser."""
         return replace(self, _rehearses=True)
 
-    def knowing(self, seen: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
-        """Return the teacher that knows pairs of answers; see `kshot.methods.contracts.Teacher`."""
+    def ask(self, seen: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Mapping[str, Pair]:
+        """Return pairs of answers, by the examples' ids; see `kshot.methods.contracts.Teacher`."""
         if len(seen) < 2:  # nothing to be judged by
-            return replace(self, _pairs=None)
+            return {}
         judged = [seen[i] for i in sorted(rng.permutation(len(seen))[: self.most].tolist())]
         answers = drafted(judged, seen, self.drafts, model, rng)
         shown = [answered(e, text) for e, own in zip(judged, answers, strict=True) for text in own]
@@ -107,7 +106,7 @@ class Preferences(Teacher):
                 "its right one, so nothing is preferred and answers are learnt alone, until the past has doubled. "
                 "Raise drafts or probes, or leave the teacher out."
             )
-        return replace(self, _pairs=pairs)
+        return pairs
 
     def _pair(self, e: Example, answers: Sequence[str], value: FloatArray, model: TaskModel) -> Pair | None:
         """Return the winner and the losers among answers of which the values are known; None without a loser."""
@@ -124,17 +123,24 @@ class Preferences(Teacher):
         return Pair(answers[best], tuple(answers[i] for i in losers)) if losers else None
 
     def lessons(
-        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+        self,
+        lessons: Sequence[Lesson],
+        seen: Sequence[Example],
+        *,
+        step: int,
+        rng: np.random.Generator,
+        knowledge: Knowledge = NOTHING,
     ) -> list[Lesson]:
         """Return the lessons with rejected answers, where there are pairs; see `kshot.methods.contracts.Teacher`."""
-        return [self._with_pair(lesson, rng) for lesson in lessons]
+        pairs: Mapping[str, Pair] = knowledge.asked() or {}
+        return [_with_pair(lesson, pairs.get(lesson.target.id), rng) for lesson in lessons]
 
-    def _with_pair(self, lesson: Lesson, rng: np.random.Generator) -> Lesson:
-        pair = (self._pairs or {}).get(lesson.target.id)
-        if pair is None:
-            return lesson
-        loser = pair.losers[int(rng.integers(len(pair.losers)))]
-        return replace(lesson, target=replace(lesson.target, output=pair.winner), rejected=loser)
+
+def _with_pair(lesson: Lesson, pair: Pair | None, rng: np.random.Generator) -> Lesson:
+    if pair is None:
+        return lesson
+    loser = pair.losers[int(rng.integers(len(pair.losers)))]
+    return replace(lesson, target=replace(lesson.target, output=pair.winner), rejected=loser)
 
 
 def answered(example: Example, answer: str) -> Example:

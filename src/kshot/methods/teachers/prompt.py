@@ -1,16 +1,16 @@
 """The teacher is a recipe that shows demonstrations; the student learns to say the same without."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
-from kshot.core.fields import setting, state
+from kshot.core.fields import setting
 from kshot.core.lessons import Lesson
 from kshot.core.objective_settings import Answers
 from kshot.core.types import Example, Prediction
 from kshot.methods.contracts import Teacher
+from kshot.methods.knowledge import NOTHING, Knowledge
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ class Prompt(Teacher):
     truth: float = setting(0.5, least=0, most=1)
     inputs: float = setting(0.5, least=0, most=1)
     most: int = setting(4, least=1, most=100_000)
-    _said: Mapping[str, Prediction] | None = state()
-    _inputs: tuple[Example, ...] = state(())
 
     only_chooses = True
     passes_on = True
@@ -52,25 +50,30 @@ class Prompt(Teacher):
         """What is made small; the tuner's counts."""
         return Answers()
 
-    def hearing(self, said: Mapping[str, Prediction], inputs: Sequence[Example]) -> Self:
-        """Return the teacher that knows what the recipe says; see `kshot.methods.contracts.Teacher`."""
-        useful = {name: one for name, one in said.items() if one.answer and not one.cut_off}
-        return replace(self, _said=useful, _inputs=tuple(e for e in inputs if e.id in useful))
-
     def lessons(
-        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+        self,
+        lessons: Sequence[Lesson],
+        seen: Sequence[Example],
+        *,
+        step: int,
+        rng: np.random.Generator,
+        knowledge: Knowledge = NOTHING,
     ) -> list[Lesson]:
         """Return the lessons with what the recipe says; see `kshot.methods.contracts.Teacher`."""
-        return [self._about(self._target(lesson, rng), lesson, rng) for lesson in lessons]
+        said = {name: one for name, one in knowledge.passed_on.items() if one.answer and not one.cut_off}
+        inputs, found = [e for e in knowledge.inputs if e.id in said], list[Lesson]()
+        for lesson in lessons:
+            target = self._target(lesson, inputs, rng)
+            found.append(self._about(target, said.get(target.id), lesson, rng))
+        return found
 
-    def _target(self, lesson: Lesson, rng: np.random.Generator) -> Example:
+    def _target(self, lesson: Lesson, inputs: Sequence[Example], rng: np.random.Generator) -> Example:
         """Return what a lesson is about: its target, or an unlabelled input."""
-        if not (self._inputs and rng.random() < self.inputs):
+        if not (inputs and rng.random() < self.inputs):
             return lesson.target
-        return self._inputs[int(rng.integers(len(self._inputs)))]
+        return inputs[int(rng.integers(len(inputs)))]
 
-    def _about(self, target: Example, lesson: Lesson, rng: np.random.Generator) -> Lesson:
-        said = (self._said or {}).get(target.id)
+    def _about(self, target: Example, said: Prediction | None, lesson: Lesson, rng: np.random.Generator) -> Lesson:
         if said is None:  # it came after the recipe was asked
             return lesson
         truth = self.truth if target.output else 0.0

@@ -1,17 +1,18 @@
 """The teacher is the running average of the student, which labels unlabelled inputs, with more for weak classes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
-from kshot.core.fields import setting, state
-from kshot.core.lessons import Lesson
+from kshot.core.fields import setting
+from kshot.core.lessons import Averaging, Lesson
 from kshot.core.objective_settings import Answers
 from kshot.core.types import Example, FloatArray, Prediction, Task
 from kshot.measures.calibration import LEAST_PAST, Calibration, calibrated
 from kshot.methods.contracts import Teacher
+from kshot.methods.knowledge import NOTHING, Knowledge
 
 RECENT = 128  # examples by which the average is calibrated
 MOST_WEIGHT = 4.0  # of a class against the mean
@@ -71,12 +72,9 @@ class PseudoLabels(Teacher):
     confusion: float = setting(1.0, least=0, most=4)
     expert: float = setting(0.5, least=0, most=1)
     most: int = setting(4, least=1, most=100_000)
-    _ask: Callable[[Sequence[Example]], list[Prediction]] | None = state()
-    _before: Mapping[str, Prediction] | None = state()
-    _inputs: tuple[Example, ...] = state(())
-    _said: Mapping[str, Prediction] | None = state()
 
     only_chooses = True
+    sees_average = True
     passes_on = True
     does_without = True
     uses_unlabelled = True
@@ -97,34 +95,29 @@ class PseudoLabels(Teacher):
         return Answers()
 
     @property
-    def average(self) -> float:
-        """The decay."""
-        return self.decay
-
-    def consulting(
-        self,
-        ask: Callable[[Sequence[Example]], list[Prediction]],
-        before: Mapping[str, Prediction],
-        inputs: Sequence[Example],
-    ) -> Self:
-        """Return the teacher that can ask the average; see `kshot.methods.contracts.Teacher`."""
-        return replace(self, _ask=ask, _before=before, _inputs=tuple(inputs))
-
-    def hearing(self, said: Mapping[str, Prediction], inputs: Sequence[Example]) -> Self:
-        """Return the teacher that knows what the second labeller says."""
-        return replace(self, _said=said, _inputs=tuple(e for e in inputs if e.id in said))
+    def averaging(self) -> Averaging:
+        """With a short memory at first."""
+        return Averaging(self.decay)
 
     def lessons(
-        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+        self,
+        lessons: Sequence[Lesson],
+        seen: Sequence[Example],
+        *,
+        step: int,
+        rng: np.random.Generator,
+        knowledge: Knowledge = NOTHING,
     ) -> list[Lesson]:
         """Return the lessons, some about unlabelled inputs; see `kshot.methods.contracts.Teacher`."""
-        known = [e for e in seen if e.id in (self._before or {})]
-        if self._ask is None or len(known) < LEAST_PAST:
+        known = [e for e in seen if e.id in knowledge.averaged]
+        if len(known) < LEAST_PAST:
             return list(lessons)
-        about = self._known(known)
+        about = _known(known, [knowledge.averaged[e.id] for e in known])
+        inputs = [e for e in knowledge.inputs if not knowledge.passed_on or e.id in knowledge.passed_on]
         places = [i for i in range(len(lessons)) if rng.random() < self.inputs]
-        drawn = [self._inputs[i] for i in rng.permutation(len(self._inputs))[: len(places)]]
-        labelled = dict(zip(places, self._labelled(drawn, about, {e.output for e in seen}), strict=False))
+        drawn = [inputs[i] for i in rng.permutation(len(inputs))[: len(places)]]
+        labels = self._labelled(drawn, about, {e.output for e in seen}, knowledge) if drawn else []
+        labelled = dict(zip(places, labels, strict=False))
         weights = class_weights(about.confusion, about.share, self.confusion).tolist()
         of_label = dict(zip(about.labels, weights, strict=True))
         found = []
@@ -133,29 +126,30 @@ class PseudoLabels(Teacher):
             found.append(replace(lesson, target=target, weight=lesson.weight * of_label[target.output]))
         return found
 
-    def _known(self, known: Sequence[Example]) -> Known:
-        assert self._before is not None
-        said = [self._before[e.id] for e in known]
-        labels = said[0].candidates
-        calibration = calibrated(said[-RECENT:], known[-RECENT:], label_prior=True)[1]
-        probs = np.array([calibration.of(p).probs for p in said])
-        own = [labels.index(e.output) for e in known]
-        counts = np.bincount(own, minlength=len(labels)) + 1.0
-        return Known(labels, counts / counts.sum(), calibration, confusion_of(probs, own))
-
-    def _labelled(self, drawn: Sequence[Example], about: Known, seen: set[str]) -> list[Example | None]:
+    def _labelled(
+        self, drawn: Sequence[Example], about: Known, seen: set[str], knowledge: Knowledge
+    ) -> list[Example | None]:
         """Return the inputs with their labels; None where the average is not sure enough, or the label was not seen."""
-        assert self._ask is not None
         limits = thresholds(about.confusion, self.threshold) if self.confusion else self.threshold
         found: list[Example | None] = []
-        for e, prediction in zip(drawn, self._ask(drawn) if drawn else [], strict=True):
+        for e, prediction in zip(drawn, knowledge.average(drawn), strict=True):
             probs = np.array(about.calibration.of(prediction).probs)
-            if expert := (self._said or {}).get(e.id):
+            if expert := knowledge.passed_on.get(e.id):
                 probs = (1 - self.expert) * probs + self.expert * np.array(expert.probs)
             at = int(np.argmax(probs))
             is_sure = probs[at] >= np.broadcast_to(limits, probs.shape)[at] and about.labels[at] in seen
             found.append(replace(e, output=about.labels[at]) if is_sure else None)
         return found
+
+
+def _known(examples: Sequence[Example], said: Sequence[Prediction]) -> Known:
+    """Return what is known by what the average said of examples before they were learnt."""
+    labels = said[0].candidates
+    calibration = calibrated(said[-RECENT:], examples[-RECENT:], label_prior=True)[1]
+    probs = np.array([calibration.of(p).probs for p in said])
+    own = [labels.index(e.output) for e in examples]
+    counts = np.bincount(own, minlength=len(labels)) + 1.0
+    return Known(labels, counts / counts.sum(), calibration, confusion_of(probs, own))
 
 
 def confusion_of(probs: FloatArray, own: Sequence[int]) -> FloatArray:

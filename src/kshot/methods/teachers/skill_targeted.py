@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
-from kshot.core.fields import setting, state
+from kshot.core.fields import setting
 from kshot.core.lessons import Lesson
 from kshot.core.objective_settings import Answers
 from kshot.core.types import Example
 from kshot.methods.contracts import Teacher
+from kshot.methods.knowledge import NOTHING, Knowledge
 from kshot.methods.skill_profile import Skilled, chances, drawn, missed
 
 BY = ("draw", "weight")
@@ -36,7 +36,6 @@ class SkillTargeted(Skilled, Teacher):
     """
 
     by: str = setting("draw", choices=BY)
-    _missed: frozenset[str] = state(frozenset())
 
     sees_mistakes = True
     only_chooses = True
@@ -46,18 +45,20 @@ class SkillTargeted(Skilled, Teacher):
         """What is made small; the tuner's counts."""
         return Answers()
 
-    def seeing(self, wrong: Sequence[Example]) -> Self:
-        """Return the teacher that knows which examples the model got wrong."""
-        return replace(self, _missed=frozenset(e.id for e in wrong))
-
     def lessons(
-        self, lessons: Sequence[Lesson], seen: Sequence[Example], *, step: int, rng: np.random.Generator
+        self,
+        lessons: Sequence[Lesson],
+        seen: Sequence[Example],
+        *,
+        step: int,
+        rng: np.random.Generator,
+        knowledge: Knowledge = NOTHING,
     ) -> list[Lesson]:
         """Return lessons of the skills that are missing; see `kshot.methods.contracts.Teacher`."""
-        if not self._missed:
+        if not knowledge.wrong:
             return list(lessons)
         skills = self.skills_of(seen)
-        chance = chances(skills, missed(skills, [e.id in self._missed for e in seen]))
+        chance = chances(skills, missed(skills, [e.id in knowledge.wrong for e in seen]))
         if self.by == "weight":
             by_id = {e.id: float(p) * len(seen) for e, p in zip(seen, chance, strict=True)}
             return [replace(lesson, weight=lesson.weight * by_id[lesson.target.id]) for lesson in lessons]
