@@ -11,7 +11,7 @@ from torch.nn.functional import log_softmax, logsigmoid
 
 import kshot.engine.objectives
 from kshot.core.errors import UserError
-from kshot.core.lessons import Batch, Lesson, TrainingText
+from kshot.core.lessons import Averaging, Batch, Lesson, Training, TrainingText
 from kshot.core.objective_settings import Answers, Bidirectional, Distil, Mixture, ObjectiveSettings, Preference
 from kshot.core.types import Prompt, Segment
 from kshot.engine.counting import Counting
@@ -207,6 +207,22 @@ def test_before_training_teacher_and_student_agree_and_no_answer_is_preferred(ll
     assert model.learn(Batch(same, objective=Distil())).loss_nats == pytest.approx(0, abs=1e-6)
     model = trained(llama)
     assert model.learn(Batch(texts(llama), objective=Preference())).loss_nats == pytest.approx(np.log(2), abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", [Distil(), Distil(2.0, "reverse"), Distil(asks="average")])
+@pytest.mark.parametrize("n", [1, 6])
+def test_who_reads_what_its_teacher_reads_stays_as_it_is(llama, objective, n):
+    """Rounding is no direction; without that, one text alone is 0.1 nats away after six steps."""
+    asker = TaskModel.for_task(TASK, llama)
+    plain = [Lesson((EXAMPLES[i - 1],), e, "last", teacher=(EXAMPLES[i - 1],)) for i, e in enumerate(EXAMPLES[:n])]
+    model = llama.trainable(Training(lr=1e-2), seed=0, average=Averaging())
+    before = in_bytes(model)
+    logs = [model.learn(Batch([asker.training_text(one) for one in plain], objective=objective)) for _ in range(6)]
+    assert [(log.loss_nats, log.norm) for log in logs] == [(0.0, 0.0)] * 6
+    assert in_bytes(model) == before
+    apart = [replace(one, teacher=()) for one in plain]
+    model.learn(Batch([asker.training_text(one) for one in apart], objective=objective))
+    assert in_bytes(model) != before
 
 
 def test_an_architecture_that_cannot_be_packed_runs_pairs_one_by_one():

@@ -19,6 +19,7 @@ from kshot.models.hf import Backbone
 
 _MOST_BYTES = 2**28  # of what is remembered
 _SMALLEST = 1e-6  # probability of all tokens together that are not among the most probable
+_ROUNDINGS = 32  # of a logit in float32, by which those of one text differ in rows that are packed in other ways
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,12 @@ class DistilObjective(Objective):
 
     def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
         """Return the part's share of the weighted mean divergence at the tokens of the targets' answers."""
-        student = log_softmax(_at_answers(part, said) / self._settings.temperature, dim=-1)
-        teacher = torch.cat([self._taught[row] for row in _teachers(part)])
+        logits = _at_answers(part, said) / self._settings.temperature
+        student, teacher = log_softmax(logits, dim=-1), torch.cat([self._taught[row] for row in _teachers(part)])
         one, other = (teacher, student) if self._settings.direction == "forward" else (student, teacher)
         divergences = (one.exp() * (one - other)).sum(dim=-1)  # [n_answers]
+        if _are_equal(student, teacher, logits):
+            divergences = 0 * divergences
         return self._settings.temperature**2 * _share(divergences, part, whole, self._settings.skip)
 
 
@@ -293,6 +296,18 @@ def _check_taught(rows: Sequence[TrainingRow]) -> None:
                 "A teacher's prompt must end with the same answer as the text; got another one. Make both of one "
                 "lesson."
             )
+
+
+@torch.no_grad()
+def _are_equal(one: torch.Tensor, other: torch.Tensor, logits: torch.Tensor) -> bool:
+    """Return whether all of two sets of log-probabilities `[n, vocab]` are equal but for how float32 rounds logits.
+
+    The gradient of their divergence is rounding alone then, and an optimiser that divides by its size, as Adam does,
+    would walk away with it.
+    """
+    apart = (one.exp() - other.exp()).abs().sum(dim=-1)
+    rounding = _ROUNDINGS * torch.finfo(torch.float32).eps * logits.abs().amax(dim=-1)
+    return bool((apart <= rounding).all())
 
 
 def _at_answers(part: Sequence[TrainingRow], said: Said) -> torch.Tensor:

@@ -109,9 +109,13 @@ class TrainedLearner(Learner):
         self._n_saved = len(self._learnt)
         return model
 
-    @cached_property
+    @property
     def prompted(self) -> PromptLearner:
         """What asks the model that is trained."""
+        return self._prompted
+
+    @cached_property
+    def _prompted(self) -> PromptLearner:
         setup = replace(self._setup, selector_model=self._selecting)
         prompted = PromptLearner(self.recipe.without("teacher", "steerer"), setup)
         prompted.model = replace(prompted.model, model=self.model)
@@ -198,7 +202,7 @@ class TrainedLearner(Learner):
         Raises:
             DivergedError: Training has left the finite numbers.
         """
-        prompted, own = self.prompted, self.prompted.model
+        prompted, own = self._prompted, self._prompted.model
         prompted.steering = self._steering
         prompted.model = replace(own, model=self.model.averaged) if by_average else own
         try:
@@ -263,7 +267,7 @@ class TrainedLearner(Learner):
         """
         if len(seen) < self._tuner.least:
             return []
-        ready, ledger = self.prompted.prepare(seen[:-1]), self._base.ledger.part()
+        ready, ledger = self._prompted.prepare(seen[:-1]), self._base.ledger.part()
         asked = replace(ready.model, ledger=ledger, progress=self._selecting.progress)
         known = (*seen[:-1], *ready.made, seen[-1])
         self._begin_anew()
@@ -286,11 +290,11 @@ class TrainedLearner(Learner):
     def _begin_anew(self) -> None:
         """Go back to the weights before training, with all that was learnt of the stream."""
         self.model = self._untrained()
-        self.prompted.model = replace(self.prompted.model, model=self.model)
+        self._prompted.model = replace(self._prompted.model, model=self.model)
 
     def _know(self, seen: Sequence[Example]) -> float:
         """Let the tuner look at examples before they are learnt; return how many tokens that took."""
-        ready = self.prompted.prepare(seen[:-1])
+        ready = self._prompted.prepare(seen[:-1])
         before = replace(ready.model, told=None, ledger=self._base.ledger.part())
         if len(seen) > 1:  # after an interruption; it was counted before
             self._tuner = self._tuner.knowing(seen[:-1], model=replace(before, ledger=Ledger()))
@@ -312,7 +316,7 @@ class TrainedLearner(Learner):
             self._is_between = False  # along the stream the weights are those of the last power of two
             self._learn_in_passes(examples)
         about: dict[str, Any] = {}
-        found = self.prompted.fit(examples)
+        found = self._prompted.fit(examples)
         steering = None
         if "steerer" in self.recipe.parts:
             ready = prepared(self.recipe, examples, self._base, seed=self._seed)
@@ -335,7 +339,7 @@ class TrainedLearner(Learner):
 
     def _steer(self, past: Sequence[Example]) -> None:
         """Fit the steering on the weights as they are now; until the next one it is used on later weights too."""
-        ready = self.prompted.prepare(past)
+        ready = self._prompted.prepare(past)
         found = self._steering_of((*past, *ready.made), ready.model)
         self._steering = found and replace(found, model="")
 
@@ -347,10 +351,10 @@ class TrainedLearner(Learner):
         """Return what one step learns; its choices depend on seed, new example, step and weights alone."""
         new, tuner, teacher = seen[-1], self._tuner, self._teacher
         names, past = (new.id, step), seen[:-1]
-        ready = self.prompted.prepare(past)
+        ready = self._prompted.prepare(past)
 
         def shown() -> tuple[Example, ...]:
-            return self.prompted.demonstrations(Query(new, past))
+            return self._prompted.demonstrations(Query(new, past))
 
         stream, seen = seen, (*past, *ready.made, new) if ready.made else seen
         lessons = tuner.lessons(seen, shown, step=step, rng=generator(self._seed, "lesson", *names))
@@ -399,7 +403,7 @@ class TrainedLearner(Learner):
     def forget(self) -> None:
         """Give up the weights, and what was kept of them but the log: they will not be used again."""
         self._write_log()
-        vars(self).pop("prompted", None)
+        vars(self).pop("_prompted", None)
         vars(self).pop("model", None)
         if self._kept:
             self._forget_state()
