@@ -231,14 +231,14 @@ def test_the_margin_of_winners_grows_on_pairs_that_are_held_out(seed):
     model = TaskModel.for_task(task, word_engine(seed=seed))
     teacher = Preferences(known=1e-6)  # preferences almost alone
     pairs = {e.id: Pair(e.output, ("yes" if e.output == "no" else "no",)) for e in known}
-    teacher = replace(teacher, _pairs=pairs)
+    knowledge = Knowledge(asked=lambda: pairs)
     student = model.model.trainable(Training(lr=1e-3), seed=0)
     asked = [(e, "yes" if e.output == "no" else "no") for e in held_out]
     before = log_margin(model, asked)
     for step in range(30):
         own = np.random.default_rng((seed, step))
         plain = [Lesson((), known[i]) for i in own.permutation(16)[:8]]
-        lessons = teacher.lessons(plain, known, step=0, rng=own)
+        lessons = teacher.lessons(plain, known, step=0, rng=own, knowledge=knowledge)
         student.learn(Batch([model.training_text(one) for one in lessons], objective=teacher.objective))
     assert log_margin(replace(model, model=student), asked) > before + 1.0
 
@@ -246,12 +246,12 @@ def test_the_margin_of_winners_grows_on_pairs_that_are_held_out(seed):
 def test_it_asks_the_past_alone_whenever_that_has_doubled(asker, monkeypatch):
     asked: list[list[str]] = []
 
-    def watched(self, seen, *, model, rng, real=Preferences.knowing):
+    def watched(self, seen, *, model, rng, real=Preferences.ask):
         asked.append([e.id for e in seen])
         assert model.model is asker.model  # before training
         return real(self, seen, model=model, rng=rng)
 
-    monkeypatch.setattr(Preferences, "knowing", watched)
+    monkeypatch.setattr(Preferences, "ask", watched)
     recipe = parse_recipe("fine-tune:lr=1e-3,steps=1,batch=2,teacher=preferences(probes=2,drafts=2)", shots=1)
     learner = TrainedLearner(recipe, Setup(TASK, asker, 0))
     learner.learn(STREAM[:5])
