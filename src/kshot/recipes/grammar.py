@@ -213,7 +213,7 @@ def _recipe(name: str, call: Call, slot: str | None, *, shots: int) -> Recipe:
     return Recipe(name, parts, k, order, calibration, *_contexts(name, own, k=k), members=taught_by)
 
 
-def _check_teacher(name: str, call: Call, parts: Mapping[str, Part]) -> None:
+def _check_teacher(name: str, call: Call, parts: Mapping[str, Any]) -> None:
     """Raise a UserError unless the teacher suits the tuner."""
     if parts["tuner"].over == "seen" and not parts["teacher"].only_chooses:
         raise UserError(

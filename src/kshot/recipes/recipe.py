@@ -320,7 +320,9 @@ class Recipe:
 
     def aligned(self) -> "Recipe":
         """Return the recipe aligned with a source task where it trains and does not say how; its members too."""
-        parts = {slot: part.aligned() if slot == "tuner" else part for slot, part in self.parts.items()}
+        parts: dict[str, Any] = dict(self.parts)
+        if "tuner" in parts:
+            parts["tuner"] = parts["tuner"].aligned()
         members, alternatives = (tuple(r.aligned() for r in some) for some in (self.members, self.alternatives))
         return replace(self, parts=parts, members=members, alternatives=alternatives)
 

@@ -154,8 +154,9 @@ class Supportive(Tuner):
 
     def _beginning(self, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return it before the first round, with the texts that are looked at: the same at each doubling."""
-        seed, texts = int(rng.integers(2**32)), self._texts or ()
-        drawn = sorted(rng.permutation(len(texts))[: self.candidates].tolist())
+        seed = int(rng.integers(2**32))
+        texts: tuple[str, ...] = self._texts or ()
+        drawn: list[int] = sorted(rng.permutation(len(texts))[: self.candidates].tolist())
         found = self._candidates
         if not found:
             most = min(self.length, model.model.max_tokens - 1)
@@ -206,7 +207,7 @@ def agreement(gradients: NDArray[np.float32], aim: NDArray[np.float32]) -> Float
     """Return the cosine of each gradient `[n_texts, dim]` with another one `[dim]`; 0 where one of them is 0."""
     rows, wanted = gradients.astype(np.float64), aim.astype(np.float64)
     lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(wanted)
-    cosines = np.divide(rows @ wanted, lengths, out=np.zeros(len(rows)), where=lengths > 0)
+    cosines: FloatArray = np.divide(rows @ wanted, lengths, out=np.zeros(len(rows)), where=lengths > 0)
     return np.round(cosines, 6)  # equal texts tie, whose gradients differ by rounding
 
 
