@@ -15,6 +15,7 @@ from kshot.core.progress import Silence
 from kshot.core.types import Example, FloatArray, Query, Task
 from kshot.engine.language_model import Engine
 from kshot.learners.build import make_learner
+from kshot.learners.kept import Kept
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.measures.item_response import item_response
@@ -25,6 +26,7 @@ from kshot.methods.teachers.preferences import Pair, Preferences, drafted, most_
 from kshot.models.tiny import tiny_backbone
 from kshot.race.rehearsal import rehearsed
 from kshot.recipes.grammar import parse_recipe
+from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 from word_network import word_engine
 
@@ -257,6 +259,23 @@ def test_it_asks_the_past_alone_whenever_that_has_doubled(asker, monkeypatch):
     learner.learn(STREAM[:5])
     assert asked == [[e.id for e in STREAM[:n]] for n in (1, 2, 4)]
     assert [row.get("asked", 0) > 0 for row in learner.log] == [False, True, False, True, False]
+
+
+def test_what_was_asked_before_an_interruption_is_not_counted_again(asker, tmp_path):
+    recipe = parse_recipe("fine-tune:lr=1e-3,steps=2,batch=2,teacher=preferences(probes=2,drafts=2)", shots=1)
+
+    def learner(name: str) -> TrainedLearner:
+        kept = Kept(SqliteStore(tmp_path / f"{name}.sqlite"), tmp_path / name, "key")
+        return TrainedLearner(recipe, Setup(TASK, asker, 0, kept=kept))
+
+    whole, first = learner("whole"), learner("parts")
+    whole.learn(STREAM[:7])
+    first.learn(STREAM[:5])
+    first.save_state()
+    second = learner("parts")
+    second.learn(STREAM[:7])
+    assert second.log == whole.log
+    assert second.model.fingerprint == whole.model.fingerprint
 
 
 def test_a_dry_run_counts_pairs_and_says_nothing(asker):
