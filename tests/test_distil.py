@@ -98,7 +98,7 @@ def test_nobody_is_told_an_answer_that_is_asked_for(asker):
     task = replace(TASK, unlabelled=QUESTIONS)
     setup = Setup(task, replace(asker, task=task), 0)
     recipe = parse_recipe("random:k=3,contexts=3", shots=1)
-    said = PassedOn(recipe, setup, lambda own: make_learner(recipe, own), 4).said(STREAM[:9])
+    said = PassedOn(recipe, setup, lambda own: make_learner(recipe, own), 4, asker).said(STREAM[:9])
     known = {e.id for e in STREAM[:8]}  # up to the last refit point
     assert said.keys() == known | {e.id for e in INPUTS}
     for name in known:
@@ -112,7 +112,8 @@ def test_nobody_is_told_an_answer_that_is_asked_for(asker):
 def test_unlabelled_inputs_are_drawn_in_proportion_to_what_is_known(asker):
     task = replace(TASK, unlabelled=QUESTIONS)
     recipe = parse_recipe("random:k=2", shots=1)
-    passed = PassedOn(recipe, Setup(task, replace(asker, task=task), 0), lambda own: make_learner(recipe, own), 2)
+    setup = Setup(task, replace(asker, task=task), 0)
+    passed = PassedOn(recipe, setup, lambda own: make_learner(recipe, own), 2, asker)
     assert passed.said(STREAM[:1]) == {}
     assert sum(name.startswith("u") for name in passed.said(STREAM[:3])) == 4
     assert sum(name.startswith("u") for name in passed.said(STREAM[:4])) == 8

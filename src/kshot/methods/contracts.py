@@ -499,6 +499,11 @@ class Teacher(Part):
         """
         return None
 
+    @property
+    def hears_selecting(self) -> bool:
+        """Whether the recipe that it passes on is put to the model that selectors ask (`hearing`)."""
+        return False
+
     def having_found(self, found: Mapping[str, Any]) -> Self:
         """Return a teacher that knows what it has found out, by the examples' ids."""
         return self
