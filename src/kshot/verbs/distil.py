@@ -65,8 +65,8 @@ def _check_student(student: LanguageModel, teacher: LanguageModel) -> None:
     """Raise a UserError unless a model can learn what another one says."""
     if Capability.GRADIENTS not in student.capabilities:
         raise UserError(
-            f"--student must be a model with weights that can be trained here; '{student.name}' has none. Name a hub id "
-            "or a folder."
+            f"--student must be a model with weights that can be trained here; '{student.name}' has none. Name a hub "
+            "id or a folder."
         )
     if student.fingerprint == teacher.fingerprint:
         raise UserError(

@@ -24,10 +24,11 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
     A row for each recipe: predictions, forward tokens (those that are learnt count as three), steps of training, and
     the minutes that this takes here, by a measurement of 3 seconds. A model behind an API is not asked for that: there
     is no `minutes` then, but `calls`, and with prices `usd`, what the input costs as if nothing were in the server's
-    cache; where only the model of `--selector-model` is behind one, both are there, each of its own tokens. Generated answers count with the most tokens that
-    they may have. Of settings that race, the later half of the configurations is the one that is dropped in the plan;
-    in the run it may be a more costly one. What a selector asks of the language model in order to learn is counted;
-    its training is left out, and so is what a decision service is asked, which `left_out` says.
+    cache; where only the model of `--selector-model` is behind one, both are there, each of its own tokens. Generated
+    answers count with the most tokens that they may have. Of settings that race, the later half of the configurations
+    is the one that is dropped in the plan; in the run it may be a more costly one. What a selector asks of the language
+    model in order to learn is counted; its training is left out, and so is what a decision service is asked, which
+    `left_out` says.
 
     Raises:
         UserError: As `adapt`.

@@ -178,8 +178,8 @@ def check_models(setup: Setup, stream: Stream, recipes: Sequence[Recipe], *, is_
         except TooLongError as error:
             raise UserError(
                 f"Each example must fit the context of the model that teaches, {error.most} tokens of "
-                f"'{other.model.name}'; example '{error.asked}' needs {error.n} with the instruction. Shorten it, remove "
-                "it, or use another --selector-model."
+                f"'{other.model.name}'; example '{error.asked}' needs {error.n} with the instruction. Shorten it, "
+                "remove it, or use another --selector-model."
             ) from error
 
 
