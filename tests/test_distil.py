@@ -1,5 +1,6 @@
 """Recipes that are put into the weights: what lessons make small, whom the teacher is asked about, what is refused."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -361,7 +362,13 @@ def test_settings_of_the_teacher_that_comes_with_it():
             "'distil' must be given truth once; got truth=1 beside teacher=",
         ),
         ("fine-tune:by=selector-model", "'fine-tune' has no setting 'by'"),
-        ("fine-tune:teacher=demonstrations(by=selector-model)", "'demonstrations' has no setting 'by'"),
+        *(
+            (
+                f"fine-tune:teacher={one}(by=selector-model)",
+                f"'{one}' has no setting 'by'. It compares probabilities of ",
+            )
+            for one in ("demonstrations", "history", "calibrated", "unlearn")
+        ),
     ],
 )
 def test_a_teacher_that_cannot_be_named_so(name, message):
@@ -407,7 +414,7 @@ def test_a_dry_run_counts_the_teacher_once(settings):
 
 
 def test_a_small_model_is_taught_by_an_adapted_one_and_needs_it_no_more(tmp_path, run_cli):
-    teacher = kshot.adapt(TASK, ScriptedModel(KNOWN), recipes="random:k=2", out=tmp_path / "teacher").best
+    teacher = kshot.adapt(TASK, "scripted", recipes="random:k=2", out=tmp_path / "teacher").best
     how: dict[str, Any] = {"student": "tiny", "settings": "lr=1e-3,steps=1,truth=0", "inputs": ["input 1"]}
     run = kshot.distil(teacher, TASK, **how, out=tmp_path / "student")
     assert run.chosen == "distil(random:k=2):lr=1e-3,steps=1,truth=0,by=selector-model"
@@ -421,28 +428,30 @@ def test_a_small_model_is_taught_by_an_adapted_one_and_needs_it_no_more(tmp_path
     assert again.work.scored == 0
     for student, message in (
         (ScriptedModel({}), "--student must be a model with weights that can be trained here; 'scripted' has none."),
-        (teacher.model, "--student must be a model with weights"),
+        (teacher.model, "'scripted' has none. Name a hub id or a folder."),
     ):
         with pytest.raises(UserError, match=message):
             kshot.distil(teacher, TASK, student=student)
     with pytest.raises(UserError, match="--student must be another model than that of the run; both are 'tiny'."):
         kshot.distil(kshot.adapt(TASK, "tiny", recipes="zero-shot", out=tmp_path / "tiny").best, TASK, student="tiny")
-    found = run_cli("distil", tmp_path / "teacher", "builtin:none", "--student", "tiny")
-    assert found.exit_code == 2
+    rows = [json.dumps({"input": e.input, "output": e.output}) for e in STREAM]
+    (tmp_path / "words.jsonl").write_text("\n".join(rows))
+    told = ("distil", tmp_path / "teacher", tmp_path / "words.jsonl", "--out", tmp_path / "third", "--student")
+    assert "--student must be a model with weights" in run_cli(*told, "scripted").err
+    found = run_cli(*told, "tiny", "--settings", "lr=1e-3,steps=1,batch=1", "--json")
+    assert found.json["chosen"] == "distil(random:k=2):lr=1e-3,steps=1,batch=1,by=selector-model"
 
 
 @pytest.mark.usefixtures("services_alone")
 def test_what_a_teacher_behind_an_api_costs_is_planned_and_counted(tmp_path):
     with served(ApiServer()) as server:
-        settings = RunSettings(
-            TASK, "tiny", recipes="distil(zero-shot):by=selector-model,lr=1e-3,steps=1", limit=6, out=tmp_path / "run",
-            selector_model=server.name, prices="in=1,out=2",
-        )  # fmt: skip
+        how: dict[str, Any] = {"selector_model": server.name, "prices": "in=1,out=2", "limit": 6}
+        settings = RunSettings(TASK, "tiny", recipes=TAUGHT, **how, out=tmp_path / "run")
         (planned,) = plan(prepare(settings))
         assert planned["calls"] > 0
         assert planned["minutes"] > 0
         assert 0 < planned["usd"] < planned["forward_tokens"] * 1e-6
-        assert planned["training_steps"] == 6
+        assert planned["training_steps"] == 11
         run = adapted_by(prepare(settings))
         assert run.paid["calls"] > 0
         assert run.paid["usd"] > 0

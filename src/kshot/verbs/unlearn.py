@@ -211,8 +211,9 @@ def _check_apart(forget: Sequence[Example], retain: Sequence[Example]) -> None:
     if both:
         named = ", ".join(f"'{one}' and '{other}'" for one, other in both[:_NAMED])
         raise UserError(
-            f"What is to be forgotten must not be what is to stay; {len(both)} rows ask the same: {named}"
-            f"{', …' if both[_NAMED:] else ''}. Leave each out of one of the two files."
+            f"What is to be forgotten must not be what is to stay; {len(both)} row{'s' if len(both) > 1 else ''} of both "
+            f"ask{'' if len(both) > 1 else 's'} the same: {named}{', …' if both[_NAMED:] else ''}. Leave each out of one "
+            "of the two files."
         )
 
 

@@ -10,6 +10,7 @@ from kshot.core.lessons import Lesson
 from kshot.core.objective_settings import DIRECTIONS, Distil
 from kshot.core.types import Example
 from kshot.methods.contracts import Teacher
+from kshot.methods.teachers.context_distillation import OWN_TOKENS
 from kshot.methods.tuners.windowed import WHOLE
 
 
@@ -36,6 +37,7 @@ class History(Teacher):
 
     uses_contexts = True
     reads_all = True
+    absent = OWN_TOKENS
 
     @property
     def objective(self) -> Distil:

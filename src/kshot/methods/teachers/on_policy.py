@@ -12,6 +12,7 @@ from kshot.core.objective_settings import Distil
 from kshot.core.types import Example, Task
 from kshot.methods.contracts import Teacher, Written
 from kshot.methods.stated_confidence import stating
+from kshot.methods.teachers.context_distillation import OWN_TOKENS
 
 STATES = ("measured", "own")
 
@@ -45,6 +46,7 @@ class Calibrated(Teacher):
     _written: Mapping[str, Sequence[Written]] | None = state()
 
     usual_composer = "stated"
+    absent = OWN_TOKENS
 
     @property
     def objective(self) -> Distil:
