@@ -1,5 +1,6 @@
 """Recipes that are put into the weights: what lessons make small, whom the teacher is asked about, what is refused."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +9,13 @@ import pytest
 import torch
 
 import kshot
+from api_server import ApiServer, served
 from kshot.core.errors import UserError
 from kshot.core.lessons import Batch, Lesson, Training
+from kshot.core.models import Capability
 from kshot.core.objective_settings import Answers
+from kshot.core.progress import Silence
+from kshot.core.settings import RunSettings
 from kshot.core.types import Example, Prediction, Query, Question, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.objectives import Said, objective_of
@@ -21,9 +26,14 @@ from kshot.learners.passed_on import PassedOn
 from kshot.measures.probabilities import normalised
 from kshot.methods.knowledge import Knowledge
 from kshot.methods.teachers.prompt import Prompt
+from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
+from kshot.race.rehearsal import rehearsed
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.verbs.adapt import run as adapted_by
+from kshot.verbs.plan import plan
+from kshot.verbs.prepare import prepare
 from word_network import word_engine
 
 LABELS = ("bad", "bed", "best", "unseen")
@@ -99,7 +109,7 @@ def test_nobody_is_told_an_answer_that_is_asked_for(asker):
     task = replace(TASK, unlabelled=QUESTIONS)
     setup = Setup(task, replace(asker, task=task), 0)
     recipe = parse_recipe("random:k=3,contexts=3", shots=1)
-    said = PassedOn(recipe, setup, lambda own: make_learner(recipe, own), 4).said(STREAM[:9])
+    said = PassedOn(recipe, setup, lambda own: make_learner(recipe, own), 4, asker).said(STREAM[:9])
     known = {e.id for e in STREAM[:8]}  # up to the last refit point
     assert said.keys() == known | {e.id for e in INPUTS}
     for name in known:
@@ -113,7 +123,8 @@ def test_nobody_is_told_an_answer_that_is_asked_for(asker):
 def test_unlabelled_inputs_are_drawn_in_proportion_to_what_is_known(asker):
     task = replace(TASK, unlabelled=QUESTIONS)
     recipe = parse_recipe("random:k=2", shots=1)
-    passed = PassedOn(recipe, Setup(task, replace(asker, task=task), 0), lambda own: make_learner(recipe, own), 2)
+    setup = Setup(task, replace(asker, task=task), 0)
+    passed = PassedOn(recipe, setup, lambda own: make_learner(recipe, own), 2, asker)
     assert passed.said(STREAM[:1]) == {}
     assert sum(name.startswith("u") for name in passed.said(STREAM[:3])) == 4
     assert sum(name.startswith("u") for name in passed.said(STREAM[:4])) == 8
@@ -216,3 +227,239 @@ def test_a_teacher_that_cannot_teach(name, message):
 def test_teachers_that_can(name):
     (member,) = parse_recipe(name, shots=4).variants[0].members
     assert member.asks_model
+
+
+class Writer:
+    """A model that only writes; its tokens are words. It remembers what it was asked."""
+
+    capabilities = frozenset({Capability.GENERATE})
+
+    def __init__(self, whole: ScriptedModel):
+        self._whole, self.asked = whole, list[str]()
+        self.name, self.origin, self.fingerprint, self.max_tokens = "writer", {}, whole.fingerprint, whole.max_tokens
+        self.weights_id = self.old_fingerprint = self.fingerprint
+        self.remark, self.chat, self.control_tokens, self.about = None, None, (), dict[str, Any]()
+        self.is_remote = self.in_messages = False
+        self.count_tokens = whole.count_tokens
+
+    def with_store(self, store):
+        return self
+
+    def generate(self, requests, *, progress=None, ledger=None):
+        self.asked += [r.prompt.text for r in requests]
+        return self._whole.generate(requests, progress=progress, ledger=ledger)
+
+
+class Scorer(ScriptedModel):
+    """A model that only scores."""
+
+    capabilities = frozenset({Capability.SCORE})
+
+
+KNOWN = {f"text {i}": LABELS[i % 3] for i in range(12)} | {f"input {i}": LABELS[i % 3] for i in range(10)}
+TAUGHT = "distil(zero-shot):by=selector-model,lr=1e-3,steps=1"
+
+
+def taught_by(other: Any, asker: TaskModel, name: str = TAUGHT, task: Task = TASK) -> Any:
+    """The learner of a recipe whose teacher is another model, and its setup."""
+    task = replace(task, unlabelled=QUESTIONS)
+    setup = Setup(task, replace(asker, task=task), 0, selector_model=TaskModel.for_task(task, other))
+    return make_learner(parse_recipe(name, shots=2), setup), setup
+
+
+def heard(learner: Any, seen: Any = STREAM[:8]) -> dict[str, Prediction]:
+    return learner._runners[0].learner._passed_on.said(seen)
+
+
+@pytest.mark.parametrize("other", [ScriptedModel(KNOWN), Writer(ScriptedModel(KNOWN))], ids=["scores", "writes"])
+def test_another_model_with_another_tokenizer_teaches_labels(asker, other):
+    """Of the student tokens are bytes, of the teacher words; what it knows, the student cannot."""
+    learner, setup = taught_by(other, asker)
+    said = heard(learner)
+    assert said.keys() == {e.id for e in STREAM[:8]} | {e.id for e in INPUTS}
+    assert all(p.answer == KNOWN[e.input] for e in (*STREAM[:8], *INPUTS) for p in [said[e.id]])
+    assert all(set(p.candidates) == set(LABELS) and max(p.probs) > 0.5 for p in said.values())
+    learner.predict([Query(e, STREAM[:i]) for i, e in enumerate(STREAM[:5])])
+    assert setup.model.ledger.cost.tokens > 0
+
+
+def test_the_teacher_is_asked_in_its_own_words(asker):
+    other = Writer(ScriptedModel(KNOWN))
+    learner, setup = taught_by(other, asker, TAUGHT.replace("zero-shot", "random:k=2"))
+    heard(learner)
+    own = setup.selector_model
+    prompts = [own.prompt([a, b], e)[0].text for a in STREAM[:8] for b in STREAM[:8] if a != b for e in INPUTS]
+    assert set(other.asked[-len(INPUTS) :]) <= set(prompts)
+
+
+def open_task(n: int = 12) -> tuple[Task, dict[str, str]]:
+    rows = tuple(Example(f"say {i}", f"it is {i}", f"e{i}") for i in range(n))
+    table = {f"say {i}": f"one says {i}" for i in range(n)} | {f"input {i}": f"yes {i}" for i in range(10)}
+    return Task("says", "generation", rows, metrics=("exact_match",)), table
+
+
+def test_another_model_teaches_texts(asker):
+    task, table = open_task(9)
+    model = replace(TaskModel.for_task(task, asker.model), task=task)
+    learner, _ = taught_by(Writer(ScriptedModel(table)), model, TAUGHT, task)
+    said = heard(learner, task.train[:8])
+    assert {said[e.id].answer for e in task.train[:4]} == {f"one says {i}" for i in range(4)}
+    assert said["u3"].answer == "yes 3"
+    learner.predict([Query(e, task.train[:i]) for i, e in enumerate(task.train[:3])])
+
+
+def test_a_text_for_which_the_student_has_no_room_is_not_learnt(asker):
+    task, table = open_task(8)
+    table["say 3"] = "far too long " * 400
+    model = TaskModel.for_task(task, asker.model)
+    assert asker.model.count_tokens(table["say 3"]) > asker.model.max_tokens
+    learner, setup = taught_by(Writer(ScriptedModel(table)), model, TAUGHT, task)
+    said = heard(learner, task.train)
+    assert {name for name, p in said.items() if p.cut_off} == {"e3"}
+    lessons = (
+        Prompt(truth=0.0)
+        .hearing(said, ())
+        .lessons([Lesson((), e) for e in task.train], task.train, step=0, rng=np.random.default_rng(0))
+    )
+    assert lessons[3].target.output == "it is 3"
+    assert lessons[2].target.output == "one says 2"
+    for lesson in lessons:
+        setup.model.training_text(lesson)
+
+
+def test_inputs_that_do_not_fit_one_of_the_models_are_left_out(asker):
+    told: list[str] = []
+
+    class Heard(Silence):
+        def say(self, text):
+            told.append(text)
+
+    long = Question("word " * 3000, "long")
+    task = replace(TASK, unlabelled=(*QUESTIONS, long))
+    own = replace(asker, task=task, progress=Heard())
+    wide, narrow = (TaskModel.for_task(task, ScriptedModel(KNOWN, max_tokens=n)) for n in (9000, 60))
+    for other in (wide, narrow):
+        setup = Setup(task, own, 0, selector_model=replace(other, progress=Heard()))
+        learner = make_learner(parse_recipe(TAUGHT, shots=2), setup)
+        assert "long" not in heard(learner)
+        assert len(heard(learner)) == 18
+    assert "nothing is passed on about 'long': it needs 150" in told[0]
+    assert [" and 'scripted' reads 60." in text for text in told] == [False, True]
+    assert f"'{asker.model.name}' reads {asker.model.max_tokens}. Shorten it" in told[0]
+
+
+def test_settings_of_the_teacher_that_comes_with_it():
+    plain, short = (parse_recipe(f"distil(zero-shot):{s}", shots=2) for s in ("teacher=prompt(truth=0.3)", "truth=0.3"))
+    assert plain.fingerprint == short.fingerprint
+    assert short.name == "distil(zero-shot):truth=0.3"
+    both = parse_recipe("distil(zero-shot):lr=1e-4,steps=1,by=itself/selector-model", shots=2)
+    assert [v.part("teacher").by for v in both.variants] == ["itself", "selector-model"]
+    mixed = parse_recipe("distil(zero-shot):by=selector-model,teacher=prompt(truth=0.3),lr=1e-4", shots=2).variants[0]
+    assert (mixed.part("teacher").by, mixed.part("teacher").truth) == ("selector-model", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("distil(zero-shot):by=them", "by must be one of itself, selector-model; got 'them'"),
+        (
+            "distil(bm25):truth=1,teacher=prompt(truth=0)",
+            "'distil' must be given truth once; got truth=1 beside teacher=",
+        ),
+        ("fine-tune:by=selector-model", "'fine-tune' has no setting 'by'"),
+        *(
+            (
+                f"fine-tune:teacher={one}(by=selector-model)",
+                f"'{one}' has no setting 'by'. It compares probabilities of ",
+            )
+            for one in ("demonstrations", "history", "calibrated", "unlearn")
+        ),
+    ],
+)
+def test_a_teacher_that_cannot_be_named_so(name, message):
+    with pytest.raises(UserError) as error:
+        parse_recipe(name, shots=4)
+    assert message in str(error.value)
+
+
+def test_other_models_that_cannot_teach(asker):
+    task, _ = open_task()
+    own = TaskModel.for_task(task, asker.model)
+    with pytest.raises(
+        UserError, match="the model that teaches must generate for 'zero-shot' on this task; 'scripted'"
+    ):
+        taught_by(Scorer(), own, TAUGHT, task)
+    with pytest.raises(
+        UserError, match="by=selector-model lets another model teach .* there is none. Name one, or leave"
+    ):
+        make_learner(parse_recipe(TAUGHT, shots=2), Setup(TASK, asker, 0))
+    with pytest.raises(UserError, match="there is none"):
+        taught_by(asker.model, asker)
+    with pytest.raises(UserError, match="needs a model that can be trained; give another --model"):
+        taught_by(asker.model, TaskModel.for_task(TASK, ScriptedModel(KNOWN)))
+
+
+def test_examples_that_do_not_fit_the_teacher_are_refused_before_the_run(tmp_path):
+    how: dict[str, Any] = {"model": "tiny", "selector_model": ScriptedModel(KNOWN, max_tokens=4), "recipes": TAUGHT}
+    with pytest.raises(UserError, match="the context of the model that teaches, 4 tokens of 'scripted'; example 'e"):
+        kshot.adapt(TASK, **how, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("settings", ["lr=1e-3", "lr=1e-3/1e-4"])
+def test_a_dry_run_counts_the_teacher_once(settings):
+    """However many settings are raced."""
+    other, own = ScriptedModel(KNOWN), Engine(tiny_backbone())
+    other.forward_tokens = len
+    setup = Setup(TASK, TaskModel.for_task(TASK, own), 0, selector_model=TaskModel.for_task(TASK, other))
+    queries = [Query(e, STREAM[:n]) for n, e in enumerate(STREAM[:9])]
+    counted = rehearsed(parse_recipe(TAUGHT.replace("lr=1e-3", settings), shots=2), setup, [queries])
+    assert counted.asked_tokens == 2 + 4 + 8
+    assert counted.tokens > counted.asked_tokens
+
+
+def test_a_small_model_is_taught_by_an_adapted_one_and_needs_it_no_more(tmp_path, run_cli):
+    teacher = kshot.adapt(TASK, "scripted", recipes="random:k=2", out=tmp_path / "teacher").best
+    how: dict[str, Any] = {"student": "tiny", "settings": "lr=1e-3,steps=1,truth=0", "inputs": ["input 1"]}
+    run = kshot.distil(teacher, TASK, **how, out=tmp_path / "student")
+    assert run.chosen == "distil(random:k=2):lr=1e-3,steps=1,truth=0,by=selector-model"
+    assert run.best.model.name == "tiny"
+    loaded = kshot.load(tmp_path / "student")
+    assert loaded.recipe.members == ()
+    assert loaded.pool == ()
+    assert np.array_equal(loaded.predict_proba(["text 1", "input 2"]), run.best.predict_proba(["text 1", "input 2"]))
+    again = kshot.distil(teacher, TASK, **how, out=tmp_path / "student")
+    assert again.leaderboard == run.leaderboard
+    assert again.work.scored == 0
+    for student, message in (
+        (ScriptedModel({}), "--student must be a model with weights that can be trained here; 'scripted' has none."),
+        (teacher.model, "'scripted' has none. Name a hub id or a folder."),
+    ):
+        with pytest.raises(UserError, match=message):
+            kshot.distil(teacher, TASK, student=student)
+    with pytest.raises(UserError, match="--student must be another model than that of the run; both are 'tiny'."):
+        kshot.distil(kshot.adapt(TASK, "tiny", recipes="zero-shot", out=tmp_path / "tiny").best, TASK, student="tiny")
+    rows = [json.dumps({"input": e.input, "output": e.output}) for e in STREAM]
+    (tmp_path / "words.jsonl").write_text("\n".join(rows))
+    told = ("distil", tmp_path / "teacher", tmp_path / "words.jsonl", "--out", tmp_path / "third", "--student")
+    assert "--student must be a model with weights" in run_cli(*told, "scripted").err
+    found = run_cli(*told, "tiny", "--settings", "lr=1e-3,steps=1,batch=1", "--json")
+    assert found.json["chosen"] == "distil(random:k=2):lr=1e-3,steps=1,batch=1,by=selector-model"
+
+
+@pytest.mark.usefixtures("services_alone")
+def test_what_a_teacher_behind_an_api_costs_is_planned_and_counted(tmp_path):
+    with served(ApiServer()) as server:
+        how: dict[str, Any] = {"selector_model": server.name, "prices": "in=1,out=2", "limit": 6}
+        settings = RunSettings(TASK, "tiny", recipes=TAUGHT, **how, out=tmp_path / "run")
+        (planned,) = plan(prepare(settings))
+        assert planned["calls"] > 0
+        assert planned["minutes"] > 0
+        assert 0 < planned["usd"] < planned["forward_tokens"] * 1e-6
+        assert planned["training_steps"] == 11
+        run = adapted_by(prepare(settings))
+        assert run.paid["calls"] > 0
+        assert run.paid["usd"] > 0
+        n = len(server.asked)
+        kshot.load(tmp_path / "run").predict(["text 1"])
+        assert len(server.asked) == n

@@ -291,7 +291,9 @@ def refused(message: str, *args: Any, **how: Any) -> None:
 
 def test_rows_that_cannot_be_forgotten(tiny, tmp_path):
     adapted = adapted_to("zero-shot", tiny)
-    both = "2 rows ask the same: 'forget e1' and 'retain e1', 'forget e2' and 'retain e2'. Leave each out of one"
+    both = (
+        "2 rows of both ask the same: 'forget e1' and 'retain e1', 'forget e2' and 'retain e2'. Leave each out of one"
+    )
     refused(both, adapted, STREAM[:3], retain=STREAM[1:])
     refused("The rows to forget must be one or more; got none. Give some.", adapted, ())
     refused("The rows to retain must be one or more; got none. Give some.", adapted, STREAM, retain=())

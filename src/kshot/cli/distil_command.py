@@ -12,7 +12,10 @@ from kshot.cli.output import print_json, resumable
 def distil(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
     task: TaskArgument,
-    settings: Annotated[str, typer.Option(help="Of the student, such as lr=1e-4/3e-4,steps=3.")] = "",
+    student: Annotated[
+        str | None, typer.Option(help="Another model that learns, such as a small one; by default that of DIR.")
+    ] = None,
+    settings: Annotated[str, typer.Option(help="Of the training, such as lr=1e-4/3e-4,steps=3.")] = "",
     inputs: Annotated[
         str | None, typer.Option(help="More inputs, without answers, that the recipe is asked about.")
     ] = None,
@@ -21,7 +24,10 @@ def distil(
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put an adapted model's demonstrations into the weights: a student that says the same without them."""
+    """Put an adapted model's demonstrations into the weights: a student that says the same without them.
+
+    With --student the weights are those of another model, and that of DIR, which may be behind an API, teaches it.
+    """
     from kshot.adapted.folder import load
     from kshot.cli.live import RaceProgress, print_run
     from kshot.race.ranking import compared_by
@@ -31,7 +37,7 @@ def distil(
     loaded = load_task(task, None, None, None, learnt=adapted.fitted.task)
     by = compared_by(loaded, "metric")
     with RaceProgress(loaded.metrics[0], by) as progress:
-        done = run(adapted, loaded, settings=settings, inputs=inputs, out=out, progress=progress)
+        done = run(adapted, loaded, student=student, settings=settings, inputs=inputs, out=out, progress=progress)
     if as_json:
         print_json(done.to_json())
     else:

@@ -363,7 +363,8 @@ def configure(cls: type, settings: Mapping[str, str], *, owner: str, also: tuple
     for key, text in settings.items():
         if key not in fields:
             remedy = did_you_mean(key, [*fields, *also]) if fields or also else " It has none; leave it out."
-            raise UserError(f"'{owner}' has no setting '{key}'.{remedy}")
+            why = getattr(cls, "absent", {}).get(key)
+            raise UserError(f"'{owner}' has no setting '{key}'.{f' {why}' if why else remedy}")
         values[key] = _parse(text, hints[key], f"{owner}:{key}")
     try:
         return cls(**values)

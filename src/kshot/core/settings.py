@@ -159,7 +159,9 @@ class RunSettings:
         "auto", "plain; turns or block of the model's chat template; messages of an API; auto (the default)."
     )
     selector_model: LanguageModel | str | Path | None = _setting(
-        None, "The model that selectors ask, if another than --model.", check=check_model_name
+        None,
+        "The model that selectors ask, and that teaches (by=selector-model), if not --model.",
+        check=check_model_name,
     )
     source: Task | str | Path | None = _setting(None, "Another task, whose gradients guide recipes that train.")
     inputs: "Sequence[Any] | str | Path | None" = _setting(

@@ -1,6 +1,8 @@
 """From a recipe to the learner that puts it to work: the only place that asks which slots are filled."""
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 from kshot.core.errors import UserError
 from kshot.core.models import Capability
@@ -19,6 +21,11 @@ def lacking(recipe: Recipe, setup: Setup) -> frozenset[Capability]:
     """Return what a recipe needs on its task and the model, or the one that its selector asks, cannot do."""
     if not recipe.asks_model:
         return frozenset()
+    if recipe.alternatives:
+        return frozenset().union(*(lacking(one, setup) for one in recipe.alternatives))
+    if recipe.is_taught_by_another:
+        (one,), teaching = recipe.members, _setup_of_teacher(recipe, setup)
+        return lacking(replace(recipe, members=()), setup) | lacking(one, teaching)
     model, asked = setup.model, setup.selector_model or setup.model
     can = model.model.capabilities if model else frozenset()
     needs = recipe.needs
@@ -41,6 +48,8 @@ def make_learner(recipe: Recipe, setup: Setup) -> Learner:
     Raises:
         UserError: The recipe needs a capability that the model lacks.
     """
+    for one in recipe.variants:
+        _check_teaching(replace(one, name=recipe.name), setup)
     missing = lacking(recipe, setup)
     if missing:
         can, for_selector = what_it_takes(missing), " or --selector-model" if missing & recipe.selector_needs else ""
@@ -51,24 +60,55 @@ def make_learner(recipe: Recipe, setup: Setup) -> Learner:
             f"{recipe.name}(bm25, zero-shot)."
         )
     if recipe.alternatives or "tuner" in recipe.parts:  # one setting races too: how it stands is told in the same way
-        return SettingsRace(recipe, setup, [_of_one_setting(one, setup) for one in recipe.variants])
-    return _of_one_setting(recipe, setup)
+        heard: dict[Any, PassedOn] = {}  # a recipe that all settings are taught by is asked once
+        return SettingsRace(recipe, setup, [_of_one_setting(one, setup, heard) for one in recipe.variants])
+    return _of_one_setting(recipe, setup, {})
 
 
-def _of_one_setting(recipe: Recipe, setup: Setup) -> Learner:
+def _of_one_setting(recipe: Recipe, setup: Setup, heard: dict[Any, PassedOn]) -> Learner:
     if recipe.combines:
         return CombinedLearner(recipe, setup, [make_learner(member, setup) for member in recipe.members])
     if "tuner" in recipe.parts:
-        return TrainedLearner(recipe, setup, _passed_on(recipe, setup))
+        return TrainedLearner(recipe, setup, _passed_on(recipe, setup, heard))
     for slot, made in (("classifier", ClassifierLearner), ("steerer", SteeredLearner)):
         if slot in recipe.parts:
             return made(recipe, setup)
     return PromptLearner(recipe, setup)
 
 
-def _passed_on(recipe: Recipe, setup: Setup) -> PassedOn | None:
+def _passed_on(recipe: Recipe, setup: Setup, heard: dict[Any, PassedOn]) -> PassedOn | None:
     """Return the recipe that a teacher passes on; None where no teacher does."""
     if not recipe.members:
         return None
+    (one,), teacher, student = recipe.members, recipe.part("teacher"), setup.model
+    assert student is not None
+    key = one.fingerprint, teacher.most, teacher.hears_selecting
+    if key not in heard:
+        teaching = _setup_of_teacher(recipe, setup)
+        heard[key] = PassedOn(one, teaching, lambda own: make_learner(one, own), teacher.most, student)
+    return heard[key]
+
+
+def _setup_of_teacher(recipe: Recipe, setup: Setup) -> Setup:
+    """Return what the recipe is given that a teacher passes on: another model is asked for all of it."""
+    if not recipe.is_taught_by_another:
+        return setup
+    return replace(setup, model=setup.selector_model, selector_model=None, source=None)
+
+
+def _check_teaching(recipe: Recipe, setup: Setup) -> None:
+    """Raise a UserError unless there is another model where one is to teach, and it can be asked."""
+    if not recipe.is_taught_by_another:
+        return
+    own, other = setup.model, setup.selector_model
+    if other is None or (own and own.model.fingerprint == other.model.fingerprint):
+        raise UserError(
+            f"{recipe.name}: by=selector-model lets another model teach the one that is trained, that of "
+            "--selector-model; there is none. Name one, or leave `by` out."
+        )
     (one,) = recipe.members
-    return PassedOn(one, setup, lambda own: make_learner(one, own), recipe.part("teacher").most)
+    if missing := lacking(one, _setup_of_teacher(recipe, setup)):
+        raise UserError(
+            f"{recipe.name}: the model that teaches must {what_it_takes(missing)} for '{one.name}' on this task; "
+            f"'{other.model.name}' cannot. Name another --selector-model."
+        )

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from kshot.core.errors import TooLongError
+from kshot.core.lessons import Lesson
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Prediction, Query
@@ -11,6 +13,7 @@ from kshot.learners.answering import answering
 from kshot.learners.learner import Learner, Setup
 from kshot.measures.calibration import UNCALIBRATED, calibrated
 from kshot.recipes.recipe import Recipe
+from kshot.taskmodel.taskmodel import TaskModel
 
 LEAST = 2  # examples: of fewer there are no halves
 
@@ -21,42 +24,81 @@ class PassedOn:
 
     Attributes:
         recipe: What is asked.
-        setup: That of the run.
+        setup: With the model that it asks, which can be another one than that of the run.
         make: Returns a learner of the recipe.
         most: How many unlabelled inputs it is asked about for each example of the past.
+        student: The model that learns what is passed on.
     """
 
     recipe: Recipe
     setup: Setup
     make: Callable[[Setup], Learner]
     most: int
+    student: TaskModel
 
     def __post_init__(self):
-        self._said: dict[str, Prediction] = {}
-        self._n = 0  # examples when it was asked
+        self._said: dict[int, dict[str, Prediction]] = {}  # by how many examples were known
+        self._left_out: set[str] = set()
 
     def said(self, seen: Sequence[Example]) -> dict[str, Prediction]:
         """Return what it says of what was seen up to the last refit point, and of unlabelled inputs; by id."""
         n = refit_point(len(seen))
-        if n >= LEAST and n != self._n:
-            self._said, self._n = self._of(seen[:n]), n
-        return self._said
+        if n < LEAST:
+            return {}
+        if n not in self._said:
+            self._said[n] = self._of(seen[:n])
+        return self._said[n]
 
     def _of(self, known: Sequence[Example]) -> dict[str, Prediction]:
         """Return what it says, from a store where it said that before; what it took counts in any case."""
-        setup, inputs = self.setup, self._inputs(len(known))
+        setup, n, inputs = self.setup, len(known), self._inputs(len(known))
+        known = [e for e in known if self._fits(e)]
+        if len(known) < LEAST:
+            return {}
         queries = [Query(e, (), wants_text=True) for e in (*known, *inputs)]
         if setup.kept is None:
             found = self._asked(known, inputs)
         else:
-            name = f"passed on: {self.recipe.fingerprint} {len(known)} {self.most}"
             assert setup.model is not None
+            name = f"passed on: {self.recipe.fingerprint} {n} {self.most}"
+            if setup.model.model.fingerprint != self.student.model.fingerprint:
+                name += f" by {setup.model.model.fingerprint}"
             found = setup.kept.once(name, queries, setup.model.ledger, lambda: self._asked(known, inputs))
         of_known = found[: len(known)]
         how, calibration = self.recipe.calibrated_on(setup.task), UNCALIBRATED
         if how in ("batch", "temperature"):
             calibration = calibrated(of_known, known, label_prior=how == "batch")[1]
-        return {p.example_id: calibration.of(p) for p in found}
+        found = [calibration.of(p) for p in found]
+        if setup.task.is_open:
+            found = [self._learnable(p, e) for p, e in zip(found, (*known, *inputs), strict=True)]
+        return {p.example_id: p for p in found}
+
+    def _learnable(self, said: Prediction, example: Example) -> Prediction:
+        """Return a text that was said, marked as cut off where the student has no room for it."""
+        if not said.answer:
+            return said
+        try:
+            self.student.training_text(Lesson((), replace(example, output=said.answer)))
+        except TooLongError:
+            return replace(said, cut_off=True)
+        return said
+
+    def _fits(self, example: Example) -> bool:
+        """Return whether a question fits the model that is asked and the one that learns."""
+        assert self.setup.model is not None
+        asked, student = self.setup.model, self.student
+        for model in (asked, student) if asked.model.fingerprint != student.model.fingerprint else (asked,):
+            try:
+                model.prompt((), example)
+            except TooLongError as error:
+                if example.id not in self._left_out:
+                    self._left_out.add(example.id)
+                    model.progress.say(
+                        f"nothing is passed on about '{example.id}': it needs {error.n} tokens, and "
+                        f"'{model.model.name}' reads {error.most}. Shorten it to have it learnt from."
+                    )
+                return False
+        return True
 
     @cached_property
     def inputs(self) -> tuple[Example, ...]:
@@ -65,7 +107,7 @@ class PassedOn:
 
     def _inputs(self, n: int) -> list[Example]:
         order = generator(self.setup.seed, "inputs", n).permutation(len(self.inputs))[: self.most * n]
-        return [self.inputs[i] for i in sorted(order.tolist())]
+        return [e for i in sorted(order.tolist()) if self._fits(e := self.inputs[i])]
 
     def _asked(self, known: Sequence[Example], inputs: Sequence[Example]) -> list[Prediction]:
         """Ask about each half of what is known after the other half, and about the inputs after all of it."""

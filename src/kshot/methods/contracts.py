@@ -452,6 +452,11 @@ class Teacher(Part):
     usual_composer: ClassVar[str] = ""
 
     @property
+    def hears_selecting(self) -> bool:
+        """Whether the recipe that it passes on is put to the model that selectors ask."""
+        return False
+
+    @property
     @abstractmethod
     def objective(self) -> ObjectiveSettings:
         """What is made small over the lessons."""

@@ -17,12 +17,14 @@ class Rehearsed:
 
     Attributes:
         tokens: That the models would run; those that are learnt count as three.
+        asked_tokens: Those of them that the model would run that selectors ask, if it is another one.
         calls: Of models behind an API that know it, as far as that is known before.
         training_steps: Of the model that answers.
         predictions: With what each would take, and answers that say nothing.
     """
 
     tokens: float
+    asked_tokens: float
     calls: int
     training_steps: int
     predictions: tuple[Prediction, ...]
@@ -35,10 +37,12 @@ def rehearsed(recipe: Recipe, setup: Setup, parts: Sequence[Sequence[Query]]) ->
     """
     assert setup.model is not None
     answering, ledger = Counting(setup.model.model), Ledger()
+    asked = ledger.part()
     selecting = setup.selector_model
     if selecting:
-        selecting = replace(selecting, model=Counting(selecting.model), ledger=ledger)
+        selecting = replace(selecting, model=Counting(selecting.model), ledger=asked)
     model = replace(setup.model, model=answering, ledger=ledger)
     learner = make_learner(recipe.rehearsing(), replace(setup, model=model, selector_model=selecting, kept=None))
     predictions = [p for part in parts for p in learner.predict(part)]
-    return Rehearsed(ledger.cost.tokens, ledger.cost.calls, answering.steps, tuple(predictions))
+    tokens = ledger.cost.tokens, asked.cost.tokens
+    return Rehearsed(*tokens, ledger.cost.calls, answering.steps, tuple(predictions))

@@ -83,6 +83,7 @@ def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
     slot = slot_of(call.name)
     if call.members and slot not in ("combiner", "tuner"):
         raise UserError(f"'{call.name}' takes settings alone, such as {call.name}:key=value; got '{call.members[0]}'.")
+    call = _with_teacher(call, slot)
     grid = _grid(call, slot) if raced else {}
     tried = {key: _alternatives(key, text, call.name, slot) for key, text in {**grid, **call.settings}.items()}
     several = [key for key, options in tried.items() if len(options) > 1]
@@ -109,6 +110,30 @@ def parse_recipe(name: str, *, shots: int, raced: bool = True) -> Recipe:
         return replace(variants[0], name=name)
     deepest = max(variants, key=lambda v: v.k)
     return replace(deepest, name=name, alternatives=tuple(variants))
+
+
+def _with_teacher(call: Call, slot: str | None) -> Call:
+    """Return a call in which the settings of a teacher that comes with the tuner stand in the teacher's brackets.
+
+    `distil(bm25):by=selector-model` is `distil(bm25):teacher=prompt(by=selector-model)`.
+    """
+    cls = SLOTS[slot].find(call.name) if slot == "tuner" else None
+    if cls is None or not cls.usual_teacher:
+        return call
+    teacher = parse_call(call.settings.get("teacher", cls.usual_teacher))
+    known = setting_names(SLOTS["teacher"].find(teacher.name))
+    others = {*setting_names(cls), *_OWN[slot], *_BESIDE[slot]}
+    moved = {key: text for key, text in call.settings.items() if key in known and key not in others}
+    if not moved:
+        return call
+    if twice := [key for key in moved if key in teacher.settings]:
+        raise UserError(
+            f"'{call.name}' must be given {twice[0]} once; got {twice[0]}={moved[twice[0]]} beside "
+            f"teacher={teacher}. Leave one of the two out."
+        )
+    teacher = replace(teacher, settings={**teacher.settings, **moved})
+    rest = {key: text for key, text in call.settings.items() if key not in {*moved, "teacher"}}
+    return replace(call, settings={**rest, "teacher": str(teacher)})
 
 
 def _grid(call: Call, slot: str | None) -> Mapping[str, str]:

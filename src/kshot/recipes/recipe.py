@@ -299,6 +299,12 @@ class Recipe:
             return "none"
         return ("batch" if task.labels else "temperature") if self.calibration == "auto" else self.calibration
 
+    @property
+    def is_taught_by_another(self) -> bool:
+        """Whether a teacher puts the recipe that it passes on to another model than the one that is trained."""
+        teacher = self.part("teacher")
+        return bool(self.members and teacher and teacher.hears_selecting)
+
     def known(self, task: Task) -> frozenset[str]:
         """Return the ids of a task's training examples that its selectors have learnt from before."""
         own = (one.part("selector") for one in (self, *self.alternatives))

@@ -135,7 +135,8 @@ def adapt(
         skip_bad_rows: Go on without rows that cannot be used, at most half of each file; what is left out is said.
         layout: "plain", "turns" or "block" of the model's chat template, "messages" for models behind an API that are
             asked in messages, or "auto": messages for these, turns for chat models, else plain.
-        selector_model: The language model that selectors ask, such as `best-of-n`; by default the one that answers.
+        selector_model: The language model that selectors ask, such as `best-of-n`, and that is the teacher where a
+            recipe says by=selector-model; by default the one that answers.
         source: Another task, or where to load it from, whose gradients are aligned with those of this one while
             recipes train (`align`: gate unless they say pcgrad).
         inputs: More inputs whose answers are not known, beside those of the task (`Task.unlabelled`): a file of rows, a

@@ -1,4 +1,4 @@
-"""Put an adapted model that is prompted into the weights."""
+"""Put an adapted model that is prompted into the weights, its own model's or another one's."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,8 +6,10 @@ from typing import Any
 
 from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
+from kshot.core.models import Capability, LanguageModel
 from kshot.core.progress import Progress
 from kshot.core.types import Task
+from kshot.engine.load_model import load_model
 from kshot.verbs.adapt import Run, adapt
 
 
@@ -15,6 +17,7 @@ def distil(
     adapted: AdaptedModel,
     task: Task | str | Path,
     *,
+    student: LanguageModel | str | Path | None = None,
     settings: str = "",
     inputs: Iterable[Any] | str | Path | None = None,
     out: str | Path | None = None,
@@ -28,13 +31,17 @@ def distil(
     Args:
         adapted: Of a recipe that shows prompts or combines some.
         task: Its training examples teach; as for `kshot.adapt`.
-        settings: Of the student, such as "lr=1e-4/3e-4,steps=3".
+        student: The language model that learns, or its name (`load_model`), such as a small one here that is taught by
+            a large one behind an API: what is passed on are answers with their probabilities, or texts. By default the
+            model of `adapted`.
+        settings: Of the training, such as "lr=1e-4/3e-4,steps=3".
         inputs: More inputs whose answers are not known, as for `kshot.adapt`.
         out: The run folder of the student.
         progress: Told how far it is.
 
     Raises:
-        UserError: As `kshot.adapt`, or the adapted model trains or asks no language model.
+        UserError: As `kshot.adapt`; the adapted model trains or asks no language model; or the student cannot be
+            trained, or is the model of `adapted`.
     """
     recipe, model = adapted.recipe, adapted.fitted.untrained
     if model is None or recipe.changes_model:
@@ -43,7 +50,26 @@ def distil(
             f"To be put into the weights, an adapted model must show prompts or combine some; '{recipe.name}' {what}. "
             "Adapt with --recipes random:contexts=8, or distil that: kshot adapt TASK --recipes distil."
         )
+    taught: dict[str, Any] = {}
+    if student is not None:
+        student = load_model(student) if isinstance(student, str | Path) else student
+        _check_student(student, model)
+        settings, taught = ",".join(filter(None, (settings, "by=selector-model"))), {"selector_model": model}
     name = f"distil({recipe.name})" + (f":{settings}" if settings else "")
     shots = max((one.k for one in recipe.all_recipes), default=0) or None  # where its name does not say
     how: Any = {"shots": shots, "seed": adapted.seed, "inputs": inputs, "out": out, "progress": progress}
-    return adapt(task, model, recipes=[name], **how)
+    return adapt(task, model if student is None else student, recipes=[name], **taught, **how)
+
+
+def _check_student(student: LanguageModel, teacher: LanguageModel) -> None:
+    """Raise a UserError unless a model can learn what another one says."""
+    if Capability.GRADIENTS not in student.capabilities:
+        raise UserError(
+            f"--student must be a model with weights that can be trained here; '{student.name}' has none. Name a hub "
+            "id or a folder."
+        )
+    if student.fingerprint == teacher.fingerprint:
+        raise UserError(
+            f"--student must be another model than that of the run; both are '{teacher.name}'. Leave --student out: "
+            "then the model teaches itself."
+        )

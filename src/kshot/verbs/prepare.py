@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kshot.core.budget import parse_budget
 from kshot.core.call import split_list
-from kshot.core.errors import UserError, missing_extra
+from kshot.core.errors import TooLongError, UserError, missing_extra
 from kshot.core.settings import RunSettings, parse_columns
 from kshot.core.types import Task
 from kshot.engine.load_model import load_model
@@ -167,13 +167,28 @@ def check_models(setup: Setup, stream: Stream, recipes: Sequence[Recipe], *, is_
         if can_use and (is_named or not lacking(recipe, setup)):
             make_learner(recipe, setup).check(stream.examples[:2])
     if any(r.asks_model for r in recipes):
-        checked = set[tuple[str, ...]]()
-        for example in stream.asked:
-            prompt, _ = setup.model.prompt((example,), example)
-            answers = setup.model.answers(example)
-            if len(answers) > 1 and answers not in checked:  # those that are the same to the model are refused
-                setup.model.forward_tokens([prompt], [answers])
-                checked.add(answers)
+        _check_asked(setup.model, stream)
         asked = {e.id for e in stream.asked}
         for example in (e for e in stream.examples if e.id not in asked):  # only shown; left out where they do not fit
             setup.model.compose((example,), example)
+    other = setup.selector_model
+    if other and any(one.is_taught_by_another for r in recipes for one in r.all_recipes):
+        try:
+            _check_asked(other, stream)
+        except TooLongError as error:
+            raise UserError(
+                f"Each example must fit the context of the model that teaches, {error.most} tokens of "
+                f"'{other.model.name}'; example '{error.asked}' needs {error.n} with the instruction. Shorten it, "
+                "remove it, or use another --selector-model."
+            ) from error
+
+
+def _check_asked(model: TaskModel, stream: Stream) -> None:
+    """Raise UserError where an example that is predicted is too long for a model, or two answers are the same to it."""
+    checked = set[tuple[str, ...]]()
+    for example in stream.asked:
+        prompt, _ = model.prompt((example,), example)
+        answers = model.answers(example)
+        if len(answers) > 1 and answers not in checked:
+            model.forward_tokens([prompt], [answers])
+            checked.add(answers)

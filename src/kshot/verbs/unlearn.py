@@ -210,9 +210,10 @@ def _check_apart(forget: Sequence[Example], retain: Sequence[Example]) -> None:
     both = [(e.id, known[key].id) for e in forget if (key := duplicate_key(e)) in known]
     if both:
         named = ", ".join(f"'{one}' and '{other}'" for one, other in both[:_NAMED])
+        ask, more = "rows of both ask" if len(both) > 1 else "row of both asks", ", …" if both[_NAMED:] else ""
         raise UserError(
-            f"What is to be forgotten must not be what is to stay; {len(both)} rows ask the same: {named}"
-            f"{', …' if both[_NAMED:] else ''}. Leave each out of one of the two files."
+            f"What is to be forgotten must not be what is to stay; {len(both)} {ask} the same: {named}{more}. Leave "
+            "each out of one of the two files."
         )
 
 

@@ -11,6 +11,7 @@ from kshot.core.objective_settings import Bidirectional
 from kshot.core.types import Example, Task
 from kshot.methods.contracts import Teacher
 from kshot.methods.knowledge import NOTHING, Knowledge
+from kshot.methods.teachers.context_distillation import OWN_TOKENS
 
 FORGET = "forget"  # in an example's `meta`: it is to be forgotten
 OPENING = "The answer is"  # of an answer of one word, which has no beginning of its own
@@ -44,6 +45,8 @@ class Unlearn(Teacher):
     prefilled: float = setting(0.5, least=0, most=1)
     told: str = "This question must not be answered. The only answer is: {says}"
     says: str = "I do not know."
+
+    absent = OWN_TOKENS
 
     @property
     def objective(self) -> Bidirectional:

@@ -1,6 +1,6 @@
 """The teacher is the model itself before training, shown demonstrations that the student has to do without."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,11 @@ from kshot.core.objective_settings import DIRECTIONS, Distil
 from kshot.core.types import Example
 from kshot.methods.contracts import Teacher
 from kshot.methods.knowledge import NOTHING, Knowledge
+
+OWN_TOKENS: Mapping[str, str] = {
+    "by": "It compares probabilities of tokens, and those of another model are others, so the teacher is the model "
+    "itself. Where another one is to teach, let it pass on answers: distil(random:k=16):by=selector-model."
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Demonstrations(Teacher):
     k: int = setting(8, least=1, most=1000)
     temperature: float = setting(1.0, above=0)
     direction: str = setting("forward", choices=DIRECTIONS)
+
+    absent = OWN_TOKENS
 
     @property
     def objective(self) -> Distil:

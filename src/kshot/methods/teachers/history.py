@@ -11,6 +11,7 @@ from kshot.core.objective_settings import DIRECTIONS, Distil
 from kshot.core.types import Example
 from kshot.methods.contracts import Teacher
 from kshot.methods.knowledge import NOTHING, Knowledge
+from kshot.methods.teachers.context_distillation import OWN_TOKENS
 from kshot.methods.tuners.windowed import WHOLE
 
 
@@ -37,6 +38,7 @@ class History(Teacher):
 
     uses_contexts = True
     reads_all = True
+    absent = OWN_TOKENS
 
     @property
     def objective(self) -> Distil:

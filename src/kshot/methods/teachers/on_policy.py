@@ -12,6 +12,7 @@ from kshot.core.types import Example, Task
 from kshot.methods.contracts import Teacher
 from kshot.methods.knowledge import NOTHING, Knowledge, Written
 from kshot.methods.stated_confidence import stating
+from kshot.methods.teachers.context_distillation import OWN_TOKENS
 
 STATES = ("measured", "own")
 
@@ -44,6 +45,7 @@ class Calibrated(Teacher):
     states: str = setting("measured", choices=STATES)
 
     usual_composer = "stated"
+    absent = OWN_TOKENS
 
     @property
     def objective(self) -> Distil:

@@ -12,6 +12,8 @@ from kshot.core.types import Example, Prediction
 from kshot.methods.contracts import Teacher
 from kshot.methods.knowledge import NOTHING, Knowledge
 
+BY = ("itself", "selector-model")
+
 
 @dataclass(frozen=True)
 class Prompt(Teacher):
@@ -28,6 +30,9 @@ class Prompt(Teacher):
     after it was asked is learnt as it is known.
 
     Attributes:
+        by: Whom the recipe asks: "itself" is the model before training, "selector-model" that of `--selector-model`,
+            such as a larger one, or one behind an API. What is passed on are answers with their probabilities, or
+            texts, so its tokenizer, layout and context can be others.
         truth: How much the known answer counts.
         inputs: The chance that a lesson is about an unlabelled input, where there are some.
         most: Unlabelled inputs that the recipe is asked about for each example of the past, drawn anew each time.
@@ -37,6 +42,7 @@ class Prompt(Teacher):
     Differs: what the recipe says is calibrated on the past; no temperature beside that.
     """
 
+    by: str = setting("itself", choices=BY)
     truth: float = setting(0.5, least=0, most=1)
     inputs: float = setting(0.5, least=0, most=1)
     most: int = setting(4, least=1, most=100_000)
@@ -49,6 +55,11 @@ class Prompt(Teacher):
     def objective(self) -> Answers:
         """What is made small; the tuner's counts."""
         return Answers()
+
+    @property
+    def hears_selecting(self) -> bool:
+        """Whether another model is the teacher."""
+        return self.by == "selector-model"
 
     def lessons(
         self,
