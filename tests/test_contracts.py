@@ -17,7 +17,7 @@ QUICK = {
     "best-of-n": "n=2,queries=2",
     "gradient-matching": "candidates=2",
     "less": "epochs=1,snapshots=2",
-    "ease": "evaluations=12,kept=4,steps=10,queries=2",
+    "ease": "evaluations=8,starts=4,candidates=8,kept=4,steps=5,queries=2",
     "evolution": "evaluations=12,queries=2",
     "function-vector": "prompts=2,shots=2,heads=2",
     "soft-injection": "prompts=2,shots=2,steps=2,every=1",

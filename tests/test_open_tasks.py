@@ -294,8 +294,8 @@ def predictions(name, stream, task, model, *, seed=0):
 GRADIENTS = ("gradient-matching", "less")
 SMALLER = {
     **dict.fromkeys(GRADIENTS, ",epochs=1,snapshots=1"),
-    "ease": ",evaluations=12,starts=6,kept=8,steps=20,queries=4",
-    "evolution": ",evaluations=12,queries=4",
+    "ease": ",evaluations=8,starts=4,candidates=8,kept=4,steps=5,queries=4",
+    "evolution": ",evaluations=8,queries=4",
 }
 # Others: test_steered_runs.py, test_combinations.py, test_supportive.py
 OTHERS = (*CLASSIFIERS, *STEERERS, *COMBINERS, "supportive")

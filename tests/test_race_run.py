@@ -44,12 +44,12 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def raced(task, tiny, tmp_path_factory):
-    return kshot.adapt(task, tiny, recipes=MANY, shots=6, out=tmp_path_factory.mktemp("race") / "run")
+    return kshot.adapt(task, tiny, recipes=MANY, shots=3, out=tmp_path_factory.mktemp("race") / "run")
 
 
 @pytest.fixture(scope="module")
 def whole(task, tiny, tmp_path_factory):
-    return kshot.adapt(task, tiny, recipes=MANY, shots=6, race=False, out=tmp_path_factory.mktemp("race") / "whole")
+    return kshot.adapt(task, tiny, recipes=MANY, shots=3, race=False, out=tmp_path_factory.mktemp("race") / "whole")
 
 
 def samples(run):
@@ -100,7 +100,7 @@ def test_tokens_are_counted_once_and_say_what_a_run_costs(raced, whole, task, ti
         assert counts[name] == pytest.approx(sum(r["tokens"] + r["fit_tokens"] for r in rows))
     assert counts["majority"] == counts["tfidf-lr"] == 0
     assert sum(counts.values()) < sum(results(whole)["tokens"].values())
-    again = kshot.adapt(task, tiny, recipes=MANY, shots=6, out=raced.folder)
+    again = kshot.adapt(task, tiny, recipes=MANY, shots=3, out=raced.folder)
     assert again.work.scored == 0
     assert results(again)["tokens"] == counts
 
@@ -108,16 +108,16 @@ def test_tokens_are_counted_once_and_say_what_a_run_costs(raced, whole, task, ti
 def test_a_budget_of_tokens_is_kept_and_resumes_to_the_same(task, tiny, tmp_path, recorded, whole):
     most = 0.5 * sum(results(whole)["tokens"].values())
     budget = f"{most / 1000:.3f}k-tokens"
-    run = kshot.adapt(task, tiny, recipes=MANY, shots=6, race=False, budget=budget, out=tmp_path / "run")
+    run = kshot.adapt(task, tiny, recipes=MANY, shots=3, race=False, budget=budget, out=tmp_path / "run")
     assert {"stopped"} <= {row["status"] for row in run.leaderboard} <= {"done", "stopped", "dropped"}
     used = run.work.tokens
     assert 0.5 * most < used <= 1.1 * most
     stopped = next(row for row in run.leaderboard if row["status"] == "stopped")
     assert stopped["reason"] == f"the budget was spent after {stopped['n']} predictions"
     once = recorded(run.folder)
-    kshot.adapt(task, tiny, recipes=MANY, shots=6, race=False, budget=budget, out=tmp_path / "run")
+    kshot.adapt(task, tiny, recipes=MANY, shots=3, race=False, budget=budget, out=tmp_path / "run")
     assert recorded(run.folder) == once
-    more = kshot.adapt(task, tiny, recipes=MANY, shots=6, race=False, out=tmp_path / "run")
+    more = kshot.adapt(task, tiny, recipes=MANY, shots=3, race=False, out=tmp_path / "run")
     got, expected = recorded(more.folder), recorded(whole.folder)
     assert got["samples.jsonl"] == expected["samples.jsonl"]
 
@@ -208,14 +208,14 @@ def test_how_to_choose_can_be_said(whole, task, tiny, run_cli, tmp_path):
     """Of a finished run nothing is computed again for it."""
     ends = results(whole)["choice"]["expected"]
     assert whole.chosen == max(ends, key=ends.get)
-    by_bits = kshot.adapt(task, tiny, recipes=MANY, shots=6, race=False, choose_by="bits", out=whole.folder)
+    by_bits = kshot.adapt(task, tiny, recipes=MANY, shots=3, race=False, choose_by="bits", out=whole.folder)
     assert by_bits.work.scored == 0
     ends = results(by_bits)["choice"]["expected"]
     assert all(value < 0 for value in ends.values())
     assert by_bits.chosen == max(ends, key=ends.get)
     assert "choose_by='bits'" in results(by_bits)["repeat"]
     cheap = kshot.adapt(
-        task, tiny, recipes="bm25,random", shots=6, race=False, prefer="cheap-queries", out=whole.folder
+        task, tiny, recipes="bm25,random", shots=3, race=False, prefer="cheap-queries", out=whole.folder
     )
     about = json.loads((whole.folder / "best" / "kshot.json").read_text())["choice"]
     assert "less than a standard error behind, the one with cheap-queries" in about["by"]

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
@@ -225,7 +226,7 @@ class Recorder:
             "again": {e.recipe.name: _mean_of(e.again) for e in race.entrants if e.again},
             "tokens": {e.recipe.name: e.tokens for e in race.entrants if e.rows},
             "repeat": self.repeat,
-            "environment": environment(),
+            "environment": dict(environment()),
             "kshot_version": __version__,
             "python": platform.python_version(),
         }
@@ -247,8 +248,9 @@ def _mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, str]:
-    """Return what the numbers were made with."""
+@cache
+def environment() -> Mapping[str, str]:
+    """Return what the numbers were made with; packages are asked for their versions once a process."""
     found = {"kshot": __version__, "python": platform.python_version(), "platform": platform.platform()}
     found["cpu cores"] = str(os.cpu_count())
     for name in _PACKAGES:

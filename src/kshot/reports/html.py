@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,6 @@ def add_report(folder: Path) -> None:
 
 def page(record: Mapping[str, Any]) -> str:
     """Return the report of a record (`read_record`) as HTML."""
-    from jinja2 import Environment
-
     from kshot.reports.figures import learning_curve, pareto
 
     results, rows = record["results"], record["rows"]
@@ -53,12 +52,8 @@ def page(record: Mapping[str, Any]) -> str:
     able = [row for row in board if row["status"] in IN_THE_CHOICE]
     metric = results["task"]["metrics"][0]
     shown = [row["recipe"] for row in able[:COLOURED]]
-    here = files("kshot.reports")
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        here.joinpath("report.html.jinja").read_text("utf-8")
-    )
     choice = results["choice"] or {}
-    return template.render(
+    return _template().render(
         results=results,
         board=results["leaderboard"],
         in_the_choice=IN_THE_CHOICE,
@@ -80,10 +75,22 @@ def page(record: Mapping[str, Any]) -> str:
         paid=paid_in_words(results["paid"]) if results.get("paid") else None,
         sources=answer_sources(rows),
         totals=_totals(results["leaderboard"], rows),
-        style=here.joinpath("report.css").read_text("utf-8"),
-        script=here.joinpath("report.js").read_text("utf-8"),
+        style=_read("report.css"),
+        script=_read("report.js"),
         data=embedded(data(record)),
     )
+
+
+@cache
+def _template() -> Any:
+    """Return the page's template; to compile it takes longer than most small runs."""
+    from jinja2 import Environment
+
+    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_read("report.html.jinja"))
+
+
+def _read(name: str) -> str:
+    return files("kshot.reports").joinpath(name).read_text("utf-8")
 
 
 def embedded(value: Any) -> str:

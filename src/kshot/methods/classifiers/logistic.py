@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,6 @@ def fit_logistic(
     """
     from sklearn.linear_model import LogisticRegression  # here and not above: it takes a second to import
     from sklearn.pipeline import make_pipeline
-    from threadpoolctl import threadpool_limits
 
     outputs = [e.output for e in examples]
     if len(set(outputs)) < 2:
@@ -41,7 +41,7 @@ def fit_logistic(
     # newton-cg ends 10 times nearer to the optimum than lbfgs in less time. One thread: the vectors are short
     # and BLAS threads that wait for each other on a busy machine made one fit take seconds instead of 10 ms.
     model = make_pipeline(transformer, LogisticRegression(C=C, solver="newton-cg", max_iter=1000))
-    with ONE_THREAD, threadpool_limits(1), warnings.catch_warnings():
+    with ONE_THREAD, _thread_pools().limit(limits=1), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes")  # with nearly as many labels as examples
         model.fit([e.text for e in examples], outputs)
     columns = [task.labels.index(label) for label in model.classes_]
@@ -53,3 +53,11 @@ def fit_logistic(
         return list(probabilities)
 
     return classify
+
+
+@cache
+def _thread_pools() -> Any:
+    """Return the thread pools of this process, once scikit-learn has brought its own: to look for them takes long."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
