@@ -268,7 +268,7 @@ def taught_by(other: Any, asker: TaskModel, name: str = TAUGHT, task: Task = TAS
 
 
 def heard(learner: Any, seen: Any = STREAM[:8]) -> dict[str, Prediction]:
-    return learner._runners[0].learner._passed_on.said(seen)
+    return learner._runners[0].learner._inquiry._passed_on.said(seen)
 
 
 @pytest.mark.parametrize("other", [ScriptedModel(KNOWN), Writer(ScriptedModel(KNOWN))], ids=["scores", "writes"])
