@@ -316,11 +316,8 @@ def test_a_text_for_which_the_student_has_no_room_is_not_learnt(asker):
     learner, setup = taught_by(Writer(ScriptedModel(table)), model, TAUGHT, task)
     said = heard(learner, task.train)
     assert {name for name, p in said.items() if p.cut_off} == {"e3"}
-    lessons = (
-        Prompt(truth=0.0)
-        .hearing(said, ())
-        .lessons([Lesson((), e) for e in task.train], task.train, step=0, rng=np.random.default_rng(0))
-    )
+    how: Any = {"step": 0, "rng": np.random.default_rng(0), "knowledge": Knowledge(passed_on=said)}
+    lessons = Prompt(truth=0.0).lessons([Lesson((), e) for e in task.train], task.train, **how)
     assert lessons[3].target.output == "it is 3"
     assert lessons[2].target.output == "one says 2"
     for lesson in lessons:
