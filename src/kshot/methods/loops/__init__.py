@@ -3,4 +3,12 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Loop
 
-LOOPS = Room("loop", Loop, {"notes": "kshot.methods.loops.notes:Notes"})
+_HERE = "kshot.methods.loops"
+LOOPS = Room(
+    "loop",
+    Loop,
+    {
+        "notes": f"{_HERE}.notes:Notes",
+        "refine": f"{_HERE}.refine:Refine",
+    },
+)
