@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import kshot
 import planted_talk as planted
 from kshot.core.errors import DamagedError, UserError
 from kshot.methods.loops.refine import Refine
 from kshot.methods.roles import Person, Scripted
+from kshot.reports.html import write_report
 from kshot.store.traces import Trace, Traces
 
 
@@ -157,3 +159,25 @@ def test_a_trace_is_read_as_it_was_written(tmp_path):
     trace.add({"text": "é\u2028\nx"})
     assert Trace(tmp_path / "a.jsonl").messages == trace.messages
     assert replace(Traces(tmp_path)).of("a").messages == trace.messages
+
+
+def test_what_was_said_is_in_the_report_and_a_run_that_is_repeated_asks_nobody(tmp_path, monkeypatch):
+    recipes = "zero-shot,zero-shot:loop=refine(coach=person,turns=2)"
+    lines, n = iter(["Why <b>so</b>?\n"] * 6), []
+
+    def read(*_):
+        n.append(1)
+        return next(lines)
+
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"readline": read})())
+    kshot.adapt(planted.TASK, "scripted", recipes=recipes, out=tmp_path / "run")
+    assert len(n) == 6  # two turns at 4, 8 and 12 examples
+    page = (tmp_path / "run/report.html").read_text("utf-8")
+    assert "Why &lt;b&gt;so&lt;/b&gt;?" in page
+    assert "<b>coach</b>" in page
+    assert "zero-shot:loop=refine(coach=person,turns=2), with 8 examples: 4 messages; 2 rounds" in page
+    kshot.adapt(planted.TASK, "scripted", recipes=recipes, out=tmp_path / "run")
+    (tmp_path / "run/results.json").unlink()
+    kshot.adapt(planted.TASK, "scripted", recipes=recipes, out=tmp_path / "run")
+    assert len(n) == 6
+    assert write_report(tmp_path / "run").read_text("utf-8") == page

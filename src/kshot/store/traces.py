@@ -1,7 +1,7 @@
 """What is said in loops, kept message by message: a killed loop goes on at the last finished one."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,16 @@ class Traces:
         return self._open[name]
 
 
-def read_traces(run: Path, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return the messages of a run's traces by name; those that are not there are left out.
+def read_traces(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the messages of a run's traces by name, those with fewer examples first.
 
     Raises:
         DamagedError: As `Trace`.
     """
-    files = {name: run / TRACES / f"{Path(name).name}.jsonl" for name in names}
-    return {name: Trace(file).messages for name, file in files.items() if file.exists()}
+
+    def by_size(file: Path) -> tuple[str, int, str]:
+        loop, n, _ = file.stem.rsplit("-", 2)
+        return loop, int(n), file.stem
+
+    files = [file for file in (run / TRACES).glob("*-*-*.jsonl") if file.stem.rsplit("-", 2)[1].isdecimal()]
+    return {file.stem: Trace(file).messages for file in sorted(files, key=by_size)}

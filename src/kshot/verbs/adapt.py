@@ -257,7 +257,7 @@ def _run_in(
             save(best, staged / BEST)
             # Its prompts may say what the model has written: from the store
             recorder.write(staged, contest, choosing, told, paid=ledger.record())
-            add_report(staged)
+            add_report(staged, folder)
 
         commit(folder, leave_behind)
     finally:
