@@ -10,5 +10,6 @@ LOOPS = Room(
     {
         "notes": f"{_HERE}.notes:Notes",
         "refine": f"{_HERE}.refine:Refine",
+        "rewrite": f"{_HERE}.rewrite:Rewrite",
     },
 )
