@@ -8,6 +8,7 @@ import numpy as np
 
 from kshot.core.seeding import digest
 from kshot.core.types import Example, FloatArray
+from kshot.measures.probabilities import normalised
 from kshot.methods.roles import LeftError, Role
 from kshot.prompts.fitting import prompt_tokens
 from kshot.store.traces import Trace
@@ -93,6 +94,19 @@ class Talk:
         prompts = [model.prompt(some, query)[0] for some, query in zip(shown, queries, strict=True)]
         self.pay(len(queries), sum(prompt_tokens(prompt, model.model) for prompt in prompts))
         return model.code_lengths(shown, queries) if queries else np.zeros(0)
+
+    def probabilities(
+        self, model: TaskModel, shown: Sequence[Sequence[Example]], queries: Sequence[Example]
+    ) -> list[FloatArray]:
+        """Return the probabilities of each query's candidates after its demonstrations; counted as `bits`.
+
+        Raises:
+            SpentError: The ledger does not hold them all.
+        """
+        prompts = [model.prompt(some, query)[0] for some, query in zip(shown, queries, strict=True)]
+        self.pay(len(queries), sum(prompt_tokens(prompt, model.model) for prompt in prompts))
+        rows = model.score(prompts, [model.said(model.answers(query), query) for query in queries])
+        return [normalised(row) for row in rows]
 
     def pay(self, calls: int, tokens: int) -> None:
         """Count calls before they are made.

@@ -11,5 +11,6 @@ LOOPS = Room(
         "notes": f"{_HERE}.notes:Notes",
         "refine": f"{_HERE}.refine:Refine",
         "rewrite": f"{_HERE}.rewrite:Rewrite",
+        "teaching": f"{_HERE}.teaching:Teaching",
     },
 )
