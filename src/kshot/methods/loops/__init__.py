@@ -12,6 +12,7 @@ LOOPS = Room(
         "notes": f"{_HERE}.notes:Notes",
         "refine": f"{_HERE}.refine:Refine",
         "rewrite": f"{_HERE}.rewrite:Rewrite",
+        "skills-from-context": f"{_HERE}.skills_from_context:SkillsFromContext",
         "teaching": f"{_HERE}.teaching:Teaching",
     },
 )
