@@ -8,6 +8,7 @@ LOOPS = Room(
     "loop",
     Loop,
     {
+        "hints": f"{_HERE}.hints:Hints",
         "mental-models": f"{_HERE}.mental_models:MentalModels",
         "notes": f"{_HERE}.notes:Notes",
         "refine": f"{_HERE}.refine:Refine",
