@@ -15,5 +15,6 @@ LOOPS = Room(
         "rewrite": f"{_HERE}.rewrite:Rewrite",
         "skills-from-context": f"{_HERE}.skills_from_context:SkillsFromContext",
         "teaching": f"{_HERE}.teaching:Teaching",
+        "tutoring": f"{_HERE}.tutoring:Tutoring",
     },
 )
