@@ -34,7 +34,7 @@ class Cleaner(planted.ScriptedModel):
         self.asked.append(text)
         kitchen = Kitchen.of(text[text.rindex("Somebody did this") :])
         clean = "\n".join(kitchen.best) + "\nLesson: go where the thing is, and then where it belongs."
-        if self.spoils and "An attempt was wrong" not in text:
+        if self.spoils is not None and "An attempt was wrong" not in text:
             return Generation(self.spoils, True)
         return Generation(clean, True)
 
