@@ -95,6 +95,12 @@ def test_a_person_who_leaves_ends_it_and_what_was_said_is_kept(tmp_path):
     assert "Ctrl-D leaves" in shown[0]
 
 
+def test_a_person_is_shown_what_a_terminal_can_show():
+    shown = []
+    Person(shown.append, lambda: "yes\n").speak("a\x1b[2Jb", most=1, seed=0)
+    assert shown == ["\na\\x1b[2Jb\n(one line; Ctrl-D leaves)"]
+
+
 class KilledError(BaseException):
     """The process ends."""
 

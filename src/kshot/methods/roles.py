@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from kshot.core.visible_text import visible
 from kshot.engine.load_model import load_model
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -110,7 +111,7 @@ class Person:
 
     def speak(self, request: str, *, most: int, seed: int) -> str:
         """Return a line that somebody has written."""
-        self.show(f"\n{request}\n(one line; Ctrl-D leaves)")
+        self.show(f"\n{visible(request)}\n(one line; Ctrl-D leaves)")
         try:
             line = self.read()
         except (EOFError, OSError):
