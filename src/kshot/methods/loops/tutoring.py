@@ -85,7 +85,7 @@ class Tutoring(Talking):
         tutor: Who teaches, likewise.
 
     Source: Macina et al. (2023), MathDial: A Dialogue Tutoring Dataset with Rich Pedagogical Properties Grounded in
-    Math Reasoning Problems, section 5, https://arxiv.org/abs/2305.14536.
+    Math Reasoning Problems, https://arxiv.org/abs/2305.14536.
     Differs: the student's own first attempt takes the place of a wrong solution from a file; telling is the answer's
     number or words in a turn; what worked becomes reasons of examples.
     """
