@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import kshot
 import planted_talk as planted
 from kshot.core.types import Example, Generation, Task
-from kshot.methods.generators.lessons import Lessons, fault_of, steps_of
+from kshot.methods.generators.trajectory_lessons import Lessons, fault_of, steps_of
 from kshot.methods.kitchen import PLACES, Kitchen, clumsy, drawn_kitchen, edit_distance, example_of
 from kshot.methods.trajectory_memory import TrajectoryMemory, remembered
 

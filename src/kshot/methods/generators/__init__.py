@@ -8,6 +8,6 @@ GENERATORS = Room(
     Generator,
     {
         "word-edits": "kshot.methods.generators.word_edits:WordEdits",
-        "lessons": "kshot.methods.generators.lessons:Lessons",
+        "lessons": "kshot.methods.generators.trajectory_lessons:Lessons",
     },
 )
