@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 import kshot
 import planted_talk as planted
-from kshot.core.errors import DamagedError, UserError
+from kshot.core.errors import DamagedError, SettingError, UserError
 from kshot.methods.loops.refine import Refine
 from kshot.methods.roles import Person, Scripted
+from kshot.recipes.grammar import parse_recipe
 from kshot.reports.html import write_report
 from kshot.store.traces import Trace, Traces
 
@@ -68,8 +69,12 @@ def test_the_ledger_is_kept_to_the_last_call(calls, tokens):
 
 
 def test_a_ledger_too_small_for_one_round_says_what_must_hold():
-    with pytest.raises(UserError, match=r"^refine:calls must hold one round, of at least 9 calls .* got 8\. Raise it"):
-        planted.played(refine(["worth 1"], calls=8))
+    with pytest.raises(SettingError, match=r"^calls must be 9 or more, as many as the first round can take .* got 8\."):
+        refine(["worth 1"], calls=8)
+    with pytest.raises(UserError, match=r"^refine:calls must be 33 or more"):
+        parse_recipe("zero-shot:loop=refine(calls=32)", shots=2)
+    with pytest.raises(UserError, match=r"^refine:calls must hold one round, of at least 10 calls .* got 9\. Raise it"):
+        planted.played(refine(["...", "worth 1"], calls=9))  # the writer is asked again
     with pytest.raises(UserError, match=r"^refine:tokens must hold one round, of at least \d+ tokens .* got 50\."):
         planted.played(refine(["worth 1"], tokens=50))
 

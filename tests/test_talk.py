@@ -68,12 +68,14 @@ def run(loop, folder=None):
 @given(calls=st.integers(1, 120), tokens=st.integers(1, 6000))
 def test_the_ledger_of_every_loop_is_kept_to_the_last_call(name, calls, tokens):
     chaos = Chaos(name)
-    loop = chaos.cast(LOOPS.build(f"{name}(calls={calls},tokens={tokens})"))
+    small = {"refine": "asked=4", "rewrite": "asked=4,batch=2", "teaching": "asked=4", "skills-from-context": "tasks=2"}
+    small["mental-models"] = "considered=4,asked=4,seen=2"
     try:
+        loop = chaos.cast(LOOPS.build(f"{name}(calls={calls},tokens={tokens},{small.get(name, 'turns=3')})"))
         _, notes, n_scored = run(loop)
     except UserError as error:
         assert f"{name}:" in str(error)  # noqa: PT017 - either is right
-        assert "must hold one round" in str(error)  # noqa: PT017
+        assert "must hold one round" in str(error) or "the first round can take" in str(error)  # noqa: PT017
         assert len(chaos.asked) <= calls
         return
     assert notes[-1]["calls"] == len(chaos.asked) + n_scored <= calls

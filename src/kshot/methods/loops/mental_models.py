@@ -40,6 +40,7 @@ class MentalModels(Talking):
         by: What they are picked by: "utility", "no-help" (the student is predicted to need it), "help" (it is
             predicted to be right with it) or "random".
         seen: Examples that the mental models are made of.
+        considered: The most examples that could be explained.
         asked: The most examples of the other half that notes are judged on.
         length: The most tokens of an explanation.
         teacher: Who explains: "model", "person", or another model.
@@ -53,12 +54,18 @@ class MentalModels(Talking):
     share: float = setting(0.25, above=0, most=1, least=0)
     by: str = setting(BY[0], choices=BY)
     seen: int = setting(4, least=1, most=100)
+    considered: int = setting(32, least=1, most=10_000)
     asked: int = setting(16, least=1, most=10_000)
     length: int = setting(60, least=1, most=10_000)
     teacher: str = "model"
 
     least = 8
     players: ClassVar[tuple[str, ...]] = ("teacher",)
+
+    @property
+    def calls_a_round(self) -> int:
+        """An explanation of each example, its probabilities without and with it, and twice the scores of the notes."""
+        return 3 * (self.seen + self.considered) + 2 * self.asked
 
     def suits(self, task: Task) -> bool:
         """Return whether answers are candidates, whose probabilities can be read."""
@@ -69,6 +76,7 @@ class MentalModels(Talking):
     ) -> Iterator[Artefact]:
         """Yield the notes once, as there is one round; see `Talking.rounds`."""
         given, held = halves(examples, rng, self.asked)
+        given = given[: self.seen + self.considered]
         known, left = given[: self.seen], given[self.seen :] or given
         reasons = {e.id: self._explained(e, talk) for e in dict.fromkeys((*known, *left))}
         helped = {e.id: with_help(e, reasons[e.id]) for e in given}

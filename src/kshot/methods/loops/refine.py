@@ -58,6 +58,11 @@ class Refine(Talking):
 
     players: ClassVar[tuple[str, ...]] = ("writer", "coach")
 
+    @property
+    def calls_a_round(self) -> int:
+        """The scores without a sentence, one sentence, and its scores."""
+        return 2 * self.asked + 1
+
     def rounds(
         self, examples: Sequence[Example], talk: Talk, *, model: TaskModel, rng: np.random.Generator
     ) -> Iterator[Artefact]:

@@ -54,6 +54,11 @@ class Rewrite(Talking):
 
     players: ClassVar[tuple[str, ...]] = ("reflector",)
 
+    @property
+    def calls_a_round(self) -> int:
+        """The scores without an instruction; a child, and its scores and its parent's on the batch; then on all."""
+        return 2 * self.asked + 2 * self.batch + 1
+
     def rounds(
         self, examples: Sequence[Example], talk: Talk, *, model: TaskModel, rng: np.random.Generator
     ) -> Iterator[Artefact]:

@@ -111,6 +111,11 @@ class SkillsFromContext(Talking):
 
     players: ClassVar[tuple[str, ...]] = ("challenger", "reasoner", "judge", "editor")
 
+    @property
+    def calls_a_round(self) -> int:
+        """Each task, its answer and its verdict; two skills, each proposed and written."""
+        return 3 * self.tasks + 4
+
     def rounds(
         self, examples: Sequence[Example], talk: Talk, *, model: TaskModel, rng: np.random.Generator
     ) -> Iterator[Artefact]:

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from kshot.core.errors import UserError
+from kshot.core.errors import SettingError, UserError
 from kshot.core.fields import setting, state
 from kshot.core.models import Capability
 from kshot.core.seeding import digest
@@ -32,11 +32,24 @@ class Talking(Loop):
     """
 
     calls: int = setting(400, least=1, most=1_000_000)
-    tokens: int = setting(200_000, least=1, most=1_000_000_000)
+    tokens: int = setting(1_000_000, least=1, most=1_000_000_000)
     _cast: tuple[tuple[str, Role], ...] = state(())
 
     least: ClassVar[int] = 4
     players: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.calls < self.calls_a_round:
+            raise SettingError(
+                f"calls must be {self.calls_a_round} or more, as many as the first round can take with the other "
+                f"settings; got {self.calls}."
+            )
+
+    @property
+    def calls_a_round(self) -> int:
+        """The most calls that the first round takes, if no role is asked again."""
+        return 1
 
     @property
     def needs(self) -> frozenset[Capability]:  # pyright: ignore[reportIncompatibleVariableOverride] - by its settings

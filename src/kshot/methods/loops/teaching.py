@@ -40,7 +40,7 @@ class Teaching(Talking):
         beam: Sets that go on.
         tries: How many rounds.
         failures: Examples that the teacher is told.
-        asked: The most examples by which sets are judged.
+        asked: The most examples by which sets are judged, and after which of them a student is examined.
         length: The most tokens of a set that the teacher writes.
         teacher: Who writes: "model", "person", or another model.
 
@@ -64,6 +64,11 @@ class Teaching(Talking):
         """Return whether a pair of input and output is a whole example: rows with choices of their own are not."""
         return task.kind != "multiple_choice"
 
+    @property
+    def calls_a_round(self) -> int:
+        """The scores of all sets; of each the examination, a child, and its scores."""
+        return self.beam * (3 * self.asked + 1)
+
     def rounds(
         self, examples: Sequence[Example], talk: Talk, *, model: TaskModel, rng: np.random.Generator
     ) -> Iterator[Artefact]:
@@ -73,15 +78,18 @@ class Teaching(Talking):
         beam = [(one, _bits(talk, model, one, held).sum()) for one in dict.fromkeys(sets)]
         for _ in range(self.tries):
             for shown, _ in tuple(beam):
-                child = self._child(shown, seen, talk, model)
+                child = self._child(shown, seen, talk, model=model, rng=rng)
                 if child not in {one for one, _ in beam}:
                     beam.append((child, _bits(talk, model, child, held).sum()))
             beam = sorted(beam, key=lambda pair: pair[1])[: self.beam]  # stable: the older first
             yield Artefact(demonstrations=tuple(e for e in beam[0][0] if "made" in e.meta))
 
-    def _child(self, shown: Shown, seen: Sequence[Example], talk: Talk, model: TaskModel) -> Shown:
+    def _child(
+        self, shown: Shown, seen: Sequence[Example], talk: Talk, *, model: TaskModel, rng: np.random.Generator
+    ) -> Shown:
         """Return the set that the teacher writes in the place of another."""
-        examined = [e for e in seen if e not in shown] or list(shown)
+        others = [e for e in seen if e not in shown] or list(shown)
+        examined = [others[i] for i in rng.permutation(len(others))[: self.asked]]
         worst = np.argsort(-_bits(talk, model, shown, examined), kind="stable")[: self.failures]
         failed = listed([examined[i] for i in worst])
         asked = _ASKED.format(shown=listed(shown), failed=failed, n=len(shown))
