@@ -1,5 +1,6 @@
 """What holds of every loop in which roles speak: the ledger to the last call, and going on where it was killed."""
 
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import api_server
+import kshot
 import planted_talk as planted
 from kshot.core.errors import UserError
 from kshot.core.seeding import digest
@@ -124,3 +127,24 @@ def test_a_role_that_is_no_model_is_refused():
 def test_a_ledger_without_a_call_is_refused_before_a_model_is_loaded(settings, message):
     with pytest.raises(UserError, match=message):
         parse_recipe(f"zero-shot:loop=refine({settings})", shots=2)
+
+
+def test_a_role_can_be_a_model_behind_an_api_which_is_counted_and_asked_once(tmp_path):
+    with api_server.served(api_server.ApiServer()) as server:
+        server.lacks |= {"completions", "echo"}
+        recipe = f"zero-shot:loop=refine(coach={server.name},turns=2,asked=4)"
+        run = kshot.adapt(planted.TASK, "scripted", recipes=f"zero-shot,{recipe}", out=tmp_path / "run")
+        said = [body["messages"][-1]["content"] for path, body in server.asked if path.endswith("chat/completions")]
+        coached = [text for text in said if "ask the writer one question" in text]
+        assert coached
+        assert run.paid["calls"] >= len(coached)
+        n = len(said)
+        again = kshot.adapt(planted.TASK, "scripted", recipes=f"zero-shot,{recipe}", out=tmp_path / "run")
+        assert len([path for path, _ in server.asked if path.endswith("chat/completions")]) == n
+        assert again.paid == run.paid
+        server.asked.clear()
+        shutil.rmtree(tmp_path / "run/traces")  # what an API has said is in the store, too
+        (tmp_path / "run/results.json").unlink()
+        kshot.adapt(planted.TASK, "scripted", recipes=f"zero-shot,{recipe}", out=tmp_path / "run")
+        assert not [text for path, body in server.asked if path.endswith("chat/completions")
+                    for text in [body["messages"][-1]["content"]] if "ask the writer" in text]  # fmt: skip
