@@ -113,6 +113,7 @@ def test_every_role_can_be_a_person_or_another_model(name, tmp_path):
         other = role_of(f"scripted:{table}", model)
         assert isinstance(other, Speaker)
         assert isinstance(other.model.model, ScriptedModel)
+        assert role_of(f"scripted:{table}", model).model.model is other.model.model  # loaded once a run
 
 
 def test_a_role_that_is_no_model_is_refused():

@@ -139,7 +139,7 @@ def role_of(who: str, model: TaskModel) -> Role:
 
 def _other(name: str, model: TaskModel) -> TaskModel:
     """Return another model on the task, which keeps what it says where the first one does."""
-    other = load_model(name).with_store(model.traces.store)
+    other = model.traces.model(name, load_model)
     return replace(TaskModel.for_task(model.task, other), ledger=model.ledger, progress=model.progress)
 
 

@@ -1,14 +1,14 @@
 """What is said in loops, kept message by message: a killed loop goes on at the last finished one."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kshot.core.errors import DamagedError
 from kshot.core.json_text import from_json, to_json
-from kshot.core.models import Store
+from kshot.core.models import LanguageModel, Store
 from kshot.core.seeding import digest
 from kshot.store.files import sync, writable, write_text
 
@@ -95,12 +95,19 @@ class Traces:
     folder: Path | None = None
     store: Store | None = field(default=None, repr=False, compare=False)
     _open: dict[str, Trace] = field(default_factory=dict, repr=False, compare=False)
+    _models: dict[str, LanguageModel] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, name: str) -> Trace:
         """Return the trace of this name, with what is in it already."""
         if name not in self._open:
             self._open[name] = Trace(self.folder / f"{name}.jsonl" if self.folder else None)
         return self._open[name]
+
+    def model(self, name: str, load: Callable[[str], LanguageModel]) -> LanguageModel:
+        """Return a further model that speaks in the run's loops, loaded once, which keeps its texts in `store`."""
+        if name not in self._models:
+            self._models[name] = load(name).with_store(self.store)
+        return self._models[name]
 
 
 def read_traces(run: Path) -> dict[str, list[dict[str, Any]]]:
