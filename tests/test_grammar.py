@@ -80,7 +80,10 @@ def test_a_fingerprint_is_what_a_recipe_is_not_how_it_is_written():
         ("majority:k=3", "'majority' has no setting 'k'."),
         ("random:composer=wording(size=3)", "'wording' has no setting 'size'."),
         ("zero-shot:loop=notes(rounds=0)", "notes:rounds must be 1 or more; got 0."),
-        ("random:loop=no-such-loop", "there is no loop 'no-such-loop'. Known: notes."),
+        (
+            "random:loop=no-such-loop",
+            "there is no loop 'no-such-loop'. Known: hints, mental-models, notes, refine, rewrite,",
+        ),
         ("random:k=4,k=5", "each setting must be there once"),
         ("notes", "'notes' is a loop, which does nothing alone; put it into a recipe, as random:loop=notes."),
         ("bm25(zero-shot)", "'bm25' takes settings alone, such as bm25:key=value; got 'zero-shot'."),

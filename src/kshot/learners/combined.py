@@ -11,7 +11,7 @@ from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.lessons import DivergedError
 from kshot.core.seeding import digest
 from kshot.core.types import Example, Prediction, Query, Task
-from kshot.learners.combining import Combining, combined
+from kshot.learners.combining import Combining, combined, examined
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
 from kshot.measures.calibration import UNCALIBRATED, Calibration, calibrated
@@ -78,14 +78,16 @@ class CombinedLearner(Learner):
             asked, tokens = self._next(i, combiner, [queries[at] for at in waiting], [said[at] for at in waiting])
             for at, prediction in zip(waiting, self._ask(member, asked, tell), strict=True):
                 said[at].append(calibration.of(replace(prediction, tokens=prediction.tokens + tokens)))
-        own = zip(queries, said, strict=True)
-        return [_as_wanted(task, query, combined(self.recipe.name, task, combiner, some)) for query, some in own]
+        own, name, model = zip(queries, said, strict=True), self.recipe.name, self._setup.model
+        return [_as_wanted(task, query, examined(name, task, combiner, query, some, model)) for query, some in own]
 
     def _along(self, queries: Sequence[Query], tell: Callable[[int], None]) -> list[Prediction]:
         """Return the answers to the next queries of a stream, each by the past alone."""
         places = self._coming(queries)
         said = [self._hear(i, self._ask(m, queries, tell), places) for i, m in enumerate(self._members)]
-        return [self._combining.answer(query, own) for query, *own in zip(queries, *said, strict=True)]
+        return [
+            self._combining.answer(query, own, self._setup.model) for query, *own in zip(queries, *said, strict=True)
+        ]
 
     def _by_first(self, queries: Sequence[Query], tell: Callable[[int], None]) -> list[Prediction]:
         """Return the same where the combiner learns by its first member alone: others are asked where it asks them."""

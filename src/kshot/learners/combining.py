@@ -10,6 +10,7 @@ from kshot.core.types import Example, Prediction, Query, Task
 from kshot.measures.calibration import Calibration
 from kshot.measures.probabilities import code_length_bits
 from kshot.methods.contracts import Answered, Combiner
+from kshot.taskmodel.taskmodel import TaskModel
 
 _SPENT_ON_ANSWERS, _SPENT_ON_LEARNING = ("prompt_tokens", "seconds", "tokens"), ("fit_seconds", "fit_tokens")
 
@@ -39,9 +40,9 @@ class Combining:
         """Return the combiner as it is for the next query of the stream, by the past alone."""
         return self.combiner.fit(self.task, self.past).knowing(self.task, query.past)
 
-    def answer(self, query: Query, said: Sequence[Prediction]) -> Prediction:
+    def answer(self, query: Query, said: Sequence[Prediction], model: TaskModel | None = None) -> Prediction:
         """Return the answer to the next query of the stream, and take it into the past."""
-        found = combined(self.name, self.task, self.ready(query), said)
+        found = examined(self.name, self.task, self.ready(query), query, said, model)
         self.remember(query.example, said)
         return found
 
@@ -53,6 +54,18 @@ class Combining:
         """
         combiner, kept = self.combiner.fit(self.task, self.past).kept(len(calibrations))
         return combiner.with_calibrations([asdict(calibrations[i]) for i in kept]), kept
+
+
+def examined(
+    name: str, task: Task, combiner: Combiner, query: Query, said: Sequence[Prediction], model: TaskModel | None
+) -> Prediction:
+    """Return `combined` by a combiner that asks the model about what was said, if it does; what that takes counts."""
+    if model is None or not combiner.examines:
+        return combined(name, task, combiner, said)
+    asking = replace(model, ledger=model.ledger.part())
+    knowing = combiner.examining(query.example.question, said, model=asking)
+    whole, cost = combined(name, task, knowing, said), asking.ledger.cost
+    return replace(whole, tokens=whole.tokens + cost.tokens, seconds=whole.seconds + cost.seconds)
 
 
 def combined(name: str, task: Task, combiner: Combiner, said: Sequence[Prediction]) -> Prediction:

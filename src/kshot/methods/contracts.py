@@ -630,6 +630,7 @@ class Combiner(Remembering):
         usual: Its members where none are named, as text; empty where they must be.
         reads_text: In open tasks it reads the first members' texts, so these are written for each question.
         reads_sureness: There it reads how sure the model is of them, too (`Prediction.sureness`).
+        examines: It asks the model about what its members say of each question (`examining`).
     """
 
     remembered_in: ClassVar[str] = COMBINER
@@ -641,6 +642,7 @@ class Combiner(Remembering):
     usual: ClassVar[tuple[str, ...]] = ()
     reads_text: ClassVar[bool] = False
     reads_sureness: ClassVar[bool] = False
+    examines: ClassVar[bool] = False
     _calibrations: tuple[Mapping[str, Any], ...] = state(())
 
     def check(self, members: Sequence[Any]) -> None:  # noqa: B027 - most take any recipes
@@ -673,6 +675,16 @@ class Combiner(Remembering):
             model: The language model that answers, on this task.
         """
         return [{} for _ in questions]
+
+    def examining(self, question: Question, said: Sequence[Prediction], *, model: TaskModel) -> Self:
+        """Return a combiner of one question that has asked the model about what its members say of it.
+
+        Args:
+            question: What was asked.
+            said: What the members say, in their order.
+            model: The language model that answers, on this task, as it is before training.
+        """
+        return self
 
     @abstractmethod
     def combine(self, task: Task, members: Sequence[Prediction]) -> Prediction:

@@ -19,9 +19,11 @@ from kshot.reports.saliency_record import read_saliency, weighed
 from kshot.reports.saved_record import read_finished, read_record
 from kshot.store.files import write_text
 from kshot.store.run_folder import REPORT
+from kshot.store.traces import read_traces
 
 MOST_PROBS = 8  # labels of a row whose probabilities are kept
 COLOURED = 5
+MOST_SAID, MOST_MESSAGES = 2000, 60  # characters of a message of a loop, and messages of each loop
 COSTS = (("query_tokens", "prompt tokens a query"), ("query_ms", "milliseconds a query"))
 OUTLIER_REACH = 3.0  # interquartile ranges above the upper quartile
 
@@ -34,13 +36,13 @@ def write_report(run: Path) -> Path:
         StorageError: The file cannot be written.
     """
     record = read_record(run)
-    write_text(run / REPORT, page({**record, "saliency": read_saliency(run)}))
+    write_text(run / REPORT, page({**record, "saliency": read_saliency(run), "traces": read_traces(run)}))
     return run / REPORT
 
 
-def add_report(folder: Path) -> None:
+def add_report(folder: Path, run: Path) -> None:
     """Write `report.html` beside the record of a finished run that is not in the run's folder yet."""
-    write_text(folder / REPORT, page(read_finished(folder)))
+    write_text(folder / REPORT, page({**read_finished(folder), "traces": read_traces(run)}))
 
 
 def page(record: Mapping[str, Any]) -> str:
@@ -74,6 +76,7 @@ def page(record: Mapping[str, Any]) -> str:
         notes=results["selections"].get(shown[0], [])[-1:] if shown else [],
         paid=paid_in_words(results["paid"]) if results.get("paid") else None,
         sources=answer_sources(rows),
+        talks=talks(record),
         totals=_totals(results["leaderboard"], rows),
         style=_read("report.css"),
         script=_read("report.js"),
@@ -203,6 +206,26 @@ def mean_disagreement(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Return which share of the contexts answers otherwise than all together, on average; None without several."""
     shares = [row["disagreement"] for row in rows if row.get("disagreement") is not None]
     return sum(shares) / len(shares) if shares else None
+
+
+def talks(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what was said in loops: of each its title, how it ended where that is known, and its messages."""
+    noted = {
+        note["trace"]: (recipe, note)
+        for recipe, notes in record["results"]["selections"].items()
+        for note in notes
+        if isinstance(note, dict) and note.get("trace")
+    }
+    found = []
+    for name, messages in record.get("traces", {}).items():
+        loop, n, _ = name.rsplit("-", 2)
+        recipe, note = noted.get(name, (None, {}))
+        title = f"{recipe or loop}, with {n} examples"
+        rows = [{"role": m["role"], "text": m["text"][:MOST_SAID], "asked": m["request"][:MOST_SAID]} for m in messages]
+        left_out = max(0, len(rows) - MOST_MESSAGES)
+        about = {key: note[key] for key in ("rounds", "calls", "spoken_tokens", "ended") if key in note}
+        found.append({"title": title, "rows": rows[:MOST_MESSAGES], "left_out": left_out, "about": about})
+    return found
 
 
 def answer_sources(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[tuple[str, int, dict[str, float]]]:

@@ -47,6 +47,7 @@ from kshot.prompts.fitting import fits, prompt_tokens, write_to_fit
 from kshot.prompts.layout import Layout, layout_for
 from kshot.prompts.whereabouts import places_of
 from kshot.store.run_folder import alone_in
+from kshot.store.traces import Traces
 
 LEAST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 16, 1024
 ROUNDING = 1e-2  # by which a log-probability in low precision may be above 0
@@ -115,6 +116,7 @@ class TaskModel:
         progress: Told of the work that selectors ask for.
         ledger: What the model does for it is added to; `replace(model, ledger=model.ledger.part())` counts a part.
         gradient_store: Where gradients are kept.
+        traces: Where what is said in loops is kept.
         notes: Where what methods note of their work goes.
         task_notes: Notes on the task that are said after the instruction.
         told: How a model that is trained is told what the composer says; None: as the composer says it.
@@ -129,6 +131,7 @@ class TaskModel:
     progress: Progress = field(default_factory=Silence)
     ledger: Ledger = field(default_factory=Ledger, repr=False, compare=False)
     gradient_store: GradientStore = GradientStore()
+    traces: Traces = field(default_factory=Traces, repr=False, compare=False)
     notes: Callable[[Mapping[str, Any]], None] | None = None
     task_notes: tuple[str, ...] = ()
     told: Telling | None = None

@@ -37,6 +37,7 @@ from kshot.methods.judges import JUDGES, Judge
 from kshot.methods.knowledge import Knowledge
 from kshot.recipes.names import SLOTS
 from kshot.store.files import write_folder
+from kshot.store.traces import Traces
 from kshot.studies import STUDIES
 from kshot.studies.task_family import Study
 from kshot.taskmodel.taskmodel import TaskModel
@@ -231,7 +232,8 @@ def _check_generator(part: Generator, task: Task, model: TaskModel) -> None:
 
 
 def _check_loop(part: Loop, task: Task, model: TaskModel) -> None:
-    found, again = (part.run(task.train, model=model, rng=_rng()) for _ in range(2))
+    asked = (dataclasses.replace(model, traces=Traces()) for _ in range(2))
+    found, again = (part.run(task.train, model=one, rng=_rng()) for one in asked)
     _must(found == again, part, "must leave the same with the same rng")
     are_texts = isinstance(found.notes, tuple) and all(isinstance(note, str) and note for note in found.notes)
     _must(are_texts, part, "must leave notes as a tuple of texts")

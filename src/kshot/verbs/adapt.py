@@ -35,6 +35,7 @@ from kshot.reports.html import add_report
 from kshot.store.commit import commit, settle
 from kshot.store.run_folder import BEST, check_free, opened_run
 from kshot.store.scores import SqliteStore
+from kshot.store.traces import TRACES, Traces
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.containers import items_of
 from kshot.tasks.validate import cut_answers, grave_problems
@@ -224,7 +225,8 @@ def _run_in(
     try:
         ledger = Ledger(budget, prices=prices, before=store.paid)
         kept = GradientStore(folder / "gradients", rebuild=True, say=progress.say)
-        shared: Any = {"gradient_store": kept, "ledger": ledger.part()}
+        traces = Traces(folder / TRACES, store)
+        shared: Any = {"gradient_store": kept, "traces": traces, "ledger": ledger.part()}
         model = replace(models.model, model=language_model.with_store(store), **shared)
         selecting = replace(selecting, model=selecting.model.with_store(store), **shared) if selecting else None
         setup = replace(models, model=model, selector_model=selecting, store=store)
@@ -256,7 +258,7 @@ def _run_in(
             save(best, staged / BEST)
             # Its prompts may say what the model has written: from the store
             recorder.write(staged, contest, choosing, told, paid=ledger.record())
-            add_report(staged)
+            add_report(staged, folder)
 
         commit(folder, leave_behind)
     finally:

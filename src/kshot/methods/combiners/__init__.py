@@ -11,7 +11,8 @@ COMBINERS = Room(
         "mix": "kshot.methods.combiners.mix:Mix",
         "cascade": "kshot.methods.combiners.cascade:Cascade",
         "new-labels": "kshot.methods.combiners.new_labels:NewLabels",
+        "taught": "kshot.methods.combiners.taught:Taught",
         "adapt-mi": "kshot.methods.combiners.adapt_mi:AdaptMi",
     },
-    on_request=("adapt-mi",),
+    on_request=("adapt-mi", "taught"),
 )

@@ -1,0 +1,153 @@
+"""Who speaks in a loop: a language model, a script, or a person."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from kshot.core.visible_text import visible
+from kshot.engine.load_model import load_model
+from kshot.taskmodel.taskmodel import TaskModel
+
+
+class LeftError(Exception):
+    """A person has left the dialogue."""
+
+
+class Role(Protocol):
+    """Somebody who answers what is asked in a loop."""
+
+    @property
+    def identity(self) -> str:
+        """What its answers depend on beside the request."""
+        ...
+
+    def count(self, text: str) -> int:
+        """Return how many tokens a text has for it; 0 where they cost nothing."""
+        ...
+
+    def speak(self, request: str, *, most: int, seed: int) -> str:
+        """Return its answer.
+
+        Args:
+            request: All that it is told.
+            most: The most tokens of the answer.
+            seed: For a draw.
+
+        Raises:
+            LeftError: It will say nothing any more.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A language model that answers, at temperature 1."""
+
+    model: TaskModel
+
+    @property
+    def identity(self) -> str:
+        """The model's fingerprint."""
+        return self.model.model.fingerprint
+
+    def count(self, text: str) -> int:
+        """Return how many tokens a text has for the model."""
+        return self.model.model.count_tokens(text)
+
+    def speak(self, request: str, *, most: int, seed: int) -> str:
+        """Return what the model writes; errors as `TaskModel.write_each`."""
+        prompt = self.model.layout.request(self.model.spelled(request))
+        (found,) = self.model.write_each([prompt], max_tokens=most, temperature=1.0, seed=seed)
+        return found.text
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Answers by a function of what it is told: in planted worlds, and for tests.
+
+    Attributes:
+        say: Returns the answer to a request.
+        name: What its answers depend on.
+    """
+
+    say: Callable[[str], str]
+    name: str = "scripted"
+
+    @property
+    def identity(self) -> str:
+        """Its name."""
+        return self.name
+
+    def count(self, text: str) -> int:
+        """Return the number of words."""
+        return len(text.split())
+
+    def speak(self, request: str, *, most: int, seed: int) -> str:
+        """Return what the function says."""
+        return self.say(request)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody at the terminal: one line is an answer; Ctrl-D leaves.
+
+    Attributes:
+        show: Shows what is asked.
+        read: Returns a line with its end; "" where there will be none any more.
+    """
+
+    show: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True)
+    read: Callable[[], str] = lambda: sys.stdin.readline()
+
+    @property
+    def identity(self) -> str:
+        """Every person is the same to a trace: who goes on is believed to be who has begun."""
+        return "person"
+
+    def count(self, text: str) -> int:
+        """Return 0: tokens of people are not counted, their turns are."""
+        return 0
+
+    def speak(self, request: str, *, most: int, seed: int) -> str:
+        """Return a line that somebody has written."""
+        self.show(f"\n{visible(request)}\n(one line; Ctrl-D leaves)")
+        try:
+            line = self.read()
+        except (EOFError, OSError):
+            line = ""
+        if not line:
+            raise LeftError
+        return line.strip()
+
+
+def role_of(who: str, model: TaskModel) -> Role:
+    """Return who a setting names.
+
+    Args:
+        who: "model" is the one that answers, "person" somebody at the terminal, and all else another model, as
+            --model names it.
+        model: The one that answers, on its task.
+
+    Raises:
+        UserError: There is no such model, or it cannot write.
+    """
+    if who == "person":
+        return Person()
+    return Speaker(model if who == "model" else _other(who, model))
+
+
+def _other(name: str, model: TaskModel) -> TaskModel:
+    """Return another model on the task, which keeps what it says where the first one does."""
+    other = model.traces.model(name, load_model)
+    return replace(TaskModel.for_task(model.task, other), ledger=model.ledger, progress=model.progress)
+
+
+def spoken(transcript: Sequence[tuple[str, str]]) -> str:
+    r"""Return (who, what was said) as a text, a turn a line.
+
+    Example:
+        >>> spoken([("Coach", "Why?"), ("Writer", "Because.")])
+        'Coach: Why?\nWriter: Because.'
+    """
+    return "\n".join(f"{who}: {text}" for who, text in transcript)

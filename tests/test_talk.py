@@ -1,0 +1,151 @@
+"""What holds of every loop in which roles speak: the ledger to the last call, and going on where it was killed."""
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import api_server
+import kshot
+import planted_talk as planted
+from kshot.core.errors import UserError
+from kshot.core.seeding import digest
+from kshot.methods.loops import LOOPS
+from kshot.methods.loops.talking import Talking
+from kshot.methods.roles import Person, Scripted, Speaker, role_of
+from kshot.models.scripted import ScriptedModel
+from kshot.recipes.grammar import parse_recipe
+
+TALKING = [name for name in LOOPS if issubclass(LOOPS.find(name), Talking)]
+SAID = (
+    "Task: a\nCheck: b\nCheck: c", "yes, no", "no", "yes", "add care: it lacks", "Input: x\nOutput: one", "one", "two",
+    "worth 3", "worth 1", "good", "",
+)  # fmt: skip
+
+
+class KilledError(BaseException):
+    """The process ends."""
+
+
+class Chaos:
+    """Answers in any form that some role has, by the request: most are in a wrong one, so that roles are asked again.
+
+    Args:
+        killed_at: The call at which the process ends, from 0.
+    """
+
+    def __init__(self, loop: str, killed_at: int = -1):
+        self.loop, self.killed_at, self.asked = loop, killed_at, []
+
+    def say(self, name: str, request: str) -> str:
+        if len(self.asked) == self.killed_at:
+            self.killed_at = -1
+            raise KilledError
+        self.asked.append((name, request))
+        n = int(digest(name, request)[:8], 16)
+        forms = {"challenger": SAID[:1], "judge": SAID[1:4], "editor": SAID[4:5], "reasoner": SAID[6:9]}
+        forms["teacher"] = SAID[5:6] if self.loop == "teaching" else SAID[6:10]
+        some = forms.get(name, SAID[6:11])
+        return "" if n % 11 == 0 else some[n % len(some)]
+
+    def cast(self, loop: Talking) -> Talking:
+        def role(name):
+            return Scripted(lambda request: self.say(name, request), name)
+
+        return loop.played_by(**{name: role(name) for name in loop.players})
+
+
+def run(loop, folder=None):
+    model, notes = planted.model(folder=folder)
+    artefact = loop.run(planted.TASK.train, model=model, rng=np.random.default_rng(0))
+    return artefact, notes, model.model.n_scored
+
+
+@pytest.mark.parametrize("name", TALKING)
+@settings(max_examples=25)
+@given(calls=st.integers(1, 120), tokens=st.integers(1, 6000))
+def test_the_ledger_of_every_loop_is_kept_to_the_last_call(name, calls, tokens):
+    chaos = Chaos(name)
+    small = {"refine": "asked=4", "rewrite": "asked=4,batch=2", "teaching": "asked=4", "skills-from-context": "tasks=2"}
+    small["mental-models"] = "considered=4,asked=4,seen=2"
+    try:
+        loop = chaos.cast(LOOPS.build(f"{name}(calls={calls},tokens={tokens},{small.get(name, 'turns=3')})"))
+        _, notes, n_scored = run(loop)
+    except UserError as error:
+        assert f"{name}:" in str(error)  # noqa: PT017 - either is right
+        assert "must hold one round" in str(error) or "the first round can take" in str(error)  # noqa: PT017
+        assert len(chaos.asked) <= calls
+        return
+    assert notes[-1]["calls"] == len(chaos.asked) + n_scored <= calls
+    assert notes[-1]["spoken_tokens"] <= tokens
+
+
+@pytest.mark.parametrize("name", TALKING)
+@settings(max_examples=4)
+@given(at=st.integers(0, 30))
+def test_every_loop_that_is_killed_goes_on_and_asks_nothing_twice(name, at):
+    whole, chaos = Chaos(name), Chaos(name, at)
+    expected = run(whole.cast(LOOPS.build(name)))
+    with TemporaryDirectory() as folder:
+        with suppress(KilledError):
+            run(chaos.cast(LOOPS.build(name)), Path(folder))
+        found = run(chaos.cast(LOOPS.build(name)), Path(folder))
+    assert found[0] == expected[0]
+    assert chaos.asked == whole.asked
+    same = ("ended", "calls", "spoken_tokens", "rounds")
+    assert [found[1][-1][key] for key in same] == [expected[1][-1][key] for key in same]
+
+
+@pytest.mark.parametrize("name", TALKING)
+def test_every_role_can_be_a_person_or_another_model(name, tmp_path):
+    loop = LOOPS.find(name)()
+    table = tmp_path / "table.json"
+    table.write_text("{}")
+    model, _ = planted.model()
+    for player in loop.players:
+        assert getattr(loop, player) == "model"
+        assert isinstance(role_of("person", model), Person)
+        other = role_of(f"scripted:{table}", model)
+        assert isinstance(other, Speaker)
+        assert isinstance(other.model.model, ScriptedModel)
+        assert role_of(f"scripted:{table}", model).model.model is other.model.model  # loaded once a run
+
+
+def test_a_role_that_is_no_model_is_refused():
+    model, _ = planted.model()
+    with pytest.raises(UserError, match="scripted:FILE must name a JSON file"):
+        role_of("scripted:nowhere.json", model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [("calls=0", "refine:calls must be 1"), ("tokens=0", "refine:tokens must be 1")]
+)
+def test_a_ledger_without_a_call_is_refused_before_a_model_is_loaded(settings, message):
+    with pytest.raises(UserError, match=message):
+        parse_recipe(f"zero-shot:loop=refine({settings})", shots=2)
+
+
+def test_a_role_can_be_a_model_behind_an_api_which_is_counted_and_asked_once(tmp_path):
+    with api_server.served(api_server.ApiServer()) as server:
+        server.lacks |= {"completions", "echo"}
+        recipe = f"zero-shot:loop=refine(coach={server.name},turns=2,asked=4)"
+        run = kshot.adapt(planted.TASK, "scripted", recipes=f"zero-shot,{recipe}", out=tmp_path / "run")
+        said = [body["messages"][-1]["content"] for path, body in server.asked if path.endswith("chat/completions")]
+        coached = [text for text in said if "ask the writer one question" in text]
+        assert coached
+        assert run.paid["calls"] >= len(coached)
+        n = len(said)
+        again = kshot.adapt(planted.TASK, "scripted", recipes=f"zero-shot,{recipe}", out=tmp_path / "run")
+        assert len([path for path, _ in server.asked if path.endswith("chat/completions")]) == n
+        assert again.paid == run.paid
+        server.asked.clear()
+        shutil.rmtree(tmp_path / "run/traces")  # what an API has said is in the store, too
+        (tmp_path / "run/results.json").unlink()
+        kshot.adapt(planted.TASK, "scripted", recipes=f"zero-shot,{recipe}", out=tmp_path / "run")
+        assert not [text for path, body in server.asked if path.endswith("chat/completions")
+                    for text in [body["messages"][-1]["content"]] if "ask the writer" in text]  # fmt: skip
