@@ -3,4 +3,11 @@
 from kshot.core.plugins import Room
 from kshot.methods.contracts import Generator
 
-GENERATORS = Room("generator", Generator, {"word-edits": "kshot.methods.generators.word_edits:WordEdits"})
+GENERATORS = Room(
+    "generator",
+    Generator,
+    {
+        "word-edits": "kshot.methods.generators.word_edits:WordEdits",
+        "rephrase": "kshot.methods.generators.rephrase:Rephrase",
+    },
+)
