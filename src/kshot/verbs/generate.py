@@ -190,8 +190,8 @@ def _checked(made: Made, seeds: tuple[Example, ...], task: Task, method: str) ->
     for e in made.examples:
         if "made" not in e.meta or e.id in ids:
             raise UserError(
-                f"{method}: each example that is made must have an id of its own and say so in meta[\"made\"]; '{e.id}' "
-                "does not."
+                f'{method}: each example that is made must have an id of its own, and its mark in meta["made"]; '
+                f"'{e.id}' does not."
             )
         ids.add(e.id)
         if fault := intake.fault(e):

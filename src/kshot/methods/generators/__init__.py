@@ -9,5 +9,11 @@ GENERATORS = Room(
     {
         "word-edits": "kshot.methods.generators.word_edits:WordEdits",
         "rephrase": "kshot.methods.generators.rephrase:Rephrase",
+        "ensemble": "kshot.methods.generators.ensemble:Ensemble",
+        "skills": "kshot.methods.generators.skill_questions:SkillQuestions",
+        "tailored": "kshot.methods.generators.tailored:Tailored",
+        "flips": "kshot.methods.generators.flips:Flips",
+        "guideline": "kshot.methods.generators.guideline:Guideline",
+        "personalised": "kshot.methods.generators.personalised:Personalised",
     },
 )

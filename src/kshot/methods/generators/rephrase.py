@@ -77,7 +77,11 @@ class Rephrase(Writer):
                 intake.take(draft, [seed])
 
     def _answers(
-        self, drafts: Sequence[tuple[Example, Example]], seeds: Sequence[Example], model: TaskModel, rng: np.random.Generator
+        self,
+        drafts: Sequence[tuple[Example, Example]],
+        seeds: Sequence[Example],
+        model: TaskModel,
+        rng: np.random.Generator,
     ) -> list[str]:
         """Return the model's answers, or the known ones where it is not asked."""
         if not self.agree:

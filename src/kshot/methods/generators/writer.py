@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -41,10 +42,15 @@ class Writer(Generator):
     def generate(self, seeds: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Made:
         """Return what was taken of the drafts; see `kshot.methods.contracts.Generator`."""
         intake = Intake(origin_of(type(self)).name, seeds, model.task, near=self.near)
+        ready = self.knowing(seeds, model=model)
         for _ in range(self.rounds):
             if (missing := self.n - len(intake.taken)) > 0 and seeds:
-                self.draft(missing, seeds, intake, model=model, rng=rng)
+                ready.draft(missing, seeds, intake, model=model, rng=rng)
         return Made(tuple(intake.taken[: self.n]), tuple(intake.rejected))
+
+    def knowing(self, seeds: Sequence[Example], *, model: TaskModel) -> Self:
+        """Return it with what it finds out about the known examples before the first draft."""
+        return self
 
     @abstractmethod
     def draft(
@@ -95,9 +101,7 @@ def room_for(texts: Sequence[str], model: TaskModel) -> int:
     return min(most, max(LEAST_TOKENS, longest + longest // 2))
 
 
-def finished(
-    said: Sequence[Generation | None], texts: Sequence[str], intake: Intake
-) -> list[tuple[int, str]]:
+def finished(said: Sequence[Generation | None], texts: Sequence[str], intake: Intake) -> list[tuple[int, str]]:
     """Return the places and texts of those drafts that came to an end; the others are rejected.
 
     Args:
