@@ -25,9 +25,9 @@ class Flips(Writer):
     """An analogue of COBRA: write for the words of an example contexts in which they have opposite labels.
 
     An example with a context gets one more, in which the same words are to have another label; one without gets two,
-    one for each. A pair is taken where the model, after other examples, answers each new context as wanted. What is made
-    names in `meta["pair"]` the known example whose words it has. Whoever reads no context gives the two of a pair the
-    same answer, and is right in exactly one of them: half of a set of pairs (`kshot evaluate … --suite flips`).
+    one for each. A pair is taken where the model, after other examples, answers each new context as wanted. What is
+    made names in `meta["pair"]` the known example whose words it has. Whoever reads no context gives the two of a pair
+    the same answer, and is right in exactly one of them: half of a set of pairs (`kshot evaluate … --suite flips`).
 
     Attributes:
         near: As for all that write, of input and context together; the input is the same by design.

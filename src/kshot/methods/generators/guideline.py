@@ -23,10 +23,10 @@ class Guideline(Generator):
 
     Steps are lines (or sentences, in a text of one line). Those of different lists are aligned one to one where they
     are alike, by words; a step that at least `share` of the lists have is one of the guideline, said as the list has it
-    that is most like the others. A step comes before another where most lists that have both say so. Examples are of the
-    same thing whose rows name the same `group` (a column of theirs); without such a column all are. The output of what
-    is made is the guideline; its input is the group's name, or, without groups, the input that is most like the others
-    with "in general" after it. No model is asked.
+    that is most like the others. A step comes before another where most lists that have both say so. Examples are of
+    the same thing whose rows name the same `group` (a column of theirs); without such a column all are. The output of
+    what is made is the guideline; its input is the group's name, or, without groups, the input that is most like the
+    others with "in general" after it. No model is asked.
 
     Attributes:
         n: The most guidelines.
@@ -72,10 +72,10 @@ class Guideline(Generator):
 
 
 def steps_of(text: str) -> list[str]:
-    """Return the steps that a text lists: its lines without their numbers; of a single line its sentences.
+    r"""Return the steps that a text lists: its lines without their numbers; of a single line its sentences.
 
     Example:
-        >>> steps_of("1. Boil water.\\n2. Add tea."), steps_of("Boil water. Add tea.")
+        >>> steps_of("1. Boil water.\n2. Add tea."), steps_of("Boil water. Add tea.")
         (['Boil water.', 'Add tea.'], ['Boil water.', 'Add tea.'])
     """
     lines = [line for line in text.splitlines() if line.strip()]

@@ -68,7 +68,7 @@ class Intake:
         """Take a draft, or reject it for its fault; return whether it was taken.
 
         Args:
-            draft: With its output; it gets an id of its own, by what it says, and its `meta` stays beside what is told here.
+            draft: With its output; it gets an id of its own, by what it says, and keeps its `meta` beside what is told.
             sources: The examples that it was made from.
             about: More to tell of how it was made, as JSON.
         """
