@@ -128,8 +128,8 @@ def generate(
     check_generator(part, task, method)
     if isinstance(model, str | Path):
         placing: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
-        how = {"api": api} if is_api(model) else {**placing, "trust_remote_code": trust_remote_code}
-        model = load_model(model, **how)
+        placing["trust_remote_code"] = trust_remote_code
+        model = load_model(model, **({"api": api} if is_api(model) else placing))
     if lacking := part.needs - model.capabilities:
         raise UserError(
             f"'{method}' must have a model that can {', '.join(sorted(lacking))}; '{model.name}' cannot. Give another "
