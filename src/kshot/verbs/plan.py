@@ -50,7 +50,7 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
         return [row | ({"usd": prices.of(row["forward_tokens"], 0, 0)} if prices else {}) for row in rows]
     if any(row["forward_tokens"] for row in rows):
         shots = max(recipe.k for recipe in prepared.recipes)
-        speed = tokens_per_second(setup.model, stream.examples, min(shots, len(stream.examples) - 1))
+        speed = tokens_per_second(setup.model, stream.examples, min(shots, len(stream.examples) - 1)) or inf
     else:
         speed = inf
     return [row | {"minutes": row["forward_tokens"] / speed / 60} for row in rows]
