@@ -92,7 +92,7 @@ def test_generate_measures_what_was_made_against_none_and_real_ones(script, data
     monkeypatch.setattr(generate, "TASKS", ("classification/sst2",))
     monkeypatch.setattr(generate, "MAKERS", ("none", "real", "word-edits"))
     units = [u for u in generate.planned() if u.seed == 0 and u.layer == "10-prompt"]
-    rows = [{"layer": u.layer, "unit": u.name, **row} for u in units for row in generate.measure(u, data, "tiny")]
+    rows = [{"layer": u.layer, "unit": u.name, **row} for u in units for row in generate.measure(u, data, "scripted")]
     assert [row["n_known"] for row in rows] == [10, 20, 10]
     assert rows[2]["made"] + rows[2]["rejected"] > 0
     found = {row["maker"]: row for row in page.summary(rows)}
