@@ -20,7 +20,18 @@ from kshot.methods.contracts import Generator, Made
 from kshot.methods.generators import GENERATORS
 from kshot.methods.generators.consensus import consensus
 from kshot.methods.generators.guideline import Guideline, guideline, steps_of
-from kshot.methods.generators.intake import EMPTY, KNOWN, LONG, NEAR, NO_TEXT, ODD_OUTPUT, TESTED, Intake, likeness
+from kshot.methods.generators.intake import (
+    EMPTY,
+    KNOWN,
+    LONG,
+    NEAR,
+    NO_TEXT,
+    ODD_OUTPUT,
+    TESTED,
+    Intake,
+    likeness,
+    parted,
+)
 from kshot.methods.generators.personalised import OTHER_NUMBERS, edits, numbers
 from kshot.models.scripted import ScriptedModel
 from kshot.taskmodel.taskmodel import TaskModel
@@ -170,6 +181,22 @@ def test_choices_in_an_input_stay_as_they_are():
     )
     assert [e.input for e in made.examples] == ["Name the warmer\n(A) red\n(B) blue"]
     assert made.reasons["its choices do not stand in its input"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "stem"),
+    [
+        ("A train or A car?\nA. red A\nB. blue", "A", "A train or A car?"),
+        ("Is it red A? (A) red A (B) blue", "(A)", "Is it red A?"),
+        ("Which?\n1) red A\n2) blue", "1", "Which?"),
+        ("(A) red A (B) blue", "(A)", None),
+        ("red A or blue", "(A)", None),
+    ],
+)
+def test_choices_are_told_from_what_is_asked(text, form, stem):
+    e = Example(text, form, "q", choices=("red A", "blue"))
+    found = parted(e, Task("c", "multiple_choice", (e,), letter_form=form))
+    assert found == (stem and (stem, text[len(stem) :]))
 
 
 # ensemble

@@ -9,7 +9,7 @@ from typing import Any
 
 from kshot.core.api_settings import is_api
 from kshot.core.call import parse_call
-from kshot.core.errors import UserError, keeping
+from kshot.core.errors import UserError, keeping, missing_extra
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.paths import path_of
@@ -77,6 +77,7 @@ class Generated:
         """Return what `kshot generate --json` prints."""
         counts = {"made": len(self.examples), "wanted": self.wanted, "rejected": len(self.rejected)}
         work = {"scored": self.cost.scored, "reused": self.cost.reused}
+        work |= {"calls": self.cost.calls} if self.cost.calls else {}
         where = {"out": str(self.out)} if self.out else {"rows": self.rows}
         return {"method": self.method, **counts, "reasons": self.reasons, "work": work, **where}
 
@@ -129,7 +130,8 @@ def generate(
     if isinstance(model, str | Path):
         placing: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
         placing["trust_remote_code"] = trust_remote_code
-        model = load_model(model, **({"api": api} if is_api(model) else placing))
+        how: dict[str, Any] = {"api": api} if is_api(model) else placing
+        model = load_model(model, **how)
     if lacking := part.needs - model.capabilities:
         raise UserError(
             f"'{method}' must have a model that can {', '.join(sorted(lacking))}; '{model.name}' cannot. Give another "
@@ -145,7 +147,8 @@ def generate(
         )
         found = part.generate(seeds, model=asked, rng=generator(seed, "generate", len(seeds)))
         made = _checked(found, seeds, task, method)
-        done = Generated(made.examples[: part.n or None], made.rejected, part.n, method, ledger.cost, place)
+        examples = made.examples[: part.n or None]
+        done = Generated(examples, made.rejected, part.n or len(examples), method, ledger.cost, place)
         if place:
             write_jsonl(place, done.rows)
     return done
@@ -157,6 +160,8 @@ def check_generator(part: Generator, task: Task, method: str) -> None:
         raise UserError(f"--method must be for tasks of kind {task.kind}; '{method}' is for others. Take another one.")
     if obstacle := part.obstacle(task):
         raise UserError(f"--method must be one that can use the examples of '{task.name}'; of {method}, {obstacle}.")
+    if package := part.missing_package:
+        raise missing_extra(package, "retrieval", f"The generator '{method}'")
     if len(task.train) < part.least:
         raise UserError(
             f"'{method}' must have {part.least} examples or more to make others from; '{task.name}' has "

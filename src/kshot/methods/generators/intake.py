@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from kshot.core.seeding import digest
-from kshot.core.types import Example, Task
+from kshot.core.types import Example, Task, named_choice
 from kshot.measures.text_metrics import n_common_subsequence
 from kshot.methods.contracts import Made
 from kshot.tasks.missing import trimmed
@@ -15,7 +15,7 @@ from kshot.tasks.validate import duplicate_key
 
 EMPTY, NO_TEXT, LONG = "it is empty", "it is no text", "it is too long"
 KNOWN, NEAR, TESTED = "it is not new", "it is too like a known one", "it asks what a row of test asks"
-ODD_OUTPUT = "its output is none of the task's"
+ODD_OUTPUT, NO_CHOICES = "its output is none of the task's", "its choices do not stand in its input"
 LONGEST = 2  # times the longest known text, or so many characters:
 SHORT = 200
 
@@ -32,7 +32,7 @@ class Intake:
         seeds: What is known.
         task: Its labels and choices are the outputs; its test rows must not be made.
         near: How like a known text a draft may be, as ROUGE-L between 0 and 1 (the F1 of the longest common subsequence
-            of words, of input and context together); 1 lets all pass that are new.
+            of words, of input and context together, without choices that an input lists); 1 lets all pass that are new.
     """
 
     def __init__(self, name: str, seeds: Sequence[Example], task: Task, *, near: float = 1.0):
@@ -40,7 +40,7 @@ class Intake:
         self._seeds = tuple(seeds)
         self._known = set(map(duplicate_key, seeds))
         self._tested = set(map(duplicate_key, task.test))
-        self._words = [_words(e.text) for e in seeds] if near < 1 else []
+        self._words = [self._said(e) for e in seeds] if near < 1 else []
         self._longest = {what: _longest([getattr(e, what) or "" for e in seeds]) for what in ("text", "output")}
         self.taken: list[Example] = []
         self.rejected: list[tuple[str, str]] = []
@@ -58,7 +58,7 @@ class Intake:
             return KNOWN
         if key in self._tested:
             return TESTED
-        if self._near < 1 and self._is_near(draft.text):
+        if self._near < 1 and self._is_near(draft):
             return NEAR
         if not self._task.is_open and draft.output not in self._task.candidates(draft):
             return ODD_OUTPUT
@@ -85,7 +85,7 @@ class Intake:
         self.taken.append(example)
         self._known.add(duplicate_key(example))
         if self._near < 1:
-            self._words.append(_words(example.text))
+            self._words.append(self._said(example))
 
     def reject(self, text: str, reason: str) -> None:
         """Count a draft that is not taken for a reason of the generator's own."""
@@ -96,8 +96,13 @@ class Intake:
         """All that came of it."""
         return Made(tuple(self.taken), tuple(self.rejected))
 
-    def _is_near(self, text: str) -> bool:
-        words = _words(text)
+    def _said(self, example: Example) -> list[str]:
+        """Return the words of an input and its context, without choices that it lists: they stay, whatever is asked."""
+        stem, _ = parted(example, self._task) or (example.input, "")
+        return _words(f"{stem} {example.context or ''}")
+
+    def _is_near(self, draft: Example) -> bool:
+        words = self._said(draft)
         return any(rouge(words, known) > self._near for known in self._words)
 
 
@@ -112,6 +117,16 @@ def likeness(a: str, b: str) -> float:
 def rouge(a: Sequence[str], b: Sequence[str]) -> float:
     """Return 2 LCS / (words of both); 0 where there are none."""
     return 2 * n_common_subsequence(a, b) / (len(a) + len(b)) if a and b else 0.0
+
+
+def parted(example: Example, task: Task) -> tuple[str, str] | None:
+    """Return what an input asks, and the choices that it lists behind it; None where they do not stand in it."""
+    if task.kind != "multiple_choice" or not task.choices_in_input:
+        return example.input, ""
+    mark = named_choice(task.letter_form, 0)
+    found = re.search(rf"{re.escape(mark)}[\s.):\]]*{re.escape(example.choices[0])}", example.input)
+    stem = example.input[: found.start()].rstrip() if found else ""
+    return (stem, example.input[len(stem) :]) if stem else None
 
 
 def _words(text: str) -> list[str]:

@@ -12,8 +12,7 @@ import numpy as np
 from kshot.core.fields import setting
 from kshot.core.types import Example
 from kshot.measures.text_metrics import numbers_in
-from kshot.methods.generators.intake import Intake
-from kshot.methods.generators.rephrase import NO_CHOICES, parted
+from kshot.methods.generators.intake import NO_CHOICES, Intake, parted
 from kshot.methods.generators.writer import UNFIT, Writer, can_be_asked, finished, in_one_line, room_for, votes
 from kshot.methods.skill_profile import is_wrong
 from kshot.taskmodel.taskmodel import TaskModel

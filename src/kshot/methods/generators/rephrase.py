@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kshot.core.fields import setting
-from kshot.core.types import Example, Task, named_choice
-from kshot.methods.generators.intake import Intake
+from kshot.core.types import Example
+from kshot.methods.generators.intake import NO_CHOICES, Intake, parted
 from kshot.methods.generators.writer import UNFIT, Writer, can_be_asked, finished, in_one_line, room_for, votes
 from kshot.methods.skill_profile import is_wrong
 from kshot.taskmodel.taskmodel import TaskModel
 
-OTHERWISE, NO_CHOICES = "the model answers otherwise", "its choices do not stand in its input"
+OTHERWISE = "the model answers otherwise"
 # A base model goes on as the example does, and a chat model writes what it is shown
 ASKED = """Say the text in other words. Keep its meaning.
 
@@ -89,13 +89,3 @@ class Rephrase(Writer):
         apart = [[seed.id] for _, seed in drafts]
         how = {"voters": 1, "shots": self.shots, "apart": apart, "models": (model,), "rng": rng}
         return [answer for (answer,) in votes([draft for draft, _ in drafts], seeds, **how)]
-
-
-def parted(example: Example, task: Task) -> tuple[str, str] | None:
-    """Return what an input asks, and the choices that it lists behind it; None where they do not stand in it."""
-    if task.kind != "multiple_choice" or not task.choices_in_input:
-        return example.input, ""
-    places = [example.input.find(named_choice(task.letter_form, 0)), example.input.find(example.choices[0])]
-    at = min((place for place in places if place > 0), default=0)
-    stem = example.input[:at].rstrip()
-    return (stem, example.input[len(stem) :]) if stem else None
