@@ -9,7 +9,7 @@ from conftest import write_task
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
 from kshot.reports.leaderboard import made_in_words
-from test_generators import ROWS, TASK, WEATHER, Planted, said_otherwise
+from test_generators import IRONY, ROWS, TASK, WEATHER, Planted, said_otherwise
 
 
 @pytest.fixture
@@ -192,3 +192,17 @@ def test_a_classifier_learns_what_was_made_too(tmp_path, days):
     assert {e.meta.get("made") for e in alone.best.pool} == {None, "rephrase"}
     asked = ["a sunny time", "rainy days"]
     assert (kshot.load(tmp_path / "alone").predict_proba(asked) == alone.best.predict_proba(asked)).all()
+
+
+def test_the_suite_tells_twins_with_and_without_context(tmp_path, run_cli):
+    card = {"name": "irony", "kind": "classification", "labels": ["good", "bad"], "metrics": ["accuracy"]}
+    rows = [{"id": e.id, "input": e.input, "context": e.context, "output": e.output} for e in IRONY.train]
+    folder = write_task(tmp_path / "irony", rows, [*rows, {**rows[0], "id": "alone", "input": "alone"}], card)
+    run_cli("adapt", folder, "--model", "scripted", "--recipes", "bm25", "--out", tmp_path / "run")
+    found = run_cli("evaluate", tmp_path / "run", folder, "--suite", "flips", "--json").json
+    assert (found["n_pairs"], found["n_without_partner"]) == (4, 1)
+    assert found["without_context"] == 0.5 < found["with_context"] == found["pairs"] == 1.0
+    plain = write_task(tmp_path / "plain", rows[::2] + rows[1:2], rows[:1], card)
+    done = run_cli("evaluate", tmp_path / "run", plain, "--suite", "flips")
+    assert done.code == 2
+    assert "Some two test rows must have the same input, another context and another output; none have." in done.err

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kshot.core.errors import UserError
 from kshot.core.models import Capability
 from kshot.core.seeding import digest
 from kshot.core.types import Example, GenerateRequest, Generation, Prompt, Task
@@ -32,7 +33,7 @@ from kshot.methods.generators.intake import (
     likeness,
     parted,
 )
-from kshot.methods.generators.personalised import OTHER_NUMBERS, edits, numbers
+from kshot.methods.generators.personalised import OTHER_NUMBERS, corrected, edits, numbers
 from kshot.models.scripted import ScriptedModel
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -593,6 +594,19 @@ def test_the_ledger_of_edits_says_all_that_was_changed(before, after):
     gone, put = ([w for edit in found for w in edit[i].split()] for i in (0, 1))
     assert Counter(before) - Counter(gone) == Counter(after) - Counter(put)
     assert (found == []) == (before == after)
+
+
+def test_what_a_person_corrects_is_in_the_ledger_and_keeps_the_numbers():
+    made = Example("A band has 3 boxes with 5 songs.", "15", "p", meta={"made": "personalised"})
+    once = corrected(made, "A choir has 3 boxes with 5 songs.", seconds=12.5)
+    twice = corrected(once, "A choir has 3 folders with 5 songs.", seconds=4)
+    assert twice.meta["corrections"] == [
+        {"edits": [["band", "choir"]], "seconds": 12.5},
+        {"edits": [["boxes", "folders"]], "seconds": 4},
+    ]
+    assert (twice.output, twice.id, made.meta) == ("15", "p", {"made": "personalised"})
+    with pytest.raises(UserError, match="must have the numbers that 'p' has: 3, 5; got 4, 5. Put them back"):
+        corrected(made, "A band has 4 boxes with 5 songs.", seconds=1)
 
 
 # What is saved

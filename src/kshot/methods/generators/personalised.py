@@ -9,6 +9,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
+from kshot.core.errors import UserError
 from kshot.core.fields import setting
 from kshot.core.types import Example
 from kshot.measures.text_metrics import numbers_in
@@ -39,7 +40,7 @@ class Personalised(Writer):
     A text is taken if it has the same numbers as often as the problem (figures, and two to twelve in words), and if the
     model, after other examples, gives it the same answer as the problem itself. Its output stays. `meta["edits"]` is
     the ledger of what was changed, [words taken out, words put in] in their order, for somebody who reviews it;
-    `edits` makes the same of what a person corrects. Costs a text and two answers for each draft.
+    `corrected` adds what a person changes then, and how long that took. Costs a text and two answers for each draft.
 
     Attributes:
         likes: What somebody likes, with a + between several.
@@ -112,6 +113,30 @@ class Personalised(Writer):
             not is_wrong(model.task, replace(e, output=before, references=()), after)
             for after, before, (_, e, _) in pairs
         ]
+
+
+def corrected(made: Example, text: str, *, seconds: float) -> Example:
+    """Return an example with a person's text in place of its own, and that in its ledger.
+
+    Args:
+        made: What a generator has made, or what was corrected before.
+        text: What the person has written.
+        seconds: How long it took.
+
+    Returns:
+        The example; its `meta["corrections"]` has one entry more, with `edits` and `seconds`.
+
+    Raises:
+        UserError: The text has other numbers.
+    """
+    if numbers(text) != numbers(made.input):
+        before, after = (", ".join(map(str, sorted(numbers(one).elements()))) for one in (made.input, text))
+        raise UserError(
+            f"A corrected problem must have the numbers that '{made.id}' has: {before}; got {after}. Put them back, or "
+            "write a new example, with its own answer."
+        )
+    entry = {"edits": edits(made.input, text), "seconds": seconds}
+    return replace(made, input=text, meta={**made.meta, "corrections": [*made.meta.get("corrections", ()), entry]})
 
 
 def numbers(text: str) -> Counter[Decimal]:
