@@ -35,6 +35,8 @@ from kshot.methods.generators.intake import (
 )
 from kshot.methods.generators.personalised import OTHER_NUMBERS, corrected, edits, numbers
 from kshot.models.scripted import ScriptedModel
+from kshot.recipes.grammar import parse_recipe
+from kshot.recipes.names import slot_of
 from kshot.taskmodel.taskmodel import TaskModel
 
 LABELS = ("good", "bad")
@@ -618,3 +620,10 @@ def test_meta_of_what_is_made_is_json():
         model = Reader(write) if name == "tailored" else Planted(write, WEATHER)
         for e in make(GENERATORS.build(f"{name}(n=4,near=1)"), model).examples:
             assert json.loads(json.dumps(dict(e.meta))) == e.meta
+
+
+def test_a_name_of_two_slots_is_the_recipe_that_does_something_alone():
+    assert slot_of("skills") == "selector"
+    assert parse_recipe("random:k=2,generator=skills(n=4)", shots=2).part("generator").n == 4
+    with pytest.raises(UserError, match="'rephrase' is a generator, which does nothing alone"):
+        slot_of("rephrase")
