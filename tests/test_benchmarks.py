@@ -87,6 +87,24 @@ def test_spectrum_measures_processes_and_tasks_that_were_not_trained_on(script, 
     assert "of the divergence (the bar is 0.50)" in said
 
 
+def test_generate_measures_what_was_made_against_none_and_real_ones(script, data, monkeypatch):
+    generate, page = script("generate"), script("generate_page")
+    monkeypatch.setattr(generate, "TASKS", ("classification/sst2",))
+    monkeypatch.setattr(generate, "MAKERS", ("none", "real", "word-edits"))
+    units = [u for u in generate.planned() if u.seed == 0 and u.layer == "10-prompt"]
+    rows = [{"layer": u.layer, "unit": u.name, **row} for u in units for row in generate.measure(u, data, "scripted")]
+    assert [row["n_known"] for row in rows] == [10, 20, 10]
+    assert rows[2]["made"] + rows[2]["rejected"] > 0
+    found = {row["maker"]: row for row in page.summary(rows)}
+    assert found["none"]["gap"] is None
+    assert found["word-edits"]["added"] == [int(rows[2]["chosen"]), 1]
+    better = rows[2]["metric"] - rows[0]["metric"]
+    assert found["word-edits"]["right"] == ([int(rows[2]["chosen"] == (better > 0)), 1] if better else [0, 0])
+    said = page.page({"summary": list(found.values()), "done": 3, "planned": 9})
+    assert "## 10 examples, prompt" in said
+    assert "| word-edits | 1 | 1 |" in said
+
+
 UNITS = (("urns", "base"), ("urns", "outputs"), ("linked", "base"), ("linked", "linked"))
 
 

@@ -12,7 +12,7 @@ class Reversed(kshot.Generator):
     def generate(self, seeds, *, model, rng):
         """Return the examples, each marked as made and with an id of its own."""
         made = []
-        for seed in seeds:
+        for seed in seeds[: self.n]:
             text = " ".join(reversed(seed.input.split()))
             made.append(replace(seed, input=text, id=f"{seed.id}-reversed", meta={"made": "reversed"}))
         return kshot.Made(tuple(made))

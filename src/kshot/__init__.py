@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kshot.studies.task_family import Study
     from kshot.verbs.adapt import Run, adapt
     from kshot.verbs.distil import distil
+    from kshot.verbs.generate import Generated, generate
     from kshot.verbs.select import select
     from kshot.verbs.steer import steer
     from kshot.verbs.unlearn import Unlearnt, unlearn
@@ -59,6 +60,8 @@ _WHERE = {
     "Tuner": "kshot.methods.contracts",
     "adapt": "kshot.verbs.adapt",
     "distil": "kshot.verbs.distil",
+    "Generated": "kshot.verbs.generate",
+    "generate": "kshot.verbs.generate",
     "select": "kshot.verbs.select",
     "Steering": "kshot.core.steering",
     "averaged": "kshot.core.steering",
@@ -90,6 +93,7 @@ __all__ = [
     "FewShotClassifier",
     "Gate",
     "GenerateRequest",
+    "Generated",
     "Generator",
     "Judge",
     "Lesson",
@@ -114,6 +118,7 @@ __all__ = [
     "adapt",
     "averaged",
     "distil",
+    "generate",
     "load",
     "load_model",
     "select",

@@ -14,6 +14,7 @@ from kshot.cli.config import read_settings
 from kshot.cli.demo_command import demo
 from kshot.cli.distil_command import distil
 from kshot.cli.export_command import export
+from kshot.cli.generate_command import generate
 from kshot.cli.options import (
     AbstainOption,
     AllowCodeOption,
@@ -125,6 +126,7 @@ app.command()(serve)
 app.command()(study)
 app.command()(export)
 app.command()(distil)
+app.command()(generate)
 app.command()(saliency)
 app.command()(unlearn)
 app.add_typer(retriever_commands.app, name="retriever")

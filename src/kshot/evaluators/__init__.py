@@ -11,5 +11,6 @@ EVALUATORS = Room(
         "confidence": "kshot.evaluators.confidence:Confidence",
         "context-use": "kshot.evaluators.context_use:ContextUse",
         "spectrum": "kshot.evaluators.three_axes:ThreeAxes",
+        "flips": "kshot.evaluators.context_flips:ContextFlips",
     },
 )

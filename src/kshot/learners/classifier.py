@@ -10,20 +10,24 @@ import numpy as np
 
 from kshot.core.errors import ModelError
 from kshot.core.ledger import Ledger
+from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
 from kshot.core.types import Example, FloatArray, Prediction, Query
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
+from kshot.learners.preparation import prepared
 from kshot.measures.probabilities import mixed
 from kshot.methods.contracts import Classifier
 from kshot.recipes.recipe import Recipe
 
 
 class ClassifierLearner(Learner):
-    """A classifier without a language model, fitted anew on the past of every query."""
+    """A classifier without a language model, fitted anew on the past of every query, and on what was made of it."""
 
     def __init__(self, recipe: Recipe, setup: Setup):
         self.recipe, self._task, self._seed = recipe, setup.task, setup.seed
+        self._making = setup.model
+        self._made: tuple[int, tuple[Example, ...]] = 0, ()  # of so many examples
         self._store = setup.store
         self._ledger = setup.model.ledger if setup.model else Ledger()
 
@@ -85,8 +89,16 @@ class ClassifierLearner(Learner):
         )
 
     def _fitted(self, past: Sequence[Example]) -> Classifier:
-        classifier = self.recipe.part("classifier")
-        return classifier.fit(self._task, past, rng=generator(self._seed, "fit", len(past)))
+        classifier, known = self.recipe.part("classifier"), (*past, *self._made_of(past[: refit_point(len(past))]))
+        return classifier.fit(self._task, known, rng=generator(self._seed, "fit", len(past)))
+
+    def _made_of(self, known: Sequence[Example]) -> tuple[Example, ...]:
+        """Return what the recipe's generator makes of the examples that are known; nothing without one."""
+        if "generator" not in self.recipe.parts or self._making is None or not known:
+            return ()
+        if self._made[0] != len(known):
+            self._made = len(known), prepared(self.recipe, known, self._making, seed=self._seed).made
+        return self._made[1]
 
     def check(self, examples: Sequence[Example]) -> None:
         """Raise a UserError where a service cannot be asked; one that fails is out of the race when its turn comes."""
@@ -95,8 +107,9 @@ class ClassifierLearner(Learner):
                 self._fitted(examples)
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
-        """Keep all examples: a classifier is fitted in no time whenever it is loaded."""
-        return Fitted(self.recipe, self._task, self._seed, tuple(examples))
+        """Keep all examples, and what is made of them: a classifier is fitted in no time whenever it is loaded."""
+        pool = (*examples, *self._made_of(examples))
+        return Fitted(self.recipe.without("generator"), self._task, self._seed, pool)
 
 
 def _checked(row: FloatArray, n: int, name: str) -> FloatArray:

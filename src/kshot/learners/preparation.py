@@ -44,7 +44,8 @@ def prepared(recipe: Recipe, known: Sequence[Example], model: TaskModel, *, seed
     if (maker := recipe.part("generator")) and len(known) >= max(1, maker.least):
         found = maker.generate(known, model=model, rng=rng("generate"))
         made += found.examples
-        model.note({"generator": recipe.name, "made": len(found.examples), "rejected": len(found.rejected)})
+        counts = {"made": len(found.examples), "rejected": len(found.rejected)}
+        model.note({"generator": recipe.name, **counts, **({"reasons": found.reasons} if found.rejected else {})})
         _check(made, known, model.task, recipe.name)
     if (loop := recipe.part("loop")) and len(known) >= max(1, loop.least):
         artefact = loop.run((*known, *made), model=model, rng=rng("loop"))

@@ -45,11 +45,14 @@ def last_number(text: str) -> Decimal | None:
 
     Fractions are not read as such ("3/4" ends with a 4), nor are exponents, nor numbers in words.
     """
+    return numbers[-1] if (numbers := numbers_in(text)) else None
+
+
+def numbers_in(text: str) -> list[Decimal]:
+    """Return the numbers in a text, in their order, each as `last_number` reads it."""
     found = _NUMBER.findall(text)
-    if not found:
-        return None
-    sign, digits = found[-1]
-    return Decimal(("-" if sign else "") + digits.replace(",", ""))  # minus as an operator would round to 28 digits
+    # Minus as an operator would round to 28 digits
+    return [Decimal(("-" if sign else "") + digits.replace(",", "")) for sign, digits in found]
 
 
 def exact_match_number(references: References, answer: str) -> float:
@@ -156,7 +159,7 @@ def _rouge_tokens(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
-def _n_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+def n_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
     """Return the length of the longest common subsequence, in one big integer for a column of the usual table.
 
     Bit i of `row` is 0 where the subsequence with first[:i + 1] is longer than the one with first[:i].
@@ -191,7 +194,7 @@ def rouge_l(references: References, answer: str) -> float:
     Source: Lin (2004), https://aclanthology.org/W04-1013/. Differs: nothing from Google's rouge-score without
         stemming; the whole text is one sequence, which is not rougeLsum.
     """
-    return _best_token_f1(references, answer, _rouge_tokens, _n_common_subsequence)
+    return _best_token_f1(references, answer, _rouge_tokens, n_common_subsequence)
 
 
 @cache

@@ -8,6 +8,7 @@ Long: a contract for each room, which are read side by side.
 """
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -251,20 +252,31 @@ class Made:
 
     Attributes:
         examples: Each with `meta["made"]`, the generator's name; they are shown and learnt, never scored.
-        rejected: (input, reason) of what was made and not taken.
+        rejected: (input, reason) of what was made and not taken; the same fault has the same reason.
     """
 
     examples: tuple[Example, ...]
     rejected: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How often each reason was one to reject something, the most frequent first."""
+        return dict(Counter(reason for _, reason in self.rejected).most_common())
+
 
 @dataclass(frozen=True)
 class Generator(Part):
-    """Makes more examples of those that are known; again whenever the past has doubled."""
+    """Makes more examples of those that are known; again whenever the past has doubled.
+
+    Attributes:
+        n: How many it is to make, at most.
+    """
+
+    n: int = setting(16, least=1, most=100_000)
 
     @abstractmethod
     def generate(self, seeds: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Made:
-        """Return more examples, made from the past alone."""
+        """Return more examples, made from the past alone: `kshot.methods.generators.intake` has the usual checks."""
 
 
 @dataclass(frozen=True)

@@ -131,10 +131,16 @@ def mistakes(examples: Sequence[Example], *, shots: int, model: TaskModel) -> li
     return [is_wrong(model.task, e, answer) for e, answer in zip(examples, said, strict=True)]
 
 
-def answers_after(shown: Sequence[Sequence[Example]], examples: Sequence[Example], *, model: TaskModel) -> list[str]:
-    """Return the model's answer to each example after demonstrations."""
+def answers_after(
+    shown: Sequence[Sequence[Example]],
+    examples: Sequence[Example],
+    *,
+    model: TaskModel,
+    what: str = "looking for mistakes",
+) -> list[str]:
+    """Return the model's answer to each example after demonstrations; `what` it is told as progress."""
     prompts = [model.prompt(some, e)[0] for some, e in zip(shown, examples, strict=True)]
-    model.progress.begin("looking for mistakes", len(prompts))
+    model.progress.begin(what, len(prompts))
     if model.task.is_open:
         texts = model.generate(prompts, progress=model.progress.advance)
         return [model.heard(text.text.strip(), e) for text, e in zip(texts, examples, strict=True)]

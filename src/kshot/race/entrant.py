@@ -46,6 +46,12 @@ class Entrant:
         return self.status == "racing"
 
     @property
+    def made(self) -> dict[str, Any] | None:
+        """What its generator has last made and rejected; None of a recipe that has made nothing yet."""
+        counts = [note for note in self.notes if "generator" in note and "made" in note]
+        return {key: value for key, value in counts[-1].items() if key != "generator"} if counts else None
+
+    @property
     def tokens(self) -> float:
         """What its predictions have cost so far."""
         return sum(p.tokens + p.fit_tokens for p in self.predictions)

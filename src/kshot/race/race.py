@@ -262,7 +262,8 @@ class Race:
         found = self._summary(entrant) if entrant.rows else {**dict.fromkeys(SUMMARY), "n": 0}
         row = {"recipe": entrant.recipe.name, **dict.fromkeys((*DEPLOYED, *BEHIND)), **end}
         row |= {key: found[key] for key in SUMMARY}
-        return row | {"status": entrant.status, "reason": entrant.reason}
+        made = {"made": entrant.made} if entrant.made else {}
+        return row | {"status": entrant.status, "reason": entrant.reason} | made
 
     def _summary(self, entrant: Entrant) -> dict[str, Any]:
         key = entrant.recipe.name, len(entrant.rows)

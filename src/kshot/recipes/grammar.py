@@ -347,7 +347,7 @@ def _taught_by(name: str, call: Call, parts: Mapping[str, Any], *, shots: int) -
             f"{name}: the recipe in brackets must be whole; '{recipe.name}' names none of its own. Name them: "
             f"{recipe.name}(bm25, random)."
         )
-    if recipe.changes_model or not recipe.asks_model:
+    if recipe.changes_model or not recipe.asks_model or "classifier" in recipe.parts:
         what = "trains or steers the model" if recipe.changes_model else "asks no language model"
         raise UserError(
             f"{name}: the recipe in brackets must show prompts or combine some; '{recipe.name}' {what}. Name one such "

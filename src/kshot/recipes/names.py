@@ -69,7 +69,8 @@ def slot_of(name: str) -> str | None:
         SLOTS[slot or "selector"].check(cls, name)
     else:
         slots = [s for s in SLOTS if name in SLOTS[s]]  # before packages are asked, which reads a file of each
-        slot = next(iter(slots or [s for s in SLOTS if SLOTS[s].knows(name)]), None)
+        slots = slots or [s for s in SLOTS if SLOTS[s].knows(name)]
+        slot = min(slots, key=lambda s: s not in alone, default=None)  # a method of two slots, as `skills`
     if slot is None:
         raise UserError(f"there is no recipe '{name}'.{did_you_mean(name, [*known_recipes(), *COMBINERS])}")
     if slot not in alone:

@@ -170,7 +170,7 @@ class Recipe:
         """Whether a language model is asked: a combination of what is in its run takes what others have said."""
         if "combiner" in self.parts:
             return any(member.asks_model for member in self.members)
-        return "classifier" not in self.parts
+        return "classifier" not in self.parts or "generator" in self.parts
 
     @property
     def needs(self) -> frozenset[Capability]:

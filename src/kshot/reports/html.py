@@ -14,7 +14,7 @@ from kshot.core.json_text import to_json
 from kshot.core.prices import paid_in_words
 from kshot.measures.answer_sources import SOURCES
 from kshot.measures.comparison import compared
-from kshot.reports.leaderboard import IN_THE_CHOICE, behind
+from kshot.reports.leaderboard import IN_THE_CHOICE, behind, made_in_words
 from kshot.reports.saliency_record import read_saliency, weighed
 from kshot.reports.saved_record import read_finished, read_record
 from kshot.store.files import write_text
@@ -58,6 +58,7 @@ def page(record: Mapping[str, Any]) -> str:
     return _template().render(
         results=results,
         board=results["leaderboard"],
+        made={row["recipe"]: said for row in results["leaderboard"] if (said := made_in_words(row))},
         in_the_choice=IN_THE_CHOICE,
         metric=metric,
         first=shown[0] if shown else None,

@@ -29,6 +29,14 @@ def ruled_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return found
 
 
+def made_in_words(row: Mapping[str, Any]) -> str:
+    """Return how many examples a recipe's generator has last made and rejected, with the reasons; empty without one."""
+    if not (counts := row.get("made")):
+        return ""
+    reasons = "; ".join(f"{reason} ({n})" for reason, n in counts.get("reasons", {}).items())
+    return f"{counts['made']} examples made, {counts['rejected']} rejected" + (f": {reasons}" if reasons else "")
+
+
 def leaderboard_table(
     rows: Sequence[Mapping[str, Any]], *, metric: str, by: str, chosen: str | None, with_reasons: bool = False
 ) -> Table:
@@ -61,6 +69,8 @@ def leaderboard_table(
         said = "" if status in ("done", "racing") else status
         if with_reasons and row["reason"] and not status.startswith(NOT_TAKING_PART):
             said = row["reason"].partition(":")[0] if status == "dropped" else row["reason"]
+        if counts := row.get("made"):
+            said = ", ".join(filter(None, (said, f"{counts['made']} made, {counts['rejected']} rejected")))
         cells = [""] * 7
         if row["n"]:
             low, high = row[f"{key}_low"], row[f"{key}_high"]

@@ -40,6 +40,12 @@ class _Task(TypedDict):
     n_unlabelled: NotRequired[Count]  # where there are some
 
 
+class _Made(TypedDict):
+    made: Count
+    rejected: Count
+    reasons: NotRequired[dict[str, Count]]
+
+
 class _Standing(TypedDict):
     recipe: str
     behind: NotRequired[Bits | None]  # these three not before format 5
@@ -62,6 +68,7 @@ class _Standing(TypedDict):
     query_ms: Amount | None
     status: str
     reason: str | None
+    made: NotRequired[_Made]  # of a recipe with a generator
 
 
 class _Gap(TypedDict):

@@ -105,6 +105,11 @@ def _task(part: Part) -> Task:
     if part.missing_field(task):
         train, test = (tuple(_grounded(e, task) for e in rows) for rows in (task.train, task.test))
         task = dataclasses.replace(task, train=train, test=test)
+    if part.missing_field(task):  # the same words in another context
+        others = (
+            _grounded(dataclasses.replace(e, output=e.meta[MEMORY_FIELD], id=f"{e.id}-other"), task) for e in task.test
+        )
+        task = dataclasses.replace(task, test=(*task.test, *others))
     return task
 
 

@@ -60,7 +60,7 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
         ]
     if any(run_here):
         shots = max(recipe.k for recipe in prepared.recipes)
-        speed = tokens_per_second(setup.model, stream.examples, min(shots, len(stream.examples) - 1))
+        speed = tokens_per_second(setup.model, stream.examples, min(shots, len(stream.examples) - 1)) or inf
     else:
         speed = inf
     return [row | {"minutes": n / speed / 60} for row, n in zip(rows, run_here, strict=True)]

@@ -8,6 +8,7 @@ import numpy as np
 from kshot.core.fields import setting
 from kshot.core.types import Example
 from kshot.methods.contracts import Generator, Made
+from kshot.methods.generators.intake import Intake
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -16,7 +17,8 @@ class WordEdits(Generator):
     """Make copies of each example in which some words of the input are deleted, and as many pairs swapped.
 
     Of an input with n words, `share` x n words (rounded, 1 at least) are deleted and then as many pairs of words change
-    places. The output stays. A copy that is not new, or that would be empty, is rejected. No model is asked.
+    places. The output stays. A copy that is not new, that would be empty, or that a test row asks is rejected. No
+    model is asked.
 
     Attributes:
         copies: Of each example.
@@ -26,24 +28,29 @@ class WordEdits(Generator):
     Differs: deletion and swap in one copy; no synonyms, which need a thesaurus.
     """
 
+    n: int = setting(0, least=0, most=100_000)
     copies: int = setting(1, least=1, most=100)
     share: float = setting(0.1, least=0, most=1)
 
     def generate(self, seeds: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Made:
         """Return the copies; see `kshot.methods.contracts.Generator`."""
-        known = {seed.input for seed in seeds}
-        made: list[Example] = []
-        rejected: list[tuple[str, str]] = []
-        for number in range(self.copies):
+        intake = Intake("word-edits", seeds, model.task)
+        for number in range(self._rounds(len(seeds))):
             for seed in seeds:
+                if self.n and len(intake.taken) == self.n:
+                    break
                 text = self._edited(seed.input, rng)
-                if not text or text in known:
-                    rejected.append((text, "it is empty" if not text else "it is not new"))
-                    continue
-                known.add(text)
                 meta = {**seed.meta, "made": "word-edits"}
-                made.append(replace(seed, input=text, id=f"{seed.id}~{number + 1}", references=(), meta=meta))
-        return Made(tuple(made), tuple(rejected))
+                draft = replace(seed, input=text, id=f"{seed.id}~{number + 1}", references=(), meta=meta)
+                if fault := intake.fault(draft):
+                    intake.reject(text, fault)
+                else:
+                    intake.add(draft)
+        return intake.made
+
+    def _rounds(self, n_seeds: int) -> int:
+        """Return how often each example is copied; where `n` says how many, three times as often as it takes."""
+        return 3 * -(-self.n // n_seeds) if self.n else self.copies
 
     def _edited(self, text: str, rng: np.random.Generator) -> str:
         words = text.split()

@@ -1,0 +1,208 @@
+"""`kshot generate`: rows that can be learnt from, where they come from, and what is said of those that cannot."""
+
+import json
+
+import pytest
+
+import kshot
+from conftest import write_task
+from kshot.core.errors import UserError
+from kshot.core.types import Example, Task
+from kshot.reports.leaderboard import made_in_words
+from test_generators import IRONY, ROWS, TASK, WEATHER, Planted, said_otherwise
+
+
+@pytest.fixture
+def days(tmp_path):
+    """Return a folder with a task, and the name of a scripted model that says its inputs otherwise."""
+    card = {"name": "days", "kind": "classification", "labels": TASK.labels, "metrics": ["accuracy"]}
+    train, test = ([{"id": e.id, "input": e.input, "output": e.output} for e in s] for s in (ROWS, TASK.test))
+    folder = write_task(tmp_path / "days", train, test, card)
+    table = {f"Text: {e.input}\nIn other words:": f"in week {i} we had a {e.input.split()[2]} time"
+             for i, e in enumerate(ROWS)}  # fmt: skip
+    table[f"Text: {ROWS[0].input}\nIn other words:"] = TASK.test[0].input
+    table[f"Text: {ROWS[1].input}\nIn other words:"] = "a stormy time"  # which is bad, and not good
+    (tmp_path / "model.json").write_text(json.dumps(table | WEATHER))
+    return folder, f"scripted:{tmp_path / 'model.json'}"
+
+
+def test_rows_are_written_that_can_be_learnt_from(days, tmp_path, run_cli):
+    folder, model = days
+    out = tmp_path / "more" / "train.jsonl"
+    done = run_cli("generate", folder, "--model", model, "--method", "rephrase:near=1,rounds=1", "-n", 16, "--out", out)
+    assert done.code == 0
+    assert "14 of 16 examples made, 2 rejected" in done.err
+    assert "it asks what a row of test asks (1)" in done.err
+    assert "the model answers otherwise (1)" in done.err
+    assert "1 asked what a row of test asks, and were dropped." in done.err
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert len(rows) == 14
+    assert all(row["made"] == "rephrase" and row["from"][0] in {e.id for e in ROWS} for row in rows)
+    (out.parent / "task.json").write_text((folder / "task.json").read_text("utf-8"))
+    again = Task.load(out.parent)
+    assert [e.meta["made"] for e in again.train] == ["rephrase"] * 14
+    assert not {e.input for e in again.train} & {e.input for e in TASK.test}
+    assert not list(out.parent.glob(".*"))
+
+
+def test_json_has_the_counts_and_where_the_rows_are(days, tmp_path, run_cli):
+    folder, model = days
+    found = run_cli(
+        "generate", folder, "--model", model, "-n", 16, "--method", "rephrase:near=1,rounds=1", "--json"
+    ).json
+    assert (found["made"], found["wanted"], found["rejected"]) == (14, 16, 2)
+    assert found["reasons"] == {"it asks what a row of test asks": 1, "the model answers otherwise": 1}
+    assert len(found["rows"]) == 14
+    told = run_cli("generate", folder, "--model", model, "-n", 2, "--out", tmp_path / "a.jsonl", "--json").json
+    assert told["out"] == str(tmp_path / "a.jsonl")
+
+
+def test_without_out_rows_are_printed(days, run_cli):
+    folder, model = days
+    done = run_cli("generate", folder, "--model", model, "-n", 3)
+    assert [json.loads(line)["made"] for line in done.out.splitlines()] == ["rephrase"] * 3
+
+
+def test_a_model_that_writes_nothing_usable_ends_with_the_reasons(days, tmp_path, run_cli):
+    folder, _ = days
+    (tmp_path / "mute.json").write_text(json.dumps({"In other words:": " "}))
+    done = run_cli(
+        "generate", folder, "--model", f"scripted:{tmp_path / 'mute.json'}", "-n", 8, "--out", tmp_path / "none.jsonl"
+    )
+    assert done.code == 0
+    assert "0 of 8 examples made" in done.err
+    assert "24 rejected: it is empty (24)" in done.err
+    assert "nothing was made that can be used" in done.err
+    assert (tmp_path / "none.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("-n", 0), "-n must be 1 or more; got 0."),
+        (("-n", 5, "--method", "rephrase:n=3"), "leave n out of 'rephrase:n=3', which says 3 and -n 5."),
+        (("--method", "rephrsae"), "there is no generator 'rephrsae'. Did you mean 'rephrase'?"),
+        (("--method", "guideline"), "--method must be for tasks of kind classification; 'guideline' is for others."),
+        (("--method", "skills"), "of skills, its examples must have meta.skills or explanation, and none has."),
+        (("--method", "rephrase:near=2"), "near must be in 0..1; got 2"),
+    ],
+)
+def test_what_cannot_be_made_is_said_before_a_model_is_loaded(days, run_cli, flags, said):
+    done = run_cli("generate", days[0], "--model", "no/such-model", *flags)
+    assert done.code == 2
+    assert said in done.err
+
+
+def test_a_file_that_is_there_stays(days, run_cli):
+    folder, model = days
+    before = (folder / "train.jsonl").read_text("utf-8")
+    done = run_cli("generate", folder, "--model", model, "--out", folder / "train.jsonl")
+    assert done.code == 2
+    assert "--out must be a new file" in done.err
+    assert (folder / "train.jsonl").read_text("utf-8") == before
+
+
+def test_labels_outside_the_task_are_rejected_whoever_made_them(days, tmp_path, run_cli):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from dataclasses import dataclass, replace\nimport kshot\n\n\n@dataclass(frozen=True)\n"
+        "class Own(kshot.Generator):\n    def generate(self, seeds, *, model, rng):\n"
+        "        new = [replace(e, id='own ' + e.id, input='new ' + e.id, meta={'made': 'own'}) for e in seeds]\n"
+        "        return kshot.Made((*new[:2], replace(new[2], output='fair'), replace(new[3], input=seeds[0].input)))\n"
+    )
+    found = run_cli("generate", days[0], "--model", "scripted", "--method", f"{own}:Own", "--json").json
+    assert found["made"] == 2
+    assert found["reasons"] == {"its output is none of the task's": 1, "it is not new": 1}
+
+
+def test_what_was_computed_is_kept_until_the_end(days, tmp_path, monkeypatch):
+    """A model that keeps its texts in the store is asked nothing twice."""
+    out, calls = tmp_path / "more.jsonl", []
+    plain = kshot.load_model("scripted")
+    kind = type(plain)
+    text = kind._text
+
+    def counted(self, request):
+        calls.append(request.prompt.text)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return text(self, request)
+
+    monkeypatch.setattr(kind, "_text", counted)
+    how = {"method": "rephrase:near=1,rounds=1", "n": 8, "out": out}
+    generate = kind.generate
+    one_by_one = lambda self, requests, **h: [found for r in requests for found in generate(self, [r], **h)]  # noqa: E731
+    monkeypatch.setattr(kind, "generate", one_by_one)
+    with pytest.raises(KeyboardInterrupt):
+        kshot.generate(days[0], days[1], **how)
+    assert not out.exists()
+    done = kshot.generate(days[0], days[1], **how)
+    assert len(calls) == 5 + 4 == 1 + len(set(calls))  # the interrupted one again, and none of the four before it
+    assert done.cost.reused >= 4
+    assert out.exists()
+
+
+def test_python_returns_the_examples(days):
+    done = kshot.generate(TASK, Planted(said_otherwise, WEATHER), n=5)
+    assert isinstance(done, kshot.Generated)
+    assert len(done.examples) == 5
+    assert all(isinstance(e, Example) for e in done.examples)
+    assert done.in_words.startswith("rephrase: 5 of 5 examples made")
+    with pytest.raises(UserError, match="must have a model that can generate"):
+        kshot.generate(TASK, Mute(said_otherwise))
+
+
+class Mute(Planted):
+    capabilities = frozenset()
+
+
+def test_word_edits_makes_as_many_as_are_wanted():
+    assert len(kshot.generate(TASK, "scripted", method="word-edits", n=40).examples) == 40
+    assert len(kshot.generate(TASK, "scripted", method="word-edits").examples) == 16
+
+
+# In a recipe
+
+
+@pytest.mark.parametrize("slot", ["bm25:k=4,generator={}", "tfidf-lr:generator={}"])
+def test_what_a_recipe_has_made_is_told_and_never_scored(slot, tmp_path, days, run_cli):
+    folder, model = days
+    name = slot.format("rephrase(near=1,rounds=1,n=8)")
+    done = run_cli("adapt", folder, "--model", model, "--recipes", name, "--out", tmp_path / "run")
+    results = json.loads((tmp_path / "run/results.json").read_text("utf-8"))
+    (row,) = results["leaderboard"]
+    counts = row["made"]
+    assert counts["made"] + counts["rejected"] == 8
+    assert sum(counts.get("reasons", {}).values()) == counts["rejected"]
+    assert f"{counts['made']} made, {counts['rejected']} rejected" in done.out
+    page = (tmp_path / "run/report.html").read_text("utf-8")
+    assert made_in_words(row) in page
+    samples = (tmp_path / "run/samples.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(line)["example_id"] for line in samples} == {e.id for e in ROWS}
+
+
+def test_a_classifier_learns_what_was_made_too(tmp_path, days):
+    folder, model = days
+    name = "tfidf-lr:generator=rephrase(near=1,rounds=1,n=8)"
+    run = kshot.adapt(folder, model, recipes=[name, "tfidf-lr"], race=False, out=tmp_path / "run")
+    rows = {row["recipe"]: row for row in run.leaderboard}
+    assert rows[name]["made"]["made"] > 0
+    assert rows[name]["bits_per_example"] != rows["tfidf-lr"]["bits_per_example"]
+    alone = kshot.adapt(folder, model, recipes=name, out=tmp_path / "alone")
+    assert {e.meta.get("made") for e in alone.best.pool} == {None, "rephrase"}
+    asked = ["a sunny time", "rainy days"]
+    assert (kshot.load(tmp_path / "alone").predict_proba(asked) == alone.best.predict_proba(asked)).all()
+
+
+def test_the_suite_tells_twins_with_and_without_context(tmp_path, run_cli):
+    card = {"name": "irony", "kind": "classification", "labels": ["good", "bad"], "metrics": ["accuracy"]}
+    rows = [{"id": e.id, "input": e.input, "context": e.context, "output": e.output} for e in IRONY.train]
+    folder = write_task(tmp_path / "irony", rows, [*rows, {**rows[0], "id": "alone", "input": "alone"}], card)
+    run_cli("adapt", folder, "--model", "scripted", "--recipes", "bm25", "--out", tmp_path / "run")
+    found = run_cli("evaluate", tmp_path / "run", folder, "--suite", "flips", "--json").json
+    assert (found["n_pairs"], found["n_without_partner"]) == (4, 1)
+    assert found["without_context"] == 0.5 < found["with_context"] == found["pairs"] == 1.0
+    plain = write_task(tmp_path / "plain", rows[::2] + rows[1:2], rows[:1], card)
+    done = run_cli("evaluate", tmp_path / "run", plain, "--suite", "flips")
+    assert done.code == 2
+    assert "Some two test rows must have the same input, another context and another output; none have." in done.err
