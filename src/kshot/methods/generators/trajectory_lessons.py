@@ -56,6 +56,8 @@ class Lessons(Generator):
         """Return the cleaned examples; see `kshot.methods.contracts.Generator`."""
         made, rejected = list[Example](), list[tuple[str, str]]()
         for seed in seeds:
+            if len(made) == self.n:
+                break
             given = steps_of(seed.output)
             if len(given) < 2:
                 rejected.append((seed.input, "it has less than two steps"))
