@@ -364,7 +364,7 @@ def configure(cls: type, settings: Mapping[str, str], *, owner: str, also: tuple
         if key not in fields:
             remedy = did_you_mean(key, [*fields, *also]) if fields or also else " It has none; leave it out."
             why = getattr(cls, "absent", {}).get(key)
-            raise UserError(f"'{owner}' has no setting '{key}'.{f' {why}' if why else remedy}")
+            raise UserError(f"'{owner}' has no setting '{key}'.{f' {why}. Leave it out.' if why else remedy}")
         values[key] = _parse(text, hints[key], f"{owner}:{key}")
     try:
         return cls(**values)

@@ -14,7 +14,7 @@ from kshot.methods.knowledge import NOTHING, Knowledge
 
 OWN_TOKENS: Mapping[str, str] = {
     "by": "It compares probabilities of tokens, and those of another model are others, so the teacher is the model "
-    "itself. Where another one is to teach, let it pass on answers: distil(random:k=16):by=selector-model."
+    "itself. Where another one is to teach, let it pass on answers: distil(random:k=16):by=selector-model"
 }
 
 
