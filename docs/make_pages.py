@@ -21,6 +21,7 @@ WRITTEN = "Written by `make docs` from the classes' own documentation; do not ed
 BEGIN, END = "<!-- written by `make docs` from the files' first sentences -->\n", "<!-- end -->\n"
 NOT_PYTHON = {
     "evaluators/general.txt": "General text, on which `forgetting.py` measures perplexity.",
+    "py.typed": "Type checkers read the hints of whoever uses kshot.",
     "reports/report.css": "The report's style.",
     "reports/report.html.jinja": "The report's page.",
     "reports/report.js": "What can be clicked in the report.",
