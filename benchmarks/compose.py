@@ -7,7 +7,7 @@ that several methods share is measured once. Nothing is calibrated: what is comp
 """
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
 from comparisons import COMPARISONS
 from compose_page import page, summary
-from rows import RecipeUnit, kept_rows, measure_one, measured_row, restore_units, run_units
+from rows import RecipeUnit, Results, measure_one, measured_row
 
 from kshot.core.errors import UserError
 from kshot.core.types import Query, Task
@@ -26,12 +26,10 @@ from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
-from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
 
 POOL, K, SEEDS = 100, 4, (0, 1, 2)
 N_TEST, N_WRITTEN = 200, 60  # rows of closed tasks, and of those in which texts are written
-RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-compose")
 
 
 def planned() -> list[RecipeUnit]:
@@ -82,25 +80,8 @@ def named(model: str) -> str:
     return f"gguf:{next(Path(found.submodule_search_locations[0]).glob('*.gguf'))}"
 
 
-def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
-    """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
-    units = planned()
-    KEPT.mkdir(parents=True, exist_ok=True)
-    restore_units([(u.name, asdict(u)) for u in units], KEPT, RESULTS / "compose.json")
-    commands = [(u.file(KEPT), [sys.executable, __file__, u.name, data, model, str(KEPT)]) for u in units]
-    run_units(commands, budget_s=budget_s, done=lambda: print(write()["done"], "units", file=sys.stderr), threads=1)
-    return write()
-
-
-def write() -> dict[str, Any]:
-    """Write compose.json and compose.md of everything that is kept."""
-    rows, done = kept_rows(planned(), KEPT)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    result = {"planned": len(planned()), "done": done, "summary": summary(rows), "rows": rows}
-    write_json(RESULTS / "compose.json", result)
-    write_text(RESULTS / "compose.md", page(result))
-    return {key: value for key, value in result.items() if key != "rows"}
-
+RESULTS = Results("compose", __file__, planned, summary, page)
+run, write = RESULTS.run, RESULTS.write
 
 if __name__ == "__main__":
     measure_one(planned, measure)

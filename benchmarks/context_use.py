@@ -8,14 +8,14 @@ is a line of `RECIPES`.
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
 from context_use_page import page, summary
-from rows import RecipeUnit, kept_rows, measure_one, restore_units, run_units
+from rows import RecipeUnit, Results, measure_one
 
 from kshot.adapted.model import AdaptedModel
 from kshot.core.types import Example, Task
@@ -24,12 +24,10 @@ from kshot.learners.learner import Setup
 from kshot.measures.answer_sources import tells_apart
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
-from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.evaluate import evaluate
 
 POOL, SEEDS, N_TEST = 100, (0, 1, 2), 100
-RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-context-use")
 TASKS = (
     "grounding/counterfact_hard",
     "grounding/fakepedia_base",
@@ -88,25 +86,8 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     return [{"task": unit.task, "recipe": unit.recipe, "seed": unit.seed, "model": model, **found, "sources": sources}]
 
 
-def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
-    """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
-    units = planned()
-    KEPT.mkdir(parents=True, exist_ok=True)
-    restore_units([(u.name, asdict(u)) for u in units], KEPT, RESULTS / "context-use.json")
-    commands = [(u.file(KEPT), [sys.executable, __file__, u.name, data, model, str(KEPT)]) for u in units]
-    run_units(commands, budget_s=budget_s, done=lambda: print(write()["done"], "units", file=sys.stderr), threads=1)
-    return write()
-
-
-def write() -> dict[str, Any]:
-    """Write context-use.json and context-use.md of everything that is kept."""
-    rows, done = kept_rows(planned(), KEPT)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    result = {"planned": len(planned()), "done": done, "summary": summary(rows), "rows": rows}
-    write_json(RESULTS / "context-use.json", result)
-    write_text(RESULTS / "context-use.md", page(result))
-    return {key: value for key, value in result.items() if key != "rows"}
-
+RESULTS = Results("context-use", __file__, planned, summary, page)
+run, write = RESULTS.run, RESULTS.write
 
 if __name__ == "__main__":
     measure_one(planned, measure)

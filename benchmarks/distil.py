@@ -7,14 +7,14 @@ it stopped; all that is there goes into docs/results/distil.json and docs/result
 
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
 from distil_page import page, summary
-from rows import RecipeUnit, kept_rows, measure_one, restore_units, run_units, tested_row
+from rows import RecipeUnit, Results, measure_one, tested_row
 
 from kshot.adapted.model import AdaptedModel
 from kshot.core.types import Task
@@ -22,11 +22,9 @@ from kshot.engine.load_model import load_model
 from kshot.learners.learner import Setup
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
-from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
 
 POOL, INPUTS, SEEDS, N_TEST = 100, 500, (0, 1, 2), 200
-RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-distil")
 TASKS = (  # closed, and above chance with demonstrations (docs/results/contexts.md)
     "classification/trec",
     "classification/sst2",
@@ -70,25 +68,8 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     return [row]
 
 
-def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
-    """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
-    units = planned()
-    KEPT.mkdir(parents=True, exist_ok=True)
-    restore_units([(u.name, asdict(u)) for u in units], KEPT, RESULTS / "distil.json")
-    commands = [(u.file(KEPT), [sys.executable, __file__, u.name, data, model, str(KEPT)]) for u in units]
-    run_units(commands, budget_s=budget_s, done=lambda: print(write()["done"], "units", file=sys.stderr), threads=1)
-    return write()
-
-
-def write() -> dict[str, Any]:
-    """Write distil.json and distil.md of everything that is kept."""
-    rows, done = kept_rows(planned(), KEPT)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    result = {"planned": len(planned()), "done": done, "summary": summary(rows), "rows": rows}
-    write_json(RESULTS / "distil.json", result)
-    write_text(RESULTS / "distil.md", page(result))
-    return {key: value for key, value in result.items() if key != "rows"}
-
+RESULTS = Results("distil", __file__, planned, summary, page)
+run, write = RESULTS.run, RESULTS.write
 
 if __name__ == "__main__":
     measure_one(planned, measure)

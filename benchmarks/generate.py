@@ -7,7 +7,7 @@ command goes on where it stopped; all that is there goes into docs/results/gener
 
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
 from generate_page import page, summary
-from rows import RecipeUnit, kept_rows, measure_one, restore_units, run_units, tested_row
+from rows import RecipeUnit, Results, measure_one, tested_row
 
 import kshot
 from kshot.adapted.model import AdaptedModel
@@ -25,11 +25,9 @@ from kshot.learners.learner import Setup
 from kshot.methods.generators import GENERATORS
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
-from kshot.store.files import write_json, write_text
 from kshot.taskmodel.taskmodel import TaskModel
 
 SIZES, SEEDS, N_TEST = (10, 30), (0, 1, 2), 200
-RESULTS, KEPT = Path("docs/results"), Path("kshot-runs/bench-generate")
 TASKS = (
     "classification/sst2",
     "classification/trec",
@@ -97,25 +95,8 @@ def _fitted(task: Task, model: str, recipe: str, seed: int) -> AdaptedModel:
     return AdaptedModel.fit(parse_recipe(recipe, shots=8), examples, setup, choice={})
 
 
-def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
-    """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
-    units = planned()
-    KEPT.mkdir(parents=True, exist_ok=True)
-    restore_units([(u.name, asdict(u)) for u in units], KEPT, RESULTS / "generate.json")
-    commands = [(u.file(KEPT), [sys.executable, __file__, u.name, data, model, str(KEPT)]) for u in units]
-    run_units(commands, budget_s=budget_s, done=lambda: print(write()["done"], "units", file=sys.stderr), threads=1)
-    return write()
-
-
-def write() -> dict[str, Any]:
-    """Write generate.json and generate.md of everything that is kept."""
-    rows, done = kept_rows(planned(), KEPT)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    result = {"planned": len(planned()), "done": done, "summary": summary(rows), "rows": rows}
-    write_json(RESULTS / "generate.json", result)
-    write_text(RESULTS / "generate.md", page(result))
-    return {key: value for key, value in result.items() if key != "rows"}
-
+RESULTS = Results("generate", __file__, planned, summary, page)
+run, write = RESULTS.run, RESULTS.write
 
 if __name__ == "__main__":
     measure_one(planned, measure)

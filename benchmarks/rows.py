@@ -18,7 +18,9 @@ from kshot.core.seeding import generator
 from kshot.core.types import Prediction, Task
 from kshot.measures.samples import sample_row, summarise
 from kshot.race.stream import Stream, make_stream
-from kshot.store.files import write_json
+from kshot.store.files import write_json, write_text
+
+RESULTS = Path("docs/results")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,48 @@ def kept_rows(units: Sequence[Any], kept: Path) -> tuple[list[dict[str, Any]], i
         for unit in done
         for row in json.loads(unit.file(kept).read_text("utf-8"))["rows"]
     ], len(done)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `kshot bench NAME` keeps under kshot-runs/bench-NAME and writes into docs/results.
+
+    Attributes:
+        name: Of the benchmark.
+        script: Its file, which measures the unit that its command line names.
+        planned: Returns all units.
+        summary: Of rows, as JSON.
+        page: In Markdown, of what is written as JSON.
+    """
+
+    name: str
+    script: str
+    planned: Callable[[], Sequence[Any]]
+    summary: Callable[[list[dict[str, Any]]], Any]
+    page: Callable[[dict[str, Any]], str]
+
+    @property
+    def _kept(self) -> Path:
+        return Path("kshot-runs") / f"bench-{self.name}"
+
+    def run(self, *, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
+        """Do what the budget allows, each unit in a process of its own; return `planned`, `done` and the summary."""
+        units, kept = self.planned(), self._kept
+        kept.mkdir(parents=True, exist_ok=True)
+        restore_units([(u.name, asdict(u)) for u in units], kept, RESULTS / f"{self.name}.json")
+        commands = [(u.file(kept), [sys.executable, self.script, u.name, data, model, str(kept)]) for u in units]
+        done = lambda: print(self.write()["done"], "units", file=sys.stderr)  # noqa: E731
+        run_units(commands, budget_s=budget_s, done=done, threads=1)
+        return self.write()
+
+    def write(self) -> dict[str, Any]:
+        """Write NAME.json and NAME.md of everything that is kept."""
+        rows, done = kept_rows(self.planned(), self._kept)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        result = {"planned": len(self.planned()), "done": done, "summary": self.summary(rows), "rows": rows}
+        write_json(RESULTS / f"{self.name}.json", result)
+        write_text(RESULTS / f"{self.name}.md", self.page(result))
+        return {key: value for key, value in result.items() if key != "rows"}
 
 
 def measure_one(planned: Callable[[], Sequence[Any]], measure: Callable[[Any, str, str], list[dict[str, Any]]]) -> None:
