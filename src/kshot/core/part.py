@@ -26,7 +26,8 @@ class Part(Checked, ABC):
         changes_model: Whether weights or activations are changed.
         uses_contexts: It is about how a model uses the context of a row, and does nothing without one.
         uses_unlabelled: It learns from the task's unlabelled inputs too, so that what it does depends on them.
-        absent: Settings that others of its kind have and it cannot have, with the reason, as sentences without the last stop.
+        absent: Settings that others of its kind have and it cannot have, with the reason,
+            as sentences without the last stop.
     """
 
     version: ClassVar[int] = 1
