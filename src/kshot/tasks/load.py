@@ -35,7 +35,7 @@ from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import without_marks
 from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
-from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
+from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, Table, read_table, rows_suffix
 from kshot.tasks.text_file import read_text
 from kshot.tasks.unlabelled import UNLABELLED, UNLABELLED_SUFFIXES, with_file
 from kshot.tasks.unused import refuse_options, unused_note
@@ -49,7 +49,7 @@ DEFAULT_METRIC: Mapping[Kind, str] = {
     "math": "exact_match_number",
     "parsing": "exact_match",
 }
-VALIDATION = {f"{split}{suffix}" for split in ("validation", "valid", "val", "dev") for suffix in SUFFIXES}
+VALIDATION = {f"{split}{suffix}" for split in ("validation", "valid", "val", "dev") for suffix in READ_SUFFIXES}
 ENDINGS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
 
@@ -67,8 +67,8 @@ def load_task(
     in the task's `notes`.
 
     Args:
-        source: A folder, a file of rows that ends in one of `SUFFIXES` (train rows only), "builtin:NAME", or a dataset
-            of the hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
+        source: A folder, a file of rows that ends in one of `READ_SUFFIXES` (train rows only), "builtin:NAME", or a
+            dataset of the hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
         columns: Which column holds a field, such as {"input": "question", "output": "answer"}. Not needed for
             columns with the fields' own names; input, output, context, choices and references are guessed from common
             names (see `kshot.tasks.columns`), and rows can be conversations (`kshot.tasks.conversations`). In CSV,
@@ -109,13 +109,13 @@ def load_task(
             f"there is no '{path}'; give a folder, a file that ends in {', '.join(SUFFIXES)}, builtin:NAME or "
             "hf://NAME[:CONFIG][@TRAIN[,TEST]]."
         )
-    if (suffix := path.suffix.lower()) not in SUFFIXES:
+    if (suffix := rows_suffix(path)) not in READ_SUFFIXES:
         remedy = REMEDIES.get(suffix, "save its rows as one of these")
         raise UserError(f"'{path}' must be a folder or a file that ends in {ENDINGS}; {remedy}.")
     table = read_table(path, bad)
-    return _without_bad_rows(
-        partial(settle, path.stem, _Card(labels=learnt.labels if learnt else ())), [table], bad, skip=skip_bad_rows
-    )
+    card = _Card(labels=learnt.labels if learnt else ())
+    make = partial(settle, path.name[: -len(suffix)], card)
+    return _without_bad_rows(make, [table], bad, skip=skip_bad_rows)
 
 
 def _check_source(source: object) -> None:
@@ -158,7 +158,7 @@ def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_C
     return tables, card.name or folder.resolve().name, card, notes, worked is not None
 
 
-def _split_file(folder: Path, *splits: str, suffixes: Sequence[str] = SUFFIXES) -> Path | None:
+def _split_file(folder: Path, *splits: str, suffixes: Sequence[str] = READ_SUFFIXES) -> Path | None:
     """Return the file of a split, which may be called by any of some names; None where there is none."""
     known = {f"{split}{suffix}" for split in splits for suffix in suffixes}
     files = [folder / name for name in _names(folder) if name.lower() in known]
