@@ -1,8 +1,9 @@
 """Load a task: read its rows, settle what the task is, and refuse what cannot be worked with.
 
-A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.tables`), maybe `cot` with worked examples,
-whose rows have an explanation too (`kshot.tasks.worked`), maybe `unlabelled` with more inputs, whose answers are not
-known (`kshot.tasks.unlabelled`), and maybe `task.json` with any of:
+A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.tables`), or subfolders of texts that are
+named as labels (`kshot.tasks.label_folders`); maybe `cot` with worked examples, whose rows have an explanation too
+(`kshot.tasks.worked`), maybe `unlabelled` with more inputs, whose answers are not known (`kshot.tasks.unlabelled`), and
+maybe `task.json` with any of:
 name, kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
 """
 
@@ -31,6 +32,7 @@ from kshot.tasks.hidden_answers import without_hidden
 from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
 from kshot.tasks.instruction_data import HISTORY, with_what_was_said
 from kshot.tasks.kinds import guessed_kind
+from kshot.tasks.label_folders import read_label_folders
 from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import without_marks
 from kshot.tasks.missing import trimmed
@@ -144,7 +146,8 @@ def _without_bad_rows(
 def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_Card", tuple[str, ...], bool]:
     """Return a folder's tables, the task's name, what `task.json` says, notes on it, whether the last are worked."""
     train = _split_file(folder, "train")
-    if train is None:
+    texts = None if train else read_label_folders(folder, bad)
+    if train is None and texts is None:
         found = ", ".join(name for name in _names(folder) if Path(name).suffix.lower() in (*SUFFIXES, *REMEDIES))
         raise UserError(
             f"the folder '{folder}' must hold a file train that ends in {ENDINGS}; it has {found or 'none'}; "
@@ -152,9 +155,21 @@ def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_C
         )
     test, worked = _split_file(folder, "test"), _split_file(folder, WORKED)
     card, notes = _read_card(folder / "task.json")
-    if test is None and (others := [name for name in _names(folder) if name.lower() in VALIDATION]):
+    if test and texts and texts.test:
+        raise UserError(
+            f"the folder '{folder}' must hold the rows of test once; it holds {test.name} and test; remove one."
+        )
+    if (
+        test is None
+        and not (texts and texts.test)
+        and (others := [name for name in _names(folder) if name.lower() in VALIDATION])
+    ):
         notes += (f"there are no test rows; '{others[0]}' is not read unless it is named test",)
     tables = [read_table(file, bad) for file in (train, test, worked) if file]
+    if texts:
+        tables = [texts.train, *([texts.test] if texts.test else []), *tables]
+        card = card.model_copy(update={"kind": card.kind or "classification"})
+        notes += (texts.note,)
     return tables, card.name or folder.resolve().name, card, notes, worked is not None
 
 
