@@ -555,7 +555,12 @@ def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(run_cli, write,
 
 @pytest.mark.parametrize(
     ("suffix", "remedy"),
-    [("xlsx", "save the sheet as CSV UTF-8"), ("csv.gz", "unpack it first"), ("xml", "save its rows")],
+    [
+        ("xlsx", "save the sheet as CSV UTF-8"),
+        ("csv.zst", "unpack it first"),
+        ("txt.gz", "unpack it first"),
+        ("xml", "save its rows"),
+    ],
 )
 def test_inputs_in_other_formats_are_refused(write, suffix, remedy):
     with pytest.raises(UserError, match=rf"must be a file of rows that ends in .jsonl, .*; {remedy}"):

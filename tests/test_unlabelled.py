@@ -227,7 +227,7 @@ def test_a_run_is_given_a_file(folder, run_cli, tmp_path):
     missing = run_cli(*args, "--inputs", tmp_path / "none.txt")
     assert (missing.code, missing.out) == (2, "")
     assert "none.txt cannot be read: No such file or directory; check its name and its permissions." in missing.err
-    packed = run_cli(*args, "--inputs", tmp_path / "none.jsonl.gz")
+    packed = run_cli(*args, "--inputs", tmp_path / "none.jsonl.xz")
     assert "must be a file of rows that ends in" in packed.err
     assert "unpack it first" in packed.err
 

@@ -642,7 +642,8 @@ def test_the_text_of_a_label_goes_before_its_number(load):
     ("name", "remedy"),
     [
         ("a__xlsx", "save the sheet as CSV UTF-8."),
-        ("a__csv__gz", "unpack it first."),
+        ("a__csv__bz2", "unpack it first."),
+        ("a__parquet__gz", "unpack it first."),
         ("a__yaml", "save its rows as one of these."),
         ("a__docx", "save its rows as one of these."),
     ],

@@ -30,7 +30,7 @@ from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import with_bare_choices
 from kshot.tasks.missing import is_missing
 from kshot.tasks.rows import BadRow, BadRowsError, Row, each_row, text_flaw
-from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
+from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, Table, read_table, rows_suffix
 from kshot.tasks.text_file import MOST_BYTES, cannot_be_read, decoded, lines_of, read_text
 
 ASKED = ("input", "id", "context", "choices")
@@ -63,8 +63,8 @@ def read_inputs(
             others is empty; or columns are named of a text, or its lines are to be left out.
     """
     source = None if source in (None, "-") else at_home(source)
-    suffix = Path(source or "").suffix.lower()
-    if source is not None and suffix in SUFFIXES:
+    suffix = rows_suffix(Path(source or ""))
+    if source is not None and suffix in READ_SUFFIXES:
         unread = list[BadRow]()
         table = read_table(Path(source), unread)
         try:

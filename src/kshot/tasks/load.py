@@ -1,8 +1,9 @@
 """Load a task: read its rows, settle what the task is, and refuse what cannot be worked with.
 
-A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.tables`), maybe `cot` with worked examples,
-whose rows have an explanation too (`kshot.tasks.worked`), maybe `unlabelled` with more inputs, whose answers are not
-known (`kshot.tasks.unlabelled`), and maybe `task.json` with any of:
+A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.tables`), or subfolders of texts that are
+named as labels (`kshot.tasks.label_folders`); maybe `cot` with worked examples, whose rows have an explanation too
+(`kshot.tasks.worked`), maybe `unlabelled` with more inputs, whose answers are not known (`kshot.tasks.unlabelled`), and
+maybe `task.json` with any of:
 name, kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
 """
 
@@ -31,11 +32,12 @@ from kshot.tasks.hidden_answers import without_hidden
 from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
 from kshot.tasks.instruction_data import HISTORY, with_what_was_said
 from kshot.tasks.kinds import guessed_kind
+from kshot.tasks.label_folders import read_label_folders
 from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import without_marks
 from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
-from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
+from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, Table, read_table, rows_suffix
 from kshot.tasks.text_file import read_text
 from kshot.tasks.unlabelled import UNLABELLED, UNLABELLED_SUFFIXES, with_file
 from kshot.tasks.unused import refuse_options, unused_note
@@ -49,7 +51,7 @@ DEFAULT_METRIC: Mapping[Kind, str] = {
     "math": "exact_match_number",
     "parsing": "exact_match",
 }
-VALIDATION = {f"{split}{suffix}" for split in ("validation", "valid", "val", "dev") for suffix in SUFFIXES}
+VALIDATION = {f"{split}{suffix}" for split in ("validation", "valid", "val", "dev") for suffix in READ_SUFFIXES}
 ENDINGS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
 
@@ -67,8 +69,8 @@ def load_task(
     in the task's `notes`.
 
     Args:
-        source: A folder, a file of rows that ends in one of `SUFFIXES` (train rows only), "builtin:NAME", or a dataset
-            of the hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
+        source: A folder, a file of rows that ends in one of `READ_SUFFIXES` (train rows only), "builtin:NAME", or a
+            dataset of the hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
         columns: Which column holds a field, such as {"input": "question", "output": "answer"}. Not needed for
             columns with the fields' own names; input, output, context, choices and references are guessed from common
             names (see `kshot.tasks.columns`), and rows can be conversations (`kshot.tasks.conversations`). In CSV,
@@ -109,13 +111,13 @@ def load_task(
             f"there is no '{path}'; give a folder, a file that ends in {', '.join(SUFFIXES)}, builtin:NAME or "
             "hf://NAME[:CONFIG][@TRAIN[,TEST]]."
         )
-    if (suffix := path.suffix.lower()) not in SUFFIXES:
+    if (suffix := rows_suffix(path)) not in READ_SUFFIXES:
         remedy = REMEDIES.get(suffix, "save its rows as one of these")
         raise UserError(f"'{path}' must be a folder or a file that ends in {ENDINGS}; {remedy}.")
     table = read_table(path, bad)
-    return _without_bad_rows(
-        partial(settle, path.stem, _Card(labels=learnt.labels if learnt else ())), [table], bad, skip=skip_bad_rows
-    )
+    card = _Card(labels=learnt.labels if learnt else ())
+    make = partial(settle, path.name[: -len(suffix)], card)
+    return _without_bad_rows(make, [table], bad, skip=skip_bad_rows)
 
 
 def _check_source(source: object) -> None:
@@ -144,7 +146,8 @@ def _without_bad_rows(
 def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_Card", tuple[str, ...], bool]:
     """Return a folder's tables, the task's name, what `task.json` says, notes on it, whether the last are worked."""
     train = _split_file(folder, "train")
-    if train is None:
+    texts = None if train else read_label_folders(folder, bad)
+    if train is None and texts is None:
         found = ", ".join(name for name in _names(folder) if Path(name).suffix.lower() in (*SUFFIXES, *REMEDIES))
         raise UserError(
             f"the folder '{folder}' must hold a file train that ends in {ENDINGS}; it has {found or 'none'}; "
@@ -152,13 +155,25 @@ def _read_folder(folder: Path, bad: list[BadRow]) -> tuple[list[Table], str, "_C
         )
     test, worked = _split_file(folder, "test"), _split_file(folder, WORKED)
     card, notes = _read_card(folder / "task.json")
-    if test is None and (others := [name for name in _names(folder) if name.lower() in VALIDATION]):
+    if test and texts and texts.test:
+        raise UserError(
+            f"the folder '{folder}' must hold the rows of test once; it holds {test.name} and test; remove one."
+        )
+    if (
+        test is None
+        and not (texts and texts.test)
+        and (others := [name for name in _names(folder) if name.lower() in VALIDATION])
+    ):
         notes += (f"there are no test rows; '{others[0]}' is not read unless it is named test",)
     tables = [read_table(file, bad) for file in (train, test, worked) if file]
+    if texts:
+        tables = [texts.train, *([texts.test] if texts.test else []), *tables]
+        card = card.model_copy(update={"kind": card.kind or "classification"})
+        notes += (texts.note,)
     return tables, card.name or folder.resolve().name, card, notes, worked is not None
 
 
-def _split_file(folder: Path, *splits: str, suffixes: Sequence[str] = SUFFIXES) -> Path | None:
+def _split_file(folder: Path, *splits: str, suffixes: Sequence[str] = READ_SUFFIXES) -> Path | None:
     """Return the file of a split, which may be called by any of some names; None where there is none."""
     known = {f"{split}{suffix}" for split in splits for suffix in suffixes}
     files = [folder / name for name in _names(folder) if name.lower() in known]

@@ -7,7 +7,7 @@ from kshot.core.errors import UserError
 from kshot.core.paths import path_of
 from kshot.tasks.missing import is_missing
 from kshot.tasks.rows import Row, each_row, text_flaw
-from kshot.tasks.tables import REMEDIES, SUFFIXES, read_table
+from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, read_table, rows_suffix
 from kshot.tasks.text_file import cannot_be_read, lines_of, read_text
 
 COLUMNS = ("text", "input")
@@ -17,7 +17,7 @@ def plain_texts(file: str | Path) -> tuple[str, ...]:
     """Read texts, each once, in their order; blank lines are skipped.
 
     Args:
-        file: One that ends in `SUFFIXES`, of rows; any other is a text with one a line.
+        file: One that ends in `READ_SUFFIXES`, of rows; any other is a text with one a line.
 
     Raises:
         UserError: It cannot be read, is of another kind, has rows without a text, or there is nothing in it.
@@ -32,10 +32,10 @@ def plain_texts(file: str | Path) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def _read(file: Path, *version: int) -> tuple[str, ...]:
-    suffix = file.suffix.lower()
+    suffix = rows_suffix(file)
     if remedy := REMEDIES.get(suffix):
         raise UserError(f"{file} must be a text with one text a line, or end in {', '.join(SUFFIXES)}; {remedy}.")
-    if suffix in SUFFIXES:
+    if suffix in READ_SUFFIXES:
         table = read_table(file)
         column = next((name for name in COLUMNS if name in table.columns), None)
         if column is None:

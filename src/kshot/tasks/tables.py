@@ -1,4 +1,4 @@
-"""Read files of rows: JSON, CSV and Parquet.
+"""Read files of rows: JSON and CSV, maybe packed with gzip, and Parquet.
 
 A row's number is its line in a text file, counted from 1 (in CSV the header is line 1, and a row that spans several
 lines has the number of its last), and its place in a Parquet file or a list of JSON.
@@ -11,19 +11,28 @@ from kshot.core.errors import UserError
 from kshot.tasks.csv_file import read_csv
 from kshot.tasks.json_file import read_json
 from kshot.tasks.missing import is_missing
+from kshot.tasks.packed import PACKED
 from kshot.tasks.parquet import read_parquet
 from kshot.tasks.rows import BadRow, Row
 from kshot.tasks.text_file import MOST_ROWS, read_text
 
 MOST_COLUMNS = 1000
 MOST_LINES = 5 * MOST_ROWS  # a row of CSV may have several
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")  # as messages name them
+PACKABLE = SUFFIXES[:-1]  # Parquet packs its columns itself
+READ_SUFFIXES = (*SUFFIXES, *(suffix + PACKED for suffix in PACKABLE))
 # What can be done with files of rows in other formats.
 REMEDIES = {
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "unpack it first"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as CSV UTF-8"),
     **dict.fromkeys((".yaml", ".yml", ".xml", ".arrow", ".feather", ".ndjson"), "save its rows as one of these"),
 }
+
+
+def rows_suffix(file: Path) -> str:
+    """Return the ending of a file's name in small letters: both of `.csv.gz`, the last of `.txt.gz`."""
+    suffix, inner = file.suffix.lower(), Path(file.stem).suffix.lower()
+    return inner + suffix if suffix == PACKED and inner in PACKABLE else suffix
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Table:
 
 
 def read_table(file: Path, bad: list[BadRow] | None = None) -> Table:
-    """Read a file that ends in one of `SUFFIXES`; blank lines are skipped.
+    """Read a file that ends in one of `READ_SUFFIXES`; blank lines are skipped.
 
     Args:
         file: Text files are UTF-8, or have a byte order mark that says what else they are.
@@ -80,7 +89,7 @@ def read_table(file: Path, bad: list[BadRow] | None = None) -> Table:
 
 
 def _read(file: Path, bad: list[BadRow] | None) -> Table:
-    source, suffix = str(file), file.suffix.lower()
+    source, suffix = str(file), rows_suffix(file).removesuffix(PACKED)
     if suffix == ".parquet":
         return Table(source, read_parquet(file), fixed=True)
     text = read_text(file)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from kshot.core.errors import UserError
 from kshot.core.given_files import bytes_of
+from kshot.tasks.packed import is_packed, unpacked
 
 MOST_ROWS = 1_000_000
-MOST_BYTES = 256_000_000  # of a file of rows, and of what one in another format becomes
+MOST_BYTES = 256_000_000  # of a file of rows, also of what one that is packed or in another format becomes
 
 # UTF-32's mark begins with UTF-16's, so it is looked for first.
 MARKS: Mapping[bytes, str] = {
@@ -32,15 +33,16 @@ NO_TEXT: Mapping[bytes, str] = {
 
 
 def read_text(file: Path) -> str:
-    """Return the text of a file, without its byte order mark.
+    """Return the text of a file, without its byte order mark; one whose name ends in `.gz` is unpacked.
 
     Raises:
-        UserError: The file cannot be read or is no text in UTF-8.
+        UserError: The file cannot be read or unpacked, is too large, or is no text in UTF-8.
     """
     try:
-        return decoded(bytes_of(file, MOST_BYTES), str(file))
+        data = bytes_of(file, MOST_BYTES)
     except OSError as error:
         raise cannot_be_read(str(file), error) from None
+    return decoded(unpacked(data, MOST_BYTES, str(file)) if is_packed(file) else data, str(file))
 
 
 def cannot_be_read(source: str, error: OSError) -> UserError:

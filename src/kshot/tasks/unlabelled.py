@@ -21,12 +21,12 @@ from kshot.tasks.conversations import LISTS, ROLES
 from kshot.tasks.inputs import input_of, inputs_of_lines, inputs_of_rows
 from kshot.tasks.missing import is_missing
 from kshot.tasks.rows import BadRow, Row
-from kshot.tasks.tables import REMEDIES, SUFFIXES, Table, read_table
+from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, Table, read_table, rows_suffix
 from kshot.tasks.text_file import read_text
 from kshot.tasks.validate import duplicate_key
 
 UNLABELLED = ("unlabelled", "unlabeled")  # what the file beside train may be called
-UNLABELLED_SUFFIXES = (*SUFFIXES, ".txt")
+UNLABELLED_SUFFIXES = (*READ_SUFFIXES, ".txt")
 ASKED, ANSWERED = ("input", "context", "choices", "id"), ("output", "references", "explanation")
 # Columns that hold answers whatever those of the task are called; SQuAD's are "answers"
 OF_ANSWERS = frozenset({*ANSWERED, *COMMON["output"], "answers"})
@@ -44,13 +44,13 @@ def with_file(task: Task, file: Path, *, skip_bad_rows: bool = False) -> Task:
         BadRowsError: Rows that cannot be used, all of them.
         UserError: The file cannot be read, or holds no input that train does not have.
     """
-    suffix, bad = file.suffix.lower(), list[BadRow]()
+    suffix, bad = rows_suffix(file), list[BadRow]()
     if remedy := REMEDIES.get(suffix):
         raise UserError(
             f"{file} must be a file of rows that ends in {', '.join(SUFFIXES)}, or a text with one input a line; "
             f"{remedy}."
         )
-    if suffix in SUFFIXES:
+    if suffix in READ_SUFFIXES:
         if suffix != ".parquet":
             _refuse_empty(file, read_text(file))
         table = _without_answers(read_table(file, bad), task)
