@@ -13,6 +13,7 @@ from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
 from kshot.tasks.rows import BadRowsError
 from kshot.tasks.text_file import MOST_ROWS
+from test_docs import python_blocks
 
 ROWS = [{"text": row["input"], "label": row["output"]} for row in labelled_rows(24)]
 TEST = ROWS[18:]
@@ -179,6 +180,15 @@ def test_other_objects_are_refused_with_those_that_can_be_given():
     refused([*ROWS, "a"], "the list row 25: it must be a mapping, such as {'input': …}; got a string")
     refused([*ROWS, {1: "a"}], "the list row 25: the name of each column must be text; got a number (1)")
     refused(datasets.Dataset.from_list(ROWS).to_iterable_dataset(), "must have all its rows at hand; got an Iterable")
+
+
+def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = [block for block in python_blocks("docs/tasks.md") if "pandas" in block]
+    names = {}
+    exec(block, names)
+    assert (len(names["task"].train), len(names["task"].test)) == (16, 4)
+    assert len(names["run"].leaderboard) == 2
 
 
 def test_a_lazy_frame_is_refused():
