@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import datasets
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.core.errors import UserError
+from kshot.core.errors import InvalidInputError, UserError
 from kshot.tasks.rows import BadRowsError
 from kshot.tasks.text_file import MOST_ROWS
 from test_docs import python_blocks
@@ -91,14 +92,11 @@ def test_a_dataset_dict_is_read_as_from_the_hub(tmp_path):
 @pytest.mark.parametrize("model", ["scripted", "tiny"])
 def test_adapt_gives_the_same_whatever_holds_the_rows(model, tmp_path):
     found = {}
-    for name, form in FORMS.items():
-        if name == "polars":
-            try:
-                import polars  # noqa: F401
-            except ImportError:
-                continue
+    forms = ["list", "pandas", "classes", *(["polars"] if find_spec("polars") else [])]
+    for name in forms:
+        form = FORMS[name]
         run = kshot.adapt(
-            form(ROWS[:12]), model, recipes="random,bm25", shots=2, out=tmp_path / name, columns={"input": "text"}
+            form(ROWS[:8]), model, recipes="random,bm25", shots=2, out=tmp_path / name, columns={"input": "text"}
         )
         found[name] = run.chosen, run.leaderboard, run.best.predict_proba([row["text"] for row in TEST]).tolist()
         repeat = json.loads((tmp_path / name / "results.json").read_text())["repeat"]
@@ -109,6 +107,51 @@ def test_adapt_gives_the_same_whatever_holds_the_rows(model, tmp_path):
         assert [row["recipe"] for row in leaderboard] == [row["recipe"] for row in first[1]]
         assert [row["bits_per_example"] for row in leaderboard] == [row["bits_per_example"] for row in first[1]]
         assert probs == first[2]
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    return kshot.adapt(ROWS[:12], "scripted", recipes="bm25", shots=2, out=out).best
+
+
+def test_answers_to_pandas_are_a_series_with_the_index(adapted):
+    frame = pd.DataFrame(TEST, index=[3, 3, 1, 0, 9, 9])
+    answers = adapted.predict([row["text"] for row in TEST])
+    assert isinstance(answers, list)
+    expected = pd.Series(answers, index=frame.index, name="label", dtype="str")
+    for given in (frame["text"], frame[["text"]], frame, frame[["label", "text"]].assign(more=None)):
+        pd.testing.assert_series_equal(adapted.predict(given), expected)
+        assert np.array_equal(adapted.predict_proba(given), adapted.predict_proba(list(frame["text"])))
+    assert adapted.predict(TEST) == adapted.predict(datasets.Dataset.from_list(TEST)) == answers
+    for given in (frame[:0], frame["text"][:0]):
+        pd.testing.assert_series_equal(adapted.predict(given), expected[:0])
+    refused_input(adapted, frame.rename(columns={"text": "page"}), "a single column; got a table with the columns page")
+    refused_input(adapted, frame.assign(text=[*frame["text"][:5], None]), "must hold texts; number 6 is None")
+
+
+def test_answers_to_polars_are_a_series(adapted):
+    frame, answers = as_polars(TEST), adapted.predict([row["text"] for row in TEST])
+    for given in (frame["text"], frame[["text"]], frame):
+        found = adapted.predict(given)
+        assert type(found) is type(frame["text"])
+        assert (found.name, found.to_list()) == ("label", answers)
+    assert (len(adapted.predict(frame[:0])), adapted.predict(frame[:0]).dtype) == (0, frame["text"].dtype)
+
+
+def test_a_frame_brings_context_and_choices(tmp_path):
+    rows = [{"input": f"which, {i}", "output": "y", "choices": ["x", "y"], "context": f"page {i}"} for i in range(8)]
+    rows += [row | {"input": f"that, {row['input']}", "output": "x"} for row in rows]
+    best = kshot.adapt(pd.DataFrame(rows), "scripted", recipes="bm25", shots=2, out=tmp_path / "run").best
+    asked = [{name: row[name] for name in ("input", "choices", "context")} for row in rows[:3]]
+    assert list(best.predict(pd.DataFrame(asked))) == best.predict(asked)
+    assert np.array_equal(best.predict_proba(pd.DataFrame(asked)), best.predict_proba(asked))
+
+
+def refused_input(model, given, message):
+    with pytest.raises(InvalidInputError) as caught:
+        model.predict(given)
+    assert message in str(caught.value)
 
 
 def test_other_verbs_take_rows_too():

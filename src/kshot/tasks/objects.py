@@ -4,13 +4,15 @@ Frames of pandas and polars are known by the names of their classes: neither lib
 is its place, counted from 1; the index of a frame does not matter.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from kshot.core.errors import UserError
-from kshot.tasks.containers import as_objects
+from kshot.core.types import Task
+from kshot.tasks.containers import as_objects, items_of
 from kshot.tasks.hub_dataset import dataset_table, tables_of_splits
 from kshot.tasks.missing import without_nan
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
@@ -18,6 +20,7 @@ from kshot.tasks.tables import MOST_COLUMNS, SUFFIXES, Table
 from kshot.tasks.text_file import MOST_ROWS
 
 SPLITS = ("train", "test")
+LIBRARIES = ("pandas", "polars")  # of data frames
 
 
 def read_objects(given: Any, bad: list[BadRow] | None = None) -> tuple[list[Table], tuple[str, ...]]:
@@ -51,17 +54,44 @@ def read_objects(given: Any, bad: list[BadRow] | None = None) -> tuple[list[Tabl
     return [_table(given[split], f" of {split}", bad) for split in SPLITS if split in given], ()
 
 
+def inputs_in(given: Any, task: Task) -> list[Any]:
+    """Return the inputs in what Python holds, one for each item, as `items_of`.
+
+    A data frame of several columns, among which is the task's column of inputs, has a mapping for each row.
+
+    Raises:
+        InvalidInputError: As `items_of`.
+        UserError: Columns of such a frame are there twice.
+    """
+    rows = _rows_of_frame(given)
+    columns = [] if rows is None else [str(column) for column in given.columns]
+    if rows is None or len(columns) < 2 or task.columns.get("input", "input") not in columns:
+        return items_of(given, "The inputs")
+    return [row.values for row in _framed(f"the {type(given).__name__}", given.columns, rows).rows]
+
+
+def answers_like(answers: list[str], given: Any, task: Task) -> Any:
+    """Return answers as a series, named as the task's column of outputs, where inputs came in a series or frame.
+
+    One of pandas has the index of the inputs. Answers to anything else stay a list.
+    """
+    library = next((n for n in LIBRARIES if _is_of(given, n, "Series") or _is_of(given, n, "DataFrame")), None)
+    if library is None:
+        return answers
+    series, name = sys.modules[library].Series, task.columns.get("output", "output")
+    if library == "polars":
+        return series(name, answers, dtype=sys.modules[library].String)
+    return series(answers, index=given.index, name=name, dtype="str")
+
+
 def _table(given: Any, of: str, bad: list[BadRow] | None) -> Table:
     """Return rows as a table; `of` says in messages which split they are."""
     where = f"the {type(given).__name__}{of}"
     if _is_of(given, "datasets", "Dataset"):
         return dataset_table(where, given, bad)
-    if _is_of(given, "pandas", "DataFrame"):
+    if (rows := _rows_of_frame(given)) is not None:
         _check_size(where, len(given))
-        return _framed(where, _names(where, given.columns), given.itertuples(index=False, name=None))
-    if _is_of(given, "polars", "DataFrame"):
-        _check_size(where, len(given))
-        return _framed(where, _names(where, given.columns), given.iter_rows())
+        return _framed(where, given.columns, rows)
     if isinstance(given, list | tuple) and (not given or any(isinstance(row, Mapping) for row in given)):
         _check_size(where, len(given))
         table = Table(where, tuple(each_row(enumerate(given, 1), lambda row: _row(where, *row), bad)))
@@ -73,6 +103,13 @@ def _table(given: Any, of: str, bad: list[BadRow] | None) -> Table:
 def _is_of(given: Any, library: str, name: str) -> bool:
     """Return whether an object is of a library's class, which is not imported for it."""
     return any(c.__name__ == name and c.__module__.partition(".")[0] == library for c in type(given).__mro__)
+
+
+def _rows_of_frame(given: Any) -> Iterable[tuple[Any, ...]] | None:
+    """Return the values of each row of a data frame; None of anything else."""
+    if _is_of(given, "pandas", "DataFrame"):
+        return given.itertuples(index=False, name=None)
+    return given.iter_rows() if _is_of(given, "polars", "DataFrame") else None
 
 
 def _check_size(where: str, n: int) -> None:
@@ -106,7 +143,8 @@ def _names(where: str, columns: Iterable[Any]) -> list[str]:
     return names
 
 
-def _framed(where: str, names: list[str], rows: Iterable[tuple[Any, ...]]) -> Table:
+def _framed(where: str, columns: Iterable[Any], rows: Iterable[tuple[Any, ...]]) -> Table:
+    names = _names(where, columns)
     read = (
         Row(where, number, without_nan({name: _plain(v) for name, v in zip(names, values, strict=True)}))
         for number, values in enumerate(rows, 1)
