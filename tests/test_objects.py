@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from importlib.util import find_spec
 
 import datasets
@@ -96,9 +98,15 @@ def test_adapt_gives_the_same_whatever_holds_the_rows(model, tmp_path):
     for name in forms:
         form = FORMS[name]
         run = kshot.adapt(
-            form(ROWS[:8]), model, recipes="random,bm25", shots=2, out=tmp_path / name, columns={"input": "text"}
+            form(ROWS[:8]),
+            model,
+            recipes="random,bm25",
+            shots=2,
+            limit=2,
+            out=tmp_path / name,
+            columns={"input": "text"},
         )
-        found[name] = run.chosen, run.leaderboard, run.best.predict_proba([row["text"] for row in TEST]).tolist()
+        found[name] = run.chosen, run.leaderboard, run.best.predict_proba([row["text"] for row in TEST[:2]]).tolist()
         repeat = json.loads((tmp_path / name / "results.json").read_text())["repeat"]
         assert repeat.startswith("# Given in Python, not by name: task. Again: kshot.adapt(task, ")
     first = found["list"]
@@ -198,6 +206,16 @@ def test_nested_columns_are_refused(form):
     inside = f"the {type(nested).__name__}: the input must stand in a column of its own, but it stands inside the obj"
     refused(nested, inside)
     refused(nested, "'data' must be a string; got an object", columns={"input": "data", "output": "data"})
+
+
+def test_columns_beside_the_fields_may_hold_dates_and_bytes(tmp_path):
+    more = {"on": pd.Timestamp("2020-01-02"), "day": date(2020, 1, 2), "for": pd.Timedelta(1, "s"), "page": b"xyz"}
+    frame = pd.DataFrame([row | more | {"price": Decimal("1.50")} for row in ROWS[:8]])
+    frame.to_parquet(tmp_path / "rows.parquet")
+    from_frame, from_file = kshot.Task.load(frame), kshot.Task.load(tmp_path / "rows.parquet")
+    assert from_frame.fingerprint == from_file.fingerprint
+    meta = {"on": "2020-01-02 00:00:00", "day": "2020-01-02", "for": "1.0 s", "page": "3 bytes", "price": "1.50"}
+    assert meta.items() <= from_frame.train[0].meta.items()
 
 
 def test_frames_with_other_names_or_no_rows_are_refused():
