@@ -30,9 +30,9 @@ from kshot.measures.samples import primary_metric, sample_row, summarise
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
 from kshot.tasks.built import check_examples, check_form
-from kshot.tasks.containers import items_of
 from kshot.tasks.inputs import input_of
 from kshot.tasks.labels import trimmed_examples
+from kshot.tasks.objects import answers_like, inputs_in
 
 
 class AdaptedModel:
@@ -237,18 +237,21 @@ class AdaptedModel:
 
         Args:
             inputs: Texts, or mappings with `input` and, where the task has them, `context` and `choices`: a list, an
-                iterator, an array, a series or a data frame's only column.
+                iterator, an array, a series, a data frame's only column, or a frame with the columns of the task.
             progress: Called with the number of predictions finished since the last call.
 
         Raises:
             InvalidInputError: Something else than a list of inputs, or an input that is no text, is empty, or has no
                 choices in a multiple-choice task, or choices that are not as in a task; it is a ValueError too.
         """
-        examples = [input_of(value, self.task, i) for i, value in enumerate(items_of(inputs, "The inputs"), 1)]
+        examples = self._examples(inputs)
         queries = [Query(e, self.pool, wants_text=True) for e in examples]
         with self._lock:  # learners remember what they have chosen
             predictions = self._learner.predict(queries, progress=progress)
         return [self.fitted.calibration.of(p) for p in predictions]
+
+    def _examples(self, inputs: Any) -> list[Example]:
+        return [input_of(value, self.task, i) for i, value in enumerate(inputs_in(inputs, self.task), 1)]
 
     def rests_on(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> list[RestsOn]:
         """Return for each input the answer, and which of its words that rests on; see `RestsOn`.
@@ -256,7 +259,7 @@ class AdaptedModel:
         Raises:
             UserError: No language model with weights answers, or several do.
         """
-        examples = [input_of(value, self.task, i) for i, value in enumerate(items_of(inputs, "The inputs"), 1)]
+        examples = self._examples(inputs)
         predictions = self.predictions(examples)
         with self._lock:
             return rests_on(self.fitted, examples, predictions)
@@ -275,12 +278,14 @@ class AdaptedModel:
             said = self._learner.predict([Query(e, self.pool) for e in examples])
         return self._again(replace(self.fitted, calibration=self.fitted.calibration.asked(said)), self.abstention)
 
-    def predict(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> list[str]:
+    def predict(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> list[str] | Any:
         """Return the most probable answer, or the generated one, for each input; see `predictions`.
 
-        A model that abstains says "unsure" where it gives no answer.
+        A list; or a series where a series or a data frame was given, with its index (`answers_like`). A model that
+        abstains says "unsure" where it gives no answer.
         """
-        return [UNSURE if self.is_unsure(p) else str(p.answer) for p in self.predictions(inputs)]
+        answers = [UNSURE if self.is_unsure(p) else str(p.answer) for p in self.predictions(inputs)]
+        return answers_like(answers, inputs, self.task)
 
     def predict_proba(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> FloatArray:
         """Return probabilities `[n_inputs, n_labels]`; rows with fewer choices than others end in NaN.

@@ -14,7 +14,7 @@ from kshot.core.errors import UserError
 from kshot.core.kind_names import kind_of_flag
 from kshot.core.models import LanguageModel
 from kshot.core.prices import parse_prices
-from kshot.core.types import KINDS, Kind, Task
+from kshot.core.types import KINDS, Kind, Rows, Task
 
 ChooseBy = Literal["metric", "bits"]
 Prefer = Literal["cheap-queries", "cheap-fit"]
@@ -133,7 +133,7 @@ class RunSettings:
     `kshot.adapt` describes the settings for users. A task or a model is a name, or the object that Python has already.
     """
 
-    task: Task | str | Path
+    task: Task | str | Path | Rows
     model: LanguageModel | str | Path | None = _setting(
         None, "Hub id or folder, demo, gguf:FILE, tiny, scripted, openai:NAME, openai:URL#NAME.", check=check_model_name
     )

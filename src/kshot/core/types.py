@@ -17,6 +17,7 @@ from kshot.core.seeding import digest
 FloatArray = NDArray[np.float64]
 Kind = Literal["classification", "multiple_choice", "generation", "qa", "math", "parsing"]
 KINDS: tuple[Kind, ...] = ("classification", "multiple_choice", "generation", "qa", "math", "parsing")
+Rows = Any  # what holds rows in Python: a data frame, a dataset, a list of mappings, … (`kshot.tasks.objects`)
 _SPEAKERS = {"instruction": "system", "demonstration": "user", "query": "user", "answer": "assistant"}
 Role = Literal["instruction", "note", "context", "demonstration", "query", "reason", "answer"]
 
@@ -112,13 +113,13 @@ class Task:
 
     @staticmethod
     def load(
-        source: str | Path,
+        source: str | Path | Rows,
         *,
         columns: Mapping[str, str] | None = None,
         kind: Kind | None = None,
         skip_bad_rows: bool = False,
     ) -> "Task":
-        """Load a task from a folder, a file, `hf://NAME` or `builtin:NAME`; see `kshot.tasks.load`."""
+        """Load a task from a folder, a file, `hf://NAME`, `builtin:NAME` or rows; see `kshot.tasks.load`."""
         load = resolve("kshot.tasks.load:load_task")
         return load(source, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
 

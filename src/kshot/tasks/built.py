@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from kshot.core.errors import NotFiniteError, UserError, did_you_mean, in_short
 from kshot.core.json_text import to_json
 from kshot.core.kind_names import meant_kind
-from kshot.core.types import KINDS, Example, Kind, Question, Task
+from kshot.core.types import KINDS, Example, Kind, Question, Rows, Task
 from kshot.tasks.answers import MARK, check_answer, check_choices
 from kshot.tasks.load import DEFAULT_METRIC, load_task
 from kshot.tasks.missing import trimmed
@@ -22,7 +22,7 @@ LISTS = ("choices", "references")
 
 
 def given_task(
-    given: Task | str | Path,
+    given: Task | str | Path | Rows,
     *,
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
@@ -32,9 +32,9 @@ def given_task(
     """Return the task that a verb was given: loaded by its name, or built in Python and then checked.
 
     Args:
-        given: The task, or where to load it from.
+        given: The task, or where to load it from, or its rows (`kshot.tasks.objects`).
         columns: As `load_task`, as are the others.
-        kind: What a task with a name is.
+        kind: What a task that is loaded is.
         skip_bad_rows: Whether rows of files that cannot be used are left out.
         inputs: Unlabelled inputs beside those of the task, as for `with_inputs`; None: there are none.
 

@@ -60,16 +60,33 @@ def read_hub_dataset(source: str, bad: list[BadRow] | None = None) -> HubDataset
     with _quiet(datasets):
         splits, from_cache = _splits(datasets, source, name, config)
         notes = ["the hub cannot be reached; the rows are those in this machine's cache"] if from_cache else []
-        train = parts["train"] or "train"
-        test = parts["test"]
-        if test is None:
-            there = [s for s in ("test", "validation") if s in splits and s != train]
-            test = next((s for s in there if not _hides_classes(datasets, splits[s])), None)
-            notes += [f"the split '{s}' holds no answers" for s in there[: there.index(test) if test else None]]
-            notes += [f"test rows are the split '{test}'"] if test else []
-        tables = [_table(datasets, source, splits, split, bad) for split in (train, test) if split]
+        tables, more = tables_of_splits(source, splits, parts["train"] or "train", parts["test"], bad)
     short = Path(name).resolve().name if os.path.isdir(name) else name.rpartition("/")[2]
-    return HubDataset(f"{short}-{config}" if config else short, tables, tuple(notes))
+    return HubDataset(f"{short}-{config}" if config else short, tables, (*notes, *more))
+
+
+def tables_of_splits(
+    source: str, splits: Any, train: str = "train", test: str | None = None, bad: list[BadRow] | None = None
+) -> tuple[list[Table], tuple[str, ...]]:
+    """Return the tables of a dataset's splits, and notes on them.
+
+    Args:
+        source: What messages call the dataset.
+        splits: Name to rows, as a `DatasetDict`.
+        train: The split of the train rows.
+        test: That of the test rows; None: test, else validation, if there is one with answers.
+        bad: Rows that cannot be read are added to it.
+
+    Raises:
+        UserError: A split is not there, has no rows or too many.
+    """
+    notes = []
+    if test is None:
+        there = [s for s in ("test", "validation") if s in splits and s != train]
+        test = next((s for s in there if not _hides_classes(splits[s])), None)
+        notes += [f"the split '{s}' holds no answers" for s in there[: there.index(test) if test else None]]
+        notes += [f"test rows are the split '{test}'"] if test else []
+    return [_table(source, splits, split, bad) for split in (train, test) if split], tuple(notes)
 
 
 def _splits(datasets: ModuleType, source: str, name: str, config: str | None) -> tuple[Any, bool]:
@@ -96,13 +113,26 @@ def _splits(datasets: ModuleType, source: str, name: str, config: str | None) ->
         raise UserError(f"{source} cannot be loaded: {text}{remedy}.") from None
 
 
-def _table(datasets: ModuleType, source: str, splits: Any, split: str, bad: list[BadRow] | None) -> Table:
+def _table(source: str, splits: Any, split: str, bad: list[BadRow] | None) -> Table:
     if split not in splits:
         raise UserError(
             f"{source}: there is no split '{split}'; there is {', '.join(splits)}; choose with @TRAIN,TEST."
         )
-    rows = splits[split]
-    where = f"{source} split {split}"
+    return dataset_table(f"{source} split {split}", splits[split], bad)
+
+
+def dataset_table(where: str, rows: Any, bad: list[BadRow] | None = None) -> Table:
+    """Return the rows of a `datasets.Dataset`, with the names of classes in place of their numbers.
+
+    Args:
+        where: What messages call it.
+        rows: The dataset.
+        bad: Rows that cannot be read are added to it.
+
+    Raises:
+        BadRowsError: Rows cannot be read, where there is no `bad`.
+        UserError: There are no rows, or too many.
+    """
     if not len(rows):
         raise UserError(f"{where} has no rows; it must hold one example a row.")
     if len(rows) > MOST_ROWS or rows.data.nbytes > MOST_BYTES:
@@ -110,7 +140,7 @@ def _table(datasets: ModuleType, source: str, splits: Any, split: str, bad: list
             f"{where} must have at most {MOST_ROWS:,} rows and {MOST_BYTES / 1e6:.0f} MB; it has {len(rows):,} and "
             f"{rows.data.nbytes / 1e6:,.0f} MB. Save a sample of its rows as a file, and give that."
         )
-    classes = {c: f.names for c, f in rows.features.items() if isinstance(f, datasets.ClassLabel)}
+    classes = {column: rows.features[column].names for column in _classes(rows)}
 
     def with_names(numbered: tuple[int, dict[str, Any]]) -> Row:
         row = Row(where, numbered[0], without_nan(numbered[1]))
@@ -122,10 +152,14 @@ def _table(datasets: ModuleType, source: str, splits: Any, split: str, bad: list
     return Table(where, tuple(each_row(read, with_names, bad)), fixed=True)
 
 
-def _hides_classes(datasets: ModuleType, rows: Any) -> bool:
+def _classes(rows: Any) -> list[str]:
+    """Return the columns that hold numbers of classes."""
+    return [column for column, feature in rows.features.items() if type(feature).__name__ == "ClassLabel"]
+
+
+def _hides_classes(rows: Any) -> bool:
     """Return whether all rows have the class -1, as those of hidden test sets have."""
-    classes = [c for c, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
-    return any(set(rows.with_format("arrow")[:][column].to_pylist()) == {-1} for column in classes)
+    return any(set(rows.with_format("arrow")[:][column].to_pylist()) == {-1} for column in _classes(rows))
 
 
 def _class_name(row: Row, column: str, names: list[str]) -> str | None:
@@ -135,7 +169,7 @@ def _class_name(row: Row, column: str, names: list[str]) -> str | None:
     if not isinstance(number, int) or not 0 <= number < len(names):
         row.fail(
             f"'{column}' must be one of the classes 0..{len(names) - 1}; got {number}, as rows without a label "
-            "have; choose splits with labels, as in hf://NAME@train,validation."
+            "have; leave such rows out, or choose splits with labels, as in hf://NAME@train,validation."
         )
     return names[number]
 

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.kind_names import kind_of_flag, known_kind, meant_kind
 from kshot.core.paths import at_home
-from kshot.core.types import KINDS, Example, Kind, Task
+from kshot.core.types import KINDS, Example, Kind, Rows, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
 from kshot.tasks.bad_rows import left_out, without_bad_rows
 from kshot.tasks.builtin import load_builtin
@@ -36,6 +36,7 @@ from kshot.tasks.label_folders import read_label_folders
 from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import without_marks
 from kshot.tasks.missing import trimmed
+from kshot.tasks.objects import read_objects
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
 from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, Table, read_table, rows_suffix
 from kshot.tasks.text_file import read_text
@@ -56,21 +57,21 @@ ENDINGS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
 
 def load_task(
-    source: str | Path,
+    source: str | Path | Rows,
     *,
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
     learnt: Task | None = None,
 ) -> Task:
-    """Load a task from files, through the `datasets` library, or a built-in one.
+    """Load a task from files, through the `datasets` library, from rows that Python holds, or a built-in one.
 
     What neither `kind` nor `task.json` says is guessed from the train rows (`kshot.tasks.kinds`). What was guessed is
     in the task's `notes`.
 
     Args:
         source: A folder, a file of rows that ends in one of `READ_SUFFIXES` (train rows only), "builtin:NAME", or a
-            dataset of the hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]".
+            dataset of the hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]"; or rows (`read_objects`).
         columns: Which column holds a field, such as {"input": "question", "output": "answer"}. Not needed for
             columns with the fields' own names; input, output, context, choices and references are guessed from common
             names (see `kshot.tasks.columns`), and rows can be conversations (`kshot.tasks.conversations`). In CSV,
@@ -84,10 +85,10 @@ def load_task(
         BadRowsError: Rows that cannot be used: all of them, with file, row and remedy.
         UserError: The first other thing that is wrong, with its remedy.
     """
-    _check_source(source)
-    source, columns = at_home(source), columns or {}
+    columns = columns or {}
     kind = kind if kind is None else kind_of_flag(kind)
-    if source.startswith("builtin:"):
+    source = at_home(source) if isinstance(source, str | os.PathLike) else source
+    if isinstance(source, str) and source.startswith("builtin:"):
         if columns or kind:
             flag, what = ("--columns", "columns are") if columns else ("--kind", "kind is")
             raise UserError(f"{flag} must be left out for a builtin task; its {what} known.")
@@ -95,6 +96,11 @@ def load_task(
     named(columns)  # a field that does not exist is refused before anything is read
     known, bad = {} if columns or not learnt else learnt.columns, list[BadRow]()
     settle = partial(_task, kind=kind, columns=columns, learnt=known)
+    alone = _Card(labels=learnt.labels if learnt else ())  # of train rows that nothing comes with
+    if not isinstance(source, str):
+        tables, notes = read_objects(source, bad)
+        make = partial(settle, "data", alone if len(tables) == 1 else _Card(), notes=notes)
+        return _without_bad_rows(make, tables, bad, skip=skip_bad_rows)
     if source.startswith(PREFIX):
         dataset = read_hub_dataset(source, bad)
         make = partial(settle, dataset.name, _Card(), notes=dataset.notes)
@@ -115,25 +121,8 @@ def load_task(
         remedy = REMEDIES.get(suffix, "save its rows as one of these")
         raise UserError(f"'{path}' must be a folder or a file that ends in {ENDINGS}; {remedy}.")
     table = read_table(path, bad)
-    card = _Card(labels=learnt.labels if learnt else ())
-    make = partial(settle, path.name[: -len(suffix)], card)
+    make = partial(settle, path.name[: -len(suffix)], alone)
     return _without_bad_rows(make, [table], bad, skip=skip_bad_rows)
-
-
-def _check_source(source: object) -> None:
-    """Refuse what is no path: users give what holds their rows."""
-    if isinstance(source, str | os.PathLike):
-        return
-    if hasattr(source, "columns"):
-        raise UserError(
-            f"A task must be a path, a name or a kshot.Task; got {type(source).__name__}; write the table into a file "
-            'first: df.to_json("x.jsonl", orient="records", lines=True), or learn from its columns: '
-            'FewShotClassifier().fit(df["text"], df["label"]).'
-        )
-    raise UserError(
-        f"A task must be a path, a name or a kshot.Task; got {type(source).__name__}; give a folder, a file that ends "
-        f"in {ENDINGS}, builtin:NAME or hf://NAME, or build kshot.Task(name, kind, train=(Example(…), …))."
-    )
 
 
 def _without_bad_rows(

@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import NoReturn, TypeVar
 
 from kshot.core.control_tokens import MARK
@@ -226,14 +228,21 @@ def text_flaw(text: str) -> str | None:
 
 
 def _whole(value: object) -> object:
-    """Return a value that is only kept with U+FFFD for half of a surrogate pair, which no file could hold."""
+    """Return a value that is only kept as JSON can hold it: dates as text, bytes as how many they are.
+
+    Half of a surrogate pair, which no file could hold, becomes U+FFFD.
+    """
     if isinstance(value, str):
         return SURROGATE.sub("\ufffd", value)
     if isinstance(value, list):
         return [_whole(item) for item in value]
     if isinstance(value, dict):
         return {_whole(key): _whole(item) for key, item in value.items()}
-    return value
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds()} s"
+    return str(value) if isinstance(value, date | time | Decimal) else value
 
 
 def shown(value: object) -> str:

@@ -22,7 +22,7 @@ from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import digest
 from kshot.core.settings import ChooseBy, Prefer, RunSettings
 from kshot.core.termination import interrupted_by_sigterm
-from kshot.core.types import Kind, Task
+from kshot.core.types import Kind, Rows, Task
 from kshot.learners.learner import Setup
 from kshot.race.measure import Measuring
 from kshot.race.promise import promise
@@ -82,7 +82,7 @@ class Run:
 
 
 def adapt(
-    task: Task | str | Path,
+    task: Task | str | Path | Rows,
     model: LanguageModel | str | Path,
     *,
     recipes: str | Sequence[str] = "all",
@@ -117,7 +117,9 @@ def adapt(
     computed again.
 
     Args:
-        task: With at least two different outputs among its training examples; or where to load it from.
+        task: With at least two different outputs among its training examples; or where to load it from, or its rows: a
+            data frame of pandas or polars, a `datasets.Dataset`, a list of mappings; or {"train": rows, "test": rows},
+            as a `DatasetDict` is.
         model: A language model, or its name (`load_model`).
         recipes: "all", or names with settings: "random,bm25:k=8", or a list of them.
         shots: The most demonstrations in a prompt, at most the number of training examples; by default 16, or all
@@ -130,7 +132,7 @@ def adapt(
             take is kept. Once it is spent the choice is made by the examples that all recipes in it have predicted; the
             same `out` with a larger budget goes on.
         prices: Of models behind an API, in US dollars for a million tokens: "in=0.15,out=0.6,cached=0.075".
-        columns: Field to column of the task's file, where its names are others: {"input": "question"}.
+        columns: Field to column of the task's rows, where their names are others: {"input": "question"}.
         kind: What a task that is loaded is, whatever its rows look like (`Task.kind`); by default `task.json` says it,
             or it is guessed.
         skip_bad_rows: Go on without rows that cannot be used, at most half of each file; what is left out is said.

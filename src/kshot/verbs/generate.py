@@ -16,7 +16,7 @@ from kshot.core.paths import path_of
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import generator
 from kshot.core.termination import interrupted_by_sigterm
-from kshot.core.types import Example, Task
+from kshot.core.types import Example, Rows, Task
 from kshot.engine.load_model import load_model
 from kshot.methods.contracts import Generator, Made
 from kshot.methods.generators import GENERATORS
@@ -83,7 +83,7 @@ class Generated:
 
 
 def generate(
-    task: Task | str | Path,
+    task: Task | str | Path | Rows,
     model: LanguageModel | str | Path,
     *,
     method: str = METHOD,
@@ -105,7 +105,7 @@ def generate(
     of the task's, whoever made them.
 
     Args:
-        task: Its training examples; repeated rows are left out. Or where to load it from.
+        task: Its training examples; repeated rows are left out. Or where to load it from, or its rows.
         model: The language model that writes, or its name.
         method: A generator with settings, such as "rephrase" or "ensemble:voters=5"; also a user's own.
         n: How many, at most; by default what the generator says.

@@ -71,7 +71,7 @@ def prepare(settings: RunSettings) -> Prepared:
     """
     columns, skip = parse_columns(settings.columns), settings.skip_bad_rows
     task = given_task(settings.task, columns=columns, kind=settings.kind, skip_bad_rows=skip, inputs=settings.inputs)
-    source = given_task(settings.source, skip_bad_rows=skip) if settings.source else None
+    source = None if settings.source is None else given_task(settings.source, skip_bad_rows=skip)
     stream = make_stream(task, limit=settings.limit, seed=settings.seed)
     n_pool, names = len(stream.examples), settings.recipe_names
     shots = min(DEFAULT_SHOTS, n_pool) if settings.shots is None else settings.shots

@@ -10,7 +10,7 @@ from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientStore
 from kshot.core.models import LanguageModel
 from kshot.core.progress import Progress, Silence
-from kshot.core.types import Example, Task
+from kshot.core.types import Example, Rows, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.demonstrations import selected
 from kshot.models.absent import NoModel
@@ -21,7 +21,7 @@ from kshot.tasks.built import given_task
 
 
 def select(
-    task: Task | str,
+    task: Task | str | Rows,
     selector: str,
     k: int,
     *,
@@ -42,7 +42,7 @@ def select(
     """Choose demonstrations from the training examples.
 
     Args:
-        task: Where the examples come from, or where to load it from; repeated rows are left out.
+        task: Where the examples come from, or where to load it from, or rows; repeated ones are left out.
         selector: A selector's name with settings, such as "random:balanced=true".
         k: How many, at most as many as there are.
         model: The language model, or its name, that will be shown them.

@@ -7,7 +7,7 @@ from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel
 from kshot.core.progress import Progress, Silence
 from kshot.core.steering import Steering
-from kshot.core.types import Task
+from kshot.core.types import Rows, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.steered import fitted_steering
 from kshot.race.stream import make_stream
@@ -17,7 +17,7 @@ from kshot.tasks.built import given_task
 
 
 def steer(
-    task: Task | str,
+    task: Task | str | Rows,
     steerer: str,
     *,
     model: LanguageModel | str | Path,
@@ -32,7 +32,7 @@ def steer(
     """Find what to change in a model's activations, from all training examples of a task.
 
     Args:
-        task: Where the examples come from, or where to load it from; repeated rows are left out.
+        task: Where the examples come from, or where to load it from, or rows; repeated ones are left out.
         steerer: A steerer's name with settings, such as "icv:strength=0.1".
         model: The language model, or its name.
         layout: How it is prompted, as for `adapt`.

@@ -1,0 +1,256 @@
+"""Rows that Python holds already: data frames, datasets and lists of mappings are read as files are."""
+
+import json
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from importlib.util import find_spec
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+
+import kshot
+from conftest import labelled_rows, write_task
+from kshot.core.errors import InvalidInputError, UserError
+from kshot.tasks.rows import BadRowsError
+from kshot.tasks.text_file import MOST_ROWS
+from test_docs import python_blocks
+
+ROWS = [{"text": row["input"], "label": row["output"]} for row in labelled_rows(24)]
+TEST = ROWS[18:]
+LABELS = ("animal", "food", "tool")
+
+
+def as_polars(rows):
+    return pytest.importorskip("polars").DataFrame(rows)
+
+
+def as_classes(rows):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(LABELS))})
+    return datasets.Dataset.from_list([row | {"label": LABELS.index(row["label"])} for row in rows], features=features)
+
+
+FORMS = {
+    "list": list,
+    "tuple": tuple,
+    "pandas": pd.DataFrame,
+    "categories": lambda rows: pd.DataFrame(rows).astype({"label": "category"}),
+    "same-index": lambda rows: pd.DataFrame(rows, index=[7] * len(rows)),
+    "polars": as_polars,
+    "dataset": datasets.Dataset.from_list,
+    "classes": as_classes,
+}
+
+
+@pytest.fixture(params=FORMS)
+def form(request):
+    return FORMS[request.param]
+
+
+def without_source(task):
+    """Return what a task is, whatever it was read from."""
+    return replace(task, name="", notes=())
+
+
+def refused(given, message, **how):
+    with pytest.raises(UserError) as caught:
+        kshot.Task.load(given, **how)
+    assert message in str(caught.value)
+
+
+def test_every_form_is_the_task_of_the_file(form, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    file, given = kshot.Task.load(tmp_path / "rows.jsonl"), kshot.Task.load(form(ROWS))
+    assert without_source(given) == without_source(file)
+    assert given.notes == file.notes
+    assert given.name == "data"
+    named = {"input": "label", "output": "text"}
+    file = kshot.Task.load(tmp_path / "rows.jsonl", columns=named, kind="generation")
+    assert without_source(kshot.Task.load(form(ROWS), columns=named, kind="generation")) == without_source(file)
+
+
+def test_train_and_test_are_those_of_a_folder(form, tmp_path):
+    folder = kshot.Task.load(write_task(tmp_path / "task", ROWS[:18], TEST))
+    given = kshot.Task.load({"train": form(ROWS[:18]), "test": form(TEST)})
+    assert without_source(given) == without_source(folder)
+    assert len(given.test) == 6
+
+
+def test_a_dataset_dict_is_read_as_from_the_hub(tmp_path):
+    hidden = as_classes(TEST).map(lambda row: row | {"label": -1})
+    splits = datasets.DatasetDict(train=as_classes(ROWS[:18]), validation=as_classes(TEST), test=hidden)
+    splits.save_to_disk(tmp_path / "saved")
+    saved, given = kshot.Task.load(f"hf://{tmp_path / 'saved'}"), kshot.Task.load(splits)
+    assert without_source(given) == without_source(saved)
+    assert given.notes == saved.notes
+    assert given.labels == LABELS
+    assert "test rows are the split 'validation'" in given.notes
+    refused(datasets.DatasetDict(dev=as_classes(TEST)), "must have the split 'train'; it has dev; say which")
+    refused(hidden, "the Dataset row 1: 'label' must be one of the classes 0..2; got -1, as rows without a label have")
+
+
+@pytest.mark.parametrize("model", ["scripted", "tiny"])
+def test_adapt_gives_the_same_whatever_holds_the_rows(model, tmp_path):
+    found = {}
+    forms = ["list", "pandas", "classes", *(["polars"] if find_spec("polars") else [])]
+    for name in forms:
+        form = FORMS[name]
+        run = kshot.adapt(
+            form(ROWS[:8]),
+            model,
+            recipes="random,bm25",
+            shots=2,
+            limit=2,
+            out=tmp_path / name,
+            columns={"input": "text"},
+        )
+        found[name] = run.chosen, run.leaderboard, run.best.predict_proba([row["text"] for row in TEST[:2]]).tolist()
+        repeat = json.loads((tmp_path / name / "results.json").read_text())["repeat"]
+        assert repeat.startswith("# Given in Python, not by name: task. Again: kshot.adapt(task, ")
+    first = found["list"]
+    for chosen, leaderboard, probs in found.values():
+        assert chosen == first[0]
+        assert [row["recipe"] for row in leaderboard] == [row["recipe"] for row in first[1]]
+        assert [row["bits_per_example"] for row in leaderboard] == [row["bits_per_example"] for row in first[1]]
+        assert probs == first[2]
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    return kshot.adapt(ROWS[:12], "scripted", recipes="bm25", shots=2, out=out).best
+
+
+def test_answers_to_pandas_are_a_series_with_the_index(adapted):
+    frame = pd.DataFrame(TEST, index=[3, 3, 1, 0, 9, 9])
+    answers = adapted.predict([row["text"] for row in TEST])
+    assert isinstance(answers, list)
+    expected = pd.Series(answers, index=frame.index, name="label", dtype="str")
+    for given in (frame["text"], frame[["text"]], frame, frame[["label", "text"]].assign(more=None)):
+        pd.testing.assert_series_equal(adapted.predict(given), expected)
+        assert np.array_equal(adapted.predict_proba(given), adapted.predict_proba(list(frame["text"])))
+    assert adapted.predict(TEST) == adapted.predict(datasets.Dataset.from_list(TEST)) == answers
+    for given in (frame[:0], frame["text"][:0]):
+        pd.testing.assert_series_equal(adapted.predict(given), expected[:0])
+    refused_input(adapted, frame.rename(columns={"text": "page"}), "a single column; got a table with the columns page")
+    refused_input(adapted, frame.assign(text=[*frame["text"][:5], None]), "must hold texts; number 6 is None")
+
+
+def test_answers_to_polars_are_a_series(adapted):
+    frame, answers = as_polars(TEST), adapted.predict([row["text"] for row in TEST])
+    for given in (frame["text"], frame[["text"]], frame):
+        found = adapted.predict(given)
+        assert type(found) is type(frame["text"])
+        assert (found.name, found.to_list()) == ("label", answers)
+    assert (len(adapted.predict(frame[:0])), adapted.predict(frame[:0]).dtype) == (0, frame["text"].dtype)
+
+
+def test_a_frame_brings_context_and_choices(tmp_path):
+    rows = [{"input": f"which, {i}", "output": "y", "choices": ["x", "y"], "context": f"page {i}"} for i in range(8)]
+    rows += [row | {"input": f"that, {row['input']}", "output": "x"} for row in rows]
+    best = kshot.adapt(pd.DataFrame(rows), "scripted", recipes="bm25", shots=2, out=tmp_path / "run").best
+    asked = [{name: row[name] for name in ("input", "choices", "context")} for row in rows[:3]]
+    assert list(best.predict(pd.DataFrame(asked))) == best.predict(asked)
+    assert np.array_equal(best.predict_proba(pd.DataFrame(asked)), best.predict_proba(asked))
+
+
+def refused_input(model, given, message):
+    with pytest.raises(InvalidInputError) as caught:
+        model.predict(given)
+    assert message in str(caught.value)
+
+
+def test_other_verbs_take_rows_too():
+    rows = pd.DataFrame(ROWS)
+    assert kshot.select(rows, "bm25", 2, query="one more cat") == kshot.select(ROWS, "bm25", 2, query="one more cat")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT, np.float64("nan")])
+@pytest.mark.parametrize("form", [list, pd.DataFrame])
+def test_what_is_missing_is_missing_as_in_files(form, missing):
+    rows = [row | {"context": "a page"} for row in ROWS]
+    rows[3]["context"] = missing
+    task = kshot.Task.load(form(rows))
+    assert task.train[3].context is None
+    assert task.train[2].context == "a page"
+    rows[4]["label"] = missing
+    with pytest.raises(BadRowsError, match=r"row 5: 'label' must be a string; got null|row 5: the column 'label' is"):
+        kshot.Task.load(form(rows))
+    task = kshot.Task.load(form(rows), skip_bad_rows=True)
+    assert len(task.train) == 23
+    assert "1 row that cannot be used is left out" in task.notes[-1]
+
+
+def test_numbers_and_lists_of_numpy_are_those_of_files():
+    numbered = pd.DataFrame({"text": [row["text"] for row in ROWS], "label": np.arange(24) % 3, "id": np.arange(24)})
+    task = kshot.Task.load(numbered.astype({"label": object}))
+    assert (task.labels, task.train[5].id) == (("0", "1", "2"), "5")
+    choices = pd.DataFrame({"input": ["a", "b"], "output": ["x", "z"], "choices": [np.array(["x", "y"]), ("z", "y")]})
+    assert kshot.Task.load(choices).train[1].choices == ("z", "y")
+    written = pd.DataFrame({0: [row["text"] for row in ROWS], 1: [row["label"] for row in ROWS]})
+    assert kshot.Task.load(written, columns={"input": "0", "output": "1"}).labels == LABELS
+
+
+def test_what_is_not_as_it_must_be_is_refused_with_a_remedy(form):
+    rows = form(ROWS)
+    what = type(rows).__name__
+    refused(rows, f"the {what}: the column 'question' for 'input' is missing, ", columns={"input": "question"})
+    refused(rows, "--columns must map fields of an example; got 'inputs'", columns={"inputs": "text"})
+
+
+@pytest.mark.parametrize("form", [list, pd.DataFrame, as_polars, datasets.Dataset.from_list])
+def test_nested_columns_are_refused(form):
+    nested = form([{"data": row} for row in ROWS])
+    inside = f"the {type(nested).__name__}: the input must stand in a column of its own, but it stands inside the obj"
+    refused(nested, inside)
+    refused(nested, "'data' must be a string; got an object", columns={"input": "data", "output": "data"})
+
+
+def test_columns_beside_the_fields_may_hold_dates_and_bytes(tmp_path):
+    more = {"on": pd.Timestamp("2020-01-02"), "day": date(2020, 1, 2), "for": pd.Timedelta(1, "s"), "page": b"xyz"}
+    frame = pd.DataFrame([row | more | {"price": Decimal("1.50")} for row in ROWS[:8]])
+    frame.to_parquet(tmp_path / "rows.parquet")
+    from_frame, from_file = kshot.Task.load(frame), kshot.Task.load(tmp_path / "rows.parquet")
+    assert from_frame.fingerprint == from_file.fingerprint
+    meta = {"on": "2020-01-02 00:00:00", "day": "2020-01-02", "for": "1.0 s", "page": "3 bytes", "price": "1.50"}
+    assert meta.items() <= from_frame.train[0].meta.items()
+
+
+def test_frames_with_other_names_or_no_rows_are_refused():
+    frame = pd.DataFrame(ROWS)
+    refused(
+        pd.concat({"a": frame}, axis=1),
+        "the DataFrame must have one name for each column, but they are nested, as ('a', 'text'); join them",
+    )
+    refused(frame.set_axis(["text", "text"], axis=1), "must name each column once; 'text' is there twice; rename or")
+    refused(frame[:0], "the DataFrame has no rows; it must hold one example a row.")
+    refused([], "the list has no rows")
+    refused({"train": frame, "test": []}, "the list of test has no rows")
+    refused(pd.DataFrame({"text": np.zeros(MOST_ROWS + 1)}), "must have at most 1,000,000 rows; it has 1,000,001. Give")
+    refused(pd.DataFrame(np.zeros((1, 1001))), "must have at most 1,000 columns; it has 1,001. Leave out")
+    refused([dict.fromkeys(map(str, range(1001)))], "must have at most 1,000 columns; it has 1,001. Leave out")
+
+
+def test_other_objects_are_refused_with_those_that_can_be_given():
+    refused(pd.Series(["a"]), "A task must be a path, a name, a kshot.Task or rows; got Series; give a folder")
+    refused(["a", "b"], "got list; give a folder")
+    refused((row for row in ROWS), "got generator; give a folder")
+    refused({"text": ["a"], "label": ["b"]}, "must have the keys train and maybe test, with the rows of each; it has t")
+    refused([*ROWS, "a"], "the list row 25: it must be a mapping, such as {'input': …}; got a string")
+    refused([*ROWS, {1: "a"}], "the list row 25: the name of each column must be text; got a number (1)")
+    refused(datasets.Dataset.from_list(ROWS).to_iterable_dataset(), "must have all its rows at hand; got an Iterable")
+
+
+def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = [block for block in python_blocks("docs/tasks.md") if "pandas" in block]
+    names = {}
+    exec(block, names)
+    assert (len(names["task"].train), len(names["task"].test)) == (16, 4)
+    assert len(names["run"].leaderboard) == 2
+
+
+def test_a_lazy_frame_is_refused():
+    refused(as_polars(ROWS).lazy(), "got a LazyFrame, which has yet to find them; give df.collect()")
