@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from conftest import labelled_rows, write_task
+from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
 from kshot.core.lessons import Batch, Lesson, Training
 from kshot.core.types import Example, Query, ScoreRequest, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.trained_model import TrainedEngine
-from kshot.evaluators.three_axes import ThreeAxes, about, alignment, coverage, steerability
+from kshot.evaluators.three_axes import about, alignment, coverage, steerability
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.measures.probabilities import jensen_shannon
@@ -24,6 +25,7 @@ from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.verbs.evaluate import evaluate
 from word_network import word_engine
 
 STREAM = tuple(Example(row["input"], row["output"], f"e{i}") for i, row in enumerate(labelled_rows(12)))
@@ -156,8 +158,9 @@ def test_bad_settings_say_what_must_hold():
         with pytest.raises(UserError, match=message):
             parse_recipe(text, shots=1)
     assert parse_recipe("spectrum:teacher=demonstrations", shots=1).part("teacher")
-    with pytest.raises(UserError, match="must ask one language model; this system has none"):
-        ThreeAxes().beside(TASK, None, rng=rng(0))
+    most_common = AdaptedModel.fit(parse_recipe("majority", shots=1), TASK.train, Setup(TASK, None, 0), choice={})
+    with pytest.raises(UserError, match="must ask one language model; 'majority' has none of its own"):
+        evaluate(most_common, replace(TASK, test=TASK.train), "spectrum")
 
 
 def test_the_divergence_is_that_of_its_formula():

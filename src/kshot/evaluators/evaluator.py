@@ -1,9 +1,8 @@
 """What an evaluator must be: it says what is asked of a finished system, and what the answers mean."""
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,34 +28,47 @@ class Case:
 
 @dataclass(frozen=True)
 class Evaluator(Part):
-    """Measures a finished system beyond its metric (`kshot evaluate RUN TASK --suite NAME`)."""
+    """Measures a finished system beyond its metric (`kshot evaluate RUN TASK --suite NAME`).
 
-    @abstractmethod
+    What it measures of units it gives as `kshot.measures.measured.Measured`, anywhere in what it returns: the runner
+    makes it JSON with an interval, and with the paired difference where two systems are held against each other.
+
+    Attributes:
+        asks_model: It asks the system's language model about things of its own (`beside`), so there must be one.
+    """
+
+    asks_model: ClassVar[bool] = False
+
+    def obstacle(self, task: Task) -> str | None:
+        """Return in words what the task must have for it and has not; None: nothing."""
+        return None
+
     def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
-        """Return what is asked, made from the task's test rows.
+        """Return what is asked, made from the task's test rows; nothing where the language model alone is asked.
 
         Args:
             task: Its test rows are not empty.
             rng: For every random choice.
         """
+        return []
 
-    @abstractmethod
     def report(self, task: Task, cases: Sequence[Case], predictions: Sequence[Prediction]) -> Mapping[str, Any]:
-        """Return what came out, as JSON.
+        """Return what came out, as JSON with `Measured` in it.
 
         Args:
             task: Whose test rows were asked.
             cases: What `cases` has returned.
             predictions: The system's, in their order.
         """
+        return {}
 
     def beside(self, task: Task, model: TaskModel | None, *, rng: np.random.Generator) -> Mapping[str, Any]:
-        """Return what it measures of the language model itself, as JSON beside the report; most measure nothing.
+        """Return what it measures of the language model itself, as JSON beside the report, with `Measured` in it.
 
         Args:
-            task: As in `report`.
-            model: The language model, trained and steered as it is, on the task that was learnt; None where there is
-                none, or several.
+            task: As in `report`; its training rows may be shown.
+            model: The language model, trained and steered as it is, on the task that was learnt (`TaskModel.on` asks
+                it about another); None where there is none, or several, which one that `asks_model` never gets.
             rng: For every random choice.
         """
         return {}

@@ -4,15 +4,13 @@ Beside the answers of a finished system its language model is asked, with the we
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from kshot.core.errors import UserError
 from kshot.core.fields import setting
 from kshot.core.models import Capability, WritingModel
-from kshot.core.script import UsualWording
 from kshot.core.types import Example, FloatArray, GenerateRequest, Prediction, Question, Task
 from kshot.evaluators.evaluator import Case, Evaluator
 from kshot.measures.probabilities import code_length_bits, jensen_shannon
@@ -42,6 +40,8 @@ class ThreeAxes(Evaluator):
     Differs: small made-up processes and the user's own test rows; answers among candidates by their probabilities.
     """
 
+    asks_model: ClassVar[bool] = True
+
     sequences: int = setting(16, least=1, most=10_000)
     shown: int = setting(8, least=1, most=100)
     generations: int = setting(100, least=0, most=10_000)
@@ -57,16 +57,8 @@ class ThreeAxes(Evaluator):
         return {"n": len(cases), "bits_per_example": float(np.mean(bits))}
 
     def beside(self, task: Task, model: TaskModel | None, *, rng: np.random.Generator) -> Mapping[str, Any]:
-        """Return the three axes; see `kshot.evaluators.evaluator.Evaluator`.
-
-        Raises:
-            UserError: There is no language model.
-        """
-        if model is None:
-            raise UserError(
-                "--suite spectrum must ask one language model; this system has none of its own. Evaluate one that "
-                "answers with a language model."
-            )
+        """Return the three axes; see `kshot.evaluators.evaluator.Evaluator`."""
+        assert model is not None
         own = [[task.test[i] for i in rng.permutation(len(task.test))[: self.shown + 1]] for _ in range(self.sequences)]
         people = [make_process("persona", rng=rng, held_out=True) for _ in range(self.sequences)]
         urns = [make_process("urn", rng=rng, held_out=True) for _ in range(self.urns)]
@@ -87,7 +79,7 @@ class ThreeAxes(Evaluator):
 def about(model: TaskModel, process: Process) -> TaskModel:
     """Return the same model asked about a process, in the usual words."""
     task = Task(process.kind, "classification", (), labels=process.outcomes, instruction=process.description)
-    return replace(model, task=task, composer=UsualWording(), task_notes=())
+    return model.on(task)
 
 
 def steerability(sequences: Sequence[tuple[TaskModel, Sequence[Example]]]) -> FloatArray:

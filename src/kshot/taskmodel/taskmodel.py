@@ -146,6 +146,16 @@ class TaskModel:
         """
         return cls(task, model, layout_for(model, layout), 1).with_room_for(UsualWording())
 
+    def on(self, task: Task, *, answer_tokens: int | None = None) -> "TaskModel":
+        """Return the same model, trained and steered as it is, asked about another task in the usual words.
+
+        Args:
+            task: What is asked about; notes on the own one are not said.
+            answer_tokens: The most tokens of a generated answer; None: as for the own task.
+        """
+        own: Any = {"composer": UsualWording(), "task_notes": (), "answer_tokens": answer_tokens or self.answer_tokens}
+        return replace(self, task=task, **own)
+
     def with_room_for(self, composer: Composer) -> "TaskModel":
         """Return it with answers that may be as long as a composer says them, and no shorter than they were."""
         said = (composer.said(self.task, e.output, e.question) for e in self.task.train)

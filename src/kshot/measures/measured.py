@@ -1,0 +1,118 @@
+"""A number measured on units, with what each unit gave: its interval, and its difference to another system's."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kshot.core.types import FloatArray
+from kshot.measures.comparison import score_difference
+from kshot.measures.intervals import bootstrap, wilson
+
+
+def mean(rows: FloatArray) -> float:
+    """Return the mean of what is known; NaN without any."""
+    known = rows[~np.isnan(rows)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A statistic of what units gave, such as the share of rows that are right.
+
+    Attributes:
+        units: What each value belongs to, such as a row's id, each once; equal units of two systems are paired.
+        values: What each gave `[n_units]`, or several numbers of each `[n_units, k]`; NaN where it gives none.
+        statistic: Of such rows; the mean if not given.
+    """
+
+    units: Sequence[str]
+    values: Sequence[Any] | FloatArray
+    statistic: Callable[[FloatArray], float] = mean
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
+        assert len(self.units) == len(self.values) == len(set(self.units)), "one value a unit, each unit once"
+
+    @property
+    def rows(self) -> FloatArray:
+        """The values as floats."""
+        return np.asarray(self.values, dtype=np.float64)
+
+    @property
+    def _is_share(self) -> bool:
+        return self.statistic is mean and self.rows.ndim == 1 and bool(np.isin(self.rows, (0, 1)).all())
+
+    def record(self, rng: np.random.Generator) -> dict[str, Any]:
+        """Return value, low, high (95 %) and n as JSON; None where there is no number.
+
+        Wilson's interval of shares, else the bootstrap over units.
+        """
+        n = len(self.units)
+        value = self.statistic(self.rows) if n else float("nan")
+        if self._is_share:
+            low, high = wilson(float(self.rows.sum()), n)
+        elif n > 1:
+            low, high = _of_resamples(lambda at: self.statistic(self.rows[at]), n, rng)
+        else:
+            low, high = float("nan"), float("nan")
+        return {"value": _known(value), "low": _known(low), "high": _known(high), "n": n}
+
+    def against(self, other: "Measured", rng: np.random.Generator) -> dict[str, Any]:
+        """Return this minus another system's on the units that both have, paired, with its 95 % interval and n.
+
+        Shares by `score_difference`, else by the bootstrap over units, drawn together.
+        """
+        place = {unit: i for i, unit in enumerate(other.units)}
+        pairs = [(i, place[unit]) for i, unit in enumerate(self.units) if unit in place]
+        if len(pairs) < 2:
+            return {"value": None, "low": None, "high": None, "n": len(pairs)}
+        ours, theirs = self.rows[[i for i, _ in pairs]], other.rows[[i for _, i in pairs]]
+        if self._is_share and other._is_share:
+            found = score_difference(list(ours), list(theirs))
+            value, low, high = found.mean, found.low, found.high
+        else:
+            value = self.statistic(ours) - other.statistic(theirs)
+            low, high = _of_resamples(
+                lambda at: self.statistic(ours[at]) - other.statistic(theirs[at]), len(pairs), rng
+            )
+        return {"value": _known(value), "low": _known(low), "high": _known(high), "n": len(pairs)}
+
+
+def _of_resamples(value: Callable[[Any], float], n: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the interval of a statistic that has no value in some resamples, from the others."""
+    found: list[float] = []
+
+    def kept(at: Any) -> float:
+        found.append(value(at))
+        return 0.0
+
+    bootstrap(kept, n, rng=rng)
+    known = np.array(found)[~np.isnan(found)]
+    if not known.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def told(
+    found: Mapping[str, Any], other: Mapping[str, Any] | None = None, *, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return a report as JSON: each `Measured` with its interval, and with `difference` where another has it too."""
+    told_: dict[str, Any] = {}
+    for key, value in found.items():
+        theirs = (other or {}).get(key)
+        if isinstance(value, Mapping):
+            told_[key] = told(value, theirs if isinstance(theirs, Mapping) else None, rng=rng)
+        elif isinstance(value, Measured):
+            told_[key] = value.record(rng)
+            if isinstance(theirs, Measured):
+                told_[key] |= {"against": theirs.record(rng)["value"], "difference": value.against(theirs, rng)}
+        else:
+            told_[key] = value
+    return told_

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from kshot.measures.comparison import score_difference
+from kshot.measures.intervals import wilson
+from kshot.measures.measured import Measured, told
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def harmonic(rows):
+    a, b = (np.nanmean(rows[:, k]) if (~np.isnan(rows[:, k])).any() else np.nan for k in (0, 1))
+    return 2 * a * b / (a + b)
+
+
+def test_a_share_has_wilsons_interval():
+    found = Measured("abcd", [1, 0, 1, 1]).record(rng())
+    assert (found["value"], found["n"]) == (0.75, 4)
+    assert (found["low"], found["high"]) == wilson(3, 4)
+
+
+def test_other_values_have_the_bootstraps_which_holds_the_mean():
+    values = np.random.default_rng(3).normal(2, 1, size=200)
+    found = Measured([str(i) for i in range(200)], values).record(rng())
+    assert found["value"] == pytest.approx(values.mean())
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(200), rel=0.1)
+
+
+def test_a_statistic_of_units_of_two_kinds():
+    rows = [[1, np.nan]] * 30 + [[np.nan, i % 2] for i in range(30)]
+    found = Measured([str(i) for i in range(60)], rows, harmonic).record(rng())
+    assert found["value"] == pytest.approx(2 / 3)
+    assert found["low"] < 2 / 3 < found["high"]
+
+
+def test_two_systems_are_compared_on_units_that_both_have_whatever_their_order():
+    ours, theirs = Measured("abcx", [1, 1, 0, 0]), Measured("cbay", [0, 0, 1, 1])
+    found = told({"share": ours}, {"share": theirs}, rng=rng())["share"]
+    d = score_difference([1, 1, 0], [1, 0, 0])
+    assert found["against"] == 0.5
+    assert found["difference"] == {"value": d.mean, "low": d.low, "high": d.high, "n": 3}
+
+
+def test_a_system_against_itself_differs_by_nothing():
+    one = Measured([str(i) for i in range(20)], np.arange(20) / 7)
+    assert one.against(one, rng()) == {"value": 0, "low": 0, "high": 0, "n": 20}
+
+
+def test_without_units_there_is_no_number():
+    assert Measured((), ()).record(rng())["value"] is None
+    assert Measured("a", [0.3]).record(rng()) == {"value": 0.3, "low": None, "high": None, "n": 1}
+
+
+def test_what_is_measured_is_told_wherever_it_stands():
+    found = told({"n": 3, "groups": {"a": Measured("ab", [0, 1])}}, {"n": 3, "groups": {}}, rng=rng())
+    assert found["n"] == 3
+    assert found["groups"]["a"]["value"] == 0.5
+    assert "against" not in found["groups"]["a"]
