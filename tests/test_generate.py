@@ -142,6 +142,22 @@ def test_what_was_computed_is_kept_until_the_end(days, tmp_path, monkeypatch):
     assert out.exists()
 
 
+def test_a_budget_that_is_spent_loses_nothing(tmp_path):
+    how = {"method": "rephrase:near=1,rounds=1", "n": 6}
+    plain = kshot.generate(TASK, "tiny", **how, out=tmp_path / "plain.jsonl")
+    with pytest.raises(
+        UserError, match=r"--budget must do for all that 'rephrase.* asks; 1-tokens were spent.*is lost"
+    ):
+        kshot.generate(TASK, "tiny", **how, budget="1-tokens")
+    with pytest.raises(UserError, match=r"is kept beside .*more\.jsonl. Give a larger one, or a smaller -n"):
+        kshot.generate(TASK, "tiny", **how, budget="1-tokens", out=tmp_path / "more.jsonl")
+    done = kshot.generate(TASK, "tiny", **how, out=tmp_path / "more.jsonl")
+    assert done.cost.reused > 0
+    assert (done.rows, done.rejected) == (plain.rows, plain.rejected)
+    with pytest.raises(UserError, match="--budget in usd must come with --prices"):
+        kshot.generate(TASK, "tiny", budget="2usd")
+
+
 def test_python_returns_the_examples(days):
     done = kshot.generate(TASK, Planted(said_otherwise, WEATHER), n=5)
     assert isinstance(done, kshot.Generated)

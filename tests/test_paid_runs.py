@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,13 +13,14 @@ from kshot.cli.config import read_settings
 from kshot.cli.live import print_run
 from kshot.cli.output import stdout
 from kshot.core.errors import UserError
-from kshot.core.ledger import Cost
-from kshot.core.prices import in_usd
+from kshot.core.ledger import Cost, Ledger
+from kshot.core.prices import in_usd, parse_prices
 from kshot.core.progress import Silence
 from kshot.core.seeding import digest
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, Task
 from kshot.models.scripted import ScriptedModel
+from kshot.race.measure import Measuring
 from kshot.reports.html import page
 from kshot.reports.saved_record import read_record
 from kshot.store.scores import SqliteStore
@@ -197,3 +200,16 @@ def test_the_store_knows_what_was_paid_with_the_answers(tmp_path):
     assert store.paid == A_CALL + A_CALL
     assert store.count() == 1
     store.close()
+
+
+@pytest.mark.parametrize(("is_remote", "share"), [(True, 1.0), (False, 0.25)])
+def test_what_a_last_fit_costs_leaves_out_what_is_run_here(is_remote, share):
+    """A model that is trained here and taught by a service: a quarter of the tokens so far were the service's."""
+    ledger = Ledger(prices=parse_prices("in=2,out=8"))
+    ledger.add(Cost(tokens=4000, calls=1, input_tokens=1000))
+    here, service = (SimpleNamespace(model=SimpleNamespace(is_remote=remote)) for remote in (is_remote, True))
+    last_fit = lambda entrant: (1.0, 1e6)  # noqa: E731
+    setup = SimpleNamespace(selector_model=service)
+    measuring: Any = SimpleNamespace(setup=setup, model=here, ledger=ledger, last_fit=last_fit)
+    entrant: Any = SimpleNamespace(recipe=SimpleNamespace(parts={}))
+    assert Measuring.last_fit_money(measuring, entrant) == pytest.approx(2 * share)

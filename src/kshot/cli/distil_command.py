@@ -1,10 +1,18 @@
 """The verb `distil`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from kshot.cli.options import AllowCodeOption, JsonOption, MovedModelOption, TaskArgument, load_task
+from kshot.cli.options import (
+    AllowCodeOption,
+    BudgetOption,
+    JsonOption,
+    MovedModelOption,
+    PricesOption,
+    TaskArgument,
+    load_task,
+)
 from kshot.cli.output import print_json, resumable
 
 
@@ -19,6 +27,8 @@ def distil(
     inputs: Annotated[
         str | None, typer.Option(help="More inputs, without answers, that the recipe is asked about.")
     ] = None,
+    budget: BudgetOption = None,
+    prices: PricesOption = None,
     out: Annotated[str | None, typer.Option(help="The student's run folder.")] = None,
     model: MovedModelOption = None,
     allow_code: AllowCodeOption = False,
@@ -37,7 +47,8 @@ def distil(
     loaded = load_task(task, None, None, None, learnt=adapted.fitted.task)
     by = compared_by(loaded, "metric")
     with RaceProgress(loaded.metrics[0], by) as progress:
-        done = run(adapted, loaded, student=student, settings=settings, inputs=inputs, out=out, progress=progress)
+        how: dict[str, Any] = {"student": student, "settings": settings, "inputs": inputs, "out": out}
+        done = run(adapted, loaded, budget=budget, prices=prices, progress=progress, **how)
     if as_json:
         print_json(done.to_json())
     else:

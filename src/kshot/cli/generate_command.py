@@ -7,19 +7,21 @@ import typer
 
 from kshot.cli.options import (
     ApiOption,
+    BudgetOption,
     ColumnsOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
     KindOption,
     LayoutOption,
+    PricesOption,
     RevisionOption,
     SkipBadRowsOption,
     TaskArgument,
     TrustOption,
     load_task,
 )
-from kshot.cli.output import TerminalProgress, print_json, print_result, resumable, stderr
+from kshot.cli.output import TerminalProgress, print_json, print_result, resumable, stderr, tell_paid
 
 
 @resumable
@@ -29,6 +31,8 @@ def generate(
     method: Annotated[str, typer.Option(help="A generator, as rephrase or ensemble:voters=5.")] = "rephrase",
     n: Annotated[int | None, typer.Option("-n", help="How many, at most; by default as the generator says.")] = None,
     out: Annotated[Path | None, typer.Option(help="A new file of rows; by default they are printed.")] = None,
+    budget: BudgetOption = None,
+    prices: PricesOption = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     layout: LayoutOption = None,
     columns: ColumnsOption = None,
@@ -54,6 +58,8 @@ def generate(
             method=method,
             n=n,
             out=out,
+            budget=budget,
+            prices=prices,
             seed=seed,
             layout=layout or "auto",
             device=device,
@@ -67,6 +73,7 @@ def generate(
         print_json(done.to_json())
         return
     stderr.print(done.in_words)
+    tell_paid(done)
     if not done.examples:
         stderr.print("note: nothing was made that can be used; a larger --model, or another --method, may write more")
     if done.out:

@@ -48,6 +48,8 @@ OtherDtypeOption = Annotated[
     bool,
     typer.Option("--allow-other-dtype", help="Take the same weights in another precision than when it was adapted."),
 ]
+BudgetOption = Annotated[str | None, _flag("budget")]
+PricesOption = Annotated[str | None, _flag("prices")]
 ApiOption = Annotated[str | None, _flag("api")]
 TrustOption = Annotated[bool, _flag("trust_remote_code")]
 AllowCodeOption = Annotated[

@@ -166,7 +166,7 @@ class TerminalProgress:
         (self._bars.console if self._bars else stderr).print(text)
 
 
-def tell_paid(adapted: Any) -> None:
+def tell_paid(done: Any) -> None:
     """Say beside the results what a model behind an API was asked for them."""
-    if adapted.paid:
-        stderr.print(f"paid: {paid_in_words(adapted.paid)}")
+    if done.paid:
+        stderr.print(f"paid: {paid_in_words(done.paid)}")

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
+from kshot.core.budget import parse_budget
 from kshot.core.errors import UserError
 
 NAMES = ("in", "cached", "out")
@@ -72,3 +73,12 @@ def paid_in_words(paid: Mapping[str, Any]) -> str:
     sent = f"{paid['input_tokens']:,} tokens sent{cached}, {paid['output_tokens']:,} written"
     money = "" if paid["usd"] is None else f", {in_usd(paid['usd'])}"
     return f"{calls}, {sent}{money}"
+
+
+def check_priced(budget: str | None, prices: str | None) -> None:
+    """Raise a UserError where a budget of money comes without what tokens cost."""
+    if prices is None and parse_budget(budget).money < inf:
+        raise UserError(
+            f"--budget in usd must come with --prices, as no service tells what its tokens cost; got '{budget}' alone. "
+            "Give --prices in=0.15,out=0.6 with those of your model, for a million tokens."
+        )

@@ -57,3 +57,28 @@ class SideProgress(Silence):
     def say(self, text: str) -> None:
         """Say what the user should know."""
         self.heard.say(text)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Work that ends where a budget does: the budget is looked at whenever the work goes on."""
+
+    heard: Progress
+    check: Callable[[], None]
+
+    def begin(self, recipe: str, total: int) -> None:
+        """Tell it."""
+        self.heard.begin(recipe, total)
+
+    def advance(self, n: int) -> None:
+        """Tell it, and look at the budget."""
+        self.heard.advance(n)
+        self.check()
+
+    def say(self, text: str) -> None:
+        """Say it."""
+        self.heard.say(text)
+
+    def standing(self, board: Board, left: str) -> None:
+        """Tell it."""
+        self.heard.standing(board, left)

@@ -4,7 +4,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,7 +12,7 @@ from kshot.core.budget import parse_budget
 from kshot.core.errors import UserError
 from kshot.core.kind_names import kind_of_flag
 from kshot.core.models import LanguageModel
-from kshot.core.prices import parse_prices
+from kshot.core.prices import check_priced, parse_prices
 from kshot.core.types import KINDS, Kind, Rows, Task
 
 ChooseBy = Literal["metric", "bits"]
@@ -204,11 +203,7 @@ class RunSettings:
         for known in settings_of_a_run():
             if check := known.metadata["check"]:
                 check(known.name, getattr(self, known.name))
-        if self.prices is None and parse_budget(self.budget).money < inf:
-            raise UserError(
-                f"--budget in usd must come with --prices, as no service tells what its tokens cost; got "
-                f"'{self.budget}' alone. Give --prices in=0.15,out=0.6 with those of your model, for a million tokens."
-            )
+        check_priced(self.budget, self.prices)
         self._check_placing()
 
     @property

@@ -333,7 +333,10 @@ class Measuring:
         asked = [choosing, self.model] if makes & entrant.recipe.parts.keys() else [choosing]
         if self.ledger.prices is None or not any(model.model.is_remote for model in asked):
             return 0.0
-        return self.ledger.prices.of(self.last_fit(entrant)[1], 0, 0)
+        tokens, run = self.last_fit(entrant)[1], self.ledger.cost.tokens
+        if not self.model.model.is_remote and run:  # most of what is run, such as training, is run here
+            tokens *= min(1.0, self.ledger.paid.input_tokens / run)
+        return self.ledger.prices.of(tokens, 0, 0)
 
     def _advance(self, n: int) -> None:
         self.progress.advance(n)

@@ -20,6 +20,8 @@ def distil(
     student: LanguageModel | str | Path | None = None,
     settings: str = "",
     inputs: Iterable[Any] | str | Path | None = None,
+    budget: str | None = None,
+    prices: str | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
@@ -36,6 +38,8 @@ def distil(
             model of `adapted`.
         settings: Of the training, such as "lr=1e-4/3e-4,steps=3".
         inputs: More inputs whose answers are not known, as for `kshot.adapt`.
+        budget: What it may take, as for `kshot.adapt`.
+        prices: Of a teacher behind an API, as for `kshot.adapt`.
         out: The run folder of the student.
         progress: Told how far it is.
 
@@ -58,6 +62,7 @@ def distil(
     name = f"distil({recipe.name})" + (f":{settings}" if settings else "")
     shots = max((one.k for one in recipe.all_recipes), default=0) or None  # where its name does not say
     how: Any = {"shots": shots, "seed": adapted.seed, "inputs": inputs, "out": out, "progress": progress}
+    how |= {"budget": budget, "prices": prices}
     return adapt(task, model if student is None else student, recipes=[name], **taught, **how)
 
 

@@ -1,19 +1,21 @@
 """Let a model make more examples of a task, and write them where they can be learnt from."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kshot.core.api_settings import is_api
+from kshot.core.budget import parse_budget
 from kshot.core.call import parse_call
 from kshot.core.errors import UserError, keeping, missing_extra
-from kshot.core.ledger import Cost, Ledger
+from kshot.core.ledger import BudgetSpentError, Cost, Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.paths import path_of
-from kshot.core.progress import Progress, Silence
+from kshot.core.prices import check_priced, parse_prices
+from kshot.core.progress import Progress, Silence, Watched
 from kshot.core.seeding import generator
 from kshot.core.termination import interrupted_by_sigterm
 from kshot.core.types import Example, Rows, Task
@@ -42,6 +44,7 @@ class Generated:
         wanted: How many were to be made.
         method: The generator with its settings.
         cost: What the model did for it.
+        paid: Calls of a model behind an API, with those of calls before this one (`Ledger.record`); None without.
         out: Where they were written; None where they were not.
     """
 
@@ -51,6 +54,7 @@ class Generated:
     method: str
     cost: Cost
     out: Path | None = None
+    paid: Mapping[str, Any] | None = None
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -77,7 +81,7 @@ class Generated:
         """Return what `kshot generate --json` prints."""
         counts = {"made": len(self.examples), "wanted": self.wanted, "rejected": len(self.rejected)}
         work = {"scored": self.cost.scored, "reused": self.cost.reused}
-        work |= {"calls": self.cost.calls} if self.cost.calls else {}
+        work |= {"paid": self.paid} if self.paid else {}
         where = {"out": str(self.out)} if self.out else {"rows": self.rows}
         return {"method": self.method, **counts, "reasons": self.reasons, "work": work, **where}
 
@@ -89,6 +93,8 @@ def generate(
     method: str = METHOD,
     n: int | None = None,
     out: str | Path | None = None,
+    budget: str | None = None,
+    prices: str | None = None,
     seed: int = 0,
     layout: str = "auto",
     device: str | None = None,
@@ -110,6 +116,9 @@ def generate(
         method: A generator with settings, such as "rephrase" or "ensemble:voters=5"; also a user's own.
         n: How many, at most; by default what the generator says.
         out: A new file of rows; by default nothing is written.
+        budget: What the model may take, as for `adapt`: where it is spent the call ends with BudgetSpentError, and what
+            the model has said is kept beside `out`.
+        prices: Of a model behind an API, as for `adapt`.
         seed: For every random choice.
         layout: How the model is prompted, as for `adapt`.
         device: Where a model that is named runs, as for `load_model`.
@@ -123,6 +132,7 @@ def generate(
         UserError: An unknown generator, one that is not for this task or this model, or a file that is there already.
     """
     task, progress, part = given_task(task), progress or Silence(), _part(method, n)
+    check_priced(budget, prices)
     place = None if out is None else path_of(out)
     if place and place.exists():
         raise UserError(f"--out must be a new file; {place} is there already. Give another --out, or take it away.")
@@ -139,16 +149,24 @@ def generate(
         )
     seeds, _ = without_duplicates(task.train)
     with _kept(place, progress) as store:
-        ledger = Ledger()
+        ledger = Ledger(parse_budget(budget), prices=parse_prices(prices), before=store.paid if store else None)
+        progress = Watched(progress, ledger.check)
         asked = replace(
             TaskModel.for_task(task, model.with_store(store) if store else model, layout),
             ledger=ledger,
             progress=progress,
         )
-        found = part.generate(seeds, model=asked, rng=generator(seed, "generate", len(seeds)))
+        try:
+            found = part.generate(seeds, model=asked, rng=generator(seed, "generate", len(seeds)))
+        except BudgetSpentError as error:
+            kept = f"is kept beside {place}" if place else "is lost without --out"
+            raise UserError(
+                f"--budget must do for all that '{method}' asks; {budget} were spent before that, and what the model "
+                f"has said {kept}. Give a larger one, or a smaller -n."
+            ) from error
         made = _checked(found, seeds, task, method)
         examples = made.examples[: part.n or None]
-        done = Generated(examples, made.rejected, part.n or len(examples), method, ledger.cost, place)
+        done = Generated(examples, made.rejected, part.n or len(examples), method, ledger.cost, place, ledger.record())
         if place:
             write_jsonl(place, done.rows)
     return done
