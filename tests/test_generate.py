@@ -142,6 +142,22 @@ def test_what_was_computed_is_kept_until_the_end(days, tmp_path, monkeypatch):
     assert out.exists()
 
 
+def test_what_other_voters_say_is_kept_too(days, tmp_path, monkeypatch):
+    (tmp_path / "other.json").write_text(json.dumps(dict.fromkeys(WEATHER, "bad")))
+    method = f"ensemble(near=1,rounds=1,models=scripted:{tmp_path / 'other.json'})"
+    how = {"method": method, "n": 6, "out": tmp_path / "more.jsonl"}
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kshot.verbs.generate._checked", stopped)  # all has been asked by then
+        with pytest.raises(KeyboardInterrupt):
+            kshot.generate(days[0], days[1], **how)
+    done = kshot.generate(days[0], days[1], **how)
+    assert (done.cost.scored, done.cost.reused > 0) == (0, True)
+
+
 def test_a_budget_that_is_spent_loses_nothing(tmp_path):
     how = {"method": "rephrase:near=1,rounds=1", "n": 6}
     plain = kshot.generate(TASK, "tiny", **how, out=tmp_path / "plain.jsonl")

@@ -134,11 +134,11 @@ def role_of(who: str, model: TaskModel) -> Role:
     """
     if who == "person":
         return Person()
-    return Speaker(model if who == "model" else _other(who, model))
+    return Speaker(model if who == "model" else another(who, model))
 
 
-def _other(name: str, model: TaskModel) -> TaskModel:
-    """Return another model on the task, which keeps what it says where the first one does."""
+def another(name: str, model: TaskModel) -> TaskModel:
+    """Return another model that is named on the task of one, which keeps what it says where the run does."""
     other = model.traces.model(name, load_model)
     return replace(TaskModel.for_task(model.task, other), ledger=model.ledger, progress=model.progress)
 

@@ -26,6 +26,7 @@ from kshot.methods.generators.intake import TESTED, Intake
 from kshot.store.files import write_jsonl
 from kshot.store.run_folder import alone_in
 from kshot.store.scores import SqliteStore
+from kshot.store.traces import Traces
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.built import given_task
 from kshot.tasks.rows import FIELDS
@@ -155,6 +156,7 @@ def generate(
             TaskModel.for_task(task, model.with_store(store) if store else model, layout),
             ledger=ledger,
             progress=progress,
+            traces=Traces(store=store),
         )
         try:
             found = part.generate(seeds, model=asked, rng=generator(seed, "generate", len(seeds)))

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
 from kshot.core.fields import setting
-from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Task
-from kshot.engine.load_model import load_model
 from kshot.methods.generators.consensus import consensus
 from kshot.methods.generators.intake import Intake
 from kshot.methods.generators.new_inputs import drawn_lists, write_inputs
 from kshot.methods.generators.writer import Writer, votes
+from kshot.methods.roles import another
 from kshot.taskmodel.taskmodel import TaskModel
 
 NO_CONSENSUS = "the voters do not agree"
@@ -36,8 +34,7 @@ class Ensemble(Writer):
         agree: So many have to say the same.
         shown: The most examples in a list; a quarter of them may be made ones.
         shots: Demonstrations of a voter.
-        models: Names of more language models that vote in turn after the one that writes, with a + between them; what
-            they say is not kept, and is asked again where a run goes on.
+        models: Names of more language models that vote in turn after the one that writes, with a + between them.
 
     Source: Lee et al. (2023), Ensemble-Instruct, https://arxiv.org/abs/2310.13961.
     Differs: new inputs of one task, whose instruction stays, not new tasks: a passage is what an input is there; voters
@@ -74,12 +71,4 @@ class Ensemble(Writer):
 
     def _voting(self, model: TaskModel) -> tuple[TaskModel, ...]:
         """Return who votes: the model that writes, then those that are named."""
-        names = [name for name in self.models.split("+") if name]
-        more = [replace(TaskModel.for_task(model.task, _loaded(name)), ledger=model.ledger) for name in names]
-        return (model, *(replace(one, progress=model.progress) for one in more))
-
-
-@lru_cache(maxsize=4)
-def _loaded(name: str) -> LanguageModel:
-    """Return a model that was named, once: along a stream it votes again and again."""
-    return load_model(name)
+        return (model, *(another(name, model) for name in self.models.split("+") if name))
