@@ -12,5 +12,7 @@ EVALUATORS = Room(
         "context-use": "kshot.evaluators.context_use:ContextUse",
         "spectrum": "kshot.evaluators.three_axes:ThreeAxes",
         "flips": "kshot.evaluators.context_flips:ContextFlips",
+        "verbalisers": "kshot.evaluators.verbalisers:Verbalisers",
+        "rubrics": "kshot.evaluators.rubrics:Rubrics",
     },
 )
