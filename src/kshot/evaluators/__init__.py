@@ -14,5 +14,6 @@ EVALUATORS = Room(
         "flips": "kshot.evaluators.context_flips:ContextFlips",
         "verbalisers": "kshot.evaluators.verbalisers:Verbalisers",
         "rubrics": "kshot.evaluators.rubrics:Rubrics",
+        "instructions": "kshot.evaluators.instructions:Instructions",
     },
 )
