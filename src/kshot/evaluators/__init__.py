@@ -15,5 +15,6 @@ EVALUATORS = Room(
         "verbalisers": "kshot.evaluators.verbalisers:Verbalisers",
         "rubrics": "kshot.evaluators.rubrics:Rubrics",
         "instructions": "kshot.evaluators.instructions:Instructions",
+        "tutoring": "kshot.evaluators.tutors:Tutors",
     },
 )
