@@ -74,7 +74,7 @@ class Rubric:
                 f"a rubric must be a text, or an object whose 'check' is {', '.join(CHECKS[:-1])} or order"
             )
         check, fields = record["check"], {"regex": "pattern", "number": "number"}
-        value = record.get(fields.get(check, "items"))
+        value: Any = record.get(fields.get(check, "items"))
         if check == "regex":
             try:
                 re.compile(value)
@@ -82,7 +82,7 @@ class Rubric:
                 raise ValueError(f"'pattern' must be a regular expression; {in_short(error)}") from None
             return cls(check, value)
         if check == "number":
-            tolerance = record.get("tolerance", 0)
+            tolerance: Any = record.get("tolerance", 0)
             if not (_is_number(value) and _is_number(tolerance)):
                 raise ValueError("'number' and 'tolerance' must be finite numbers")
             return cls(check, number=float(value), tolerance=float(tolerance))

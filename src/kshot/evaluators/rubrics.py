@@ -78,7 +78,7 @@ class Rubrics(Evaluator):
         if not self._items:
             bare = self._asked(items, [item.without_context for item in items], model)
             found["without_context"] = {name: bare[name] for name in ("solved", "mean_rubric")}
-            found["chance"] = float(np.mean([item.chance for item in items]))
+            found["chance"] = float(np.mean([item.chance or 0.0 for item in items]))
         return found
 
     def _asked(
