@@ -250,3 +250,14 @@ def test_messages_of_one_role_in_a_row_are_one():
     assert [(piece.role, piece.text) for piece in script.pieces] == [
         ("question", "a\n\nb"), ("answer", "c\n\nd"), ("question", "e"),
     ]  # fmt: skip
+
+
+def test_an_answer_ends_where_a_base_model_would_go_on_with_another_turn():
+    class Running(Saying):
+        def generate(self, requests, **_):
+            self.stops = {one.stop for one in requests}
+            return super().generate(requests)
+
+    model = Running(lambda prompt: "red")
+    found(model, Rubrics(systems=1))
+    assert model.stops == {("\nAnswer:", "\nQuestion:", "\n\n")}

@@ -13,6 +13,7 @@ from kshot.core.script import WORDS, Piece, Script
 from kshot.core.types import FloatArray, Task
 from kshot.evaluators.checkable import KINDS, OPENING, Dialogue, made_dialogue, obedience
 from kshot.evaluators.evaluator import Evaluator
+from kshot.evaluators.replies import replies
 from kshot.measures.measured import Measured
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -53,7 +54,7 @@ class Instructions(Evaluator):
             UserError: All answers are empty.
         """
         assert model is not None
-        asker = model.on(Task("instructions", "qa", ()), answer_tokens=self.length)
+        asker = model.on(Task("instructions", "qa", ()))
         told = [made_dialogue(str(i), self.turns, rng=rng) for i in range(self.dialogues)]
         seed = int(rng.integers(2**31))
         said: list[list[str]] = [[] for _ in told]
@@ -61,8 +62,11 @@ class Instructions(Evaluator):
         for turn in range(self.turns):
             for found, is_repeated in ((plain, False), (repeated, True)):
                 scripts = [script_of(one, past, repeated=is_repeated) for one, past in zip(told, said, strict=True)]
-                drawn = asker.sampled([asker.written(script) for script in scripts], self.samples, seed=seed)
-                found.append([[one.text.strip() for one in texts] for texts in drawn])
+                drawn = [
+                    replies(asker, scripts, max_tokens=self.length, temperature=1.0, seed=seed + i)
+                    for i in range(self.samples)
+                ]
+                found.append([list(texts) for texts in zip(*drawn, strict=True)])
             for past, texts in zip(said, plain[turn], strict=True):
                 past.append(texts[0])
         texts = [text for found in (plain, repeated) for turn in found for some in turn for text in some]

@@ -56,7 +56,7 @@ class _Town:
             + " ".join(f"Who carries {good} enters by the {gate} gate." for good, gate in self.gates),
             "3. There are four offices. "
             + " ".join(f"The {x} stands above the {y}." for x, y in zip(self.ranks, self.ranks[1:], strict=False)),
-            f"4. On market day {_listed(self.sold)} may be sold. Then {_listed(self.kept)} may not be sold.",
+            f"4. On market day {_listed(self.sold)} may be sold. On that day {_listed(self.kept)} may not be sold.",
         ]
         return "\n".join(lines)
 

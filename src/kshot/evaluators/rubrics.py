@@ -13,6 +13,7 @@ from kshot.core.paths import path_of
 from kshot.core.types import Task
 from kshot.evaluators.evaluator import Evaluator
 from kshot.evaluators.invented_rules import invented_items
+from kshot.evaluators.replies import replies
 from kshot.evaluators.rubric_items import JUDGED, RubricItem, read_items, script_of
 from kshot.measures.measured import Measured
 from kshot.methods.roles import role_of
@@ -120,10 +121,12 @@ class Rubrics(Evaluator):
         self, items: Sequence[RubricItem], messages: Sequence[Sequence[tuple[str, str]]], model: TaskModel
     ) -> list[str | None]:
         """Return the greedy answer to each task; None where it does not fit."""
-        asker = model.on(Task("rubrics", "qa", ()), answer_tokens=self.length)
-        prompts = [asker.written(script_of(some)) for some in messages]
-        places = [i for i, prompt in enumerate(prompts) if fits(prompt, asker.model, answer_tokens=self.length)]
-        texts = [one.text.strip() for one in asker.generate([prompts[i] for i in places])]
+        asker = model.on(Task("rubrics", "qa", ()))
+        scripts = [script_of(some) for some in messages]
+        places = [
+            i for i, one in enumerate(scripts) if fits(asker.written(one), asker.model, answer_tokens=self.length)
+        ]
+        texts = replies(asker, [scripts[i] for i in places], max_tokens=self.length)
         answers = list[str | None]([None] * len(items))
         for i, text in zip(places, texts, strict=True):
             answers[i] = text
