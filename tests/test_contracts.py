@@ -22,6 +22,9 @@ QUICK = {
     "function-vector": "prompts=2,shots=2,heads=2",
     "soft-injection": "prompts=2,shots=2,steps=2,every=1",
     "knob": "shots=2,steps=2,batch=2",
+    "verbalisers": "neutral=2",
+    "rubrics": "systems=1,length=8",
+    "instructions": "dialogues=1,samples=2,turns=2,length=8",
 }
 OWN = sorted((Path(__file__).parent.parent / "examples" / "own").glob("*.py"))
 

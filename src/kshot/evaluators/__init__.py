@@ -12,5 +12,9 @@ EVALUATORS = Room(
         "context-use": "kshot.evaluators.context_use:ContextUse",
         "spectrum": "kshot.evaluators.three_axes:ThreeAxes",
         "flips": "kshot.evaluators.context_flips:ContextFlips",
+        "verbalisers": "kshot.evaluators.verbalisers:Verbalisers",
+        "rubrics": "kshot.evaluators.rubrics:Rubrics",
+        "instructions": "kshot.evaluators.instructions:Instructions",
+        "tutoring": "kshot.evaluators.tutors:Tutors",
     },
 )

@@ -42,9 +42,15 @@ class Role(Protocol):
 
 @dataclass(frozen=True)
 class Speaker:
-    """A language model that answers, at temperature 1."""
+    """A language model that answers.
+
+    Attributes:
+        model: It is asked in its layout.
+        temperature: As in `GenerateRequest`.
+    """
 
     model: TaskModel
+    temperature: float = 1.0
 
     @property
     def identity(self) -> str:
@@ -58,7 +64,7 @@ class Speaker:
     def speak(self, request: str, *, most: int, seed: int) -> str:
         """Return what the model writes; errors as `TaskModel.write_each`."""
         prompt = self.model.layout.request(self.model.spelled(request))
-        (found,) = self.model.write_each([prompt], max_tokens=most, temperature=1.0, seed=seed)
+        (found,) = self.model.write_each([prompt], max_tokens=most, temperature=self.temperature, seed=seed)
         return found.text
 
 
@@ -121,20 +127,21 @@ class Person:
         return line.strip()
 
 
-def role_of(who: str, model: TaskModel) -> Role:
+def role_of(who: str, model: TaskModel, *, temperature: float = 1.0) -> Role:
     """Return who a setting names.
 
     Args:
         who: "model" is the one that answers, "person" somebody at the terminal, and all else another model, as
             --model names it.
         model: The one that answers, on its task.
+        temperature: Of what a model says.
 
     Raises:
         UserError: There is no such model, or it cannot write.
     """
     if who == "person":
         return Person()
-    return Speaker(model if who == "model" else another(who, model))
+    return Speaker(model if who == "model" else another(who, model), temperature)
 
 
 def another(name: str, model: TaskModel) -> TaskModel:
