@@ -291,6 +291,9 @@ def evaluate(
         f"{result['metric_name']} {result['metric']:.3f} ({result['low']:.3f} - {result['high']:.3f}), "
         f"{result['bits_per_example']:.2f} bits/example, on {result['n']} test rows"
     )
+    others = [(name, three) for name, three in result["metrics"].items() if name != result["metric_name"]]
+    if others:
+        stdout.print("; ".join(f"{name} {value:.3f} ({low:.3f} - {high:.3f})" for name, (value, low, high) in others))
     if "abstention" in result:
         stdout.print(_in_words(result["abstention"], result["n"]))
 
@@ -347,9 +350,10 @@ def validate(
     script = UsualWording().compose(loaded, loaded.train[1:3], loaded.train[0].question)
     report = run_validate(loaded, language_model, marks=written.marks(script) if language_model else ())
     if as_json:
-        print_json(report.to_json() | {"notes": list(loaded.notes)})
+        ordered = {"ordered": True} if loaded.ordered else {}
+        print_json(report.to_json() | ordered | {"notes": list(loaded.notes)})
         return
-    labels = f", labels {', '.join(report.labels)}" if report.labels else ""
+    labels = f", labels {(' < ' if loaded.ordered else ', ').join(report.labels)}" if report.labels else ""
     labels = (f", {report.n_unlabelled} unlabelled" if report.n_unlabelled else "") + labels
     stdout.print(f"{loaded.name}: {report.kind}, {report.n_train} train, {report.n_test} test{labels}")
     for note in loaded.notes:

@@ -4,7 +4,8 @@ A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.table
 named as labels (`kshot.tasks.label_folders`); maybe `cot` with worked examples, whose rows have an explanation too
 (`kshot.tasks.worked`), maybe `unlabelled` with more inputs, whose answers are not known (`kshot.tasks.unlabelled`), and
 maybe `task.json` with any of:
-name, kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
+name, kind, labels, order, answer, metrics, instruction, choices_in_input, positive_label (other keys are for people and
+are not read).
 """
 
 import json
@@ -21,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.kind_names import kind_of_flag, known_kind, meant_kind
 from kshot.core.paths import at_home
-from kshot.core.types import KINDS, Example, Kind, Rows, Task
+from kshot.core.types import KINDS, Answer, Example, Kind, Rows, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
 from kshot.tasks.bad_rows import left_out, without_bad_rows
 from kshot.tasks.builtin import load_builtin
@@ -37,6 +38,7 @@ from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import without_marks
 from kshot.tasks.missing import trimmed
 from kshot.tasks.objects import read_objects
+from kshot.tasks.order import METRICS_OF_ORDER, as_label, check_order, order_note
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
 from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, Table, read_table, rows_suffix
 from kshot.tasks.text_file import read_text
@@ -96,7 +98,7 @@ def load_task(
     named(columns)  # a field that does not exist is refused before anything is read
     known, bad = {} if columns or not learnt else learnt.columns, list[BadRow]()
     settle = partial(_task, kind=kind, columns=columns, learnt=known)
-    alone = _Card(labels=learnt.labels if learnt else ())  # of train rows that nothing comes with
+    alone = _Card() if learnt is None else _Card(labels=learnt.labels, order=learnt.labels if learnt.ordered else None)
     if not isinstance(source, str):
         tables, notes = read_objects(source, bad)
         make = partial(settle, "data", alone if len(tables) == 1 else _Card(), notes=notes)
@@ -206,6 +208,8 @@ class _Card(BaseModel):
     name: _Name | None = None
     kind: Annotated[Kind | None, BeforeValidator(lambda name: known_kind(name) or name)] = None
     labels: tuple[_Label, ...] = ()
+    order: tuple[Annotated[_Label, BeforeValidator(as_label)], ...] | None = None
+    answer: Answer | None = None
     metrics: tuple[_Name, ...] = ()
     instruction: _Text = ""
     choices_in_input: bool | None = None
@@ -221,9 +225,13 @@ def _read_card(file: Path) -> tuple[_Card, tuple[str, ...]]:
         card = _Card.model_validate_json(text)
     except ValidationError as error:
         raise _card_error(file, error) from None
-    if len(set(card.labels)) < len(card.labels):
-        twice = next(label for label in card.labels if card.labels.count(label) > 1)
-        raise UserError(f"{file}: 'labels' must differ; '{twice}' is there twice.")
+    for field, labels in (("labels", card.labels), ("order", card.order or ())):
+        if len(set(labels)) < len(labels):
+            twice = next(label for label in labels if labels.count(label) > 1)
+            raise UserError(f"{file}: '{field}' must differ; '{twice}' is there twice.")
+    if problem := check_order(card.order, card.labels, card.kind, card.answer):
+        raise UserError(f"{file}: {problem}")
+    card = card.model_copy(update={"labels": card.order or card.labels})
     return card, tuple(_unknown_keys(json.loads(text)))
 
 
@@ -353,6 +361,8 @@ def _task(
     shown_worked, more = apart(worked, train, test)
     notes += more
     labels = card.labels or (tuple(sorted({e.output for e in train})) if settled == "classification" else ())
+    if settled == "classification" and card.order is None:
+        notes += order_note(labels)
     if card.kind is None and not card.labels and settled != "multiple_choice":
         with_labels = f" with {len(labels)} label{'s' * (len(labels) != 1)}" if labels else ""
         notes += (f"kind is guessed from the rows: {settled}{with_labels} (--kind says another)",)
@@ -362,7 +372,7 @@ def _task(
         train=train,
         test=test,
         labels=labels,
-        metrics=card.metrics or (DEFAULT_METRIC[settled],),
+        metrics=card.metrics or (METRICS_OF_ORDER if card.order else (DEFAULT_METRIC[settled],)),
         instruction=read.instruction,
         choices_in_input=read.letter_form is not None if card.choices_in_input is None else card.choices_in_input,
         positive_label=card.positive_label,
@@ -370,6 +380,8 @@ def _task(
         columns=read.columns,
         letter_form=read.letter_form or "(A)",
         worked=shown_worked,
+        ordered=bool(card.order),
+        answer=card.answer or "most-probable",
     )
     _check_labels(task)
     checked = zip([row for some in rows for row in some], [*train, *test, *worked], strict=True)
@@ -379,7 +391,8 @@ def _task(
 
 def _as_kind(card: _Card, kind: Kind) -> tuple[_Card, tuple[str, ...]]:
     """Return the card of a task of another kind, and a note on what it says of its own kind alone."""
-    own = () if kind == "classification" and card.kind is None else ("labels", "positive_label", "metrics")
+    own = ("labels", "order", "answer", "positive_label", "metrics")
+    own = () if kind == "classification" and card.kind is None else own
     dropped = [field for field in own if getattr(card, field)]
     note = f"task.json: {', '.join(dropped)} left out, as --kind says that the task is {kind}"
     return card.model_copy(update={"kind": kind, **{f: _Card.model_fields[f].default for f in dropped}}), (
