@@ -120,13 +120,15 @@ class Task:
     def load(
         source: str | Path | Rows,
         *,
+        test: str | Path | Rows | None = None,
         columns: Mapping[str, str] | None = None,
         kind: Kind | None = None,
+        order: Sequence[Any] | None = None,
         skip_bad_rows: bool = False,
     ) -> "Task":
         """Load a task from a folder, a file, `hf://NAME`, `builtin:NAME` or rows; see `kshot.tasks.load`."""
         load = resolve("kshot.tasks.load:load_task")
-        return load(source, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
+        return load(source, test=test, columns=columns, kind=kind, order=order, skip_bad_rows=skip_bad_rows)
 
     @property
     def is_open(self) -> bool:

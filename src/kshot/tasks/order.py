@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from numbers import Integral
 
 from kshot.core.errors import UserError
 from kshot.core.types import Task
@@ -34,7 +35,7 @@ SCALES: Sequence[Sequence[str]] = (
 
 def as_label(value: object) -> object:
     """Return a label of `order` as rows have it: whole numbers as text, all else as it is."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return str(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 def check_order(order: Sequence[str] | None, labels: Sequence[str], kind: str | None, answer: str | None) -> str | None:
