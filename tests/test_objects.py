@@ -116,7 +116,7 @@ def test_an_order_can_be_said_of_rows(tmp_path):
     for order in ("animal", ["animal"], ["animal", "animal"], {"animal", "food", "tool"}, ["animal", 1.5], [True, "a"]):
         refused(ROWS, "order must be a list of the labels as texts or whole numbers, each once, the lo", order=order)
     refused(ROWS, "'tool' is not in the order of the labels, animal < food; correct it", order=["animal", "food"])
-    refused(ROWS, "order cannot be given: 'order' is of labels, and the kind is qa", order=LABELS, kind="qa")
+    refused(ROWS, "order must fit the task, but 'order' is of labels, and the kind is qa", order=LABELS, kind="qa")
     refused("builtin:bbc-headlines", "order must be left out for a builtin task", order=LABELS)
 
 

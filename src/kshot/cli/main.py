@@ -15,6 +15,7 @@ from kshot.cli.demo_command import demo
 from kshot.cli.distil_command import distil
 from kshot.cli.export_command import export
 from kshot.cli.generate_command import generate
+from kshot.cli.init_command import init
 from kshot.cli.options import (
     AbstainOption,
     AllowCodeOption,
@@ -120,6 +121,7 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
     stdout.print(f"all: {tokens} forward tokens{cost} if no recipe is dropped")
 
 
+app.command()(init)
 app.command()(select)
 app.command()(report)
 app.command()(serve)

@@ -443,7 +443,7 @@ def _with_order(card: _Card, order: Sequence[Any]) -> _Card:
             f"{order!r}. Write it as [1, 2, 3]."
         )
     if problem := check_order(labels, (), card.kind, None):
-        raise UserError(f"order cannot be given: {problem}")
+        raise UserError(f"order must fit the task, but {problem} Give another order, or leave it out.")
     return card.model_copy(update={"labels": labels, "order": labels})
 
 
