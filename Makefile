@@ -3,7 +3,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-slow test-frameworks test-vllm lint check bench bench-lm-eval docs clean
+.PHONY: setup demo test test-slow test-frameworks test-vllm wheel lint check bench bench-lm-eval docs clean
 
 setup: $(READY)
 
@@ -41,6 +41,10 @@ test-vllm: setup
 		.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec && \
 		touch .venv-vllm/.ready; }
 	$(BIN)/python tests/lanes/against_vllm.py --python .venv-vllm/bin/python --json
+
+# the wheel, in a fresh environment with each extra in turn; these take some GB, one after the other, and are removed
+wheel:
+	$(PYTHON) tests/lanes/wheel.py
 
 lint: setup
 	$(BIN)/ruff check .

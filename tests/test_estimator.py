@@ -154,6 +154,7 @@ def test_settings_are_parameters():
         "recipe": "bm25",
         "shots": 8,
         "instruction": "",
+        "order": None,
         "limit": 300,
         "out": None,
         "random_state": 0,

@@ -558,7 +558,7 @@ def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(run_cli, write,
     [
         ("xlsx", "save the sheet as CSV UTF-8"),
         ("csv.zst", "unpack it first"),
-        ("txt.gz", "unpack it first"),
+        ("tar.gz", "unpack it first"),
         ("xml", "save its rows"),
     ],
 )

@@ -1,5 +1,6 @@
 """Folders of texts whose subfolders are named as labels."""
 
+import gzip
 import json
 import os
 
@@ -45,6 +46,13 @@ def test_subfolders_are_labels_and_files_are_texts(write):
     assert rows(task.train)["good/1.txt"] == ("a good film, 1", "good")
     assert rows(task.train)["good/X.TXT"] == ("Two\n\nparts", "good")
     assert task.notes == (READ + "2 labels (bad, good); 1 other file or folder beside the texts not read",)
+
+
+def test_texts_may_be_packed(write):
+    folder = write({**few(), "good/p.txt.gz": gzip.compress(b" a packed film\n"), "good/p.tar.gz": b"no"})
+    task = load_task(folder)
+    assert rows(task.train)["good/p.txt.gz"] == ("a packed film", "good")
+    assert len(task.train) == 7
 
 
 def test_train_and_test_have_folders_of_their_own(write):

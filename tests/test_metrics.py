@@ -13,12 +13,17 @@ from kshot.measures.intervals import bootstrap, interval, wilson
 from kshot.measures.metrics import METRICS, check_references, compute, get_metric, metric_for, row_score, statistic
 
 LABELS = ("no", "perhaps", "yes")
+ORDER = (*LABELS, "stray")  # as metrics of ordered labels see answers that are none
 REFERENCES = {
     "accuracy": sk.accuracy_score,
     "macro_f1": lambda g, a: sk.f1_score(g, a, average="macro", zero_division=0),
     "f1": lambda g, a: sk.f1_score([x == "yes" for x in g], [x == "yes" for x in a], zero_division=0),
     "macro_recall": lambda g, a: sk.recall_score(g, a, average="macro", labels=sorted(set(g)), zero_division=0),
     "matthews": lambda g, a: sk.matthews_corrcoef(g, a) if len({*g, *a}) > 1 else 0.0,
+    "quadratic_kappa": lambda g, a: (
+        sk.cohen_kappa_score(g, a, labels=ORDER, weights="quadratic") if len({*g, *a}) > 1 else 0.0
+    ),
+    "mae": lambda g, a: sk.mean_absolute_error([ORDER.index(x) for x in g], [ORDER.index(x) for x in a]),
 }
 rows = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABELS, "stray"])), min_size=1, max_size=40)
 
@@ -40,7 +45,7 @@ def test_equals_scikit_learn(name, pairs):
 @given(pairs=rows)
 @settings(max_examples=20)
 def test_stays_in_its_range_and_ignores_the_order_of_rows(name, pairs):
-    assert METRICS[name].lowest <= of(name, pairs) <= 1
+    assert METRICS[name].lowest <= of(name, pairs) <= METRICS[name].highest(len(LABELS) + 1)
     assert of(name, pairs[::-1]) == pytest.approx(of(name, pairs), abs=1e-12)
 
 
@@ -162,7 +167,7 @@ def test_interval_of_one_row_or_none_claims_nothing(name):
     rng = np.random.default_rng(0)
     value, low, high = interval(name, [], [], labels=LABELS, positive_label="yes", rng=rng)
     assert isnan(value)
-    assert (low, high) == (METRICS[name].lowest, 1.0)
+    assert (low, high) == (METRICS[name].lowest, METRICS[name].highest(len(LABELS)))
     _, low, high = interval(name, [["yes"]], ["yes"], labels=LABELS, positive_label="yes", rng=rng)
     assert high - low > 0.5
 

@@ -78,6 +78,64 @@ def test_train_and_test_are_those_of_a_folder(form, tmp_path):
     assert len(given.test) == 6
 
 
+def test_test_rows_may_be_given_apart_also_as_files(form, tmp_path):
+    both = kshot.Task.load({"train": form(ROWS[:18]), "test": form(TEST)})
+    apart = kshot.Task.load(form(ROWS[:18]), test=form(TEST))
+    assert (without_source(apart), apart.name) == (without_source(both), "data")
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in TEST))
+    mixed = kshot.Task.load(form(ROWS[:18]), test=tmp_path / "some.jsonl")
+    assert without_source(mixed) == without_source(both)
+    files = kshot.Task.load(tmp_path / "some.jsonl", test=str(tmp_path / "some.jsonl"), kind="classification")
+    assert (files.name, files.columns, len(files.train), len(files.test)) == ("some", both.columns, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (ROWS, {"train": TEST}, "train and test rows must each be a file or rows in Python; for test got a dict."),
+        ({"train": ROWS, "test": TEST}, TEST, "for train got a dict. Folders, datasets of the hub and mappings bring"),
+        ("hf://some/thing", TEST, "for train got 'hf://some/thing'."),
+        ("builtin:bbc-headlines", TEST, "test must be left out for a builtin task; its rows and labels are known."),
+        (ROWS, "no-such.csv", "for test got 'no-such.csv'."),
+        (ROWS, ["a"], "A task must be a path, a name, a kshot.Task or rows; got list"),
+        (ROWS, TEST[:0], "the list of test has no rows"),
+        (ROWS, [{"text": "a", "label": "plant"}], "the list of test row 1: 'plant' is not among the task's labels"),
+    ],
+)
+def test_test_rows_that_cannot_be_given_apart_are_refused(train, test, message):
+    refused(train, message, test=test)
+
+
+def test_an_order_can_be_said_of_rows(tmp_path):
+    frame = pd.DataFrame({"text": [row["text"] for row in ROWS], "label": np.arange(24) % 3 + 1})
+    task = kshot.Task.load(frame, order=np.array([3, 1, 2]))
+    assert (task.labels, task.ordered, task.metrics[0]) == (("3", "1", "2"), True, "quadratic_kappa")
+    assert not any("look ordered" in note for note in task.notes)
+    folder = write_task(tmp_path / "task", ROWS, [], {"order": sorted(LABELS)})
+    assert kshot.Task.load(folder, order=["tool", "food", "animal"]).labels == ("tool", "food", "animal")
+    for order in ("animal", ["animal"], ["animal", "animal"], {"animal", "food", "tool"}, ["animal", 1.5], [True, "a"]):
+        refused(ROWS, "order must be a list of the labels as texts or whole numbers, each once, the lo", order=order)
+    refused(ROWS, "'tool' is not in the order of the labels, animal < food; correct it", order=["animal", "food"])
+    refused(ROWS, "order must fit the task, but 'order' is of labels, and the kind is qa", order=LABELS, kind="qa")
+    refused("builtin:bbc-headlines", "order must be left out for a builtin task", order=LABELS)
+
+
+def test_frames_whose_outputs_have_several_types_are_refused_by_their_rows():
+    mixed = [*(row["label"] for row in ROWS[:22]), 3, 4.5]
+    frame = pd.DataFrame({"text": [row["text"] for row in ROWS], "label": mixed})
+    with pytest.raises(
+        BadRowsError, match=r"the DataFrame row 23: 'label' must be a string; got a number \(3\)"
+    ) as caught:
+        kshot.Task.load(frame)
+    assert [row.number for row in caught.value.rows] == [23, 24]
+    assert len(kshot.Task.load(frame, skip_bad_rows=True).train) == 22
+
+
+def test_texts_that_are_too_long_together_are_refused(form, monkeypatch):
+    monkeypatch.setattr("kshot.tasks.objects.MOST_BYTES", 200)
+    refused(form(ROWS), "must hold texts of at most 0 million characters together; it has 0 million. Give a sample")
+
+
 def test_a_dataset_dict_is_read_as_from_the_hub(tmp_path):
     hidden = as_classes(TEST).map(lambda row: row | {"label": -1})
     splits = datasets.DatasetDict(train=as_classes(ROWS[:18]), validation=as_classes(TEST), test=hidden)

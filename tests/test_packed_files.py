@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import subprocess
+import sys
 import tracemalloc
 
 import pytest
@@ -57,6 +59,58 @@ def test_a_folder_holds_packed_splits(tmp_path):
     (folder / "train.jsonl").write_text(WRITTEN["jsonl"])
     with pytest.raises(UserError, match=r"rows of train once; it holds train\.csv\.gz and train\.jsonl; remove one"):
         load_task(folder)
+
+
+def test_packed_texts_are_read_line_by_line_and_stdin_by_its_first_bytes(tmp_path):
+    lines = "a new film\nquite another\n"
+    packed = pack(tmp_path / "task" / "unlabelled.TXT.gz", lines)
+    expected = lines.splitlines()
+    assert asked(read_inputs(str(packed), io.BytesIO())[0]) == expected
+    assert asked(read_inputs(None, io.BytesIO(packed.read_bytes()))[0]) == expected
+    assert asked(read_inputs("-", io.BytesIO(lines.encode()))[0]) == expected
+    assert plain_texts(packed) == tuple(expected)
+    (packed.parent / "train.csv").write_text(WRITTEN["csv"])
+    assert asked(load_task(packed.parent).unlabelled) == expected
+    with pytest.raises(UserError, match=r"stdin must be a whole archive of gzip, but it ends too early; copy it again"):
+        read_inputs(None, io.BytesIO(packed.read_bytes()[:-9]))
+    (tmp_path / "no.txt.gz").write_text(lines)
+    with pytest.raises(UserError, match=r"no\.txt\.gz must be packed with gzip, as its name says, but it is not; take"):
+        read_inputs(str(tmp_path / "no.txt.gz"), io.BytesIO())
+    with pytest.raises(
+        UserError, match=r"'.*unlabelled\.TXT\.gz' must be a folder or a file that ends in \.jsonl, .*; save"
+    ):
+        load_task(packed)
+
+
+def test_what_stdin_unpacks_to_has_the_limit_of_a_file(monkeypatch):
+    monkeypatch.setattr("kshot.tasks.inputs.MOST_BYTES", 1000)
+    with pytest.raises(
+        UserError, match="stdin must hold at most 0 MB when it is unpacked; it holds more. Give a sample"
+    ):
+        read_inputs(None, io.BytesIO(gzip.compress(b"film\n" * 1000)))
+
+
+def test_predict_reads_packed_lines_from_a_pipe(run_process, tmp_path):
+    (tmp_path / "train.csv").write_text(WRITTEN["csv"])
+    run = tmp_path / "run"
+    done = run_process(
+        "-m",
+        "kshot.cli.main",
+        "adapt",
+        tmp_path / "train.csv",
+        "--model",
+        "scripted",
+        "--recipes",
+        "bm25",
+        "--out",
+        run,
+    )
+    assert done.code == 0
+    command = [sys.executable, "-m", "kshot.cli.main", "predict", str(run)]
+    packed = subprocess.run(command, input=gzip.compress(b"film 1\nfilm 2\n"), capture_output=True, timeout=120)
+    plain = subprocess.run(command, input=b"film 1\nfilm 2\n", capture_output=True, timeout=120)
+    assert packed.stdout == plain.stdout
+    assert len(packed.stdout.splitlines()) == 2
 
 
 def test_an_archive_of_several_parts_and_other_encodings_are_read(tmp_path):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kshot.verbs.adapt import Run, adapt
     from kshot.verbs.distil import distil
     from kshot.verbs.generate import Generated, generate
+    from kshot.verbs.new_task import NewTask, init
     from kshot.verbs.select import select
     from kshot.verbs.steer import steer
     from kshot.verbs.unlearn import Unlearnt, unlearn
@@ -62,6 +63,8 @@ _WHERE = {
     "distil": "kshot.verbs.distil",
     "Generated": "kshot.verbs.generate",
     "generate": "kshot.verbs.generate",
+    "NewTask": "kshot.verbs.new_task",
+    "init": "kshot.verbs.new_task",
     "select": "kshot.verbs.select",
     "Steering": "kshot.core.steering",
     "averaged": "kshot.core.steering",
@@ -99,6 +102,7 @@ __all__ = [
     "Lesson",
     "Loop",
     "Made",
+    "NewTask",
     "Piece",
     "Prompt",
     "Question",
@@ -119,6 +123,7 @@ __all__ = [
     "averaged",
     "distil",
     "generate",
+    "init",
     "load",
     "load_model",
     "select",

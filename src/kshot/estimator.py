@@ -1,6 +1,8 @@
 """The scikit-learn face: a few-shot text classifier with `fit`, `predict` and `predict_proba`."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
@@ -25,6 +27,7 @@ from kshot.recipes.grammar import parse_recipes
 from kshot.tasks.containers import as_objects, checked_text, items_of
 from kshot.tasks.inputs import named_by_text
 from kshot.tasks.missing import is_absent, trimmed
+from kshot.tasks.order import METRICS_OF_ORDER
 from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import duplicate_key, without_duplicates
 from kshot.verbs.adapt import Run, run
@@ -47,6 +50,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             texts, and the best is used, calibrated by what it predicted in the race.
         shots: The most demonstrations in a prompt; where there are fewer different texts, all of them.
         instruction: What is asked, shown before the demonstrations.
+        order: The classes from the lowest to the highest, such as [1, 2, 3, 4, 5], where they have an order: then a
+            race is decided by quadratic kappa, for which distances count. Those of which `y` has none are classes too.
         limit: The most texts that a race predicts; the others are learnt at the end.
         out: A folder for the run, where the same one again resumes a race. By default it is not kept. In a
             cross-validation leave it out: each fold is a run of its own.
@@ -73,6 +78,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         recipe: str = AUTO,
         shots: int = DEFAULT_SHOTS,
         instruction: str = "",
+        order: Sequence[Any] | None = None,
         limit: int = RunSettings.limit,
         out: str | Path | None = None,
         random_state: int | np.random.RandomState | None = 0,
@@ -81,6 +87,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.recipe = recipe
         self.shots = shots
         self.instruction = instruction
+        self.order = order
         self.limit = limit
         self.out = out
         self.random_state = random_state
@@ -97,7 +104,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             InvalidInputError: Texts, labels or settings that cannot be worked with; it is a ValueError too.
             UserError: An unknown model or recipe, or a text that is too long for the model.
         """
-        classes, codes = np.unique(_as_targets(y), return_inverse=True)
+        targets = _as_targets(y)
+        order = None if self.order is None else _as_order(self.order, targets)
+        classes = np.unique(targets if order is None else order)
+        codes = np.searchsorted(classes, targets)
         labels, texts = _as_labels(classes), _as_texts(X)
         _check_pairs(texts, codes)
         for name in ("shots", "limit"):
@@ -112,8 +122,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         train, _ = without_duplicates(given)
         _check_kept(given, train)
         task = Task("texts", "classification", train, labels=labels, instruction=self.instruction)
+        if order is not None:
+            labels = tuple(labels[code] for code in np.searchsorted(classes, order))
+            task = replace(task, labels=labels, ordered=True, metrics=METRICS_OF_ORDER)
         done = self._adapt(task)
         self.classes_ = classes
+        self._places = np.arange(len(classes)) if order is None else np.searchsorted(classes, order)
         self.adapted_, self.recipe_ = done.best, done.chosen
         self.leaderboard_ = done.leaderboard if len(done.leaderboard) > 1 else ()
         return self
@@ -126,11 +140,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             InvalidInputError: X holds something else than texts.
         """
         index = {label: i for i, label in enumerate(self._fitted().labels)}
-        return self.classes_[[index[answer] for answer in self._fitted().predict(_as_queries(X))]]
+        return self.classes_[[self._places[index[answer]] for answer in self._fitted().predict(_as_queries(X))]]
 
     def predict_proba(self, X: Any) -> FloatArray:
         """Return the probability of each label, `[n, n_classes]`, columns as in `classes_`; see `predict`."""
-        return self._fitted().predict_proba(_as_queries(X))
+        return self._fitted().predict_proba(_as_queries(X))[:, np.argsort(self._places)]
 
     def _fitted(self) -> AdaptedModel:
         check_is_fitted(self)
@@ -242,6 +256,33 @@ def _as_targets(y: Any) -> np.ndarray:
     return found
 
 
+def _as_order(order: Any, targets: np.ndarray) -> np.ndarray:
+    """Return the classes in their order, or say what is wrong with them."""
+    if isinstance(order, str | bytes | set | frozenset):
+        raise InvalidInputError(
+            f"order must be a list of the classes, the lowest first; got {order!r}. Write it as [1, 2, 3]."
+        )
+    try:
+        found = _as_targets(order)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"order must list the classes, the lowest first: {error}") from None
+    if (found.dtype.kind in "US") != (targets.dtype.kind in "US"):
+        raise InvalidInputError(
+            f"order must have the classes as y has them; it has {found.tolist()[0]!r}, and y {targets.tolist()[0]!r}. "
+            "Write both as texts, or both as numbers."
+        )
+    if len(np.unique(found)) < len(found) or len(found) < 2:
+        raise InvalidInputError(
+            f"order must list two classes or more, each once, the lowest first; got {found.tolist()}. Correct it."
+        )
+    if (unknown := np.setdiff1d(targets, found)).size:
+        raise InvalidInputError(
+            f"order must list each class that y has, the lowest first; {unknown.tolist()[0]!r} is not in "
+            f"{found.tolist()}. Put it into its place, or leave its rows out."
+        )
+    return found
+
+
 def _check_pairs(texts: list[str], codes: np.ndarray) -> None:
     """Refuse texts and labels that cannot belong together."""
     if len(texts) != len(codes):
@@ -249,7 +290,7 @@ def _check_pairs(texts: list[str], codes: np.ndarray) -> None:
             f"X and y must have one label per text; got inconsistent numbers of samples, {len(texts)} texts and "
             f"{len(codes)} labels. Choose the same rows for both."
         )
-    n_texts, n_labels = len(set(texts)), len(set(codes))
+    n_texts, n_labels = len(set(texts)), len(set(codes.tolist()))
     if n_labels > n_texts:
         raise InvalidInputError(
             f"There must be at least as many different texts as labels; got {n_texts} texts in X and {n_labels} labels "

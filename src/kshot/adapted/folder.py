@@ -31,6 +31,7 @@ from kshot.adapted.shapes import (
     check_saved_task,
     check_steering,
     contexts_of,
+    fields_of,
     lines_of,
     marks_of,
     naming,
@@ -62,9 +63,6 @@ from kshot.taskmodel.taskmodel import TaskModel
 FORMAT = 5
 ABOUT, POOL, LEARNT = "kshot.json", "demonstrations.jsonl", "learnt.txt"
 ADAPTER, OWN, MEMBERS = "adapter", "own", "members"
-_TASK_FIELDS = (
-    "name", "kind", "labels", "metrics", "instruction", "choices_in_input", "letter_form", "positive_label", "columns",
-)  # fmt: skip
 _REMEDY = "Copy the whole folder, or adapt again."
 _Read = TypeVar("_Read")
 _TRIES = 5  # to read a folder that others put in its place
@@ -87,7 +85,7 @@ def save(adapted: AdaptedModel, folder: Path) -> None:
         "calibration": asdict(fitted.calibration),
         "past": adapted.past and asdict(adapted.past),
         "abstention": adapted.abstention and asdict(adapted.abstention),
-        "task": {name: getattr(fitted.task, name) for name in _TASK_FIELDS},
+        "task": {name: getattr(fitted.task, name) for name in fields_of(fitted.task)},
         "recipe": record,
         **_learnt_record(fitted),
         "seed": fitted.seed,

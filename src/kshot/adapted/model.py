@@ -26,6 +26,7 @@ from kshot.learners.learner import Setup
 from kshot.measures.abstention import UNSURE, Abstention, PastAnswers, check_can_abstain, promised
 from kshot.measures.calibration import UNCALIBRATED, Calibration
 from kshot.measures.metrics import check_references
+from kshot.measures.ordered import as_answered
 from kshot.measures.samples import primary_metric, sample_row, summarise
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
@@ -33,6 +34,7 @@ from kshot.tasks.built import check_examples, check_form
 from kshot.tasks.inputs import input_of
 from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.objects import answers_like, inputs_in
+from kshot.tasks.order import in_learnt_order
 
 
 class AdaptedModel:
@@ -248,7 +250,7 @@ class AdaptedModel:
         queries = [Query(e, self.pool, wants_text=True) for e in examples]
         with self._lock:  # learners remember what they have chosen
             predictions = self._learner.predict(queries, progress=progress)
-        return [self.fitted.calibration.of(p) for p in predictions]
+        return [as_answered(self.task, self.fitted.calibration.of(p)) for p in predictions]
 
     def _examples(self, inputs: Any) -> list[Example]:
         return [input_of(value, self.task, i) for i, value in enumerate(inputs_in(inputs, self.task), 1)]
@@ -379,6 +381,7 @@ class AdaptedModel:
                 f"The model answers with {learnt}; the outputs of '{task.name}' are {asked}. Write them so, or "
                 "adapt again."
             )
+        task = in_learnt_order(task, self.task)
         check_examples(task, rows, "test")
         if task.kind == "multiple_choice":
             (rows,), _ = trimmed_examples([rows])  # as choices of all inputs are

@@ -14,14 +14,14 @@ from kshot.core.given_files import text_of
 from kshot.core.models import LanguageModel, SteerableModel
 from kshot.core.schema import shaped
 from kshot.core.steering import Steering
-from kshot.core.types import Example, Kind, Task
+from kshot.core.types import Answer, Example, Kind, Task
 from kshot.learners.fitted import Fitted
 from kshot.measures.calibration import UNCALIBRATED, Calibration
 from kshot.measures.samples import check_metrics
 from kshot.methods.contracts import COMBINER
 from kshot.recipes.recipe import MOST_CONTEXTS, Recipe, RecipeRecord
 from kshot.taskmodel.taskmodel import MOST_ANSWER_TOKENS
-from kshot.tasks.built import check_answered, check_form, check_labels
+from kshot.tasks.built import check_answered, check_form, check_labels, check_ordered
 
 _REMEDY = "Copy the whole folder, or adapt again."
 _MARK = re.compile("[0-9a-f]{16}")
@@ -65,6 +65,13 @@ class _Task(TypedDict):
     letter_form: str
     positive_label: str | None
     columns: dict[str, str]
+    ordered: NotRequired[bool]  # where labels have an order
+    answer: NotRequired[Answer]
+
+
+def fields_of(task: Task) -> tuple[str, ...]:
+    """Return which fields of a task are saved."""
+    return tuple(name for name in _Task.__annotations__ if task.ordered or name in _Task.__required_keys__)
 
 
 class _Calibration(TypedDict):
@@ -131,6 +138,7 @@ def check_saved_task(task: Task) -> None:
     """
     check_form(task)
     check_labels(task)
+    check_ordered(task)
     check_metrics(task)
 
 

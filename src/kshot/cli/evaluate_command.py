@@ -132,6 +132,10 @@ def _print(result: Mapping[str, Any], is_report: bool, as_json: bool) -> None:
             f"{result['metric_name']} {result['metric']:.3f} ({result['low']:.3f} - {result['high']:.3f}), "
             f"{result['bits_per_example']:.2f} bits/example, on {result['n']} test rows"
         )
+        others = {name: three for name, three in result["metrics"].items() if name != result["metric_name"]}
+        if others:
+            told = (f"{name} {value:.3f} ({low:.3f} - {high:.3f})" for name, (value, low, high) in others.items())
+            stdout.print("; ".join(told))
         if "abstention" in result:
             stdout.print(_in_words(result["abstention"], result["n"]))
 

@@ -15,6 +15,7 @@ from kshot.cli.distil_command import distil
 from kshot.cli.evaluate_command import evaluate
 from kshot.cli.export_command import export
 from kshot.cli.generate_command import generate
+from kshot.cli.init_command import init
 from kshot.cli.options import (
     AbstainOption,
     AllowCodeOption,
@@ -130,6 +131,7 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
     stdout.print(f"all: {tokens} forward tokens{cost} if no recipe is dropped")
 
 
+app.command()(init)
 app.command()(select)
 app.command()(report)
 app.command()(serve)
@@ -256,9 +258,10 @@ def validate(
     script = UsualWording().compose(loaded, loaded.train[1:3], loaded.train[0].question)
     report = run_validate(loaded, language_model, marks=written.marks(script) if language_model else ())
     if as_json:
-        print_json(report.to_json() | {"notes": list(loaded.notes)})
+        ordered = {"ordered": True} if loaded.ordered else {}
+        print_json(report.to_json() | ordered | {"notes": list(loaded.notes)})
         return
-    labels = f", labels {', '.join(report.labels)}" if report.labels else ""
+    labels = f", labels {(' < ' if loaded.ordered else ', ').join(report.labels)}" if report.labels else ""
     labels = (f", {report.n_unlabelled} unlabelled" if report.n_unlabelled else "") + labels
     stdout.print(f"{loaded.name}: {report.kind}, {report.n_train} train, {report.n_test} test{labels}")
     for note in loaded.notes:

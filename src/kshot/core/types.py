@@ -17,6 +17,7 @@ from kshot.core.seeding import digest
 FloatArray = NDArray[np.float64]
 Kind = Literal["classification", "multiple_choice", "generation", "qa", "math", "parsing"]
 KINDS: tuple[Kind, ...] = ("classification", "multiple_choice", "generation", "qa", "math", "parsing")
+Answer = Literal["most-probable", "median"]  # which of ordered labels is given
 Rows = Any  # what holds rows in Python: a data frame, a dataset, a list of mappings, … (`kshot.tasks.objects`)
 _SPEAKERS = {"instruction": "system", "demonstration": "user", "query": "user", "answer": "assistant"}
 Role = Literal["instruction", "note", "context", "demonstration", "query", "reason", "answer"]
@@ -83,6 +84,8 @@ class Task:
 
     Attributes:
         labels: The closed set of outputs, known in advance; empty where every row brings its own choices.
+        ordered: The labels stand in an order, the lowest first, and how far apart two of them are counts.
+        answer: Which of ordered labels is given: the most probable one, or the median of their probabilities.
         metrics: Names of metrics, the first is the primary one.
         choices_in_input: The rows' inputs list their choices as "(A) …" and outputs are letters as "(B)".
         worked: Examples beside the stream whose explanations show how answers are found: composers that say reasons can
@@ -110,18 +113,22 @@ class Task:
     letter_form: str = "(A)"
     worked: tuple[Example, ...] = ()
     unlabelled: tuple[Question, ...] = ()
+    ordered: bool = False
+    answer: Answer = "most-probable"
 
     @staticmethod
     def load(
         source: str | Path | Rows,
         *,
+        test: str | Path | Rows | None = None,
         columns: Mapping[str, str] | None = None,
         kind: Kind | None = None,
+        order: Sequence[Any] | None = None,
         skip_bad_rows: bool = False,
     ) -> "Task":
         """Load a task from a folder, a file, `hf://NAME`, `builtin:NAME` or rows; see `kshot.tasks.load`."""
         load = resolve("kshot.tasks.load:load_task")
-        return load(source, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
+        return load(source, test=test, columns=columns, kind=kind, order=order, skip_bad_rows=skip_bad_rows)
 
     @property
     def is_open(self) -> bool:
@@ -144,8 +151,9 @@ class Task:
             for split in (self.train, self.test, *([self.worked] if self.worked else []))
         ]
         letters = self.choices_in_input and (self.letter_form if self.letter_form != "(A)" else True)
+        order = [self.answer] if self.ordered else []
         try:
-            return digest(self.kind, self.labels, self.metrics, self.instruction, letters, rows)
+            return digest(self.kind, self.labels, self.metrics, self.instruction, letters, rows, *order)
         except (TypeError, NotFiniteError) as error:
             raise UserError(
                 f"What an example has in `meta` must be JSON: finite numbers, texts, lists, mappings; {error}"

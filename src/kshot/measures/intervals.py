@@ -84,10 +84,12 @@ def interval(
     if metric.zero_one:
         low, high = wilson(round(measured * n) if n else 0, n)
     elif n < 2:
-        low, high = metric.lowest, 1.0
+        low, high = metric.lowest, metric.highest(len(labels))
     else:
         low, high = bootstrap(value, n, rng=rng)
         if low == high:
             around = wilson(sum(row_score(name, *row) for row in zip(references, answers, strict=True)), n)
+            if metric.smaller_is_better:  # as if each wrong row were one label off
+                around = 1 - around[1], 1 - around[0]
             low, high = min(low, around[0]), max(high, around[1])
     return measured, low, high

@@ -40,8 +40,11 @@ class Metric:
         row: Score in 0..1 of one row, from its references and its answer.
         prepare: Returns the function from indices of some of the rows, at least one, to the metric over them.
         zero_one: The metric is the mean of row scores that are 0 or 1.
-        lowest: The least value it can have; the highest is 1.
+        lowest: The least value it can have.
+        highest: The most it can be with so many labels.
         needs_positive: It asks which label is the positive one.
+        needs_order: It asks how far apart labels are, so they must stand in their order.
+        smaller_is_better: It measures errors, and so cannot be the primary one.
         readable: Whether an answer can be compared with this reference.
         readable_form: What makes a reference readable, to follow "must".
     """
@@ -50,7 +53,10 @@ class Metric:
     prepare: Callable[[Rows], OfRows]
     zero_one: bool = False
     lowest: float = 0.0
+    highest: Callable[[int], float] = lambda n_labels: 1.0
     needs_positive: bool = False
+    needs_order: bool = False
+    smaller_is_better: bool = False
     readable: Callable[[str], bool] = lambda reference: True
     readable_form: str = ""
 
@@ -83,6 +89,27 @@ def _matthews(counts: Confusion, positive: int) -> float:
     gold, answers = counts.sum(1).astype(np.float64), counts.sum(0).astype(np.float64)
     spread = (n * n - gold @ gold) * (n * n - answers @ answers)
     return float((n * np.trace(counts) - gold @ answers) / np.sqrt(spread)) if spread > 0 else 0.0
+
+
+def _distances(n: int) -> NDArray[np.float64]:
+    """Return how far apart n labels in their order are: |i - j|, [n, n]."""
+    places = np.arange(n, dtype=np.float64)
+    return np.abs(places[:, None] - places)
+
+
+def _quadratic_kappa(counts: Confusion, positive: int) -> float:
+    """Return 1 - the mean squared distance / that of answers drawn without regard to the row; 0 where that is 0.
+
+    Source: Cohen (1968), "Weighted kappa", https://doi.org/10.1037/h0026256, with squared distances. Differs: nothing.
+    """
+    squared = _distances(len(counts)) ** 2
+    gold, answers = counts.sum(1).astype(np.float64), counts.sum(0).astype(np.float64)
+    expected = gold @ squared @ answers / max(1.0, counts.sum())
+    return float(1 - (squared * counts).sum() / expected) if expected > 0 else 0.0
+
+
+def _mae(counts: Confusion, positive: int) -> float:
+    return float((_distances(len(counts)) * counts).sum() / counts.sum())
 
 
 def _equal(references: References, answer: str) -> float:
@@ -153,6 +180,8 @@ METRICS: dict[str, Metric] = {
     "f1": _of_labels(_f1, needs_positive=True),
     "macro_recall": _of_labels(_macro_recall),
     "matthews": _of_labels(_matthews, lowest=-1.0),
+    "quadratic_kappa": replace(_of_labels(_quadratic_kappa, lowest=-1.0), needs_order=True),
+    "mae": replace(_of_labels(_mae), needs_order=True, smaller_is_better=True, highest=lambda n: max(1.0, n - 1.0)),
     "exact_match": _mean(text.exact_match, zero_one=True),
     "squad_exact_match": _mean(text.squad_exact_match, zero_one=True),
     "set_exact_match": _mean(text.set_exact_match, zero_one=True),
@@ -211,18 +240,23 @@ def check_references(name: str, example_id: str, references: References) -> None
             )
 
 
-def row_score(name: str, references: References, answer: str) -> float:
-    """Return the score of one row, in 0..1.
+def row_score(name: str, references: References, answer: str, labels: Sequence[str] = ()) -> float:
+    """Return the score of one row, in 0..1; more is better, whatever the metric.
 
-    A metric of labels scores 1 for the right label, else 0; bleu, chrf, entity_f1 and slot_f1 take the row for the
-    whole corpus, of which bleu is the sentence version.
+    A metric of labels scores 1 for the right label, else 0; one of ordered labels, where these are given, 1 less the
+    distance as a share of the longest one. bleu, chrf, entity_f1 and slot_f1 take the row for the whole corpus, of
+    which bleu is the sentence version.
 
     Args:
         name: A name of `METRICS`.
         references: The accepted outputs; the first is the row's `output`. The best match counts.
         answer: The given answer.
+        labels: The task's labels, in their order where they have one.
     """
-    return get_metric(name).row(references, answer)
+    metric = get_metric(name)
+    if metric.needs_order and len(labels) > 1 and {references[0], answer} <= {*labels}:
+        return 1 - abs(labels.index(references[0]) - labels.index(answer)) / (len(labels) - 1)
+    return metric.row(references, answer)
 
 
 def statistic(

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from kshot.core.errors import UserError
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Prediction, Task
 from kshot.measures.answer_sources import came_from
 from kshot.measures.intervals import interval
 from kshot.measures.metrics import get_metric, metric_for, row_score, statistic
+from kshot.measures.ordered import as_answered
 from kshot.measures.probabilities import code_length_bits
 
 SUMMARY = (
@@ -33,7 +35,16 @@ def primary_metric(task: Task) -> str:
 def check_metrics(task: Task) -> None:
     """Raise a UserError unless the task's metrics are known and the primary one has what it needs."""
     for name in task.metrics:
-        get_metric(name)
+        if get_metric(name).needs_order and not task.ordered:
+            raise UserError(
+                f"the metric {name} needs the order of the labels, the lowest first; '{task.name}' has none; write it "
+                'into task.json, such as "order": ["low", "medium", "high"], or name another metric.'
+            )
+    if get_metric(primary_metric(task)).smaller_is_better:
+        raise UserError(
+            f"the first metric of a task must be one of which more is better, as recipes are chosen by it; got "
+            f'{task.metrics[0]}; write it behind another, such as "metrics": ["quadratic_kappa", "mae"].'
+        )
     statistic(primary_metric(task), [], [], labels=task.labels, positive_label=task.positive_label)
 
 
@@ -43,14 +54,15 @@ def sample_row(task: Task, recipe: str, position: int, example: Example, predict
     `score` is that of the primary metric for this row alone; None where no text was generated. `came_from` is there
     where the example tells an answer from its passage from one from memory.
     """
+    prediction = as_answered(task, prediction)
     answer = prediction.answer
-    source = came_from(answer, example)
+    source, labels = came_from(answer, example), task.labels if task.ordered else ()
     return {
         "recipe": recipe,
         "position": position,
         "gold": example.output,
         "references": list(example.accepted),
-        "score": None if answer is None else row_score(primary_metric(task), example.accepted, answer),
+        "score": None if answer is None else row_score(primary_metric(task), example.accepted, answer, labels),
         "bits": code_length_bits(task, example.output, prediction),
         **({"came_from": source} if source else {}),
         **vars(prediction),

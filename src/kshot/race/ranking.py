@@ -23,6 +23,8 @@ from kshot.core.types import FloatArray, Task
 from kshot.measures.comparison import LEVEL
 from kshot.measures.curves import at_end, rows_worth
 from kshot.measures.intervals import wilson
+from kshot.measures.metrics import get_metric
+from kshot.measures.ordered import boundary_margins, right_sides
 
 SHRINK = 2.0  # of slopes, for each row: where all examples are predicted, about a third of a slope is believed
 SHRINK_LEARNING = 0.5  # of recipes that keep learning: two thirds are believed (docs/results/choice.md)
@@ -133,6 +135,18 @@ def valued(rows: Sequence[Row]) -> FloatArray:
     return np.where(np.abs(margins) < TIED, given, smoothed(margins, float(margins.std()) if rows else 0.0))
 
 
+def valued_in_order(rows: Sequence[Row]) -> FloatArray:
+    """Return what rows of ordered labels are worth: the share of boundaries on the right side, each smoothed.
+
+    That is 1 less the distance of the median from the right label, as a share of the longest one (`measures/ordered`);
+    of two labels it is what `valued` returns.
+    """
+    margins = np.array([boundary_margins(r) for r in rows], dtype=np.float64)  # [n_rows, n_labels - 1]
+    given = np.array([right_sides(r) for r in rows], dtype=np.float64)
+    worth = np.where(np.abs(margins) < TIED, given, smoothed(margins, float(margins.std()) if rows else 0.0))
+    return worth.mean(axis=1) if rows else np.zeros(0)
+
+
 def evidence(
     task: Task,
     rows: Sequence[Row],
@@ -144,7 +158,8 @@ def evidence(
 ) -> Evidence:
     """Return the evidence of a recipe.
 
-    By metric a row of a task with candidates is worth its smoothed rightness; by bits, and in open tasks, where texts
+    By metric a row of a task with candidates is worth its smoothed rightness, or closeness where the metric is one of
+    ordered labels; by bits, and in open tasks, where texts
     are made for some rows only, its negative bits.
 
     Args:
@@ -158,7 +173,8 @@ def evidence(
     if by == "bits" or task.is_open:
         stream, final = (np.array([-float(r["bits"]) for r in some]) for some in (rows, again))
     else:
-        stream, final = valued(rows), valued(again)
+        worth = valued_in_order if get_metric(task.metrics[0]).needs_order else valued
+        stream, final = worth(rows), worth(again)
     known = [r["position"] for r in rows]
     places = {r["position"]: float(value) for r, value in zip(again, final, strict=True)}
     if keeps_stream:

@@ -208,6 +208,7 @@ class Recorder:
                 "kind": task.kind,
                 "labels": task.labels,
                 "metrics": task.metrics,
+                **({"ordered": True} if task.ordered else {}),
                 "n_train": len(task.train),
                 **({"n_unlabelled": len(task.unlabelled)} if task.unlabelled else {}),
                 "notes": task.notes,

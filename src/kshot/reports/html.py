@@ -79,6 +79,7 @@ def page(record: Mapping[str, Any]) -> str:
         notes=results["selections"].get(shown[0], [])[-1:] if shown else [],
         paid=paid_in_words(results["paid"]) if results.get("paid") else None,
         sources=answer_sources(rows),
+        measured=all_metrics(results),
         talks=talks(record),
         suites=[one | {"rows": told(one["report"])} for one in record.get("suites", ())],
         totals=_totals(results["leaderboard"], rows),
@@ -123,6 +124,7 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
     suspicious = set(suspicious_examples(record))
     return {
         "labels": results["task"]["labels"],
+        "ordered": results["task"].get("ordered", False),
         "recipes": names,
         "examples": [[e["input"], e["output"], e["context"] or "", int(e["id"] in suspicious)] for e in examples],
         "rows": [[_row(place, r) for r in record["rows"][name]] for name in names],
@@ -244,6 +246,17 @@ def answer_sources(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[tupl
         told = Counter(row["came_from"] for row in own if "came_from" in row)
         if n := told.total():
             found.append((name, n, {source: told[source] / n for source in SOURCES}))
+    return found
+
+
+def all_metrics(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[float, float, float] | None]]]:
+    """Return of each recipe every metric of the task, with its interval; nothing where there is only one metric."""
+    metrics, found = results["task"]["metrics"], []
+    for row in results["leaderboard"] if len(metrics) > 1 else ():
+        values = results.get("results", {}).get(f"{results['task']['name']}|{row['recipe']}", {})
+        three = [tuple(values.get(f"{name}{end},none") for end in ("", "_low", "_high")) for name in metrics]
+        if row["n"] and any(None not in one for one in three):
+            found.append((row["recipe"], [None if None in one else one for one in three]))
     return found
 
 

@@ -45,7 +45,9 @@ function confusion(recipe) {
     line.append(name);
     for (const given of labels) {
       const n = counts.get(right + "\0" + given) || 0, cell = make("td", n || "", "cell");
-      if (n) cell.style.background = `color-mix(in srgb, var(${right === given ? "--good" : "--bad"}) ${Math.round(10 + 50 * n / most)}%, var(--paper))`;
+      const far = record.ordered ? Math.abs(labels.indexOf(right) - labels.indexOf(given)) / (labels.length - 1) : 1;
+      const share = right === given ? 1 : far; // of ordered labels, an answer that is near is a small mistake
+      if (n) cell.style.background = `color-mix(in srgb, var(${right === given ? "--good" : "--bad"}) ${Math.round(10 + 50 * share * n / most)}%, var(--paper))`;
       line.append(cell);
     }
     body.append(line);

@@ -36,6 +36,7 @@ class _Task(TypedDict):
     kind: str
     labels: list[str]
     metrics: Annotated[list[str], Field(min_length=1)]
+    ordered: NotRequired[bool]  # where labels have an order
     n_train: Count
     n_unlabelled: NotRequired[Count]  # where there are some
 
@@ -132,6 +133,7 @@ class _Config(TypedDict):  # and more, which is not read
 
 
 class _Results(TypedDict):
+    results: NotRequired[dict[str, dict[str, str | float | None]]]  # of each recipe, all metrics with intervals
     task: _Task
     config: dict[str, Any]
     leaderboard: list[_Standing]

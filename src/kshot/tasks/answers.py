@@ -223,6 +223,9 @@ def check_answer(example: Example, task: Task, fail: Callable[[str], NoReturn], 
     output = example.output
     if task.kind == "classification" and output not in task.labels:
         hint = did_you_mean(output, task.labels)
+        if task.ordered:
+            order = " < ".join(task.labels)
+            fail(f"'{output}' is not in the order of the labels, {order}; correct it, or put it into its place.{hint}")
         free = "; where outputs are free texts, say --kind generation" if guessed else ""
         fail(f"'{output}' is not among the task's labels; correct it or list it in task.json{free}.{hint}")
     if task.kind != "multiple_choice":

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from kshot.core.errors import NotFiniteError, UserError, did_you_mean, in_short
 from kshot.core.json_text import to_json
 from kshot.core.kind_names import meant_kind
-from kshot.core.types import KINDS, Example, Kind, Question, Rows, Task
+from kshot.core.types import KINDS, Answer, Example, Kind, Question, Rows, Task
 from kshot.tasks.answers import MARK, check_answer, check_choices
 from kshot.tasks.load import DEFAULT_METRIC, load_task
 from kshot.tasks.missing import trimmed
@@ -65,6 +65,7 @@ def check_task(task: Task) -> None:
     if not task.train:
         raise UserError(f"{where} must have training examples; it has none; give it some as train=(Example(…), …).")
     check_labels(task)
+    check_ordered(task)
     for split, examples in (("train", task.train), ("test", task.test), ("worked", task.worked)):
         check_answered(task, examples, split)
     _check_worked(task)
@@ -177,6 +178,21 @@ def check_labels(task: Task) -> None:
     if len(set(map(trimmed, labels))) < len(labels):
         twice = next(label for label in labels if sum(trimmed(other) == trimmed(label) for other in labels) > 1)
         raise UserError(f"{where}: labels must differ, also without white space; '{twice}' is there twice; remove one.")
+
+
+def check_ordered(task: Task) -> None:
+    """Refuse an order of labels that there are not, and a way to answer that is none."""
+    where = f"the task '{task.name}'"
+    if not isinstance(task.ordered, bool) or (task.ordered and len(task.labels) < 2):
+        raise UserError(
+            f"{where}: ordered must be True, with two labels or more, the lowest first, or False; got "
+            f"{task.ordered!r} with {len(task.labels)} labels; leave it out where labels have no order."
+        )
+    if task.answer not in get_args(Answer) or (task.answer == "median" and not task.ordered):
+        raise UserError(
+            f"{where}: answer must be 'most-probable', or of ordered labels 'median'; got {task.answer!r}; leave it "
+            "out."
+        )
 
 
 def _check_example(example: Any, place: str) -> None:

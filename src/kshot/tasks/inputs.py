@@ -29,6 +29,7 @@ from kshot.tasks.instruction_data import with_what_was_said
 from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import with_bare_choices
 from kshot.tasks.missing import is_missing
+from kshot.tasks.packed import looks_packed, unpacked
 from kshot.tasks.rows import BadRow, BadRowsError, Row, each_row, text_flaw
 from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, Table, read_table, rows_suffix
 from kshot.tasks.text_file import MOST_BYTES, cannot_be_read, decoded, lines_of, read_text
@@ -49,7 +50,7 @@ def read_inputs(
 
     Args:
         source: A file of rows, as `read_table` reads them, a text file with one input a line, or None or "-" to read
-            lines from `stdin`.
+            lines from `stdin`. Texts may be packed with gzip: files by their name, stdin by its first bytes.
         stdin: Read where there is no source.
         columns: Field to column of a file with columns, as `load_task`; given, the task's own do not count.
         task: What was learnt; its `columns` and instruction say how its rows were read.
@@ -111,8 +112,10 @@ def inputs_of_rows(
 
 
 def _text_of_stdin(stdin: BinaryIO) -> str:
+    """Return what comes from stdin, which has no name to say that it is packed: its first bytes do."""
     try:
-        return decoded(limited(stdin, MOST_BYTES, "stdin"), "stdin")
+        data = limited(stdin, MOST_BYTES, "stdin")
+        return decoded(unpacked(data, MOST_BYTES, "stdin") if looks_packed(data) else data, "stdin")
     except OSError as error:
         raise cannot_be_read("stdin", error) from None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from kshot.core.errors import UserError
 from kshot.core.seeding import digest
 from kshot.tasks.missing import trimmed
+from kshot.tasks.packed import PACKED
 from kshot.tasks.rows import BadRow, Row, text_flaw
 from kshot.tasks.tables import Table
 from kshot.tasks.text_file import MOST_BYTES, MOST_ROWS, cannot_be_read, read_text
@@ -87,7 +88,7 @@ def _labels(folder: Path) -> _Labels:
     files, unread, n = dict[str, list[str]](), 0, 0
     for name in _folders(folder):
         inside = [entry.name for entry in _entries(folder / name)]
-        texts = [file for file in inside if Path(file).suffix.lower() == ENDING]
+        texts = [file for file in inside if file.lower().endswith((ENDING, ENDING + PACKED))]
         if name.lower() in NO_LABELS or not texts:
             unread += name.lower() in NO_LABELS and bool(texts)
             continue

@@ -4,7 +4,8 @@ A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.table
 named as labels (`kshot.tasks.label_folders`); maybe `cot` with worked examples, whose rows have an explanation too
 (`kshot.tasks.worked`), maybe `unlabelled` with more inputs, whose answers are not known (`kshot.tasks.unlabelled`), and
 maybe `task.json` with any of:
-name, kind, labels, metrics, instruction, choices_in_input, positive_label (other keys are for people and are not read).
+name, kind, labels, order, answer, metrics, instruction, choices_in_input, positive_label (other keys are for people and
+are not read).
 """
 
 import json
@@ -14,14 +15,14 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.kind_names import kind_of_flag, known_kind, meant_kind
 from kshot.core.paths import at_home
-from kshot.core.types import KINDS, Example, Kind, Rows, Task
+from kshot.core.types import KINDS, Answer, Example, Kind, Rows, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
 from kshot.tasks.bad_rows import left_out, without_bad_rows
 from kshot.tasks.builtin import load_builtin
@@ -36,7 +37,8 @@ from kshot.tasks.label_folders import read_label_folders
 from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import without_marks
 from kshot.tasks.missing import trimmed
-from kshot.tasks.objects import read_objects
+from kshot.tasks.objects import read_objects, table_of
+from kshot.tasks.order import METRICS_OF_ORDER, as_label, check_order, order_note
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
 from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, Table, read_table, rows_suffix
 from kshot.tasks.text_file import read_text
@@ -59,8 +61,10 @@ ENDINGS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 def load_task(
     source: str | Path | Rows,
     *,
+    test: str | Path | Rows | None = None,
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
+    order: Sequence[Any] | None = None,
     skip_bad_rows: bool = False,
     learnt: Task | None = None,
 ) -> Task:
@@ -72,11 +76,13 @@ def load_task(
     Args:
         source: A folder, a file of rows that ends in one of `READ_SUFFIXES` (train rows only), "builtin:NAME", or a
             dataset of the hub or a local folder as "hf://NAME[:CONFIG][@TRAIN[,TEST]]"; or rows (`read_objects`).
+        test: The test rows, where `source` is a file or rows: another file or other rows.
         columns: Which column holds a field, such as {"input": "question", "output": "answer"}. Not needed for
             columns with the fields' own names; input, output, context, choices and references are guessed from common
             names (see `kshot.tasks.columns`), and rows can be conversations (`kshot.tasks.conversations`). In CSV,
             cells of choices and references are split at "|".
         kind: What the task is, whatever `task.json` says and the rows look like.
+        order: The labels from the lowest to the highest, whatever `task.json` says; see `kshot.tasks.order`.
         skip_bad_rows: Go on without rows that cannot be used, at most half of each file; a note names them.
         learnt: A task that was learnt. Without `columns`, rows that have its input's column are read as its rows were;
             a single file has its labels.
@@ -89,14 +95,18 @@ def load_task(
     kind = kind if kind is None else kind_of_flag(kind)
     source = at_home(source) if isinstance(source, str | os.PathLike) else source
     if isinstance(source, str) and source.startswith("builtin:"):
-        if columns or kind:
-            flag, what = ("--columns", "columns are") if columns else ("--kind", "kind is")
+        given = {"--columns": columns, "--kind": kind, "test": test, "order": order}
+        if flag := next((flag for flag, value in given.items() if value is not None and value != {}), None):
+            what = {"--columns": "columns are", "--kind": "kind is"}.get(flag, "rows and labels are")
             raise UserError(f"{flag} must be left out for a builtin task; its {what} known.")
         return load_builtin(source.removeprefix("builtin:"))
     named(columns)  # a field that does not exist is refused before anything is read
     known, bad = {} if columns or not learnt else learnt.columns, list[BadRow]()
-    settle = partial(_task, kind=kind, columns=columns, learnt=known)
-    alone = _Card(labels=learnt.labels if learnt else ())  # of train rows that nothing comes with
+    settle = partial(_task, kind=kind, order=order, columns=columns, learnt=known)
+    alone = _Card() if learnt is None else _Card(labels=learnt.labels, order=learnt.labels if learnt.ordered else None)
+    if test is not None:
+        tables, name = _with_test(source, test, bad)
+        return _without_bad_rows(partial(settle, name, _Card()), tables, bad, skip=skip_bad_rows)
     if not isinstance(source, str):
         tables, notes = read_objects(source, bad)
         make = partial(settle, "data", alone if len(tables) == 1 else _Card(), notes=notes)
@@ -117,12 +127,34 @@ def load_task(
             f"there is no '{path}'; give a folder, a file that ends in {', '.join(SUFFIXES)}, builtin:NAME or "
             "hf://NAME[:CONFIG][@TRAIN[,TEST]]."
         )
+    table, name = _read_file(path, bad)
+    return _without_bad_rows(partial(settle, name, alone), [table], bad, skip=skip_bad_rows)
+
+
+def _read_file(path: Path, bad: list[BadRow]) -> tuple[Table, str]:
+    """Return the rows of a file, and what a task of them is called."""
     if (suffix := rows_suffix(path)) not in READ_SUFFIXES:
         remedy = REMEDIES.get(suffix, "save its rows as one of these")
         raise UserError(f"'{path}' must be a folder or a file that ends in {ENDINGS}; {remedy}.")
-    table = read_table(path, bad)
-    make = partial(settle, path.name[: -len(suffix)], alone)
-    return _without_bad_rows(make, [table], bad, skip=skip_bad_rows)
+    return read_table(path, bad), path.name[: -len(suffix)]
+
+
+def _with_test(source: str | Rows, test: str | Path | Rows, bad: list[BadRow]) -> tuple[list[Table], str]:
+    """Return the tables of train and test rows that were given apart, and the task's name."""
+    tables, names = [], []
+    for split, given in (("train", source), ("test", at_home(test) if isinstance(test, str | os.PathLike) else test)):
+        if isinstance(given, Mapping) or (isinstance(given, str) and not os.path.isfile(given)):
+            got = f"'{given}'" if isinstance(given, str) else f"a {type(given).__name__}"
+            raise UserError(
+                f"Where test= is given, train and test rows must each be a file or rows in Python; for {split} got "
+                f"{got}. Folders, datasets of the hub and mappings bring their own test rows: leave test= out."
+            )
+        table, name = (
+            _read_file(Path(given), bad) if isinstance(given, str) else (table_of(given, f" of {split}", bad), "data")
+        )
+        tables.append(table)
+        names.append(name)
+    return tables, names[0]
 
 
 def _without_bad_rows(
@@ -206,6 +238,8 @@ class _Card(BaseModel):
     name: _Name | None = None
     kind: Annotated[Kind | None, BeforeValidator(lambda name: known_kind(name) or name)] = None
     labels: tuple[_Label, ...] = ()
+    order: tuple[Annotated[_Label, BeforeValidator(as_label)], ...] | None = None
+    answer: Answer | None = None
     metrics: tuple[_Name, ...] = ()
     instruction: _Text = ""
     choices_in_input: bool | None = None
@@ -221,9 +255,13 @@ def _read_card(file: Path) -> tuple[_Card, tuple[str, ...]]:
         card = _Card.model_validate_json(text)
     except ValidationError as error:
         raise _card_error(file, error) from None
-    if len(set(card.labels)) < len(card.labels):
-        twice = next(label for label in card.labels if card.labels.count(label) > 1)
-        raise UserError(f"{file}: 'labels' must differ; '{twice}' is there twice.")
+    for field, labels in (("labels", card.labels), ("order", card.order or ())):
+        if len(set(labels)) < len(labels):
+            twice = next(label for label in labels if labels.count(label) > 1)
+            raise UserError(f"{file}: '{field}' must differ; '{twice}' is there twice.")
+    if problem := check_order(card.order, card.labels, card.kind, card.answer):
+        raise UserError(f"{file}: {problem}")
+    card = card.model_copy(update={"labels": card.order or card.labels})
     return card, tuple(_unknown_keys(json.loads(text)))
 
 
@@ -324,6 +362,7 @@ def _task(
     tables: list[Table],
     *,
     kind: Kind | None,
+    order: Sequence[Any] | None,
     columns: Mapping[str, str],
     learnt: Mapping[str, str],
     notes: tuple[str, ...] = (),
@@ -332,6 +371,8 @@ def _task(
     if kind and kind != card.kind:
         card, more = _as_kind(card, kind)
         notes += more
+    if order is not None:
+        card = _with_order(card, order)
     read = _read(card, tables, columns, learnt, has_worked=has_worked)
     train_rows, *tests = read.splits
     worked_rows = tests.pop() if has_worked else []
@@ -353,6 +394,8 @@ def _task(
     shown_worked, more = apart(worked, train, test)
     notes += more
     labels = card.labels or (tuple(sorted({e.output for e in train})) if settled == "classification" else ())
+    if settled == "classification" and card.order is None:
+        notes += order_note(labels)
     if card.kind is None and not card.labels and settled != "multiple_choice":
         with_labels = f" with {len(labels)} label{'s' * (len(labels) != 1)}" if labels else ""
         notes += (f"kind is guessed from the rows: {settled}{with_labels} (--kind says another)",)
@@ -362,7 +405,7 @@ def _task(
         train=train,
         test=test,
         labels=labels,
-        metrics=card.metrics or (DEFAULT_METRIC[settled],),
+        metrics=card.metrics or (METRICS_OF_ORDER if card.order else (DEFAULT_METRIC[settled],)),
         instruction=read.instruction,
         choices_in_input=read.letter_form is not None if card.choices_in_input is None else card.choices_in_input,
         positive_label=card.positive_label,
@@ -370,6 +413,8 @@ def _task(
         columns=read.columns,
         letter_form=read.letter_form or "(A)",
         worked=shown_worked,
+        ordered=bool(card.order),
+        answer=card.answer or "most-probable",
     )
     _check_labels(task)
     checked = zip([row for some in rows for row in some], [*train, *test, *worked], strict=True)
@@ -379,12 +424,27 @@ def _task(
 
 def _as_kind(card: _Card, kind: Kind) -> tuple[_Card, tuple[str, ...]]:
     """Return the card of a task of another kind, and a note on what it says of its own kind alone."""
-    own = () if kind == "classification" and card.kind is None else ("labels", "positive_label", "metrics")
+    own = ("labels", "order", "answer", "positive_label", "metrics")
+    own = () if kind == "classification" and card.kind is None else own
     dropped = [field for field in own if getattr(card, field)]
     note = f"task.json: {', '.join(dropped)} left out, as --kind says that the task is {kind}"
     return card.model_copy(update={"kind": kind, **{f: _Card.model_fields[f].default for f in dropped}}), (
         (note,) if dropped else ()
     )
+
+
+def _with_order(card: _Card, order: Sequence[Any]) -> _Card:
+    """Return the card of a task whose order is said in Python."""
+    found = [] if isinstance(order, str | set | frozenset | Mapping) else [as_label(label) for label in order]
+    labels = tuple(trimmed(label) for label in found if isinstance(label, str) and trimmed(label))
+    if len(labels) < max(2, len(found)) or len(set(labels)) < len(labels):
+        raise UserError(
+            f"order must be a list of the labels as texts or whole numbers, each once, the lowest first; got "
+            f"{order!r}. Write it as [1, 2, 3]."
+        )
+    if problem := check_order(labels, (), card.kind, None):
+        raise UserError(f"order must fit the task, but {problem} Give another order, or leave it out.")
+    return card.model_copy(update={"labels": labels, "order": labels})
 
 
 def _check_labels(task: Task) -> None:

@@ -17,7 +17,7 @@ from kshot.tasks.hub_dataset import dataset_table, tables_of_splits
 from kshot.tasks.missing import without_nan
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
 from kshot.tasks.tables import MOST_COLUMNS, SUFFIXES, Table
-from kshot.tasks.text_file import MOST_ROWS
+from kshot.tasks.text_file import MOST_BYTES, MOST_ROWS
 
 SPLITS = ("train", "test")
 LIBRARIES = ("pandas", "polars")  # of data frames
@@ -44,14 +44,14 @@ def read_objects(given: Any, bad: list[BadRow] | None = None) -> tuple[list[Tabl
             )
         return tables_of_splits("the DatasetDict", given, bad=bad)
     if not isinstance(given, Mapping):
-        return [_table(given, "", bad)], ()
+        return [table_of(given, "", bad)], ()
     if "train" not in given or any(split not in SPLITS for split in given):
         keys = ", ".join(map(str, given)) or "none"
         raise UserError(
             f"A task that is a {type(given).__name__} must have the keys train and maybe test, with the rows of each; "
             f"it has {keys[:80]}; write it as {{'train': rows, 'test': rows}}, or one row alone as [row]."
         )
-    return [_table(given[split], f" of {split}", bad) for split in SPLITS if split in given], ()
+    return [table_of(given[split], f" of {split}", bad) for split in SPLITS if split in given], ()
 
 
 def inputs_in(given: Any, task: Task) -> list[Any]:
@@ -84,8 +84,24 @@ def answers_like(answers: list[str], given: Any, task: Task) -> Any:
     return series(answers, index=given.index, name=name, dtype="str")
 
 
-def _table(given: Any, of: str, bad: list[BadRow] | None) -> Table:
-    """Return rows as a table; `of` says in messages which split they are."""
+def table_of(given: Any, of: str, bad: list[BadRow] | None) -> Table:
+    """Return rows as a table; `of` says in messages which split they are.
+
+    Raises:
+        BadRowsError: Rows cannot be read, where there is no `bad`.
+        UserError: As `read_objects`, or their texts are too long together.
+    """
+    table = _read(given, of, bad)
+    n = sum(len(value) for row in table.rows for value in row.values.values() if isinstance(value, str))
+    if n > MOST_BYTES:
+        raise UserError(
+            f"{table.source} must hold texts of at most {MOST_BYTES / 1e6:.0f} million characters together; it has "
+            f"{n / 1e6:,.0f} million. Give a sample of its rows, or leave out columns that are not needed."
+        )
+    return table
+
+
+def _read(given: Any, of: str, bad: list[BadRow] | None) -> Table:
     where = f"the {type(given).__name__}{of}"
     if _is_of(given, "datasets", "Dataset"):
         return dataset_table(where, given, bad)

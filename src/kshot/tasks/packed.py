@@ -20,6 +20,11 @@ def is_packed(file: Path) -> bool:
     return file.suffix.lower() == PACKED
 
 
+def looks_packed(data: bytes) -> bool:
+    """Return whether bytes begin as an archive of gzip does, as no text in UTF-8 can."""
+    return data.startswith(_START)
+
+
 def unpacked(data: bytes, most: int, source: str) -> bytes:
     """Return what an archive of gzip holds, also one of several parts.
 

@@ -20,6 +20,7 @@ MOST_COLUMNS = 1000
 MOST_LINES = 5 * MOST_ROWS  # a row of CSV may have several
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")  # as messages name them
 PACKABLE = SUFFIXES[:-1]  # Parquet packs its columns itself
+TEXT = ".txt"  # of plain texts, which are no rows
 READ_SUFFIXES = (*SUFFIXES, *(suffix + PACKED for suffix in PACKABLE))
 # What can be done with files of rows in other formats.
 REMEDIES = {
@@ -30,9 +31,9 @@ REMEDIES = {
 
 
 def rows_suffix(file: Path) -> str:
-    """Return the ending of a file's name in small letters: both of `.csv.gz`, the last of `.txt.gz`."""
+    """Return the ending of a file's name in small letters: both of `.csv.gz` and `.txt.gz`, the last of `.tar.gz`."""
     suffix, inner = file.suffix.lower(), Path(file.stem).suffix.lower()
-    return inner + suffix if suffix == PACKED and inner in PACKABLE else suffix
+    return inner + suffix if suffix == PACKED and inner in (*PACKABLE, TEXT) else suffix
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from kshot.tasks.containers import items_of
 from kshot.tasks.conversations import LISTS, ROLES
 from kshot.tasks.inputs import input_of, inputs_of_lines, inputs_of_rows
 from kshot.tasks.missing import is_missing
+from kshot.tasks.packed import PACKED
 from kshot.tasks.rows import BadRow, Row
-from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, Table, read_table, rows_suffix
+from kshot.tasks.tables import READ_SUFFIXES, REMEDIES, SUFFIXES, TEXT, Table, read_table, rows_suffix
 from kshot.tasks.text_file import read_text
 from kshot.tasks.validate import duplicate_key
 
 UNLABELLED = ("unlabelled", "unlabeled")  # what the file beside train may be called
-UNLABELLED_SUFFIXES = (*READ_SUFFIXES, ".txt")
+UNLABELLED_SUFFIXES = (*READ_SUFFIXES, TEXT, TEXT + PACKED)
 ASKED, ANSWERED = ("input", "context", "choices", "id"), ("output", "references", "explanation")
 # Columns that hold answers whatever those of the task are called; SQuAD's are "answers"
 OF_ANSWERS = frozenset({*ANSWERED, *COMMON["output"], "answers"})
