@@ -17,9 +17,12 @@ from kshot.core.seeding import generator
 from kshot.core.types import Example, Prediction
 from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
+from kshot.evaluators.both_intents import Pairs
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.measures.answer_sources import SOURCES, came_from
+from kshot.measures.measured import Measured
+from kshot.methods.skill_profile import answers_after
 from kshot.methods.tuners.cings import Cings
 from kshot.methods.tuners.intent import Intent
 from kshot.methods.tuners.tagged import Tagged
@@ -243,6 +246,15 @@ def test_an_intent_is_obeyed_after_training_on_other_things(small):
     (before, _), (after, least) = pairs(told), pairs(model)
     assert after <= least
     assert after > before + 0.3
+    task, suite = replace(TASK, test=tuple(asked)), Pairs()
+    cases = suite.cases(task, rng=RNG)
+    found = []
+    for one in (told, model):
+        answers = answers_after([()] * len(cases), [case.example for case in cases], model=one)
+        said = [Prediction("", (), (), (), answer) for answer in answers]
+        found.append({k: v.value for k, v in suite.report(task, cases, said).items() if isinstance(v, Measured)})
+    assert found[1]["pair_accuracy"] > found[0]["pair_accuracy"] + 0.3
+    assert found[1]["pair_accuracy"] == pytest.approx(after, abs=0.1)  # the same two questions, in another place
 
 
 def test_a_knob_decides_where_the_trained_model_is_asked_without_a_sentence(small):

@@ -189,9 +189,7 @@ def test_coverage_counts_what_is_valid_and_unique(tiny, monkeypatch):
 
 def test_draws_that_are_all_empty_are_refused(tiny, monkeypatch):
     task = replace(TASK, test=STREAM[:3])
-    monkeypatch.setattr(
-        tiny, "generate", lambda requests, **_: [type("Text", (), {"text": " "})() for _ in requests]
-    )
+    monkeypatch.setattr(tiny, "generate", lambda requests, **_: [type("Text", (), {"text": " "})() for _ in requests])
     suite = Distribution(sequences=1, shown=1, generations=2, urns=1)
     with pytest.raises(UserError, match="must hold text; all 6 texts that 'tiny' drew are empty. Try another --layout"):
         suite.beside(task, TaskModel.for_task(task, tiny), rng=rng(0))
