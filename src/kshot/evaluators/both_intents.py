@@ -20,7 +20,8 @@ class Pairs(Evaluator):
     An intent is a sentence after the context: "Answer from the context." or "Ignore the context and answer from what
     you know." It is said to every system, whatever it has learnt; the tuner `intent` learns these very sentences, and
     does not say them twice. `pair_accuracy` is at most the smaller of the two accuracies. A system that always answers
-    in one way has one of them at 1 and `pair_accuracy` 0; `same_answer` is the share of rows with one answer under both.
+    in one way has one of them at 1 and `pair_accuracy` 0; `same_answer` is the share of rows with the same answer
+    under both.
 
     A row needs a context and a `memory_answer` that is another than its output; where answers are chosen, both must be
     among the choices.
