@@ -10,6 +10,7 @@ EVALUATORS = Room(
         "letter-case": "kshot.evaluators.letter_case:LetterCase",
         "confidence": "kshot.evaluators.confidence:Confidence",
         "context-use": "kshot.evaluators.context_use:ContextUse",
+        "context-ablation": "kshot.evaluators.context_ablation:ContextAblation",
         "twins": "kshot.evaluators.twins:Twins",
         "edits": "kshot.evaluators.edits:Edits",
         "pairs": "kshot.evaluators.both_intents:Pairs",

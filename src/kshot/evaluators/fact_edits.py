@@ -45,32 +45,32 @@ class Edit:
     asked: tuple[Asked, ...]
 
 
-# subject: capital, currency, language, animal of the arms. Real, so that a model that has read knows many of them
+# country: capital, currency, a language that is spoken, continent; a model that has read knows many of them
 _COUNTRIES = {
-    "Norway": ("Oslo", "krone", "Norwegian", "lion"),
-    "Poland": ("Warsaw", "zloty", "Polish", "eagle"),
-    "Japan": ("Tokyo", "yen", "Japanese", "pheasant"),
-    "Kenya": ("Nairobi", "shilling", "Swahili", "lion"),
-    "Peru": ("Lima", "sol", "Spanish", "vicuna"),
-    "Hungary": ("Budapest", "forint", "Hungarian", "turul"),
-    "Thailand": ("Bangkok", "baht", "Thai", "elephant"),
-    "Sweden": ("Stockholm", "krona", "Swedish", "lion"),
-    "Vietnam": ("Hanoi", "dong", "Vietnamese", "buffalo"),
-    "Iceland": ("Reykjavik", "krona", "Icelandic", "falcon"),
-    "Mongolia": ("Ulaanbaatar", "tugrik", "Mongolian", "horse"),
-    "Nigeria": ("Abuja", "naira", "English", "eagle"),
-    "Bulgaria": ("Sofia", "lev", "Bulgarian", "lion"),
-    "Chile": ("Santiago", "peso", "Spanish", "condor"),
-    "Egypt": ("Cairo", "pound", "Arabic", "eagle"),
-    "Denmark": ("Copenhagen", "krone", "Danish", "swan"),
-    "Turkey": ("Ankara", "lira", "Turkish", "wolf"),
-    "Ethiopia": ("Addis Ababa", "birr", "Amharic", "lion"),
-    "India": ("New Delhi", "rupee", "Hindi", "tiger"),
-    "Brazil": ("Brasilia", "real", "Portuguese", "jaguar"),
-    "Georgia": ("Tbilisi", "lari", "Georgian", "lion"),
-    "Romania": ("Bucharest", "leu", "Romanian", "eagle"),
-    "Iran": ("Tehran", "rial", "Persian", "lion"),
-    "Cambodia": ("Phnom Penh", "riel", "Khmer", "elephant"),
+    "Norway": ("Oslo", "krone", "Norwegian", "Europe"),
+    "Poland": ("Warsaw", "zloty", "Polish", "Europe"),
+    "Japan": ("Tokyo", "yen", "Japanese", "Asia"),
+    "Kenya": ("Nairobi", "shilling", "Swahili", "Africa"),
+    "Peru": ("Lima", "sol", "Spanish", "South America"),
+    "Hungary": ("Budapest", "forint", "Hungarian", "Europe"),
+    "Thailand": ("Bangkok", "baht", "Thai", "Asia"),
+    "Sweden": ("Stockholm", "krona", "Swedish", "Europe"),
+    "Vietnam": ("Hanoi", "dong", "Vietnamese", "Asia"),
+    "Iceland": ("Reykjavik", "krona", "Icelandic", "Europe"),
+    "Mongolia": ("Ulaanbaatar", "tugrik", "Mongolian", "Asia"),
+    "Nigeria": ("Abuja", "naira", "English", "Africa"),
+    "Bulgaria": ("Sofia", "lev", "Bulgarian", "Europe"),
+    "Chile": ("Santiago", "peso", "Spanish", "South America"),
+    "Egypt": ("Cairo", "pound", "Arabic", "Africa"),
+    "Denmark": ("Copenhagen", "krone", "Danish", "Europe"),
+    "Italy": ("Rome", "euro", "Italian", "Europe"),
+    "Ethiopia": ("Addis Ababa", "birr", "Amharic", "Africa"),
+    "India": ("New Delhi", "rupee", "Hindi", "Asia"),
+    "Brazil": ("Brasilia", "real", "Portuguese", "South America"),
+    "Nepal": ("Kathmandu", "rupee", "Nepali", "Asia"),
+    "Romania": ("Bucharest", "leu", "Romanian", "Europe"),
+    "Iran": ("Tehran", "rial", "Persian", "Asia"),
+    "Cambodia": ("Phnom Penh", "riel", "Khmer", "Asia"),
 }
 _GIVEN = ("Alma", "Boris", "Clara", "Dario", "Edda", "Felix", "Greta", "Hugo", "Irma", "Jonas", "Karin", "Leo")
 _FAMILY = (
@@ -100,15 +100,15 @@ _SAID = {
                  "With which currency do people pay in {s}?"),
     "language": ("The people of {s} speak {a}.", "What language do people speak in {s}?",
                  "Which language is spoken by the people of {s}?", "What is the main language of {s}?"),
-    "animal": ("The animal on the arms of {s} is the {a}.", "What animal is on the arms of {s}?",
-               "Which animal do the arms of {s} show?", "The arms of {s} show an animal. Which one?"),
+    "continent": ("{s} is a country in {a}.", "On which continent is {s}?", "Which continent is {s} in?",
+                  "What is the name of the continent that {s} belongs to?"),
     "job": ("{s} works as a {a}.", "What is the job of {s}?", "What does {s} work as?", "Which job does {s} have?"),
     "birthplace": ("{s} was born in {a}.", "Where was {s} born?", "In which city was {s} born?",
                    "What is the birthplace of {s}?"),
     "instrument": ("{s} plays the {a}.", "What instrument does {s} play?", "Which instrument is played by {s}?",
                    "What does {s} play in the orchestra?"),
 }  # fmt: skip
-_OF_COUNTRIES = ("capital", "currency", "language", "animal")
+_OF_COUNTRIES = ("capital", "currency", "language", "continent")
 _THINGS = ("a lamp", "two maps", "a kettle", "old coins", "a rope", "six cups", "a drum", "blue paint", "a saw", "wool")
 _PLACES = ("harbour hall", "town archive", "railway shed", "school cellar", "mill loft", "boat house")
 
