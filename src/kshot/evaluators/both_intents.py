@@ -47,13 +47,11 @@ class Pairs(Evaluator):
         asked = list(zip(cases, predictions, strict=True))
         context, memory = ([pair for pair in asked if pair[0].group == intent] for intent in INTENTS)
         ids = [case.example.id for case, _ in context]
-        right = np.array(
-            [[not is_wrong(task, c.example, p.answer or "") for c, p in some] for some in (context, memory)]
-        )
+        right = [[float(not is_wrong(task, c.example, p.answer or "")) for c, p in some] for some in (context, memory)]
         answers = [(a.answer or "", b.answer or "") for (_, a), (_, b) in zip(context, memory, strict=True)]
         return {
             "n": len(ids),
-            "pair_accuracy": Measured(ids, right.all(axis=0)),
+            "pair_accuracy": Measured(ids, np.min(right, axis=0)),
             "context_accuracy": Measured(ids, right[0]),
             "memory_accuracy": Measured(ids, right[1]),
             "same_answer": Measured(ids, [a.strip().casefold() == b.strip().casefold() for a, b in answers]),

@@ -46,8 +46,8 @@ class ContextAblation(Evaluator):
         files: A Python file, or a folder of them.
         rows: How many lines of these files are asked for.
 
-    Source: Deep Learning-based Code Completion: On the Impact on Performance of Contextual Information (2025), known
-    from its abstract.
+    Source: Ciniselli, Pascarella and Bavota (2025), Deep Learning-based Code Completion: On the Impact on Performance
+    of Contextual Information, https://arxiv.org/abs/2501.05062.
     Differs: one model that is asked with each set, in place of one trained for each; parts of prose too; of the eight
     kinds of its contexts those of the code itself.
     """

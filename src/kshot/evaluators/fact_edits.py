@@ -141,7 +141,7 @@ def made_edits(n: int, *, rng: np.random.Generator) -> list[Edit]:
         relations = _OF_COUNTRIES if of_country else tuple(_LIVES)
         turn = int(rng.integers(len(relations)))
         relation, beside = relations[turn], relations[(turn + 1) % len(relations)]
-        known = dict(zip(_OF_COUNTRIES, _COUNTRIES[subject], strict=True)) if of_country else {}
+        known: dict[str, str] = dict(zip(_OF_COUNTRIES, _COUNTRIES[subject], strict=True)) if of_country else {}
         before = known.get(relation)
         new = str(rng.choice([one for one in _answers(relation) if one != before]))
         note, *asked = (text.format(s=subject, a=new) for text in _SAID[relation])

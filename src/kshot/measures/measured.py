@@ -61,7 +61,9 @@ class Measured:
         n = len(self.units)
         if self._is_share:
             return wilson(float(self.rows.sum()), n)
-        return _of_resamples(lambda at: self.statistic(self.rows[at]), n, rng) if n > 1 else (float("nan"),) * 2
+        return (
+            _of_resamples(lambda at: self.statistic(self.rows[at]), n, rng) if n > 1 else (float("nan"), float("nan"))
+        )
 
     def against(self, other: "Measured", rng: np.random.Generator) -> dict[str, Any]:
         """Return this minus another system's on the units that both have, paired, with its 95 % interval and n.
@@ -97,7 +99,7 @@ class Gain(Measured):
     def _interval(self, rng: np.random.Generator) -> tuple[float, float]:
         n = len(self.units)
         found = score_difference(list(self.rows), [0.0] * n)
-        return (found.low, found.high) if n else (float("nan"),) * 2
+        return (found.low, found.high) if n else (float("nan"), float("nan"))
 
 
 def _of_resamples(value: Callable[[Any], float], n: int, rng: np.random.Generator) -> tuple[float, float]:
