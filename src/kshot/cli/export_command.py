@@ -1,6 +1,5 @@
 """The verb `export`."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -16,11 +15,10 @@ from kshot.cli.options import (
     OtherDtypeOption,
     RevisionOption,
     TrustOption,
-    load_task,
+    load_asked,
 )
-from kshot.cli.output import TerminalProgress, guarded, print_json, stderr, stdout
+from kshot.cli.output import TerminalProgress, guarded, print_json, stdout, tell_paid
 from kshot.core.paths import path_of
-from kshot.core.prices import paid_in_words
 
 
 @guarded
@@ -59,19 +57,14 @@ def export(
     target_of(to, gguf=path_of(gguf) if gguf else None)  # before a model is loaded
     known, rows = saved_task(folder), None
     if check:
-        is_file = path_of(check).is_file()
-        rows = load_task(check, columns, known.kind if is_file else None, None, learnt=known)
-        if is_file:  # labels and kind are the model's
-            own = {"choices_in_input": rows.choices_in_input, "letter_form": rows.letter_form}
-            rows = replace(known, name=rows.name, test=rows.train, **own)
+        rows = load_asked(check, columns, None, known=known)
     how: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision, "api": api}
     allowed: dict[str, Any] = {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
     adapted = load(folder, model=model, trust_remote_code=trust_remote_code, **how, **allowed)
     with TerminalProgress() as progress:
         checked: Any = rows or asked_in_run(folder, adapted) or None
         done = run_export(adapted, to, out, check=checked, limit=limit, context=context, gguf=gguf, progress=progress)
-    if adapted.paid:
-        stderr.print(f"paid: {paid_in_words(adapted.paid)}")
+    tell_paid(adapted)
     if as_json:
         print_json(done.record)
         return

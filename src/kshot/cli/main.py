@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
 from kshot.cli.config import read_settings
 from kshot.cli.demo_command import demo
 from kshot.cli.distil_command import distil
+from kshot.cli.evaluate_command import evaluate
 from kshot.cli.export_command import export
 from kshot.cli.generate_command import generate
 from kshot.cli.options import (
@@ -32,11 +32,21 @@ from kshot.cli.options import (
     SkipBadRowsOption,
     TaskArgument,
     TrustOption,
+    abstaining,
     load_named,
-    load_task,
+    placing,
     with_flags_of_settings,
 )
-from kshot.cli.output import TerminalProgress, failed, guarded, print_json, print_result, resumable, stderr, stdout
+from kshot.cli.output import (
+    failed,
+    guarded,
+    print_json,
+    print_result,
+    resumable,
+    stderr,
+    stdout,
+    tell_paid,
+)
 from kshot.cli.report_command import report
 from kshot.cli.saliency_command import saliency
 from kshot.cli.select_command import select
@@ -46,7 +56,7 @@ from kshot.cli.study_command import study
 from kshot.cli.unlearn_command import unlearn
 from kshot.core.errors import KshotError, UserError
 from kshot.core.paths import path_of
-from kshot.core.prices import in_usd, paid_in_words
+from kshot.core.prices import in_usd
 from kshot.core.settings import parse_columns
 from kshot.core.version import __version__
 
@@ -123,6 +133,7 @@ def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
 app.command()(select)
 app.command()(report)
 app.command()(serve)
+app.command()(evaluate)
 app.command()(study)
 app.command()(export)
 app.command()(distil)
@@ -176,11 +187,11 @@ def predict(
         stderr.print(f"note: {note}")
     how: dict[str, Any] = {
         "api": api,
-        **_placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype),
+        **placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype),
     }
-    adapted = _abstaining(load(folder, model=model, **how), abstain)
+    adapted = abstaining(load(folder, model=model, **how), abstain)
     predictions = adapted.predictions(examples)
-    _tell_paid(adapted)
+    tell_paid(adapted)
     if as_json:
         skipped = {} if bad is None else {"left_out": [row.to_json() for row in bad]}
         print_json({"predictions": [_answered(p, adapted) for p in predictions], **skipped})
@@ -193,30 +204,6 @@ def predict(
         print_result(" ".join(answer.splitlines()) + "\n")  # one line, whatever breaks lines
 
 
-def _placing(
-    device: str | None,
-    dtype: str | None,
-    revision: str | None,
-    trust_remote_code: bool,
-    allow_code: bool,
-    allow_other_dtype: bool,
-) -> dict[str, Any]:
-    """Return how an adapted model and its language model are loaded."""
-    how = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
-    return how | {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
-
-
-def _abstaining(adapted: Any, precision: float | None) -> Any:
-    """Return the model with another threshold, if one is wanted."""
-    return adapted if precision is None else adapted.abstaining(precision)
-
-
-def _tell_paid(adapted: Any) -> None:
-    """Say beside the results what a model behind an API was asked for them."""
-    if adapted.paid:
-        stderr.print(f"paid: {paid_in_words(adapted.paid)}")
-
-
 def _answered(p: Any, adapted: Any) -> dict[str, Any]:
     row = {"id": p.example_id, "answer": p.answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
     doubt = {} if p.disagreement is None else {"disagreement": p.disagreement}
@@ -227,84 +214,6 @@ def _answered(p: Any, adapted: Any) -> dict[str, Any]:
     if p.found:
         doubt["found"] = p.found
     return row | ({"cut_off": p.cut_off} if adapted.task.is_open else {}) | doubt
-
-
-@app.command()
-@guarded
-def evaluate(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="An adapted model or a finished run.")],
-    task: TaskArgument,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many test rows.")] = None,
-    suite: Annotated[str | None, typer.Option(help="An evaluator, such as letter-case or ./mine.py:Mine.")] = None,
-    abstain: AbstainOption = None,
-    columns: ColumnsOption = None,
-    kind: KindOption = None,
-    skip_bad_rows: SkipBadRowsOption = None,
-    model: MovedModelOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    revision: RevisionOption = None,
-    trust_remote_code: TrustOption = False,
-    api: ApiOption = None,
-    allow_code: AllowCodeOption = False,
-    allow_other_dtype: OtherDtypeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure an adapted model on the test rows of a task; of a single file, on all rows."""
-    from kshot.adapted.folder import load, saved_task
-    from kshot.evaluators import EVALUATORS
-    from kshot.verbs.evaluate import evaluate as run_suite
-
-    if suite:
-        EVALUATORS.build(suite)  # before a model is loaded
-    if suite and abstain is not None:
-        raise UserError("--abstain must come without --suite, which looks at all answers; leave one of them out.")
-
-    is_file, known = path_of(task).is_file(), saved_task(folder)
-    if kind not in (None, known.kind):
-        raise UserError(f"--kind must be {known.kind}, as the model's is; got {kind}; leave it out.")
-    if is_file:
-        kind = known.kind  # no guess: what its rows are is known
-    loaded = load_task(task, columns, kind, skip_bad_rows, learnt=known)
-    with TerminalProgress() as progress:
-        how: dict[str, Any] = {
-            "api": api,
-            **_placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype),
-        }
-        adapted = _abstaining(load(folder, model=model, **how), abstain)
-        if is_file:  # labels and kind are the model's: a file of test rows need not show all of them
-            own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
-            loaded = replace(adapted.task, name=loaded.name, test=loaded.train, **own)
-        if suite:
-            result = run_suite(adapted, loaded, suite, limit=limit, progress=progress)
-        else:
-            result = adapted.evaluate(loaded, limit=limit, progress=progress)
-        _tell_paid(adapted)
-    if as_json:
-        print_json(result)
-        return
-    if suite:
-        for key, value in result.items():
-            stdout.print(f"{key}: {value}")
-        return
-    stdout.print(
-        f"{result['metric_name']} {result['metric']:.3f} ({result['low']:.3f} - {result['high']:.3f}), "
-        f"{result['bits_per_example']:.2f} bits/example, on {result['n']} test rows"
-    )
-    if "abstention" in result:
-        stdout.print(_in_words(result["abstention"], result["n"]))
-
-
-def _in_words(abstention: Mapping[str, Any], n: int) -> str:
-    """Return how a model that abstains has done, in a sentence."""
-    share, right = (
-        f"{100 * value:.1f} % ({100 * low:.1f} - {100 * high:.1f})" if value is not None else ""
-        for value, low, high in (abstention["share"], abstention["precision"])
-    )
-    wanted = f"{100 * abstention['wanted']:g} % were wanted"
-    if not abstention["n_answered"]:
-        return f"unsure of all {n} rows; {wanted}"
-    return f"answered {share} of the rows; of these answers {right} are right, {wanted}"
 
 
 @app.command()
@@ -406,7 +315,7 @@ def merge(
     from kshot.adapted.folder import load
     from kshot.models.model_files import has_tokenizer
 
-    how = _placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
+    how = placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
     load(folder, model=model, **how).save_merged(out)
     if not has_tokenizer(path_of(out)):
         stderr.print("note: the model has no tokenizer of its own to write, without which none loads it")

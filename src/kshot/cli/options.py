@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from kshot.cli.output import stderr
 from kshot.core.api_settings import is_api
 from kshot.core.errors import UserError
+from kshot.core.paths import path_of
 from kshot.core.settings import RunSettings, flag_of, parse_columns, settings_of_a_run
 
 TaskArgument = Annotated[
@@ -125,3 +127,38 @@ def load_task(task: str, columns: str | None, kind: Any, skip_bad_rows: bool | N
     for note in loaded.notes:
         stderr.print(f"note: {note}")
     return loaded
+
+
+def load_asked(task: str, columns: str | None, skip_bad_rows: bool | None, *, known: Any) -> Any:
+    """Load the task whose test rows a saved model is asked; of a single file these are all rows.
+
+    Args:
+        task: Its path.
+        columns: As in `load_task`.
+        skip_bad_rows: As in `load_task`.
+        known: The model's task: labels and kind of a file are the model's, as it need not show all of them.
+    """
+    is_file = path_of(task).is_file()
+    loaded = load_task(task, columns, known.kind if is_file else None, skip_bad_rows, learnt=known)
+    if not is_file:
+        return loaded
+    own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
+    return replace(known, name=loaded.name, test=loaded.train, **own)
+
+
+def placing(
+    device: str | None,
+    dtype: str | None,
+    revision: str | None,
+    trust_remote_code: bool,
+    allow_code: bool,
+    allow_other_dtype: bool,
+) -> dict[str, Any]:
+    """Return how an adapted model and its language model are loaded."""
+    how = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    return how | {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
+
+
+def abstaining(adapted: Any, precision: float | None) -> Any:
+    """Return the model with another threshold, if one is wanted."""
+    return adapted if precision is None else adapted.abstaining(precision)

@@ -15,6 +15,7 @@ from rich.text import Text
 from kshot.cli.streams import TERMINATED
 from kshot.core.errors import KEPT, KshotError, RunInterruptedError
 from kshot.core.json_text import to_json
+from kshot.core.prices import paid_in_words
 from kshot.core.progress import Board
 from kshot.core.termination import TerminatedError
 from kshot.core.visible_text import visible
@@ -163,3 +164,9 @@ class TerminalProgress:
     def say(self, text: str) -> None:
         """Print a sentence above the bars."""
         (self._bars.console if self._bars else stderr).print(text)
+
+
+def tell_paid(adapted: Any) -> None:
+    """Say beside the results what a model behind an API was asked for them."""
+    if adapted.paid:
+        stderr.print(f"paid: {paid_in_words(adapted.paid)}")

@@ -17,6 +17,7 @@ from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE, behind, made_in_words
 from kshot.reports.saliency_record import read_saliency, weighed
 from kshot.reports.saved_record import read_finished, read_record
+from kshot.reports.suite_record import measured, read_suites, said
 from kshot.store.files import write_text
 from kshot.store.run_folder import REPORT
 from kshot.store.traces import read_traces
@@ -36,7 +37,8 @@ def write_report(run: Path) -> Path:
         StorageError: The file cannot be written.
     """
     record = read_record(run)
-    write_text(run / REPORT, page({**record, "saliency": read_saliency(run), "traces": read_traces(run)}))
+    own = {"saliency": read_saliency(run), "traces": read_traces(run), "suites": read_suites(run)}
+    write_text(run / REPORT, page({**record, **own}))
     return run / REPORT
 
 
@@ -78,11 +80,17 @@ def page(record: Mapping[str, Any]) -> str:
         paid=paid_in_words(results["paid"]) if results.get("paid") else None,
         sources=answer_sources(rows),
         talks=talks(record),
+        suites=[one | {"rows": told(one["report"])} for one in record.get("suites", ())],
         totals=_totals(results["leaderboard"], rows),
         style=_read("report.css"),
         script=_read("report.js"),
         data=embedded(data(record)),
     )
+
+
+def told(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a suite's report tells as names and texts, without what the section's head says."""
+    return [(name, said(value)) for name, value in measured(report) if name != "suite"]
 
 
 @cache

@@ -16,7 +16,7 @@ from kshot.store.held import is_mine, let_go, try_to_hold
 
 MANIFEST, RESULTS, UNFINISHED, HOLDER = "manifest.json", "results.json", "unfinished.json", ".holder.json"
 BESIDE_RESULTS = SAMPLES, SECOND_LOOK, PROMPTS = "samples.jsonl", "second_look.jsonl", "prompts.json"
-BEST, REPORT, SALIENCY = "best", "report.html", "saliency.jsonl"
+BEST, REPORT, SALIENCY, SUITES = "best", "report.html", "saliency.jsonl", "suites.jsonl"
 
 FORMAT = 3
 READABLE = (1, 2, FORMAT)  # by reports; a run of an older format is not gone on with

@@ -1,17 +1,29 @@
 """Measure an adapted model beyond its metric, with an evaluator; also beside another one, on the same questions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
+from kshot.core.models import LanguageModel
 from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import generator
 from kshot.core.types import Prediction, Task
 from kshot.evaluators import EVALUATORS
 from kshot.evaluators.evaluator import Evaluator
+from kshot.learners.build import lacking
+from kshot.learners.learner import Setup
 from kshot.measures.measured import told
+from kshot.race.stream import make_stream
+from kshot.recipes.grammar import parse_recipe
+from kshot.reports.html import write_report
+from kshot.reports.suite_record import keep_suite
+from kshot.store.run_folder import RESULTS
 from kshot.taskmodel.taskmodel import TaskModel
+
+SHOTS = 16  # demonstrations of recipes that name no `k`, as `kshot adapt` has it
 
 
 def evaluate(
@@ -92,5 +104,49 @@ def _found(
 def _model_of(system: AdaptedModel) -> TaskModel | None:
     """Return the system's language model as it answers: with its notes, trained and steered."""
     model, steering = system.fitted.model, system.steering
-    model = model and model.noted(system.fitted.notes)
-    return model.steered(steering) if model and steering else model
+    if model is None:
+        return None
+    model = replace(model, progress=Silence()).noted(system.fitted.notes)  # a suite asks in many small pieces
+    return model.steered(steering) if steering else model
+
+
+def fitted(
+    recipe: str, task: Task, model: LanguageModel | None, *, seed: int = 0, progress: Progress | None = None
+) -> AdaptedModel:
+    """Return a recipe that has learnt a task's training rows, without a race.
+
+    Args:
+        recipe: With its settings, such as "random:k=8".
+        task: Its training rows are learnt in the order of the stream of `kshot adapt`.
+        model: The language model; None will do for classifiers.
+        seed: For every random choice.
+        progress: Told of the work.
+
+    Raises:
+        UserError: An unknown recipe, several, or one that the task or the model does not suit.
+    """
+    stream = make_stream(task, limit=len(task.train), seed=seed)
+    one = parse_recipe(recipe, shots=min(SHOTS, len(stream.examples)))
+    asked = replace(TaskModel.for_task(task, model), progress=progress or Silence()) if model else None
+    setup = Setup(task, asked, seed)
+    if not one.suits(task) or lacking(one, setup):
+        raise UserError(
+            f"'{one.name}' must suit tasks of kind {task.kind} and the model; it does not. Give another recipe."
+        )
+    if obstacle := one.obstacle(task):
+        raise UserError(f"'{one.name}' cannot be used on this task: {obstacle}. Give another recipe.")
+    return AdaptedModel.fit(one, stream.examples, setup, choice={})
+
+
+def keep(folder: Path, task: str, report: Mapping[str, Any], *, against: str | None = None) -> None:
+    """Keep a report in a finished run and write its HTML again; of a model alone nothing is kept.
+
+    Args:
+        folder: Of the system.
+        task: The name of the task that was asked.
+        report: What `evaluate` has returned.
+        against: How the other system was named.
+    """
+    if (folder / RESULTS).exists():
+        keep_suite(folder, task, report, against=against)
+        write_report(folder)
