@@ -82,6 +82,7 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     adapted = AdaptedModel.fit(parse_recipe(unit.recipe, shots=1), task.train, setup, choice={})
     found = dict(evaluate(adapted, task, "context-use"))
     sources = [answer["came_from"] for answer in found.pop("answers")]
+    found = {name: one["value"] if isinstance(one, Mapping) else one for name, one in found.items()}
     print(unit.name, f"{found['from_passage']:.3f}", file=sys.stderr, flush=True)
     return [{"task": unit.task, "recipe": unit.recipe, "seed": unit.seed, "model": model, **found, "sources": sources}]
 

@@ -26,7 +26,7 @@ from kshot.core.types import Example, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
 from kshot.engine.trained_model import TrainedEngine
-from kshot.evaluators.three_axes import about, alignment, coverage, steerability
+from kshot.evaluators.distributions import about, alignment, coverage, drawn, steerability
 from kshot.measures.probabilities import jensen_shannon
 from kshot.methods.contracts import Tuner
 from kshot.methods.processes import make_process
@@ -117,8 +117,8 @@ def _of_processes(model: LanguageModel, seed: int) -> list[dict[str, Any]]:
         {
             "divergence_bits": [round(bits, 5) for bits in alignment(asker, urns).tolist()],
             "uniform_bits": [round(bits, 5) for bits in uniform],
-            "steerability_bits": [round(bits, 4) for bits in steerability(shown).tolist()],
-            "coverage": coverage(asker, numbers, N_DRAWN, seed=seed),
+            "steerability_bits": [round(bits, 4) for bits in steerability(shown).mean(axis=0).tolist()],
+            "coverage": coverage(drawn(asker, numbers, N_DRAWN, seed=seed), numbers),
         }
     ]
 

@@ -20,6 +20,7 @@ from kshot.learners.answering import answering
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
+from kshot.measures.measured import Measured, told
 from kshot.measures.overconfidence import brier, calibration_error, gap, separation
 from kshot.methods.composers.stating import NOTE, Stated
 from kshot.methods.knowledge import Knowledge, Written
@@ -81,13 +82,17 @@ def test_the_suite_counts_what_is_stated():
     cases = [Case(e) for e in STREAM[:3]]
     said = [prediction("0 and 1", 1.0), prediction("wrong", 0.5), prediction("2 and 3", None)]
     report = Confidence().report(TASK, cases, said)
-    assert (report["n"], report["n_unstated"], report["accuracy"]) == (2, 1, 0.5)
-    assert (report["mean_confidence"], report["ocg"], report["spr"]) == (0.75, 0.25, 1.0)
+    assert (report["n"], report["n_unstated"], report["accuracy"].value) == (2, 1, 0.5)
+    assert [report[name].value for name in ("mean_confidence", "ocg", "spr")] == [0.75, 0.25, 1.0]
+    told_ = told(report, report, rng=np.random.default_rng(0))
+    assert told_["brier"]["difference"] == {"value": 0, "low": 0, "high": 0, "n": 2}
+    right = Confidence().report(TASK, cases[:1], said[:1])
+    assert told(right, rng=np.random.default_rng(0))["spr"]["value"] is None
     with pytest.raises(UserError, match="none does. Adapt with composer=stated or teacher=calibrated"):
         Confidence().report(TASK, cases[:1], said[2:])
     closed = Task("c", "classification", (), labels=("a", "b"))
     row = Prediction("x", ("a", "b"), (0.0, 0.0), (0.7, 0.3), "a")
-    assert Confidence().report(closed, [Case(Example("q", "a", "x"))], [row])["mean_confidence"] == 0.7
+    assert Confidence().report(closed, [Case(Example("q", "a", "x"))], [row])["mean_confidence"].value == 0.7
 
 
 # Saying it
@@ -313,7 +318,8 @@ def judged(seed: int) -> dict[str, Any]:
         how = f"fine-tune:lr=2e-3,steps=2,batch=8,rank=8,teacher=calibrated(states={states})"
         fitted = TrainedLearner(recipe(how), Setup(task, TaskModel.for_task(task, engine), 0)).fit(stream)
         said = answering(fitted).predict([Query(e, (), wants_text=True) for e in task.test])
-        found[states] = Confidence().report(task, [Case(e) for e in task.test], said)
+        report = Confidence().report(task, [Case(e) for e in task.test], said)
+        found[states] = {k: v.value if isinstance(v, Measured) else v for k, v in report.items()}
     return found
 
 

@@ -17,9 +17,12 @@ from kshot.core.seeding import generator
 from kshot.core.types import Example, Prediction
 from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
+from kshot.evaluators.both_intents import Pairs
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.measures.answer_sources import SOURCES, came_from
+from kshot.measures.measured import Measured
+from kshot.methods.skill_profile import answers_after
 from kshot.methods.tuners.cings import Cings
 from kshot.methods.tuners.intent import Intent
 from kshot.methods.tuners.tagged import Tagged
@@ -243,6 +246,15 @@ def test_an_intent_is_obeyed_after_training_on_other_things(small):
     (before, _), (after, least) = pairs(told), pairs(model)
     assert after <= least
     assert after > before + 0.3
+    task, suite = replace(TASK, test=tuple(asked)), Pairs()
+    cases = suite.cases(task, rng=RNG)
+    found = []
+    for one in (told, model):
+        answers = answers_after([()] * len(cases), [case.example for case in cases], model=one)
+        said = [Prediction("", (), (), (), answer) for answer in answers]
+        found.append({k: v.value for k, v in suite.report(task, cases, said).items() if isinstance(v, Measured)})
+    assert found[1]["pair_accuracy"] > found[0]["pair_accuracy"] + 0.3
+    assert found[1]["pair_accuracy"] == pytest.approx(after, abs=0.1)  # the same two questions, in another place
 
 
 def test_a_knob_decides_where_the_trained_model_is_asked_without_a_sentence(small):
@@ -314,13 +326,15 @@ class Answering:
 def test_the_suite_asks_under_both_intents_and_closed_book():
     task = replace(TASK, test=tuple(WRONG[:5]))
     both, one = (evaluate(Answering(obeys=obeys), task, "context-use") for obeys in (True, False))
-    assert {k: v for k, v in both.items() if k not in ("answers", "suite", "n_learnt")} == {
+    told = {k: v["value"] if isinstance(v, dict) else v for k, v in both.items()}
+    assert {k: v for k, v in told.items() if k not in ("answers", "suite", "n_learnt")} == {
         "n": 5, "from_passage": 1.0, "from_memory": 0.0, "from_neither": 0.0, "memory_when_asked": 1.0, "pair": 1.0,
         "closed_book": 1.0,
     }  # fmt: skip
-    assert (one["pair"], one["memory_when_asked"]) == (0.0, 0.0)
+    assert (one["pair"]["value"], one["memory_when_asked"]["value"]) == (0.0, 0.0)
+    assert one["pair"]["low"] == 0.0 < one["pair"]["high"] < 0.6
     assert both["answers"][0] == {"id": WRONG[0].id, "answer": WRONG[0].output, "came_from": "passage"}
-    with pytest.raises(UserError, match="Some test row must have memory_answer, another than its output"):
+    with pytest.raises(UserError, match="cannot be used on this task: some test row must have memory_answer, another "):
         evaluate(Answering(), replace(TASK, test=tuple(KNOWN[:3])), "context-use")
 
 

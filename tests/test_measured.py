@@ -3,7 +3,7 @@ import pytest
 
 from kshot.measures.comparison import score_difference
 from kshot.measures.intervals import wilson
-from kshot.measures.measured import Measured, told
+from kshot.measures.measured import Gain, Measured, told
 
 
 def rng():
@@ -58,3 +58,12 @@ def test_what_is_measured_is_told_wherever_it_stands():
     assert found["n"] == 3
     assert found["groups"]["a"]["value"] == 0.5
     assert "against" not in found["groups"]["a"]
+
+
+def test_a_gain_is_one_of_scores_and_keeps_a_width():
+    ours, theirs = [1, 1, 0, 1, 0.5], [0, 1, 0, 1, 1]
+    found, d = Gain("abcde", np.subtract(ours, theirs)).record(rng()), score_difference(ours, theirs)
+    assert found == {"value": d.mean, "low": d.low, "high": d.high, "n": 5}
+    none = Gain("abcd", [0, 0, 0, 0]).record(rng())
+    assert none["low"] < none["value"] == 0 < none["high"]
+    assert Gain((), ()).record(rng()) == {"value": None, "low": None, "high": None, "n": 0}

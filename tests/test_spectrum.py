@@ -14,7 +14,7 @@ from kshot.core.lessons import Batch, Lesson, Training
 from kshot.core.types import Example, Query, ScoreRequest, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.trained_model import TrainedEngine
-from kshot.evaluators.three_axes import about, alignment, coverage, steerability
+from kshot.evaluators.distributions import Distribution, about, alignment, coverage, drawn, steerability
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
 from kshot.measures.probabilities import jensen_shannon
@@ -160,7 +160,7 @@ def test_bad_settings_say_what_must_hold():
     assert parse_recipe("spectrum:teacher=demonstrations", shots=1).part("teacher")
     most_common = AdaptedModel.fit(parse_recipe("majority", shots=1), TASK.train, Setup(TASK, None, 0), choice={})
     with pytest.raises(UserError, match="must ask one language model; 'majority' has none of its own"):
-        evaluate(most_common, replace(TASK, test=TASK.train), "spectrum")
+        evaluate(most_common, replace(TASK, test=TASK.train), "distribution")
 
 
 def test_the_divergence_is_that_of_its_formula():
@@ -176,15 +176,23 @@ def test_coverage_counts_what_is_valid_and_unique(tiny, monkeypatch):
     process = Process("range", "From 1 to 3.", ("a number",), ("1", "2", "3"), ((1 / 3,) * 3,))
     asked: list[Any] = []
 
-    def drawn(requests, **_):
+    def generate(requests, **_):
         asked.extend(requests)
         return [type("Text", (), {"text": text})() for text in (" 1", " 2", " 2", " 9", "")]
 
-    monkeypatch.setattr(tiny, "generate", drawn)
+    monkeypatch.setattr(tiny, "generate", generate)
     model = TaskModel.for_task(TASK, tiny)
-    assert coverage(model, process, 5, seed=4) == {"valid": 0.6, "unique": 0.8, "unique_valid": 2.0}
+    assert coverage(drawn(model, process, 5, seed=4), process) == {"valid": 0.6, "unique": 0.8, "unique_valid": 2.0}
     assert [one.seed for one in asked] == [4, 5, 6, 7, 8]
     assert {one.prompt.text for one in asked} == {"From 1 to 3.\n\nText: a number\nLabel:"}
+
+
+def test_draws_that_are_all_empty_are_refused(tiny, monkeypatch):
+    task = replace(TASK, test=STREAM[:3])
+    monkeypatch.setattr(tiny, "generate", lambda requests, **_: [type("Text", (), {"text": " "})() for _ in requests])
+    suite = Distribution(sequences=1, shown=1, generations=2, urns=1)
+    with pytest.raises(UserError, match="must hold text; all 6 texts that 'tiny' drew are empty. Try another --layout"):
+        suite.beside(task, TaskModel.for_task(task, tiny), rng=rng(0))
 
 
 def test_a_finished_model_is_measured_on_three_axes(run_cli, tmp_path):
@@ -192,10 +200,14 @@ def test_a_finished_model_is_measured_on_three_axes(run_cli, tmp_path):
     out = tmp_path / "run"
     recipes = "spectrum:made=0.5,k=2,lr=1e-3,steps=1"
     assert run_cli("adapt", data, "--model", "tiny", "--recipes", recipes, "--out", out).code == 0
-    suite = "spectrum(sequences=2,shown=2,generations=3,urns=2)"
+    suite = "distribution(sequences=2,shown=2,generations=3,urns=2)"
     found = run_cli("evaluate", out, data, "--suite", suite, "--json").json
-    assert len(found["steerability_bits"]) == len(found["steerability_bits_people"]) == 3
-    assert 0 < found["alignment_bits"] <= 1
+    for name in ("steerability_bits", "steerability_bits_people"):
+        assert list(found[name]) == ["after_0", "after_1", "after_2", "saved"]
+        bits = {at: one["value"] for at, one in found[name].items()}
+        assert bits["saved"] == pytest.approx(bits["after_0"] - bits["after_2"])
+    assert 0 < found["alignment_bits"]["low"] <= found["alignment_bits"]["value"] <= 1
+    assert found["alignment_bits"]["n"] == 2
     assert set(found["coverage"]) == {"valid", "unique", "unique_valid"}
     assert found["n"] == 4
 
@@ -256,7 +268,7 @@ def coins(n: int) -> list[Process]:
 def thrown(model: Engine | ScriptedModel, some: list[Process]) -> np.ndarray:
     """Return the bits of each of six throws, the mean over coins."""
     asker = TaskModel.for_task(ASKER, model)
-    return steerability([(about(asker, one), one.sample(6, rng=rng(8, i))) for i, one in enumerate(some)])
+    return steerability([(about(asker, one), one.sample(6, rng=rng(8, i))) for i, one in enumerate(some)]).mean(axis=0)
 
 
 def test_steerability_is_what_each_sample_costs_after_those_before_it():

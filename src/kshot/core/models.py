@@ -215,6 +215,16 @@ class WritingModel(LanguageModel, Protocol):
         ...
 
 
+@runtime_checkable
+class TaughtModel(Protocol):
+    """A model whose weights were trained."""
+
+    @property
+    def base(self) -> LanguageModel:
+        """The model before training, on the same weights."""
+        ...
+
+
 class RememberingModel(LanguageModel, Protocol):
     """A model that can keep what prompts begin with, for whoever asks it again and again."""
 

@@ -1,14 +1,16 @@
 """Whether a model is as sure of its answers as they are right."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from kshot.core.errors import UserError
-from kshot.core.types import Prediction, Task
+from kshot.core.types import FloatArray, Prediction, Task
 from kshot.evaluators.evaluator import Case, Evaluator
+from kshot.measures.measured import Measured
 from kshot.measures.overconfidence import brier, calibration_error, gap, separation
 from kshot.methods.skill_profile import is_wrong
 
@@ -40,9 +42,11 @@ class Confidence(Evaluator):
         """
         sure: list[float] = []
         right: list[bool] = []
+        ids: list[str] = []
         for case, p in zip(cases, predictions, strict=True):
             confidence = p.stated if task.is_open else max(p.probs)
             if confidence is not None:
+                ids.append(case.example.id)
                 sure.append(confidence)
                 right.append(not is_wrong(task, case.example, p.answer or ""))
         if not sure:
@@ -50,13 +54,18 @@ class Confidence(Evaluator):
                 "--suite confidence needs answers that state how sure they are, as in 'blue (confidence 0.75)'; none "
                 "does. Adapt with composer=stated or teacher=calibrated."
             )
+        rows = np.column_stack([sure, right])
+        errors = {"ece": calibration_error, "brier": brier, "spr": separation, "ocg": gap}
         return {
             "n": len(sure),
             "n_unstated": len(cases) - len(sure),
-            "accuracy": sum(right) / len(right),
-            "mean_confidence": sum(sure) / len(sure),
-            "ece": calibration_error(sure, right),
-            "brier": brier(sure, right),
-            "spr": separation(sure, right),
-            "ocg": gap(sure, right),
+            "accuracy": Measured(ids, right),
+            "mean_confidence": Measured(ids, sure),
+            **{name: Measured(ids, rows, partial(_error, of)) for name, of in errors.items()},
         }
+
+
+def _error(of: Callable[[Any, Any], float | None], rows: FloatArray) -> float:
+    """Return an error of confidences, of rows of (confidence, right); NaN where it has none."""
+    value = of(rows[:, 0], rows[:, 1] == 1)
+    return float("nan") if value is None else value

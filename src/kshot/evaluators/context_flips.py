@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from kshot.core.errors import UserError
 from kshot.core.types import Example, Prediction, Task
 from kshot.evaluators.evaluator import Case, Evaluator
+from kshot.measures.measured import Measured
 
 WITH, WITHOUT = "with", "without"
 
@@ -27,22 +27,18 @@ class ContextFlips(Evaluator):
     Differs: one model asked twice, in place of two that were trained.
     """
 
-    def missing_field(self, task: Task) -> str | None:
-        """Return what its test rows must have and none has."""
-        return None if pairs_of(task.test) else "the same input in another context, with another output"
+    def obstacle(self, task: Task) -> str | None:
+        """Return what the test rows must have and none has."""
+        if pairs_of(task.test):
+            return None
+        return (
+            "some two test rows must have the same input, another context and another output, and none have; `kshot "
+            "generate --method flips` makes such pairs"
+        )
 
     def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
-        """Return the rows of each pair twice; see `kshot.evaluators.evaluator.Evaluator`.
-
-        Raises:
-            UserError: There is no pair.
-        """
+        """Return the rows of each pair twice; see `kshot.evaluators.evaluator.Evaluator`."""
         rows = [e for pair in pairs_of(task.test) for e in pair]
-        if not rows:
-            raise UserError(
-                "Some two test rows must have the same input, another context and another output; none have. Add such "
-                "pairs (kshot generate --method flips makes some), or give another --suite."
-            )
         return [*(Case(e, WITH) for e in rows), *(Case(replace(e, context=None), WITHOUT) for e in rows)]
 
     def report(self, task: Task, cases: Sequence[Case], predictions: Sequence[Prediction]) -> Mapping[str, Any]:
@@ -50,12 +46,13 @@ class ContextFlips(Evaluator):
         right = {WITH: list[bool](), WITHOUT: list[bool]()}
         for case, prediction in zip(cases, predictions, strict=True):
             right[case.group].append(prediction.answer == case.example.output)
+        ids = [case.example.id for case in cases if case.group == WITH]
         both = [a and b for a, b in zip(right[WITH][::2], right[WITH][1::2], strict=True)]
         return {
             "n_pairs": len(both),
-            "with_context": sum(right[WITH]) / len(right[WITH]),
-            "without_context": sum(right[WITHOUT]) / len(right[WITHOUT]),
-            "pairs": sum(both) / len(both),
+            "with_context": Measured(ids, right[WITH]),
+            "without_context": Measured(ids, right[WITHOUT]),
+            "pairs": Measured([" and ".join(pair) for pair in zip(ids[::2], ids[1::2], strict=True)], both),
             "n_without_partner": len(task.test) - len(right[WITH]),
         }
 

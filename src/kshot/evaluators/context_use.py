@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from kshot.core.errors import UserError
 from kshot.core.types import Example, Prediction, Task
 from kshot.evaluators.evaluator import Case, Evaluator
 from kshot.measures.answer_sources import MEMORY, PASSAGE, SOURCES, came_from, tells_apart
+from kshot.measures.measured import Measured
 
 CONTEXT, CLOSED = "context", "closed-book"
 
@@ -20,7 +20,8 @@ class ContextUse(Evaluator):
 
     Each row is asked as usual, with the intent to answer from memory (which a model that `intent` has trained obeys),
     and closed-book, without its passage. `pair` is the share of rows that are right as usual and from memory: it is at
-    most the smaller of the two shares, and says nothing of `intent:ask=memory`, whose usual is memory. Rows need
+    most the smaller of the two shares, and says nothing of `intent:ask=memory`, whose usual is memory. (The suite
+    `pairs` says both intents to any system.) Rows need
     `memory_answer`; where answers are chosen, it must be among the choices.
 
     Source: Minder et al. (2024), PairAcc, section 3, https://arxiv.org/abs/2411.07404, and Monea et al. (2024), A
@@ -28,18 +29,18 @@ class ContextUse(Evaluator):
     Differs: answers are compared as SQuAD's, and one that is neither is told.
     """
 
-    def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
-        """Return each row that tells the two apart three times; see `kshot.evaluators.evaluator.Evaluator`.
+    def obstacle(self, task: Task) -> str | None:
+        """Return what the test rows must have and none has."""
+        if any(map(tells_apart, task.test)):
+            return None
+        return (
+            "some test row must have memory_answer, another than its output, so that it can be told where an answer "
+            "came from, and none has"
+        )
 
-        Raises:
-            UserError: No row does.
-        """
+    def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
+        """Return each row that tells the two apart three times; see `kshot.evaluators.evaluator.Evaluator`."""
         rows = [e for e in task.test if tells_apart(e)]
-        if not rows:
-            raise UserError(
-                "Some test row must have memory_answer, another than its output, so that it can be told where an "
-                "answer came from; none has. Add it, or give another --suite."
-            )
         ways = [(CONTEXT, rows, ""), (MEMORY, rows, "memory")]
         closed = [replace(e, context=None) for e in rows if e.context]
         cases = [Case(e, group, asked) for group, some, asked in ways for e in some]
@@ -53,6 +54,7 @@ class ContextUse(Evaluator):
         found = {
             group: [came_from(answer, e) for e, answer in some] for group, some in by_group.items()
         }  # fmt: skip
+        ids = {group: [e.id for e, _ in some] for group, some in by_group.items()}
         context, memory = ([came == want for came in found[g]] for g, want in ((CONTEXT, PASSAGE), (MEMORY, MEMORY)))
         answers = [
             {"id": e.id, "answer": answer, "came_from": came}
@@ -60,13 +62,9 @@ class ContextUse(Evaluator):
         ]
         return {
             "n": len(context),
-            **{f"from_{source}": _share([came == source for came in found[CONTEXT]]) for source in SOURCES},
-            "memory_when_asked": _share(memory),
-            "pair": _share([a and b for a, b in zip(context, memory, strict=True)]),
-            "closed_book": _share([came == MEMORY for came in found[CLOSED]]) if found[CLOSED] else None,
+            **{f"from_{s}": Measured(ids[CONTEXT], [came == s for came in found[CONTEXT]]) for s in SOURCES},
+            "memory_when_asked": Measured(ids[MEMORY], memory),
+            "pair": Measured(ids[CONTEXT], [a and b for a, b in zip(context, memory, strict=True)]),
+            "closed_book": Measured(ids[CLOSED], [came == MEMORY for came in found[CLOSED]]),
             "answers": answers,
         }
-
-
-def _share(values: Sequence[bool]) -> float:
-    return sum(values) / len(values)

@@ -8,6 +8,7 @@ import numpy as np
 
 from kshot.core.types import Prediction, Task
 from kshot.evaluators.evaluator import Case, Evaluator
+from kshot.measures.measured import Measured
 from kshot.measures.metrics import row_score
 from kshot.measures.samples import primary_metric
 
@@ -33,5 +34,6 @@ class LetterCase(Evaluator):
             some = list(zip(cases[start : start + n], predictions[start : start + n], strict=True))
             scores = [row_score(primary_metric(task), c.example.accepted, str(p.answer)) for c, p in some]
             same = [p.answer == before for (_, p), before in zip(some, given, strict=True)]
-            found[cases[start].group] = {"score": sum(scores) / n, "same": sum(same) / n}
+            ids = [c.example.id for c, _ in some]
+            found[cases[start].group] = {"score": Measured(ids, scores), "same": Measured(ids, same)}
         return {"metric_name": task.metrics[0], "n": n, **found}

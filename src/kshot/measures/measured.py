@@ -41,6 +41,11 @@ class Measured:
         return np.asarray(self.values, dtype=np.float64)
 
     @property
+    def value(self) -> float:
+        """The statistic of all units; NaN where there is no number."""
+        return self.statistic(self.rows) if len(self.units) else float("nan")
+
+    @property
     def _is_share(self) -> bool:
         return self.statistic is mean and self.rows.ndim == 1 and bool(np.isin(self.rows, (0, 1)).all())
 
@@ -49,15 +54,16 @@ class Measured:
 
         Wilson's interval of shares, else the bootstrap over units.
         """
+        low, high = self._interval(rng)
+        return {"value": _known(self.value), "low": _known(low), "high": _known(high), "n": len(self.units)}
+
+    def _interval(self, rng: np.random.Generator) -> tuple[float, float]:
         n = len(self.units)
-        value = self.statistic(self.rows) if n else float("nan")
         if self._is_share:
-            low, high = wilson(float(self.rows.sum()), n)
-        elif n > 1:
-            low, high = _of_resamples(lambda at: self.statistic(self.rows[at]), n, rng)
-        else:
-            low, high = float("nan"), float("nan")
-        return {"value": _known(value), "low": _known(low), "high": _known(high), "n": n}
+            return wilson(float(self.rows.sum()), n)
+        return (
+            _of_resamples(lambda at: self.statistic(self.rows[at]), n, rng) if n > 1 else (float("nan"), float("nan"))
+        )
 
     def against(self, other: "Measured", rng: np.random.Generator) -> dict[str, Any]:
         """Return this minus another system's on the units that both have, paired, with its 95 % interval and n.
@@ -78,6 +84,22 @@ class Measured:
                 lambda at: self.statistic(ours[at]) - other.statistic(theirs[at]), len(pairs), rng
             )
         return {"value": _known(value), "low": _known(low), "high": _known(high), "n": len(pairs)}
+
+
+class Gain(Measured):
+    """By how much each unit's score in one way is above that in another, from -1 to 1; the mean.
+
+    Its interval is that of `score_difference`, which has a width where no unit differs, too.
+    """
+
+    @property
+    def _is_share(self) -> bool:
+        return False
+
+    def _interval(self, rng: np.random.Generator) -> tuple[float, float]:
+        n = len(self.units)
+        found = score_difference(list(self.rows), [0.0] * n)
+        return (found.low, found.high) if n else (float("nan"), float("nan"))
 
 
 def _of_resamples(value: Callable[[Any], float], n: int, rng: np.random.Generator) -> tuple[float, float]:

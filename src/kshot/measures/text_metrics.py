@@ -127,6 +127,12 @@ def squad_exact_match(references: References, answer: str) -> float:
     return float(_squad_normal(answer) in map(_squad_normal, references))
 
 
+def squad_says(reference: str, answer: str) -> bool:
+    """Return whether a reference stands in an answer as words of its own, compared as `squad_exact_match` does."""
+    said, wanted = (f" {_squad_normal(text)} " for text in (answer, reference))
+    return bool(wanted.strip()) and wanted in said
+
+
 def _f1(n_common: float, n_both: float) -> float:
     """Return the harmonic mean of precision and recall, 2 common / (answered + gold); 0 where there is nothing."""
     return 2 * n_common / n_both if n_both else 0.0

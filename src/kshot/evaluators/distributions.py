@@ -9,10 +9,12 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from kshot.core.errors import UserError
 from kshot.core.fields import setting
 from kshot.core.models import Capability, WritingModel
 from kshot.core.types import Example, FloatArray, GenerateRequest, Prediction, Question, Task
 from kshot.evaluators.evaluator import Case, Evaluator
+from kshot.measures.measured import Measured
 from kshot.measures.probabilities import code_length_bits, jensen_shannon
 from kshot.methods.processes import Process, make_process
 from kshot.taskmodel.taskmodel import TaskModel
@@ -21,14 +23,14 @@ _MOST_NEW = 16  # tokens of a sample
 
 
 @dataclass(frozen=True)
-class ThreeAxes(Evaluator):
+class Distribution(Evaluator):
     """Measure steerability by samples, coverage of what is valid, and alignment with known probabilities.
 
     Steerability: bits of an output after 0, 1, 2, … others of the same sequence were shown: of test rows, and of
-    made-up people with opinions. Coverage: of texts that the model draws for made-up ranges of numbers, the share that
-    is valid, the share that is unique, and how many are both. Alignment: the Jensen-Shannon divergence in bits between
-    the model's probabilities of an urn's colours, told what it holds, and the right ones. All processes are those held
-    out from `spectrum`.
+    made-up people with opinions; and the bits that all of them together save. Coverage: of texts that the model draws
+    for made-up ranges of numbers, the share that is valid, the share that is unique, and how many are both. Alignment:
+    the Jensen-Shannon divergence in bits between the model's probabilities of an urn's colours, told what it holds, and
+    the right ones. All processes are those held out from the tuner `spectrum`.
 
     Attributes:
         sequences: How many sequences steerability is measured on.
@@ -41,6 +43,7 @@ class ThreeAxes(Evaluator):
     """
 
     asks_model: ClassVar[bool] = True
+    needs = frozenset({Capability.SCORE})
 
     sequences: int = setting(16, least=1, most=10_000)
     shown: int = setting(8, least=1, most=100)
@@ -54,10 +57,14 @@ class ThreeAxes(Evaluator):
     def report(self, task: Task, cases: Sequence[Case], predictions: Sequence[Prediction]) -> Mapping[str, Any]:
         """Return the bits of the system's own answers, as it shows what it shows."""
         bits = [code_length_bits(task, c.example.output, p) for c, p in zip(cases, predictions, strict=True)]
-        return {"n": len(cases), "bits_per_example": float(np.mean(bits))}
+        return {"n": len(cases), "bits_per_example": Measured([c.example.id for c in cases], bits)}
 
     def beside(self, task: Task, model: TaskModel | None, *, rng: np.random.Generator) -> Mapping[str, Any]:
-        """Return the three axes; see `kshot.evaluators.evaluator.Evaluator`."""
+        """Return the three axes; see `kshot.evaluators.evaluator.Evaluator`.
+
+        Raises:
+            UserError: All texts that it draws are empty.
+        """
         assert model is not None
         own = [[task.test[i] for i in rng.permutation(len(task.test))[: self.shown + 1]] for _ in range(self.sequences)]
         people = [make_process("persona", rng=rng, held_out=True) for _ in range(self.sequences)]
@@ -65,14 +72,14 @@ class ThreeAxes(Evaluator):
         ranges = [make_process("range", rng=rng, held_out=True) for _ in range(3)]
         told = [(about(model, one), one.sample(self.shown + 1, rng=rng)) for one in people]
         found: dict[str, Any] = {
-            "steerability_bits": steerability([(model, some) for some in own]).tolist(),
-            "steerability_bits_people": steerability(told).tolist(),
-            "alignment_bits": float(alignment(model, urns).mean()),
+            "steerability_bits": _curve(steerability([(model, some) for some in own])),
+            "steerability_bits_people": _curve(steerability(told)),
+            "alignment_bits": Measured(_numbered("urn", self.urns), alignment(model, urns)),
             "alignment_bits_uniform": float(np.mean([jensen_shannon(_uniform(one), one.probs[0]) for one in urns])),
         }
         if self.generations and Capability.GENERATE in model.model.capabilities:
-            rows = [coverage(model, one, self.generations, seed=int(rng.integers(2**31))) for one in ranges]
-            found["coverage"] = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+            texts = [drawn(model, one, self.generations, seed=int(rng.integers(2**31))) for one in ranges]
+            found["coverage"] = _coverage(texts, ranges, model.model.name)
         return found
 
 
@@ -83,13 +90,24 @@ def about(model: TaskModel, process: Process) -> TaskModel:
 
 
 def steerability(sequences: Sequence[tuple[TaskModel, Sequence[Example]]]) -> FloatArray:
-    """Return the bits of an output after 0, 1, 2, … samples of its sequence, the mean over sequences `[length]`.
+    """Return the bits of an output after 0, 1, 2, … samples of its sequence, `[n_sequences, length]`.
 
     Args:
         sequences: Each with the model on its task, which tells the description; all of one length.
     """
     rows = [model.code_lengths([some[:i] for i in range(len(some))], some) for model, some in sequences]
-    return np.mean(rows, axis=0)
+    return np.array(rows)
+
+
+def _curve(bits: FloatArray) -> dict[str, Measured]:
+    """Return the mean bits after each number of samples, and how many fewer they are after all than after none."""
+    names = _numbered("sequence", len(bits))
+    found = {f"after_{i}": Measured(names, column) for i, column in enumerate(bits.T)}
+    return found | {"saved": Measured(names, bits[:, 0] - bits[:, -1])}
+
+
+def _numbered(what: str, n: int) -> list[str]:
+    return [f"{what} {i}" for i in range(1, n + 1)]
 
 
 def alignment(model: TaskModel, processes: Sequence[Process]) -> FloatArray:
@@ -106,12 +124,12 @@ def alignment(model: TaskModel, processes: Sequence[Process]) -> FloatArray:
     return np.array(found)
 
 
-def coverage(model: TaskModel, process: Process, n: int, *, seed: int) -> dict[str, float]:
-    """Return of `n` texts that the model draws the shares that are `valid` and `unique`, and `unique_valid`, a count.
+def drawn(model: TaskModel, process: Process, n: int, *, seed: int) -> list[str]:
+    """Return `n` texts that the model draws for a process.
 
     Args:
         model: One that writes.
-        process: What is told; its outcomes are what is valid.
+        process: What is told.
         n: How many are drawn, at temperature 1.
         seed: For the draws.
     """
@@ -119,14 +137,35 @@ def coverage(model: TaskModel, process: Process, n: int, *, seed: int) -> dict[s
     prompt = asker.compose((), Question(process.inputs[0], "asked"))
     stop = (asker.layout.terminator,) if asker.layout.terminator else ()
     requests = [GenerateRequest(prompt, _MOST_NEW, stop, temperature=1.0, seed=seed + i) for i in range(n)]
-    drawn = cast(WritingModel, model.model).generate(requests, ledger=model.ledger)
-    texts = [asker.layout.reply(one.text).strip() for one in drawn]
+    found = cast(WritingModel, model.model).generate(requests, ledger=model.ledger)
+    return [asker.layout.reply(one.text).strip() for one in found]
+
+
+def coverage(texts: Sequence[str], process: Process) -> dict[str, float]:
+    """Return of texts drawn for a process the shares that are `valid` and `unique`, and `unique_valid`, a count.
+
+    Args:
+        texts: One or more.
+        process: Its outcomes are what is valid.
+    """
     valid = set(process.outcomes)
     return {
-        "valid": sum(text in valid for text in texts) / n,
-        "unique": len(set(texts)) / n,
+        "valid": sum(text in valid for text in texts) / len(texts),
+        "unique": len(set(texts)) / len(texts),
         "unique_valid": float(len(valid & set(texts))),
     }
+
+
+def _coverage(texts: Sequence[Sequence[str]], processes: Sequence[Process], name: str) -> dict[str, Measured]:
+    n = sum(map(len, texts))
+    if not any(text for some in texts for text in some):
+        raise UserError(
+            f"What is drawn for coverage must hold text; all {n} texts that '{name}' drew are empty. Try another "
+            "--layout or model, or leave coverage out: --suite distribution:generations=0."
+        )
+    rows = [coverage(some, one) for some, one in zip(texts, processes, strict=True)]
+    names = _numbered("range", len(rows))
+    return {key: Measured(names, [row[key] for row in rows]) for key in rows[0]}
 
 
 def _uniform(process: Process) -> FloatArray:
