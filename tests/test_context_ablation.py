@@ -250,7 +250,7 @@ def test_what_it_needs_is_said(run_cli, tmp_path):
     run_cli("adapt", folder, "--model", "scripted", "--recipes", "zero-shot", "--out", tmp_path / "run")
     done = run_cli("evaluate", tmp_path / "run", folder, "--suite", "context-ablation")
     assert done.code == 2
-    assert "this task: some test row must have a context of two parts or more, and none has." in done.err
+    assert "this task: its examples must have a context of two parts or more, and none has." in done.err
     done = run_cli("evaluate", tmp_path / "run", folder, "--suite", "context-ablation:parts=fields")
     assert "a context of two fields or more, and none has" in done.err
     with pytest.raises(UserError, match="must be a Python file, or a folder that holds some, with functions of two"):

@@ -68,12 +68,12 @@ class ContextAblation(Evaluator):
         """What the model must be able to do: to write lines."""
         return frozenset({Capability.GENERATE} if self.files else ())
 
-    def obstacle(self, task: Task) -> str | None:
-        """Return what the test rows must have and none has."""
+    def missing_field(self, task: Task) -> str | None:
+        """Return what its test rows must have and none has."""
         if self.files or self._parted(task):
             return None
-        what = "parts" if self.parts == "auto" else self.parts
-        return f"some test row must have a context of two {what} or more, and none has"
+        named = {"auto": "parts", "python": "parts of Python"}.get(self.parts, self.parts)
+        return f"a context of two {named} or more"
 
     def _way(self, task: Task) -> str | None:
         return way_of(task.test, self.most) if self.parts == "auto" else self.parts

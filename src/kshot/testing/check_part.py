@@ -19,6 +19,7 @@ from kshot.core.types import Example, Prediction, Task
 from kshot.engine.load_model import load_model
 from kshot.evaluators import EVALUATORS
 from kshot.evaluators.evaluator import Evaluator
+from kshot.measures.measured import told
 from kshot.measures.probabilities import code_length_bits
 from kshot.methods.contracts import (
     Answered,
@@ -117,7 +118,7 @@ def _grounded(example: Example, task: Task) -> Example:
     """Return an example with a context, and another answer from memory."""
     answers = task.labels or tuple(dict.fromkeys(e.output for e in task.train))
     memory = answers[(answers.index(example.output) + 1) % len(answers)]
-    context = f"It is said to be {example.output}."
+    context = f"It is said to be {example.output}. Others do not know it."
     return dataclasses.replace(example, context=context, meta={**example.meta, MEMORY_FIELD: memory})
 
 
@@ -397,11 +398,11 @@ def _check_evaluator(part: Evaluator, task: Task, model: TaskModel) -> None:
     task = dataclasses.replace(task, test=known)
     cases, again = (part.cases(task, rng=_rng()) for _ in range(2))
     _must(cases == again, part, "must ask the same with the same rng")
-    _must(bool(cases), part, "must ask something")
+    _must(bool(cases) or part.asks_model, part, "must ask something")
     rows = [Prediction(c.example.id, task.labels, (0.0,) * 3, (1 / 3,) * 3, task.labels[0]) for c in cases]
     try:
-        to_json(part.report(task, cases, rows))
-        beside = [part.beside(task, model, rng=_rng()) for _ in range(2)]
+        to_json(told(part.report(task, cases, rows), rng=_rng()))
+        beside = [told(part.beside(task, model, rng=_rng()), rng=_rng()) for _ in range(2)]
         _must(to_json(beside[0]) == to_json(beside[1]), part, "must measure the same with the same rng")
     except (TypeError, ValueError) as error:
         raise ContractError(f"{type(part).__name__} must report JSON: {error}.") from error
