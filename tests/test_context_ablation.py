@@ -58,7 +58,7 @@ def test_the_part_that_decides_is_worth_something_and_no_other_is():
     task = planted(60)
     cases, found = asked(ContextAblation(), task)
     assert (found["parts"], found["n"], found["n_asked"]) == ("fields", 60, 60 * 8)
-    values = {name: gain.record(rng()) for name, gain in found["value"].items()}
+    values = {name: gain.record(rng()) for name, gain in found["marginal_value"].items()}
     assert list(values) == ["weather", "key", "news"]
     assert values["key"]["low"] > 0.4
     for name in ("weather", "news"):
@@ -66,7 +66,7 @@ def test_the_part_that_decides_is_worth_something_and_no_other_is():
         assert values[name]["low"] < 0 < values[name]["high"]
     assert found["score"]["only key"].value == found["score"]["all"].value == 1
     assert found["score"]["without key"].value == pytest.approx(1 - values["key"]["value"])
-    assert found["alone"]["key"].value == pytest.approx(1 - found["score"]["none"].value)
+    assert found["value_alone"]["key"].value == pytest.approx(1 - found["score"]["none"].value)
     assert found["bits_saved"]["key"].value > 1 > abs(found["bits_saved"]["news"].value) == 0
 
 
@@ -81,7 +81,7 @@ def test_a_part_that_is_of_no_use_takes_room_from_one_that_is():
 
 def test_two_systems_are_compared_part_by_part():
     _, ours = asked(ContextAblation(), planted(20))
-    difference = told(ours, ours, rng=rng())["value"]["key"]["difference"]
+    difference = told(ours, ours, rng=rng())["marginal_value"]["key"]["difference"]
     assert difference == {"value": 0, "low": 0, "high": 0, "n": 20}
 
 
@@ -222,8 +222,8 @@ def test_lines_of_python_files_are_asked_for_with_each_set(tmp_path):
     assert suite.asks_model
     assert suite.cases(task, rng=rng()) == []
     found = suite.beside(task, TaskModel.for_task(task, model), rng=rng())
-    assert found["value"]["called"].value >= 0.5
-    assert all(found["value"][name].value == 0 for name in ("imports", "signatures", "docstring"))
+    assert found["marginal_value"]["called"].value >= 0.5
+    assert all(found["marginal_value"][name].value == 0 for name in ("imports", "signatures", "docstring"))
     assert found["answers"][0].keys() == {"id", "parts", "wanted", "answer"}
     assert found["n"] == 12
 
@@ -250,7 +250,7 @@ def test_what_it_needs_is_said(run_cli, tmp_path):
     run_cli("adapt", folder, "--model", "scripted", "--recipes", "zero-shot", "--out", tmp_path / "run")
     done = run_cli("evaluate", tmp_path / "run", folder, "--suite", "context-ablation")
     assert done.code == 2
-    assert "this task: some test row must have a context of two parts or more, and none has." in done.err
+    assert "this task: its examples must have a context of two parts or more, and none has." in done.err
     done = run_cli("evaluate", tmp_path / "run", folder, "--suite", "context-ablation:parts=fields")
     assert "a context of two fields or more, and none has" in done.err
     with pytest.raises(UserError, match="must be a Python file, or a folder that holds some, with functions of two"):
@@ -262,6 +262,6 @@ def test_a_run_is_measured_on_its_contexts(run_cli, tmp_path):
     folder = write_task(tmp_path / "task", rows, rows[:6], {"kind": "classification", "labels": list(WORDS)})
     run_cli("adapt", folder, "--model", "scripted", "--recipes", "random:k=2", "--out", tmp_path / "run")
     found = run_cli("evaluate", tmp_path / "run", folder, "--suite", "context-ablation:budget=20", "--json").json
-    assert set(found["value"]) == {"weather", "key", "news"}
-    assert set(found["value"]["key"]) == {"value", "low", "high", "n"}
+    assert set(found["marginal_value"]) == {"weather", "key", "news"}
+    assert set(found["marginal_value"]["key"]) == {"value", "low", "high", "n"}
     assert found["most_tokens"] <= 20

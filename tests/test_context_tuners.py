@@ -334,7 +334,7 @@ def test_the_suite_asks_under_both_intents_and_closed_book():
     assert (one["pair"]["value"], one["memory_when_asked"]["value"]) == (0.0, 0.0)
     assert one["pair"]["low"] == 0.0 < one["pair"]["high"] < 0.6
     assert both["answers"][0] == {"id": WRONG[0].id, "answer": WRONG[0].output, "came_from": "passage"}
-    with pytest.raises(UserError, match="cannot be used on this task: some test row must have memory_answer, another "):
+    with pytest.raises(UserError, match="cannot be used on this task: its examples must have a memory_answer that"):
         evaluate(Answering(), replace(TASK, test=tuple(KNOWN[:3])), "context-use")
 
 

@@ -8,7 +8,9 @@ import pytest
 
 import kshot
 from kshot.core.errors import UserError
+from kshot.core.lessons import Training
 from kshot.core.plugins import origin_of, own_class
+from kshot.engine.load_model import load_model
 from kshot.testing import check_part
 from kshot.testing.check_part import ROOMS, ContractError
 
@@ -25,7 +27,10 @@ QUICK = {
     "verbalisers": "neutral=2",
     "rubrics": "systems=1,length=8",
     "instructions": "dialogues=1,samples=2,turns=2,length=8",
+    "distribution": "sequences=2,shown=2,generations=4,urns=2",
+    "edits": "edits=2",
 }
+TRAINED = {"twins"}  # which ask a model whose weights were trained
 OWN = sorted((Path(__file__).parent.parent / "examples" / "own").glob("*.py"))
 
 
@@ -37,7 +42,8 @@ def test_every_method_keeps_the_contract_of_its_room(room, decision_server, tmp_
         "supportive": f"corpus={tmp_path / 'texts'},n=4,rounds=2,batch=3,queries=2,rank=2",
     }
     for name in room:
-        check_part(room.build(f"{name}({quick[name]})" if name in quick else name))
+        model = load_model("tiny").trainable(Training(), seed=0) if name in TRAINED else None  # type: ignore[attr-defined]
+        check_part(room.build(f"{name}({quick[name]})" if name in quick else name), model=model)
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.what)

@@ -240,4 +240,4 @@ def test_the_suite_tells_twins_with_and_without_context(tmp_path, run_cli):
     plain = write_task(tmp_path / "plain", rows[::2] + rows[1:2], rows[:1], card)
     done = run_cli("evaluate", tmp_path / "run", plain, "--suite", "flips")
     assert done.code == 2
-    assert "some two test rows must have the same input, another context and another output, and none have" in done.err
+    assert "its examples must have the same input in another context, with another output (kshot generate " in done.err

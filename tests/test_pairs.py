@@ -58,13 +58,13 @@ def test_rows_whose_answers_cannot_differ_are_left_out_and_none_left_is_said(run
     assert len(Pairs().cases(replace(TASK, test=(*same, *bare, ROWS[4])), rng=RNG)) == 2
     assert Pairs().obstacle(TASK) is None
     closed = Task("c", "classification", (), tuple(ROWS), labels=tuple(e.output for e in ROWS))
-    assert "and both must be among the answers to choose from; none has" in (Pairs().obstacle(closed) or "")
+    assert "a memory_answer that is another of the possible answers, and none has" in (Pairs().obstacle(closed) or "")
     rows = [{"input": f"what is {i}", "output": f"{i}"} for i in range(4)]
     folder = write_task(tmp_path / "task", rows, rows, {"kind": "qa"})
     run_cli("adapt", folder, "--model", "scripted", "--recipes", "zero-shot", "--out", tmp_path / "run")
     done = run_cli("evaluate", tmp_path / "run", folder, "--suite", "pairs")
     assert done.code == 2
     assert (
-        "--suite pairs cannot be used on this task: its test rows must have a context and a memory_answer that is "
-        "another than the output; none has. Give another --suite." in done.err
+        "--suite pairs cannot be used on this task: its examples must have a context and a memory_answer that is "
+        "another than the output, and none has. Give another --suite." in done.err
     )

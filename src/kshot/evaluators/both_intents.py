@@ -31,12 +31,12 @@ class Pairs(Evaluator):
     Differs: the user's own rows; an answer is right where its score by the task's metric is a half or more.
     """
 
-    def obstacle(self, task: Task) -> str | None:
-        """Return what the test rows must have and none has."""
+    def missing_field(self, task: Task) -> str | None:
+        """Return what its test rows must have and none has."""
         if conflicting(task.test, task):
             return None
-        among = "" if task.is_open else ", and both must be among the answers to choose from"
-        return f"its test rows must have a context and a memory_answer that is another than the output{among}; none has"
+        other = "that is another than the output" if task.is_open else "that is another of the possible answers"
+        return f"a context and a memory_answer {other}"
 
     def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
         """Return each row with both intents; see `kshot.evaluators.evaluator.Evaluator`."""

@@ -31,9 +31,9 @@ class ContextAblation(Evaluator):
     """Ask each row with no part of its context, with each alone, with all but each, and with all.
 
     Every set is cut to the same budget, which its parts share evenly, so a part has to be worth what it takes from the
-    others. `value` of a part is the score with all less that without it, in pairs, over the rows that have it; `alone`
-    is the score with it alone less that with none; `bits_saved` is by how much the right answer's bits fall as it joins
-    all others. Tokens are words and marks, the same for every model.
+    others. `marginal_value` of a part is the score with all less that without it, in pairs, over the rows that have it;
+    `value_alone` is the score with it alone less that with none; `bits_saved` is by how much the right answer's bits
+    fall as it joins all others. Tokens are words and marks, the same for every model.
 
     The parts of a context are its fields ("Name: …"), headed sections, paragraphs or sentences, or of Python its
     imports, docstring, signatures, called functions and the lines before. `files` asks instead for lines of the user's
@@ -68,12 +68,12 @@ class ContextAblation(Evaluator):
         """What the model must be able to do: to write lines."""
         return frozenset({Capability.GENERATE} if self.files else ())
 
-    def obstacle(self, task: Task) -> str | None:
-        """Return what the test rows must have and none has."""
+    def missing_field(self, task: Task) -> str | None:
+        """Return what its test rows must have and none has."""
         if self.files or self._parted(task):
             return None
-        what = "parts" if self.parts == "auto" else self.parts
-        return f"some test row must have a context of two {what} or more, and none has"
+        named = {"auto": "parts", "python": "parts of Python"}.get(self.parts, self.parts)
+        return f"a context of two {named} or more"
 
     def _way(self, task: Task) -> str | None:
         return way_of(task.test, self.most) if self.parts == "auto" else self.parts
@@ -175,7 +175,7 @@ class _Table:
         tokens = [sum(n_tokens(part.text) for part in within(row.parts, budget)) for row in self.rows]
         times = Counter(name for row in self.rows for name in row.names)
         names = [name for name, n in times.items() if n > 1 or n == len(self.rows)]
-        by_part: dict[str, dict[str, Measured]] = {what: {} for what in ("value", "alone", "bits_saved")}
+        by_part: dict[str, dict[str, Measured]] = {what: {} for what in ("marginal_value", "value_alone", "bits_saved")}
         by_set = {
             "none": Measured(ids, self.column(self.rows, _none)),
             "all": Measured(ids, self.column(self.rows, _all)),
@@ -185,7 +185,10 @@ class _Table:
             own, but = [row.example.id for row in some], partial(_but, name=name)
             all_, less, none = (self.column(some, kept) for kept in (_all, but, _none))
             one = self.column(some, lambda row, name=name: (name,))
-            by_part["value"][name], by_part["alone"][name] = Gain(own, all_ - less), Gain(own, one - none)
+            by_part["marginal_value"][name], by_part["value_alone"][name] = (
+                Gain(own, all_ - less),
+                Gain(own, one - none),
+            )
             saved = self.column(some, but, bits=True) - self.column(some, _all, bits=True)
             by_part["bits_saved"][name] = Measured(own, saved)
             by_set |= {f"only {name}": Measured(own, one), f"without {name}": Measured(own, less)}

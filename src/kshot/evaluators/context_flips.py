@@ -27,14 +27,11 @@ class ContextFlips(Evaluator):
     Differs: one model asked twice, in place of two that were trained.
     """
 
-    def obstacle(self, task: Task) -> str | None:
-        """Return what the test rows must have and none has."""
+    def missing_field(self, task: Task) -> str | None:
+        """Return what its test rows must have and none has."""
         if pairs_of(task.test):
             return None
-        return (
-            "some two test rows must have the same input, another context and another output, and none have; `kshot "
-            "generate --method flips` makes such pairs"
-        )
+        return "the same input in another context, with another output (kshot generate --method flips makes some)"
 
     def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
         """Return the rows of each pair twice; see `kshot.evaluators.evaluator.Evaluator`."""

@@ -29,14 +29,9 @@ class ContextUse(Evaluator):
     Differs: answers are compared as SQuAD's, and one that is neither is told.
     """
 
-    def obstacle(self, task: Task) -> str | None:
-        """Return what the test rows must have and none has."""
-        if any(map(tells_apart, task.test)):
-            return None
-        return (
-            "some test row must have memory_answer, another than its output, so that it can be told where an answer "
-            "came from, and none has"
-        )
+    def missing_field(self, task: Task) -> str | None:
+        """Return what its test rows must have and none has."""
+        return None if any(map(tells_apart, task.test)) else "a memory_answer that is another than the output"
 
     def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
         """Return each row that tells the two apart three times; see `kshot.evaluators.evaluator.Evaluator`."""

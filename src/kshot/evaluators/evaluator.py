@@ -33,15 +33,13 @@ class Evaluator(Part):
     What it measures of units it gives as `kshot.measures.measured.Measured`, anywhere in what it returns: the runner
     makes it JSON with an interval, and with the paired difference where two systems are held against each other.
 
+    What the task must have for it, and has not, it says in words (`missing_field`, or `obstacle`).
+
     Attributes:
         asks_model: It asks the system's language model about things of its own (`beside`), so there must be one.
     """
 
     asks_model: ClassVar[bool] = False
-
-    def obstacle(self, task: Task) -> str | None:
-        """Return in words what the task must have for it and has not; None: nothing."""
-        return None
 
     def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
         """Return what is asked, made from the task's test rows; nothing where the language model alone is asked.

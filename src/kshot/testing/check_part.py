@@ -118,7 +118,7 @@ def _grounded(example: Example, task: Task) -> Example:
     """Return an example with a context, and another answer from memory."""
     answers = task.labels or tuple(dict.fromkeys(e.output for e in task.train))
     memory = answers[(answers.index(example.output) + 1) % len(answers)]
-    context = f"It is said to be {example.output}."
+    context = f"It is said to be {example.output}. Others do not know it."
     return dataclasses.replace(example, context=context, meta={**example.meta, MEMORY_FIELD: memory})
 
 
