@@ -132,6 +132,8 @@ def test_the_median_is_given_only_where_the_task_says_so(severity, tmp_path):
     best.save(tmp_path / "saved")
     loaded = kshot.load(tmp_path / "saved")
     assert (loaded.task.ordered, loaded.task.answer, loaded.labels) == (True, "median", SEVERITY)
+    rows = load_task(folder / "train.jsonl", learnt=loaded.task)
+    assert (rows.labels, rows.ordered, rows.answer) == (SEVERITY, True, "median")
     for model in (best, loaded):
         for p in model.predictions(["a dent and a speck", "a flood"]):
             assert p.answer == median(p.candidates, p.probs)

@@ -103,7 +103,7 @@ def load_task(
     named(columns)  # a field that does not exist is refused before anything is read
     known, bad = {} if columns or not learnt else learnt.columns, list[BadRow]()
     settle = partial(_task, kind=kind, order=order, columns=columns, learnt=known)
-    alone = _Card() if learnt is None else _Card(labels=learnt.labels, order=learnt.labels if learnt.ordered else None)
+    alone = _card_of(learnt)
     if test is not None:
         tables, name = _with_test(source, test, bad)
         return _without_bad_rows(partial(settle, name, _Card()), tables, bad, skip=skip_bad_rows)
@@ -155,6 +155,14 @@ def _with_test(source: str | Rows, test: str | Path | Rows, bad: list[BadRow]) -
         tables.append(table)
         names.append(name)
     return tables, names[0]
+
+
+def _card_of(learnt: Task | None) -> "_Card":
+    """Return what is known of train rows that nothing comes with, where a task was learnt."""
+    if learnt is None:
+        return _Card()
+    order = {"order": learnt.labels, "answer": learnt.answer} if learnt.ordered else {}
+    return _Card(labels=learnt.labels, **order)
 
 
 def _without_bad_rows(
