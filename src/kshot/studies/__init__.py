@@ -7,5 +7,12 @@ from kshot.studies.task_family import Study
 STUDIES = Room("study", Study, {"label-frequencies": "kshot.studies.label_frequencies:LabelFrequencies"})
 """Families of tasks of which the best answer is known: recipes are held against it."""
 
-EXPERIMENTS = Room("experiment", Experiment, {"induction": "kshot.studies.induction:Induction"})
+EXPERIMENTS = Room(
+    "experiment",
+    Experiment,
+    {
+        "distribution": "kshot.studies.class_distribution:ClassDistribution",
+        "induction": "kshot.studies.induction:Induction",
+    },
+)
 """Networks that are trained from scratch."""

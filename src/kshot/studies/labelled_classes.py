@@ -48,7 +48,7 @@ class World:
         return np.minimum(found, len(self.means) - 1)  # where the shares sum to a little less than 1
 
     def distinct(self, n: int, m: int, rng: np.random.Generator) -> Ints:
-        """Return `m` classes that differ for each of `n` sequences, `[n, m]`, drawn one after the other by their shares.
+        """Return `m` classes that differ for each of `n` sequences, `[n, m]`, drawn in turn by their shares.
 
         The m smallest of exponential times with the shares as rates are such a draw.
         """
