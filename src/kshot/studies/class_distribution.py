@@ -21,6 +21,7 @@ STEPS, TESTED = 5000, 1024
 ITEMS, SIZES = 8, (3, 3, 1, 1)  # of a context; of a bursty one, the class that is asked about first
 TWO_WAYS = (4, 4)  # of a test with two new classes
 TRANSFORMER, LSTM = "transformer", "lstm"
+Key = tuple[str, float, int, float]  # network, share of bursty contexts, number of classes, exponent
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class ClassDistribution(Experiment):
                 )
         if self.width % self.heads:
             raise SettingError(f"width must be a multiple of heads={self.heads}; got {self.width}.")
-        self._bursty, self._exponents  # noqa: B018 - so that they are checked
+        self.cells()  # so that all lists of numbers are checked
 
     @property
     def _bursty(self) -> list[float]:
@@ -142,13 +143,20 @@ class ClassDistribution(Experiment):
 
     def findings(self, rows: Sequence[Row]) -> Findings:
         """Return what came out; see `kshot.studies.experiment.Experiment`."""
-        by_cell: dict[tuple[str, float, int, float], list[Row]] = {}
+        by_cell: dict[Key, list[Row]] = {}
         for row in rows:
             by_cell.setdefault((row["network"], row["bursty"], row["classes"], row["exponent"]), []).append(row)
+        usual = next(iter(by_cell))
         keys = ("network", "bursty", "classes", "exponent", "weights", "in_context", "of_all_labels", "in_weights")
         return Findings(
             plots=[
-                Plot(title, "steps of training", "share right", [_curve(*one, key) for one in by_cell.items()], chance)
+                Plot(
+                    title,
+                    "steps of training",
+                    "share right",
+                    [_curve(_name(one, usual), found, key) for one, found in by_cell.items()],
+                    chance,
+                )
                 for title, key, chance in (
                     ("Two new classes, from the context", "in_context", 0.5),
                     ("Known classes that the context does not hold", "in_weights", 1 / self.labels),
@@ -159,7 +167,7 @@ class ClassDistribution(Experiment):
             claims=self._claims({key: found[-1] for key, found in by_cell.items()}),
         )
 
-    def _claims(self, last: dict[tuple[str, float, int, float], Row]) -> list[Claim]:
+    def _claims(self, last: dict[Key, Row]) -> list[Claim]:
         most, many, even = max(self._bursty), max(self._classes), min(self._exponents)
         least, few, steep = min(self._bursty), min(self._classes), max(self._exponents)
         usual = last[TRANSFORMER, most, many, even]
@@ -209,7 +217,13 @@ def _said(network: nn.Module, tokens: np.ndarray) -> Tensor:
     return network(torch.from_numpy(tokens))[:, -1]
 
 
-def _curve(key: tuple[str, float, int, float], rows: Sequence[Row], what: str) -> Curve:
-    kind, p, k, a = key
-    name = f"{'LSTM' if kind == LSTM else 'transformer'}, p={p:g}, K={k}, exponent {a:g}"
+def _name(key: Key, usual: Key) -> str:
+    """Return what a cell differs in from the usual one, for a legend."""
+    if key == usual:
+        return f"p={key[1]:g}, K={key[2]}, exponent {key[3]:g}"
+    said = ("LSTM", f"p={key[1]:g}", f"K={key[2]}", f"exponent {key[3]:g}")
+    return ", ".join(text for text, one, other in zip(said, key, usual, strict=True) if one != other)
+
+
+def _curve(name: str, rows: Sequence[Row], what: str) -> Curve:
     return Curve(name, [row["step"] for row in rows], [row[what] for row in rows])

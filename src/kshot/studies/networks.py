@@ -52,7 +52,7 @@ class AttentionOnly(nn.Module):
         return self.looked(x)[0]
 
     def looked(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits, attention of the first layer `[batch, length, length]` and of the last place `[batch, length]`."""
+        """Return logits, the first layer's attention `[batch, length, length]`, the last place's `[batch, length]`."""
         seen, first = self.first(x, x)
         x = x + seen
         seen, second = self.second(x[:, -1:], x)
