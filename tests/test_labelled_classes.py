@@ -8,7 +8,7 @@ import pytest
 from kshot.core.errors import UserError
 from kshot.core.progress import Silence
 from kshot.core.seeding import generator
-from kshot.studies import EXPERIMENTS
+from kshot.studies import EXPERIMENTS, labelled_classes
 from kshot.studies.labelled_classes import draw, world
 
 
@@ -50,8 +50,18 @@ def test_frequencies_fall_with_the_exponent_asked_for(exponent):
     assert abs(grid[np.argmax(likely)] - exponent) < 4 / spread + 1e-3
 
 
-def test_classes_of_a_bursty_sequence_are_drawn_by_their_shares():
-    """The first by its share, the second by its share of what is left."""
+def test_as_many_classes_as_there_are_can_be_drawn():
+    """Also where one of them is nearly all: then drawing again would not end."""
+    known = made(classes=8, exponent=10.0)
+    found = known.distinct(500, 8, np.random.default_rng(0))
+    assert (np.sort(found, axis=1) == np.arange(8)).all()
+    assert (found[:, :2] == (0, 1)).all(1).mean() > 0.95  # the shares are 1, 1 / 1024, 1 / 59049, …
+
+
+@pytest.mark.parametrize("rounds", [1, 16])
+def test_classes_of_a_bursty_sequence_are_drawn_by_their_shares(rounds, monkeypatch):
+    """The first by its share, the second by its share of what is left; in both ways of drawing."""
+    monkeypatch.setattr(labelled_classes, "_ROUNDS", rounds)
     known = made(classes=4, labels=2, exponent=1.0)
     found = known.distinct(100_000, 2, np.random.default_rng(0))
     shares = known.shares

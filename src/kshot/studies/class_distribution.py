@@ -14,11 +14,12 @@ from kshot.core.errors import SettingError
 from kshot.core.fields import setting
 from kshot.core.progress import Progress
 from kshot.studies.experiment import Cell, Claim, Curve, Experiment, Findings, Plot, Row, numbers, whole_numbers
-from kshot.studies.labelled_classes import draw, world
+from kshot.studies.labelled_classes import draw, placed, world
 from kshot.studies.networks import Decoder, made, n_weights, recurrent_as_large, train
 
 STEPS, TESTED = 5000, 1024
 ITEMS, SIZES = 8, (3, 3, 1, 1)  # of a context; of a bursty one, the class that is asked about first
+LENGTH = 2 * ITEMS + 1  # items and labels by turns, and what is asked: as many one-hot places, which begin at 0
 TWO_WAYS = (4, 4)  # of a test with two new classes
 TRANSFORMER, LSTM = "transformer", "lstm"
 Key = tuple[str, float, int, float]  # network, share of bursty contexts, number of classes, exponent
@@ -112,12 +113,16 @@ class ClassDistribution(Experiment):
         other = np.take_along_axis(new.labels, new.same.argmin(1)[:, None], 1)[:, 0]  # of the class not asked about
         n = np.arange(TESTED)
 
+        def said(tokens: np.ndarray, rng: np.random.Generator) -> Tensor:
+            """Return the logits at the last place, `[n, labels]`."""
+            return network(torch.from_numpy(placed(tokens, LENGTH, rng)))[:, -1]
+
         def loss(rng: np.random.Generator) -> Tensor:
             found = draw(known, self.batch, sizes=SIZES, bursty=about["bursty"], rng=rng)
-            return functional.cross_entropy(_said(network, found.tokens), torch.from_numpy(found.target))
+            return functional.cross_entropy(said(found.tokens, rng), torch.from_numpy(found.target))
 
         def measure() -> dict[str, Any]:
-            logits, plain = _said(network, new.tokens).numpy(), _said(network, old.tokens).numpy()
+            logits, plain = said(new.tokens, chance).numpy(), said(old.tokens, chance).numpy()
             return {
                 "in_context": float((logits[n, new.target] > logits[n, other]).mean()),
                 "of_all_labels": float((logits.argmax(1) == new.target).mean()),
@@ -132,12 +137,12 @@ class ClassDistribution(Experiment):
     def _network(self, kind: str, rng: np.random.Generator) -> nn.Module:
         def transformer() -> Decoder:
             how = {"width": self.width, "layers": self.layers, "heads": self.heads}
-            return Decoder(self.dim, self.labels, **how, length=2 * ITEMS + 1)
+            return Decoder(self.dim + LENGTH, self.labels, **how, length=LENGTH)
 
         def lstm() -> nn.Module:
             with torch.device("meta"):
                 size = n_weights(transformer())
-            return recurrent_as_large(size, self.dim, self.labels, layers=self.layers)
+            return recurrent_as_large(size, self.dim + LENGTH, self.labels, layers=self.layers)
 
         return made(transformer if kind == TRANSFORMER else lstm, rng)
 
@@ -210,11 +215,6 @@ class ClassDistribution(Experiment):
                 Claim(f"Both at once: the lower share is higher at exponent {steep:g} than {even:g}", both - rest, 0.1)
             )
         return found
-
-
-def _said(network: nn.Module, tokens: np.ndarray) -> Tensor:
-    """Return the logits at the last place, `[n, labels]`."""
-    return network(torch.from_numpy(tokens))[:, -1]
 
 
 def _name(key: Key, usual: Key) -> str:
