@@ -129,7 +129,7 @@ SIZES = {
     "induction(places=16)": "places must be 17 or more, as a sequence of 8 items is so long; got 16.",
     "distribution(classes=32/48)": "distribution:classes must be multiples of labels=32, and no fewer than 8; got 48.",
     "distribution(bursty=2)": "bursty must be numbers in 0..1 with / between; got '2'.",
-    "distribution(width=10)": "width must be a multiple of heads=4; got 10.",
+    "distribution(exponents=-1)": "exponents must be numbers in 0..10 with / between; got '-1'.",
 }
 
 
