@@ -29,6 +29,8 @@ QUICK = {
     "instructions": "dialogues=1,samples=2,turns=2,length=8",
     "distribution": "sequences=2,shown=2,generations=4,urns=2",
     "edits": "edits=2",
+    "induction": "bursts=0/2,classes=8,labels=4,dim=8,items=4,places=9,batch=8",
+    "experiment distribution": "classes=8/16,labels=4,dim=8,batch=8",  # a suite has that name, too
 }
 TRAINED = {"twins"}  # which ask a model whose weights were trained
 OWN = sorted((Path(__file__).parent.parent / "examples" / "own").glob("*.py"))
@@ -43,7 +45,8 @@ def test_every_method_keeps_the_contract_of_its_room(room, decision_server, tmp_
     }
     for name in room:
         model = load_model("tiny").trainable(Training(), seed=0) if name in TRAINED else None  # type: ignore[attr-defined]
-        check_part(room.build(f"{name}({quick[name]})" if name in quick else name), model=model)
+        settings = quick.get(f"{room.what} {name}", quick.get(name))
+        check_part(room.build(f"{name}({settings})" if settings else name), model=model)
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.what)

@@ -1,6 +1,18 @@
-"""Families of made-up tasks with a known best answer. One file a study."""
+"""Families of made-up tasks with a known best answer, and experiments that train small networks. One file a study."""
 
 from kshot.core.plugins import Room
+from kshot.studies.experiment import Experiment
 from kshot.studies.task_family import Study
 
 STUDIES = Room("study", Study, {"label-frequencies": "kshot.studies.label_frequencies:LabelFrequencies"})
+"""Families of tasks of which the best answer is known: recipes are held against it."""
+
+EXPERIMENTS = Room(
+    "experiment",
+    Experiment,
+    {
+        "distribution": "kshot.studies.class_distribution:ClassDistribution",
+        "induction": "kshot.studies.induction:Induction",
+    },
+)
+"""Networks that are trained from scratch."""
