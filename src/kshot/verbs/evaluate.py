@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.adapted.model import AdaptedModel
+from kshot.core.call import parse_call
 from kshot.core.errors import UserError
 from kshot.core.models import LanguageModel
 from kshot.core.progress import Progress, Silence
@@ -88,8 +89,9 @@ def _check_asked(evaluator: Evaluator, suite: str, system: AdaptedModel) -> None
 def _found(
     evaluator: Evaluator, suite: str, system: AdaptedModel, task: Task, seed: int, progress: Progress
 ) -> dict[str, Any]:
-    """Return what the evaluator tells of a system; the same is asked of each with the same seed."""
-    cases = evaluator.cases(task, rng=generator(seed, "evaluate", suite))
+    """Return what the evaluator tells of a system; all systems, and all settings of a suite, have the same chance."""
+    name = parse_call(suite).name
+    cases = evaluator.cases(task, rng=generator(seed, "evaluate", name))
     progress.begin(suite, len(cases))
     found: dict[int, Prediction] = {}
     for asked in dict.fromkeys(case.asked for case in cases):
@@ -97,7 +99,7 @@ def _found(
         examples = [cases[i].example for i in places]
         found |= dict(zip(places, system.asking(asked).predictions(examples, progress=progress.advance), strict=True))
     report = evaluator.report(task, cases, [found[i] for i in range(len(cases))])
-    beside = evaluator.beside(task, _model_of(system), rng=generator(seed, "evaluate-model", suite))
+    beside = evaluator.beside(task, _model_of(system), rng=generator(seed, "evaluate-model", name))
     return {**report, **beside}
 
 
