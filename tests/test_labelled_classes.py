@@ -143,7 +143,7 @@ def test_sizes_that_do_not_fit_are_refused(text):
 def trained(text, cell, scale=1.0, seed=0):
     made = EXPERIMENTS.build(text)
     (found,) = (one for one in made.cells() if one.name == cell)
-    return made.run(found, rng=generator(seed, "test"), progress=Silence(), scale=scale)
+    return made.run(found, rng=generator(seed, "study", cell), progress=Silence(), scale=scale)
 
 
 def test_few_classes_are_learnt_in_the_weights():
