@@ -3,7 +3,7 @@ import pytest
 
 from kshot.measures.comparison import score_difference
 from kshot.measures.intervals import wilson
-from kshot.measures.measured import Gain, Measured, told
+from kshot.measures.measured import Gain, Measured, amount, told
 
 
 def rng():
@@ -58,6 +58,11 @@ def test_what_is_measured_is_told_wherever_it_stands():
     assert found["n"] == 3
     assert found["groups"]["a"]["value"] == 0.5
     assert "against" not in found["groups"]["a"]
+
+
+def test_amounts_that_happen_to_be_0_or_1_are_no_shares():
+    assert Measured("abc", [0, 0, 0], amount).record(rng()) == {"value": 0, "low": 0, "high": 0, "n": 3}
+    assert Measured("abc", [0, 0, 0]).record(rng())["high"] > 0.5
 
 
 def test_a_gain_is_one_of_scores_and_keeps_a_width():

@@ -113,6 +113,7 @@ def test_the_tuned_twin_writes_what_the_base_is_shown():
     assert suite.obstacle(task) is None
     found = suite.beside(task, TaskModel.for_task(task, tuned), rng=rng())
     assert set(tuned.asked) == {"Which kind?\n\nText:"}
+    assert found["n_written"] == 2
     assert {row["input"] for row in found["written"]} == {"a red cat", "the old saw"}
     assert all("a red cat" in text and "the old saw" in text for text in base.asked)
 

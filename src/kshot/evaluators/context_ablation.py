@@ -15,7 +15,7 @@ from kshot.core.paths import path_of
 from kshot.core.types import FloatArray, Prediction, Task
 from kshot.evaluators.context_parts import WAYS, Parted, n_tokens, parted, python_rows, way_of, within
 from kshot.evaluators.evaluator import Case, Evaluator
-from kshot.measures.measured import Gain, Measured
+from kshot.measures.measured import Gain, Measured, amount
 from kshot.measures.metrics import row_score
 from kshot.measures.probabilities import code_length_bits
 from kshot.measures.samples import primary_metric
@@ -190,7 +190,7 @@ class _Table:
                 Gain(own, one - none),
             )
             saved = self.column(some, but, bits=True) - self.column(some, _all, bits=True)
-            by_part["bits_saved"][name] = Measured(own, saved)
+            by_part["bits_saved"][name] = Measured(own, saved, amount)
             by_set |= {f"only {name}": Measured(own, one), f"without {name}": Measured(own, less)}
         about = {
             "n": len(ids),

@@ -14,7 +14,7 @@ from kshot.core.fields import setting
 from kshot.core.models import Capability, WritingModel
 from kshot.core.types import Example, FloatArray, GenerateRequest, Prediction, Question, Task
 from kshot.evaluators.evaluator import Case, Evaluator
-from kshot.measures.measured import Measured
+from kshot.measures.measured import Measured, amount
 from kshot.measures.probabilities import code_length_bits, jensen_shannon
 from kshot.methods.processes import Process, make_process
 from kshot.taskmodel.taskmodel import TaskModel
@@ -57,7 +57,7 @@ class Distribution(Evaluator):
     def report(self, task: Task, cases: Sequence[Case], predictions: Sequence[Prediction]) -> Mapping[str, Any]:
         """Return the bits of the system's own answers, as it shows what it shows."""
         bits = [code_length_bits(task, c.example.output, p) for c, p in zip(cases, predictions, strict=True)]
-        return {"n": len(cases), "bits_per_example": Measured([c.example.id for c in cases], bits)}
+        return {"n": len(cases), "bits_per_example": Measured([c.example.id for c in cases], bits, amount)}
 
     def beside(self, task: Task, model: TaskModel | None, *, rng: np.random.Generator) -> Mapping[str, Any]:
         """Return the three axes; see `kshot.evaluators.evaluator.Evaluator`.
@@ -74,7 +74,7 @@ class Distribution(Evaluator):
         found: dict[str, Any] = {
             "steerability_bits": _curve(steerability([(model, some) for some in own])),
             "steerability_bits_people": _curve(steerability(told)),
-            "alignment_bits": Measured(_numbered("urn", self.urns), alignment(model, urns)),
+            "alignment_bits": Measured(_numbered("urn", self.urns), alignment(model, urns), amount),
             "alignment_bits_uniform": float(np.mean([jensen_shannon(_uniform(one), one.probs[0]) for one in urns])),
         }
         if self.generations and Capability.GENERATE in model.model.capabilities:
@@ -102,8 +102,8 @@ def steerability(sequences: Sequence[tuple[TaskModel, Sequence[Example]]]) -> Fl
 def _curve(bits: FloatArray) -> dict[str, Measured]:
     """Return the mean bits after each number of samples, and how many fewer they are after all than after none."""
     names = _numbered("sequence", len(bits))
-    found = {f"after_{i}": Measured(names, column) for i, column in enumerate(bits.T)}
-    return found | {"saved": Measured(names, bits[:, 0] - bits[:, -1])}
+    found = {f"after_{i}": Measured(names, column, amount) for i, column in enumerate(bits.T)}
+    return found | {"saved": Measured(names, bits[:, 0] - bits[:, -1], amount)}
 
 
 def _numbered(what: str, n: int) -> list[str]:
@@ -163,9 +163,13 @@ def _coverage(texts: Sequence[Sequence[str]], processes: Sequence[Process], name
             f"What is drawn for coverage must hold text; all {n} texts that '{name}' drew are empty. Try another "
             "--layout or model, or leave coverage out: --suite distribution:generations=0."
         )
-    rows = [coverage(some, one) for some, one in zip(texts, processes, strict=True)]
-    names = _numbered("range", len(rows))
-    return {key: Measured(names, [row[key] for row in rows]) for key in rows[0]}
+    valid, unique = list[bool](), list[bool]()
+    for some, one in zip(texts, processes, strict=True):
+        valid += [text in one.outcomes for text in some]
+        unique += [text not in some[:i] for i, text in enumerate(some)]
+    names = [f"range {r}, draw {i}" for r, some in enumerate(texts, 1) for i in range(1, len(some) + 1)]
+    both = [a and b for a, b in zip(valid, unique, strict=True)]
+    return {"valid": Measured(names, valid), "unique": Measured(names, unique), "unique_valid": Measured(names, both)}
 
 
 def _uniform(process: Process) -> FloatArray:

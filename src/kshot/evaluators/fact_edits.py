@@ -73,20 +73,8 @@ _COUNTRIES = {
     "Cambodia": ("Phnom Penh", "riel", "Khmer", "Asia"),
 }
 _GIVEN = ("Alma", "Boris", "Clara", "Dario", "Edda", "Felix", "Greta", "Hugo", "Irma", "Jonas", "Karin", "Leo")
-_FAMILY = (
-    "Anders",
-    "Brandt",
-    "Castell",
-    "Dorn",
-    "Eklund",
-    "Farrow",
-    "Grieg",
-    "Holm",
-    "Ivers",
-    "Jansen",
-    "Kron",
-    "Lund",
-)
+_FAMILY = ("Anders", "Brandt", "Castell", "Dorn", "Eklund", "Farrow", "Grieg", "Holm", "Ivers", "Jansen", "Kron",
+           "Lund")  # fmt: skip
 _LIVES = {  # of people who never were
     "job": ("baker", "pilot", "judge", "tailor", "surgeon", "farmer", "painter", "plumber"),
     "birthplace": ("Leeds", "Porto", "Riga", "Ghent", "Turin", "Malmo", "Cork", "Bergen"),

@@ -85,13 +85,17 @@ class Twins(Evaluator):
                 raise UserError(f"--suite twins:tasks={self.tasks}: {name} cannot be used: {obstacle}. Remove it.")
         found, written = self._asked(task, model, rng)
         ids = [e.id for e in task.test]
+        said = {
+            "n_written": len(written),
+            "written": [{"input": e.input, "output": e.output} for e in written[:_SHOWN]],
+        }
         report: dict[str, Any] = {
             "n": len(ids),
             "metric_name": task.metrics[0],
             "base": Measured(ids, found[0]),
             "tuned": Measured(ids, found[1]),
             "gain": Gain(ids, found[1] - found[0]),
-            **({"written": [{"input": e.input, "output": e.output} for e in written[:_SHOWN]]} if self.writes else {}),
+            **(said if self.writes else {}),
         }
         if not others:
             return report

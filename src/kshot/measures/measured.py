@@ -17,6 +17,11 @@ def mean(rows: FloatArray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
+def amount(rows: FloatArray) -> float:
+    """Return the mean of what is no share, such as bits: its interval is the bootstrap's where all are 0 or 1, too."""
+    return mean(rows)
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """A statistic of what units gave, such as the share of rows that are right.
