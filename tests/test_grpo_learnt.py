@@ -1,65 +1,95 @@
 """Small networks that play dialogues and learn by who came to the answer: what they gain, by turn, and by what."""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-import kshot.methods.loops.hints as hints
-import kshot.methods.teachers.grpo as grpo
+import kshot.methods.loops.hints
+import kshot.methods.teachers.grpo
 from kshot.core.lessons import Lesson
 from kshot.core.seeding import generator
-from kshot.core.types import Example, Task
+from kshot.core.types import Example, FloatArray, Task
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
-from kshot.methods.teachers.grpo import Grpo
+from kshot.methods.teachers.grpo import Grpo, advantages
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from taught_network import COLOURS, FILLERS, KEYS
 from test_hints_learnt import CODES, boxes
 from word_network import word_engine
 
+N, N_JUDGED = 40, 60
+
 
 def coded(attempt: str, answer: str) -> str:
-    """A hint says which colour without its name."""
+    """A hint that says which colour without its name."""
     return CODES[answer]
 
 
-def numbers(seed: int, n: int) -> Task:
-    """Whatever is asked, the answer is drawn; hints by rules say which way a guess is wrong."""
-    rng = np.random.default_rng(seed)
-    rows = tuple(Example(str(rng.choice(KEYS)), str(rng.integers(1, 4)), f"{seed}-{i}") for i in range(n))
-    return Task("numbers", "classification", rows, labels=("1", "2", "3"))
-
-
 def meanings(seed: int, n: int) -> Task:
-    """The last word of what is asked tells the answer."""
+    """The last word of what is asked tells the answer, the same for every seed."""
     rng = np.random.default_rng(seed)
-    of = {key: COLOURS[i % len(COLOURS)] for i, key in enumerate(KEYS)}
-    rows = []
-    for i in range(n):
-        key = str(rng.choice(KEYS))
-        rows.append(Example(f"{rng.choice(FILLERS)} {key}", of[key], f"{seed}-{i}"))
-    return Task("meanings", "classification", tuple(rows), labels=COLOURS)
+    asked = [(str(rng.choice(FILLERS)), int(rng.integers(len(KEYS)))) for _ in range(n)]
+    rows = tuple(
+        Example(f"{filler} {KEYS[i]}", COLOURS[i % len(COLOURS)], f"{seed}-{number}")
+        for number, (filler, i) in enumerate(asked)
+    )
+    return Task("meanings", "classification", rows, labels=COLOURS)
 
 
-def learner(task: Task, how: str, seed: int) -> TrainedLearner:
-    recipe = parse_recipe(f"fine-tune:weights=full,{how}", shots=1, raced=False)
-    return TrainedLearner(recipe, Setup(task, TaskModel.for_task(task, word_engine(seed=seed)), seed))
-
-
-def solved(one: TrainedLearner, task: Task, turns: int) -> list[float]:
-    """The share of new questions that are solved by each turn, with tries that are drawn."""
+def solved(learner: TrainedLearner, task: Task, turns: int) -> list[float]:
+    """The share of two dialogues about each new question that are solved by each turn; tries are drawn."""
     lessons = [Lesson((), e) for e in task.train]
-    ready = one.prompted.prepare(()).model
-    knowledge = one._inquiry.knowledge(task.train, lessons, ready, 0)
+    knowledge = learner._inquiry.knowledge(task.train, lessons, learner.prompted.prepare(()).model, 0)
     Grpo(group=2, turns=turns).lessons(lessons, task.train, step=0, rng=generator(0, "play"), knowledge=knowledge)
-    right = one._inquiry.tally()["right"]
+    right = learner._inquiry.tally()["right"]
     return (np.cumsum(right) / (2 * len(lessons))).round(3).tolist()
 
 
-def before_and_after(make: Any, n: int, how: str, turns: int, seed: int) -> list[list[float]]:
-    one, judged = learner(make(seed, n), how, seed), make(seed + 1000, 60)
-    found = [solved(one, judged, turns)]
-    one._steps(one._base.task.train)
-    return [*found, solved(one, judged, turns)]
+def trained(make: Callable[[int, int], Task], how: str, turns: int, seed: int) -> tuple[list[float], list[float]]:
+    """What a network of random weights solves before and after it has played."""
+    task, judged = make(seed, N), make(seed + 1000, N_JUDGED)
+    recipe = parse_recipe(f"fine-tune:weights=full,batch=16,{how},teacher=grpo(turns={turns})", shots=1, raced=False)
+    learner = TrainedLearner(recipe, Setup(task, TaskModel.for_task(task, word_engine(seed=seed)), seed))
+    before = solved(learner, judged, turns)
+    learner._steps(task.train)
+    return before, solved(learner, judged, turns)
+
+
+@pytest.fixture
+def shuffling(monkeypatch):
+    """Return what lets the rewards of a group belong to any of its dialogues."""
+
+    def shuffle() -> None:
+        rng = np.random.default_rng(0)
+
+        def shuffled(rewards: list[float]) -> FloatArray:
+            return rng.permutation(advantages(rewards))
+
+        monkeypatch.setattr(kshot.methods.teachers.grpo, "advantages", shuffled)
+
+    return shuffle
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_who_plays_learns_to_use_hints_and_not_by_rewards_that_are_shuffled(seed, monkeypatch, shuffling):
+    """In a world in which nothing but a hint can tell the answer, one of four."""
+    monkeypatch.setattr(kshot.methods.loops.hints, "rule_hint", coded)
+    before, after = trained(boxes, "lr=5e-4,steps=100", 2, seed)
+    shuffling()
+    _, misled = trained(boxes, "lr=5e-4,steps=100", 2, seed)
+    assert after[1] > before[1] + 0.3
+    assert after[1] > misled[1] + 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_who_tries_alone_learns_to_answer_at_once_and_not_by_rewards_that_are_shuffled(seed, shuffling):
+    """Without hints; among the questions are combinations of words that it has not tried."""
+    before, after = trained(meanings, "lr=5e-4,steps=160", 1, seed)
+    shuffling()
+    _, misled = trained(meanings, "lr=5e-4,steps=160", 1, seed)
+    assert after[0] > before[0] + 0.3
+    assert after[0] > misled[0] + 0.3

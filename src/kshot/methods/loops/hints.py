@@ -21,6 +21,7 @@ _HINT = (
     "leads to the right answer and does not say it.\nHint:"
 )
 _NO = "That is not it."
+_OTHERWISE = "It is written in another way."  # where a task's metric is stricter than `is_same`
 
 
 @dataclass(frozen=True)
@@ -142,15 +143,15 @@ def hint_on(attempt: str, example: Example) -> str:
     """Return a hint by rules on a wrong try that says none of the accepted answers; nothing where each would.
 
     Example:
-        >>> hint_on("sho", Example("", "short", "a")), hint_on("7", Example("", "12", "a", references=("low",)))
-        ('That is not it.', 'That is not it.')
+        >>> hint_on("7", Example("6 + 6?", "12", "a")), hint_on("sho", Example("", "short", "a"))
+        ('The number is too low.', 'That is not it.')
     """
-    hints = (rule_hint(attempt, example.output), _NO, "No.")
+    hints = (_OTHERWISE if is_same(attempt, example) else rule_hint(attempt, example.output), _NO, "No.")
     return next((hint for hint in hints if not leaks(hint, example)), "")
 
 
 def rule_hint(attempt: str, answer: str) -> str:
-    """Return a hint on a wrong try: which way a number is wrong, or where a text is; see `hint_on` for one that is safe.
+    """Return a hint on a wrong try: which way a number is wrong, or where a text is; it may say the answer (`hint_on`).
 
     Example:
         >>> rule_hint("7", "12"), rule_hint("cart", "card"), rule_hint("car", "card")
