@@ -211,7 +211,9 @@ def _check_taught(learnt: str, weight: float, known: Sequence[str]) -> None:
 
 def _check_advantage(advantage: float | None) -> None:
     if advantage is not None and not isfinite(advantage):
-        raise UserError(f"advantage must be a finite number, or None where it is not known; got {advantage}.")
+        raise UserError(
+            f"advantage must be a finite number, or None where it is not known; got {advantage}. Check the rewards."
+        )
 
 
 def _check_likely(likely: Sequence[float], among: Sequence[str]) -> None:
