@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import kshot
 import planted_talk as planted
 from kshot.core.types import Example, Task
-from kshot.methods.loops.hints import Hints, is_same, leaks, rule_hint
+from kshot.methods.loops.hints import Hints, hint_on, is_same, leaks
 from kshot.methods.roles import Scripted
 
 NUMBERS = tuple(Example(f"Guess the number of box {i}.", str((37 * i) % 100), f"b{i}") for i in range(1, 25))
@@ -41,7 +41,7 @@ def test_no_hint_by_rules_says_the_answer(attempt, answer):
     example = Example("q", answer, "a")
     if is_same(attempt, example):
         return
-    assert not leaks(rule_hint(attempt, answer), example)
+    assert not leaks(hint_on(attempt, example), example)
 
 
 @pytest.mark.parametrize(

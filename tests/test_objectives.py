@@ -12,7 +12,7 @@ from torch.nn.functional import log_softmax, logsigmoid
 import kshot.engine.objectives
 from kshot.core.errors import UserError
 from kshot.core.lessons import Averaging, Batch, Lesson, Training, TrainingText
-from kshot.core.objective_settings import Answers, Bidirectional, Distil, Mixture, ObjectiveSettings, Preference
+from kshot.core.objective_settings import Answers, Bidirectional, Distil, Mixture, ObjectiveSettings, Policy, Preference
 from kshot.core.types import Prompt, Segment
 from kshot.engine.counting import Counting
 from kshot.engine.language_model import Engine
@@ -24,8 +24,8 @@ from test_training import EXAMPLES, GUIDED, TASK, backbone, gap, in_bytes, moved
 
 MIXED = Mixture((Answers(), Distil(2.0), Preference(0.5)), (1.0, 0.5, 2.0))
 BOTH, LATER = Bidirectional(6, 0.7), Distil(skip=2)
-OBJECTIVES = [Answers(), Distil(), Distil(2.0, "reverse"), LATER, BOTH, Preference(0.5), MIXED]
-NAMES = ["answers", "distil", "reverse", "later", "bidirectional", "preference", "mixture"]
+OBJECTIVES = [Answers(), Distil(), Distil(2.0, "reverse"), LATER, BOTH, Preference(0.5), Policy(), MIXED]
+NAMES = ["answers", "distil", "reverse", "later", "bidirectional", "preference", "policy", "mixture"]
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
 
 
@@ -35,13 +35,21 @@ def llama() -> Engine:
 
 
 def lessons(n: int = 0) -> list[Lesson]:
-    """Three lessons of unlike weights, one with a demonstration, with a teacher and a rejected answer each."""
+    """Three lessons of unlike weights, one with a demonstration, each with all that an objective can read."""
     e = EXAMPLES[n % 6 :] + EXAMPLES[: n % 6]
     others = {"tea": "rum", "café": "tea", "rum": "gin tonic"}
     shown = [(), (e[3],), ()]
     return [
-        Lesson(shown[i], e[i], "last" if i else "answers", weight, tuple(e[i + 1 : i + 3]), others[e[i].output])
-        for i, weight in enumerate((1.0, 0.5, 3.0))
+        Lesson(
+            shown[i],
+            e[i],
+            "last" if i else "answers",
+            weight,
+            tuple(e[i + 1 : i + 3]),
+            others[e[i].output],
+            advantage=advantage,
+        )
+        for i, (weight, advantage) in enumerate(((1.0, 1.3), (0.5, -0.7), (3.0, 0.0)))
     ]
 
 
@@ -94,9 +102,13 @@ def by_formula(model: TrainedEngine, objective: ObjectiveSettings, n: int = 1) -
     for text in texts(model, n):
         assert text.teacher
         assert text.rejected
+        assert text.advantage is not None
         if isinstance(objective, Answers):
             with model._weights.active():
                 losses = -nats(model, text.prompt, text.learnt)
+        elif isinstance(objective, Policy):
+            with model._weights.active():
+                losses = -text.advantage * nats(model, text.prompt, text.learnt)
         elif isinstance(objective, Distil):
             t = objective.temperature
             with torch.no_grad():
@@ -185,6 +197,7 @@ def test_training_that_is_resumed_is_the_same_to_the_byte(llama, objective, tmp_
 def test_what_is_learnt_and_how_is_in_the_fingerprint(llama):
     whole = texts(llama)[0]
     others = [replace(whole, weight=2.0), replace(whole, teacher=None), replace(whole, rejected=None)]
+    others += [replace(whole, advantage=one) for one in (None, -1.3)]
     batches = [*(Batch((text,)) for text in (whole, *others)), Batch((whole,), objective=Distil())]
     prints = set()
     for batch in batches:

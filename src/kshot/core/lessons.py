@@ -135,6 +135,7 @@ class Lesson:
         is_apart: Its examples are none of the task's, but of something made up. They are said in the usual words, and
             answers are no choice among the task's labels.
         is_bare: Its target's output is a text that stands alone: nothing else is said, and all of it is learnt.
+        advantage: By how much the target's answer did better than expected, below 0 if worse; None: that is not known.
     """
 
     demonstrations: tuple[Example, ...]
@@ -151,9 +152,11 @@ class Lesson:
     is_apart: bool = False
     note: str = ""
     is_bare: bool = False
+    advantage: float | None = None
 
     def __post_init__(self):
         _check_taught(self.learnt, self.weight, LEARNT)
+        _check_advantage(self.advantage)
         if self.rejected == self.target.output:
             raise UserError(
                 f"rejected must be another answer than the target's; got '{self.rejected}' for both (example "
@@ -177,6 +180,7 @@ class TrainingText:
         reason_weight: How much the reasons that are learnt count together, where its answers count 1; 0: reasons are
             read, not learnt. Their number of tokens does not matter.
         passage: The target's context as it stands in the prompt; needed where it is learnt.
+        advantage: As in `Lesson`.
     """
 
     prompt: Prompt
@@ -188,9 +192,11 @@ class TrainingText:
     reason_weight: float = 0.0
     passage: str = ""
     likely: tuple[float, ...] = ()
+    advantage: float | None = None
 
     def __post_init__(self):
         _check_taught(self.learnt, self.weight, _LEARNT_IN_TEXT)
+        _check_advantage(self.advantage)
         _check_likely(self.likely, self.among)
         if not (isfinite(self.reason_weight) and self.reason_weight >= 0):
             raise UserError(f"reason_weight must be 0 or more; got {self.reason_weight}. Change the composer.")
@@ -201,6 +207,13 @@ def _check_taught(learnt: str, weight: float, known: Sequence[str]) -> None:
         raise UserError(f"learnt must be one of {', '.join(known)}; got '{learnt}'.")
     if not (isfinite(weight) and weight > 0):
         raise UserError(f"weight must be greater than 0; got {weight}.")
+
+
+def _check_advantage(advantage: float | None) -> None:
+    if advantage is not None and not isfinite(advantage):
+        raise UserError(
+            f"advantage must be a finite number, or None where it is not known; got {advantage}. Check the rewards."
+        )
 
 
 def _check_likely(likely: Sequence[float], among: Sequence[str]) -> None:
@@ -246,7 +259,7 @@ class Batch:
     """What one step learns.
 
     Attributes:
-        texts: What the objective is about.
+        texts: What the objective is about; without any nothing is learnt, and the weights stay as they are.
         support: Texts whose answers' gradient is the anchor; needed by that reference alone.
         source: Texts of the source task, whose answers are learnt; needed by `align` alone.
         objective: What is made small over `texts`.

@@ -91,6 +91,23 @@ class Preference(Checked):
 
 
 @dataclass(frozen=True)
+class Policy:
+    """Make what the model has drawn more probable where it did better than expected, and less where it did worse.
+
+    The loss is the mean over the supervised tokens of -advantage x log p, weighted by the texts' weights. Of texts that
+    were drawn from the weights as they are, its gradient is that of the expected reward.
+
+    Source: Williams (1992), REINFORCE; Shao et al. (2024), GRPO, https://arxiv.org/abs/2402.03300, equation 3.
+    Differs: what was drawn is learnt in one step, so that the ratio of new to old probabilities is 1 and is not
+    clipped; no KL; the mean is over all tokens of a step, as in Yu et al. (2025), DAPO,
+    https://arxiv.org/abs/2503.14476, so that a token counts as much in a long answer as in a short one.
+    """
+
+    reads = frozenset({"advantage"})
+    asks = "before"
+
+
+@dataclass(frozen=True)
 class Mixture:
     """A weighted sum of objectives, each over those texts of a step that have what it reads.
 
@@ -125,7 +142,7 @@ class Mixture:
         return "before"
 
 
-ObjectiveSettings = Answers | Distil | Bidirectional | Preference | Mixture
+ObjectiveSettings = Answers | Distil | Bidirectional | Preference | Policy | Mixture
 
 
 def step_tokens(reads: frozenset[str], lengths: Sequence[tuple[int, int, int]]) -> int:

@@ -173,7 +173,7 @@ class Encoder:
         row = self._row(text.prompt, text.learnt, passage=text.passage, **how)
         teacher = self._row(text.teacher, "last") if text.teacher else None
         rejected = self._row(text.rejected, text.learnt) if text.rejected else None
-        return replace(row, weight=text.weight, teacher=teacher, rejected=rejected)
+        return replace(row, weight=text.weight, teacher=teacher, rejected=rejected, advantage=text.advantage)
 
     def _row(
         self,

@@ -120,7 +120,7 @@ class FrozenEngine(TrainedEngine):
             UserError: Beside its reasons there, that the model before training would be asked about a prompt that is
                 encoded for the module.
         """
-        if not batch.objective.reads <= {"teacher"}:
+        if not batch.objective.reads <= {"teacher", "advantage"}:
             does = "rejects answers" if "rejected" in batch.objective.reads else "asks what was said before training"
             raise UserError(
                 f"What is trained beside a model learns answers, or to answer like a teacher; got a teacher that "

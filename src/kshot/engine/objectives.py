@@ -13,7 +13,15 @@ import torch
 from torch.nn.functional import cross_entropy, log_softmax, logsigmoid
 
 from kshot.core.errors import UserError
-from kshot.core.objective_settings import Answers, Bidirectional, Distil, Mixture, ObjectiveSettings, Preference
+from kshot.core.objective_settings import (
+    Answers,
+    Bidirectional,
+    Distil,
+    Mixture,
+    ObjectiveSettings,
+    Policy,
+    Preference,
+)
 from kshot.engine.training_rows import TrainingRow, answer_logits
 from kshot.models.hf import Backbone
 
@@ -85,9 +93,27 @@ class AnswerObjective(Objective):
     def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
         """Return the part's share of the weighted mean negative log-probability."""
         losses = _towards_shares(cross_entropy(said.logits, said.tokens, reduction="none"), said.logits, part)
-        total = sum(row.weight * row.n_weighed for row in whole)
-        weights = [row.weight * w for row in part for w in row.token_weights or [1.0] * len(row.supervised)]
-        return (losses * torch.tensor(weights, dtype=losses.dtype, device=losses.device)).sum() / total
+        return _token_mean(losses, [1.0] * len(part), part, whole)
+
+
+class PolicyObjective(Objective):
+    """`Policy`."""
+
+    def __init__(self, settings: Policy, backbone: Backbone):
+        super().__init__(settings.reads)
+
+    def prepare(self, rows: Sequence[TrainingRow]) -> None:
+        """Refuse texts of which it is not known how good they are."""
+        if any(row.advantage is None for row in rows):
+            raise UserError(
+                "To follow a policy gradient, each text must have an advantage; got one without. Give each lesson one, "
+                "or learn answers."
+            )
+
+    def loss(self, part: Sequence[TrainingRow], said: Said, whole: Sequence[TrainingRow]) -> torch.Tensor:
+        """Return the part's share of the weighted mean of -advantage x log p over the supervised tokens."""
+        losses = cross_entropy(said.logits, said.tokens, reduction="none")
+        return _token_mean(losses, [row.advantage or 0.0 for row in part], part, whole)
 
 
 class DistilObjective(Objective):
@@ -233,6 +259,8 @@ def objective_of(settings: ObjectiveSettings, backbone: Backbone) -> Objective:
             return BidirectionalObjective(settings, backbone)
         case Preference():
             return PreferenceObjective(settings, backbone)
+        case Policy():
+            return PolicyObjective(settings, backbone)
         case Mixture():
             return MixedObjective(settings, backbone)
 
@@ -268,6 +296,26 @@ class _Remembered:
 
     def __getitem__(self, row: TrainingRow) -> torch.Tensor:
         return self._kept[row.ids, row.supervised]
+
+
+def _token_mean(
+    losses: torch.Tensor, times: Sequence[float], part: Sequence[TrainingRow], whole: Sequence[TrainingRow]
+) -> torch.Tensor:
+    """Return the part's share of the weighted mean of losses at all supervised tokens `[n_supervised]`.
+
+    Args:
+        losses: Of the part.
+        times: What the losses of each of its texts are multiplied by; it does not count as a weight.
+        part: Some of the step's texts.
+        whole: All of them.
+    """
+    total = sum(row.weight * row.n_weighed for row in whole)
+    weights = [
+        row.weight * w * time
+        for row, time in zip(part, times, strict=True)
+        for w in row.token_weights or [1.0] * len(row.supervised)
+    ]
+    return (losses * torch.tensor(weights, dtype=losses.dtype, device=losses.device)).sum() / total
 
 
 def _towards_shares(losses: torch.Tensor, logits: torch.Tensor, rows: Sequence[TrainingRow]) -> torch.Tensor:

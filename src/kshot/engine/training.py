@@ -104,7 +104,7 @@ class Trainer:
         """Take one step on the loss of `rows`.
 
         Args:
-            rows: What is learnt.
+            rows: What is learnt; none is no step, and nothing changes.
             support: The gradient of its answers is the anchor of guidance.
             source: Of another task, whose answers are for alignment.
             objective: What is made small over `rows`.
@@ -115,6 +115,8 @@ class Trainer:
             ModelError: No memory for even a small part of the batch, or the objective asks an average that is not kept.
         """
         asked = self._asked(objective)
+        if not rows:  # an optimiser with a memory would go on without a gradient
+            return StepLog(0.0, 0, 0, 0.0)
         with ExitStack() as teacher:
             for weights in asked:
                 teacher.enter_context(weights.active())

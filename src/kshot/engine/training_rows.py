@@ -56,6 +56,7 @@ class TrainingRow:
         teacher: The target's answer after what the teacher reads; that answer is what is supervised in it.
         rejected: The text with an answer that is to become less probable.
         token_weights: How much each supervised token counts; empty: all alike, 1.
+        advantage: By how much its answer did better than expected, below 0 if worse; None: that is not known.
     """
 
     ids: tuple[int, ...]
@@ -70,6 +71,7 @@ class TrainingRow:
     teacher: "TrainingRow | None" = None
     rejected: "TrainingRow | None" = None
     token_weights: tuple[float, ...] = ()
+    advantage: float | None = None
 
     @property
     def n_weighed(self) -> float:
@@ -82,7 +84,8 @@ class TrainingRow:
         others = [other and other.record for other in (self.teacher, self.rejected)]
         weights = [list(self.token_weights)] if self.token_weights else []
         shares = [[[list(pair) for pair in share] for share in self.shares]] if self.shares else []
-        return [self.ids, self.supervised, self.weight, *others, *self.among, *weights, *shares]
+        better = [] if self.advantage is None else [{"advantage": self.advantage}]
+        return [self.ids, self.supervised, self.weight, *others, *self.among, *weights, *shares, *better]
 
 
 def parts(

@@ -1,5 +1,6 @@
 """What a teacher may know, found out along a stream: what that takes is counted, and it is known after a stop."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -7,11 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kshot.core.errors import TooLongError
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
-from kshot.core.types import Example, Prediction, Query
+from kshot.core.types import Example, Prediction, Prompt, Query
 from kshot.learners.learner import Setup
 from kshot.learners.passed_on import PassedOn
 from kshot.learners.prompted import PromptLearner
@@ -55,6 +57,7 @@ class Inquiry:
         self._averaged: dict[str, list[float]] = {}  # log-probabilities
         self._asked: tuple[int, Any] = 0, None  # examples when the model before training was last asked, and the answer
         self.tokens = 0.0  # that were run for all that was asked since the last example was looked at
+        self._tries, self._solved = Counter[int](), Counter[int]()  # of the present step, by turn
 
     @property
     def asks_on_the_way(self) -> bool:
@@ -112,6 +115,7 @@ class Inquiry:
             asked=partial(self._ask, seen),
             average=partial(self._average, past=seen[:-1]),
             written=partial(self._written, lessons, model, names=names),
+            tried=partial(self._tried, model=model, names=names),
         )
 
     @cached_property
@@ -168,20 +172,56 @@ class Inquiry:
         self, lessons: Sequence[Lesson], model: TaskModel, n: int, *, names: tuple[str | int, ...]
     ) -> dict[str, list[Written]]:
         """Return `n` answers of the student to each lesson's question, by its target."""
-        own, ledger = self._student.prompted.model, self._base.ledger.part()
-        asking = replace(model, model=own.model.with_store(None), answer_tokens=own.answer_tokens, ledger=ledger)
+        student = self._writing(model)
         first = {lesson.target.id: lesson for lesson in reversed(lessons)}
         prompts = [
-            replace(asking, asked=lesson.asked).prompt(lesson.demonstrations, lesson.target)[0]
+            replace(student, asked=lesson.asked).prompt(lesson.demonstrations, lesson.target)[0]
             for lesson in first.values()
         ]
         seed = int(generator(self._seed, "write", *names).integers(2**31))
         found: dict[str, list[Written]] = {}
-        for lesson, texts in zip(first.values(), asking.sampled(prompts, n, seed=seed), strict=True):
-            said = [(text.text.strip(), asking.heard(text.text.strip(), lesson.target)) for text in texts]
+        for lesson, texts in zip(first.values(), student.sampled(prompts, n, seed=seed), strict=True):
+            said = [(text.text.strip(), student.heard(text.text.strip(), lesson.target)) for text in texts]
             found[lesson.target.id] = [
                 Written(answer, not is_wrong(model.task, lesson.target, answer), model.composer.stated(text))
                 for text, answer in said
             ]
-        self.tokens += ledger.cost.tokens
+        self.tokens += student.ledger.cost.tokens
         return found
+
+    def _writing(self, model: TaskModel) -> TaskModel:
+        """Return what the student writes with, as it is now; what that takes is counted in a part of the ledger."""
+        own, ledger = self._student.prompted.model, self._base.ledger.part()
+        return replace(model, model=own.model.with_store(None), answer_tokens=own.answer_tokens, ledger=ledger)
+
+    def _tried(
+        self, lessons: Sequence[Lesson], turn: int, *, model: TaskModel, names: tuple[str | int, ...]
+    ) -> list[Written | None]:
+        """Return an answer of the student to the question of each lesson, None where that does not fit."""
+        student, prompts = self._writing(model), dict[int, Prompt]()
+        for i, lesson in enumerate(lessons):
+            try:
+                prompts[i] = student.asking(lesson).prompt(lesson.demonstrations, lesson.target)[0]
+            except TooLongError:
+                continue
+        seed = int(generator(self._seed, "try", *names, turn).integers(2**31))
+        targets = [lessons[i].target for i in prompts]
+        found: list[Written | None] = [None] * len(lessons)
+        drawn = student.drawn(list(prompts.values()), targets, seed=seed)
+        for i, e, (text, is_whole) in zip(prompts, targets, drawn, strict=True):
+            answer = student.heard(text.text.strip(), e)
+            is_right = text.finished and not is_wrong(model.task, e, answer)
+            found[i] = Written(answer, is_right, None, model.task.candidates(e), is_whole)
+            self._tries[turn] += 1
+            self._solved[turn] += is_right
+        self.tokens += student.ledger.cost.tokens
+        return found
+
+    def tally(self) -> dict[str, list[int]]:
+        """Return for the log how many tries the student had at each turn of the step, and how many were right."""
+        if not self._tries:
+            return {}
+        found = {"tries": self._tries, "right": self._solved}
+        rows = {name: [one[turn] for turn in range(max(self._tries) + 1)] for name, one in found.items()}
+        self._tries, self._solved = Counter(), Counter()
+        return rows

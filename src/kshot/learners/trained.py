@@ -258,7 +258,10 @@ class TrainedLearner(Learner):
 
     def _steps(self, seen: Sequence[Example]) -> list[dict[str, Any]]:
         """Take the tuner's steps, and return what each reports."""
-        return [asdict(self.model.learn(self._batch(seen, step))) for step in range(self._tuner.steps)]
+        return [
+            asdict(self.model.learn(self._batch(seen, step))) | self._inquiry.tally()
+            for step in range(self._tuner.steps)
+        ]
 
     def _learn_in_passes(self, seen: Sequence[Example]) -> list[dict[str, Any]]:
         """Begin anew before each of the tuner's passes, which learns what it chooses by all examples so far.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kshot.core.lessons import Lesson
 from kshot.core.types import Example, Prediction
 
 
@@ -15,11 +16,19 @@ class Written:
         answer: Without what it states.
         is_right: Whether it is no mistake by the task's metric.
         stated: How sure it says that it is, 0 to 1; None: it does not say.
+        among: The answers that it was drawn from; empty: all texts.
+        is_whole: A lesson with this answer ends with the very text that was drawn: it was not cut off, for one.
     """
 
     answer: str
     is_right: bool
     stated: float | None = None
+    among: tuple[str, ...] = ()
+    is_whole: bool = True
+
+
+def _no_tries(lessons: Sequence[Lesson], turn: int) -> list[Written | None]:
+    return []
 
 
 def _no_answers(examples: Sequence[Example]) -> list[Prediction]:
@@ -46,6 +55,10 @@ class Knowledge:
         written: Returns so many answers of the student to the question of each lesson, by the ids of the targets. They
             are drawn at temperature 1, from the weights as they are, to the prompts that the student is asked: nothing
             that the teacher is told or shown is in these.
+        tried: Returns one answer of the student to the question of each of some lessons, such as those of a dialogue
+            that the teacher has with it; None where that does not fit the model. They are drawn at temperature 1 from
+            the weights as they are, among the candidates where the task has some. The second argument is the turn, from
+            0: equal lessons are answered otherwise at another place or turn.
     """
 
     wrong: frozenset[str] = frozenset()
@@ -56,6 +69,7 @@ class Knowledge:
     asked: Callable[[], Any] = lambda: None
     average: Callable[[Sequence[Example]], list[Prediction]] = _no_answers
     written: Callable[[int], Mapping[str, Sequence[Written]]] = lambda n: {}
+    tried: Callable[[Sequence[Lesson], int], Sequence[Written | None]] = _no_tries
 
 
 NOTHING = Knowledge()

@@ -290,11 +290,9 @@ class TaskModel:
         """
         if lesson.is_bare:
             return TrainingText(Prompt((Segment("answer", self.spelled(lesson.target.output)),)), "last", lesson.weight)
-        if lesson.asked:
-            return replace(self, asked=lesson.asked).training_text(replace(lesson, asked=""))
-        if lesson.instruction is not None or lesson.is_apart:
-            own = replace(lesson, instruction=None, is_apart=False)
-            return self._saying(lesson).training_text(own)
+        if lesson.asked or lesson.instruction is not None or lesson.is_apart:
+            own = replace(lesson, asked="", instruction=None, is_apart=False)
+            return self.asking(lesson).training_text(own)
         target = lesson.target
         _, n_dropped = self.prompt(lesson.demonstrations, target)
         text, n_shown = self._taught(lesson.demonstrations[n_dropped:], target)
@@ -320,10 +318,18 @@ class TaskModel:
             opening = self.composer.compose(self.task, (), target.question).opening
             learnt = "answers" if opening or self.task_notes else "later"
         how: Any = {"reason_weight": reason_weight, "passage": passage, "likely": lesson.likely}
+        how["advantage"] = lesson.advantage
         return TrainingText(text, learnt, lesson.weight, teacher, rejected, among, **how)
 
-    def _saying(self, lesson: Lesson) -> "TaskModel":
-        """Return what says a lesson's own instruction; what is made up is said in the usual words."""
+    def asking(self, lesson: Lesson) -> "TaskModel":
+        """Return what asks a lesson's question: as its tuner asks it, with its own instruction.
+
+        What is made up is said in the usual words.
+        """
+        if lesson.asked:
+            return replace(self, asked=lesson.asked).asking(replace(lesson, asked=""))
+        if lesson.instruction is None and not lesson.is_apart:
+            return self
         instruction = self.task.instruction if lesson.instruction is None else lesson.instruction
         notes = self.task_notes if lesson.instruction is None else ()
         composer = UsualWording() if lesson.is_apart else self.composer
@@ -473,10 +479,45 @@ class TaskModel:
         texts = [replace(answer, text=self.layout.reply(answer.text)) for answer in found]
         return [texts[i : i + n] for i in range(0, len(texts), n)]
 
+    def drawn(
+        self, prompts: Sequence[Prompt], questions: Sequence[Example], *, seed: int
+    ) -> list[tuple[Generation, bool]]:
+        """Return an answer to each prompt, drawn at temperature 1: of the question's candidates, where it has some.
+
+        The draws of each depend on the seed, its place and its prompt alone.
+
+        Returns:
+            What was written, and whether a lesson with this answer ends with the same text: it came to its end, and the
+            composer and the layout say it so.
+
+        Raises:
+            UserError: The model cannot write.
+        """
+        stop = (self.layout.terminator,) if self.layout.terminator else ()
+        requests = [
+            GenerateRequest(p, self.answer_tokens, stop, temperature=1.0, seed=seed + i, allowed=self._allowed(e))
+            for i, (p, e) in enumerate(zip(prompts, questions, strict=True))
+        ]
+        if not requests:
+            return []
+        found = list[tuple[Generation, bool]]()
+        for e, own in zip(questions, self._writing.generate(requests, ledger=self.ledger), strict=True):
+            text = self.layout.reply(own.text)
+            (said,) = self.said((self.heard(text.strip(), e),), e)
+            is_same = own.text.removesuffix(self.layout.terminator) == self._unended(said)
+            found.append((replace(own, text=text), own.finished and is_same))
+        return found
+
+    def _allowed(self, question: Example) -> tuple[str, ...]:
+        """Return the candidates that a question has as they may be written; none in open tasks."""
+        return tuple(map(self.layout.answer, self.said(self.task.candidates(question), question)))
+
+    def _unended(self, said: str) -> str:
+        return self.layout.answer(said).removesuffix(self.layout.terminator)
+
     def begun(self, prompt: Prompt, text: str) -> Prompt:
         """Return a prompt after which an answer has begun already."""
-        beginning = self.layout.answer(text).removesuffix(self.layout.terminator)
-        return replace(prompt, segments=(*prompt.segments, Segment("answer", beginning)))
+        return replace(prompt, segments=(*prompt.segments, Segment("answer", self._unended(text))))
 
     def sureness(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | None]:
         """Return how sure the model is of each text that it has written after its prompt: a token on average.

@@ -20,6 +20,8 @@ _HINT = (
     "A student is asked this:\n{question}\n\nThe right answer is {answer}.\n\n{talk}\nGive the student one hint that "
     "leads to the right answer and does not say it.\nHint:"
 )
+_NO = "That is not it."
+_OTHERWISE = "It is written in another way."  # where a task's metric is stricter than `is_same`
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Hints(Talking):
 
     def _hint(self, example: Example, turns: Sequence[tuple[str, str]], talk: Talk) -> str:
         if self.teacher == "rules":
-            return rule_hint(turns[-1][1], example.output)
+            return hint_on(turns[-1][1], example)
         asked = _HINT.format(question=example.text, answer=example.output, talk=spoken(turns))
 
         def reads(text: str) -> str | None:
@@ -137,8 +139,19 @@ def plain(text: str) -> str:
     return text if number is None else f"{number:g}"
 
 
+def hint_on(attempt: str, example: Example) -> str:
+    """Return a hint by rules on a wrong try that says none of the accepted answers; nothing where each would.
+
+    Example:
+        >>> hint_on("7", Example("6 + 6?", "12", "a")), hint_on("sho", Example("", "short", "a"))
+        ('The number is too low.', 'That is not it.')
+    """
+    hints = (_OTHERWISE if is_same(attempt, example) else rule_hint(attempt, example.output), _NO, "No.")
+    return next((hint for hint in hints if not leaks(hint, example)), "")
+
+
 def rule_hint(attempt: str, answer: str) -> str:
-    """Return a hint on a wrong try that does not say the answer: which way a number is wrong, or where a text is.
+    """Return a hint on a wrong try: which way a number is wrong, or where a text is; it may say the answer (`hint_on`).
 
     Example:
         >>> rule_hint("7", "12"), rule_hint("cart", "card"), rule_hint("car", "card")
@@ -153,8 +166,7 @@ def rule_hint(attempt: str, answer: str) -> str:
     if said.startswith(wanted):
         return "It is too long."
     place = next(i for i, (a, b) in enumerate(zip(said, wanted, strict=False)) if a != b)
-    hint = f"The letter at place {place + 1} is wrong."
-    return "That is not it." if leaks(hint, Example("", answer, "")) else hint
+    return f"The letter at place {place + 1} is wrong."
 
 
 def _number(text: str) -> float | None:

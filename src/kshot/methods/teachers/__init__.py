@@ -13,6 +13,7 @@ TEACHERS = Room(
         "self-training": "kshot.methods.teachers.pseudo_labels:PseudoLabels",
         "preferences": "kshot.methods.teachers.preferences:Preferences",
         "history": "kshot.methods.teachers.history:History",
+        "grpo": "kshot.methods.teachers.grpo:Grpo",
         "calibrated": "kshot.methods.teachers.on_policy:Calibrated",
         "unlearn": "kshot.methods.teachers.bidirectional:Unlearn",
         "missing-skills": "kshot.methods.teachers.skill_targeted:SkillTargeted",
