@@ -3,4 +3,12 @@
 from kshot.core.plugins import Room
 from kshot.studies.task_family import Study
 
-STUDIES = Room("study", Study, {"label-frequencies": "kshot.studies.label_frequencies:LabelFrequencies"})
+STUDIES = Room(
+    "study",
+    Study,
+    {
+        "label-frequencies": "kshot.studies.label_frequencies:LabelFrequencies",
+        "boolean": "kshot.studies.boolean:Boolean",
+        "prism": "kshot.studies.prism:Prism",
+    },
+)
