@@ -13,7 +13,7 @@ from kshot.core.plugins import Room, resolve
 from kshot.evaluators import EVALUATORS
 from kshot.recipes.catalogue import describe, describe_methods, describe_recipes
 from kshot.recipes.names import SLOTS
-from kshot.studies import STUDIES
+from kshot.studies import EXPERIMENTS, STUDIES
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src" / "kshot"
@@ -25,6 +25,7 @@ NOT_PYTHON = {
     "reports/report.css": "The report's style.",
     "reports/report.html.jinja": "The report's page.",
     "reports/report.js": "What can be clicked in the report.",
+    "reports/study.html.jinja": "The page of a study that trains networks.",
 }
 # How methods that do nothing alone are used, and how evaluators and studies are
 EXAMPLES = {
@@ -48,6 +49,7 @@ def recipes_page() -> str:
         parts.append(f"### {slot}\n\nSuch as `{example}`.\n\n{_table(rows, slot)}")
     parts.append(f"## Evaluators\n\n`kshot evaluate RUN TASK --suite NAME`\n\n{_table(describe(EVALUATORS), 'suite')}")
     parts.append(f"## Studies\n\n`kshot study NAME --model M`\n\n{_table(describe(STUDIES), 'study')}")
+    parts.append(f"`kshot study NAME`: networks that are trained\n\n{_table(describe(EXPERIMENTS), 'study')}")
     return "\n".join(parts)
 
 
@@ -58,8 +60,8 @@ def _table(rows: list[dict], what: str) -> str:
 
 def _named(name: str) -> str:
     """Return a method's name, as a link to its page if it has one."""
-    page = f"methods/{name}.md"
-    return f"[`{name}`]({page})" if (DOCS / page).exists() else f"`{name}`"
+    page = next((p for p in (f"methods/{name}.md", f"studies/{name}.md") if (DOCS / p).exists()), None)
+    return f"[`{name}`]({page})" if page else f"`{name}`"
 
 
 def papers_page() -> str:
@@ -100,7 +102,7 @@ def _use(file: Path, owner: str) -> str:
     path = file.relative_to(SOURCE)
     reference = f"kshot.{'.'.join(path.with_suffix('').parts)}:{owner}"
     link = f"[`{owner or path.stem}`](../src/kshot/{path})"
-    for room in (*SLOTS.values(), EVALUATORS, STUDIES):
+    for room in (*SLOTS.values(), EVALUATORS, STUDIES, EXPERIMENTS):
         for name in room:
             if room[name] == reference:
                 return f"{link}: {_with_settings(room, name)}"

@@ -80,7 +80,7 @@ def test_transformers_and_torch_stay_in_their_rooms():
         found = {str(f.relative_to(SOURCE)) for f in files() if any(n.split(".")[0] == package for n in imports(f))}
         assert found == allowed
     torch = {room(f) for f in files() if any(n.split(".")[0] == "torch" for n in imports(f))}
-    assert torch <= {"models", "encoders", "engine", "bench"}
+    assert torch <= {"models", "encoders", "engine", "studies", "bench"}
     starlette = {room(f) for f in files() if any(n.split(".")[0] == "starlette" for n in imports(f))}
     assert starlette == {"serve"}
 

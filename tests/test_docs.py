@@ -11,7 +11,7 @@ import pytest
 from kshot.evaluators import EVALUATORS
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.names import SLOTS
-from kshot.studies import STUDIES
+from kshot.studies import EXPERIMENTS, STUDIES
 from test_architecture import LAYERS
 
 ROOT = Path(__file__).parent.parent
@@ -120,13 +120,13 @@ def test_every_promise_has_its_test():
 
 def test_the_docs_name_the_group_of_every_room():
     page = (ROOT / "docs" / "extending.md").read_text("utf-8")
-    groups = {room.group for room in (*SLOTS.values(), EVALUATORS, STUDIES)}
+    groups = {room.group for room in (*SLOTS.values(), EVALUATORS, STUDIES, EXPERIMENTS)}
     assert set(re.findall(r"`(kshot\.[a-z]+s)`", page)) == groups
 
 
 def test_the_map_says_how_to_add_a_method_to_every_room():
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    for room in (*SLOTS.values(), EVALUATORS, STUDIES):
+    for room in (*SLOTS.values(), EVALUATORS, STUDIES, EXPERIMENTS):
         heading = room.group.removeprefix("kshot.").capitalize()
         (section,) = re.findall(rf"^### {heading}\n(.*?)(?=^### |\Z)", page, flags=re.M | re.S)
         assert f"../examples/own/{room.what}.py" in section

@@ -25,7 +25,7 @@ from kshot.recipes.grammar import parse_recipes
 from kshot.recipes.names import SLOTS
 from kshot.reports.saved_record import read_record
 from kshot.store.run_folder import read_object
-from kshot.studies import STUDIES
+from kshot.studies import EXPERIMENTS, STUDIES
 from kshot.tasks.endings import ending_note
 from kshot.tasks.inputs import read_inputs
 from kshot.tasks.load import load_task
@@ -235,7 +235,7 @@ def test_settings_have_limits(text, message):
     assert len(error) < 600
 
 
-@pytest.mark.parametrize("room", [*SLOTS.values(), EVALUATORS, STUDIES], ids=lambda room: room.what)
+@pytest.mark.parametrize("room", [*SLOTS.values(), EVALUATORS, STUDIES, EXPERIMENTS], ids=lambda room: room.what)
 def test_every_whole_number_has_a_most(room):
     for name in room:
         cls = room.find(name)

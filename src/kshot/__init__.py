@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     )
     from kshot.methods.gates.gate import Gate
     from kshot.methods.judges.judge import Judge
+    from kshot.studies.experiment import Cell, Claim, Curve, Experiment, Findings, Plot
     from kshot.studies.task_family import Study
     from kshot.verbs.adapt import Run, adapt
     from kshot.verbs.distil import distil
     from kshot.verbs.generate import Generated, generate
     from kshot.verbs.select import select
     from kshot.verbs.steer import steer
+    from kshot.verbs.train_networks import ExperimentResult, experiment
     from kshot.verbs.unlearn import Unlearnt, unlearn
 
 _WHERE = {
@@ -42,6 +44,12 @@ _WHERE = {
     "Case": "kshot.evaluators.evaluator",
     "Evaluator": "kshot.evaluators.evaluator",
     "Study": "kshot.studies.task_family",
+    "Cell": "kshot.studies.experiment",
+    "Claim": "kshot.studies.experiment",
+    "Curve": "kshot.studies.experiment",
+    "Experiment": "kshot.studies.experiment",
+    "Findings": "kshot.studies.experiment",
+    "Plot": "kshot.studies.experiment",
     "Lesson": "kshot.core.lessons",
     "Piece": "kshot.core.script",
     "Question": "kshot.core.types",
@@ -77,6 +85,8 @@ _WHERE = {
     "Segment": "kshot.core.types",
     "Task": "kshot.core.types",
     "load_model": "kshot.engine.load_model",
+    "ExperimentResult": "kshot.verbs.train_networks",
+    "experiment": "kshot.verbs.train_networks",
     "Unlearnt": "kshot.verbs.unlearn",
     "unlearn": "kshot.verbs.unlearn",
 }
@@ -85,12 +95,18 @@ __all__ = [
     "AdaptedModel",
     "Artefact",
     "Case",
+    "Cell",
+    "Claim",
     "Classifier",
     "Combiner",
     "Composer",
+    "Curve",
     "Evaluator",
     "Example",
+    "Experiment",
+    "ExperimentResult",
     "FewShotClassifier",
+    "Findings",
     "Gate",
     "GenerateRequest",
     "Generated",
@@ -100,6 +116,7 @@ __all__ = [
     "Loop",
     "Made",
     "Piece",
+    "Plot",
     "Prompt",
     "Question",
     "Run",
@@ -118,6 +135,7 @@ __all__ = [
     "adapt",
     "averaged",
     "distil",
+    "experiment",
     "generate",
     "load",
     "load_model",

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
 
 from kshot.core.visible_text import visible
+from kshot.studies.experiment import Plot
 
 INK = "#010203"  # stands for the page's text colour
 COLOURS = ("#3b82f6", "#ea580c", "#16a34a", "#9333ea", "#db2777", "#0891b2")  # readable on white and on black
@@ -41,13 +42,8 @@ def learning_curve(rows: Mapping[str, Sequence[Mapping[str, Any]]], shown: Seque
             ax.fill_between(at, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
     ax.set_xlabel("examples known", color=INK)
     ax.set_ylabel(title, color=INK)
-    where: Any = {"loc": "lower center", "ncols": 3}
-    # A name that begins with "_" would be left out as a label, so that all are put in afterwards
     names = [name for name in shown if name in lines]
-    handles = [lines[name] for name in names]
-    legend = figure.legend(handles, ["name"] * len(names), fontsize=7, frameon=False, labelcolor=INK, **where)
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_text(visible(name))
+    _legend(figure, [lines[name] for name in names], names)
     return _svg(figure, f"{title} against the number of examples known")
 
 
@@ -89,6 +85,33 @@ def pareto(board: Sequence[Mapping[str, Any]], metric: str, cost: str, title: st
     ax.set_xlabel(title, color=INK)
     ax.set_ylabel(metric, color=INK)
     return _svg(figure, f"{metric} against {title}")
+
+
+def drawn(plot: Plot) -> str:
+    """Return a study's figure: one line a curve; where there are more than colours, the later ones are broken lines."""
+    figure, ax = _figure()
+    lines = []
+    for i, curve in enumerate(plot.curves):
+        style = ("-", "--", ":")[i // len(COLOURS) % 3]
+        colour = COLOURS[i % len(COLOURS)]
+        lines += ax.plot(curve.x, curve.y, color=colour, linestyle=style, linewidth=1.5, marker="o", markersize=3)
+    if plot.chance is not None:
+        ax.axhline(plot.chance, color=INK, alpha=0.5, linestyle="--", linewidth=0.8)
+    if plot.log_x:
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(plot.x_title, color=INK)
+    ax.set_ylabel(plot.y_title, color=INK)
+    _legend(figure, lines, [curve.name for curve in plot.curves])
+    return _svg(figure, plot.title)
+
+
+def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Put names below the figure; one that begins with "_" would be left out as a label, so all are put in after."""
+    where: Any = {"loc": "lower center", "ncols": 3}
+    legend = figure.legend(handles, ["name"] * len(names), fontsize=7, frameon=False, labelcolor=INK, **where)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(visible(name))
 
 
 def _figure() -> tuple[Figure, Any]:

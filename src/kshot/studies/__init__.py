@@ -1,6 +1,7 @@
-"""Families of made-up tasks with a known best answer. One file a study."""
+"""Families of made-up tasks with a known best answer, and experiments that train small networks. One file a study."""
 
 from kshot.core.plugins import Room
+from kshot.studies.experiment import Experiment
 from kshot.studies.task_family import Study
 
 STUDIES = Room(
@@ -12,3 +13,15 @@ STUDIES = Room(
         "prism": "kshot.studies.prism:Prism",
     },
 )
+"""Families of tasks of which the best answer is known: recipes are held against it."""
+
+EXPERIMENTS = Room(
+    "experiment",
+    Experiment,
+    {
+        "induction": "kshot.studies.induction:Induction",
+        "boolean": "kshot.studies.boolean_networks:BooleanNetworks",
+        "prism": "kshot.studies.prism_networks:PrismNetworks",
+    },
+)
+"""Networks that are trained from scratch; one that has the name of a family has its functions."""

@@ -14,6 +14,7 @@ from kshot.core.lessons import Lesson
 from kshot.core.models import Capability, LanguageModel, TunableModel
 from kshot.core.part import Part
 from kshot.core.plugins import OwnFiles, origin_of, own_sources
+from kshot.core.progress import Silence
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Prediction, Task
 from kshot.engine.load_model import load_model
@@ -38,11 +39,12 @@ from kshot.methods.knowledge import Knowledge
 from kshot.recipes.names import SLOTS
 from kshot.store.files import write_folder
 from kshot.store.traces import Traces
-from kshot.studies import STUDIES
+from kshot.studies import EXPERIMENTS, STUDIES
+from kshot.studies.experiment import Experiment
 from kshot.studies.task_family import Study
 from kshot.taskmodel.taskmodel import TaskModel
 
-ROOMS = (*SLOTS.values(), GATES, JUDGES, EVALUATORS, STUDIES)
+ROOMS = (*SLOTS.values(), GATES, JUDGES, EVALUATORS, STUDIES, EXPERIMENTS)
 SECRET = "the answer that nobody may see"
 N, K = 12, 3
 
@@ -418,6 +420,28 @@ def _check_study(part: Study, task: Task, model: TaskModel) -> None:
         _must(abs(row.sum() - 1) < 1e-6, part, "must know a best answer whose probabilities sum to 1")
 
 
+def _check_experiment(part: Experiment, task: Task, model: TaskModel) -> None:
+    cells, tiny = part.cells(), 1e-9  # of the usual steps: one is taken
+    _must(bool(cells), part, "must have cells")
+    _must(len({cell.name for cell in cells}) == len(cells), part, "must have cells with names of their own")
+    rows = []
+    try:
+        for i, cell in enumerate(cells):
+            found = [
+                to_json(part.run(cell, rng=generator(0, cell.name), progress=Silence(), scale=tiny))
+                for _ in range(1 if i else 2)
+            ]
+            _must(found[0] == found[-1], part, "must measure the same with the same rng")
+            rows += [{**cell.settings, **row, "cell": cell.name} for row in from_json(found[0])]
+        out = part.findings(rows)
+        to_json(out.to_json())
+    except (TypeError, ValueError) as error:
+        raise ContractError(f"{type(part).__name__} must return JSON: {error}.") from error
+    _must(bool(out.plots and out.table and out.claims), part, "must find figures, a table and claims")
+    for plot in out.plots:
+        _must(all(len(c.x) == len(c.y) > 0 for c in plot.curves), part, "must draw curves with an x for each y")
+
+
 _CHECKS: dict[type, Callable[..., None]] = {
     Selector: _check_selector,
     Composer: _check_composer,
@@ -432,4 +456,5 @@ _CHECKS: dict[type, Callable[..., None]] = {
     Judge: _check_judge,
     Evaluator: _check_evaluator,
     Study: _check_study,
+    Experiment: _check_experiment,
 }
