@@ -46,8 +46,15 @@ CLASSES = (
     "prism(of=mixture)",
 )
 ANSWERED = ("boolean(of=monotone-conjunction)", "boolean(of=parity)", "prism(of=mixture)")
-SEEDS = tuple(range(6))
-FEWER = {"llm-r": 1, "lars": 2, "ease": 2, "evolution": 2, "missing-skills": 2}  # seeds of those that cost minutes
+SEEDS = (0, 1, 2, 3)
+FEWER = {  # those that cost minutes a task: with less work, on fewer draws and classes
+    "less": ("less", 2, 8),
+    "ease": ("ease:evaluations=12,kept=8,steps=50", 1, 8),
+    "evolution": ("evolution:evaluations=20", 2, 8),
+    "missing-skills": ("missing-skills", 1, 8),
+    "lars": ("lars:tokens=8", 1, 3),
+    "llm-r": ("llm-r:queries=32,candidates=4,epochs=1,reward_epochs=1", 1, 3),
+}
 ASKED = ("random", "bm25", "dense", "best-of-n", "gradient-matching")  # by a real model too, with two seeds
 CHOICE, ANSWERS = "choice", "answers"
 
@@ -59,11 +66,13 @@ class Unit:
     layer: str
     selector: str
     seeds: int
+    classes: int
 
     @property
     def name(self) -> str:
         """Its file's name."""
-        return f"{self.layer}-{self.selector.replace(' ', '-')}"
+        selector = "".join(c if c.isalnum() else "-" for c in self.selector)
+        return f"{self.layer}-{selector}"
 
     def file(self, kept: Path) -> Path:
         """Return where its rows are kept."""
@@ -72,17 +81,17 @@ class Unit:
 
 def planned() -> list[Unit]:
     """Return all units, in the order in which they are done: the quick ones first."""
-    usual = len(SEEDS)
-    choice = [Unit(CHOICE, name, min(usual, FEWER.get(name, usual))) for name in SELECTORS]
-    choice.sort(key=lambda unit: -unit.seeds)
-    return [*choice, *(Unit(ANSWERS, name, 2) for name in (BEST, *ASKED))]
+    usual = [(name, *FEWER.get(name, (name, len(SEEDS), len(CLASSES)))) for name in SELECTORS]
+    choice = [Unit(CHOICE, *how) for _, *how in usual]
+    choice.sort(key=lambda unit: -unit.seeds * unit.classes)
+    return [*choice, *(Unit(ANSWERS, name, 2, len(ANSWERED)) for name in (BEST, *ASKED))]
 
 
 def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     """Run a unit and return a row for each class and seed; one that says why where the selector suits no class."""
     named = model if unit.layer == ANSWERS else "tiny"
     language_model, rows = load_model(named), []
-    for text in ANSWERED if unit.layer == ANSWERS else CLASSES:
+    for text in (ANSWERED if unit.layer == ANSWERS else CLASSES)[: unit.classes]:
         family = STUDIES.build(text)
         for seed in SEEDS[: unit.seeds]:
             task = _task(family, seed)

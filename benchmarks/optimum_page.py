@@ -61,11 +61,12 @@ def page(result: Mapping[str, Any]) -> str:
     choice = [row for row in result["summary"] if row["layer"] == "choice" and "why" not in row]
     if choice:
         choice.sort(key=lambda row: row["regret_bits"])
-        tasks = list(choice[0]["tasks"])
+        tasks = list(max((row["tasks"] for row in choice), key=len))
         heads = ["selector", "draws", *map(short, tasks), "mean", "points lost", "found", "s"]
         lines += ["", "## Regret in bits a test row", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         lines += [_choice_line(row, tasks) for row in choice]
-        sizes = ", ".join(f"{short(t)} {choice[0]['tasks'][t]['k']:.1f}" for t in tasks)
+        sizes_of = next(row["tasks"] for row in choice if row["selector"] == "random")
+        sizes = ", ".join(f"{short(t)} {sizes_of[t]['k']:.1f}" for t in tasks)
         lines += ["", f"Demonstrations in the best set, the mean over draws: {sizes}."]
     if without := [row for row in result["summary"] if "why" in row]:
         lines += ["", "Not measured:", "", *(f"- `{row['selector']}`: {row['why']}" for row in without)]

@@ -7,6 +7,7 @@ Discrete Functions, https://arxiv.org/abs/2310.03016.
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import combinations, islice, product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ def _signed(d: int, size: int) -> NDArray[np.int8]:
     return np.array(rows)
 
 
-def _even(tables: NDArray[np.int8]) -> Listed:
+def _even(tables: NDArray[Any]) -> Listed:
     return tables.astype(np.int8), np.ones(len(tables)), None
 
 

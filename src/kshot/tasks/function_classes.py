@@ -67,7 +67,7 @@ class FunctionClass:
     def predictive(self, weights: FloatArray, points: Sequence[int]) -> FloatArray:
         """Return the probabilities of the labels at some inputs under weighed functions, `[n_points, n_labels]`."""
         live = np.flatnonzero(weights)
-        tables, kept = self.tables[np.ix_(live, list(points))], weights[live]
+        tables, kept = self.tables[live][:, list(points)], weights[live]
         return np.stack([kept @ (tables == label) for label in range(len(self.labels))], axis=1)
 
     def function_of(self, examples: Sequence[Example]) -> int | None:
