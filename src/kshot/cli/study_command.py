@@ -15,21 +15,22 @@ from kshot.cli.options import (
     TrustOption,
     load_named,
 )
-from kshot.cli.output import TerminalProgress, print_json, resumable, stdout
+from kshot.cli.output import TerminalProgress, guarded, print_json, stdout
 from kshot.core.errors import UserError
+from kshot.studies import EXPERIMENTS, STUDIES
 
 RECIPES, N, TASKS, SHOTS = "majority,zero-shot,all-past", 32, 4, 16
 _FLAGS = {"n": "-n", "trust_remote_code": "--trust-remote-code"}
 
 
-@resumable
+@guarded
 def study(
     name: Annotated[
         str,
         typer.Argument(
             metavar="STUDY",
-            help="A family of tasks, such as label-frequencies; or networks that are trained, such as induction; or "
-            "./mine.py:Mine. With settings: induction(classes=256).",
+            help=f"Families of tasks: {', '.join(STUDIES)}. Networks that are trained: {', '.join(EXPERIMENTS)}. Or "
+            "./mine.py:Mine. With settings: NAME(setting=value).",
         ),
     ],
     model: ModelOption = None,
@@ -59,7 +60,6 @@ def study(
     Networks need none: they are trained from scratch, and what came out stands beside what the paper says.
     The names boolean and prism are both: tasks with --model, and networks without.
     """
-    from kshot.studies import EXPERIMENTS
     from kshot.verbs.train_networks import room_of_study
 
     of_tasks = {"model": model, "recipes": recipes, "n": n, "tasks": tasks, "shots": shots, "device": device,
@@ -116,7 +116,6 @@ def _print(done: Any) -> None:
 def _ask(name: str, options: Mapping[str, Any], seed: int, as_json: bool) -> None:
     """Run a study that is a family of tasks."""
     from kshot.recipes.grammar import parse_recipes
-    from kshot.studies import STUDIES
     from kshot.verbs.study import study as run_study
 
     usual = {"recipes": RECIPES, "n": N, "tasks": TASKS, "shots": SHOTS}

@@ -19,6 +19,7 @@ EXPERIMENTS = Room(
     "experiment",
     Experiment,
     {
+        "distribution": "kshot.studies.class_distribution:ClassDistribution",
         "induction": "kshot.studies.induction:Induction",
         "boolean": "kshot.studies.boolean_networks:BooleanNetworks",
         "prism": "kshot.studies.prism_networks:PrismNetworks",

@@ -14,7 +14,7 @@ from kshot.core.errors import SettingError
 from kshot.core.fields import setting
 from kshot.core.progress import Progress
 from kshot.studies.experiment import Cell, Claim, Curve, Experiment, Findings, Plot, Row, whole_numbers
-from kshot.studies.labelled_classes import Drawn, draw, world
+from kshot.studies.labelled_classes import Drawn, draw, placed, world
 from kshot.studies.networks import AttentionOnly, made, train
 
 STEPS, TESTED = 5000, 512
@@ -111,16 +111,16 @@ class Induction(Experiment):
             "other_labels": draw(known, TESTED, bursty=1, shift=1, **how),
             "in_weights": draw(known, TESTED, bursty=0, absent=True, **how),
         }
-        placed = {name: self._placed(found, chance) for name, found in tests.items()}
+        inputs = {name: self._input(found, chance) for name, found in tests.items()}
 
         def loss(rng: np.random.Generator) -> Tensor:
             bursty = self.bursty if burst else 0.0
             found = draw(known, self.batch, sizes=sizes, bursty=bursty, new=self.new, rng=rng)
-            return functional.cross_entropy(network(self._placed(found, rng)), torch.from_numpy(found.target))
+            return functional.cross_entropy(network(self._input(found, rng)), torch.from_numpy(found.target))
 
         def measure() -> dict[str, Any]:
             found: dict[str, Any] = {}
-            for name, x in placed.items():
+            for name, x in inputs.items():
                 logits, first, second = network.looked(x)
                 found[name] = _share(logits.argmax(-1).numpy() == tests[name].target)
                 if name == "new_classes":
@@ -131,14 +131,8 @@ class Induction(Experiment):
             network, loss, measure, steps=cell.steps_at(scale), rng=rng, progress=progress, lr=self.lr, state=state
         )
 
-    def _placed(self, found: Drawn, rng: np.random.Generator) -> Tensor:
-        """Return sequences with one-hot places that begin anywhere, `[n, length, dim + places]`."""
-        n, length, dim = found.tokens.shape
-        x = np.zeros((n, length, dim + self.places), np.float32)
-        x[:, :, :dim] = found.tokens
-        begin = rng.integers(self.places - length + 1, size=n)
-        x[np.arange(n)[:, None], np.arange(length), dim + begin[:, None] + np.arange(length)] = 1
-        return torch.from_numpy(x)
+    def _input(self, found: Drawn, rng: np.random.Generator) -> Tensor:
+        return torch.from_numpy(placed(found.tokens, self.places, rng))
 
     def findings(self, rows: Sequence[Row]) -> Findings:
         """Return what came out; see `kshot.studies.experiment.Experiment`."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+_ROUNDS = 16
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,24 @@ class World:
         return np.minimum(found, len(self.means) - 1)  # where the shares sum to a little less than 1
 
     def distinct(self, n: int, m: int, rng: np.random.Generator) -> Ints:
-        """Return `m` classes that differ for each of `n` sequences, `[n, m]`, drawn one after the other by their shares.
+        """Return `m` classes that differ for each of `n` sequences, `[n, m]`, drawn in turn by their shares.
 
-        The m smallest of exponential times with the shares as rates are such a draw.
+        What was drawn before is drawn again. Where that does not end, as with few classes that are nearly all, the next
+        is that with the smallest of exponential times whose rates are the shares: such draws are the same.
         """
-        times = rng.standard_exponential((n, len(self.means))) / self.shares
-        first = np.argpartition(times, m - 1, axis=1)[:, :m]
-        return np.take_along_axis(first, np.argsort(np.take_along_axis(times, first, 1), axis=1), 1)
+        found = np.empty((n, m), np.int64)
+        for j in range(m):
+            found[:, j] = self.drawn((n,), rng)
+            for _ in range(_ROUNDS):
+                twice = np.flatnonzero((found[:, :j] == found[:, j : j + 1]).any(1))
+                if not len(twice):
+                    break
+                found[twice, j] = self.drawn((len(twice),), rng)
+            else:
+                times = rng.standard_exponential((len(twice), len(self.means))) / self.shares
+                np.put_along_axis(times, found[twice, :j], np.inf, 1)
+                found[twice, j] = times.argmin(1)
+        return found
 
 
 @dataclass(frozen=True)
@@ -138,6 +150,25 @@ def draw(
     tokens = np.empty((n, 2 * items + 1, means.shape[2]), np.float32)
     tokens[:, ::2], tokens[:, 1::2] = seen, known.signs[labels[:, :-1]]
     return Drawn(tokens, labels[:, -1], labels[:, :-1], classes[:, :-1] == classes[:, -1:], classes)
+
+
+def placed(tokens: Floats, places: int, rng: np.random.Generator) -> Floats:
+    """Return sequences whose vectors say where they stand, as one-hot places that begin anywhere.
+
+    Args:
+        tokens: `[n, length, dim]`.
+        places: How many there are, `length` or more.
+        rng: For where each sequence begins.
+
+    Returns:
+        `[n, length, dim + places]`.
+    """
+    n, length, dim = tokens.shape
+    x = np.zeros((n, length, dim + places), np.float32)
+    x[:, :, :dim] = tokens
+    begin = rng.integers(places - length + 1, size=n)
+    x[np.arange(n)[:, None], np.arange(length), dim + begin[:, None] + np.arange(length)] = 1
+    return x
 
 
 def _apart(known: World, n: int, items: int, rng: np.random.Generator, *, absent: bool) -> Ints:

@@ -52,7 +52,7 @@ class AttentionOnly(nn.Module):
         return self.looked(x)[0]
 
     def looked(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits, what the first layer attends to `[batch, length, length]`, and the last place `[batch, length]`."""
+        """Return logits, the first layer's attention `[batch, length, length]`, the last place's `[batch, length]`."""
         seen, first = self.first(x, x)
         x = x + seen
         seen, second = self.second(x[:, -1:], x)
@@ -101,7 +101,7 @@ class Decoder(nn.Module):
         self.read_out = nn.Linear(width, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return outputs `[batch, length, dim_out]` of vectors `[batch, length, dim_in]`; each place sees none later."""
+        """Return outputs `[batch, length, dim_out]` of vectors `[batch, length, dim_in]`; none sees a later one."""
         x = self.read_in(x) + self.positions.weight[: x.shape[1]]
         for block in self.blocks:
             x = block(x)

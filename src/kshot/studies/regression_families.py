@@ -95,7 +95,7 @@ class Signs:
 
     def weights(self, n: int, *, rng: np.random.Generator) -> FloatArray:
         """Draw weights, `[n, d]`."""
-        return 2.0 * rng.integers(2, size=(n, self.d)) - 1
+        return rng.choice(np.array([-1.0, 1.0]), size=(n, self.d))
 
     def told(self, x: FloatArray, y: FloatArray, asked: FloatArray) -> FloatArray:
         """Return the posterior mean of w x: all sign vectors weighed by exp(-|y - X w|^2 / (2 noise^2))."""
@@ -170,7 +170,7 @@ def _sign(d: int, noise: float) -> Family:
 def _mixture(d: int, noise: float) -> Family:
     centre = FAR * np.eye(d)[0]
     parts = (Normal(centre, np.ones(d), noise), Normal(-centre, np.ones(d), noise))
-    single = dict(zip(("first component", "second component"), parts, strict=True))
+    single = {"first component": parts[0], "second component": parts[1]}
     return Family(d, Mixture(parts), _as_it_is, _normal_inputs, single, noise)
 
 

@@ -104,9 +104,7 @@ def experiment(
     progress = progress or Silence()
     room = room_of_study(name)
     if room is not EXPERIMENTS:
-        raise UserError(
-            f"'{name}' must be a study that trains networks; it is a family of tasks. Use kshot.verbs.study."
-        )
+        raise UserError(f"'{name}' must be a study that trains networks; it is a family of tasks. Use `kshot study`.")
     if find_spec("torch") is None:
         raise missing_extra("torch", "hf", f"The study '{name}'")
     made: Experiment = room.build(name)
@@ -117,7 +115,7 @@ def experiment(
     if not 1 <= workers <= MOST_WORKERS:
         raise UserError(f"--workers must be in 1..{MOST_WORKERS}; got {workers}.")
     cells = _checked(name, made.cells())
-    about = {"study": made.record(), "code": list(made.own_code), "seed": seed, "minutes": minutes}
+    about = _identity(made, seed, minutes)
     called = "-".join(("study", re.sub(r"[^\w.-]+", "-", parse_call(name).name).strip("-."), digest(about)[:8]))
     folder = path_of(out) if out is not None else Path("kshot-runs") / called
     with keeping(), opened_run(folder, about):
@@ -139,6 +137,13 @@ def experiment(
         write_summed(folder / FOUND, {**result.to_json(), "rows": rows})
         write_text(folder / PAGE, study_page(result.to_json(), found, summary=type(made).__doc__ or ""))
     return result
+
+
+def _identity(made: Experiment, seed: int, minutes: float) -> dict[str, Any]:
+    """Return what a folder of a study is known by, flat, as messages name what differs."""
+    record = made.record()
+    more = {key: record[key] for key in ("settings", "version", "sha256") if key in record}
+    return {"study": record["name"], **more, "code": list(made.own_code), "seed": seed, "minutes": minutes}
 
 
 @dataclass(frozen=True)
@@ -193,9 +198,7 @@ def _kept(folder: Path, cell: Cell, progress: Progress) -> list[Row] | None:
 def _rows(folder: Path, cell: Cell, progress: Progress) -> list[Row]:
     rows = _kept(folder, cell, progress)
     if rows is None:
-        raise ModelError(
-            f"{_file(folder, cell)} must be there; somebody has taken it away. Run the same command again."
-        )
+        raise ModelError(f"{_file(folder, cell)} must be there; it was taken away. Run the same command again.")
     return rows
 
 
