@@ -194,3 +194,15 @@ def test_names_of_both_kinds_are_tasks_where_a_model_is_asked(run_cli):
 def test_settings_that_cannot_be_say_what_must_hold(text, message):
     with pytest.raises(UserError, match=message):
         EXPERIMENTS.build(text)
+
+
+@pytest.mark.slow
+def test_conjunctions_are_learnt_parities_are_not_and_points_that_teach_suffice(tmp_path):
+    done = experiment("boolean", out=tmp_path / "study", workers=2)
+    assert [claim.sentence for claim in done.findings.claims if not claim.holds] == []
+
+
+@pytest.mark.slow
+def test_networks_come_near_ridge_and_the_posterior_of_a_mixture(tmp_path):
+    done = experiment("prism", out=tmp_path / "study", workers=2)
+    assert [claim.sentence for claim in done.findings.claims if not claim.holds] == []
