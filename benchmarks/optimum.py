@@ -48,7 +48,7 @@ CLASSES = (
 ANSWERED = ("boolean(of=monotone-conjunction)", "boolean(of=parity)", "prism(of=mixture)")
 SEEDS = (0, 1, 2, 3)
 FEWER = {  # those that cost minutes a task: with less work, on fewer draws and classes
-    "less": ("less", 2, 8),
+    "less": ("less:epochs=2,snapshots=2", 1, 8),
     "ease": ("ease:evaluations=12,kept=8,steps=50", 1, 8),
     "evolution": ("evolution:evaluations=20", 2, 8),
     "missing-skills": ("missing-skills", 1, 8),
@@ -83,8 +83,9 @@ def planned() -> list[Unit]:
     """Return all units, in the order in which they are done: the quick ones first."""
     usual = [(name, *FEWER.get(name, (name, len(SEEDS), len(CLASSES)))) for name in SELECTORS]
     choice = [Unit(CHOICE, *how) for _, *how in usual]
-    choice.sort(key=lambda unit: -unit.seeds * unit.classes)
-    return [*choice, *(Unit(ANSWERS, name, 2, len(ANSWERED)) for name in (BEST, *ASKED))]
+    answers = [Unit(ANSWERS, name, 2, len(ANSWERED)) for name in (BEST, *ASKED)]
+    quick = [unit for unit in choice if unit.seeds == len(SEEDS)]
+    return [*quick, *answers, *(unit for unit in choice if unit.seeds < len(SEEDS))]
 
 
 def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:

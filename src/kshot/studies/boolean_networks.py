@@ -45,7 +45,9 @@ class Sequences:
     taught: NDArray[np.int64]
 
 
-def draw(functions: FunctionClass, n: int, length: int, *, teach: bool, rng: np.random.Generator) -> Sequences:
+def draw(
+    functions: FunctionClass, n: int, length: int, *, teach: bool, rng: np.random.Generator, forced: float = FORCED
+) -> Sequences:
     """Draw functions of a class, and for each inputs without repetition.
 
     Args:
@@ -54,10 +56,11 @@ def draw(functions: FunctionClass, n: int, length: int, *, teach: bool, rng: np.
         length: Inputs of each.
         teach: The points that teach the function come first.
         rng: For every random choice.
+        forced: The share of points that are drawn from those to which the function says yes.
     """
     drawn = np.searchsorted(np.cumsum(functions.prior), rng.random(n)).clip(max=len(functions.prior) - 1)
     tables = functions.tables[drawn].astype(float)  # [n, n_inputs]
-    chances = (1 - FORCED) / tables.shape[1] + FORCED * tables / tables.sum(axis=1, keepdims=True)
+    chances = (1 - forced) / tables.shape[1] + forced * tables / tables.sum(axis=1, keepdims=True)
     keys = np.log(chances) + rng.gumbel(size=chances.shape)  # the largest are a draw without repetition
     taught = np.zeros(n, dtype=np.int64)
     if teach:
@@ -174,12 +177,13 @@ class BooleanNetworks(Experiment):
     ) -> list[dict[str, Any]]:
         """Train one network; see `kshot.studies.experiment.Experiment`."""
         functions, teach = boolean_class(cell.settings["of"], self.d), cell.settings["teach"]
+        forced = FORCED if cell.settings["of"] == self.easy else 0.0  # parities say yes half of the time
         network = made(lambda: self._network(cell.settings["network"]), rng)
-        test = draw(functions, TESTED, self.length, teach=teach, rng=rng.spawn(1)[0])
+        test = draw(functions, TESTED, self.length, teach=teach, rng=rng.spawn(1)[0], forced=forced)
         asked, right = tokens(test, self.d), test.outputs == 1
 
         def loss(rng: np.random.Generator) -> Tensor:
-            found = draw(functions, self.batch, self.length, teach=teach, rng=rng)
+            found = draw(functions, self.batch, self.length, teach=teach, rng=rng, forced=forced)
             logits = network(tokens(found, self.d))[:, 0::2, 0]
             return functional.binary_cross_entropy_with_logits(
                 logits, torch.from_numpy(found.outputs.astype(np.float32))
