@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from kshot.studies.interleaved import interleaved
 from kshot.studies.networks import Decoder, made, train
 from kshot.studies.regression_families import along, family
 
-STEPS, TESTED, SHORT = 8000, 2048, 2
+STEPS, TESTED, SHORT = 2000, 2048, 2
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,20 @@ class PrismNetworks(Experiment):
         lr: AdamW's, after a warm-up of a twentieth of the steps.
 
     Source: Panwar et al. (2023), In-Context Learning through the Bayesian Prism, https://arxiv.org/abs/2306.04891.
-    Differs: 5 dimensions, noise, outputs divided by their deviation, 8,000 steps in place of 500,000.
+    Differs: 5 dimensions, noise, outputs divided by their deviation, 2,000 steps in place of 500,000.
     """
 
     families: str = "dense/mixture"
     d: int = setting(5, least=2, most=12)
-    noise: float = setting(0.5, above=0.0)
-    length: int = setting(12, least=4, most=256)
+    noise: float = setting(1.0, above=0.0)
+    length: int = setting(11, least=4, most=256)
     width: int = setting(64, least=8, most=1024)
     layers: int = setting(3, least=1, most=24)
     heads: int = setting(4, least=1, most=64)
     batch: int = setting(64, least=1, most=4096)
-    lr: float = setting(2e-3, above=0.0)
+    lr: float = setting(3e-3, above=0.0)
+
+    minutes: ClassVar[float] = 2.0
 
     def __post_init__(self):
         super().__post_init__()
