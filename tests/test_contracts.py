@@ -22,6 +22,8 @@ QUICK = {
     "function-vector": "prompts=2,shots=2,heads=2",
     "soft-injection": "prompts=2,shots=2,steps=2,every=1",
     "knob": "shots=2,steps=2,batch=2",
+    "induction": "bursts=0/2,classes=8,labels=4,dim=8,items=4,places=9,batch=8",
+    "distribution": "classes=8/16,labels=4,dim=8,batch=8",
 }
 OWN = sorted((Path(__file__).parent.parent / "examples" / "own").glob("*.py"))
 

@@ -129,7 +129,7 @@ SIZES = {
     "induction(places=16)": "places must be 17 or more, as a sequence of 8 items is so long; got 16.",
     "distribution(classes=32/48)": "distribution:classes must be multiples of labels=32, and no fewer than 8; got 48.",
     "distribution(bursty=2)": "bursty must be numbers in 0..1 with / between; got '2'.",
-    "distribution(width=10)": "width must be a multiple of heads=4; got 10.",
+    "distribution(exponents=-1)": "exponents must be numbers in 0..10 with / between; got '-1'.",
 }
 
 
@@ -143,7 +143,7 @@ def test_sizes_that_do_not_fit_are_refused(text):
 def trained(text, cell, scale=1.0, seed=0):
     made = EXPERIMENTS.build(text)
     (found,) = (one for one in made.cells() if one.name == cell)
-    return made.run(found, rng=generator(seed, "test"), progress=Silence(), scale=scale)
+    return made.run(found, rng=generator(seed, "study", cell), progress=Silence(), scale=scale)
 
 
 def test_few_classes_are_learnt_in_the_weights():

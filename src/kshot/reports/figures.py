@@ -102,13 +102,15 @@ def drawn(plot: Plot) -> str:
         ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel(plot.x_title, color=INK)
     ax.set_ylabel(plot.y_title, color=INK)
-    _legend(figure, lines, [curve.name for curve in plot.curves])
+    names = [curve.name for curve in plot.curves]
+    longest = max(map(len, names), default=0)
+    _legend(figure, lines, names, columns=3 if longest <= 20 else 2 if longest <= 34 else 1)
     return _svg(figure, plot.title)
 
 
-def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int = 3) -> None:
     """Put names below the figure; one that begins with "_" would be left out as a label, so all are put in after."""
-    where: Any = {"loc": "lower center", "ncols": 3}
+    where: Any = {"loc": "lower center", "ncols": columns}
     legend = figure.legend(handles, ["name"] * len(names), fontsize=7, frameon=False, labelcolor=INK, **where)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(visible(name))

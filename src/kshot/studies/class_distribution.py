@@ -15,11 +15,12 @@ from kshot.core.fields import setting
 from kshot.core.progress import Progress
 from kshot.studies.experiment import Cell, Claim, Curve, Experiment, Findings, Plot, Row, numbers, whole_numbers
 from kshot.studies.labelled_classes import draw, placed, world
-from kshot.studies.networks import Decoder, made, n_weights, recurrent_as_large, train
+from kshot.studies.networks import AttentionOnly, made, n_weights, recurrent_as_large, train
 
 STEPS, TESTED = 5000, 1024
 ITEMS, SIZES = 8, (3, 3, 1, 1)  # of a context; of a bursty one, the class that is asked about first
-LENGTH = 2 * ITEMS + 1  # items and labels by turns, and what is asked: as many one-hot places, which begin at 0
+PLACES = 65  # one-hot places; where a sequence begins among them is drawn
+LAYERS = 2
 TWO_WAYS = (4, 4)  # of a test with two new classes
 TRANSFORMER, LSTM = "transformer", "lstm"
 Key = tuple[str, float, int, float]  # network, share of bursty contexts, number of classes, exponent
@@ -41,15 +42,12 @@ class ClassDistribution(Experiment):
         labels: How many labels; each count of classes is a multiple of it.
         dim: Numbers in an item.
         noise: Within a class, as a multiple of what is between classes.
-        width: Of the transformer.
-        layers: Of the transformer; of the LSTM too, whose width is the largest with no more weights.
-        heads: Of each layer of the transformer.
         batch: Sequences in a step.
         lr: AdamW's.
 
     Source: Chan et al. (2022), Data Distributional Properties Drive Emergent In-Context Learning in Transformers,
     https://arxiv.org/abs/2205.05055. Differs: points with noise in place of handwritten characters, fewer labels than
-    classes, and small networks; see `labelled_classes`.
+    classes, a transformer of two attention layers with neurons after the last alone; see `labelled_classes`.
     """
 
     bursty: str = "0/0.9"
@@ -58,9 +56,6 @@ class ClassDistribution(Experiment):
     labels: int = setting(32, least=2, most=10_000)
     dim: int = setting(63, least=1, most=4096)
     noise: float = setting(0.1, least=0.0, most=10.0)
-    width: int = setting(64, least=1, most=1024)
-    layers: int = setting(2, least=1, most=24)
-    heads: int = setting(4, least=1, most=64)
     batch: int = setting(128, least=1, most=4096)
     lr: float = setting(1e-3, above=0.0)
 
@@ -71,8 +66,6 @@ class ClassDistribution(Experiment):
                 raise SettingError(
                     f"classes must be multiples of labels={self.labels}, and no fewer than {ITEMS}; got {k}."
                 )
-        if self.width % self.heads:
-            raise SettingError(f"width must be a multiple of heads={self.heads}; got {self.width}.")
         self.cells()  # so that all lists of numbers are checked
 
     @property
@@ -113,16 +106,15 @@ class ClassDistribution(Experiment):
         other = np.take_along_axis(new.labels, new.same.argmin(1)[:, None], 1)[:, 0]  # of the class not asked about
         n = np.arange(TESTED)
 
-        def said(tokens: np.ndarray, rng: np.random.Generator) -> Tensor:
-            """Return the logits at the last place, `[n, labels]`."""
-            return network(torch.from_numpy(placed(tokens, LENGTH, rng)))[:, -1]
+        inputs = [torch.from_numpy(placed(found.tokens, PLACES, chance)) for found in (new, old)]
 
         def loss(rng: np.random.Generator) -> Tensor:
             found = draw(known, self.batch, sizes=SIZES, bursty=about["bursty"], rng=rng)
-            return functional.cross_entropy(said(found.tokens, rng), torch.from_numpy(found.target))
+            x = torch.from_numpy(placed(found.tokens, PLACES, rng))
+            return functional.cross_entropy(_at_the_end(network(x)), torch.from_numpy(found.target))
 
         def measure() -> dict[str, Any]:
-            logits, plain = said(new.tokens, chance).numpy(), said(old.tokens, chance).numpy()
+            logits, plain = (_at_the_end(network(x)).numpy() for x in inputs)
             return {
                 "in_context": float((logits[n, new.target] > logits[n, other]).mean()),
                 "of_all_labels": float((logits.argmax(1) == new.target).mean()),
@@ -135,14 +127,15 @@ class ClassDistribution(Experiment):
         return [{**row, "weights": n_weights(network)} for row in rows]
 
     def _network(self, kind: str, rng: np.random.Generator) -> nn.Module:
-        def transformer() -> Decoder:
-            how = {"width": self.width, "layers": self.layers, "heads": self.heads}
-            return Decoder(self.dim + LENGTH, self.labels, **how, length=LENGTH)
+        dim = self.dim + PLACES
+
+        def transformer() -> AttentionOnly:
+            return AttentionOnly(dim, self.labels)
 
         def lstm() -> nn.Module:
             with torch.device("meta"):
                 size = n_weights(transformer())
-            return recurrent_as_large(size, self.dim + LENGTH, self.labels, layers=self.layers)
+            return recurrent_as_large(size, dim, self.labels, layers=LAYERS)
 
         return made(transformer if kind == TRANSFORMER else lstm, rng)
 
@@ -215,6 +208,11 @@ class ClassDistribution(Experiment):
                 Claim(f"Both at once: the lower share is higher at exponent {steep:g} than {even:g}", both - rest, 0.1)
             )
         return found
+
+
+def _at_the_end(said: Tensor) -> Tensor:
+    """Return what is said at the last place, `[n, labels]`, by a network that speaks there alone or at every place."""
+    return said if said.ndim == 2 else said[:, -1]
 
 
 def _name(key: Key, usual: Key) -> str:
