@@ -51,7 +51,7 @@ def test_script_imports(script, monkeypatch, name):
     assert script(name).__doc__
 
 
-@pytest.mark.parametrize("name", ["weights", "selection", "choice", "compose", "spectrum"])
+@pytest.mark.parametrize("name", ["weights", "selection", "choice", "compose", "spectrum", "optimum"])
 def test_page_is_as_committed(script, name):
     results = FOLDER.parent / "docs" / "results"
     found = json.loads((results / f"{name}.json").read_text("utf-8"))
@@ -106,6 +106,35 @@ def test_generate_measures_what_was_made_against_none_and_real_ones(script, data
 
 
 UNITS = (("urns", "base"), ("urns", "outputs"), ("linked", "base"), ("linked", "linked"))
+
+
+def test_optimum_measures_regret_and_says_what_does_not_suit(script, monkeypatch):
+    optimum, page = script("optimum"), script("optimum_page")
+    monkeypatch.setattr(optimum, "CLASSES", ("boolean(of=parity,d=4)", "prism(of=sign,d=3)"))
+    monkeypatch.setattr(optimum, "N", 12)
+    monkeypatch.setattr(optimum, "FEWER", dict.fromkeys(optimum.FEWER, ("random", 1, 1)))
+    names = [unit.name for unit in optimum.planned()]
+    assert len(names) == len(optimum.SELECTORS) + 1 + len(optimum.ASKED)
+    units = [optimum.Unit("choice", name, 2, 2) for name in (page.BEST, "random", "all-past", "bm25", "skills")]
+    rows = [{"layer": u.layer, **row} for u in units for row in optimum.measure(u, "", "scripted")]
+    found = {row["selector"]: row for row in page.summary(rows)}
+    assert found[page.BEST]["regret_bits"] == found["all-past"]["regret_bits"] == 0
+    assert found[page.BEST]["found"] == 1
+    assert found["random"]["regret_bits"] > 0
+    assert found["random"]["n_shown"] == found["random"]["k"]
+    assert found["all-past"]["n_shown"] == 12
+    assert "must have meta.skills" in found["skills"]["why"]
+    said = page.page({"summary": list(found.values()), "done": 5, "planned": 9})
+    assert "- `skills`: its examples must have" in said
+    assert "| `random` | 2 |" in said
+
+
+def test_a_benchmark_that_makes_its_own_tasks_takes_no_data(run_cli, tmp_path):
+    failed = run_cli("bench", "optimum", "--data", tmp_path)
+    assert failed.code == 2
+    assert "--data must be left out for the benchmark 'optimum', which makes its own tasks; got" in failed.err
+    failed = run_cli("bench", "distil")
+    assert "--data must be a folder with tasks; got None" in failed.err
 
 
 def test_choice_measures_stream_folds_and_test_rows(script, data, monkeypatch):

@@ -549,7 +549,8 @@ def test_bbc_headlines_take_the_first_line_of_each_article_once(tmp_path, monkey
 
 
 def test_an_unknown_builtin_a_missing_package_and_a_needless_mapping_are_refused(monkeypatch):
-    assert message("builtin:bbc") == "there is no builtin task 'bbc'. Known: bbc-headlines, bbc-headlines-100."
+    known = "Known: bbc-headlines, bbc-headlines-100, boolean, prism."
+    assert message("builtin:bbc") == f"there is no builtin task 'bbc'. {known}"
     assert "Did you mean 'bbc-headlines'?" in message("builtin:bbc-headline")
     assert message("builtin:bbc-headlines", columns={"input": "a"}).startswith("--columns must be left out")
     monkeypatch.setattr(builtin, "find_spec", lambda name: None)

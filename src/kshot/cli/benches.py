@@ -25,8 +25,9 @@ SPEED = {
 TIMED = {"serve": "10m"}  # those of speed that go on for a time, by default so long
 QUALITY = (
     *("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts"),
-    *("compose", "context-use", "spectrum", "distil", "generate", "suites"),
+    *("compose", "context-use", "spectrum", "distil", "generate", "suites", "optimum"),
 )
+WITHOUT_DATA = ("optimum",)  # those of quality that make their own tasks
 
 
 def speed_benchmark(name: str, model: str, budget: str | None = None) -> dict[str, Any]:
@@ -53,12 +54,17 @@ def quality_benchmark(name: str, *, model: str, data: str | None, budget: str) -
     """Run `benchmarks/NAME.py` of the repository (a hyphen is an underscore there) and return its summary.
 
     Raises:
-        UserError: No data, or not in the repository.
+        UserError: No data, or some where none is read, or not in the repository.
     """
-    if data is None or not path_of(data).is_dir():
+    if name in WITHOUT_DATA:
+        if data is not None:
+            raise UserError(
+                f"--data must be left out for the benchmark '{name}', which makes its own tasks; got {data}."
+            )
+    elif data is None or not path_of(data).is_dir():
         raise UserError(f"--data must be a folder with tasks; got {data}.")
     file = Path("benchmarks") / f"{name.replace('-', '_')}.py"
     if not file.is_file():
         raise UserError(f"The benchmark '{name}' must be run in kshot's repository; there is no {file} here.")
     run = own_class(f"{file}:run")
-    return run(data=at_home(data), budget_s=parse_seconds(budget), model=model)
+    return run(data=at_home(data or ""), budget_s=parse_seconds(budget), model=model)

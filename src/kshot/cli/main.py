@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kshot.cli import notes_commands, retriever_commands
-from kshot.cli.benches import QUALITY, SPEED, quality_benchmark, speed_benchmark
+from kshot.cli.benches import QUALITY, SPEED, WITHOUT_DATA, quality_benchmark, speed_benchmark
 from kshot.cli.config import read_settings
 from kshot.cli.demo_command import demo
 from kshot.cli.distil_command import distil
@@ -330,7 +330,10 @@ def merge(
 def bench(
     name: Annotated[str, typer.Argument(help=f"One of: {', '.join((*SPEED, *QUALITY))}.")],
     model: Annotated[str, typer.Option(help="The model to measure with.")] = "demo",
-    data: Annotated[str | None, typer.Option(help=f"Folder with tasks, for {', '.join(QUALITY)}.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help=f"Folder with tasks, for {', '.join(n for n in QUALITY if n not in WITHOUT_DATA)}."),
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(help="Start no unit of work after this time, by default 150m; for serve, of load, 10m."),

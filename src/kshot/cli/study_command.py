@@ -58,13 +58,14 @@ def study(
 
     A family of tasks needs --model: recipes answer tasks of which the best answer is known.
     Networks need none: they are trained from scratch, and what came out stands beside what the paper says.
+    The names boolean and prism are both: tasks with --model, and networks without.
     """
     from kshot.verbs.train_networks import room_of_study
 
     of_tasks = {"model": model, "recipes": recipes, "n": n, "tasks": tasks, "shots": shots, "device": device,
                 "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code or None}  # fmt: skip
     of_networks = {"minutes": minutes, "workers": workers, "out": out}
-    if room_of_study(name) is EXPERIMENTS:
+    if room_of_study(name, asks=any(value is not None for value in of_tasks.values())) is EXPERIMENTS:
         _refuse(name, of_tasks, "trains networks of its own and asks no language model")
         _train(name, of_networks, seed, as_json)
     else:

@@ -4,7 +4,15 @@ from kshot.core.plugins import Room
 from kshot.studies.experiment import Experiment
 from kshot.studies.task_family import Study
 
-STUDIES = Room("study", Study, {"label-frequencies": "kshot.studies.label_frequencies:LabelFrequencies"})
+STUDIES = Room(
+    "study",
+    Study,
+    {
+        "label-frequencies": "kshot.studies.label_frequencies:LabelFrequencies",
+        "boolean": "kshot.studies.boolean:Boolean",
+        "prism": "kshot.studies.prism:Prism",
+    },
+)
 """Families of tasks of which the best answer is known: recipes are held against it."""
 
 EXPERIMENTS = Room(
@@ -13,6 +21,8 @@ EXPERIMENTS = Room(
     {
         "distribution": "kshot.studies.class_distribution:ClassDistribution",
         "induction": "kshot.studies.induction:Induction",
+        "boolean": "kshot.studies.boolean_networks:BooleanNetworks",
+        "prism": "kshot.studies.prism_networks:PrismNetworks",
     },
 )
-"""Networks that are trained from scratch."""
+"""Networks that are trained from scratch; one that has the name of a family has its functions."""

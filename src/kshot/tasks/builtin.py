@@ -1,26 +1,35 @@
-"""Tasks that come with kshot's extras, so that a first run needs no files and no network."""
+"""Tasks that come with kshot or its extras, so that a first run needs no files and no network."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from kshot.core.call import parse_call
 from kshot.core.errors import UserError, did_you_mean, missing_extra
+from kshot.core.fields import Checked, setting
+from kshot.core.plugins import configure
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
+from kshot.tasks.boolean_functions import BOOLEAN_CLASSES, boolean_class
+from kshot.tasks.integer_functions import INTEGER_CLASSES, integer_class
 
 PER_TOPIC = 80  # 5 topics, so 400 train and 400 test rows; the smallest topic has 333 headlines
 FEW = 20
 
 
 def load_builtin(name: str) -> Task:
-    """Return a built-in task by its name.
+    """Return a built-in task by its name, with settings if it is made up, as in "boolean(of=parity,d=5)".
 
     Raises:
-        UserError: There is no such task, or the package that holds its rows is not installed.
+        UserError: There is no such task or setting, or the package that holds its rows is not installed.
     """
+    call = parse_call(name)
+    if call.name in MADE_UP and not call.members:
+        return configure(MADE_UP[call.name], call.settings, owner=f"builtin:{call.name}").task()
     if name not in BUILTINS:
-        raise UserError(f"there is no builtin task '{name}'.{did_you_mean(name, BUILTINS)}")
+        raise UserError(f"there is no builtin task '{name}'.{did_you_mean(name, (*BUILTINS, *MADE_UP))}")
     return BUILTINS[name]()
 
 
@@ -78,3 +87,48 @@ BUILTINS: Mapping[str, Callable[[], Task]] = {
     "bbc-headlines": bbc_headlines,
     "bbc-headlines-100": partial(bbc_headlines, FEW),
 }
+
+
+@dataclass(frozen=True)
+class BooleanTask(Checked):
+    """A task of `kshot study boolean`, the first that is drawn with its seed.
+
+    Attributes:
+        of: The class of functions (`kshot.tasks.boolean_functions.boolean_class`).
+        d: Digits in a row.
+        n: Training rows; all other rows there are are test rows.
+        seed: For function and rows.
+    """
+
+    of: str = setting("conjunction", choices=BOOLEAN_CLASSES)
+    d: int = 6
+    n: int = 32
+    seed: int = 0
+
+    def task(self) -> Task:
+        """Return it."""
+        return boolean_class(self.of, self.d).task("boolean", self.n, rng=generator(self.seed, "study", 0))
+
+
+@dataclass(frozen=True)
+class PrismTask(Checked):
+    """A task of `kshot study prism`, the first that is drawn with its seed.
+
+    Attributes:
+        of: The class of functions (`kshot.tasks.integer_functions.integer_class`).
+        d: Numbers in a row.
+        n: Training rows; all other rows there are are test rows.
+        seed: For function and rows.
+    """
+
+    of: str = setting("mixture", choices=INTEGER_CLASSES)
+    d: int = 4
+    n: int = 32
+    seed: int = 0
+
+    def task(self) -> Task:
+        """Return it."""
+        return integer_class(self.of, self.d).task("prism", self.n, rng=generator(self.seed, "study", 0))
+
+
+MADE_UP: Mapping[str, type[BooleanTask] | type[PrismTask]] = {"boolean": BooleanTask, "prism": PrismTask}

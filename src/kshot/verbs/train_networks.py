@@ -57,17 +57,18 @@ class ExperimentResult:
         return {**about, **self.findings.to_json()}
 
 
-def room_of_study(name: str) -> Room:
+def room_of_study(name: str, *, asks: bool = False) -> Room:
     """Return the room of a study: `EXPERIMENTS` where it trains networks, `STUDIES` where it is a family of tasks.
 
     Args:
         name: With its settings.
+        asks: A language model is to be asked; then a name that both rooms know is a family of tasks.
 
     Raises:
         UserError: There is no such study.
     """
     called = parse_call(name).name
-    for room in (STUDIES, EXPERIMENTS):
+    for room in (STUDIES, EXPERIMENTS) if asks else (EXPERIMENTS, STUDIES):
         if room.knows(called):
             return room
     if not is_own(called):
