@@ -32,16 +32,22 @@ RECIPES = (
     "icv",
 )
 OF_TASK = {
-    "classification/sst2": ("letter-case", "confidence", "verbalisers", "twins"),
-    "grounding/counterfact_hard": ("context-use", "context-ablation"),
+    "classification/sst2": (
+        "letter-case",
+        "confidence",
+        "verbalisers:natural=2,neutral=3,unnatural=2,rows=30",
+        "twins:k=4,rows=30",
+    ),
+    "grounding/counterfact_hard": ("context-use", "pairs"),
+    "qa/xquad_en": ("context-ablation:rows=20",),
 }
-OF_MODEL = (
+OF_MODEL = (  # of systems of the first task
     "distribution:generations=20",
-    "edits",
-    "instructions",
-    "rubrics",
-    "tutoring",
-)  # of systems of the first task
+    "edits:edits=8",
+    "instructions:dialogues=4,samples=2,length=20",
+    "rubrics:systems=4,length=16",
+    "tutoring:problems=4,turns=2,length=30",
+)
 
 
 def planned() -> list[RecipeUnit]:

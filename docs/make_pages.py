@@ -35,6 +35,7 @@ EXAMPLES = {
     "teacher": "fine-tune:teacher=demonstrations",
     "combiner": "average(bm25, zero-shot)",
 }
+FOLDERS = {"suite": "suites", "study": "studies"}  # of pages; all others are in methods
 URL = re.compile(r"https?://\S+[^\s.,;:)]")
 AUTHORS = re.compile(r"[A-Z][^;:()]*\(\d{4}\)")
 
@@ -55,13 +56,13 @@ def recipes_page() -> str:
 
 def _table(rows: list[dict], what: str) -> str:
     head = f"| {what} | what it does | source |\n|---|---|---|\n"
-    return head + "".join(f"| {_named(r['name'])} | {r['summary']} | {r['source'] or ''} |\n" for r in rows)
+    return head + "".join(f"| {_named(r['name'], what)} | {r['summary']} | {r['source'] or ''} |\n" for r in rows)
 
 
-def _named(name: str) -> str:
+def _named(name: str, what: str) -> str:
     """Return a method's name, as a link to its page if it has one."""
-    page = next((p for p in (f"methods/{name}.md", f"studies/{name}.md") if (DOCS / p).exists()), None)
-    return f"[`{name}`]({page})" if page else f"`{name}`"
+    page = f"{FOLDERS.get(what, 'methods')}/{name}.md"
+    return f"[`{name}`]({page})" if (DOCS / page).exists() else f"`{name}`"
 
 
 def papers_page() -> str:
