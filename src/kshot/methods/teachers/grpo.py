@@ -34,8 +34,8 @@ class Grpo(Teacher):
     tells nothing, and is left out. With turns=1 this is plain GRPO on answers that can be checked.
 
     The first try is asked as the adapted model will be, so what is learnt of it is learnt of the model's answers. A
-    later one is asked the same question with the dialogue below it, not in the loop's own words: what makes the first
-    and the second answer right has then the same place in the prompt, and the one helps the other.
+    later one is asked the same question with the dialogue below it, not in the loop's own words, so that the question
+    stands in the same place at every turn, and what is learnt at one helps at the others.
 
     Attributes:
         group: Dialogues for each lesson.
@@ -91,8 +91,10 @@ class Grpo(Teacher):
         groups = [[_Dialogue(lesson) for _ in range(self.group)] for lesson in lessons]
         for turn in range(self.turns):
             going = [one for group in groups for one in group if one.goes_on]
+            if not going:
+                break
             tries = knowledge.tried([one.asked for one in going], turn)
-            if going and not tries:  # there is no student
+            if not tries:  # there is no student
                 return list(lessons)
             for one, written in zip(going, tries, strict=True):
                 one.hear(written, is_last=turn + 1 == self.turns)
