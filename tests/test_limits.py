@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import time
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import get_type_hints
 
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 from conftest import labelled_rows, write_task
 from kshot.cli.config import read_settings
 from kshot.core.errors import UserError
-from kshot.core.fields import setting_names
+from kshot.core.fields import Checked, setting, setting_names
 from kshot.core.given_files import bytes_of
 from kshot.core.json_text import from_json
 from kshot.evaluators import EVALUATORS
@@ -311,3 +311,13 @@ def test_small_files_that_are_damaged_end_in_a_sentence(tmp_path, name):
             told.append(str(error))
     assert told
     assert all(re.search(f"{re.escape(str(tmp_path))}|must ", text) for text in told)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5])
+def test_a_limit_that_a_value_must_exceed_may_have_another_above_it(value):
+    @dataclass(frozen=True)
+    class Share(Checked):
+        share: float = setting(0.5, above=0, most=1)
+
+    with pytest.raises(UserError, match=f"^share must be greater than 0 and at most 1; got {value}"):
+        Share(value)
