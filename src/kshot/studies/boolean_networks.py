@@ -14,14 +14,13 @@ from torch.nn import functional
 from kshot.core.errors import SettingError
 from kshot.core.fields import setting
 from kshot.core.progress import Progress
-from kshot.core.types import FloatArray
 from kshot.studies.experiment import Cell, Claim, Curve, Experiment, Findings, Plot, Row
 from kshot.studies.interleaved import interleaved
 from kshot.studies.networks import Decoder, made, n_weights, recurrent_as_large, train
 from kshot.tasks.boolean_functions import BOOLEAN_CLASSES, LEAST_D, MOST_D, boolean_class, check_boolean, cube
 from kshot.tasks.function_classes import FORCED, FunctionClass
 
-TESTED = 512
+TESTED, TIED = 512, 1e-9  # scores below it are those of learners that do not know
 STEPS = 1000
 DECODER, LSTM = "decoder", "lstm"
 HARD = "parity"
@@ -78,7 +77,7 @@ def tokens(found: Sequences, d: int) -> Tensor:
     return interleaved(2 * digits - 1, 2 * outputs - 1)
 
 
-def learnt(functions: FunctionClass, found: Sequences, d: int) -> dict[str, FloatArray]:
+def learnt(functions: FunctionClass, found: Sequences, d: int) -> dict[str, list[float]]:
     """Return how often simple learners are right about each point after those before it, name -> `[length]`.
 
     The elimination learner says what most of the functions still possible say, by their prior; nearest neighbour what
@@ -87,25 +86,26 @@ def learnt(functions: FunctionClass, found: Sequences, d: int) -> dict[str, Floa
     """
     n, length = found.points.shape
     x = np.concatenate([2.0 * cube(d) - 1, np.ones((2**d, 1))], axis=1)[found.points]  # [n, length, d + 1]
-    y = 2.0 * found.outputs - 1
-    right = {name: np.zeros(length) for name in LEARNERS}
-    for i in range(n):
-        live = functions.prior.copy()
-        for t in range(length):
-            said, seen, past = functions.tables[:, found.points[i, t]], x[i, :t], y[i, :t]
-            near = seen @ x[i, t]
-            scores = {
-                "elimination learner": live @ (2.0 * said - 1),
-                "nearest neighbour": past[near == near.max()].mean() if t else 0.0,
-                "averaging": past @ near,
-                "least squares": float(np.linalg.lstsq(seen, past)[0] @ x[i, t]) if t else 0.0,
-                "always no": -1.0,
-            }
-            for name, score in scores.items():
-                right[name][t] += 0.5 if abs(score) < 1e-9 else float(score * y[i, t] > 0)
-            live *= said == found.outputs[i, t]
-            live /= live.sum()
-    return {name: values / n for name, values in right.items()}
+    y, signs = 2.0 * found.outputs - 1, 2.0 * functions.tables.T - 1  # [n, length], [n_inputs, n_functions]
+    live = np.tile(functions.prior, (n, 1))
+    right: dict[str, list[float]] = {name: [] for name in LEARNERS}
+    for t in range(length):
+        said, seen, past = signs[found.points[:, t]], x[:, :t], y[:, :t]
+        near = np.einsum("ntd,nd->nt", seen, x[:, t])
+        nearest = near == near.max(axis=1, keepdims=True, initial=-np.inf)
+        weights = np.linalg.pinv(seen, rcond=1e-10) @ past[..., None]  # [n, d + 1, 1]
+        scores = {
+            "elimination learner": (live * said).sum(axis=1),
+            "nearest neighbour": (nearest * past).sum(axis=1),
+            "averaging": (near * past).sum(axis=1),
+            "least squares": (weights[..., 0] * x[:, t]).sum(axis=1),
+            "always no": np.full(n, -1.0),
+        }
+        for name, score in scores.items():
+            right[name].append(float(np.where(np.abs(score) < TIED, 0.5, score * y[:, t] > 0).mean()))
+        live *= said == y[:, t, None]
+        live /= live.sum(axis=1, keepdims=True)
+    return right
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,7 @@ class BooleanNetworks(Experiment):
         steps = cell.steps_at(scale)
         rows = train(network, loss, measure, steps=steps, rng=rng, progress=progress, lr=self.lr, warmup=steps // 10,
                      measured=10, state=state)  # fmt: skip
-        learners = {name: values.tolist() for name, values in learnt(functions, test, self.d).items()}
-        rows[-1] |= {"weights": n_weights(network), "learners": learners}
+        rows[-1] |= {"weights": n_weights(network), "learners": learnt(functions, test, self.d)}
         if teach:
             rows[-1]["taught"] = float(test.taught.mean())
         return rows
