@@ -10,6 +10,7 @@ import numpy as np
 from kshot.adapted.noted import notes_in, with_notes, without_note
 from kshot.adapted.rests_on import RestsOn, rests_on
 from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.label_sets import unknown
 from kshot.core.ledger import Ledger
 from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
@@ -386,7 +387,13 @@ class AdaptedModel:
             rows = tuple(_renamed(row, task, self.task) for row in rows)
         for row in rows:
             check_references(primary_metric(task), row.id, row.accepted)
-            if not task.is_open and row.output not in self.task.candidates(row):
+            if self.task.is_multi_label:
+                if strange := unknown(row.output, self.task.labels):
+                    raise UserError(
+                        f"Each label must be one that the model knows; of '{row.id}' '{strange[0]}' is none of "
+                        f"{', '.join(self.task.labels)}. Correct it, or leave the row out."
+                    )
+            elif not task.is_open and row.output not in self.task.candidates(row):
                 known = ", ".join(self.task.candidates(row))
                 raise UserError(
                     f"Each output must be one that the model can give ({known}); of '{row.id}' it is '{row.output}'. "

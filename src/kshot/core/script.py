@@ -15,6 +15,7 @@ OPENING: tuple[ScriptRole, ...] = ("instruction", "note", "schema")  # what can 
 # What question and answer are called, chosen by the bits on training rows with the 270M model (JOURNAL.md, 2026-11-22)
 WORDS: Mapping[Kind, tuple[str, str]] = {
     "classification": ("Text", "Label"),
+    "multi_label": ("Text", "Label"),
     "multiple_choice": ("Question", "Answer"),
     "qa": ("Question", "Answer"),
     "math": ("Question", "Answer"),

@@ -144,7 +144,8 @@ def evidence(
 ) -> Evidence:
     """Return the evidence of a recipe.
 
-    By metric a row of a task with candidates is worth its smoothed rightness; by bits, and in open tasks, where texts
+    By metric a row of a task with candidates is worth its smoothed rightness, and one of a multi-label task its own
+    score; by bits, and in open tasks, where texts
     are made for some rows only, its negative bits.
 
     Args:
@@ -157,6 +158,8 @@ def evidence(
     """
     if by == "bits" or task.is_open:
         stream, final = (np.array([-float(r["bits"]) for r in some]) for some in (rows, again))
+    elif task.is_multi_label:  # how right a row is has more than two values already
+        stream, final = (np.array([float(r["score"]) for r in some]) for some in (rows, again))
     else:
         stream, final = valued(rows), valued(again)
     known = [r["position"] for r in rows]

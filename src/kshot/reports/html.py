@@ -11,7 +11,9 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import to_json
+from kshot.core.label_sets import read
 from kshot.core.prices import paid_in_words
+from kshot.core.types import LABELLED
 from kshot.measures.answer_sources import SOURCES
 from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE, behind, made_in_words
@@ -66,7 +68,7 @@ def page(record: Mapping[str, Any]) -> str:
         behind=behind,
         comparisons=choice.get("comparisons"),
         spread=choice.get("spread"),
-        is_open=results["task"]["kind"] not in ("classification", "multiple_choice"),
+        is_open=results["task"]["kind"] not in (*LABELLED, "multiple_choice"),
         curves=[
             learning_curve(rows, shown, *what) for what in (("score", metric), ("bits", "bits an example")) if board
         ],
@@ -173,6 +175,10 @@ def suspicious_examples(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _labels_of(results: Mapping[str, Any], output: str) -> tuple[str, ...]:
+    return read(output) if results["task"]["kind"] == "multi_label" else (output,)
+
+
 def problems(record: Mapping[str, Any]) -> list[str]:
     """Return what seems wrong with the data, a sentence each."""
     results, found = record["results"], []
@@ -182,7 +188,7 @@ def problems(record: Mapping[str, Any]) -> list[str]:
     unseen = [
         label
         for label in results["task"]["labels"]
-        if label not in {e["output"] for e in record["prompts"]["examples"]}
+        if label not in {label for e in record["prompts"]["examples"] for label in _labels_of(results, e["output"])}
     ]
     if unseen:
         found.append(f"{len(unseen)} labels have no example in the stream: {', '.join(unseen[:8])}")

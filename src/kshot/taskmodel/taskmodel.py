@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kshot.core.control_tokens import Speller
 from kshot.core.errors import NotFiniteError, SameTokensError, TooLongError, UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.label_sets import indicator, log_odds, shown_in_part, verdicts
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, StepLog, TrainingText
 from kshot.core.models import (
@@ -42,7 +43,7 @@ from kshot.core.types import (
     Segment,
     Task,
 )
-from kshot.measures.probabilities import normalised
+from kshot.measures.probabilities import each_by_itself, normalised
 from kshot.prompts.fitting import fits, prompt_tokens, write_to_fit
 from kshot.prompts.layout import Layout, layout_for
 from kshot.prompts.whereabouts import places_of
@@ -165,7 +166,11 @@ class TaskModel:
         question = question.question if isinstance(question, Example) else question
         room = self.answer_room(question) if self.composer.shorter else 0
         saying = self._fullest(lambda one: one.compose(self.task, (), question), room)
-        return saying.compose(self.task, shown, question)
+        return saying.compose(self.task, self._as_shown(shown), question)
+
+    def _as_shown(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """Return demonstrations as they are said: of a set of labels what is right of some of them."""
+        return shown_in_part(examples, self.task.labels) if self.task.is_multi_label else examples
 
     def _fullest(self, bare: Callable[[Composer], Script], answer_tokens: int) -> Composer:
         """Return the first of the composer and its shorter ones whose script without demonstrations fits, or the last.
@@ -325,7 +330,7 @@ class TaskModel:
         composer = self._fullest(lambda one: one.taught(self.task, (), plain), 0)
 
         def write(some: Sequence[Example]) -> Prompt:
-            return self.written(composer.taught(self.task, some, target))
+            return self.written(composer.taught(self.task, self._as_shown(some), target))
 
         try:
             text, n_dropped = write_to_fit(write, shown, self.model, answer_tokens=0, asked=target.id)
@@ -336,7 +341,12 @@ class TaskModel:
         return text, len(shown) - n_dropped
 
     def answers(self, question: Question | Example) -> tuple[str, ...]:
-        """Return the answers that are scored: the row's candidates; in open tasks an example's output, if known."""
+        """Return the answers that are scored: the row's candidates; in open tasks an example's output, if known.
+
+        Of a multi-label task they are no and yes to each label, `verdicts`.
+        """
+        if self.task.is_multi_label:
+            return verdicts(self.task.labels)
         if self.task.is_open:
             return (question.output,) if isinstance(question, Example) and question.output else ()
         return self.task.candidates(question)
@@ -358,6 +368,8 @@ class TaskModel:
             NotFiniteError: What the model says are no log-probabilities.
             UserError: Two of the answers to choose from are the same tokens.
         """
+        if self._asks_each_label and prompts:
+            return self._by_label(prompts, answers, progress)
         if not self._scores:
             return self._written(prompts, answers, progress)
         model = cast(ScoringModel, self.model)
@@ -366,6 +378,35 @@ class TaskModel:
         for row, texts in zip(rows, answers, strict=True):
             self._check(row, texts)
         return rows
+
+    @property
+    def _asks_each_label(self) -> bool:
+        """Whether a set of labels takes a request a label: what chooses one of several texts is given no and yes alone.
+
+        A model in this process reads all of them after the same prompt.
+        """
+        return self.task.is_multi_label and (self.model.is_remote or not self._scores)
+
+    def _by_label(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[str]],
+        progress: Callable[[int], None] | None,
+    ) -> list[FloatArray]:
+        """Return what `score` does, by a request for each label."""
+        n = len(self.task.labels)
+        pairs = [row[2 * i : 2 * i + 2] for row in answers for i in range(n)]
+        done = 0
+
+        def advance(more: int) -> None:
+            nonlocal done
+            assert progress is not None
+            progress((done + more) // n - done // n)
+            done += more
+
+        each = replace(self, task=replace(self.task, kind="classification"))  # of which one answer is chosen
+        rows = each.score([p for p in prompts for _ in range(n)], pairs, progress=progress and advance)
+        return [np.concatenate(rows[i : i + n]) for i in range(0, len(rows), n)]
 
     @property
     def _scores(self) -> bool:
@@ -402,7 +443,7 @@ class TaskModel:
         try:
             yield
         except SameTokensError as error:
-            names = {self.layout.answer(text): text for texts in answers for text in texts}
+            names = {self._continuation(text): text for texts in answers for text in texts}
             labels = dict(zip(self.said(self.task.labels, Question("", "")), self.task.labels, strict=True))
             shown = [(names.get(text, text), labels.get(names.get(text, text))) for text in error.texts]
             first, second = (f"'{a}'" + f" (which says '{b}')" * (b not in (a, None)) for a, b in shown)
@@ -414,9 +455,17 @@ class TaskModel:
 
     def _to_score(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> list[ScoreRequest]:
         return [
-            ScoreRequest(prompt, tuple(map(self.layout.answer, texts)))
+            ScoreRequest(prompt, tuple(map(self._continuation, texts)))
             for prompt, texts in zip(prompts, answers, strict=True)
         ]
+
+    def _continuation(self, answer: str) -> str:
+        """Return what stands for an answer where it is scored.
+
+        No and yes to a label need no terminator, as neither begins the other; without it fewer tokens are run.
+        """
+        text = self.layout.answer(answer)
+        return text.removesuffix(self.layout.terminator) if self.task.is_multi_label else text
 
     def _written(
         self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], progress: Callable[[int], None] | None
@@ -498,13 +547,16 @@ class TaskModel:
     def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
         return [
             ScoreRequest(
-                self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.said(self.answers(query), query)))
+                self.prompt(demos, query)[0], tuple(map(self._continuation, self.said(self.answers(query), query)))
             )
             for demos, query in zip(shown, queries, strict=True)
         ]
 
     def _bits(self, query: Example, row: FloatArray) -> float:
         """Return the bits of a query's output, given the log-probabilities of its answers."""
+        if self.task.is_multi_label:
+            holds, probs = indicator([query.output], self.task.labels)[0], each_by_itself(log_odds(row))
+            return float(-np.log2(np.where(holds, probs, 1 - probs)).sum())
         at = self.answers(query).index(query.output)
         return -(row[at] if self.task.is_open else log(normalised(row)[at])) / log(2)
 
