@@ -218,7 +218,8 @@ def _tell_paid(adapted: Any) -> None:
 
 
 def _answered(p: Any, adapted: Any) -> dict[str, Any]:
-    row = {"id": p.example_id, "answer": p.answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
+    answer = adapted.answer_of(p) if adapted.task.is_multi_label else p.answer
+    row = {"id": p.example_id, "answer": answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
     doubt = {} if p.disagreement is None else {"disagreement": p.disagreement}
     if adapted.abstention:
         doubt["unsure"] = adapted.is_unsure(p)

@@ -25,7 +25,7 @@ def _predicted(served: Served, prediction: Prediction, show: bool) -> Predicted:
     if is_unsure:
         served.counts.abstained()
     return Predicted(
-        answer=None if is_unsure else prediction.answer,
+        answer=None if is_unsure else served.adapted.answer_of(prediction),
         probabilities=dict(zip(prediction.candidates, prediction.probs, strict=True)),
         unsure=is_unsure,
         cut_off=prediction.cut_off,
