@@ -326,7 +326,7 @@ def validate(
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
     from kshot.core.control_tokens import without_marks
-    from kshot.core.label_sets import shown_in_part, verdicts
+    from kshot.core.label_sets import shown_by_name
     from kshot.core.script import UsualWording
     from kshot.measures.samples import check_metrics
     from kshot.prompts.layout import layout_for
@@ -346,7 +346,7 @@ def validate(
     )
     check_metrics(loaded)
     written = layout_for(language_model, (layout or "auto") if language_model else "plain")
-    some = shown_in_part(loaded.train[1:3], loaded.labels) if loaded.is_multi_label else loaded.train[1:3]
+    some = shown_by_name(loaded.train[1:3], loaded.labels) if loaded.is_multi_label else loaded.train[1:3]
     script = UsualWording().compose(loaded, some, loaded.train[0].question)
     report = run_validate(loaded, language_model, marks=written.marks(script) if language_model else ())
     if as_json:
@@ -365,8 +365,10 @@ def validate(
         stdout.print(without_marks(written.write(script).text))
         stdout.print("-" * 60)
         if loaded.is_multi_label:
-            no, yes, *_ = verdicts(loaded.labels)
-            stdout.print(f"of each of the {len(loaded.labels)} labels it is then read which comes next: {yes} or {no}")
+            stdout.print(
+                f"of each of the {len(loaded.labels)} labels it is then read how likely it is named next, which says how "
+                "probable it is that the label is right; composer=yes-no asks for yes or no to each"
+            )
 
 
 @app.command()

@@ -16,7 +16,9 @@ from kshot.core.types import Example, FloatArray
 
 BETWEEN = "|"
 NOTHING = "(none)"
+NONE = "none"  # as it is said
 NO, YES = ANSWERS = ("no", "yes")
+LEAST_DOUBT = -1e-9  # nats: nothing that is read is surer
 SURE = 0.5  # a label is in the set where it is more probable, unless a threshold was fitted
 MORE_NO = 1  # of the answers that are shown of an example, so many more say no than say yes
 
@@ -58,8 +60,13 @@ def having(is_right: Iterable[bool], labels: Sequence[str]) -> str:
     return written([label for label, holds in zip(labels, is_right, strict=True) if holds], labels)
 
 
+def named(output: str) -> str:
+    """Return how a set of labels is said where labels are named: "joy, love", or "none"."""
+    return ", ".join(read(output)) or NONE
+
+
 def verdict(label: str, *, holds: bool) -> str:
-    """Return what a model is to say of one label, such as "joy? yes"."""
+    """Return what a model is to say of one label that it is asked about, such as "joy? yes"."""
     return f"{label}? {YES if holds else NO}"
 
 
@@ -68,10 +75,21 @@ def verdicts(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(verdict(label, holds=holds) for label in labels for holds in (False, True))
 
 
-def log_odds(row: FloatArray) -> FloatArray:
+def odds_of_verdicts(row: FloatArray) -> FloatArray:
     """Return by how many nats each label is rather right than wrong, given log-probabilities of `verdicts`."""
     pairs = row.reshape(-1, 2)
     return pairs[:, 1] - pairs[:, 0]
+
+
+def odds_of_names(row: FloatArray) -> FloatArray:
+    """Return by how many nats each label is rather named next than not, given log-probabilities of the labels."""
+    p = np.exp(np.minimum(row, LEAST_DOUBT))
+    return np.minimum(row, LEAST_DOUBT) - np.log1p(-p)
+
+
+def shown_by_name(examples: Iterable[Example], labels: Sequence[str]) -> tuple[Example, ...]:
+    """Return demonstrations whose sets are said as labels are named; what has no set for its output stays as it is."""
+    return tuple(replace(e, output=named(e.output)) if is_written(e.output, labels) else e for e in examples)
 
 
 @lru_cache(maxsize=4096)
@@ -84,7 +102,7 @@ def _in_part(example: Example, labels: tuple[str, ...]) -> Example:
     return replace(example, output="\n".join(lines[i] for i in rng.permutation(len(lines))))
 
 
-def shown_in_part(examples: Iterable[Example], labels: Sequence[str]) -> tuple[Example, ...]:
+def shown_by_verdict(examples: Iterable[Example], labels: Sequence[str]) -> tuple[Example, ...]:
     """Return demonstrations as they are shown: in place of its set each has a line for each of some labels.
 
     All that are right are there, and one more that are wrong, in an order that depends on the example's id alone: were

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from kshot.core.label_sets import SURE, having, log_odds
+from kshot.core.label_sets import SURE, having
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
 from kshot.core.steering import Steering
@@ -210,7 +210,7 @@ class PromptLearner(Learner):
         if is_open:
             row = row - asked.model.unsaid(candidates, asked.query.example)
         if task.is_multi_label:
-            candidates, row = task.labels, log_odds(row)
+            candidates, row = task.labels, asked.model.label_log_odds(row)
             probabilities = each_by_itself(row)
         else:
             probabilities = np.exp(row) if is_open else normalised(row)
@@ -249,7 +249,7 @@ class PromptLearner(Learner):
         self, model: TaskModel, asked: Sequence[_Asked], progress: Callable[[int], None] | None
     ) -> list[FloatArray]:
         """Return log-probabilities of each query's answers; contextual ones are divided by those without content."""
-        answers = [a.model.said(model.answers(a.query.example), a.query.example) for a in asked]
+        answers = [a.model.said(a.model.answers(a.query.example), a.query.example) for a in asked]
         prompts = [a.prompt for a in asked]
         known = [i for i, texts in enumerate(answers) if texts]  # of a new input in an open task nothing is scored
         if self.recipe.calibration != "contextual":

@@ -13,8 +13,11 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, cast
 
+import numpy as np
+
 from kshot.core.errors import DamagedError, NotFiniteError, UserError
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
+from kshot.core.label_sets import read, verdict, verdicts
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
 from kshot.core.models import TrainableModel, TunableModel
@@ -29,6 +32,7 @@ from kshot.learners.passed_on import PassedOn
 from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
+from kshot.methods.composers.yes_no import YesNo
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import writable, write_folder, write_jsonl
 from kshot.taskmodel.taskmodel import TaskModel
@@ -50,6 +54,8 @@ class TrainedLearner(Learner):
 
     def __init__(self, recipe: Recipe, setup: Setup, passed_on: PassedOn | None = None):
         assert setup.model is not None
+        if setup.task.is_multi_label and "composer" not in recipe.parts:
+            recipe = recipe.having(composer=YesNo())
         self.recipe, self._tuner, self._teacher = recipe, recipe.part("tuner"), recipe.part("teacher")
         self._base, self._seed, self._kept = setup.model, setup.seed, setup.kept
         self._selecting = setup.selector_model or setup.model
@@ -347,6 +353,12 @@ class TrainedLearner(Learner):
         model = replace(prepared, model=self.model, progress=self._selecting.progress, ledger=self._base.ledger)
         return fitted_steering(self.recipe, known, model, seed=self._seed)
 
+    @property
+    def _asks_each(self) -> bool:
+        """Whether it learns yes and no to each label of a set."""
+        composer = self.recipe.part("composer")
+        return self._base.task.is_multi_label and composer is not None and composer.asks_each
+
     def _batch(self, seen: Sequence[Example], step: int) -> Batch:
         """Return what one step learns; its choices depend on seed, new example, step and weights alone."""
         new, tuner, teacher = seen[-1], self._tuner, self._teacher
@@ -371,7 +383,10 @@ class TrainedLearner(Learner):
             others = [self._source.examples[i] for i in rng.permutation(len(self._source.examples))]
             drawn = tuner.lessons(others, lambda: (), step=step + 1, rng=rng)
             source = [self._source.model.training_text(lesson) for lesson in drawn]
-        if not teacher or teacher.only_chooses:
+        if self._asks_each:
+            rng = generator(self._seed, "labels", *names)
+            lessons, support = (label_lessons(some, self._base.task.labels, rng) for some in (lessons, support))
+        elif not teacher or teacher.only_chooses:
             teacher = None  # what is small stays the tuner's objective
             among = tuner.learns_over(self._base.task, seen)
             lessons, support = ([_among(lesson, among) for lesson in some] for some in (lessons, support))
@@ -414,6 +429,24 @@ class TrainedLearner(Learner):
         self._learnt, self.log, self._steering, self._n_saved = [], [], None, 0
         self._tuner = self.recipe.part("tuner")
         self._inquiry.forget()
+
+
+def label_lessons(lessons: Sequence[Lesson], labels: Sequence[str], rng: np.random.Generator) -> list[Lesson]:
+    """Return lessons about sets of labels as lessons about one label each: of each set one right and one wrong label.
+
+    They are learnt as yes against no, so that all labels together cost two texts an example, however many there are;
+    that yes is as frequent as no in training is taken out by calibration (`kshot.measures.label_calibration`).
+    """
+    found = list[Lesson]()
+    for lesson in lessons:
+        right = read(lesson.target.output)
+        wrong = [label for label in labels if label not in right]
+        for some, holds in ((right, True), (wrong, False)):
+            if some:
+                label = some[int(rng.integers(len(some)))]
+                target = replace(lesson.target, output=verdict(label, holds=holds))
+                found.append(replace(lesson, target=target, learnt="last", among=verdicts([label])))
+    return found
 
 
 def _among(lesson: Lesson, answers: tuple[str, ...]) -> Lesson:

@@ -87,7 +87,7 @@ class _Fit:
 
 
 def calibrated_labels(
-    predictions: Sequence[Prediction], examples: Sequence[Example], *, metric: str
+    predictions: Sequence[Prediction], examples: Sequence[Example], *, metric: str, as_said: bool = False
 ) -> tuple[list[Prediction], Calibration]:
     """Return the predictions of a stream, each calibrated by those before it.
 
@@ -97,6 +97,7 @@ def calibrated_labels(
         predictions: In the order of the stream, as the recipe gave them, all with the same labels.
         examples: What they are for.
         metric: The one that the threshold is to make large, by the name that the task has for it.
+        as_said: Probabilities stay as the recipe says them, and the threshold alone is fitted.
 
     Returns:
         The predictions, and the calibration fitted on all of them.
@@ -107,6 +108,7 @@ def calibrated_labels(
     rows = np.array([p.log_probs for p in predictions], dtype=np.float64)  # [n, n_labels]
     holds = indicator([e.output for e in examples], labels)
     fits = (_Fit(True, -np.log(max(1.0, len(labels) - 1.0)), len(labels)), _Fit(False, 0.0, len(labels)))
+    fits = fits[1:] if as_said else fits
     threshold = _Threshold(metric, len(labels))
     found, last = list[Prediction](), Calibration()
     for i, (prediction, row) in enumerate(zip(predictions, rows, strict=True)):
@@ -114,7 +116,7 @@ def calibrated_labels(
         best = min(fits, key=lambda fit: fit.bits)
         last = _calibration(best, mean, threshold.best)
         found.append(last.of(prediction))
-        for fit in fits:
+        for fit in () if as_said else fits:
             p = each_by_itself(fit.logits(row, mean))
             right = np.where(holds[i], p, 1 - p)
             fit.bits = DECAY_OF_INPUTS * fit.bits - float(np.log2(right).sum())

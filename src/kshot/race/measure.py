@@ -173,11 +173,11 @@ class Measuring:
         """Make the sample rows, calibrated each on what was before it."""
         predictions, examples = entrant.predictions, self.stream.asked[: len(entrant.predictions)]
         how = entrant.recipe.calibrated_on(self.task)
-        if how in ("batch", "temperature", "labels"):
+        if how not in ("none", "contextual"):
             assert entrant.learner is not None
             calibrate = partial(calibrated, label_prior=how == "batch")
-            if how == "labels":
-                calibrate = partial(calibrated_labels, metric=self.task.metrics[0])
+            if self.task.is_multi_label:
+                calibrate = partial(calibrated_labels, metric=self.task.metrics[0], as_said=how == "thresholds")
             final = entrant.learner.last(predictions)  # what is handed over is the winner, not whoever led before
             predictions, entrant.calibration = calibrate(predictions, examples)
             if final is not entrant.predictions:

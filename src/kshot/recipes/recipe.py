@@ -296,11 +296,14 @@ class Recipe:
         return all(part.suits(task) for part in self.all_parts) and all(member.suits(task) for member in self.members)
 
     def calibrated_on(self, task: Task) -> str:
-        """Return how its probabilities are calibrated on a task: "auto" is settled, and texts are left as they are."""
+        """Return how its probabilities are calibrated on a task: "auto" is settled, and texts are left as they are.
+
+        Of sets of labels it is "labels", or "thresholds" alone where probabilities stay as they are.
+        """
         if task.is_open:
             return "none"
         if task.is_multi_label:
-            return "none" if self.calibration == "none" else "labels"
+            return "thresholds" if self.calibration == "none" else "labels"
         return ("batch" if task.labels else "temperature") if self.calibration == "auto" else self.calibration
 
     @property

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from kshot.core.control_tokens import Speller
 from kshot.core.errors import NotFiniteError, SameTokensError, TooLongError, UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
-from kshot.core.label_sets import indicator, log_odds, shown_in_part, verdicts
+from kshot.core.label_sets import (
+    indicator,
+    odds_of_names,
+    odds_of_verdicts,
+    shown_by_name,
+    shown_by_verdict,
+    verdicts,
+)
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, StepLog, TrainingText
 from kshot.core.models import (
@@ -90,6 +97,11 @@ class Composer(Protocol):
     @property
     def alternatives(self) -> "tuple[Composer, ...]":
         """What a selector that chooses a wording too can choose from."""
+        ...
+
+    @property
+    def asks_each(self) -> bool:
+        """Whether a set of labels is asked for by yes or no to each label; otherwise those that are right are named."""
         ...
 
     @property
@@ -169,8 +181,14 @@ class TaskModel:
         return saying.compose(self.task, self._as_shown(shown), question)
 
     def _as_shown(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """Return demonstrations as they are said: of a set of labels what is right of some of them."""
-        return shown_in_part(examples, self.task.labels) if self.task.is_multi_label else examples
+        """Return demonstrations as they are said, where their outputs are sets of labels."""
+        if not self.task.is_multi_label:
+            return examples
+        return (shown_by_verdict if self.composer.asks_each else shown_by_name)(examples, self.task.labels)
+
+    def label_log_odds(self, row: FloatArray) -> FloatArray:
+        """Return by how many nats each label is rather right than wrong, given what `score` says of `answers`."""
+        return (odds_of_verdicts if self.composer.asks_each else odds_of_names)(row)
 
     def _fullest(self, bare: Callable[[Composer], Script], answer_tokens: int) -> Composer:
         """Return the first of the composer and its shorter ones whose script without demonstrations fits, or the last.
@@ -326,6 +344,8 @@ class TaskModel:
 
     def _taught(self, shown: Sequence[Example], target: Example) -> tuple[Prompt, int]:
         """Return what is learnt, and how many demonstrations are in it; without a reason that does not fit."""
+        if self.task.is_multi_label and not self.composer.asks_each:
+            (target,) = shown_by_name([target], self.task.labels)
         plain = replace(target, explanation=None)
         composer = self._fullest(lambda one: one.taught(self.task, (), plain), 0)
 
@@ -343,9 +363,10 @@ class TaskModel:
     def answers(self, question: Question | Example) -> tuple[str, ...]:
         """Return the answers that are scored: the row's candidates; in open tasks an example's output, if known.
 
-        Of a multi-label task they are no and yes to each label, `verdicts`.
+        Of a multi-label task they are the labels, each of which may be named next; or, where each is asked for, no and
+        yes to each (`verdicts`).
         """
-        if self.task.is_multi_label:
+        if self.task.is_multi_label and self.composer.asks_each:
             return verdicts(self.task.labels)
         if self.task.is_open:
             return (question.output,) if isinstance(question, Example) and question.output else ()
@@ -368,7 +389,7 @@ class TaskModel:
             NotFiniteError: What the model says are no log-probabilities.
             UserError: Two of the answers to choose from are the same tokens.
         """
-        if self._asks_each_label and prompts:
+        if self._takes_each_label(answers):
             return self._by_label(prompts, answers, progress)
         if not self._scores:
             return self._written(prompts, answers, progress)
@@ -379,13 +400,13 @@ class TaskModel:
             self._check(row, texts)
         return rows
 
-    @property
-    def _asks_each_label(self) -> bool:
-        """Whether a set of labels takes a request a label: what chooses one of several texts is given no and yes alone.
+    def _takes_each_label(self, answers: Sequence[Sequence[str]]) -> bool:
+        """Return whether a set of labels takes a request a label: what chooses one of several is given no and yes alone.
 
         A model in this process reads all of them after the same prompt.
         """
-        return self.task.is_multi_label and (self.model.is_remote or not self._scores)
+        are_verdicts = self.task.is_multi_label and any(len(row) == 2 * len(self.task.labels) for row in answers)
+        return are_verdicts and (self.model.is_remote or not self._scores)
 
     def _by_label(
         self,
@@ -462,7 +483,8 @@ class TaskModel:
     def _continuation(self, answer: str) -> str:
         """Return what stands for an answer where it is scored.
 
-        No and yes to a label need no terminator, as neither begins the other; without it fewer tokens are run.
+        In multi-label tasks it has no terminator: other labels can follow one that is named, and of no and yes neither
+        begins the other.
         """
         text = self.layout.answer(answer)
         return text.removesuffix(self.layout.terminator) if self.task.is_multi_label else text
@@ -555,7 +577,7 @@ class TaskModel:
     def _bits(self, query: Example, row: FloatArray) -> float:
         """Return the bits of a query's output, given the log-probabilities of its answers."""
         if self.task.is_multi_label:
-            holds, probs = indicator([query.output], self.task.labels)[0], each_by_itself(log_odds(row))
+            holds, probs = indicator([query.output], self.task.labels)[0], each_by_itself(self.label_log_odds(row))
             return float(-np.log2(np.where(holds, probs, 1 - probs)).sum())
         at = self.answers(query).index(query.output)
         return -(row[at] if self.task.is_open else log(normalised(row)[at])) / log(2)
