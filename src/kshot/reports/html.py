@@ -11,7 +11,7 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import to_json
-from kshot.core.label_sets import read
+from kshot.core.label_sets import BETWEEN, NOTHING, read
 from kshot.core.prices import paid_in_words
 from kshot.core.types import LABELLED
 from kshot.measures.answer_sources import SOURCES
@@ -119,7 +119,8 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
         "labels": results["task"]["labels"],
         "recipes": names,
         "examples": [[e["input"], e["output"], e["context"] or "", int(e["id"] in suspicious)] for e in examples],
-        "rows": [[_row(place, r) for r in record["rows"][name]] for name in names],
+        **({"sets": [BETWEEN, NOTHING]} if results["task"]["kind"] == "multi_label" else {}),
+        "rows": [[_row(place, r, results) for r in record["rows"][name]] for name in names],
         "prompts": [record["prompts"]["rows"].get(name) for name in names],
         "more": [record["prompts"].get("more", {}).get(name) for name in names],
         "segments": record["prompts"]["segments"],
@@ -137,10 +138,10 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row(place: Mapping[str, int], row: Mapping[str, Any]) -> list[Any]:
+def _row(place: Mapping[str, int], row: Mapping[str, Any], results: Mapping[str, Any]) -> list[Any]:
     """Return [example, answer, score, bits, [candidate, probability, …]], the most probable first, and its source."""
     pairs = sorted(zip(row["candidates"], row["probs"], strict=True), key=lambda pair: -pair[1])
-    kept = pairs[:MOST_PROBS] + [pair for pair in pairs[MOST_PROBS:] if pair[0] == row["gold"]]
+    kept = pairs[:MOST_PROBS] + [p for p in pairs[MOST_PROBS:] if p[0] in _labels_of(results, row["gold"])]
     flat = [value for text, p in kept for value in (text, float(f"{p:.3g}"))]
     score = None if row["score"] is None else round(row["score"], 3)
     source = [row["came_from"]] if "came_from" in row else []
