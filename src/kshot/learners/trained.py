@@ -38,6 +38,7 @@ from kshot.store.files import writable, write_folder, write_jsonl
 from kshot.taskmodel.taskmodel import TaskModel
 
 SECONDS_BETWEEN_STATES = 20.0
+HALF = 0.5
 MOST_SUPPORT = 32  # examples in the anchor of guidance
 
 
@@ -432,20 +433,20 @@ class TrainedLearner(Learner):
 
 
 def label_lessons(lessons: Sequence[Lesson], labels: Sequence[str], rng: np.random.Generator) -> list[Lesson]:
-    """Return lessons about sets of labels as lessons about one label each: of each set one right and one wrong label.
+    """Return lessons about sets of labels as lessons about one label each, which is right as often as it is wrong.
 
-    They are learnt as yes against no, so that all labels together cost two texts an example, however many there are;
-    that yes is as frequent as no in training is taken out by calibration (`kshot.measures.label_calibration`).
+    Yes is learnt against no, and a lesson costs what it does where one label is right, however many labels there are.
+    That yes is as frequent as no in training is taken out by calibration (`kshot.measures.label_calibration`).
     """
     found = list[Lesson]()
     for lesson in lessons:
         right = read(lesson.target.output)
         wrong = [label for label in labels if label not in right]
-        for some, holds in ((right, True), (wrong, False)):
-            if some:
-                label = some[int(rng.integers(len(some)))]
-                target = replace(lesson.target, output=verdict(label, holds=holds))
-                found.append(replace(lesson, target=target, learnt="last", among=verdicts([label])))
+        holds = bool(right) and (not wrong or rng.random() < HALF)
+        some = right if holds else wrong
+        label = some[int(rng.integers(len(some)))]
+        target = replace(lesson.target, output=verdict(label, holds=holds))
+        found.append(replace(lesson, target=target, learnt="last", among=verdicts([label])))
     return found
 
 
