@@ -21,10 +21,10 @@ from kshot.core.paths import at_home
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model, portable_name
-from kshot.label_targets import as_sets, check_lengths, label_sets
 from kshot.recipes.grammar import parse_recipes
 from kshot.tasks.containers import as_objects, checked_text, items_of
 from kshot.tasks.inputs import named_by_text
+from kshot.tasks.label_targets import as_sets, check_lengths, label_sets
 from kshot.tasks.missing import is_absent, trimmed
 from kshot.tasks.rows import text_flaw
 from kshot.tasks.validate import duplicate_key, without_duplicates
@@ -45,8 +45,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         model: A language model, or its name (`kshot.load_model`).
         recipe: One recipe with its settings, "bm25" or "random:k=8", which is used as it is, its probabilities not
             calibrated, unless any number of labels can be right: then it predicts the training texts first, each by
-            those before it, for the threshold from which on a label is said; or several, separated by commas, or "auto", all that are cheap: they are raced on the training
-            texts, and the best is used, calibrated by what it predicted in the race.
+            those before it, to find the threshold from which on a label is said. Or several, separated by commas, or
+            "auto", all that are cheap: they are raced on the training texts, and the best is used, calibrated by what
+            it predicted in the race.
         shots: The most demonstrations in a prompt; where there are fewer different texts, all of them.
         instruction: What is asked, shown before the demonstrations.
         limit: The most texts that a race predicts; the others are learnt at the end.

@@ -10,7 +10,7 @@ import numpy as np
 from kshot.adapted.noted import notes_in, with_notes, without_note
 from kshot.adapted.rests_on import RestsOn, rests_on
 from kshot.core.errors import InvalidInputError, UserError
-from kshot.core.label_sets import read, unknown
+from kshot.core.label_sets import answer_of, read
 from kshot.core.ledger import Ledger
 from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
@@ -279,24 +279,18 @@ class AdaptedModel:
             said = self._learner.predict([Query(e, self.pool) for e in examples])
         return self._again(replace(self.fitted, calibration=self.fitted.calibration.asked(said)), self.abstention)
 
-    def answer_of(self, prediction: Prediction) -> str | list[str]:
-        """Return the answer of a prediction; the labels that are right, where it is a set of them."""
-        return list(read(str(prediction.answer))) if self.task.is_multi_label else str(prediction.answer)
-
     def predict(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> list[str] | Any:
         """Return the most probable answer, or the generated one, for each input; see `predictions`.
 
-        Of a multi-label task it is a list of the labels that are right, which may be none.
+        Of a multi-label task it is the list of labels that are right.
         A list; or a series where a series or a data frame was given, with its index (`answers_like`). A model that
         abstains says "unsure" where it gives no answer.
         """
-        answers = [UNSURE if self.is_unsure(p) else self.answer_of(p) for p in self.predictions(inputs)]
+        answers = [UNSURE if self.is_unsure(p) else answer_of(self.task, p) for p in self.predictions(inputs)]
         return answers_like(answers, inputs, self.task)
 
     def predict_proba(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> FloatArray:
         """Return probabilities `[n_inputs, n_labels]`; rows with fewer choices than others end in NaN.
-
-        Those of a multi-label task are of each label by itself, and do not sum to 1.
 
         Raises:
             UserError: The task is open: its answers are generated, and there is no list of them.
@@ -394,16 +388,11 @@ class AdaptedModel:
             rows = tuple(_renamed(row, task, self.task) for row in rows)
         for row in rows:
             check_references(primary_metric(task), row.id, row.accepted)
-            if self.task.is_multi_label:
-                if strange := unknown(row.output, self.task.labels):
-                    raise UserError(
-                        f"Each label must be one that the model knows; of '{row.id}' '{strange[0]}' is none of "
-                        f"{', '.join(self.task.labels)}. Correct it, or leave the row out."
-                    )
-            elif not task.is_open and row.output not in self.task.candidates(row):
+            given = read(row.output) if task.is_multi_label else (row.output,)
+            if odd := [] if task.is_open else [one for one in given if one not in self.task.candidates(row)]:
                 known = ", ".join(self.task.candidates(row))
                 raise UserError(
-                    f"Each output must be one that the model can give ({known}); of '{row.id}' it is '{row.output}'. "
+                    f"Each output must be one that the model can give ({known}); of '{row.id}' it is '{odd[0]}'. "
                     "Correct it, or leave the row out."
                 )
         return replace(task, test=rows)

@@ -1,9 +1,9 @@
 """What a query costs with 28 labels, against the same query with one label, where any number of labels can be right.
 
-Both ways to ask are timed in turn on the same prompts: labels that are named, and yes or no to each. `single` is one query
-at a time after 16 demonstrations, as a first question to a model is; `zero_shot` is one at a time without any, where
-there is the least to share; `together` is many queries after the same demonstrations, which are read once. The ratio is
-that of the medians.
+Both ways to ask are timed on the same prompts: labels that are named, and yes or no to each. `single` is one query at a
+time after 16 demonstrations, as a first question to a model is; `zero_shot` is one at a time without any, where there
+is the least to share; `together` is many queries after the same demonstrations, which are read once. The ratio is that
+of the medians.
 """
 
 import time
@@ -41,7 +41,11 @@ def run(model: str = "demo") -> dict[str, float]:
     queries = [Question(one, f"q{i}") for i, one in enumerate(inputs)]
     found = dict[str, float]()
     for way, asking in (("named", named), ("yes_no", replace(named, composer=YesNo()))):
-        for how, shown, some in (("single", train, queries[:1]), ("zero_shot", (), queries[:1]), ("together", train, queries)):
+        for how, shown, some in (
+            ("single", train, queries[:1]),
+            ("zero_shot", (), queries[:1]),
+            ("together", train, queries),
+        ):
             prompts = [asking.compose(shown, question) for question in some]
             per_label = 2 if way == "yes_no" else 1
             answers = asking.answers(queries[0])

@@ -218,7 +218,9 @@ def _tell_paid(adapted: Any) -> None:
 
 
 def _answered(p: Any, adapted: Any) -> dict[str, Any]:
-    answer = adapted.answer_of(p) if adapted.task.is_multi_label else p.answer
+    from kshot.core.label_sets import answer_of
+
+    answer = answer_of(adapted.task, p) if adapted.task.is_multi_label else p.answer
     row = {"id": p.example_id, "answer": answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
     doubt = {} if p.disagreement is None else {"disagreement": p.disagreement}
     if adapted.abstention:
@@ -366,8 +368,8 @@ def validate(
         stdout.print("-" * 60)
         if loaded.is_multi_label:
             stdout.print(
-                f"of each of the {len(loaded.labels)} labels it is then read how likely it is named next, which says how "
-                "probable it is that the label is right; composer=yes-no asks for yes or no to each"
+                f"of each of the {len(loaded.labels)} labels it is then read how likely it is named next, which says "
+                "how probable it is that the label is right; composer=yes-no asks for yes or no to each"
             )
 
 

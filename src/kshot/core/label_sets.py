@@ -5,14 +5,14 @@ task's order with `BETWEEN` between them, or `NOTHING` where none of them is rig
 texts are.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from kshot.core.seeding import generator
-from kshot.core.types import Example, FloatArray
+from kshot.core.types import Example, FloatArray, Prediction, Task
 
 BETWEEN = "|"
 NOTHING = "(none)"
@@ -44,6 +44,11 @@ def is_written(output: str, labels: Sequence[str]) -> bool:
     """Return whether a text is an output of a task with these labels: known ones, in their order, each once."""
     own = read(output)
     return set(own) <= set(labels) and written(own, labels) == output
+
+
+def answer_of(task: Task, prediction: Prediction) -> str | list[str]:
+    """Return the answer of a prediction; the labels that are right, where it is a set of them."""
+    return list(read(str(prediction.answer))) if task.is_multi_label else str(prediction.answer)
 
 
 def indicator(outputs: Sequence[str], labels: Sequence[str]) -> np.ndarray:
@@ -111,8 +116,3 @@ def shown_by_verdict(examples: Iterable[Example], labels: Sequence[str]) -> tupl
     """
     own = tuple(labels)
     return tuple(_in_part(e, own) if is_written(e.output, own) else e for e in examples)
-
-
-def unknown(output: str, labels: Collection[str]) -> list[str]:
-    """Return the labels of an output that a task has not."""
-    return [label for label in read(output) if label not in labels]

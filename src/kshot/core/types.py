@@ -91,8 +91,8 @@ class Task:
     """Labelled examples and what is asked of them.
 
     Attributes:
-        labels: The closed set of outputs, or of what outputs are sets of, known in advance; empty where every row brings
-            its own choices.
+        labels: The closed set of outputs, or of what outputs are sets of, known in advance; empty where every row
+            brings its own choices.
         metrics: Names of metrics, the first is the primary one.
         choices_in_input: The rows' inputs list their choices as "(A) …" and outputs are letters as "(B)".
         worked: Examples beside the stream whose explanations show how answers are found: composers that say reasons can
@@ -293,8 +293,8 @@ class Prediction:
 
     Attributes:
         example_id: Whose answer it is.
-        candidates: The possible answers; in open tasks the example's own output, if it has one. In multi-label tasks the
-            labels, each of which is right or wrong by itself.
+        candidates: The possible answers; in open tasks the example's own output, if it has one. In multi-label tasks
+            the labels, each of which is right or wrong by itself.
         log_probs: Log-probability in nats of each candidate (not normalised), as the learner gave it or, of a
             calibrated prediction, without the label prior. In multi-label tasks by how many nats each label is rather
             right than wrong.
@@ -342,7 +342,6 @@ class Prediction:
     found: tuple[Mapping[str, Any], ...] = ()
     sureness: float | None = None
     stated: float | None = None
-
 
     @property
     def packed(self) -> "Prediction":

@@ -18,8 +18,8 @@ from kshot.core.seeding import generator
 from kshot.core.types import Example, FloatArray, Prediction, Query, Question
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
-from kshot.learners.preparation import prepared
 from kshot.learners.one_vs_rest import one_vs_rest
+from kshot.learners.preparation import prepared
 from kshot.measures.probabilities import each_by_itself, mixed
 from kshot.methods.contracts import Classifier
 from kshot.recipes.recipe import Recipe

@@ -218,8 +218,8 @@ def check_can_abstain(task: Task) -> None:
         )
     if task.is_multi_label:
         raise UserError(
-            f"--abstain needs answers with one probability each; '{task.name}' is multi_label, where each label has its "
-            "own. Leave --abstain out, and look at the probabilities of `predict --json`."
+            f"--abstain needs answers with one probability each; '{task.name}' is multi_label, where each label has "
+            "its own. Leave --abstain out, and look at the probabilities of `predict --json`."
         )
     if UNSURE in task.labels:
         raise UserError(

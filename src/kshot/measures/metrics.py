@@ -155,8 +155,7 @@ def _of_sets(formula: Callable[[NDArray, NDArray, NDArray], float]) -> Metric:
     """
 
     def prepare(rows: Rows) -> OfRows:
-        gold = indicator([references[0] for references in rows.references], rows.labels)
-        answers = indicator(rows.answers, rows.labels)
+        gold, answers = _indicators(rows)
         cells = np.concatenate([gold & answers, ~gold & answers, gold & ~answers], axis=1).astype(np.float64)
 
         def of_rows(i: NDArray[np.integer]) -> float:
@@ -174,6 +173,14 @@ def _of_sets(formula: Callable[[NDArray, NDArray, NDArray], float]) -> Metric:
     return Metric(row, prepare)
 
 
+def _indicators(rows: Rows) -> tuple[NDArray, NDArray]:
+    """Return which labels are right in each row, and which are given, `[n_rows, n_labels]`: the task's, then others."""
+    pairs = [(references[0], answer) for references, answer in zip(rows.references, rows.answers, strict=True)]
+    seen = [label for pair in pairs for text in pair for label in read(text)]
+    labels = tuple(dict.fromkeys([*rows.labels, *seen]))
+    return indicator([gold for gold, _ in pairs], labels), indicator([answer for _, answer in pairs], labels)
+
+
 def _f1_of_counts(right: NDArray, wrong: NDArray, missed: NDArray) -> NDArray:
     return _ratio(2 * right, 2 * right + wrong + missed)
 
@@ -187,8 +194,7 @@ def _macro_f1_of_sets(right: NDArray, wrong: NDArray, missed: NDArray) -> float:
 
 
 def _prepare_hamming(rows: Rows) -> OfRows:
-    gold = indicator([references[0] for references in rows.references], rows.labels)
-    right = (gold == indicator(rows.answers, rows.labels)).mean(axis=1)
+    right = np.equal(*_indicators(rows)).mean(axis=1)
     return lambda i: float(right[i].mean())
 
 

@@ -153,8 +153,8 @@ class Composer(Remembering):
         considers: It finds out something about each question, with the model that answers, before that is asked
             (`consider`), such as a reason, or which of its notes are about it.
         rewrites: It says a question in a form of its own, so that no prompt has a place for any question.
-        asks_each: Where outputs are sets of labels the model says yes or no to each label; otherwise it names those that
-            are right.
+        asks_each: Where outputs are sets of labels the model says yes or no to each label; otherwise it names those
+            that are right.
     """
 
     remembered_in: ClassVar[str] = COMPOSER

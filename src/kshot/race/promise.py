@@ -91,8 +91,9 @@ class Promise:
 
 
 def promise(race: Race, comparisons: Sequence[Mapping[str, Any]], wanted: float | None) -> Promise | None:
-    """Return what the first of the leaderboard promises; None for open tasks, whose answers have no probability,
-    and for sets of labels, whose answers have one for each label.
+    """Return what the first of the leaderboard promises; None where an answer has no probability of its own.
+
+    So it is with texts, and with sets of labels, which have one for each label.
 
     Args:
         race: At its end.

@@ -401,8 +401,9 @@ class TaskModel:
         return rows
 
     def _takes_each_label(self, answers: Sequence[Sequence[str]]) -> bool:
-        """Return whether a set of labels takes a request a label: what chooses one of several is given no and yes alone.
+        """Return whether a set of labels takes a request a label.
 
+        What chooses one of several texts is given no and yes alone.
         A model in this process reads all of them after the same prompt.
         """
         are_verdicts = self.task.is_multi_label and any(len(row) == 2 * len(self.task.labels) for row in answers)

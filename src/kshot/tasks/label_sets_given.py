@@ -100,7 +100,7 @@ def _labels_of(row: Row, column: str, between: str) -> list[str]:
         value = _listed(value, between)
     if not isinstance(value, list):
         row.fail(
-            f"'{column}' must be a list of labels; got {shown(value)}; write it as [\"…\", \"…\"], and as [] where none "
+            f'\'{column}\' must be a list of labels; got {shown(value)}; write it as ["…", "…"], and as [] where none '
             "is right."
         )
     return [_label(row, column, item, i) for i, item in enumerate(value, 1)]
@@ -123,7 +123,7 @@ def _label(row: Row, column: str, item: Any, number: int) -> str:
     if isinstance(item, list | dict):
         row.fail(
             f"{what} must be a label; got {shown(item)}; labels inside labels are not known here: write all that are "
-            "right into one list, such as [\"sport\", \"sport/tennis\"]."
+            'right into one list, such as ["sport", "sport/tennis"].'
         )
     if isinstance(item, int):
         item = json.dumps(item)

@@ -21,8 +21,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.kind_names import kind_of_flag, known_kind, meant_kind
-from kshot.core.paths import at_home
 from kshot.core.label_sets import read as labels_of
+from kshot.core.paths import at_home
 from kshot.core.types import KINDS, LABELLED, Example, Kind, Rows, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
 from kshot.tasks.bad_rows import left_out, without_bad_rows

@@ -19,8 +19,9 @@ class YesNo(Composer):
     """Ask for yes or no to each label of a task in which any number of labels can be right.
 
     Demonstrations have a line for each label that is right and for some that are wrong, in a mixed order
-    (`kshot.core.label_sets.shown_by_verdict`). Recipes that train weights use it where they name no composer: they learn
-    what yes means. A model that is not trained tells more by how likely it names a label (docs/results/labels.md).
+    (`kshot.core.label_sets.shown_by_verdict`). Recipes that train weights use it where they name no composer: they
+    learn what yes means. A small model that is not trained tells more by how likely it names a label
+    (docs/design/answers.md).
 
     Source: Brown et al. (2020), https://arxiv.org/abs/2005.14165, whose tasks with several right answers (MultiRC,
     section 3.7) are asked one answer at a time. Differs: all labels are read after one prompt.

@@ -72,17 +72,17 @@ def label_sets(y: Any) -> LabelSets | None:
     if (matrix := _matrix(y)) is not None:
         names = list(getattr(y, "columns", range(matrix.shape[1])))
         return LabelSets(matrix.astype(bool), np.array(names), Form(matrix.dtype))
-    if isinstance(y, str | bytes) or not hasattr(y, "__iter__") or getattr(y, "ndim", 1) != 1:
+    if not isinstance(y, list | tuple) and not (hasattr(y, "__array__") and getattr(y, "ndim", 1) == 1):
         return None
     rows = list(y)
     if not rows or not all(isinstance(row, _SETS) for row in rows):
         return None
     items = [item for row in rows for item in row]
     for number, row in enumerate(rows, 1):
-        if bad := next((item for item in row if isinstance(item, (*_SETS, dict)) or is_absent(item)), None):
+        if bad := [item for item in row if isinstance(item, (*_SETS, dict)) or is_absent(item)]:
             raise InvalidInputError(
-                f"y must hold the labels of each text; of number {number} one is {bad!r}. Write them as a list of texts, "
-                "such as ['sport', 'news']."
+                f"y must hold the labels of each text; of number {number} one is {bad[0]!r}. Write them as a list of "
+                "texts, such as ['sport', 'news']."
             )
     if not items:
         raise InvalidInputError("y must have at least two classes; all of its lists are empty. Name the labels.")
