@@ -43,5 +43,5 @@ def page(result: Mapping[str, Any]) -> str:
 def _line(row: Mapping[str, Any]) -> str:
     metrics = ["{:.3f} ({:.3f} to {:.3f})".format(*row[m]) for m in METRICS]
     chosen = "" if row["chosen"] == [row["recipe"]] else f", which chose {', '.join(f'`{c}`' for c in row['chosen'])}"
-    costs = [f"{row[name]:,.0f}" for name in COSTS]
-    return f"| {' | '.join([f'`{row["recipe"]}`{chosen}', str(row['draws']), *metrics, *costs])} |"
+    cells = [f"`{row['recipe']}`{chosen}", str(row["draws"]), *metrics, *(f"{row[name]:,.0f}" for name in COSTS)]
+    return f"| {' | '.join(cells)} |"

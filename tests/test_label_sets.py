@@ -6,7 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
+from sklearn.base import clone
 from sklearn.metrics import accuracy_score, f1_score, hamming_loss
+from sklearn.utils import estimator_checks
 
 import kshot
 from kshot.core.errors import UserError
@@ -25,9 +28,10 @@ from kshot.core.label_sets import (
 from kshot.core.lessons import Lesson
 from kshot.core.script import UsualWording
 from kshot.core.types import Example, Prediction, Query, Question, Task
+from kshot.estimator import FewShotClassifier
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
-from kshot.learners.trained import label_lessons
+from kshot.learners.trained import TrainedLearner, label_lessons
 from kshot.measures.averages import averaged
 from kshot.measures.label_calibration import calibrated_labels
 from kshot.measures.metrics import compute, metric_for
@@ -39,6 +43,7 @@ from kshot.tasks.load import load_task
 from kshot.tasks.rows import BadRowsError
 from kshot.tasks.validate import validate
 from kshot.verbs.export import export
+from word_network import word_engine
 
 LABELS = ("animal", "food", "tool")
 WORDS = {"animal": ("cat", "dog", "horse"), "food": ("bread", "soup", "rice"), "tool": ("saw", "drill", "axe")}
@@ -345,8 +350,13 @@ def test_the_prompt_of_yes_and_no(tiny):
     assert named.endswith("Text: a dog\nLabels: animal\n\nText: hm\nLabels: none\n\nText: a saw\nLabels:")
 
 
-@pytest.mark.parametrize("recipe", ["zero-shot", "random:k=4", "bm25:k=2,contexts=1", "random:k=3,composer=yes-no",
-                                    "random:k=3,contexts=2", "average(zero-shot, tfidf-lr)", "tfidf-lr", "majority"])  # fmt: skip
+RECIPES = (
+    *("zero-shot", "random:k=4", "bm25:k=2,contexts=1", "random:k=3,composer=yes-no", "random:k=3,contexts=2"),
+    *("average(zero-shot, tfidf-lr)", "tfidf-lr", "majority"),
+)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_answers_from_the_past_alone(tiny, recipe):
     t = task()
     setup = Setup(t, TaskModel.for_task(t, tiny), 0)
@@ -365,8 +375,10 @@ def test_a_recipe_answers_from_the_past_alone(tiny, recipe):
 
 
 def test_recipes_that_choose_one_answer_are_left_out(tiny):
-    for name in ("mix(zero-shot,tfidf-lr)", "cascade(zero-shot,tfidf-lr)", "max-entropy", "distil(zero-shot)", "zero-shot:calibration=contextual",
-                 "random:composer=verbalised", "random:generator=flips"):  # fmt: skip
+    for name in (
+        *("mix(zero-shot,tfidf-lr)", "cascade(zero-shot,tfidf-lr)", "max-entropy", "distil(zero-shot)"),
+        *("zero-shot:calibration=contextual", "random:composer=verbalised", "random:generator=flips"),
+    ):
         assert not parse_recipe(name, shots=2).suits(task()), name
     with pytest.raises(UserError, match="must name one for tasks of kind multi_label; got 'max-entropy'"):
         kshot.adapt(task(), tiny, recipes="max-entropy")
@@ -448,3 +460,124 @@ def test_the_report_counts_each_label(run):
 def test_other_programs_get_no_sets(run, tmp_path):
     with pytest.raises(UserError, match="Other programs ask for one answer; 'things' is multi_label"):
         export(run.best, "prompt", tmp_path / "x")
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def balanced(n, start=0):
+    """Return examples in which each label is right in half of the rows, as words in an order that says nothing."""
+    rng, found = np.random.default_rng(start), []
+    for i in range(n):
+        own = [label for label in LABELS if rng.random() < 0.5]
+        words = [WORDS[label][rng.integers(3)] for label in own] or ["nothing"]
+        found.append(Example(" ".join(words), written(own, LABELS), f"t{start}-{i}"))
+    return tuple(found)
+
+
+def test_training_teaches_yes_and_no():
+    t = Task("things", "multi_label", balanced(64, 0), balanced(30, 5), LABELS, ("micro_f1",))
+    setup = Setup(t, TaskModel.for_task(t, word_engine(seed=0)), 0)
+    recipe = parse_recipe("fine-tune:weights=full,lr=1e-3,steps=5,batch=12", shots=1)
+    learner = TrainedLearner(recipe, setup)
+    assert learner.recipe.part("composer") == YesNo()
+    before = learner.says([Query(e, ()) for e in t.test])
+    learner.learn(t.train)
+    after = learner.says([Query(e, ()) for e in t.test])
+    holds = indicator([e.output for e in t.test], LABELS)
+    n_right = [(np.array([p.log_probs for p in some]) > 0) == holds for some in (before, after)]
+    assert np.mean(n_right[0]) < 0.65
+    assert np.mean(n_right[1]) > 0.85
+
+
+# --- scikit-learn's face --------------------------------------------------------------------------------------------
+
+X = [e.input for e in examples(30)]
+Y = [list(read(e.output)) for e in examples(30)]
+MATRIX = indicator([e.output for e in examples(30)], LABELS).astype(int)
+
+
+def fitted(y, recipe="majority"):
+    return FewShotClassifier(model="scripted", recipe=recipe, limit=10).fit(X, y)
+
+
+def test_lists_and_matrices_are_learnt_alike():
+    of_lists, of_matrix = fitted(Y, "tfidf-lr"), fitted(MATRIX, "tfidf-lr")
+    assert of_lists.classes_.tolist() == list(LABELS)
+    assert of_matrix.classes_.tolist() == [0, 1, 2]
+    assert [sorted(one) for one in of_lists.predict(X)] == [
+        [label for label, h in zip(LABELS, row, strict=True) if h] for row in of_matrix.predict(X)
+    ]
+    assert np.allclose(of_lists.predict_proba(X), of_matrix.predict_proba(X))
+    assert of_lists.score(X, Y) == of_matrix.score(X, MATRIX) == accuracy_score(MATRIX, of_matrix.predict(X)) > 0.5
+    frame = fitted(pd.DataFrame(MATRIX, columns=LABELS))
+    assert frame.classes_.tolist() == list(LABELS)
+    for other in (
+        pd.Series(Y),
+        [tuple(one) for one in Y],
+        [set(one) for one in Y],
+        np.array([*Y, None], dtype=object)[:-1],
+    ):
+        assert fitted(other).predict(X).tolist() == fitted(Y).predict(X).tolist()
+    assert np.array_equal(fitted(csr_matrix(MATRIX)).predict(X), fitted(MATRIX).predict(X))
+    assert clone(of_lists).get_params() == of_lists.get_params()
+
+
+@pytest.mark.parametrize("y", [MATRIX, MATRIX.astype(bool), MATRIX.astype(float), MATRIX.tolist(), list(MATRIX)])
+def test_a_matrix_comes_back_in_its_type(y):
+    found = fitted(y).predict(X[:5])
+    assert found.shape == (5, 3)
+    assert found.dtype == np.asarray(y).dtype
+
+
+BAD_TARGETS = {
+    "nested": ([["a", ["b"]], *Y[1:]], r"of number 1 one is \['b'\]"),
+    "missing": ([*Y[:-1], ["tool", None]], "of number 30 one is None"),
+    "mixed": ([["a", 1], *Y[1:]], "Labels must all be texts, or none"),
+    "empty": ([[]] * 30, "all of its lists are empty. Name the labels"),
+    "fewer": (Y[:-1], "30 texts and 29 sets"),
+    "one": ([["a"]] * 30, "at least two classes"),
+    "separator": ([["a|b"], ["c"], *Y[2:]], r"a label must not hold '\|'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TARGETS)
+def test_targets_that_are_no_sets_are_refused(name):
+    y, message = BAD_TARGETS[name]
+    with pytest.raises(ValueError, match=message):
+        fitted(y)
+
+
+class NumbersAsTexts(FewShotClassifier):
+    """The classifier behind a front that writes rows of numbers as texts, as scikit-learn's checks have no texts."""
+
+    def fit(self, X, y):
+        return super().fit(self._written(X), y)
+
+    def predict(self, X):
+        return super().predict(self._written(X))
+
+    def predict_proba(self, X):
+        return super().predict_proba(self._written(X))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = tags.input_tags.one_d_array = False
+        tags.input_tags.two_d_array = True
+        return tags
+
+    def _written(self, X):
+        return [" ".join(f"{value:.1f}" for value in row) + f" {i}" for i, row in enumerate(X)]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_classifiers_multilabel_output_format_predict,
+        estimator_checks.check_classifiers_multilabel_output_format_predict_proba,
+        estimator_checks.check_classifiers_multilabel_representation_invariance,
+    ],
+)
+def test_checks_of_scikit_learn_for_sets(check):
+    """Not check_classifier_multioutput, which wants a threshold of 1/2: ours is fitted."""
+    check("NumbersAsTexts", NumbersAsTexts(model="scripted", recipe="majority", limit=12))
