@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 OPENING = """\
-`kshot bench label-sets --data DIR` measures this: Gemma-3-270M, 100 labelled examples, 200 test rows; the mean over draws
-of the training set, with the least and the most. `one-vs-rest` is scikit-learn's logistic regression on MiniLM's
+`kshot bench label-sets --data DIR` measures this: Gemma-3-270M, 100 labelled examples, 200 test rows; the mean over
+draws of the training set, with the least and the most. `one-vs-rest` is scikit-learn's logistic regression on MiniLM's
 embeddings, one for each label, each said from probability 1/2 on; `embedding-lr` is the same with a threshold that was
-fitted on the past. `all` is a race of all recipes that are cheap. Seconds are of learning and of answering the test rows,
-CPU seconds the same of one thread; the machine was shared."""
+fitted on the past. `all` is a race of all recipes that are cheap. Seconds are of learning and of answering the test
+rows, CPU seconds the same of one thread; the machine was shared."""
 METRICS = ("micro_f1", "macro_f1", "exact_match", "hamming")
 COSTS = ("seconds", "cpu_seconds")
 

@@ -103,14 +103,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             InvalidInputError: Texts, labels or settings that cannot be worked with; it is a ValueError too.
             UserError: An unknown model or recipe, or a text that is too long for the model.
         """
-        sets, texts = label_sets(y), _as_texts(X)
+        sets = label_sets(y)
+        classes, codes = (sets.classes, ()) if sets else np.unique(_as_targets(y), return_inverse=True)
+        labels, texts = _as_labels(classes), _as_texts(X)
         if sets:
-            classes, labels, outputs = sets.classes, _as_labels(sets.classes), sets.outputs(_as_labels(sets.classes))
+            outputs = sets.outputs(labels)
             check_lengths(texts, outputs)
         else:
-            classes, codes = np.unique(_as_targets(y), return_inverse=True)
-            labels = _as_labels(classes)
-            _check_pairs(texts, codes)
+            _check_pairs(texts, np.asarray(codes))
             outputs = [labels[code] for code in codes]
         for name in ("shots", "limit"):
             _check_count(name, getattr(self, name))

@@ -8,6 +8,7 @@ import numpy as np
 
 from kshot.core.errors import InvalidInputError
 from kshot.core.label_sets import indicator, written
+from kshot.tasks.containers import as_objects
 from kshot.tasks.label_sets_given import label_flaw
 from kshot.tasks.missing import is_absent
 
@@ -74,7 +75,7 @@ def label_sets(y: Any) -> LabelSets | None:
         return LabelSets(matrix.astype(bool), np.array(names), Form(matrix.dtype))
     if not isinstance(y, list | tuple) and not (hasattr(y, "__array__") and getattr(y, "ndim", 1) == 1):
         return None
-    rows = list(y)
+    rows = list(y if isinstance(y, list | tuple) else as_objects(y))
     if not rows or not all(isinstance(row, _SETS) for row in rows):
         return None
     items = [item for row in rows for item in row]
@@ -124,6 +125,6 @@ def check_lengths(texts: Sequence[str], outputs: Sequence[str]) -> None:
     """Refuse another number of texts than of targets."""
     if len(texts) != len(outputs):
         raise InvalidInputError(
-            f"X and y must have one set of labels per text; got inconsistent numbers of samples, {len(texts)} texts and "
-            f"{len(outputs)} sets. Choose the same rows for both."
+            "X and y must have one set of labels per text; got inconsistent numbers of samples, "
+            f"{len(texts)} texts and {len(outputs)} sets. Choose the same rows for both."
         )
