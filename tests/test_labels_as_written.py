@@ -299,7 +299,7 @@ def changed(**fields):
         (changed(meta={"a": ["\ud800"]}), "mappings), but it holds half of a surrogate pair; leave it out."),
         (changed(meta={"a": float("nan")}), "mappings), but a number in it is not finite; leave it out."),
         (changed(meta={"a": {1, 2}}), "mappings), but Object of type set is not JSON serializable; leave it out."),
-        (replace(GOOD, kind="generation"), "labels are for the kind classification; leave them out for generation."),
+        (replace(GOOD, kind="generation"), "the kinds classification and multi_label; leave them out for generation."),
         (replace(GOOD, kind="sums", labels=()), "there is no kind 'sums'. Known: classification, "),
         (changed(output="c"), "train example 3: 'c' is not among the task's labels; correct it or list it"),
         (changed(output=" a"), "train example 3: ' a' is not among the task's labels"),

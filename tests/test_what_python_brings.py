@@ -318,7 +318,6 @@ NO_LABELS = {
     "fewer": (Y[:-1], "got inconsistent numbers of samples, 12 texts and 11 labels. Choose the same rows for both."),
     "more": ([*Y, "tool"], "12 texts and 13 labels"),
     "frame": (pd.DataFrame({"a": Y, "b": Y}), "y must hold one label per text: y should be a 1d array"),
-    "one-hot": (np.eye(3)[CODES], "Give a list or a column of labels."),
     "row": (np.array(Y)[None], "got an array of shape (1, 12)"),
     "one text": ("a" * 12, "got an array of shape ()"),
     "set": (set(Y), "got an array of shape ()"),

@@ -26,6 +26,7 @@ from kshot.engine.load_model import load_model, portable_name
 from kshot.recipes.grammar import parse_recipes
 from kshot.tasks.containers import as_objects, checked_text, items_of
 from kshot.tasks.inputs import named_by_text
+from kshot.tasks.label_targets import as_sets, check_lengths, label_sets
 from kshot.tasks.missing import is_absent, trimmed
 from kshot.tasks.order import METRICS_OF_ORDER
 from kshot.tasks.rows import text_flaw
@@ -46,8 +47,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     Args:
         model: A language model, or its name (`kshot.load_model`).
         recipe: One recipe with its settings, "bm25" or "random:k=8", which is used as it is, its probabilities not
-            calibrated; or several, separated by commas, or "auto", all that are cheap: they are raced on the training
-            texts, and the best is used, calibrated by what it predicted in the race.
+            calibrated, unless any number of labels can be right: then it predicts the training texts first, each by
+            those before it, to find the threshold from which on a label is said. Or several, separated by commas, or
+            "auto", all that are cheap: they are raced on the training texts, and the best is used, calibrated by what
+            it predicted in the race.
         shots: The most demonstrations in a prompt; where there are fewer different texts, all of them.
         instruction: What is asked, shown before the demonstrations.
         order: The classes from the lowest to the highest, such as [1, 2, 3, 4, 5], where they have an order: then a
@@ -58,7 +61,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         random_state: The seed. A `RandomState`, or None for NumPy's own, draws a new one at every `fit`.
 
     Attributes:
-        classes_: The labels, sorted, `[n_classes]`: the order of the columns of `predict_proba`.
+        classes_: The labels, sorted, or as the columns of a matrix `y` are, `[n_classes]`: the order of the columns of
+            `predict_proba`.
         recipe_: The recipe that is used.
         leaderboard_: A row for each recipe of the race, best first; empty without a race.
         adapted_: The `AdaptedModel`, to save, serve or evaluate. Its labels are the texts of `classes_`.
@@ -98,18 +102,30 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X: Texts `[n]`: a list, an array, a Series, or one column `[n, 1]` of them. Rows that repeat an earlier
                 text are left out.
-            y: Their labels `[n]`, of any type; the model is shown `str(label)`.
+            y: Their labels `[n]`, of any type; the model is shown `str(label)`. Where any number of labels can be right
+                of a text, a list, tuple or set of labels for each text, which may be empty; or a matrix of zeros and
+                ones `[n, n_classes]`, dense or sparse, whose columns are the labels: a data frame says their names.
 
         Raises:
             InvalidInputError: Texts, labels or settings that cannot be worked with; it is a ValueError too.
             UserError: An unknown model or recipe, or a text that is too long for the model.
         """
-        targets = _as_targets(y)
-        order = None if self.order is None else _as_order(self.order, targets)
-        classes = np.unique(targets if order is None else order)
-        codes = np.searchsorted(classes, targets)
+        sets = label_sets(y)
+        if sets and self.order is not None:
+            raise InvalidInputError(
+                "order must come with one label a text; y has a set of labels for each. Leave order out."
+            )
+        targets = None if sets else _as_targets(y)
+        order = None if self.order is None or targets is None else _as_order(self.order, targets)
+        classes = sets.classes if sets else np.unique(targets if order is None else order)
+        codes = () if targets is None else np.searchsorted(classes, targets)
         labels, texts = _as_labels(classes), _as_texts(X)
-        _check_pairs(texts, codes)
+        if sets:
+            outputs = sets.outputs(labels)
+            check_lengths(texts, outputs)
+        else:
+            _check_pairs(texts, np.asarray(codes))
+            outputs = [labels[code] for code in codes]
         for name in ("shots", "limit"):
             _check_count(name, getattr(self, name))
         if not isinstance(self.instruction, str) or text_flaw(self.instruction):
@@ -117,16 +133,18 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"instruction must be a text that can be written; got {self.instruction!r}. Give it as a str, or leave "
                 "it out."
             )
-        rows = enumerate(zip(texts, codes, strict=True))
-        given = [Example(text, labels[code], f"row-{i}") for i, (text, code) in rows]
+        rows = enumerate(zip(texts, outputs, strict=True))
+        given = [Example(text, output, f"row-{i}") for i, (text, output) in rows]
         train, _ = without_duplicates(given)
-        _check_kept(given, train)
-        task = Task("texts", "classification", train, labels=labels, instruction=self.instruction)
+        if not sets:
+            _check_kept(given, train)
+        how: Any = {"kind": "multi_label", "metrics": ("micro_f1",)} if sets else {"kind": "classification"}
+        task = Task("texts", train=train, labels=labels, instruction=self.instruction, **how)
         if order is not None:
             labels = tuple(labels[code] for code in np.searchsorted(classes, order))
             task = replace(task, labels=labels, ordered=True, metrics=METRICS_OF_ORDER)
         done = self._adapt(task)
-        self.classes_ = classes
+        self.classes_, self._sets = classes, sets and sets.form
         self._places = np.arange(len(classes)) if order is None else np.searchsorted(classes, order)
         self.adapted_, self.recipe_ = done.best, done.chosen
         self.leaderboard_ = done.leaderboard if len(done.leaderboard) > 1 else ()
@@ -135,16 +153,32 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each text, `[n]`; X as in `fit`.
 
+        Where any number of labels can be right it returns what `y` was: lists, in an array of objects, or a matrix.
+
         Raises:
             NotFittedError: `fit` comes first.
             InvalidInputError: X holds something else than texts.
         """
+        answers = self._fitted().predict(_as_queries(X))
+        if self._sets:
+            return self._sets.answers(answers, self._fitted().labels, self.classes_)
         index = {label: i for i, label in enumerate(self._fitted().labels)}
-        return self.classes_[[self._places[index[answer]] for answer in self._fitted().predict(_as_queries(X))]]
+        return self.classes_[[self._places[index[answer]] for answer in answers]]
 
     def predict_proba(self, X: Any) -> FloatArray:
-        """Return the probability of each label, `[n, n_classes]`, columns as in `classes_`; see `predict`."""
+        """Return the probability of each label, `[n, n_classes]`, columns as in `classes_`; see `predict`.
+
+        Where any number of labels can be right each has a probability of its own, and `predict` says it from a
+        threshold on that was fitted on the texts in the order in which they were learnt; it need not be 1/2.
+        """
         return self._fitted().predict_proba(_as_queries(X))[:, np.argsort(self._places)]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of texts whose label, or whose set of labels as a whole, is right."""
+        if label_sets(y) is None:
+            return super().score(X, y, sample_weight)
+        right = [set(one) == set(other) for one, other in zip(as_sets(self.predict(X)), as_sets(y), strict=True)]
+        return float(np.average(right, weights=sample_weight))
 
     def _fitted(self) -> AdaptedModel:
         check_is_fitted(self)
@@ -166,7 +200,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 recipes=names,
                 shots=min(int(self.shots), len(task.train)),
                 seed=seed,
-                limit=int(self.limit) if is_race else 1,
+                limit=int(self.limit) if is_race or task.is_multi_label else 1,
                 out=folder,
             )
             done = run(prepare(settings))
@@ -188,6 +222,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
+        tags.classifier_tags.multi_label = True
         return tags
 
 

@@ -82,7 +82,7 @@ def save(adapted: AdaptedModel, folder: Path) -> None:
         "kshot": __version__,
         "model": _model_record(fitted),
         "prompt": _prompt_record(fitted),
-        "calibration": asdict(fitted.calibration),
+        "calibration": fitted.calibration.record(),
         "past": adapted.past and asdict(adapted.past),
         "abstention": adapted.abstention and asdict(adapted.abstention),
         "task": {name: getattr(fitted.task, name) for name in fields_of(fitted.task)},

@@ -10,6 +10,7 @@ import numpy as np
 from kshot.adapted.noted import notes_in, with_notes, without_note
 from kshot.adapted.rests_on import RestsOn, rests_on
 from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.label_sets import answer_of, read
 from kshot.core.ledger import Ledger
 from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
@@ -283,10 +284,11 @@ class AdaptedModel:
     def predict(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> list[str] | Any:
         """Return the most probable answer, or the generated one, for each input; see `predictions`.
 
+        Of a multi-label task it is the list of labels that are right.
         A list; or a series where a series or a data frame was given, with its index (`answers_like`). A model that
         abstains says "unsure" where it gives no answer.
         """
-        answers = [UNSURE if self.is_unsure(p) else str(p.answer) for p in self.predictions(inputs)]
+        answers = [UNSURE if self.is_unsure(p) else answer_of(self.task, p) for p in self.predictions(inputs)]
         return answers_like(answers, inputs, self.task)
 
     def predict_proba(self, inputs: Iterable["str | Mapping[str, Any] | Example"]) -> FloatArray:
@@ -389,10 +391,11 @@ class AdaptedModel:
             rows = tuple(_renamed(row, task, self.task) for row in rows)
         for row in rows:
             check_references(primary_metric(task), row.id, row.accepted)
-            if not task.is_open and row.output not in self.task.candidates(row):
+            given = read(row.output) if task.is_multi_label else (row.output,)
+            if odd := [] if task.is_open else [one for one in given if one not in self.task.candidates(row)]:
                 known = ", ".join(self.task.candidates(row))
                 raise UserError(
-                    f"Each output must be one that the model can give ({known}); of '{row.id}' it is '{row.output}'. "
+                    f"Each output must be one that the model can give ({known}); of '{row.id}' it is '{odd[0]}'. "
                     "Correct it, or leave the row out."
                 )
         return replace(task, test=rows)

@@ -51,6 +51,11 @@ def rests_on(fitted: Fitted, examples: Sequence[Example], predictions: Sequence[
             f"What an answer rests on is asked of one language model; '{name}' {what}. Take a run whose model answers "
             "by itself."
         )
+    if fitted.task.is_multi_label:
+        raise UserError(
+            f"What an answer rests on is told of one answer; '{fitted.task.name}' is multi_label, whose answers are "
+            "sets of labels. Adapt a task of the label that you ask about."
+        )
     if fitted.steering and fitted.steering.spans:
         raise UserError(
             f"What an answer rests on is told by gradients under attention as it is; '{name}' weighs it. Take another "

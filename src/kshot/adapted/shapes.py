@@ -74,10 +74,16 @@ def fields_of(task: Task) -> tuple[str, ...]:
     return tuple(name for name in _Task.__annotations__ if task.ordered or name in _Task.__required_keys__)
 
 
+_LogOdds = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+
 class _Calibration(TypedDict):
     temperature: Annotated[float, Field(ge=1e-6, le=1e6)]  # those that are fitted are 1/8 to 8
     strength: Annotated[float, Field(ge=0, le=1)]
     prior: list[Annotated[float, Field(gt=0, le=1)]]
+    means: NotRequired[list[_LogOdds]]  # these three of multi-label tasks
+    offsets: NotRequired[list[_LogOdds]]
+    threshold: NotRequired[Annotated[float, Field(gt=0, lt=1)]]
 
 
 class _Weights(TypedDict):
@@ -175,10 +181,17 @@ def check_fitted(recipe: Recipe, task: Task, about: About, file: Path) -> None:
 
 def calibration_of(kept: _Calibration) -> Calibration:
     """Return the calibration that is told of."""
-    return Calibration(kept["temperature"], kept["strength"], tuple(kept["prior"]))
+    offsets, threshold = tuple(kept.get("offsets", ())), kept.get("threshold", UNCALIBRATED.threshold)
+    prior = tuple(kept.get("means", ()) if offsets else kept["prior"])
+    return Calibration(kept["temperature"], kept["strength"], prior, offsets, threshold)
 
 
 def _check_prior(calibration: Calibration, task: Task, file: Path) -> None:
+    if len(calibration.offsets) not in {0, len(task.labels) if task.is_multi_label else 0}:
+        raise UserError(
+            f"{file} must have a number in `offsets` for each label of a multi-label task, and none for others; it has "
+            f"{len(calibration.offsets)}. Copy the whole folder, or adapt again."
+        )
     if len(calibration.prior) != (len(task.labels) if calibration.strength else 0):
         raise UserError(
             f"{file} must have a label prior with a number for each of its {len(task.labels)} labels where its "

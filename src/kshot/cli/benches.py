@@ -21,11 +21,12 @@ SPEED = {
     "loading": "kshot.bench.loading:run",
     "api": "kshot.bench.api_scores:run",
     "serve": "kshot.bench.served_load:run",
+    "labels": "kshot.bench.asked_labels:run",
 }
 TIMED = {"serve": "10m"}  # those of speed that go on for a time, by default so long
 QUALITY = (
     *("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts"),
-    *("compose", "context-use", "spectrum", "distil", "generate", "suites", "optimum"),
+    *("compose", "context-use", "spectrum", "distil", "generate", "suites", "optimum", "label-sets"),
 )
 WITHOUT_DATA = ("optimum",)  # those of quality that make their own tasks
 

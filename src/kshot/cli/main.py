@@ -207,7 +207,10 @@ def predict(
 
 
 def _answered(p: Any, adapted: Any) -> dict[str, Any]:
-    row = {"id": p.example_id, "answer": p.answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
+    from kshot.core.label_sets import answer_of
+
+    answer = answer_of(adapted.task, p) if adapted.task.is_multi_label else p.answer
+    row = {"id": p.example_id, "answer": answer, "probs": dict(zip(p.candidates, p.probs, strict=True))}
     doubt = {} if p.disagreement is None else {"disagreement": p.disagreement}
     if adapted.abstention:
         doubt["unsure"] = adapted.is_unsure(p)
@@ -236,6 +239,7 @@ def validate(
 ) -> None:
     """Check a task; with --model also count tokens and show the first prompt."""
     from kshot.core.control_tokens import without_marks
+    from kshot.core.label_sets import shown_by_name
     from kshot.core.script import UsualWording
     from kshot.measures.samples import check_metrics
     from kshot.prompts.layout import layout_for
@@ -255,7 +259,8 @@ def validate(
     )
     check_metrics(loaded)
     written = layout_for(language_model, (layout or "auto") if language_model else "plain")
-    script = UsualWording().compose(loaded, loaded.train[1:3], loaded.train[0].question)
+    some = shown_by_name(loaded.train[1:3], loaded.labels) if loaded.is_multi_label else loaded.train[1:3]
+    script = UsualWording().compose(loaded, some, loaded.train[0].question)
     report = run_validate(loaded, language_model, marks=written.marks(script) if language_model else ())
     if as_json:
         ordered = {"ordered": True} if loaded.ordered else {}
@@ -273,6 +278,11 @@ def validate(
         stdout.print("\nthe prompt for the first row, after two demonstrations:\n" + "-" * 60)
         stdout.print(without_marks(written.write(script).text))
         stdout.print("-" * 60)
+        if loaded.is_multi_label:
+            stdout.print(
+                f"of each of the {len(loaded.labels)} labels it is then read how likely it is named next, which says "
+                "how probable it is that the label is right; composer=yes-no asks for yes or no to each"
+            )
 
 
 @app.command()

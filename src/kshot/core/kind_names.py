@@ -4,7 +4,8 @@ from kshot.core.errors import UserError, did_you_mean
 from kshot.core.types import KINDS, Kind
 
 OTHER_NAMES: dict[str, Kind] = {
-    **dict.fromkeys(("multi_class", "multiclass", "binary", "multi_label", "sentiment", "intent"), "classification"),
+    **dict.fromkeys(("multi_class", "multiclass", "binary", "sentiment", "intent"), "classification"),
+    **dict.fromkeys(("multilabel", "tagging", "label_set"), "multi_label"),
     **dict.fromkeys(("mc", "mcq", "mcqa", "multi_choice", "multichoice"), "multiple_choice"),
     **dict.fromkeys(("qna", "q&a", "q_a", "question_answering", "squad"), "qa"),
     **dict.fromkeys(("text", "text_generation", "summarization", "translation", "chat", "seq2seq"), "generation"),

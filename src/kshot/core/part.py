@@ -26,6 +26,7 @@ class Part(Checked, ABC):
         changes_model: Whether weights or activations are changed.
         uses_contexts: It is about how a model uses the context of a row, and does nothing without one.
         uses_unlabelled: It learns from the task's unlabelled inputs too, so that what it does depends on them.
+        multi_label: It can be used where an output is a set of labels (`kshot.core.label_sets`).
         absent: Settings that others of its kind have and it cannot have, with the reason,
             as sentences without the last stop.
     """
@@ -37,6 +38,7 @@ class Part(Checked, ABC):
     uses_contexts: ClassVar[bool] = False
     uses_unlabelled: ClassVar[bool] = False
     absent: ClassVar[Mapping[str, str]] = {}
+    multi_label: ClassVar[bool] = False
 
     def suits(self, task: Task) -> bool:
         """Return whether it can be used on a task of this kind."""

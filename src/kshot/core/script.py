@@ -15,6 +15,7 @@ OPENING: tuple[ScriptRole, ...] = ("instruction", "note", "schema")  # what can 
 # What question and answer are called, chosen by the bits on training rows with the 270M model (JOURNAL.md, 2026-11-22)
 WORDS: Mapping[Kind, tuple[str, str]] = {
     "classification": ("Text", "Label"),
+    "multi_label": ("Text", "Labels"),
     "multiple_choice": ("Question", "Answer"),
     "qa": ("Question", "Answer"),
     "math": ("Question", "Answer"),
@@ -289,3 +290,8 @@ class UsualWording:
     def shorter(self) -> None:
         """What says less in its place: there is nothing to give up."""
         return None
+
+    @property
+    def asks_each(self) -> bool:
+        """Whether a set of labels is asked for by yes or no to each: labels are named."""
+        return False

@@ -15,8 +15,17 @@ from kshot.core.plugins import resolve
 from kshot.core.seeding import digest
 
 FloatArray = NDArray[np.float64]
-Kind = Literal["classification", "multiple_choice", "generation", "qa", "math", "parsing"]
-KINDS: tuple[Kind, ...] = ("classification", "multiple_choice", "generation", "qa", "math", "parsing")
+Kind = Literal["classification", "multi_label", "multiple_choice", "generation", "qa", "math", "parsing"]
+KINDS: tuple[Kind, ...] = (
+    "classification",
+    "multi_label",
+    "multiple_choice",
+    "generation",
+    "qa",
+    "math",
+    "parsing",
+)
+LABELLED: tuple[Kind, ...] = ("classification", "multi_label")  # kinds with a closed set of labels
 Answer = Literal["most-probable", "median"]  # which of ordered labels is given
 Rows = Any  # what holds rows in Python: a data frame, a dataset, a list of mappings, … (`kshot.tasks.objects`)
 _SPEAKERS = {"instruction": "system", "demonstration": "user", "query": "user", "answer": "assistant"}
@@ -83,7 +92,8 @@ class Task:
     """Labelled examples and what is asked of them.
 
     Attributes:
-        labels: The closed set of outputs, known in advance; empty where every row brings its own choices.
+        labels: The closed set of outputs, or of what outputs are sets of, known in advance; empty where every row
+            brings its own choices.
         ordered: The labels stand in an order, the lowest first, and how far apart two of them are counts.
         answer: Which of ordered labels is given: the most probable one, or the median of their probabilities.
         metrics: Names of metrics, the first is the primary one.
@@ -133,10 +143,18 @@ class Task:
     @property
     def is_open(self) -> bool:
         """Whether the answer is a text that has to be generated, instead of one of a row's candidates."""
-        return self.kind not in ("classification", "multiple_choice")
+        return self.kind not in (*LABELLED, "multiple_choice")
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether any number of labels can be right: an output is a set of labels (`kshot.core.label_sets`)."""
+        return self.kind == "multi_label"
 
     def candidates(self, question: Question | Example) -> tuple[str, ...]:
-        """Return the answers that a question can have: labels, or the row's letters or choices; none if open."""
+        """Return the answers that a question can have: labels, or the row's letters or choices; none if open.
+
+        Of a multi-label task these are the labels, of which any number can be right.
+        """
         if self.kind != "multiple_choice":
             return self.labels
         if self.choices_in_input:
@@ -283,12 +301,15 @@ class Prediction:
 
     Attributes:
         example_id: Whose answer it is.
-        candidates: The possible answers; in open tasks the example's own output, if it has one.
+        candidates: The possible answers; in open tasks the example's own output, if it has one. In multi-label tasks
+            the labels, each of which is right or wrong by itself.
         log_probs: Log-probability in nats of each candidate (not normalised), as the learner gave it or, of a
-            calibrated prediction, without the label prior.
+            calibrated prediction, without the label prior. In multi-label tasks by how many nats each label is rather
+            right than wrong.
         probs: Probabilities over the candidates, summing to 1, mixed with a little of the uniform; in open tasks the
-            output's raw probability.
-        answer: The most probable candidate; in open tasks the generated text, or None where none was wanted.
+            output's raw probability. In multi-label tasks the probability that each label is right.
+        answer: The most probable candidate; in open tasks the generated text, or None where none was wanted; in
+            multi-label tasks the set of the labels that are probable enough, written as an output.
         prompt_tokens: Tokens of the prompt; 0 where no language model was asked.
         seconds: Computing time of the answer, shared evenly by the predictions that were computed together.
         fit_seconds: Computing time of learning anew before this prediction (selectors, baselines).

@@ -5,18 +5,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from math import exp
+from typing import Any
 
 import numpy as np
+from scipy.special import logit
 
 from kshot.core.errors import ModelError
+from kshot.core.label_sets import SURE, having
 from kshot.core.ledger import Ledger
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
-from kshot.core.types import Example, FloatArray, Prediction, Query
+from kshot.core.types import Example, FloatArray, Prediction, Query, Question
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
+from kshot.learners.one_vs_rest import one_vs_rest
 from kshot.learners.preparation import prepared
-from kshot.measures.probabilities import mixed
+from kshot.measures.probabilities import each_by_itself, mixed
 from kshot.methods.contracts import Classifier
 from kshot.recipes.recipe import Recipe
 
@@ -49,25 +53,31 @@ class ClassifierLearner(Learner):
                     progress(len(some))
         return predictions
 
-    def _predicted(self, classifier: Classifier, queries: Sequence[Query], fit_seconds: float) -> list[Prediction]:
+    def _predicted(self, classifier: Any, queries: Sequence[Query], fit_seconds: float) -> list[Prediction]:
         """Predict queries together; they share the time and what a service takes, and the first takes the fit's."""
-        if classifier.writes:
+        if self.recipe.part("classifier").writes:
             return [self._open(classifier, query, 0.0 if i else fit_seconds) for i, query in enumerate(queries)]
         n, began, part = len(queries), time.perf_counter(), self._ledger.part()
         questions = [query.example.question for query in queries]
-        found = classifier.asking(self._store, part).probabilities(questions)
+        found = self._said(classifier, part)(questions)
         seconds, tokens = (time.perf_counter() - began) / n, part.cost.tokens / n
         predictions = list[Prediction]()
         for question, row in zip(questions, found, strict=True):
-            candidates = self._task.candidates(question)
-            probabilities = mixed(_checked(row, len(candidates), self.recipe.name))
+            candidates, answer = self._task.candidates(question), None
+            if self._task.is_multi_label:
+                log_probs = logit(mixed(row)[:, 1])  # of no and yes
+                probabilities = each_by_itself(log_probs)
+                answer = having(probabilities > SURE, candidates)
+            else:
+                probabilities = mixed(_checked(row, len(candidates), self.recipe.name))
+                log_probs = np.log(probabilities)
             predictions.append(
                 Prediction(
                     example_id=question.id,
                     candidates=candidates,
-                    log_probs=tuple(np.log(probabilities).tolist()),
+                    log_probs=tuple(log_probs.tolist()),
                     probs=tuple(probabilities.tolist()),
-                    answer=candidates[int(np.argmax(probabilities))],
+                    answer=answer or candidates[int(np.argmax(probabilities))],
                     seconds=seconds,
                     fit_seconds=0.0 if predictions else fit_seconds,
                     tokens=tokens,
@@ -88,8 +98,15 @@ class ClassifierLearner(Learner):
             question.id, known, logs, tuple(map(exp, logs)), text, seconds=seconds, fit_seconds=fit_seconds
         )
 
-    def _fitted(self, past: Sequence[Example]) -> Classifier:
+    def _said(self, classifier: Any, ledger: Ledger) -> Callable[[Sequence[Question]], list[FloatArray]]:
+        """Return what says the probabilities of questions' answers."""
+        return classifier if self._task.is_multi_label else classifier.asking(self._store, ledger).probabilities
+
+    def _fitted(self, past: Sequence[Example]) -> Any:
+        """Return the classifier that has learnt what is known; of sets of labels what all classifiers say."""
         classifier, known = self.recipe.part("classifier"), (*past, *self._made_of(past[: refit_point(len(past))]))
+        if self._task.is_multi_label:
+            return one_vs_rest(classifier, self._task, known, lambda: generator(self._seed, "fit", len(past)))
         return classifier.fit(self._task, known, rng=generator(self._seed, "fit", len(past)))
 
     def _made_of(self, known: Sequence[Example]) -> tuple[Example, ...]:

@@ -104,5 +104,5 @@ def _disagreement(whole: Prediction, asked: Sequence[Prediction]) -> float | Non
 def _holds(task: Task, whole: Prediction) -> bool:
     """Return whether a prediction's numbers are what they must be."""
     probabilities = np.array(whole.probs)
-    is_one = task.is_open or abs(probabilities.sum() - 1) < 1e-6
+    is_one = task.is_open or task.is_multi_label or abs(probabilities.sum() - 1) < 1e-6
     return bool(is_one and np.isfinite([*whole.log_probs, *whole.probs]).all() and (probabilities >= 0).all())

@@ -110,6 +110,7 @@ class Given(Selector):
 
     per_query = True
     sees_all = True
+    multi_label = True
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Remember where the examples stand in the pool."""

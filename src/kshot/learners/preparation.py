@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kshot.core.errors import UserError
+from kshot.core.label_sets import is_written
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
 from kshot.recipes.recipe import Recipe
@@ -70,7 +71,8 @@ def _check(made: Sequence[Example], known: Sequence[Example], task: Task, name: 
             raise UserError(f"{name}: each example that is made must have an id of its own; got '{e.id}' again.")
         if "made" not in e.meta:
             raise UserError(f"{name}: each example that is made must say so in meta[\"made\"]; '{e.id}' does not.")
-        if not task.is_open and e.output not in task.candidates(e):
+        is_known = is_written(e.output, task.labels) if task.is_multi_label else e.output in task.candidates(e)
+        if not task.is_open and not is_known:
             raise UserError(
                 f"{name}: the output of an example that is made must be one of {', '.join(task.candidates(e))}; got "
                 f"'{e.output}'."

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from kshot.core.label_sets import SURE, having
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
 from kshot.core.steering import Steering
@@ -17,7 +18,7 @@ from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup, refitted
 from kshot.learners.preparation import Prepared, prepared
 from kshot.measures.averages import averaged
-from kshot.measures.probabilities import normalised
+from kshot.measures.probabilities import each_by_itself, normalised
 from kshot.methods.contracts import Composer, Selector
 from kshot.methods.orders import MOST_CONFIDENT_LAST, ZeroShotBits
 from kshot.prompts.fitting import run_tokens
@@ -150,7 +151,12 @@ class PromptLearner(Learner):
             return members[0]
         sure = [p.sureness for p in members if p.sureness is not None]
         return replace(
-            averaged(members, mean=self.recipe.mean, is_open=self.model.task.is_open),
+            averaged(
+                members,
+                mean=self.recipe.mean,
+                is_open=self.model.task.is_open,
+                is_label_set=self.model.task.is_multi_label,
+            ),
             contexts=tuple(p.demonstrations for p in members),
             dropped=max(p.dropped for p in members),
             found=tuple(about for p in members for about in p.found),
@@ -199,17 +205,22 @@ class PromptLearner(Learner):
         return refitted(predictions, known, n_end) if chooses or refits else (0.0, 0.0)
 
     def _prediction(self, asked: _Asked, row: FloatArray) -> Prediction:
-        candidates = self.model.answers(asked.query.example)
-        is_open = self.model.task.is_open
+        task, candidates = self.model.task, self.model.answers(asked.query.example)
+        is_open = task.is_open
         if is_open:
             row = row - asked.model.unsaid(candidates, asked.query.example)
-        probabilities = np.exp(row) if is_open else normalised(row)
+        if task.is_multi_label:
+            candidates, row = task.labels, asked.model.label_log_odds(row)
+            probabilities = each_by_itself(row)
+        else:
+            probabilities = np.exp(row) if is_open else normalised(row)
+        best = having(probabilities > SURE, candidates) if task.is_multi_label else None
         return Prediction(
             example_id=asked.query.example.id,
             candidates=candidates,
             log_probs=tuple(row.tolist()),
             probs=tuple(probabilities.tolist()),
-            answer=None if is_open else candidates[int(np.argmax(probabilities))],
+            answer=best if best or is_open else candidates[int(np.argmax(probabilities))],
             prompt_tokens=run_tokens(asked.prompt, self.model.model),
             demonstrations=tuple(e.id for e in asked.shown),
             dropped=asked.n_dropped,
@@ -238,7 +249,7 @@ class PromptLearner(Learner):
         self, model: TaskModel, asked: Sequence[_Asked], progress: Callable[[int], None] | None
     ) -> list[FloatArray]:
         """Return log-probabilities of each query's answers; contextual ones are divided by those without content."""
-        answers = [a.model.said(model.answers(a.query.example), a.query.example) for a in asked]
+        answers = [a.model.said(a.model.answers(a.query.example), a.query.example) for a in asked]
         prompts = [a.prompt for a in asked]
         known = [i for i, texts in enumerate(answers) if texts]  # of a new input in an open task nothing is scored
         if self.recipe.calibration != "contextual":

@@ -13,8 +13,11 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, cast
 
+import numpy as np
+
 from kshot.core.errors import DamagedError, NotFiniteError, UserError
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
+from kshot.core.label_sets import read, verdict, verdicts
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
 from kshot.core.models import TrainableModel, TunableModel
@@ -29,11 +32,13 @@ from kshot.learners.passed_on import PassedOn
 from kshot.learners.preparation import prepared
 from kshot.learners.prompted import PromptLearner
 from kshot.learners.steered import fitted_steering
+from kshot.methods.composers.yes_no import YesNo
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import writable, write_folder, write_jsonl
 from kshot.taskmodel.taskmodel import TaskModel
 
 SECONDS_BETWEEN_STATES = 20.0
+HALF = 0.5
 MOST_SUPPORT = 32  # examples in the anchor of guidance
 
 
@@ -50,6 +55,8 @@ class TrainedLearner(Learner):
 
     def __init__(self, recipe: Recipe, setup: Setup, passed_on: PassedOn | None = None):
         assert setup.model is not None
+        if setup.task.is_multi_label and "composer" not in recipe.parts:
+            recipe = recipe.having(composer=YesNo())
         self.recipe, self._tuner, self._teacher = recipe, recipe.part("tuner"), recipe.part("teacher")
         self._base, self._seed, self._kept = setup.model, setup.seed, setup.kept
         self._selecting = setup.selector_model or setup.model
@@ -350,6 +357,12 @@ class TrainedLearner(Learner):
         model = replace(prepared, model=self.model, progress=self._selecting.progress, ledger=self._base.ledger)
         return fitted_steering(self.recipe, known, model, seed=self._seed)
 
+    @property
+    def _asks_each(self) -> bool:
+        """Whether it learns yes and no to each label of a set."""
+        composer = self.recipe.part("composer")
+        return self._base.task.is_multi_label and composer is not None and composer.asks_each
+
     def _batch(self, seen: Sequence[Example], step: int) -> Batch:
         """Return what one step learns; its choices depend on seed, new example, step and weights alone."""
         new, tuner, teacher = seen[-1], self._tuner, self._teacher
@@ -374,7 +387,10 @@ class TrainedLearner(Learner):
             others = [self._source.examples[i] for i in rng.permutation(len(self._source.examples))]
             drawn = tuner.lessons(others, lambda: (), step=step + 1, rng=rng)
             source = [self._source.model.training_text(lesson) for lesson in drawn]
-        if not teacher or teacher.only_chooses:
+        if self._asks_each:
+            rng = generator(self._seed, "labels", *names)
+            lessons, support = (label_lessons(some, self._base.task.labels, rng) for some in (lessons, support))
+        elif not teacher or teacher.only_chooses:
             teacher = None  # what is small stays the tuner's objective
             among = tuner.learns_over(self._base.task, seen)
             lessons, support = ([_among(lesson, among) for lesson in some] for some in (lessons, support))
@@ -417,6 +433,24 @@ class TrainedLearner(Learner):
         self._learnt, self.log, self._steering, self._n_saved = [], [], None, 0
         self._tuner = self.recipe.part("tuner")
         self._inquiry.forget()
+
+
+def label_lessons(lessons: Sequence[Lesson], labels: Sequence[str], rng: np.random.Generator) -> list[Lesson]:
+    """Return lessons about sets of labels as lessons about one label each, which is right as often as it is wrong.
+
+    Yes is learnt against no, and a lesson costs what it does where one label is right, however many labels there are.
+    That yes is as frequent as no in training is taken out by calibration (`kshot.measures.label_calibration`).
+    """
+    found = list[Lesson]()
+    for lesson in lessons:
+        right = read(lesson.target.output)
+        wrong = [label for label in labels if label not in right]
+        holds = bool(right) and (not wrong or rng.random() < HALF)
+        some = right if holds else wrong
+        label = some[int(rng.integers(len(some)))]
+        target = replace(lesson.target, output=verdict(label, holds=holds))
+        found.append(replace(lesson, target=target, learnt="last", among=verdicts([label])))
+    return found
 
 
 def _among(lesson: Lesson, answers: tuple[str, ...]) -> Lesson:

@@ -216,6 +216,11 @@ def check_can_abstain(task: Task) -> None:
             f"--abstain needs a task with labels or choices, whose answers have probabilities; '{task.name}' is of the "
             f"kind {task.kind}, whose answers are written. Leave --abstain out."
         )
+    if task.is_multi_label:
+        raise UserError(
+            f"--abstain needs answers with one probability each; '{task.name}' is multi_label, where each label has "
+            "its own. Leave --abstain out, and look at the probabilities of `predict --json`."
+        )
     if UNSURE in task.labels:
         raise UserError(
             f"--abstain says '{UNSURE}' where it gives no answer; '{task.name}' has a label '{UNSURE}'. Rename the "

@@ -16,11 +16,13 @@ likes all labels alike; grids.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
+from kshot.core.label_sets import SURE, having
 from kshot.core.types import Example, FloatArray, Prediction
-from kshot.measures.probabilities import normalised
+from kshot.measures.probabilities import each_by_itself, normalised
 
 TEMPERATURES = tuple(2.0 ** (i / 4) for i in range(-12, 13))  # 1/8 to 8, with 1 in the middle
 STRENGTHS = (0.0, 0.5, 1.0)
@@ -31,6 +33,7 @@ PRIOR_BITS = 2.0  # what a temperature off by a factor of e has to save over the
 # All three chosen on training rows (benchmarks/label_prior.py)
 LABEL_DECAY = 0.98  # the weight of an input against that of the next one, in the label prior
 LABEL_INPUTS = 4.0  # as many inputs, of which nothing is said, stand in every label prior
+DECAY_OF_INPUTS = LABEL_DECAY  # of multi-label tasks
 STRENGTH_BITS = 0.5  # what all of the label prior has to save over the past
 
 
@@ -41,12 +44,24 @@ class Calibration:
     Attributes:
         temperature: By which log-probabilities are divided.
         strength: How much of the label prior is taken out, 0 to 1.
-        prior: The mean probability of each label over inputs; empty where none of it is taken out.
+        prior: The mean probability of each label over inputs; empty where none of it is taken out. In multi-label tasks
+            the mean log-odds.
+        offsets: In multi-label tasks what is added to the log-odds of each label; empty in others.
+        threshold: There the probability from which on a label is said.
     """
 
     temperature: float = 1.0
     strength: float = 0.0
     prior: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    threshold: float = SURE
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON; what is of multi-label tasks alone is there where it says something."""
+        found = {"temperature": self.temperature, "strength": self.strength, "prior": self.prior}
+        if not self.offsets:
+            return found
+        return found | {"prior": (), "means": self.prior, "offsets": self.offsets, "threshold": self.threshold}
 
     def of(self, prediction: Prediction) -> Prediction:
         """Return the prediction with calibrated probabilities, and with the answer that is then the most probable.
@@ -56,6 +71,11 @@ class Calibration:
         if self == UNCALIBRATED:
             return prediction
         log_probs = np.array(prediction.log_probs)
+        if self.offsets:
+            prior = np.array(self.prior) if self.strength else 0.0
+            probs = each_by_itself((log_probs - self.strength * prior) / self.temperature + self.offsets)
+            answer = having(probs >= self.threshold, prediction.candidates)
+            return replace(prediction, probs=tuple(probs.tolist()), answer=answer)
         if self.strength:
             log_probs = log_probs - self.strength * np.log(self.prior)
             answer = prediction.candidates[int(np.argmax(log_probs))]
@@ -69,6 +89,9 @@ class Calibration:
         """
         if not (self.strength and predictions):
             return self
+        if self.offsets:
+            mean = mean_log_odds(np.array([p.log_probs for p in predictions]))
+            return replace(self, prior=tuple(mean.tolist()))
         total = normalised(np.array([p.log_probs for p in predictions])).sum(axis=0)
         return replace(self, prior=_smoothed(total, len(predictions)))
 
@@ -112,6 +135,16 @@ def calibrated(
             strength, temperature = settings[best]
             last = _calibration(temperature, strength, prior)
     return found, last
+
+
+def mean_log_odds(rows: FloatArray) -> FloatArray:
+    """Return the mean log-odds of each label over inputs, `[n_inputs, n_labels]` in order, the recent ones most.
+
+    `LABEL_INPUTS` inputs more, on which labels are all alike, stand in it.
+    """
+    weights = DECAY_OF_INPUTS ** np.arange(len(rows) - 1, -1, -1.0)
+    total, n = weights @ rows, weights.sum()
+    return (total + LABEL_INPUTS * total.mean() / n) / (n + LABEL_INPUTS)
 
 
 def _calibration(temperature: float, strength: float, prior: tuple[float, ...]) -> Calibration:

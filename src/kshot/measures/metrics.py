@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.core.label_sets import indicator, read
 from kshot.core.types import Kind
 from kshot.measures import text_metrics as text
 from kshot.measures.text_metrics import References
@@ -174,10 +175,63 @@ def _of_pieces(pattern: re.Pattern[str], form: str) -> Metric:
     )
 
 
+def _of_sets(formula: Callable[[NDArray, NDArray, NDArray], float]) -> Metric:
+    """Make a metric of sets of labels from its formula over true positives, false positives and false negatives.
+
+    Each of these counts is `[n_labels]`, over the task's labels; a single row is scored by its own counts.
+    """
+
+    def prepare(rows: Rows) -> OfRows:
+        gold, answers = _indicators(rows)
+        cells = np.concatenate([gold & answers, ~gold & answers, gold & ~answers], axis=1).astype(np.float64)
+
+        def of_rows(i: NDArray[np.integer]) -> float:
+            return formula(*np.split(np.bincount(i, minlength=len(cells)) @ cells, 3))
+
+        return of_rows
+
+    def row(references: References, answer: str) -> float:
+        gold, given = set(read(references[0])), set(read(answer))
+        n_both = len(gold & given)
+        # of one row alone the sum over labels, as where no label is right and none is said all of it is right
+        whole = len(gold) + len(given)
+        return 2 * n_both / whole if whole else 1.0
+
+    return Metric(row, prepare)
+
+
+def _indicators(rows: Rows) -> tuple[NDArray, NDArray]:
+    """Return which labels are right in each row, and which are given, `[n_rows, n_labels]`: the task's, then others."""
+    pairs = [(references[0], answer) for references, answer in zip(rows.references, rows.answers, strict=True)]
+    seen = [label for pair in pairs for text in pair for label in read(text)]
+    labels = tuple(dict.fromkeys([*rows.labels, *seen]))
+    return indicator([gold for gold, _ in pairs], labels), indicator([answer for _, answer in pairs], labels)
+
+
+def _f1_of_counts(right: NDArray, wrong: NDArray, missed: NDArray) -> NDArray:
+    return _ratio(2 * right, 2 * right + wrong + missed)
+
+
+def _micro_f1_of_sets(right: NDArray, wrong: NDArray, missed: NDArray) -> float:
+    return float(_f1_of_counts(right.sum(), wrong.sum(), missed.sum()))
+
+
+def _macro_f1_of_sets(right: NDArray, wrong: NDArray, missed: NDArray) -> float:
+    return float(_f1_of_counts(right, wrong, missed).mean())
+
+
+def _prepare_hamming(rows: Rows) -> OfRows:
+    right = np.equal(*_indicators(rows)).mean(axis=1)
+    return lambda i: float(right[i].mean())
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": _mean(_equal, zero_one=True),
     "macro_f1": _of_labels(_macro_f1),
     "f1": _of_labels(_f1, needs_positive=True),
+    "micro_f1": _of_sets(_micro_f1_of_sets),
+    "set_macro_f1": _of_sets(_macro_f1_of_sets),
+    "hamming": replace(_of_sets(_micro_f1_of_sets), prepare=_prepare_hamming),
     "macro_recall": _of_labels(_macro_recall),
     "matthews": _of_labels(_matthews, lowest=-1.0),
     "quadratic_kappa": replace(_of_labels(_quadratic_kappa, lowest=-1.0), needs_order=True),
@@ -219,10 +273,13 @@ def get_metric(name: str) -> Metric:
 def metric_for(name: str, kind: Kind) -> str:
     """Return the metric that `name` means for tasks of a kind: exact_match is squad_exact_match for qa.
 
+    Of sets of labels macro_f1 is the mean over the labels, of each of which it is right or wrong that it is in the set.
     Published exact matches of question answering all forgive case, punctuation and articles; those of parsing
     and of word functions, where "A" and "a" may differ, do not.
     """
-    return "squad_exact_match" if (name, kind) == ("exact_match", "qa") else name
+    if (name, kind) == ("exact_match", "qa"):
+        return "squad_exact_match"
+    return "set_macro_f1" if (name, kind) == ("macro_f1", "multi_label") else name
 
 
 def check_references(name: str, example_id: str, references: References) -> None:

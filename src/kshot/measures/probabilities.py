@@ -4,7 +4,9 @@ from math import log, log2
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit
 
+from kshot.core.label_sets import indicator
 from kshot.core.types import (
     FloatArray,
     Prediction,
@@ -22,6 +24,11 @@ def mixed(probabilities: FloatArray) -> FloatArray:
 def normalised(log_probs: FloatArray) -> FloatArray:
     """Return the probabilities over candidates, the last axis, of log-probabilities in nats, mixed."""
     return mixed(np.exp(log_probs - np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)))
+
+
+def each_by_itself(log_odds: FloatArray) -> FloatArray:
+    """Return the probability that each label is right, of log-odds in nats, mixed with a little of the uniform."""
+    return (1 - UNIFORM_SHARE) * expit(log_odds) + UNIFORM_SHARE / 2
 
 
 def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
@@ -46,6 +53,13 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
 
 
 def code_length_bits(task: Task, output: str, prediction: Prediction) -> float:
-    """Return the bits of the right answer: raw in open tasks, else as mixed among the candidates."""
+    """Return the bits of the right answer: raw in open tasks, else as mixed among the candidates.
+
+    Of a set of labels they are the sum over all labels of the bits of what is right of each, that it is in the set or
+    not: the code length of the set where labels are coded one after the other, each by its own probability.
+    """
+    if task.is_multi_label:
+        holds, probs = indicator([output], prediction.candidates)[0], np.array(prediction.probs)
+        return float(-np.log2(np.where(holds, probs, 1 - probs)).sum())
     at = prediction.candidates.index(output)
     return -prediction.log_probs[at] / log(2) if task.is_open else -log2(prediction.probs[at])

@@ -153,12 +153,15 @@ class Composer(Remembering):
         considers: It finds out something about each question, with the model that answers, before that is asked
             (`consider`), such as a reason, or which of its notes are about it.
         rewrites: It says a question in a form of its own, so that no prompt has a place for any question.
+        asks_each: Where outputs are sets of labels the model says yes or no to each label; otherwise it names those
+            that are right.
     """
 
     remembered_in: ClassVar[str] = COMPOSER
     learns: ClassVar[bool] = False
     considers: ClassVar[bool] = False
     rewrites: ClassVar[bool] = False
+    asks_each: ClassVar[bool] = False
 
     def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
         """Return a composer that knows the past; again whenever it has doubled."""
@@ -339,6 +342,8 @@ class Tuner(Training, Part):
     def learns_over(self, task: Task, seen: Sequence[Example]) -> tuple[str, ...]:
         """Return the answers that a lesson's right one is to be chosen from; none: all texts."""
         labels = tuple(dict.fromkeys(e.output for e in seen))
+        if task.is_multi_label:
+            return ()
         is_over_seen = self.over == "seen" or (self.over == "auto" and len(labels) < len(task.labels))
         return labels if is_over_seen else ()
 

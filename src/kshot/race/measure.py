@@ -23,6 +23,7 @@ from kshot.learners.build import lacking, make_learner, what_it_takes
 from kshot.learners.kept import Kept, Memory
 from kshot.learners.learner import Learner, Setup
 from kshot.measures.calibration import calibrated
+from kshot.measures.label_calibration import calibrated_labels
 from kshot.measures.samples import sample_row
 from kshot.measures.variance import Spread, components
 from kshot.race.entrant import Entrant
@@ -172,12 +173,15 @@ class Measuring:
         """Make the sample rows, calibrated each on what was before it."""
         predictions, examples = entrant.predictions, self.stream.asked[: len(entrant.predictions)]
         how = entrant.recipe.calibrated_on(self.task)
-        if how in ("batch", "temperature"):
+        if how not in ("none", "contextual"):
             assert entrant.learner is not None
+            calibrate = partial(calibrated, label_prior=how == "batch")
+            if self.task.is_multi_label:
+                calibrate = partial(calibrated_labels, metric=self.task.metrics[0], as_said=how == "thresholds")
             final = entrant.learner.last(predictions)  # what is handed over is the winner, not whoever led before
-            predictions, entrant.calibration = calibrated(predictions, examples, label_prior=how == "batch")
+            predictions, entrant.calibration = calibrate(predictions, examples)
             if final is not entrant.predictions:
-                entrant.calibration = calibrated(final, examples, label_prior=how == "batch")[1]
+                entrant.calibration = calibrate(final, examples)[1]
         places = self.stream.positions[: len(predictions)]
         entrant.rows = [
             sample_row(self.task, entrant.recipe.name, at, e, self._packed(p))

@@ -91,14 +91,16 @@ class Promise:
 
 
 def promise(race: Race, comparisons: Sequence[Mapping[str, Any]], wanted: float | None) -> Promise | None:
-    """Return what the first of the leaderboard promises; None for open tasks, whose answers have no probability.
+    """Return what the first of the leaderboard promises; None where an answer has no probability of its own.
+
+    So it is with texts, and with sets of labels, which have one for each label.
 
     Args:
         race: At its end.
         comparisons: What `compare_all` returns: recipes that are worse than the chosen one count for nothing.
         wanted: The share of answers that has to be right.
     """
-    if race.measuring.task.is_open:
+    if race.measuring.task.is_open or race.measuring.task.is_multi_label:
         return None
     worse = {c["recipe"] for c in comparisons if c["verdict"].startswith("worse")}
     n_alike = sum(e.recipe.name not in worse for e in race.eligible())

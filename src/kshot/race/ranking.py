@@ -159,7 +159,7 @@ def evidence(
     """Return the evidence of a recipe.
 
     By metric a row of a task with candidates is worth its smoothed rightness, or closeness where the metric is one of
-    ordered labels; by bits, and in open tasks, where texts
+    ordered labels, and one of a multi-label task its own score; by bits, and in open tasks, where texts
     are made for some rows only, its negative bits.
 
     Args:
@@ -172,6 +172,8 @@ def evidence(
     """
     if by == "bits" or task.is_open:
         stream, final = (np.array([-float(r["bits"]) for r in some]) for some in (rows, again))
+    elif task.is_multi_label:  # how right a row is has more than two values already
+        stream, final = (np.array([float(r["score"]) for r in some]) for some in (rows, again))
     else:
         worth = valued_in_order if get_metric(task.metrics[0]).needs_order else valued
         stream, final = worth(rows), worth(again)

@@ -58,7 +58,8 @@ def _parts(task: Task, asked: Sequence[Example], n: int) -> list[list[Example]]:
     Otherwise what is left would have the fewer of an answer the more of it is hidden, and who answers by how often it
     has seen an answer would be wrong more often than on new inputs.
     """
-    place = [0 if task.is_open else task.candidates(e).index(e.output) for e in asked]
+    open_or_set = task.is_open or task.is_multi_label
+    place = [0 if open_or_set else task.candidates(e).index(e.output) for e in asked]
     order = sorted(range(len(asked)), key=lambda i: place[i])
     return [[asked[i] for i in sorted(order[start::n])] for start in range(n)]
 

@@ -289,14 +289,21 @@ class Recipe:
         """Return whether it can answer the task's kind."""
         if (task.is_open and self.calibration == "contextual") or (not task.labels and self.calibration == "batch"):
             return False
-        if self.calibration == "contextual" and self.considers:  # there is nothing to find out about no content
+        if task.is_multi_label and not all(part.multi_label for part in self.all_parts):
+            return False
+        if self.calibration == "contextual" and (task.is_multi_label or self.considers):  # nothing is found out of none
             return False
         return all(part.suits(task) for part in self.all_parts) and all(member.suits(task) for member in self.members)
 
     def calibrated_on(self, task: Task) -> str:
-        """Return how its probabilities are calibrated on a task: "auto" is settled, and texts are left as they are."""
+        """Return how its probabilities are calibrated on a task: "auto" is settled, and texts are left as they are.
+
+        Of sets of labels it is "labels", or "thresholds" alone where probabilities stay as they are.
+        """
         if task.is_open:
             return "none"
+        if task.is_multi_label:
+            return "thresholds" if self.calibration == "none" else "labels"
         return ("batch" if task.labels else "temperature") if self.calibration == "auto" else self.calibration
 
     @property
@@ -322,7 +329,7 @@ class Recipe:
         That of one prompt for all queries can be measured on other inputs than those of the stream. What is said to
         each query is chosen for it would cost as much as the stream.
         """
-        return self.shows_one_set and self.calibrated_on(task) == "batch"
+        return self.shows_one_set and self.calibrated_on(task) in ("batch", "labels")
 
     def aligned(self) -> "Recipe":
         """Return the recipe aligned with a source task where it trains and does not say how; its members too."""

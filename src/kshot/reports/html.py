@@ -11,7 +11,9 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import to_json
+from kshot.core.label_sets import BETWEEN, NOTHING, read
 from kshot.core.prices import paid_in_words
+from kshot.core.types import LABELLED
 from kshot.measures.answer_sources import SOURCES
 from kshot.measures.comparison import compared
 from kshot.reports.leaderboard import IN_THE_CHOICE, behind, made_in_words
@@ -68,7 +70,7 @@ def page(record: Mapping[str, Any]) -> str:
         behind=behind,
         comparisons=choice.get("comparisons"),
         spread=choice.get("spread"),
-        is_open=results["task"]["kind"] not in ("classification", "multiple_choice"),
+        is_open=results["task"]["kind"] not in (*LABELLED, "multiple_choice"),
         curves=[
             learning_curve(rows, shown, *what) for what in (("score", metric), ("bits", "bits an example")) if board
         ],
@@ -127,7 +129,8 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
         "ordered": results["task"].get("ordered", False),
         "recipes": names,
         "examples": [[e["input"], e["output"], e["context"] or "", int(e["id"] in suspicious)] for e in examples],
-        "rows": [[_row(place, r) for r in record["rows"][name]] for name in names],
+        **({"sets": [BETWEEN, NOTHING]} if results["task"]["kind"] == "multi_label" else {}),
+        "rows": [[_row(place, r, results) for r in record["rows"][name]] for name in names],
         "prompts": [record["prompts"]["rows"].get(name) for name in names],
         "more": [record["prompts"].get("more", {}).get(name) for name in names],
         "segments": record["prompts"]["segments"],
@@ -145,10 +148,10 @@ def data(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row(place: Mapping[str, int], row: Mapping[str, Any]) -> list[Any]:
+def _row(place: Mapping[str, int], row: Mapping[str, Any], results: Mapping[str, Any]) -> list[Any]:
     """Return [example, answer, score, bits, [candidate, probability, …]], the most probable first, and its source."""
     pairs = sorted(zip(row["candidates"], row["probs"], strict=True), key=lambda pair: -pair[1])
-    kept = pairs[:MOST_PROBS] + [pair for pair in pairs[MOST_PROBS:] if pair[0] == row["gold"]]
+    kept = pairs[:MOST_PROBS] + [p for p in pairs[MOST_PROBS:] if p[0] in _labels_of(results, row["gold"])]
     flat = [value for text, p in kept for value in (text, float(f"{p:.3g}"))]
     score = None if row["score"] is None else round(row["score"], 3)
     source = [row["came_from"]] if "came_from" in row else []
@@ -183,6 +186,10 @@ def suspicious_examples(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _labels_of(results: Mapping[str, Any], output: str) -> tuple[str, ...]:
+    return read(output) if results["task"]["kind"] == "multi_label" else (output,)
+
+
 def problems(record: Mapping[str, Any]) -> list[str]:
     """Return what seems wrong with the data, a sentence each."""
     results, found = record["results"], []
@@ -192,7 +199,7 @@ def problems(record: Mapping[str, Any]) -> list[str]:
     unseen = [
         label
         for label in results["task"]["labels"]
-        if label not in {e["output"] for e in record["prompts"]["examples"]}
+        if label not in {label for e in record["prompts"]["examples"] for label in _labels_of(results, e["output"])}
     ]
     if unseen:
         found.append(f"{len(unseen)} labels have no example in the stream: {', '.join(unseen[:8])}")

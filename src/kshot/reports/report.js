@@ -21,9 +21,43 @@ const opened = record.prompts.map((rows, recipe) => {
     ([same, ...more], context) => (before[context] = (before[context] || []).slice(0, same).concat(more))));
 });
 
+// Of tasks where any number of labels can be right: a set as the texts of its labels.
+const labelsOf = output => output === record.sets[1] ? [] : output.split(record.sets[0]);
+
+function tableOf(heads, lines) {
+  const table = make("table"), head = make("tr"), body = make("tbody"), top = make("thead");
+  for (const text of heads) head.append(make("th", text));
+  top.append(head);
+  body.append(...lines);
+  table.append(top, body);
+  return table;
+}
+
+function eachLabel(rows, gold) {
+  const counts = new Map(record.labels.map(label => [label, [0, 0, 0, 0]]));
+  for (const row of rows) {
+    const right = new Set(labelsOf(gold(row))), given = new Set(labelsOf(row[1]));
+    for (const [label, n] of counts) n[right.has(label) ? (given.has(label) ? 0 : 2) : (given.has(label) ? 1 : 3)]++;
+  }
+  const share = (part, whole) => whole ? (part / whole).toFixed(2) : "";
+  return tableOf(["label", "rightly said", "wrongly said", "missed", "rightly not said", "precision", "recall", "F1"],
+    [...counts].map(([label, [hit, wrong, missed, none]]) => {
+      const line = make("tr"), name = make("th", label);
+      name.scope = "row";
+      line.append(name);
+      for (const n of [hit, wrong, missed, none]) line.append(make("td", n, "cell"));
+      for (const text of [share(hit, hit + wrong), share(hit, hit + missed), share(2 * hit, 2 * hit + wrong + missed)]) line.append(make("td", text));
+      return line;
+    }));
+}
+
 function confusion(recipe) {
   const rows = record.rows[recipe].filter(row => row[1] !== null);
   const gold = row => record.examples[row[0]][1];
+  if (record.sets) {
+    at("confusion").replaceChildren(eachLabel(rows, gold));
+    return;
+  }
   const labels = record.labels.length ? record.labels : [...new Set(rows.flatMap(row => [gold(row), row[1]]))].sort();
   const place = at("confusion");
   place.replaceChildren();
@@ -60,6 +94,14 @@ function calibration(recipe) {
   const bins = Array.from({length: 10}, () => [0, 0, 0]), place = at("calibration");
   place.replaceChildren();
   for (const row of record.rows[recipe]) {
+    if (record.sets) {
+      const right = new Set(labelsOf(record.examples[row[0]][1]));
+      for (let i = 0; i < row[4].length; i += 2) {
+        const sure = row[4][i + 1], bin = bins[Math.min(9, Math.floor(10 * sure))];
+        bin[0]++; bin[1] += sure; bin[2] += right.has(row[4][i]);
+      }
+      continue;
+    }
     if (row[2] === null || row[4].length < 4) continue;
     const sure = row[4][1], bin = bins[Math.min(9, Math.floor(10 * sure))];
     bin[0]++; bin[1] += sure; bin[2] += row[2];
@@ -67,7 +109,7 @@ function calibration(recipe) {
   const n = bins.reduce((sum, bin) => sum + bin[0], 0);
   if (!n) { place.append(make("p", "Only answers out of a closed set have probabilities to compare.", "quiet")); return; }
   const off = bins.reduce((sum, [m, p, s]) => sum + (m ? Math.abs(p - s) : 0), 0) / n;
-  place.append(make("p", `Expected calibration error ${off.toFixed(3)} over ${n} answers.`));
+  place.append(make("p", `Expected calibration error ${off.toFixed(3)} over ${n} ${record.sets ? "labels: the most probable of each input, and those that are right" : "answers"}.`));
   const table = make("table"), head = make("tr"), body = make("tbody"), top = make("thead");
   for (const text of ["said", "was right", "", "n"]) head.append(make("th", text));
   top.append(head);

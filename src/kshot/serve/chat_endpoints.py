@@ -142,6 +142,13 @@ def _ending(prediction: Prediction) -> Literal["stop", "length"]:
 
 
 def _check_logprobs(served: Served, wanted: bool) -> None:
+    if wanted and served.adapted.task.is_multi_label:
+        raise RefusedRequestError(
+            400,
+            "logprobs need one label for an answer; this one is a set of labels, each with a probability of its own, "
+            "which /predict tells. Leave them out.",
+            param="logprobs",
+        )
     if wanted and served.adapted.task.is_open:
         raise RefusedRequestError(
             400,

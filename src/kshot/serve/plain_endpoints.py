@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from kshot.core.label_sets import answer_of
 from kshot.core.types import Example, Prediction
 from kshot.learners.fitted import Fitted
 from kshot.serve.plain_wire import About, Health, PredictAnswer, Predicted, PredictRequest, Row, Shown
@@ -25,7 +26,7 @@ def _predicted(served: Served, prediction: Prediction, show: bool) -> Predicted:
     if is_unsure:
         served.counts.abstained()
     return Predicted(
-        answer=None if is_unsure else prediction.answer,
+        answer=None if is_unsure else answer_of(served.adapted.task, prediction),
         probabilities=dict(zip(prediction.candidates, prediction.probs, strict=True)),
         unsure=is_unsure,
         cut_off=prediction.cut_off,

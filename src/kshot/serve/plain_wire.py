@@ -49,7 +49,8 @@ class Predicted(BaseModel):
     """An answer.
 
     Attributes:
-        answer: The most probable label or choice, or the written text; None where the model is not sure enough.
+        answer: The most probable label or choice, or the written text, or the list of labels that are right; None where
+            the model is not sure enough.
         probabilities: Of each label or choice, as they were measured; empty where answers are written.
         unsure: Whether it gives no answer, as it is not sure enough.
         cut_off: A written answer came to no end.
@@ -59,7 +60,7 @@ class Predicted(BaseModel):
             that it was asked with.
     """
 
-    answer: str | None
+    answer: str | list[str] | None
     probabilities: dict[str, float]
     unsure: bool = False
     cut_off: bool = False

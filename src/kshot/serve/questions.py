@@ -60,6 +60,11 @@ def learnt(task: Task, question: Question) -> Learnt:
         raise NotLearntError(
             f"'{task.name}' is of the kind {task.kind}: its answers are written, and no probabilities of options known."
         )
+    if task.is_multi_label:
+        raise NotLearntError(
+            f"'{task.name}' is of the kind multi_label: any number of labels can be right, and none is chosen among "
+            "them. Ask /predict."
+        )
     if not question.options:
         return _predicate(task, question)
     if task.kind == "multiple_choice":

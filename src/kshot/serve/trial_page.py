@@ -70,10 +70,11 @@ PAGE = r"""<!doctype html>
   }
   function show(said, ms) {
     const out = [];
-    out.push(made("p", "answer", said.unsure ? "unsure" : said.answer));
+    const right = Array.isArray(said.answer) ? said.answer : [said.answer];
+    out.push(made("p", "answer", said.unsure ? "unsure" : right.join(", ") || "(none)"));
     const rows = Object.entries(said.probabilities).sort((a, b) => b[1] - a[1]);
     for (const [label, p] of rows) {
-      const row = made("div", label === said.answer ? "row best" : "row");
+      const row = made("div", right.includes(label) ? "row best" : "row");
       const track = made("div", "track"), bar = made("div", "bar");
       bar.style.width = 100 * p + "%";
       track.append(bar);

@@ -15,6 +15,14 @@ from numpy.typing import NDArray
 from kshot.core.control_tokens import Speller
 from kshot.core.errors import NotFiniteError, SameTokensError, TooLongError, UserError
 from kshot.core.gradient_settings import GradientSettings, GradientStore
+from kshot.core.label_sets import (
+    indicator,
+    odds_of_names,
+    odds_of_verdicts,
+    shown_by_name,
+    shown_by_verdict,
+    verdicts,
+)
 from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson, StepLog, TrainingText
 from kshot.core.models import (
@@ -42,7 +50,7 @@ from kshot.core.types import (
     Segment,
     Task,
 )
-from kshot.measures.probabilities import normalised
+from kshot.measures.probabilities import each_by_itself, normalised
 from kshot.prompts.fitting import fits, prompt_tokens, write_to_fit
 from kshot.prompts.layout import Layout, layout_for
 from kshot.prompts.whereabouts import places_of
@@ -89,6 +97,11 @@ class Composer(Protocol):
     @property
     def alternatives(self) -> "tuple[Composer, ...]":
         """What a selector that chooses a wording too can choose from."""
+        ...
+
+    @property
+    def asks_each(self) -> bool:
+        """Whether a set of labels is asked for by yes or no to each label; otherwise those that are right are named."""
         ...
 
     @property
@@ -175,7 +188,17 @@ class TaskModel:
         question = question.question if isinstance(question, Example) else question
         room = self.answer_room(question) if self.composer.shorter else 0
         saying = self._fullest(lambda one: one.compose(self.task, (), question), room)
-        return saying.compose(self.task, shown, question)
+        return saying.compose(self.task, self._as_shown(shown), question)
+
+    def _as_shown(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """Return demonstrations as they are said, where their outputs are sets of labels."""
+        if not self.task.is_multi_label:
+            return examples
+        return (shown_by_verdict if self.composer.asks_each else shown_by_name)(examples, self.task.labels)
+
+    def label_log_odds(self, row: FloatArray) -> FloatArray:
+        """Return by how many nats each label is rather right than wrong, given what `score` says of `answers`."""
+        return (odds_of_verdicts if self.composer.asks_each else odds_of_names)(row)
 
     def _fullest(self, bare: Callable[[Composer], Script], answer_tokens: int) -> Composer:
         """Return the first of the composer and its shorter ones whose script without demonstrations fits, or the last.
@@ -337,11 +360,13 @@ class TaskModel:
 
     def _taught(self, shown: Sequence[Example], target: Example) -> tuple[Prompt, int]:
         """Return what is learnt, and how many demonstrations are in it; without a reason that does not fit."""
+        if self.task.is_multi_label and not self.composer.asks_each:
+            (target,) = shown_by_name([target], self.task.labels)
         plain = replace(target, explanation=None)
         composer = self._fullest(lambda one: one.taught(self.task, (), plain), 0)
 
         def write(some: Sequence[Example]) -> Prompt:
-            return self.written(composer.taught(self.task, some, target))
+            return self.written(composer.taught(self.task, self._as_shown(some), target))
 
         try:
             text, n_dropped = write_to_fit(write, shown, self.model, answer_tokens=0, asked=target.id)
@@ -352,7 +377,13 @@ class TaskModel:
         return text, len(shown) - n_dropped
 
     def answers(self, question: Question | Example) -> tuple[str, ...]:
-        """Return the answers that are scored: the row's candidates; in open tasks an example's output, if known."""
+        """Return the answers that are scored: the row's candidates; in open tasks an example's output, if known.
+
+        Of a multi-label task they are the labels, each of which may be named next; or, where each is asked for, no and
+        yes to each (`verdicts`).
+        """
+        if self.task.is_multi_label and self.composer.asks_each:
+            return verdicts(self.task.labels)
         if self.task.is_open:
             return (question.output,) if isinstance(question, Example) and question.output else ()
         return self.task.candidates(question)
@@ -374,6 +405,8 @@ class TaskModel:
             NotFiniteError: What the model says are no log-probabilities.
             UserError: Two of the answers to choose from are the same tokens.
         """
+        if self._takes_each_label(answers):
+            return self._by_label(prompts, answers, progress)
         if not self._scores:
             return self._written(prompts, answers, progress)
         model = cast(ScoringModel, self.model)
@@ -382,6 +415,36 @@ class TaskModel:
         for row, texts in zip(rows, answers, strict=True):
             self._check(row, texts)
         return rows
+
+    def _takes_each_label(self, answers: Sequence[Sequence[str]]) -> bool:
+        """Return whether a set of labels takes a request a label.
+
+        What chooses one of several texts is given no and yes alone.
+        A model in this process reads all of them after the same prompt.
+        """
+        are_verdicts = self.task.is_multi_label and any(len(row) == 2 * len(self.task.labels) for row in answers)
+        return are_verdicts and (self.model.is_remote or not self._scores)
+
+    def _by_label(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[str]],
+        progress: Callable[[int], None] | None,
+    ) -> list[FloatArray]:
+        """Return what `score` does, by a request for each label."""
+        n = len(self.task.labels)
+        pairs = [row[2 * i : 2 * i + 2] for row in answers for i in range(n)]
+        done = 0
+
+        def advance(more: int) -> None:
+            nonlocal done
+            assert progress is not None
+            progress((done + more) // n - done // n)
+            done += more
+
+        each = replace(self, task=replace(self.task, kind="classification"))  # of which one answer is chosen
+        rows = each.score([p for p in prompts for _ in range(n)], pairs, progress=progress and advance)
+        return [np.concatenate(rows[i : i + n]) for i in range(0, len(rows), n)]
 
     @property
     def _scores(self) -> bool:
@@ -418,7 +481,7 @@ class TaskModel:
         try:
             yield
         except SameTokensError as error:
-            names = {self.layout.answer(text): text for texts in answers for text in texts}
+            names = {self._continuation(text): text for texts in answers for text in texts}
             labels = dict(zip(self.said(self.task.labels, Question("", "")), self.task.labels, strict=True))
             shown = [(names.get(text, text), labels.get(names.get(text, text))) for text in error.texts]
             first, second = (f"'{a}'" + f" (which says '{b}')" * (b not in (a, None)) for a, b in shown)
@@ -430,9 +493,18 @@ class TaskModel:
 
     def _to_score(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> list[ScoreRequest]:
         return [
-            ScoreRequest(prompt, tuple(map(self.layout.answer, texts)))
+            ScoreRequest(prompt, tuple(map(self._continuation, texts)))
             for prompt, texts in zip(prompts, answers, strict=True)
         ]
+
+    def _continuation(self, answer: str) -> str:
+        """Return what stands for an answer where it is scored.
+
+        In multi-label tasks it has no terminator: other labels can follow one that is named, and of no and yes neither
+        begins the other.
+        """
+        text = self.layout.answer(answer)
+        return text.removesuffix(self.layout.terminator) if self.task.is_multi_label else text
 
     def _written(
         self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], progress: Callable[[int], None] | None
@@ -549,13 +621,16 @@ class TaskModel:
     def _requests(self, shown: Sequence[Sequence[Example]], queries: Sequence[Example]) -> list[ScoreRequest]:
         return [
             ScoreRequest(
-                self.prompt(demos, query)[0], tuple(map(self.layout.answer, self.said(self.answers(query), query)))
+                self.prompt(demos, query)[0], tuple(map(self._continuation, self.said(self.answers(query), query)))
             )
             for demos, query in zip(shown, queries, strict=True)
         ]
 
     def _bits(self, query: Example, row: FloatArray) -> float:
         """Return the bits of a query's output, given the log-probabilities of its answers."""
+        if self.task.is_multi_label:
+            holds, probs = indicator([query.output], self.task.labels)[0], each_by_itself(self.label_log_odds(row))
+            return float(-np.log2(np.where(holds, probs, 1 - probs)).sum())
         at = self.answers(query).index(query.output)
         return -(row[at] if self.task.is_open else log(normalised(row)[at])) / log(2)
 

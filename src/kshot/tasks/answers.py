@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from kshot.core.errors import did_you_mean
 from kshot.core.types import Example, Task, named_choice
 from kshot.tasks.kinds import NUMBER
+from kshot.tasks.label_sets_given import check_label_set
 from kshot.tasks.missing import is_missing, trimmed
 from kshot.tasks.rows import Row, each_row, shown
 
@@ -221,6 +222,8 @@ def check_answer(example: Example, task: Task, fail: Callable[[str], NoReturn], 
         guessed: Nobody has said that the task is of this kind.
     """
     output = example.output
+    if task.is_multi_label:
+        check_label_set(output, task, fail)
     if task.kind == "classification" and output not in task.labels:
         hint = did_you_mean(output, task.labels)
         if task.ordered:

@@ -7,8 +7,9 @@ from typing import Any, NoReturn, get_args
 from kshot.core.errors import NotFiniteError, UserError, did_you_mean, in_short
 from kshot.core.json_text import to_json
 from kshot.core.kind_names import meant_kind
-from kshot.core.types import KINDS, Answer, Example, Kind, Question, Rows, Task
+from kshot.core.types import KINDS, LABELLED, Answer, Example, Kind, Question, Rows, Task
 from kshot.tasks.answers import MARK, check_answer, check_choices
+from kshot.tasks.label_sets_given import label_flaw
 from kshot.tasks.load import DEFAULT_METRIC, load_task
 from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import SURROGATE, shown, text_flaw
@@ -166,12 +167,16 @@ def check_labels(task: Task) -> None:
     labels, where = task.labels, f"the task '{task.name}'"
     if not all(isinstance(label, str) for label in labels):
         raise UserError(f"{where}: labels must be texts; got {labels!r}; write them as labels=('yes', 'no').")
-    if task.kind != "classification":
+    if task.kind not in LABELLED:
         if labels:
-            raise UserError(f"{where}: labels are for the kind classification; leave them out for {task.kind}.")
+            raise UserError(
+                f"{where}: labels are for the kinds classification and multi_label; leave them out for {task.kind}."
+            )
         return
     if not labels:
-        raise UserError(f"{where}: a classification must have labels; name all of them, as labels=('yes', 'no').")
+        raise UserError(f"{where}: a {task.kind} must have labels; name all of them, as labels=('yes', 'no').")
+    if task.is_multi_label and (flaw := next(filter(None, map(label_flaw, labels)), None)):
+        raise UserError(f"{where}: {flaw}")
     for label in labels:
         if not trimmed(label) or text_flaw(label):
             raise UserError(f"{where}: each label must be a text that can be written; got {label!r}; rename it.")

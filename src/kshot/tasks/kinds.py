@@ -39,7 +39,7 @@ def guessed_kind(train: Sequence[Example]) -> Kind:
     short = median(len(output.split()) for output in outputs) <= SHORT
     if any(e.references for e in train):
         return "qa" if short else "generation"
-    if (_are_marks if are_numbers else _are_labels)(Counter(outputs)):
+    if (_are_marks if are_numbers else are_labels)(Counter(outputs)):
         return "classification"
     if are_numbers:
         return "math"
@@ -47,7 +47,7 @@ def guessed_kind(train: Sequence[Example]) -> Kind:
     return "qa" if short and in_context * 2 > len(train) else "generation"
 
 
-def _are_labels(counts: Counter[str]) -> bool:
+def are_labels(counts: Counter[str]) -> bool:
     """Return whether outputs, with how often each comes, are a closed set of texts."""
     if not _repeat(counts):
         return False

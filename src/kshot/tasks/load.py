@@ -4,8 +4,8 @@ A folder holds `train` and maybe `test`, each a file of rows (`kshot.tasks.table
 named as labels (`kshot.tasks.label_folders`); maybe `cot` with worked examples, whose rows have an explanation too
 (`kshot.tasks.worked`), maybe `unlabelled` with more inputs, whose answers are not known (`kshot.tasks.unlabelled`), and
 maybe `task.json` with any of:
-name, kind, labels, order, answer, metrics, instruction, choices_in_input, positive_label (other keys are for people and
-are not read).
+name, kind, labels, order, answer, metrics, instruction, choices_in_input, positive_label, separator (other keys are for
+people and are not read).
 """
 
 import json
@@ -21,8 +21,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.kind_names import kind_of_flag, known_kind, meant_kind
+from kshot.core.label_sets import read as labels_of
 from kshot.core.paths import at_home
-from kshot.core.types import KINDS, Answer, Example, Kind, Rows, Task
+from kshot.core.types import KINDS, LABELLED, Answer, Example, Kind, Rows, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
 from kshot.tasks.bad_rows import left_out, without_bad_rows
 from kshot.tasks.builtin import load_builtin
@@ -34,6 +35,7 @@ from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
 from kshot.tasks.instruction_data import HISTORY, with_what_was_said
 from kshot.tasks.kinds import guessed_kind
 from kshot.tasks.label_folders import read_label_folders
+from kshot.tasks.label_sets_given import label_flaw, settle_label_sets
 from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import without_marks
 from kshot.tasks.missing import trimmed
@@ -48,6 +50,7 @@ from kshot.tasks.worked import WORKED, apart, check_worked
 
 DEFAULT_METRIC: Mapping[Kind, str] = {
     "classification": "accuracy",
+    "multi_label": "micro_f1",
     "multiple_choice": "accuracy",
     "generation": "exact_match",
     "qa": "exact_match",
@@ -252,6 +255,7 @@ class _Card(BaseModel):
     instruction: _Text = ""
     choices_in_input: bool | None = None
     positive_label: _Label | None = None
+    separator: _Name | None = None
 
 
 def _read_card(file: Path) -> tuple[_Card, tuple[str, ...]]:
@@ -305,7 +309,7 @@ class _Read:
     columns: Mapping[str, str]
     instruction: str
     letter_form: str | None
-    has_final_answers: bool
+    kind: Kind | None
     notes: tuple[str, ...]
 
 
@@ -327,28 +331,31 @@ def _read(
     tests = [*(without_hidden(test, train, layout) for test in tests), *worked]
     for test in tests:
         check_test_columns(test, layout)
-    tables = [laid_out(table, layout) for table in (train, *tests)]
+    how: Any = {"kind": card.kind, "labels": card.labels, "separator": card.separator}
+    tables, kind, of_sets = settle_label_sets((train, *tests), layout.names["output"], **how)
+    tables = [laid_out(table, layout) for table in tables]
     splits = [list(table.rows) for table in tables]
-    notes += [*layout.notes, *said, *ending_note(splits[0], layout.names["input"])]
+    notes += [*layout.notes, *of_sets, *said, *ending_note(splits[0], layout.names["input"])]
     if instruction:
         what = "is replaced by that of task.json" if card.instruction else "is the instruction"
         notes.append(f"the system message, the same in all rows, {what}")
-    if card.kind in (None, "multiple_choice") and not card.labels:
+    if kind in (None, "multiple_choice") and not card.labels:
         refuse_options(tables[0], layout.names)
     known = {**layout.guessed, **columns}
     own = messages is None and all(field == column for field, column in known.items())
     notes += unused_note(tables[0], layout.names, (*SYSTEM_COLUMNS, HISTORY) if own else None)
     letter_form, final = None, ()
-    can_choose = card.kind in (None, "multiple_choice")
+    can_choose = kind in (None, "multiple_choice")
     splits, more = without_marks(splits, layout.names, settle_outputs=can_choose, in_input=card.choices_in_input)
     notes += more
     if can_choose:
         chosen = settle_choices(splits, layout.names, in_input=card.choices_in_input)
         splits, letter_form = chosen.splits, chosen.form
         notes += chosen.notes
-    if card.kind in (None, "math") and not card.labels:
+    if kind in (None, "math") and not card.labels:
         splits, final = final_answers(splits, layout.names)
         notes += final
+    kind = kind or ("classification" if card.labels else "math" if final else None)
     for i, rows in enumerate(splits):
         splits[i], more = numbers_as_text(rows, layout.names)
         notes += more
@@ -359,7 +366,7 @@ def _read(
         known,
         instruction=card.instruction or instruction,
         letter_form=letter_form,
-        has_final_answers=bool(final),
+        kind=kind,
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -392,7 +399,7 @@ def _task(
         examples, more = _examples(split_rows, names, split)
         splits.append(examples)
         notes += more
-    known = card.kind or ("classification" if card.labels else "math" if read.has_final_answers else None)
+    known = read.kind
     settled = known or guessed_kind(splits[0])
     if settled in ("classification", "multiple_choice"):
         splits, more = trimmed_examples(splits)
@@ -401,10 +408,10 @@ def _task(
     each_row(list(zip(worked_rows, worked, strict=True)), lambda pair: check_worked(*pair))
     shown_worked, more = apart(worked, train, test)
     notes += more
-    labels = card.labels or (tuple(sorted({e.output for e in train})) if settled == "classification" else ())
+    labels = card.labels or _labels_seen(settled, train)
     if settled == "classification" and card.order is None:
         notes += order_note(labels)
-    if card.kind is None and not card.labels and settled != "multiple_choice":
+    if known != "multi_label" and card.kind is None and not card.labels and settled != "multiple_choice":
         with_labels = f" with {len(labels)} label{'s' * (len(labels) != 1)}" if labels else ""
         notes += (f"kind is guessed from the rows: {settled}{with_labels} (--kind says another)",)
     task = Task(
@@ -433,7 +440,7 @@ def _task(
 def _as_kind(card: _Card, kind: Kind) -> tuple[_Card, tuple[str, ...]]:
     """Return the card of a task of another kind, and a note on what it says of its own kind alone."""
     own = ("labels", "order", "answer", "positive_label", "metrics")
-    own = () if kind == "classification" and card.kind is None else own
+    own = () if kind in LABELLED and card.kind is None else own
     dropped = [field for field in own if getattr(card, field)]
     note = f"task.json: {', '.join(dropped)} left out, as --kind says that the task is {kind}"
     return card.model_copy(update={"kind": kind, **{f: _Card.model_fields[f].default for f in dropped}}), (
@@ -455,10 +462,22 @@ def _with_order(card: _Card, order: Sequence[Any]) -> _Card:
     return card.model_copy(update={"labels": labels, "order": labels})
 
 
+def _labels_seen(kind: Kind, train: Sequence[Example]) -> tuple[str, ...]:
+    """Return the labels of train rows, sorted; none for kinds without a closed set of them."""
+    if kind not in LABELLED:
+        return ()
+    sets = (labels_of(e.output) if kind == "multi_label" else (e.output,) for e in train)
+    return tuple(sorted({label for own in sets for label in own}))
+
+
 def _check_labels(task: Task) -> None:
     where, known, positive = f"task.json of '{task.name}'", task.labels, task.positive_label
-    if known and task.kind != "classification":
-        raise UserError(f"{where}: labels are for the kind classification; leave them out for {task.kind}.")
+    if known and task.kind not in LABELLED:
+        raise UserError(
+            f"{where}: labels are for the kinds classification and multi_label; leave them out for {task.kind}."
+        )
+    if task.is_multi_label and (flaw := next(filter(None, map(label_flaw, known)), None)):
+        raise UserError(f"{where}: {flaw}")
     if positive is not None and positive not in known:
         hint = did_you_mean(positive, known) if known else ""
         raise UserError(f"{where}: positive_label must be one of the labels; got '{positive}'.{hint}")

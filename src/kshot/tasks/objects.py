@@ -70,7 +70,7 @@ def inputs_in(given: Any, task: Task) -> list[Any]:
     return [row.values for row in _framed(f"the {type(given).__name__}", given.columns, rows).rows]
 
 
-def answers_like(answers: list[str], given: Any, task: Task) -> Any:
+def answers_like(answers: list[Any], given: Any, task: Task) -> Any:
     """Return answers as a series, named as the task's column of outputs, where inputs came in a series or frame.
 
     One of pandas has the index of the inputs. Answers to anything else stay a list.
@@ -80,8 +80,9 @@ def answers_like(answers: list[str], given: Any, task: Task) -> Any:
         return answers
     series, name = sys.modules[library].Series, task.columns.get("output", "output")
     if library == "polars":
-        return series(name, answers, dtype=sys.modules[library].String)
-    return series(answers, index=given.index, name=name, dtype="str")
+        text = sys.modules[library].String
+        return series(name, answers, dtype=sys.modules[library].List(text) if task.is_multi_label else text)
+    return series(answers, index=given.index, name=name, dtype=object if task.is_multi_label else "str")
 
 
 def table_of(given: Any, of: str, bad: list[BadRow] | None) -> Table:

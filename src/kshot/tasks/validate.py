@@ -7,8 +7,10 @@ from statistics import median, median_low
 from typing import Any
 
 from kshot.core.control_tokens import Speller
+from kshot.core.label_sets import read
 from kshot.core.models import LanguageModel
 from kshot.core.types import Example, Question, Task
+from kshot.tasks.label_sets_given import problems_of_sets
 from kshot.tasks.labels import missing, shortened, variants
 from kshot.tasks.missing import trimmed
 from kshot.tasks.unused import option_columns
@@ -130,7 +132,7 @@ def _conflicts(task: Task) -> list[str]:
         return []
     different = list({e.output: e for e in reversed(groups[0])}.values())[::-1]
     first, second = (f"{e.id} {shortened(e.output)}" for e in different[:2])
-    what = "labels" if task.kind == "classification" else "outputs"
+    what = "labels" if task.labels else "outputs"
     ids = [e.id for group in groups for e in group]
     (said,) = _problem(ids, "of train with the same input as another but a different output")
     return [f"{said} Their {what} differ, as {first} and {second}; only the first of such rows is learnt: keep one."]
@@ -142,8 +144,12 @@ def _leaks(task: Task) -> list[str]:
 
 
 def _variants(task: Task) -> list[str]:
-    counts = Counter(e.output for e in task.train)
+    counts = Counter(label for e in task.train for label in _labels_of(e, task))
     return variants({label: counts[label] for label in task.labels})
+
+
+def _labels_of(example: Example, task: Task) -> tuple[str, ...]:
+    return read(example.output) if task.is_multi_label else (example.output,)
 
 
 def _missing(task: Task) -> list[str]:
@@ -175,6 +181,8 @@ def _options(task: Task) -> list[str]:
 
 
 def _labels(task: Task) -> list[str]:
+    if task.is_multi_label:
+        return problems_of_sets(task.train, task.labels)
     if task.kind != "classification":
         return []
     seen = {e.output for e in task.train}

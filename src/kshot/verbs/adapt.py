@@ -14,6 +14,7 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.budget import parse_budget
 from kshot.core.errors import StorageError, keeping
 from kshot.core.gradient_settings import GradientStore
+from kshot.core.label_sets import read
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.paths import path_of, written
@@ -289,7 +290,8 @@ def _about_data(prepared: Prepared) -> list[str]:
     if stream.removed:
         first = ", ".join(stream.removed[:5])
         said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")
-    unseen = [label for label in task.labels if label not in {e.output for e in stream.examples}]
+    seen = {label for e in stream.examples for label in (read(e.output) if task.is_multi_label else (e.output,))}
+    unseen = [label for label in task.labels if label not in seen]
     if unseen:
         first = ", ".join(unseen[:5])
         said.append(

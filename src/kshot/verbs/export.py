@@ -44,6 +44,11 @@ def export(
     """
     if limit < 0:
         raise UserError(f"--limit must be 0 or more; got {limit}. 0 writes without asking anything.")
+    if adapted.task.is_multi_label:
+        raise UserError(
+            f"Other programs ask for one answer; '{adapted.task.name}' is multi_label, of which each label is "
+            "read by itself. Serve it with `kshot serve`, or use it in Python: kshot.load(folder).predict(texts)."
+        )
     target = target_of(to, gguf=path_of(gguf) if gguf else None)
     if isinstance(check, Task):
         check = adapted.check_rows(check).test

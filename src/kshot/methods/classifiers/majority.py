@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from kshot.core.fields import state
-from kshot.core.types import Example, FloatArray, Question, Task
+from kshot.core.types import LABELLED, Example, FloatArray, Question, Task
 from kshot.methods.contracts import Classifier
 
 
@@ -23,12 +23,14 @@ class Majority(Classifier):
     Differs: nothing.
     """
 
+    multi_label = True
+
     _task: Task | None = state()
     _counts: Mapping[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def suits(self, task: Task) -> bool:
         """Return whether the task's answers come from a list."""
-        return task.kind in ("classification", "multiple_choice")
+        return task.kind in (*LABELLED, "multiple_choice")
 
     def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:
         """Count the positions of the right answers."""

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from kshot.core.fields import setting, state
-from kshot.core.types import Example, FloatArray, Question, Task
+from kshot.core.types import LABELLED, Example, FloatArray, Question, Task
 from kshot.methods.classifiers.logistic import Classify, fit_logistic
 from kshot.methods.contracts import Classifier
 
@@ -25,12 +25,14 @@ class TfidfLogistic(Classifier):
     count as words, so no input is without features.
     """
 
+    multi_label = True
+
     C: float = setting(10.0, above=0)
     _classify: Classify | None = state()
 
     def suits(self, task: Task) -> bool:
-        """Return whether the task is a classification."""
-        return task.kind == "classification"
+        """Return whether the task has a closed set of labels."""
+        return task.kind in LABELLED
 
     def fit(self, task: Task, examples: Sequence[Example], *, rng: np.random.Generator) -> Self:
         """Fit vocabulary, idf and regression."""

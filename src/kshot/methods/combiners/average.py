@@ -26,8 +26,10 @@ class Average(Combiner):
     Differs: probabilities are averaged where answers are scored, no votes.
     """
 
+    multi_label = True
+
     mean: str = setting(MEANS[0], choices=MEANS)
 
     def combine(self, task: Task, members: Sequence[Prediction]) -> Prediction:
         """Return the average of the members' predictions of one question; it costs what all of them do."""
-        return averaged(members, mean=self.mean, is_open=task.is_open)
+        return averaged(members, mean=self.mean, is_open=task.is_open, is_label_set=task.is_multi_label)

@@ -18,6 +18,7 @@ COMPOSERS = Room(
         "series": "kshot.methods.composers.series:Series",
         "stated": "kshot.methods.composers.stating:Stated",
         "verbalised": "kshot.methods.composers.verbalised:Verbalised",
+        "yes-no": "kshot.methods.composers.yes_no:YesNo",
         "wording": "kshot.methods.composers.wording:Wording",
     },
 )

@@ -47,6 +47,8 @@ class Wording(Composer):
         ['Choose.', 'Labels: a, b', '1']
     """
 
+    multi_label = True
+
     words: str = setting("auto", choices=("auto", *NAMES))
     instruction: bool = True
     labels: bool = False

@@ -29,6 +29,8 @@ class AllPast(Selector):
     Differs: examples beyond `limit` are not shown.
     """
 
+    multi_label = True
+
     limit: int = setting(300, least=1, most=100_000)
     _n_pool: int = state(0)
 

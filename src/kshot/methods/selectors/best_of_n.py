@@ -39,6 +39,8 @@ class BestOfN(RanksSets):
     that answers judges unless another one is named.
     """
 
+    multi_label = True
+
     n: int = setting(5, least=2, most=10_000, hint="For one random set use 'random'.")
     queries: int = setting(16, least=1, most=100_000)
     _pool: tuple[Example, ...] = state(())

@@ -29,6 +29,8 @@ class Bm25(Selector):
     Differs: Lucene's idf, which is never negative, and no factor k1 + 1, which changes no order.
     """
 
+    multi_label = True
+
     k1: float = setting(1.5, least=0)
     b: float = setting(0.75, least=0, most=1)
     _index: LexicalIndex = field(default_factory=lambda: LexicalIndex([]), repr=False, compare=False)

@@ -26,6 +26,8 @@ class Bm25Major(Selector):
     pool has each example as a query too: its own match counts as 1 of N, which prefers rare words in small pools.
     """
 
+    multi_label = True
+
     _means: FloatArray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
 
     per_query = False

@@ -30,6 +30,8 @@ class Dense(Embeds, Selector):
     tries both orders).
     """
 
+    multi_label = True
+
     _encoder: Encoder | None = state()
     _embeddings: NDArray[np.float64] | None = state()
 

@@ -28,6 +28,8 @@ class Diverse(EmbeddedPool):
     whatever its length, and may belong to the cluster beside.
     """
 
+    multi_label = True
+
     draws = True
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:

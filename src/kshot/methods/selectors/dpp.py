@@ -37,6 +37,8 @@ class Dpp(Embeds, Selector):
     Differs: MiniLM as it is, nothing is learnt (their baseline TopK-DPP).
     """
 
+    multi_label = True
+
     trade_off: float = setting(0.1, above=0)
     depth: int = setting(100, least=1, most=1_000_000)
     _encoder: Encoder | None = state()

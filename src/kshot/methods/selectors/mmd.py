@@ -27,6 +27,8 @@ class Mmd(EmbeddedPool):
     Differs: prototypes alone, no criticisms; near to the whole pool, not to a validation set.
     """
 
+    multi_label = True
+
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return `k` indices, the first pick last; the question does not matter."""
         assert self._embeddings is not None, "fit comes before select"

@@ -28,6 +28,8 @@ class OptimalTransport(EmbeddedPool):
     Differs: inputs are embedded without their outputs; 1,000 sets.
     """
 
+    multi_label = True
+
     n: int = setting(1000, least=2, most=1_000_000)
     queries: int = setting(16, least=1, most=1000)
 

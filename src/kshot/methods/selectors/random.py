@@ -25,6 +25,8 @@ class Random(Selector):
     Differs: one draw serves the whole task unless `fresh`; `balanced` is ours.
     """
 
+    multi_label = True
+
     balanced: bool = False
     fresh: bool = False
     _outputs: tuple[str, ...] = state(())

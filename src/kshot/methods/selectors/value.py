@@ -33,6 +33,8 @@ class Value(Selector):
     diversity after it.
     """
 
+    multi_label = True
+
     queries: int = setting(16, least=1, most=100_000)
     _pool: tuple[Example, ...] = state(())
     _model: TaskModel | None = state()

@@ -32,6 +32,8 @@ class Icv(Steerer):
     Differs: the last layer's state is read before the final norm; the strength can be chosen.
     """
 
+    multi_label = True
+
     strength: float = setting(0.0, least=0)
     site: str = setting("mlp", choices=("mlp", "block"))
     layer: int = setting(-1, least=-1, most=10_000)

@@ -27,6 +27,8 @@ class FineTune(Tuner):
     Differs: theirs is batch=1,target=current, which forgets what it has seen (docs/results/weights.md).
     """
 
+    multi_label = True
+
     steps: int = setting(1, least=1, most=10_000)  # pyright: ignore[reportIncompatibleMethodOverride] - here it is a setting
     batch: int = setting(4, least=1, most=1000)
     target: str = setting("any-seen", choices=TARGETS)

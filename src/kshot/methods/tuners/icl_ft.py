@@ -32,6 +32,8 @@ class IclFt(Tuner):
     says, not the new one, as its algorithm says (target=current); `reuse` is off.
     """
 
+    multi_label = True
+
     k: int = setting(3, least=0, most=1000)  # pyright: ignore[reportIncompatibleMethodOverride] - here it is a setting
     steps: int = setting(1, least=1, most=10_000)  # pyright: ignore[reportIncompatibleMethodOverride] - here it is a setting
     target: str = setting("any-seen", choices=TARGETS)

@@ -1,0 +1,130 @@
+"""Targets of scikit-learn's kind where any number of labels can be right: lists of labels, or a matrix of 0 and 1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kshot.core.errors import InvalidInputError
+from kshot.core.label_sets import indicator, written
+from kshot.tasks.containers import as_objects
+from kshot.tasks.label_sets_given import label_flaw
+from kshot.tasks.missing import is_absent
+
+_SETS = (list, tuple, set, frozenset, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Form:
+    """In what form sets of labels were given.
+
+    Attributes:
+        dtype: Of a matrix; None for lists.
+    """
+
+    dtype: np.dtype | None = None
+
+    def answers(self, found: Sequence[Sequence[str]], labels: Sequence[str], classes: np.ndarray) -> np.ndarray:
+        """Return answers in that form: `[n]` lists of classes, or `[n, n_classes]`."""
+        holds = indicator([written(one, labels) for one in found], labels)
+        if self.dtype is not None:
+            return holds.astype(self.dtype)
+        rows = np.empty(len(holds), dtype=object)
+        for i, row in enumerate(holds):
+            rows[i] = classes[row].tolist()
+        return rows
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """The targets of all texts.
+
+    Attributes:
+        holds: Which classes each text has, `[n, n_classes]`.
+        classes: The classes, `[n_classes]`.
+        form: In what form they were given.
+    """
+
+    holds: np.ndarray
+    classes: np.ndarray
+    form: Form
+
+    def outputs(self, labels: Sequence[str]) -> list[str]:
+        """Return the targets as outputs of a task whose labels stand for the classes."""
+        for label in labels:
+            if flaw := label_flaw(label):
+                raise InvalidInputError(f"y: {flaw}")
+        return [written([label for label, h in zip(labels, row, strict=True) if h], labels) for row in self.holds]
+
+
+def label_sets(y: Any) -> LabelSets | None:
+    """Return targets that are sets of labels; None of anything else.
+
+    Args:
+        y: A sparse matrix; an array or frame of zeros and ones with two columns or more, or as many lists of as many
+            zeros and ones; or a list, an array or a series of lists, tuples or sets of labels.
+
+    Raises:
+        InvalidInputError: Sets of what cannot be labels.
+    """
+    if hasattr(y, "toarray"):
+        y = y.toarray()
+    if (matrix := _matrix(y)) is not None:
+        names = list(getattr(y, "columns", range(matrix.shape[1])))
+        return LabelSets(matrix.astype(bool), np.array(names), Form(matrix.dtype))
+    if not isinstance(y, list | tuple) and not (hasattr(y, "__array__") and getattr(y, "ndim", 1) == 1):
+        return None
+    rows = list(y if isinstance(y, list | tuple) else as_objects(y))
+    if not rows or not all(isinstance(row, _SETS) for row in rows):
+        return None
+    items = [item for row in rows for item in row]
+    for number, row in enumerate(rows, 1):
+        if bad := [item for item in row if isinstance(item, (*_SETS, dict)) or is_absent(item)]:
+            raise InvalidInputError(
+                f"y must hold the labels of each text; of number {number} one is {bad[0]!r}. Write them as a list of "
+                "texts, such as ['sport', 'news']."
+            )
+    if not items:
+        raise InvalidInputError("y must have at least two classes; all of its lists are empty. Name the labels.")
+    is_text = [isinstance(item, str) for item in items]
+    if any(is_text) and not all(is_text):
+        raise InvalidInputError("Labels must all be texts, or none. Write all of them as texts: str(label).")
+    classes = np.unique(np.array(items))
+    place = {value: i for i, value in enumerate(classes.tolist())}
+    holds = np.zeros((len(rows), len(classes)), dtype=bool)
+    for own, row in zip(holds, rows, strict=True):
+        own[[place[item] for item in np.array(list(row), dtype=classes.dtype).tolist()]] = True
+    return LabelSets(holds, classes, Form())
+
+
+def _matrix(y: Any) -> np.ndarray | None:
+    """Return what is a matrix of zeros and ones with two columns or more."""
+    if isinstance(y, list | tuple) and not all(
+        isinstance(row, list | tuple | np.ndarray) and len(row) == len(y[0]) for row in y
+    ):
+        return None
+    try:
+        found = np.asarray(y)
+    except ValueError:
+        return None
+    if found.ndim != 2 or found.shape[1] < 2 or found.dtype.kind not in "biuf":
+        return None
+    return found if np.isin(found, (0, 1)).all() else None
+
+
+def as_sets(y: Any) -> list[set[Any]]:
+    """Return targets or answers as sets of classes."""
+    found = label_sets(y)
+    if found is None:
+        return [set(row) for row in y]
+    return [set(found.classes[row].tolist()) for row in found.holds]
+
+
+def check_lengths(texts: Sequence[str], outputs: Sequence[str]) -> None:
+    """Refuse another number of texts than of targets."""
+    if len(texts) != len(outputs):
+        raise InvalidInputError(
+            "X and y must have one set of labels per text; got inconsistent numbers of samples, "
+            f"{len(texts)} texts and {len(outputs)} sets. Choose the same rows for both."
+        )
