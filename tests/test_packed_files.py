@@ -109,7 +109,7 @@ def test_predict_reads_packed_lines_from_a_pipe(run_process, tmp_path):
     command = [sys.executable, "-m", "kshot.cli.main", "predict", str(run)]
     packed = subprocess.run(command, input=gzip.compress(b"film 1\nfilm 2\n"), capture_output=True, timeout=120)
     plain = subprocess.run(command, input=b"film 1\nfilm 2\n", capture_output=True, timeout=120)
-    assert packed.stdout == plain.stdout
+    assert (packed.returncode, packed.stdout) == (0, plain.stdout), packed.stderr
     assert len(packed.stdout.splitlines()) == 2
 
 
