@@ -13,14 +13,15 @@ function of the class is possible. They are among 32 training rows; a selector c
 measured with the best learner there is, the posterior over the class, on all other inputs: bits a test row above those
 after the best set, and points of accuracy below it (docs/studies/boolean.md); 0 is the best there is. What selectors
 make of chance is `random`; "from random" is the difference from it in bits, in pairs over classes and draws, with its
-standard error. "found" is the share of the best set that was chosen, and "s" seconds a task, beside other work.
+standard error. "found" is the share of the best set that was chosen, and "s" seconds a task, beside other work. Those
+that cost minutes are measured on fewer draws and classes, with less work than usual, as their settings say.
 
 `all-past` shows all 32 rows, whatever it is asked. Selectors that ask a language model ask the tiny one here, of random
 weights: their row tells what the method does with a model that knows nothing of the task."""
 ANSWERS_OPENING = """\
-Selectors that ask a model ask Gemma-3-270M here, and it answers the test rows after what was chosen: its own accuracy,
-beside the posterior's with the same demonstrations. The best set is best for somebody who knows the class; whether it
-is for a language model is what the last columns say."""
+Selectors that ask a model ask this one here (demo is Gemma-3-270M), and it answers the test rows after what was chosen:
+its own accuracy stands beside the posterior's regret with the same demonstrations. The best set is best for somebody
+who knows the class; whether it is for a language model is what the last columns say."""
 
 
 def short(task: str) -> str:
@@ -65,12 +66,12 @@ def page(result: Mapping[str, Any]) -> str:
              f"{result['done']} of {result['planned']} units are done."]  # fmt: skip
     choice = [row for row in result["summary"] if row["layer"] == "choice" and "why" not in row]
     if choice:
-        choice.sort(key=lambda row: row["regret_bits"])
+        choice.sort(key=lambda row: row["from_random"] or 0.0)  # some are measured on few classes alone
         tasks = list(max((row["tasks"] for row in choice), key=len))
         heads = ["selector", "draws", *map(short, tasks), "mean", "from random", "points lost", "found", "s"]
         lines += ["", "## Regret in bits a test row", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         lines += [_choice_line(row, tasks) for row in choice]
-        sizes_of = next(row["tasks"] for row in choice if row["selector"] == RANDOM)
+        sizes_of = max((row["tasks"] for row in choice), key=len)
         sizes = ", ".join(f"{short(t)} {sizes_of[t]['k']:.1f}" for t in tasks)
         lines += ["", f"Demonstrations in the best set, the mean over draws: {sizes}."]
     if without := [row for row in result["summary"] if "why" in row]:
@@ -79,7 +80,7 @@ def page(result: Mapping[str, Any]) -> str:
     if answers:
         tasks = list(answers[0]["tasks"])
         heads = ["selector", "draws", *(f"{short(t)}: regret" for t in tasks), *(f"{short(t)}: model" for t in tasks)]
-        lines += ["", "## A real model's answers", "", ANSWERS_OPENING, ""]
+        lines += ["", f"## Answers of the model {answers[0]['model']}", "", ANSWERS_OPENING, ""]
         lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for row in answers:
             cells = [f"{row['tasks'][t]['regret_bits']:.2f}" for t in tasks]
@@ -90,7 +91,8 @@ def page(result: Mapping[str, Any]) -> str:
 
 def _choice_line(row: Mapping[str, Any], tasks: Sequence[str]) -> str:
     bits = [f"{row['tasks'][task]['regret_bits']:.2f}" if task in row["tasks"] else "" for task in tasks]
-    ends = [f"{row['regret_bits']:.2f}", "", f"{100 * row['regret_accuracy']:.1f}", f"{row['found']:.2f}"]
+    mean = f"{row['regret_bits']:.2f}" if len(row["tasks"]) == len(tasks) else ""
+    ends = [mean, "", f"{100 * row['regret_accuracy']:.1f}", f"{row['found']:.2f}"]
     if row["error"] is not None:
         ends[1] = f"{row['from_random']:+.2f} ± {row['error']:.2f}"
     return _line([f"`{row['selector']}`", str(row["draws"]), *bits, *ends, f"{row['seconds']:.1f}"])

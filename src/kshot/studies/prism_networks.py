@@ -19,7 +19,7 @@ from kshot.studies.interleaved import interleaved
 from kshot.studies.networks import Decoder, made, train
 from kshot.studies.regression_families import along, family
 
-STEPS, TESTED, SHORT = 2000, 2048, 2
+STEPS, TESTED, SHORT = 6000, 2048, 2
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PrismNetworks(Experiment):
         lr: AdamW's, after a warm-up of a twentieth of the steps.
 
     Source: Panwar et al. (2023), In-Context Learning through the Bayesian Prism, https://arxiv.org/abs/2306.04891.
-    Differs: 5 dimensions, noise, outputs divided by their deviation, 2,000 steps in place of 500,000.
+    Differs: 5 dimensions, noise, outputs divided by their deviation, 6,000 steps in place of 500,000.
     """
 
     families: str = "dense/mixture"
@@ -55,7 +55,7 @@ class PrismNetworks(Experiment):
     batch: int = setting(64, least=1, most=4096)
     lr: float = setting(3e-3, above=0.0)
 
-    minutes: ClassVar[float] = 2.0
+    minutes: ClassVar[float] = 5.0
 
     def __post_init__(self):
         super().__post_init__()
