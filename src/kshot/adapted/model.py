@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from kshot.adapted.asked_rows import asked_rows
 from kshot.adapted.noted import notes_in, with_notes, without_note
 from kshot.adapted.rests_on import RestsOn, rests_on
 from kshot.core.errors import InvalidInputError, UserError
-from kshot.core.label_sets import answer_of, read
+from kshot.core.label_sets import answer_of
 from kshot.core.ledger import Ledger
 from kshot.core.locks import ADAPTED, SharedLock
 from kshot.core.models import LanguageModel, ScoringModel
@@ -26,16 +27,12 @@ from kshot.learners.fitted import Fitted, fingerprint
 from kshot.learners.learner import Setup
 from kshot.measures.abstention import UNSURE, Abstention, PastAnswers, check_can_abstain, promised
 from kshot.measures.calibration import UNCALIBRATED, Calibration
-from kshot.measures.metrics import check_references
 from kshot.measures.ordered import as_answered
-from kshot.measures.samples import primary_metric, sample_row, summarise
+from kshot.measures.samples import sample_row, summarise
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
-from kshot.tasks.built import check_examples, check_form
 from kshot.tasks.inputs import input_of
-from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.objects import answers_like, inputs_in
-from kshot.tasks.order import in_learnt_order
 
 
 class AdaptedModel:
@@ -364,41 +361,7 @@ class AdaptedModel:
         Raises:
             UserError: No test rows, or another kind, or labels that the model does not know.
         """
-        if limit is not None and limit < 1:
-            raise UserError(f"--limit must be 1 or more; got {limit}.")
-        check_form(task)
-        rows = task.test[:limit]
-        if not rows:
-            raise UserError(f"evaluate needs test rows; '{task.name}' has none. Give a folder with a file test.jsonl.")
-        if set(task.labels) - set(self.labels) or task.kind != self.task.kind:
-            ours, theirs = (
-                " with the labels ".join(filter(None, (t.kind, ", ".join(t.labels)))) for t in (self.task, task)
-            )
-            raise UserError(
-                f"The model answers {ours}; '{task.name}' is {theirs}. Give test rows of its own task, or adapt again."
-            )
-        if task.kind == "multiple_choice" and task.choices_in_input != self.task.choices_in_input:
-            learnt, asked = ("letters" if t.choices_in_input else "the choices' text" for t in (self.task, task))
-            raise UserError(
-                f"The model answers with {learnt}; the outputs of '{task.name}' are {asked}. Write them so, or "
-                "adapt again."
-            )
-        task = in_learnt_order(task, self.task)
-        check_examples(task, rows, "test")
-        if task.kind == "multiple_choice":
-            (rows,), _ = trimmed_examples([rows])  # as choices of all inputs are
-        if task.letter_form != self.task.letter_form:
-            rows = tuple(_renamed(row, task, self.task) for row in rows)
-        for row in rows:
-            check_references(primary_metric(task), row.id, row.accepted)
-            given = read(row.output) if task.is_multi_label else (row.output,)
-            if odd := [] if task.is_open else [one for one in given if one not in self.task.candidates(row)]:
-                known = ", ".join(self.task.candidates(row))
-                raise UserError(
-                    f"Each output must be one that the model can give ({known}); of '{row.id}' it is '{odd[0]}'. "
-                    "Correct it, or leave the row out."
-                )
-        return replace(task, test=rows)
+        return asked_rows(task, self.task, limit=limit)
 
     def save(self, folder: str | Path) -> None:
         """Write it into a folder, as `kshot.load` reads it: JSON and safetensors.
@@ -494,10 +457,3 @@ class AdaptedModel:
             )
         check_outside(folder)
         write_folder(folder, {}, more=trained.save_merged, replaces=False)
-
-
-def _renamed(row: Example, task: Task, ours: Task) -> Example:
-    """Return a row of `task` with its choice named as in our own task: "B" may be "(B)" there."""
-    names = dict(zip(task.candidates(row), ours.candidates(row), strict=True))
-    references = tuple(names.get(text, text) for text in row.references)
-    return replace(row, output=names.get(row.output, row.output), references=references)

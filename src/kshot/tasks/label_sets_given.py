@@ -8,7 +8,7 @@ from typing import Any
 
 from kshot.core.errors import did_you_mean
 from kshot.core.label_sets import BETWEEN, NOTHING, read, written
-from kshot.core.types import Example, Kind, Task
+from kshot.core.types import LABELLED, Example, Kind, Task
 from kshot.tasks.kinds import are_labels
 from kshot.tasks.labels import shortened
 from kshot.tasks.missing import trimmed
@@ -182,3 +182,11 @@ def problems_of_sets(train: Iterable[Example], labels: Sequence[str]) -> list[st
     everywhere = [label for label in labels if all(label in own for own in sets)]
     found += [f"All rows of train have the label '{label}'." for label in everywhere]
     return found + [f"No row of train has the label '{label}'." for label in labels if label not in seen]
+
+
+def labels_seen(kind: Kind, train: Sequence[Example]) -> tuple[str, ...]:
+    """Return the labels of train rows, sorted; none for kinds without a closed set of them."""
+    if kind not in LABELLED:
+        return ()
+    sets = (read(e.output) if kind == "multi_label" else (e.output,) for e in train)
+    return tuple(sorted({label for own in sets for label in own}))

@@ -21,7 +21,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from kshot.core.errors import UserError, did_you_mean
 from kshot.core.kind_names import kind_of_flag, known_kind, meant_kind
-from kshot.core.label_sets import read as labels_of
 from kshot.core.paths import at_home
 from kshot.core.types import KINDS, LABELLED, Answer, Example, Kind, Rows, Task
 from kshot.tasks.answers import check_answer, final_answers, numbers_as_text, settle_choices
@@ -35,7 +34,7 @@ from kshot.tasks.hub_dataset import PREFIX, read_hub_dataset
 from kshot.tasks.instruction_data import HISTORY, with_what_was_said
 from kshot.tasks.kinds import guessed_kind
 from kshot.tasks.label_folders import read_label_folders
-from kshot.tasks.label_sets_given import label_flaw, settle_label_sets
+from kshot.tasks.label_sets_given import label_flaw, labels_seen, settle_label_sets
 from kshot.tasks.labels import trimmed_examples
 from kshot.tasks.marked_choices import without_marks
 from kshot.tasks.missing import trimmed
@@ -408,7 +407,7 @@ def _task(
     each_row(list(zip(worked_rows, worked, strict=True)), lambda pair: check_worked(*pair))
     shown_worked, more = apart(worked, train, test)
     notes += more
-    labels = card.labels or _labels_seen(settled, train)
+    labels = card.labels or labels_seen(settled, train)
     if settled == "classification" and card.order is None:
         notes += order_note(labels)
     if known != "multi_label" and card.kind is None and not card.labels and settled != "multiple_choice":
@@ -460,14 +459,6 @@ def _with_order(card: _Card, order: Sequence[Any]) -> _Card:
     if problem := check_order(labels, (), card.kind, None):
         raise UserError(f"order must fit the task, but {problem} Give another order, or leave it out.")
     return card.model_copy(update={"labels": labels, "order": labels})
-
-
-def _labels_seen(kind: Kind, train: Sequence[Example]) -> tuple[str, ...]:
-    """Return the labels of train rows, sorted; none for kinds without a closed set of them."""
-    if kind not in LABELLED:
-        return ()
-    sets = (labels_of(e.output) if kind == "multi_label" else (e.output,) for e in train)
-    return tuple(sorted({label for own in sets for label in own}))
 
 
 def _check_labels(task: Task) -> None:
