@@ -316,7 +316,9 @@ def test_recipes_of_which_none_applies(refused, tmp_path):
 
 def test_labels_are_for_classification(adapt_refused, tmp_path):
     task = write_task(tmp_path / "task", ROWS, card={"kind": "generation", "labels": ["animal", "food", "tool"]})
-    assert "labels are for the kinds classification and multi_label; leave them out for generation." in adapt_refused(task=task)
+    assert "labels are for the kinds classification and multi_label; leave them out for generation." in adapt_refused(
+        task=task
+    )
     task = write_task(tmp_path / "other", ROWS, card={"kind": "generations"})
     assert "there is no kind 'generations'. Did you mean 'generation'?" in adapt_refused(task=task)
 

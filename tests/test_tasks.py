@@ -349,7 +349,10 @@ def test_a_bad_mapping_is_refused(write, columns, expected):
         ({"labels": ["yes", "yes"]}, "task.json: 'labels' must differ; 'yes' is there twice."),
         ({"labels": ["yess", "no"]}, "train.jsonl row 1: 'yes' is not among the task's labels; correct it"),
         ({"labels": ["yess", "no"]}, "Did you mean 'yess'? Known: no, yess."),
-        ({"labels": ["yes"], "kind": "qa"}, "task.json of 'mood': labels are for the kinds classification and multi_label;"),
+        (
+            {"labels": ["yes"], "kind": "qa"},
+            "task.json of 'mood': labels are for the kinds classification and multi_label;",
+        ),
         ({"labels": ["yes"], "positive_label": "y"}, "positive_label must be one of the labels; got 'y'."),
         ({"kind": "qa", "positive_label": "y"}, "positive_label must be one of the labels; got 'y'."),
         ({"instruction": "a\0"}, "'instruction' is not as it must be; got a string (\"a\\u0000\"); it holds a NUL"),
