@@ -11,6 +11,7 @@ from kshot.core.types import Example, FloatArray, Query
 from kshot.export.handover import Handover
 from kshot.export.target import Reader
 from kshot.learners.answering import answering
+from kshot.measures.ordered import as_answered
 from kshot.measures.probabilities import normalised
 
 
@@ -68,7 +69,7 @@ def difference(given: Handover, reader: Reader, examples: Sequence[Example], pro
     """
     raw, answered = _measured(given, examples)
     progress.begin(reader.name, len(examples))
-    gaps, shifts, same_prompts, same, as_answered = list[FloatArray](), [], 0, 0, 0
+    gaps, shifts, same_prompts, same, n_answered = list[FloatArray](), [], 0, 0, 0
     for example, own, answer in zip(examples, raw, answered, strict=True):
         prompt = reader.prompt(example.question)
         found = reader.log_probs(prompt, [reader.answer(text) for text in given.answers(example)])
@@ -76,7 +77,7 @@ def difference(given: Handover, reader: Reader, examples: Sequence[Example], pro
         shifts.append(np.abs(normalised(found) - normalised(own)).max())
         same_prompts += prompt == given.measured(example.question, as_text=isinstance(prompt, str))
         same += int(np.argmax(found)) == int(np.argmax(own))
-        as_answered += int(np.argmax(found)) == answer
+        n_answered += int(np.argmax(found)) == answer
         progress.advance(1)
     every, is_open = np.concatenate(gaps), given.task.is_open
     return Difference(
@@ -87,7 +88,7 @@ def difference(given: Handover, reader: Reader, examples: Sequence[Example], pro
         float(max(shifts)),
         same_prompts,
         None if is_open else same,
-        None if is_open else as_answered,
+        None if is_open else n_answered,
     )
 
 
@@ -97,5 +98,6 @@ def _measured(given: Handover, examples: Sequence[Example]) -> tuple[list[FloatA
     queries = [Query(e, fitted.pool) for e in examples]
     bare = answering(replace(fitted, recipe=replace(fitted.recipe, calibration="none"))).predict(queries)
     whole = answering(fitted).predict(queries) if fitted.recipe.calibration == "contextual" else bare
-    answers = [int(np.argmax(fitted.calibration.of(p).probs)) for p in whole]
+    said = [as_answered(fitted.task, fitted.calibration.of(p)) for p in whole]
+    answers = [0 if fitted.task.is_open else p.candidates.index(str(p.answer)) for p in said]
     return [np.array(p.log_probs) for p in bare], answers

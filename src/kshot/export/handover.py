@@ -230,6 +230,8 @@ def _lost(adapted: AdaptedModel, shown: Sequence[Example], context: int | None) 
             f"kshot calibrates: it divides log-probabilities by {fitted.calibration.temperature:.3g}{prior}; the "
             "target's are as the model says them."
         )
+    if fitted.task.answer == "median":
+        found.append("kshot answers with the median of the ordered labels; the target with the most probable one.")
     if adapted.abstention:
         found.append("kshot is unsure where it cannot promise an answer; the target always answers.")
     if (tuner := fitted.recipe.part("tuner")) and tuner.left_behind:

@@ -187,7 +187,7 @@ def suspicious_examples(record: Mapping[str, Any]) -> list[str]:
 
 
 def _labels_of(results: Mapping[str, Any], output: str) -> tuple[str, ...]:
-    return read(output) if results["task"]["kind"] == "multi_label" else (output,)
+    return read(output) if results["task"].get("kind") == "multi_label" else (output,)
 
 
 def problems(record: Mapping[str, Any]) -> list[str]:

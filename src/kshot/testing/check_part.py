@@ -101,6 +101,9 @@ def _task(part: Part) -> Task:
     )
     test = tuple(Example(f"one more {words[label][0]}", label, f"test-{label}") for label in labels)
     task = Task("check", "classification", train, test, labels=labels, instruction="Name the kind.")
+    of_sets = dataclasses.replace(task, kind="multi_label", metrics=("micro_f1",))  # of one label each
+    if not part.suits(task) and part.multi_label and part.suits(of_sets):
+        task = of_sets
     if not part.suits(task):
         train, test = (tuple(_numbers(e, i) for i, e in enumerate(rows)) for rows in (train, test))
         task = Task("check", "generation", train, test, metrics=("exact_match",), instruction="Go on.")
