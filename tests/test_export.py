@@ -243,6 +243,9 @@ def test_what_is_lost_is_told(model, tmp_path):
     other = AdaptedModel(replace(adapted.fitted, recipe=contextual), choice={})
     given = handover(other, "prompt", context=1)
     assert "kshot divides probabilities by those of inputs without content; the target does not." in given.lost
+    stars = replace(adapted.fitted, task=replace(adapted.task, ordered=True, answer="median"))
+    given = handover(AdaptedModel(stars, choice={}), "prompt", context=1)
+    assert "kshot answers with the median of the ordered labels; the target with the most probable one." in given.lost
 
 
 @pytest.mark.parametrize(
