@@ -35,11 +35,13 @@ def data(tmp_path, monkeypatch):
 
 
 def test_the_readme_snippet_runs(data):
-    (block,) = python_blocks("README.md")
+    block, of_frames = python_blocks("README.md")
     names = {}
     exec(block, names)
     assert len(names["run"].leaderboard) == 4
     assert (data / "model" / "kshot.json").exists()
+    exec(of_frames, names)
+    assert list(names["run"].best.predict(names["df"]["text"]).index) == list(names["df"].index)
 
 
 def test_the_snippet_of_the_page_on_steering_runs(data):

@@ -2,12 +2,14 @@
 
 import json
 import random
+import re
 
 import pytest
 
 import kshot
 from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
+from kshot.core.label_sets import is_written, read
 from kshot.core.settings import RunSettings
 from kshot.core.types import KINDS, Example, Task, named_choice
 from kshot.tasks.kinds import guessed_kind
@@ -142,8 +144,8 @@ def test_an_unknown_kind_is_refused(run_cli, write):
     done = run_cli("validate", path, "--kind", "clasification")
     assert done.code == 2
     assert f"got 'clasification'. Did you mean 'classification'? {known}" in done.err
-    with pytest.raises(UserError, match="^--kind must be one of the kinds of tasks; got 'labels'. Known: classi"):
-        kshot.adapt(path, "scripted", kind="labels")
+    with pytest.raises(UserError, match="^--kind must be one of the kinds of tasks; got 'colours'. Known: classi"):
+        kshot.adapt(path, "scripted", kind="colours")
     for name, meant in (("multi-class", "classification"), ("mc", "multiple_choice"), ("QnA", "qa")):
         with pytest.raises(UserError, match=f"got '{name}'. Did you mean '{meant}'?"):
             load_task(path, kind=name)
@@ -264,6 +266,13 @@ def odd_rows(rng):
     return rows
 
 
+def given_set(row):
+    """Return the labels that a row has: of a list, or of a text with something between them."""
+    output = row.get("output")
+    parts = output if isinstance(output, list) else re.split(r"[|;,]", str(output))
+    return {part.strip() for part in parts if isinstance(part, str) and part.strip()}
+
+
 def check_rows_that_load(task, rows):
     """Check that each example is one of the rows, answered as it was written or as a note says."""
     examples = [*task.train]
@@ -273,12 +282,14 @@ def check_rows_that_load(task, rows):
         by_input.setdefault(str(row.get("input")), []).append(row)
     said = " ".join(task.notes)
     for e in examples:
-        if not task.is_open:
+        if task.is_multi_label:
+            assert is_written(e.output, task.labels)
+        elif not task.is_open:
             assert e.output in task.candidates(e)
             assert len(task.candidates(e)) >= (2 if task.kind == "multiple_choice" else 1)
             assert trimmed(e.output) == e.output
         written = [str(row.get("output")) for row in by_input[e.input]]
-        if e.output in written:
+        if e.output in written or (task.is_multi_label and set(read(e.output)) in map(given_set, by_input[e.input])):
             continue
         reasons = {
             "white space around": e.output in map(trimmed, written),

@@ -23,7 +23,18 @@ WORDS = ("the", "a", "cat", "Cat.", "sat", "on", "mat,", "3.5", "naïve", "猫�
 sentences = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
 texts = sentences | st.text(max_size=20)
 corpora = st.lists(st.tuples(st.lists(texts, min_size=1, max_size=3), texts), min_size=1, max_size=6)
-OF_LABELS = {"accuracy", "macro_f1", "f1", "macro_recall", "matthews", "quadratic_kappa", "mae"}
+OF_LABELS = {
+    "accuracy",
+    "macro_f1",
+    "f1",
+    "macro_recall",
+    "matthews",
+    "quadratic_kappa",
+    "mae",
+    "micro_f1",
+    "set_macro_f1",
+    "hamming",
+}
 TEXT_METRICS = sorted(set(METRICS) - OF_LABELS)
 
 

@@ -88,7 +88,7 @@ def _in_words(value: Any, limits: Any) -> str:
         return f"one of {', '.join(limits['choices'])}"
     kind = "a number, " if isinstance(value, float) else ""
     if "most" in limits and (kind or value > limits["most"]):
-        if "above" in limits:
+        if "least" not in limits:
             return f"greater than {limits['above']} and at most {limits['most']}"
         return f"in {limits['least']}..{limits['most']}"
     return f"greater than {limits['above']}" if "above" in limits else f"{kind}{limits['least']} or more"
