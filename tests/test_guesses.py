@@ -270,7 +270,7 @@ def given_set(row):
     """Return the labels that a row has: of a list, or of a text with something between them."""
     output = row.get("output")
     parts = output if isinstance(output, list) else re.split(r"[|;,]", str(output))
-    return {part.strip() for part in parts if isinstance(part, str) and part.strip()}
+    return {trimmed(part) for part in parts if isinstance(part, str) and trimmed(part)}
 
 
 def check_rows_that_load(task, rows):

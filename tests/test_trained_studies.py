@@ -143,9 +143,7 @@ def test_what_stops_a_worker_is_said_as_it_was(tmp_path, run_cli):
 
 
 REFUSED = {
-    (
-        "inducton",
-    ): "there is no study 'inducton'. Did you mean 'induction'? Known: boolean, distribution, induction, label-",
+    ("inducton",): "there is no study 'inducton'. Did you mean 'induction'? Known: boolean, distribution, induction",
     ("label-frequency", "--model", "tiny"): "Did you mean 'label-frequencies'?",
     ("induction", "--minutes", "0"): "--minutes must be more than 0 and at most 100000; got 0.",
     ("induction", "--minutes", "-3"): "--minutes must be more than 0 and at most 100000; got -3.",
