@@ -115,16 +115,20 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise InvalidInputError(
                 "order must come with one label a text; y has a set of labels for each. Leave order out."
             )
-        targets = None if sets else _as_targets(y)
-        order = None if self.order is None or targets is None else _as_order(self.order, targets)
-        classes = sets.classes if sets else np.unique(targets if order is None else order)
-        codes = () if targets is None else np.searchsorted(classes, targets)
+        order, codes = None, np.empty(0, np.int64)
+        if sets:
+            classes = sets.classes
+        else:
+            targets = _as_targets(y)
+            order = None if self.order is None else _as_order(self.order, targets)
+            classes = np.unique(targets if order is None else order)
+            codes = np.searchsorted(classes, targets)
         labels, texts = _as_labels(classes), _as_texts(X)
         if sets:
             outputs = sets.outputs(labels)
             check_lengths(texts, outputs)
         else:
-            _check_pairs(texts, np.asarray(codes))
+            _check_pairs(texts, codes)
             outputs = [labels[code] for code in codes]
         for name in ("shots", "limit"):
             _check_count(name, getattr(self, name))

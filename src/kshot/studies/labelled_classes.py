@@ -56,7 +56,7 @@ class World:
         """
         found = np.empty((n, m), np.int64)
         for j in range(m):
-            found[:, j] = self.drawn((n,), rng)
+            found[:, j], twice = self.drawn((n,), rng), np.arange(n)
             for _ in range(_ROUNDS):
                 twice = np.flatnonzero((found[:, :j] == found[:, j : j + 1]).any(1))
                 if not len(twice):
