@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, hamming_loss
 from sklearn.utils import estimator_checks
 
 import kshot
-from kshot.core.errors import UserError
+from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.label_sets import (
     NOTHING,
     having,
@@ -581,3 +581,9 @@ class NumbersAsTexts(FewShotClassifier):
 def test_checks_of_scikit_learn_for_sets(check):
     """Not check_classifier_multioutput, which wants a threshold of 1/2: ours is fitted."""
     check("NumbersAsTexts", NumbersAsTexts(model="scripted", recipe="majority", limit=12))
+
+
+def test_sets_of_labels_have_no_order():
+    texts, sets = ["one", "two", "three", "four"], [["a"], ["b"], ["a", "b"], []]
+    with pytest.raises(InvalidInputError, match="order must come with one label a text; y has a set of labels"):
+        FewShotClassifier("tiny", order=["a", "b"]).fit(texts, sets)
