@@ -29,6 +29,7 @@ from kshot.methods.teachers.on_policy import Calibrated
 from kshot.models.tiny import tiny_backbone
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.verbs.evaluate import evaluate, fitted
 from word_network import word_engine
 
 STREAM = tuple(Example(f"the code of {i}", f"{i} and {i + 1}", f"e{i}") for i in range(8))
@@ -334,3 +335,10 @@ def test_a_calibrated_student_is_less_overconfident_than_a_plain_one():
         assert one["measured"]["brier"] < one["own"]["brier"]
     measured, own = (np.mean([one[states]["accuracy"] for one in found]) for states in ("measured", "own"))
     assert measured >= own - 0.02
+
+
+def test_sets_of_labels_have_no_confidence_of_their_own():
+    rows = tuple(Example(f"text {i}", ("a", "a|b", "(none)")[i % 3], f"e{i}") for i in range(6))
+    task = Task("sets", "multi_label", rows, rows, ("a", "b"), ("micro_f1",))
+    with pytest.raises(UserError, match="'confidence' must suit tasks of kind multi_label; it does not"):
+        evaluate(fitted("majority", task, None), task, "confidence")

@@ -53,6 +53,8 @@ ALPACA = [
     {"instruction": f"Say {i}", "input": "loudly", "output": f"{i}, {i * i}!", "system": f"S{i}"} for i in range(8)
 ]
 
+SETS = [{"input": f"text {i}", "output": (["joy"], ["joy", "love"], [])[i % 3]} for i in range(9)]
+
 
 def lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
@@ -105,6 +107,7 @@ SOURCES = {
     "sums": in_file("rows.jsonl", lines(SUMS)),
     "squad": in_file("rows.jsonl", lines(SQUAD)),
     "alpaca": in_file("rows.jsonl", lines(ALPACA)),
+    "sets": in_file("rows.jsonl", lines(SETS)),
     "texts": label_folders,
     "folder": whole_folder,
     "hub": hub_folder,

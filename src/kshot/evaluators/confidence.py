@@ -30,6 +30,10 @@ class Confidence(Evaluator):
     Differs: probabilities too, where answers are chosen.
     """
 
+    def suits(self, task: Task) -> bool:
+        """Return whether an answer has one confidence: each label of a set has its own."""
+        return not task.is_multi_label
+
     def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
         """Return each test row as it is; see `kshot.evaluators.evaluator.Evaluator`."""
         return [Case(example) for example in task.test]

@@ -13,6 +13,7 @@ from typing import Any
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import to_json
+from kshot.core.label_sets import read
 from kshot.core.paths import path_of
 from kshot.core.types import KINDS, Example, Kind, Question, Rows, Task
 from kshot.store.files import write_folder
@@ -132,7 +133,7 @@ def _files(task: Task, guessed: tuple[str, ...]) -> tuple[dict[str, str], tuple[
         files = {CARD: _card(task, guessed)}
         for split in SPLITS:
             if rows := getattr(task, _field(split)):
-                files[f"{split}.jsonl"] = "".join(to_json(_row(row, keeps_others)) + "\n" for row in rows)
+                files[f"{split}.jsonl"] = "".join(to_json(_row(row, task, keeps_others)) + "\n" for row in rows)
         expected = task if keeps_others else _without_others(task)
         differing = _differences(expected, files)
         if not differing:
@@ -165,10 +166,12 @@ def _without_others(task: Task) -> Task:
     return replace(task, **rows)
 
 
-def _row(example: Example | Question, keeps_others: bool) -> dict[str, Any]:
+def _row(example: Example | Question, task: Task, keeps_others: bool) -> dict[str, Any]:
     """Return an example as a row, with its own id, and what else is known of it."""
     values = {name: getattr(example, name, None) for name in ("id", *(f for f in FIELDS if f != "id"))}
     fields = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if v}
+    if task.is_multi_label and isinstance(example, Example):
+        fields["output"] = list(read(example.output))
     return fields | {k: v for k, v in example.meta.items() if keeps_others and k not in FIELDS}
 
 
@@ -206,16 +209,19 @@ def _drafts(task: Task) -> dict[str, Any]:
 
 def _instruction(task: Task) -> str:
     context = " by the passage" if any(e.context for e in task.train) else ""
-    if task.kind == "classification":
-        labels = f": {', '.join(task.labels)}" if len(task.labels) <= _MOST_LABELS else ""
-        return f"Say which label the text has{labels}."
     return {
+        "classification": f"Say which label the text has{_among(task)}.",
+        "multi_label": f"Say which labels the text has{_among(task)}; it may have several, or none.",
         "multiple_choice": f"Choose the right answer{context}.",
         "qa": f"Answer the question{context} in a few words.",
         "math": "Solve the problem, and answer with a number.",
         "generation": "Write the output that belongs to the input.",
         "parsing": "Write the input in the form that the examples show.",
     }[task.kind]
+
+
+def _among(task: Task) -> str:
+    return f": {', '.join(task.labels)}" if len(task.labels) <= _MOST_LABELS else ""
 
 
 def _guesses(task: Task, *, kind_is_said: bool) -> tuple[str, ...]:
