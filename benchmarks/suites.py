@@ -35,13 +35,13 @@ OF_TASK = {
     "classification/sst2": (
         "letter-case",
         "confidence",
-        "verbalisers:natural=2,neutral=3,unnatural=2,rows=30",
         "twins:k=4,rows=30",
     ),
     "grounding/counterfact_hard": ("context-use", "pairs"),
     "qa/xquad_en": ("context-ablation:rows=20",),
 }
 OF_MODEL = (  # of systems of the first task
+    "verbalisers:natural=2,neutral=3,unnatural=2,rows=30",
     "distribution:generations=20",
     "edits:edits=8",
     "instructions:dialogues=4,samples=2,length=20",

@@ -1,4 +1,4 @@
-"""What the rows of the benchmark `suites` say: a table for each suite, with a line for each system."""
+"""What the rows of the benchmark `suites` say: a table for each suite, with a column for each system."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,8 @@ OPENING = """\
 `kshot bench suites --data DIR` measures this: two small models, each as it is, with eight demonstrations, trained on 60
 examples, trained with demonstrations, and steered; 50 test rows, one draw. Suites that ask the language model alone are
 not run of the one with demonstrations, whose model is that of `zero-shot`. Brackets hold 95 % intervals over what was
-asked. Differences between systems whose intervals overlap are no findings."""
+asked; seconds are of one thread, beside other work. Differences between systems whose intervals overlap are no
+findings."""
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -33,17 +34,17 @@ def page(result: Mapping[str, Any]) -> str:
         names = list(dict.fromkeys(name for row in able for name in row["values"]))
         lines += ["", f"## {suite}, {task}"]
         if names:
-            head = ["model", "recipe", *names, "seconds"]
-            lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-            lines += [_line(row, names) for row in able]
+            head = ["", *(f"{row['model']}, `{row['recipe']}`" for row in able)]
+            lines += ["", _line(head), "|---" * len(head) + "|"]
+            lines += [_line([name, *(_cell(row["values"].get(name)) for row in able)]) for name in names]
+            lines.append(_line(["seconds", *(format(row["seconds"], ".0f") for row in able)]))
         refused = sorted({f"{row['recipe']}: {row['refused']}" for row in rows if row["refused"]})
         lines += ["", *(f"- Not run, {text}" for text in refused)] if refused else []
     return "\n".join(lines) + "\n"
 
 
-def _line(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    cells = [row["model"], f"`{row['recipe']}`", *(_cell(row["values"].get(name)) for name in names)]
-    return f"| {' | '.join([*cells, format(row['seconds'], '.0f')])} |"
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _cell(value: Mapping[str, Any] | None) -> str:
