@@ -72,3 +72,15 @@ def test_a_gain_is_one_of_scores_and_keeps_a_width():
     none = Gain("abcd", [0, 0, 0, 0]).record(rng())
     assert none["low"] < none["value"] == 0 < none["high"]
     assert Gain((), ()).record(rng()) == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_that_no_unit_differs_is_no_certainty():
+    rows = [[0.0, 1.0]] * 20  # none of twenty
+
+    def ratio(some):
+        return float(some[:, 0].sum() / some[:, 1].sum())
+
+    found = Measured([str(i) for i in range(20)], rows, ratio).record(rng())
+    assert (found["low"], found["high"]) == wilson(0, 20)
+    assert Measured("abc", [0.5, 0.5, 0.5]).record(rng())["high"] > 0.5
+    assert Measured("abc", [0.5, 0.5, 0.5], amount).record(rng())["high"] == 0.5

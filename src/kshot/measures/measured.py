@@ -57,7 +57,8 @@ class Measured:
     def record(self, rng: np.random.Generator) -> dict[str, Any]:
         """Return value, low, high (95 %) and n as JSON; None where there is no number.
 
-        Wilson's interval of shares, else the bootstrap over units.
+        Wilson's interval of shares, else the bootstrap over units; where that has no width, as where all units give 0,
+        Wilson's stands for it, but for an `amount`.
         """
         low, high = self._interval(rng)
         return {"value": _known(self.value), "low": _known(low), "high": _known(high), "n": len(self.units)}
@@ -66,9 +67,13 @@ class Measured:
         n = len(self.units)
         if self._is_share:
             return wilson(float(self.rows.sum()), n)
-        return (
-            _of_resamples(lambda at: self.statistic(self.rows[at]), n, rng) if n > 1 else (float("nan"), float("nan"))
-        )
+        if n < 2:
+            return float("nan"), float("nan")
+        low, high = _of_resamples(lambda at: self.statistic(self.rows[at]), n, rng)
+        if low == high and 0 <= low <= 1 and self.statistic is not amount:  # that no unit differs is no certainty
+            around = wilson(low * n, n)
+            low, high = min(low, around[0]), max(high, around[1])
+        return low, high
 
     def against(self, other: "Measured", rng: np.random.Generator) -> dict[str, Any]:
         """Return this minus another system's on the units that both have, paired, with its 95 % interval and n.
