@@ -88,6 +88,13 @@ def test_a_recipe_that_the_model_does_not_suit_is_refused(words_task):
         fitted("fine-tune", load_task(words_task), ScriptedModel())
 
 
+def test_a_recipe_is_not_held_against_a_run_on_test_rows_that_it_has_not_learnt(run_cli, scripted_run, words_task):
+    err = run_cli(
+        "evaluate", scripted_run, words_task / "test.jsonl", "--suite", "letter-case", "--against", "recipe:majority"
+    ).err
+    assert "'majority' must learn training rows; 'test' is given as test rows alone. Give a folder with both." in err
+
+
 class Nothing(Evaluator):
     def obstacle(self, task: Task) -> str | None:
         return "its rows must have songs, and none has"

@@ -23,8 +23,7 @@ from kshot.reports.html import write_report
 from kshot.reports.suite_record import keep_suite
 from kshot.store.run_folder import RESULTS
 from kshot.taskmodel.taskmodel import TaskModel
-
-SHOTS = 16  # demonstrations of recipes that name no `k`, as `kshot adapt` has it
+from kshot.verbs.prepare import DEFAULT_SHOTS
 
 
 def evaluate(
@@ -125,10 +124,14 @@ def fitted(
         progress: Told of the work.
 
     Raises:
-        UserError: An unknown recipe, several, or one that the task or the model does not suit.
+        UserError: No training rows, an unknown recipe, or one that the task or the model does not suit.
     """
+    if not task.train:
+        raise UserError(
+            f"'{recipe}' must learn training rows; '{task.name}' is given as test rows alone. Give a folder with both."
+        )
     stream = make_stream(task, limit=len(task.train), seed=seed)
-    one = parse_recipe(recipe, shots=min(SHOTS, len(stream.examples)))
+    one = parse_recipe(recipe, shots=min(DEFAULT_SHOTS, len(task.train)))
     asked = replace(TaskModel.for_task(task, model), progress=progress or Silence()) if model else None
     setup = Setup(task, asked, seed)
     if not one.suits(task) or lacking(one, setup):
