@@ -36,6 +36,15 @@ def lacking(recipe: Recipe, setup: Setup) -> frozenset[Capability]:
     return (needs - can) | (recipe.selector_needs - (asked.model.capabilities if asked else frozenset()))
 
 
+def check_suits(recipe: Recipe, setup: Setup) -> None:
+    """Raise a UserError unless a recipe can be used on tasks of this kind with this model."""
+    if not recipe.suits(setup.task) or lacking(recipe, setup):
+        model = f" and the model '{setup.model.model.name}'" if setup.model else " without a language model"
+        raise UserError(
+            f"'{recipe.name}' must suit tasks of kind {setup.task.kind}{model}; it does not. Give another recipe."
+        )
+
+
 def what_it_takes(needs: Iterable[Capability]) -> str:
     """Return what a model must be able to do, such as "be trained"."""
     words = {Capability.GRADIENTS: "be trained", Capability.ACTIVATIONS: "be steered"}

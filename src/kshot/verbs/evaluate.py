@@ -14,7 +14,7 @@ from kshot.core.seeding import generator
 from kshot.core.types import Prediction, Task
 from kshot.evaluators import EVALUATORS
 from kshot.evaluators.evaluator import Evaluator
-from kshot.learners.build import lacking
+from kshot.learners.build import check_suits, what_it_takes
 from kshot.learners.learner import Setup
 from kshot.measures.measured import told
 from kshot.race.stream import make_stream
@@ -78,10 +78,10 @@ def _check_asked(evaluator: Evaluator, suite: str, system: AdaptedModel) -> None
             f"--suite {suite} must ask one language model; '{system.recipe.name}' has none of its own. Evaluate a "
             "system that answers with a language model."
         )
-    if lacking := evaluator.needs - model.model.capabilities:
-        verbs = ", ".join(sorted(one.value for one in lacking))
+    if lacks := evaluator.needs - model.model.capabilities:
         raise UserError(
-            f"--suite {suite} needs a model that can {verbs}; '{model.model.name}' cannot. Give another --suite."
+            f"--suite {suite} needs a model that can {what_it_takes(lacks)}; '{model.model.name}' cannot. Give "
+            "another --suite."
         )
 
 
@@ -134,10 +134,7 @@ def fitted(
     one = parse_recipe(recipe, shots=min(DEFAULT_SHOTS, len(task.train)))
     asked = replace(TaskModel.for_task(task, model), progress=progress or Silence()) if model else None
     setup = Setup(task, asked, seed)
-    if not one.suits(task) or lacking(one, setup):
-        raise UserError(
-            f"'{one.name}' must suit tasks of kind {task.kind} and the model; it does not. Give another recipe."
-        )
+    check_suits(one, setup)
     if obstacle := one.obstacle(task):
         raise UserError(f"'{one.name}' cannot be used on this task: {obstacle}. Give another recipe.")
     return AdaptedModel.fit(one, stream.examples, setup, choice={})

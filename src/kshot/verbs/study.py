@@ -13,7 +13,7 @@ from kshot.core.progress import Progress, Silence
 from kshot.core.seeding import generator
 from kshot.core.types import Task
 from kshot.engine.load_model import load_model
-from kshot.learners.build import lacking, make_learner
+from kshot.learners.build import check_suits, make_learner
 from kshot.learners.learner import Setup
 from kshot.measures.probabilities import code_length_bits, mixed
 from kshot.race.stream import make_stream
@@ -106,10 +106,7 @@ def _best_bits(family: Study, task: Task, seed: int) -> np.ndarray:
 
 def _bits(recipe: Recipe, task: Task, model: LanguageModel, seed: int, progress: Progress) -> np.ndarray:
     setup = Setup(task, TaskModel.for_task(task, model), seed)
-    if not recipe.suits(task) or lacking(recipe, setup):
-        raise UserError(
-            f"'{recipe.name}' must suit tasks of kind {task.kind} and the model '{model.name}'; it does not."
-        )
+    check_suits(recipe, setup)
     queries = make_stream(task, limit=len(task.train), seed=seed).queries()
     predictions = make_learner(recipe, setup).predict(queries, progress=progress.advance)
     return np.array([code_length_bits(task, q.example.output, p) for q, p in zip(queries, predictions, strict=True)])
