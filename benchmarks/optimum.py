@@ -11,6 +11,7 @@ choose and answer.
 
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ def _row(selector: str, family: Study, task: Task, setup: Setup) -> dict[str, An
         "regret_bits": found.bits,
         "regret_accuracy": found.accuracy,
         "model_accuracy": answered["metric"],
+        "same_answer": Counter(p.answer for p in predictions).most_common(1)[0][1] / len(predictions),
         "model_bits": answered["bits_per_example"],
         "n_test": answered["n_test"],
         "seconds": time.perf_counter() - began,

@@ -21,7 +21,9 @@ weights: their row tells what the method does with a model that knows nothing of
 ANSWERS_OPENING = """\
 Selectors that ask a model ask this one here (demo is Gemma-3-270M), and it answers the test rows after what was chosen:
 its own accuracy stands beside the posterior's regret with the same demonstrations. The best set is best for somebody
-who knows the class; whether it is for a language model is what the last columns say."""
+who knows the class; whether it is for a language model is what the columns "right" say. "same" is the share of test
+rows that have the answer given most often: near 1 the model says the same whatever it is asked, and what is right is
+the share of test rows with that answer."""
 
 
 def short(task: str) -> str:
@@ -43,7 +45,8 @@ def _summed(
     about = {"layer": layer, "selector": selector, "model": rows[0]["model"]}
     if "why" in rows[0]:
         return {**about, "why": rows[0]["why"]}
-    names = ("regret_bits", "regret_accuracy", "found", "n_shown", "k", "model_accuracy", "seconds")
+    names = ["regret_bits", "regret_accuracy", "found", "n_shown", "k", "model_accuracy", "seconds"]
+    names += ["same_answer"] if layer == "answers" else []
     tasks = {
         task: {name: float(np.mean([r[name] for r in rows if r["task"] == task])) for name in names}
         for task in dict.fromkeys(r["task"] for r in rows)
@@ -79,12 +82,12 @@ def page(result: Mapping[str, Any]) -> str:
     answers = [row for row in result["summary"] if row["layer"] == "answers" and "why" not in row]
     if answers:
         tasks = list(answers[0]["tasks"])
-        heads = ["selector", "draws", *(f"{short(t)}: regret" for t in tasks), *(f"{short(t)}: model" for t in tasks)]
+        told = {"regret": "regret_bits", "right": "model_accuracy", "same": "same_answer"}
+        heads = ["selector", "draws", *(f"{short(t)}: {name}" for t in tasks for name in told)]
         lines += ["", f"## Answers of the model {answers[0]['model']}", "", ANSWERS_OPENING, ""]
         lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for row in answers:
-            cells = [f"{row['tasks'][t]['regret_bits']:.2f}" for t in tasks]
-            cells += [f"{row['tasks'][t]['model_accuracy']:.3f}" for t in tasks]
+            cells = [f"{row['tasks'][t][key]:.2f}" for t in tasks for key in told.values()]
             lines.append(_line([f"`{row['selector']}`", str(row["draws"]), *cells]))
     return "\n".join(lines) + "\n"
 
