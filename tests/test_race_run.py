@@ -525,3 +525,13 @@ def test_a_recipe_that_fails_in_its_second_look_leaves_the_choice_to_the_others(
     assert row["reason"] == "RuntimeError: the pool is too large"
     assert run.chosen != name
     assert "the pool is too large" in results(run)["failures"][name]
+
+
+def test_what_is_expected_of_a_metric_that_begins_below_0_may_lie_below_it(tmp_path):
+    rows = [{"input": f"text {i}", "output": "ab"[i % 2]} for i in range(40)]
+    task = replace(Task.load(rows), metrics=("matthews",))
+    run = kshot.adapt(task, "scripted", recipes="majority", out=tmp_path / "run")
+    (row,) = json.loads((run.folder / RESULTS).read_text())["leaderboard"]
+    assert row["metric"] < 0  # what is rarer so far comes next more often than not
+    assert -1 < row["deployed_low"] < 0 < row["deployed_high"] < 1
+    assert row["deployed_low"] <= row["deployed"] <= row["deployed_high"]

@@ -9,6 +9,7 @@ from kshot.core.errors import ModelError, UserError
 from kshot.core.prices import in_usd
 from kshot.core.settings import ChooseBy, Prefer
 from kshot.measures.comparison import reach_of_all_pairs
+from kshot.measures.metrics import get_metric
 from kshot.measures.samples import SUMMARY, metric_of, summarise
 from kshot.measures.variance import Spread
 from kshot.race.entrant import Entrant
@@ -217,16 +218,20 @@ class Race:
         """
         found: dict[str, dict[str, Any]] = {e.recipe.name: {} for e in self.eligible()}
         ways: tuple[tuple[str, ChooseBy], ...] = (("deployed", "metric"), ("deployed_bits", "bits"))
+        least = get_metric(self.measuring.task.metrics[0]).lowest
         for key, by in ways:
             if by == "metric" and self.measuring.task.is_open:
                 continue
             known = self._evidence(by)
             for name, value in self._expected(by).items():
-                value = min(1.0, max(0.0, value)) if by == "metric" else max(0.0, -value)
+                # as a share of the metric's range, which may begin below 0
+                value = min(1.0, max(0.0, (value - least) / (1 - least))) if by == "metric" else max(0.0, -value)
                 ends = known[name].interval(value, self.n_end, is_share=by == "metric")
                 if ends:
-                    low, high = ends if by == "metric" else (max(0.0, end) for end in ends)
-                    found[name] |= {key: value, f"{key}_low": low, f"{key}_high": high}
+                    three = (value, *(max(0.0, end) for end in ends))
+                    if by == "metric":
+                        three = tuple(least + (1 - least) * share for share in three)
+                    found[name] |= dict(zip((key, f"{key}_low", f"{key}_high"), three, strict=True))
         return found
 
     def rows_of_chosen(self) -> list[dict[str, Any]]:
