@@ -498,7 +498,8 @@ def test_lines_of_json_end_in_any_way(load, end):
         (
             '{"text": "a", "label": ["x", "y"]}',
             'row 1: \'label\' must hold one text, as a row has one output; got a list (["x", "y"]); if each of them is '
-            "right, say --columns references=label; if all of them are needed, join them into one text, such as a, b.",
+            "right, say --columns references=label; if they are labels, say --kind multi_label; if all of them are "
+            "needed, join them into one text, such as a, b.",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from kshot.tasks.labels import shortened
 from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import Row, each_row, shown, text_flaw
 from kshot.tasks.tables import Table
+from kshot.tasks.written_lists import is_written_list, read_list
 
 SEPARATORS = (BETWEEN, ";", ",")  # that are looked for in texts, in this order
 MAX_NAMED = 3
@@ -29,9 +30,9 @@ def settle_label_sets(
 ) -> tuple[list[Table], Kind | None, tuple[str, ...]]:
     """Write outputs that are sets of labels as `kshot.core.label_sets` says.
 
-    Where nobody says the kind, rows whose outputs are lists have such sets if what the lists hold repeats as labels do
-    (`kshot.tasks.kinds`), and not all lists hold one text. A label that is twice in a list counts once. An empty list
-    is an empty set; where outputs are texts an empty one is.
+    Where nobody says the kind, rows whose outputs are lists, or texts that write lists, have such sets if what the
+    lists hold repeats as labels do (`kshot.tasks.kinds`), and not all lists hold one text. A label that is twice in a
+    list counts once. An empty list is an empty set; where outputs are texts an empty one is.
 
     Args:
         tables: Train rows first.
@@ -47,12 +48,12 @@ def settle_label_sets(
         BadRowsError: Rows whose output is no set of labels.
     """
     given, notes = [row.values.get(column) for row in tables[0].rows], list[str]()
-    if kind is None and _are_sets(given, labels):
+    if kind is None and are_sets(given, labels):
         kind = "multi_label"
         notes.append(f"the column '{column}' holds lists of labels: kind is multi_label (--kind says another)")
     if kind != "multi_label":
         return list(tables), kind, ()
-    texts = [value for value in given if isinstance(value, str)]
+    texts = [v for v in given if isinstance(v, str) and not _is_empty(v) and not is_written_list(v)]
     between = separator or next((sign for sign in SEPARATORS if any(sign in text for text in texts)), BETWEEN)
     if texts and separator is None:
         which = f"are parted at '{between}'" if any(between in text for text in texts) else "are one label each"
@@ -76,8 +77,14 @@ def settle_label_sets(
     return [replace(t, rows=tuple(own)) for t, own in zip(tables, made, strict=True)], kind, tuple(notes)
 
 
-def _are_sets(given: Sequence[Any], labels: Sequence[str]) -> bool:
-    """Return whether outputs, of which nobody says what they are, are sets of labels."""
+def are_sets(given: Sequence[Any], labels: Sequence[str] = ()) -> bool:
+    """Return whether outputs, of which nobody says what they are, are sets of labels.
+
+    Args:
+        given: The outputs; those that are missing say nothing.
+        labels: The task's, if they are said.
+    """
+    given = [read_list(value) if is_written_list(value) else value for value in given if not _is_empty(value)]
     lists = [value for value in given if isinstance(value, list)]
     items = [item for value in lists for item in value]
     are_several = any(len(value) > 1 for value in lists)
@@ -85,6 +92,10 @@ def _are_sets(given: Sequence[Any], labels: Sequence[str]) -> bool:
         return False
     names = [trimmed(str(item)) for item in items]
     return set(names) <= set(labels) if labels else are_labels(Counter(names))
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not trimmed(value))
 
 
 def _named(rows: Sequence[Row]) -> list[str]:
@@ -107,14 +118,9 @@ def _labels_of(row: Row, column: str, between: str) -> list[str]:
 
 
 def _listed(text: str, between: str) -> list[Any]:
-    """Return what a text lists: JSON in brackets, or labels with something between them."""
-    if text.strip().startswith("["):
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if isinstance(found, list):
-            return found
+    """Return what a text lists: a list that it writes, or labels with something between them."""
+    if is_written_list(text) and (found := read_list(text)) is not None:
+        return found
     return [part for part in text.split(between) if trimmed(part)]
 
 
