@@ -92,13 +92,17 @@ def test_test_rows_may_be_given_apart_also_as_files(form, tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        (ROWS, {"train": TEST}, "train and test rows must each be a file or rows in Python; for test got a dict."),
-        ({"train": ROWS, "test": TEST}, TEST, "for train got a dict. Folders, datasets of the hub and mappings bring"),
+        (ROWS, {"train": TEST}, "train and test rows must each be a file or rows in Python; for test got a mapping."),
+        (
+            {"train": ROWS, "test": TEST},
+            TEST,
+            "for train got a mapping. Folders (as a file named test), datasets of the hub",
+        ),
         ("hf://some/thing", TEST, "for train got 'hf://some/thing'."),
         ("builtin:bbc-headlines", TEST, "test must be left out for a builtin task; its rows and labels are known."),
         (ROWS, "no-such.csv", "there is no 'no-such.csv'; give a file of test rows that ends in .jsonl"),
         ("no-such.csv", TEST, "there is no 'no-such.csv'; give a file of train rows that ends in .jsonl"),
-        (ROWS, "/", "for test got '/'. Folders, datasets of the hub and mappings bring their own test rows, a folder"),
+        (ROWS, "/", "for test got '/'. Folders (as a file named test), datasets of the hub and mappings bri"),
         (ROWS, ["a"], "A task must be a path, a name, a kshot.Task or rows; got list"),
         (ROWS, TEST[:0], "the list of test has no rows"),
         (ROWS, [{"text": "a", "label": "plant"}], "the list of test row 1: 'plant' is not among the task's labels"),

@@ -156,17 +156,14 @@ def _with_test(source: str | Rows, test: str | Path | Rows, bad: list[BadRow]) -
 
 def _check_apart(given: Any, split: str) -> None:
     """Refuse what brings its own test rows, or is not there, where train and test rows are given apart."""
-    is_path = isinstance(given, str) and not given.startswith(PREFIX)
-    if is_path and os.path.isfile(given):
-        return
-    if is_path and not os.path.exists(given):
+    if isinstance(given, str) and not given.startswith(PREFIX) and not os.path.exists(given):
         raise UserError(f"there is no '{given}'; give a file of {split} rows that ends in {ENDINGS}.")
-    if isinstance(given, str | Mapping):
-        got = f"'{given}'" if isinstance(given, str) else f"a {type(given).__name__}"
+    if isinstance(given, Mapping) or (isinstance(given, str) and not os.path.isfile(given)):
+        got = f"'{given}'" if isinstance(given, str) else "a mapping"
         raise UserError(
             "Where --test (in Python test=) is given, train and test rows must each be a file or rows in Python; for "
-            f"{split} got {got}. Folders, datasets of the hub and mappings bring their own test rows, a folder as a "
-            "file named test: leave it out."
+            f"{split} got {got}. Folders (as a file named test), datasets of the hub and mappings bring their own test "
+            "rows: leave it out."
         )
 
 
