@@ -303,6 +303,66 @@ def test_what_validate_says(tmp_path):
     assert "No row of train has the label 'tool'." in said
 
 
+def test_names_that_prompts_cannot_tell_apart_are_said(tmp_path):
+    given = [{"input": f"{i}", "output": (["None", "b"], ["one, two"], ["b"], [])[i % 4]} for i in range(12)]
+    said = validate(load_task(folder(tmp_path, given))).problems
+    assert (
+        "The label 'none' is what prompts say where no label is right; rename it, or write an empty set instead."
+        in said
+    )
+    assert "The label 'one, two' has a comma, as which prompts part labels; rename it, as with '/'." in said
+    looking_alike = [{"input": f"{i}", "output": (["Joy", "x"], ["joy"], ["x"])[i % 3]} for i in range(12)]
+    assert any("'Joy'" in one and "'joy'" in one for one in validate(load_task(looking_alike)).problems)
+
+
+def test_sets_without_any_label_are_refused(tmp_path):
+    given = [{"input": f"{i}", "output": []} for i in range(4)]
+    with pytest.raises(
+        UserError, match="the sets in the column 'output' are all empty; name the column that holds them"
+    ):
+        load_task(given, kind="multi_label")
+    card = {"kind": "multi_label", "labels": LABELS}
+    assert load_task(folder(tmp_path, given, card)).labels == LABELS
+    with pytest.raises(BadRowsError, match="row 1: 'output' must hold one text, but its list is empty; .* multi_label"):
+        load_task([{"input": "x", "output": []}, *({"input": f"{i}", "output": ["a"]} for i in range(4))])
+
+
+def test_columns_of_zeros_and_ones_are_told_how_they_are_written():
+    frame = pd.DataFrame({"text": [f"t{i}" for i in range(6)], "joy": [i % 2 for i in range(6)], "love": [True] * 6})
+    with pytest.raises(UserError, match="joy, love hold zeros and ones, as where each label has a column of its own"):
+        load_task(frame)
+    assert load_task(frame, columns={"output": "joy"}).kind == "classification"
+
+
+ODD = {
+    "unicode": [["日本語", "é"], ["é"], ["😀", "日本語"], []],
+    "separators": [["a, b", "c;d"], ["c;d"], ["a, b"], []],
+    "prefixes": [["a", "ab"], ["ab"], ["abc", "a"], ["abc"]],
+    "answers": [["yes", "no"], ["no"], ["yes? no"], []],
+    "numbers": [[2, 10], [10, 2], [1], [2]],
+    "truth": [[True, False], [True], [False], [True]],
+    "in other orders, twice": [["b", "a"], ["a", "b", "a"], ["a"], ["b"]],
+    "one each": [["a"], ["b"], ["a"], ["b"]],
+    "one label": [["a"], [], ["a"], []],
+    "control tokens": [["<eos>", "a"], ["a"], ["<eos>"], []],
+    "lines": [["a\nb", "c"], ["c"], ["a\nb"], []],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_labels_are_learnt_and_come_back(name, tiny, tmp_path):
+    given = [{"input": f"text {i}", "output": ODD[name][i % 4]} for i in range(12)]
+    found = load_task(given, kind="multi_label")
+    as_text = [sorted({json.dumps(label) if isinstance(label, int) else label for label in own}) for own in ODD[name]]
+    assert [sorted(read(e.output)) for e in found.train[:4]] == as_text
+    assert found.labels == tuple(sorted({label for own in as_text for label in own}))
+    run = kshot.adapt(found, tiny, recipes="random:k=2", shots=2, limit=9, out=tmp_path / "run")
+    answers = run.best.predict([row["input"] for row in given])
+    assert kshot.load(run.folder, model=tiny).predict([row["input"] for row in given]) == answers
+    assert {label for one in answers for label in one} <= set(found.labels)
+    assert run.best.predict_proba(["text 1"]).shape == (1, len(found.labels))
+
+
 def test_the_first_prompt(tmp_path, run_cli):
     path = folder(tmp_path, rows(30), {"instruction": "Name what it speaks of."})
     out = run_cli("validate", path, "--model", "tiny").out

@@ -31,6 +31,8 @@ HALVES = ("premise", "hypothesis", "sentence1", "sentence2", "question1", "quest
 ALPACA = {"input": "instruction", "context": "input"}
 MAX_NAME = 60  # characters, and words: a longer header is a sentence
 MAX_WORDS = 5
+FLAGS = ("0", "1", "0.0", "1.0", "true", "false")  # what a column holds that says of one label whether it is right
+MAX_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def laid_out(table: Table, layout: Layout, *, labelled: bool = True) -> Table:
 
     def read(row: Row) -> Row:
         laid = _laid_out(row, table, layout)
-        return _with_one_output(laid, output) if labelled else laid
+        return _with_one_output(laid, output, layout.names.get("references")) if labelled else laid
 
     rows = tuple(each_row(table.rows, read))
     notes = [
@@ -187,10 +189,15 @@ def _list_of_cell(row: Row, column: str, cell: str) -> list[Any]:
     return found
 
 
-def _with_one_output(row: Row, column: str) -> Row:
+def _with_one_output(row: Row, column: str, references: str | None) -> Row:
     outputs = row.values.get(column)
     if not isinstance(outputs, list):
         return row
+    if not outputs and is_missing(row.values.get(references or "")):
+        row.fail(
+            f"'{column}' must hold one text, but its list is empty; fill it in, or leave the row out; if any number of "
+            "labels can be right, say --kind multi_label."
+        )
     if len(outputs) > 1:
         row.fail(
             f"'{column}' must hold one text, as a row has one output; got {shown(outputs)}; if each of them is right, "
@@ -207,6 +214,13 @@ def _say_why(table: Table, field: str) -> None:
             f"{table.source} must begin with a line that names the columns, but its first line looks like an example "
             f"({', '.join(table.columns)[:MAX_NAME]}); put a line such as text,label above it; if it does name them, "
             "say what they hold with --columns input=…,output=…"
+        )
+    flags = [c for c in table.columns if all(str(row.values.get(c)).strip().lower() in FLAGS for row in table.rows)]
+    if field == "output" and len(flags) > 1:
+        raise UserError(
+            f"{table.source}: {', '.join(flags[:MAX_TOLD])}{', …' if flags[MAX_TOLD:] else ''} hold zeros and ones, as "
+            "where each label has a column of its own; write the names of those that are right as a list into one "
+            f"column, 'output'; or name one of them, as in --columns output={shlex.quote(flags[0])}."
         )
     for column in table.columns:
         values = [row.values.get(column) for row in table.rows]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kshot.core.errors import did_you_mean
-from kshot.core.label_sets import BETWEEN, NOTHING, read, written
+from kshot.core.errors import UserError, did_you_mean
+from kshot.core.label_sets import BETWEEN, COMMA, NONE, NOTHING, read, written
 from kshot.core.types import LABELLED, Example, Kind, Task
 from kshot.tasks.kinds import are_labels
 from kshot.tasks.labels import shortened
@@ -46,6 +46,7 @@ def settle_label_sets(
 
     Raises:
         BadRowsError: Rows whose output is no set of labels.
+        UserError: No row has a label, and none are said.
     """
     given, notes = [row.values.get(column) for row in tables[0].rows], list[str]()
     if kind is None and are_sets(given, labels):
@@ -70,6 +71,11 @@ def settle_label_sets(
 
     rows = iter(each_row([row for table in tables for row in table.rows], settled))
     made = [[next(rows) for _ in table.rows] for table in tables]
+    if not labels and tables[0].rows and all(row.values[column] == NOTHING for row in made[0]):
+        raise UserError(
+            f"{tables[0].source}: some row must have a label, but the sets in the column '{column}' are all empty; "
+            "name the column that holds them, as in --columns output=tags, or all labels, as 'labels' in task.json."
+        )
     for found, what in ((twice, "a label twice, which counts once"), (empty, "no label, which is a set of none")):
         if found:
             have = f"{len(found)} rows have" if len(found) > 1 else "1 row has"
@@ -185,6 +191,12 @@ def problems_of_sets(train: Iterable[Example], labels: Sequence[str]) -> list[st
     if n := sum(not own for own in sets):
         rows = f"{n} rows of train have" if n > 1 else "1 row of train has"
         found.append(f"{rows} no label; that is allowed, and says that none is right.")
+    if any(label.lower() == NONE for label in labels):
+        found.append(
+            f"The label '{NONE}' is what prompts say where no label is right; rename it, or write an empty set instead."
+        )
+    if (parted := next((label for label in labels if COMMA.strip() in label), None)) is not None:
+        found.append(f"The label '{parted}' has a comma, as which prompts part labels; rename it, as with '/'.")
     everywhere = [label for label in labels if all(label in own for own in sets)]
     found += [f"All rows of train have the label '{label}'." for label in everywhere]
     return found + [f"No row of train has the label '{label}'." for label in labels if label not in seen]
