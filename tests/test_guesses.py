@@ -4,6 +4,9 @@ import json
 import random
 import re
 
+import datasets
+import pandas as pd
+import polars as pl
 import pytest
 
 import kshot
@@ -352,8 +355,63 @@ def test_less_common_names_of_an_output_are_guessed_where_they_hold_one_text(wri
     assert load_task(write(rows)).labels == ("a", "b")
     assert load_task(write([row | {column: [row[column]]} for row in rows])).labels == ("a", "b")
     assert load_task(write([row | {"label": "c"} for row in rows])).labels == ("c",)
+    many = [row | {column: [f"a{i}", f"b{i}"]} for i, row in enumerate(rows)]
     with pytest.raises(UserError, match=f"no column holds the output; .* --columns output={column}.$"):
-        load_task(write([row | {column: ["a", "b"]} for row in rows]))
+        load_task(write(many))
+
+
+SETS = [{"text": f"t{i}", "labels": (["joy"], ["love", "joy"], [], ["fear", "love"])[i % 4]} for i in range(12)]
+READ_SETS = ["joy", "joy|love", "(none)", "fear|love"] * 3
+
+
+def test_labels_that_hold_lists_are_sets_of_labels(write, tmp_path):
+    frame, written = pd.DataFrame(SETS), tmp_path / "sets.csv"
+    frame.to_csv(written, index=False)  # pandas writes lists as Python does
+    frame.to_parquet(tmp_path / "sets.parquet")
+    as_json = [row | {"labels": json.dumps(row["labels"])} for row in SETS]
+    as_sets = [row | {"labels": set(row["labels"])} for row in SETS]
+    numbers = [[("fear", "joy", "love").index(label) for label in row["labels"]] for row in SETS]
+    lists = datasets.List(datasets.ClassLabel(names=["fear", "joy", "love"]))
+    of_classes = datasets.Dataset.from_dict(
+        {"text": [row["text"] for row in SETS], "labels": numbers},
+        features=datasets.Features({"text": datasets.Value("string"), "labels": lists}),
+    )
+    for source in (
+        *(write(SETS), frame, written, pd.read_csv(written), tmp_path / "sets.parquet", write(as_json), as_sets),
+        *(of_classes, pl.DataFrame(SETS)),
+    ):
+        task = load_task(source)
+        assert (task.kind, task.labels) == ("multi_label", ("fear", "joy", "love"))
+        assert [e.output for e in task.train] == READ_SETS
+        assert [note for note in task.notes if "no label" not in note] == [
+            "input is read from the column 'text', output from 'labels' (guessed; --columns overrides)",
+            "the column 'labels' holds lists of labels: kind is multi_label (--kind says another)",
+        ]
+    more = load_task(write([row | {"label": "ab"[i % 2]} for i, row in enumerate(SETS)]))
+    assert (more.kind, more.labels) == ("classification", ("a", "b"))
+
+
+def test_a_set_that_is_missing_is_a_bad_row(write):
+    for rows in ([*SETS, {"text": "x", "labels": None}], pd.DataFrame([*SETS, {"text": "x", "labels": None}])):
+        with pytest.raises(
+            UserError, match=r"row 13: 'labels' must be a list of labels; got null; write it as .* \[\]"
+        ):
+            load_task(rows)
+        assert len(load_task(rows, skip_bad_rows=True).train) == 12
+    with pytest.raises(UserError, match="row 13: the column 'labels' is missing; add it, or leave the row out"):
+        load_task(write([*SETS, {"text": "x"}]))
+    with pytest.raises(
+        UserError, match=r"got a list .* if they are labels, say --kind multi_label; if all of them are"
+    ):
+        load_task(write([*SETS, {"text": "x", "labels": "joy"}]), columns={"output": "labels"})
+
+
+def test_a_class_of_a_list_that_has_no_name_is_a_bad_row():
+    lists = datasets.List(datasets.ClassLabel(names=["fear", "joy"]))
+    features = datasets.Features({"text": datasets.Value("string"), "labels": lists})
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "labels": [[0], [1, -1]]}, features=features)
+    with pytest.raises(UserError, match=r"Dataset row 2: 'labels' must be one of the classes 0\.\.1; got -1"):
+        load_task(rows)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import pytest
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score, f1_score, hamming_loss
-from sklearn.utils import estimator_checks
+from sklearn.model_selection import KFold, cross_val_score
+from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import check_classifier_multioutput
 
 import kshot
 from kshot.core.errors import InvalidInputError, UserError
@@ -301,6 +303,66 @@ def test_what_validate_says(tmp_path):
     assert "No row of train has the label 'tool'." in said
 
 
+def test_names_that_prompts_cannot_tell_apart_are_said(tmp_path):
+    given = [{"input": f"{i}", "output": (["None", "b"], ["one, two"], ["b"], [])[i % 4]} for i in range(12)]
+    said = validate(load_task(folder(tmp_path, given))).problems
+    assert (
+        "The label 'none' is what prompts say where no label is right; rename it, or write an empty set instead."
+        in said
+    )
+    assert "The label 'one, two' has a comma, as which prompts part labels; rename it, as with '/'." in said
+    looking_alike = [{"input": f"{i}", "output": (["Joy", "x"], ["joy"], ["x"])[i % 3]} for i in range(12)]
+    assert any("'Joy'" in one and "'joy'" in one for one in validate(load_task(looking_alike)).problems)
+
+
+def test_sets_without_any_label_are_refused(tmp_path):
+    given = [{"input": f"{i}", "output": []} for i in range(4)]
+    with pytest.raises(
+        UserError, match="the sets in the column 'output' are all empty; name the column that holds them"
+    ):
+        load_task(given, kind="multi_label")
+    card = {"kind": "multi_label", "labels": LABELS}
+    assert load_task(folder(tmp_path, given, card)).labels == LABELS
+    with pytest.raises(BadRowsError, match="row 1: 'output' must hold one text, but its list is empty; .* multi_label"):
+        load_task([{"input": "x", "output": []}, *({"input": f"{i}", "output": ["a"]} for i in range(4))])
+
+
+def test_columns_of_zeros_and_ones_are_told_how_they_are_written():
+    frame = pd.DataFrame({"text": [f"t{i}" for i in range(6)], "joy": [i % 2 for i in range(6)], "love": [True] * 6})
+    with pytest.raises(UserError, match="joy, love hold zeros and ones, as where each label has a column of its own"):
+        load_task(frame)
+    assert load_task(frame, columns={"output": "joy"}).kind == "classification"
+
+
+ODD = {
+    "unicode": [["日本語", "é"], ["é"], ["😀", "日本語"], []],
+    "separators": [["a, b", "c;d"], ["c;d"], ["a, b"], []],
+    "prefixes": [["a", "ab"], ["ab"], ["abc", "a"], ["abc"]],
+    "answers": [["yes", "no"], ["no"], ["yes? no"], []],
+    "numbers": [[2, 10], [10, 2], [1], [2]],
+    "truth": [[True, False], [True], [False], [True]],
+    "in other orders, twice": [["b", "a"], ["a", "b", "a"], ["a"], ["b"]],
+    "one each": [["a"], ["b"], ["a"], ["b"]],
+    "one label": [["a"], [], ["a"], []],
+    "control tokens": [["<eos>", "a"], ["a"], ["<eos>"], []],
+    "lines": [["a\nb", "c"], ["c"], ["a\nb"], []],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_labels_are_learnt_and_come_back(name, tiny, tmp_path):
+    given = [{"input": f"text {i}", "output": ODD[name][i % 4]} for i in range(12)]
+    found = load_task(given, kind="multi_label")
+    as_text = [sorted({json.dumps(label) if isinstance(label, int) else label for label in own}) for own in ODD[name]]
+    assert [sorted(read(e.output)) for e in found.train[:4]] == as_text
+    assert found.labels == tuple(sorted({label for own in as_text for label in own}))
+    run = kshot.adapt(found, tiny, recipes="random:k=2", shots=2, limit=9, out=tmp_path / "run")
+    answers = run.best.predict([row["input"] for row in given])
+    assert kshot.load(run.folder, model=tiny).predict([row["input"] for row in given]) == answers
+    assert {label for one in answers for label in one} <= set(found.labels)
+    assert run.best.predict_proba(["text 1"]).shape == (1, len(found.labels))
+
+
 def test_the_first_prompt(tmp_path, run_cli):
     path = folder(tmp_path, rows(30), {"instruction": "Name what it speaks of."})
     out = run_cli("validate", path, "--model", "tiny").out
@@ -497,8 +559,8 @@ Y = [list(read(e.output)) for e in examples(30)]
 MATRIX = indicator([e.output for e in examples(30)], LABELS).astype(int)
 
 
-def fitted(y, recipe="majority"):
-    return FewShotClassifier(model="scripted", recipe=recipe, limit=10).fit(X, y)
+def fitted(y, recipe="majority", n=None):
+    return FewShotClassifier(model="scripted", recipe=recipe, limit=10).fit(X[: n or len(X)], y)
 
 
 def test_lists_and_matrices_are_learnt_alike():
@@ -538,6 +600,10 @@ BAD_TARGETS = {
     "fewer": (Y[:-1], "30 texts and 29 sets"),
     "one": ([["a"]] * 30, "at least two classes"),
     "separator": ([["a|b"], ["c"], *Y[2:]], r"a label must not hold '\|'"),
+    "one is none": ([*Y[:-1], None], r"number 30 is None. Write \[\] where none is right"),
+    "one is a text": ([*Y[:-1], "tool"], r"number 30 is 'tool'. Write \['tool'\] for one"),
+    "a hole": (pd.DataFrame({"a": [0, 1] * 15, "b": [1, None] * 15}), "but number 2 of the column 'b' is nan"),
+    "texts in columns": (np.array([["a", "b"]] * 30), "but number 1 of the column 0 is 'a'. Choose one column"),
 }
 
 
@@ -546,6 +612,52 @@ def test_targets_that_are_no_sets_are_refused(name):
     y, message = BAD_TARGETS[name]
     with pytest.raises(ValueError, match=message):
         fitted(y)
+
+
+FRAME = pd.DataFrame(MATRIX, columns=LABELS)
+
+
+def test_the_score_is_of_the_same_sets_in_any_form():
+    of_lists, of_matrix, of_frame = (fitted(y[:9], "bm25", 9) for y in (Y, MATRIX, FRAME))
+    expected = accuracy_score(MATRIX[:20], of_matrix.predict(X[:20]))
+    assert 0 < expected < 1
+    for classifier, forms in (
+        (of_lists, (Y, [set(one) for one in Y], pd.Series(Y), MATRIX, FRAME, FRAME[["tool", "food", "animal"]])),
+        (of_matrix, (MATRIX, MATRIX.tolist(), csr_matrix(MATRIX), FRAME)),
+        (of_frame, (FRAME, FRAME[["tool", "food", "animal"]], MATRIX, Y)),
+    ):
+        for y in forms:
+            assert classifier.score(X[:20], y[:20]) == pytest.approx(expected)
+    none_right = ["nothing 1", "nothing 2"]
+    assert of_lists.score(none_right, [[], []]) == np.mean([not one for one in of_lists.predict(none_right)])
+    weights = np.arange(20)
+    assert of_frame.score(X[:20], FRAME[:20], weights) == pytest.approx(
+        accuracy_score(MATRIX[:20], of_matrix.predict(X[:20]), sample_weight=weights)
+    )
+    assert cross_val_score(of_frame, X, FRAME, cv=2).tolist() == cross_val_score(of_matrix, X, MATRIX, cv=2).tolist()
+    assert cross_val_score(of_lists, X, np.array([*Y, None], object)[:-1], cv=KFold(2)).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (
+            np.eye(2),
+            "zeros and ones in 3 columns, one for each of the classes that were learnt; got a matrix with 2 co",
+        ),
+        (["food", "tool"], "a list of labels for each text, or zeros and ones in 3 columns.*; got list"),
+        ([["food"]], "inconsistent numbers of samples, 2 texts and 1 sets"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(y, message):
+    with pytest.raises(InvalidInputError, match=message):
+        fitted(Y).score(X[:2], y)
+
+
+def test_frames_of_several_types_are_matrices():
+    given = pd.DataFrame({"animal": MATRIX[:, 0] > 0, "food": MATRIX[:, 1], "tool": MATRIX[:, 2]})
+    for frame in (given, FRAME.astype("Int64"), FRAME.astype("boolean")):
+        assert np.array_equal(fitted(frame).predict(X), fitted(FRAME).predict(X))
 
 
 class NumbersAsTexts(FewShotClassifier):
@@ -567,20 +679,52 @@ class NumbersAsTexts(FewShotClassifier):
         return tags
 
     def _written(self, X):
-        return [" ".join(f"{value:.1f}" for value in row) + f" {i}" for i, row in enumerate(X)]
+        return [" ".join(f"w{i}" for i, n in enumerate(row) for _ in range(int(n))) or "nothing" for row in X]
+
+
+class ThresholdsNotLookedAt(NumbersAsTexts):
+    """As it is, but for a tag with which a check leaves out that the threshold is 1/2."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True
+        return tags
+
+
+HALF = "it wants what is said to be what is more probable than 1/2; the threshold here is fitted on the past"
 
 
 @pytest.mark.parametrize(
-    "check",
+    ("recipe", "cls"),
     [
-        estimator_checks.check_classifiers_multilabel_output_format_predict,
-        estimator_checks.check_classifiers_multilabel_output_format_predict_proba,
-        estimator_checks.check_classifiers_multilabel_representation_invariance,
+        ("bm25", NumbersAsTexts),  # which is sure of all that it says here
+        pytest.param(
+            "tfidf-lr", NumbersAsTexts, marks=pytest.mark.xfail(reason=HALF, raises=AssertionError, strict=True)
+        ),
+        ("tfidf-lr", ThresholdsNotLookedAt),
     ],
 )
-def test_checks_of_scikit_learn_for_sets(check):
-    """Not check_classifier_multioutput, which wants a threshold of 1/2: ours is fitted."""
-    check("NumbersAsTexts", NumbersAsTexts(model="scripted", recipe="majority", limit=12))
+def test_the_check_of_scikit_learn_for_several_outputs(recipe, cls):
+    """Those for sets of labels are in test_estimator.py, with all others; this one is for `multi_output` alone."""
+    check_classifier_multioutput(cls.__name__, cls(model="scripted", recipe=recipe, limit=42))
+
+
+@pytest.mark.parametrize("recipe", ["tfidf-lr", "bm25"])
+def test_there_is_one_threshold(recipe):
+    """What is true instead of the check above: a label is said from one probability on, whatever label it is."""
+    classifier = fitted(MATRIX, recipe)
+    says, probs = classifier.predict(X) == 1, classifier.predict_proba(X)
+    assert says.any()
+    assert not says.all()
+    assert probs[~says].max() < probs[says].min()
+
+
+def test_what_the_tags_say_is_so():
+    tags = get_tags(FewShotClassifier())
+    assert tags.classifier_tags.multi_label
+    assert not tags.target_tags.multi_output  # several labels, but not several outputs of more than two classes each
+    with pytest.raises(InvalidInputError, match="but number 3 of the column 0 is 2. Choose one column, or write 1"):
+        fitted(np.array([[i % 3, i % 2] for i in range(30)]))
 
 
 def test_sets_of_labels_have_no_order():

@@ -108,6 +108,7 @@ SOURCES = {
     "squad": in_file("rows.jsonl", lines(SQUAD)),
     "alpaca": in_file("rows.jsonl", lines(ALPACA)),
     "sets": in_file("rows.jsonl", lines(SETS)),
+    "sets in labels": in_file("rows.jsonl", lines([{"text": r["input"], "labels": r["output"]} for r in SETS])),
     "texts": label_folders,
     "folder": whole_folder,
     "hub": hub_folder,
@@ -177,6 +178,14 @@ def test_nothing_is_guessed_of_what_is_known(tmp_path):
     said = "\n".join(init(tmp_path / "new", folder).guessed)
     for what in ("kind:", "labels:", "order:", "instruction:", "metrics:", "test rows:"):
         assert what not in said
+
+
+def test_sets_of_labels_in_a_column_of_that_name_are_said(tmp_path):
+    rows = pd.DataFrame({"text": [r["input"] for r in SETS], "labels": [r["output"] for r in SETS]})
+    said = init(tmp_path / "new", rows).guessed
+    assert "rows: input is read from the column 'text', output from 'labels' (guessed; --columns overrides)" in said
+    assert any(one.startswith("rows: the column 'labels' holds lists of labels: kind is multi_label") for one in said)
+    assert kshot.Task.load(tmp_path / "new").kind == "multi_label"
 
 
 def test_a_folder_that_is_there_is_kept(tmp_path):

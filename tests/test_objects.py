@@ -92,11 +92,17 @@ def test_test_rows_may_be_given_apart_also_as_files(form, tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        (ROWS, {"train": TEST}, "train and test rows must each be a file or rows in Python; for test got a dict."),
-        ({"train": ROWS, "test": TEST}, TEST, "for train got a dict. Folders, datasets of the hub and mappings bring"),
+        (ROWS, {"train": TEST}, "train and test rows must each be a file or rows in Python; for test got a mapping."),
+        (
+            {"train": ROWS, "test": TEST},
+            TEST,
+            "for train got a mapping. Folders (as a file named test), datasets of the hub",
+        ),
         ("hf://some/thing", TEST, "for train got 'hf://some/thing'."),
         ("builtin:bbc-headlines", TEST, "test must be left out for a builtin task; its rows and labels are known."),
-        (ROWS, "no-such.csv", "for test got 'no-such.csv'."),
+        (ROWS, "no-such.csv", "there is no 'no-such.csv'; give a file of test rows that ends in .jsonl"),
+        ("no-such.csv", TEST, "there is no 'no-such.csv'; give a file of train rows that ends in .jsonl"),
+        (ROWS, "/", "for test got '/'. Folders (as a file named test), datasets of the hub and mappings bri"),
         (ROWS, ["a"], "A task must be a path, a name, a kshot.Task or rows; got list"),
         (ROWS, TEST[:0], "the list of test has no rows"),
         (ROWS, [{"text": "a", "label": "plant"}], "the list of test row 1: 'plant' is not among the task's labels"),
@@ -104,6 +110,46 @@ def test_test_rows_may_be_given_apart_also_as_files(form, tmp_path):
 )
 def test_test_rows_that_cannot_be_given_apart_are_refused(train, test, message):
     refused(train, message, test=test)
+
+
+def test_a_run_takes_test_rows_from_a_file(run_cli, tmp_path):
+    train, test, out = tmp_path / "rows.jsonl", tmp_path / "held-out.csv", tmp_path / "run"
+    train.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    pd.DataFrame([*ROWS[:2], {"text": "a new axe", "label": "tool"}]).to_csv(test, index=False)
+    args = ("adapt", train, "--model", "scripted", "--recipes", "majority", "--limit", 6, "--out", out)
+    done = run_cli(*args, "--test", test)
+    assert done.code == 0, done.err
+    assert "note: There are 2 rows of test with an input that train has too: test-2, test-3." in done.err
+    results, manifest = (json.loads((out / name).read_text()) for name in ("results.json", "manifest.json"))
+    assert manifest["task"] == kshot.Task.load(train, test=test).fingerprint
+    assert results["repeat"].endswith(f"--test {test}")
+    checked = run_cli("validate", train, "--test", test, "--json").json
+    assert (checked["n_train"], checked["n_test"]) == (24, 3)
+    test.write_text("text\na new axe\n")
+    said = " ".join(run_cli(*args[:-1], tmp_path / "other", "--test", test).err.split())
+    assert "note: held-out.csv holds no answers in 'label', so there are no test rows" in said
+    for name, message in (
+        ("none.csv", "none.csv'; give a file of test rows that ends in .jsonl, .json, .csv, .tsv or .parquet."),
+        ("rows.xlsx", "rows.xlsx' must be a folder or a file that ends in"),
+        ("empty.csv", "empty.csv is empty; it must hold one example a line."),
+        ("strange.csv", "strange.csv row 2: 'plant' is not among the task's labels"),
+    ):
+        for existing, text in (("rows.xlsx", ""), ("empty.csv", ""), ("strange.csv", "text,label\na fern,plant\n")):
+            (tmp_path / existing).write_text(text)
+        refused_run = run_cli(*args, "--test", tmp_path / name)
+        assert (refused_run.code, refused_run.out) == (2, "")
+        assert message in refused_run.err
+
+
+def test_a_run_takes_test_rows_as_objects(tmp_path):
+    how = {"recipes": "majority", "limit": 6, "out": tmp_path / "run"}
+    run = kshot.adapt(pd.DataFrame(ROWS[:18]), "scripted", test=TEST, **how)
+    record = json.loads((run.folder / "results.json").read_text())
+    assert record["repeat"].startswith("# Given in Python, not by name: task and test. Again: kshot.adapt(task, 'scrip")
+    assert "test=test" in record["repeat"]
+    whole = kshot.Task.load({"train": ROWS[:18], "test": TEST})
+    with pytest.raises(UserError, match="the task 'data' was given as an object; leave it out, or give the object its"):
+        kshot.adapt(whole, "scripted", test=TEST, **how)
 
 
 def test_an_order_can_be_said_of_rows(tmp_path):

@@ -492,13 +492,14 @@ def test_lines_of_json_end_in_any_way(load, end):
             '{"text": "a", "label": null}',
             "row 1: 'label' must be a string; got null; fill it in, or leave the row out.",
         ),
-        ('{"text": "a", "label": []}', "row 1: 'label' must be a string; got null; fill it in, or leave the row out."),
+        ('{"text": "a", "label": []}', "row 1: 'label' must hold one text, but its list is empty; fill it in"),
         ('{"text": "\\u200b", "label": "x"}', "row 1: 'text' must not be empty"),
         ('{"text": "a", "label": "x", "\\ud800": 1}', "row 1: the name of each column must be text, but it holds half"),
         (
             '{"text": "a", "label": ["x", "y"]}',
             'row 1: \'label\' must hold one text, as a row has one output; got a list (["x", "y"]); if each of them is '
-            "right, say --columns references=label; if all of them are needed, join them into one text, such as a, b.",
+            "right, say --columns references=label; if they are labels, say --kind multi_label; if all of them are "
+            "needed, join them into one text, such as a, b.",
         ),
     ],
 )

@@ -179,9 +179,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of texts whose label, or whose set of labels as a whole, is right."""
-        if label_sets(y) is None:
+        self._fitted()
+        if not self._sets:
             return super().score(X, y, sample_weight)
-        right = [set(one) == set(other) for one, other in zip(as_sets(self.predict(X)), as_sets(y), strict=True)]
+        said, true = (as_sets(some, self.classes_, self._sets) for some in (self.predict(X), y))
+        check_lengths(said, true)
+        right = [one == other for one, other in zip(said, true, strict=True)]
         return float(np.average(right, weights=sample_weight))
 
     def _fitted(self) -> AdaptedModel:

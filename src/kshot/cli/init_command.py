@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot.cli.options import ColumnsOption, JsonOption, KindOption, SkipBadRowsOption
+from kshot.cli.options import ColumnsOption, JsonOption, KindOption, SkipBadRowsOption, TestOption
 from kshot.cli.output import guarded, print_json, stdout
 from kshot.core.settings import parse_columns
 
@@ -22,7 +22,7 @@ def init(
             "texts in folders of their labels; hf://NAME[:CONFIG][@TRAIN[,TEST]]; builtin:NAME.",
         ),
     ],
-    test: Annotated[str | None, typer.Option(help="A file of test rows, where SOURCE is a file.")] = None,
+    test: TestOption = None,
     columns: ColumnsOption = None,
     kind: KindOption = None,
     order: Annotated[

@@ -32,6 +32,7 @@ from kshot.cli.options import (
     RevisionOption,
     SkipBadRowsOption,
     TaskArgument,
+    TestOption,
     TrustOption,
     abstaining,
     load_named,
@@ -227,6 +228,7 @@ def validate(
     task: TaskArgument,
     model: ModelOption = None,
     layout: LayoutOption = None,
+    test: TestOption = None,
     columns: ColumnsOption = None,
     kind: KindOption = None,
     skip_bad_rows: SkipBadRowsOption = None,
@@ -249,7 +251,7 @@ def validate(
 
     named: Any = kind
     try:
-        loaded = load(task, columns=parse_columns(columns), kind=named, skip_bad_rows=bool(skip_bad_rows))
+        loaded = load(task, test=test, columns=parse_columns(columns), kind=named, skip_bad_rows=bool(skip_bad_rows))
     except BadRowsError as error:
         if as_json:
             print_json({"bad_rows": [row.to_json() for row in error.rows]})

@@ -34,6 +34,7 @@ def _flag(name: str) -> Any:
 ModelOption = Annotated[str | None, _flag("model")]
 SelectorModelOption = Annotated[str | None, _flag("selector_model")]
 LayoutOption = Annotated[str | None, _flag("layout")]
+TestOption = Annotated[str | None, _flag("test")]
 ColumnsOption = Annotated[str | None, _flag("columns")]
 KindOption = Annotated[str | None, _flag("kind")]
 SkipBadRowsOption = Annotated[bool | None, _flag("skip_bad_rows")]

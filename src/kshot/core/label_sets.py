@@ -16,7 +16,7 @@ from kshot.core.types import Example, FloatArray, Prediction, Task
 
 BETWEEN = "|"
 NOTHING = "(none)"
-NONE = "none"  # as it is said
+NONE, COMMA = "none", ", "  # as they are said
 NO, YES = ANSWERS = ("no", "yes")
 LEAST_DOUBT = -1e-9  # nats: nothing that is read is surer
 SURE = 0.5  # a label is in the set where it is more probable, unless a threshold was fitted
@@ -67,7 +67,7 @@ def having(is_right: Iterable[bool], labels: Sequence[str]) -> str:
 
 def named(output: str) -> str:
     """Return how a set of labels is said where labels are named: "joy, love", or "none"."""
-    return ", ".join(read(output)) or NONE
+    return COMMA.join(read(output)) or NONE
 
 
 def verdict(label: str, *, holds: bool) -> str:

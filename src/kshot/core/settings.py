@@ -149,6 +149,7 @@ class RunSettings:
         None, "USD for a million tokens of an API: in=0.15,out=0.6,cached=0.075.", check=readable(parse_prices)
     )
     out: str | Path | None = _setting(None, "Run folder; the same one again resumes.", repeats=False)
+    test: "str | Path | Rows | None" = _setting(None, "A file of test rows, where the task is a file of rows too.")
     columns: str | None = _setting(
         None, "Column names of the file, such as input=question,output=answer.", check=readable(parse_columns)
     )
@@ -245,7 +246,7 @@ class RunSettings:
 
     def _named(self) -> Iterator[tuple[str, Any]]:
         """Iterate over what can be an object, where it is given."""
-        for name in ("task", "model", "selector_model", "source", "inputs"):
+        for name in ("task", "model", "test", "selector_model", "source", "inputs"):
             if (value := getattr(self, name)) is not None:
                 yield name, value
 

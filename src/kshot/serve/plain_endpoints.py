@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from kshot.core.label_sets import answer_of
+from kshot.core.label_sets import answer_of, read
 from kshot.core.types import Example, Prediction
 from kshot.learners.fitted import Fitted
 from kshot.serve.plain_wire import About, Health, PredictAnswer, Predicted, PredictRequest, Row, Shown
@@ -39,7 +39,12 @@ def _predicted(served: Served, prediction: Prediction, show: bool) -> Predicted:
 def _contexts(served: Served, prediction: Prediction) -> list[list[Shown]]:
     known: dict[str, Example] = {e.id: e for f in _all(served.adapted.fitted) for e in f.pool}
     shown = prediction.contexts or ((prediction.demonstrations,) if prediction.demonstrations else ())
-    return [[Shown(input=known[i].input, output=known[i].output) for i in ids if i in known] for ids in shown]
+    is_set = served.adapted.task.is_multi_label
+    return [[_shown(known[i], is_set) for i in ids if i in known] for ids in shown]
+
+
+def _shown(example: Example, is_set: bool) -> Shown:
+    return Shown(input=example.input, output=list(read(example.output)) if is_set else example.output)
 
 
 def _all(fitted: Fitted) -> list[Fitted]:
@@ -58,6 +63,7 @@ async def about(request: Request, served: Served) -> Response:
             instruction=task.instruction,
             recipe=adapted.recipe.name,
             abstains_below=abstention.threshold if abstention else None,
+            says_from=adapted.fitted.calibration.threshold if task.is_multi_label else None,
         )
     )
 

@@ -39,10 +39,10 @@ class PredictRequest(Shape):
 
 
 class Shown(BaseModel):
-    """A demonstration."""
+    """A demonstration; its output is a list where any number of labels can be right."""
 
     input: str
-    output: str
+    output: str | list[str]
 
 
 class Predicted(BaseModel):
@@ -77,7 +77,12 @@ class PredictAnswer(BaseModel):
 
 
 class About(BaseModel):
-    """What the model does."""
+    """What the model does.
+
+    Attributes:
+        abstains_below: The probability below which it is unsure; None where it always answers.
+        says_from: The probability from which on a label is said, where any number of them can be right; else None.
+    """
 
     model: str
     kind: str
@@ -85,6 +90,7 @@ class About(BaseModel):
     instruction: str
     recipe: str
     abstains_below: float | None
+    says_from: float | None = None
 
 
 class Health(BaseModel):

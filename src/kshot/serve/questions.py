@@ -2,7 +2,8 @@
 
 A choice or a score is the learnt question if its options are the task's labels, all of them and no others, in any
 order. A predicate has nothing that tells it from another one but its words, so these have to be the task's instruction,
-or its name the task's name. Of a multiple-choice task each row brings its own choices; there the words count too.
+or its name the task's name. Of a multiple-choice task each row brings its own choices; there the words count too. Of a
+multi-label task each label is a question of its own, so a predicate's name has to be the label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,10 +62,7 @@ def learnt(task: Task, question: Question) -> Learnt:
             f"'{task.name}' is of the kind {task.kind}: its answers are written, and no probabilities of options known."
         )
     if task.is_multi_label:
-        raise NotLearntError(
-            f"'{task.name}' is of the kind multi_label: any number of labels can be right, and none is chosen among "
-            "them. Ask /predict."
-        )
+        return _label(task, question)
     if not question.options:
         return _predicate(task, question)
     if task.kind == "multiple_choice":
@@ -82,6 +80,15 @@ def learnt(task: Task, question: Question) -> Learnt:
             "and no others."
         )
     return Learnt({}, places)
+
+
+def _label(task: Task, question: Question) -> Learnt:
+    if question.options or question.name not in task.labels:
+        raise NotLearntError(
+            f"'{task.name}' is of the kind multi_label: any number of labels can be right, and none is chosen among "
+            f"them. Ask a predicate for each, named as it: {_listed(task.labels)}. Or ask /predict for all."
+        )
+    return Learnt({}, (task.labels.index(question.name),))
 
 
 def _predicate(task: Task, question: Question) -> Learnt:

@@ -89,7 +89,7 @@ PAGE = r"""<!doctype html>
       box.append(made("summary", "", context.length + " examples shown" + many));
       for (const e of context) {
         const row = made("tr");
-        row.append(made("td", "", e.input), made("td", "", e.output));
+        row.append(made("td", "", e.input), made("td", "", [].concat(e.output).join(", ") || "(none)"));
         table.append(row);
       }
       box.append(table);

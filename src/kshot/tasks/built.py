@@ -25,6 +25,7 @@ LISTS = ("choices", "references")
 def given_task(
     given: Task | str | Path | Rows,
     *,
+    test: str | Path | Rows | None = None,
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
@@ -34,7 +35,8 @@ def given_task(
 
     Args:
         given: The task, or where to load it from, or its rows (`kshot.tasks.objects`).
-        columns: As `load_task`, as are the others.
+        test: Test rows beside the training rows, as for `load_task`, as are the others.
+        columns: Which column holds a field.
         kind: What a task that is loaded is.
         skip_bad_rows: Whether rows of files that cannot be used are left out.
         inputs: Unlabelled inputs beside those of the task, as for `with_inputs`; None: there are none.
@@ -43,8 +45,13 @@ def given_task(
         UserError: As `load_task`, `check_task` and `with_inputs`; or a setting of files for a task that is none.
     """
     if not isinstance(given, Task):
-        task = load_task(given, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
+        task = load_task(given, test=test, columns=columns, kind=kind, skip_bad_rows=skip_bad_rows)
         return task if inputs is None else with_inputs(task, inputs, skip_bad_rows=skip_bad_rows)
+    if test is not None:
+        raise UserError(
+            f"test is for rows that come beside training rows, and the task '{given.name}' was given as an object; "
+            "leave it out, or give the object its own: dataclasses.replace(task, test=…)."
+        )
     for flag, value in (("columns", columns), ("kind", kind), ("skip_bad_rows", skip_bad_rows)):
         if value:
             raise UserError(

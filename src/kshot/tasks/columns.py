@@ -4,19 +4,18 @@ Guessed are only fields that no column names, and only where the input or the ou
 columns `input` and `output` means what it says, and so does a user who names both.
 """
 
-import ast
-import json
-import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from kshot.core.errors import UserError, did_you_mean
+from kshot.tasks.label_sets_given import are_sets
 from kshot.tasks.marked_choices import parted
 from kshot.tasks.missing import is_missing
 from kshot.tasks.rows import FIELDS, LISTS, REQUIRED, Row, each_row, shown
 from kshot.tasks.tables import Table
+from kshot.tasks.written_lists import is_written_list, read_list
 
 COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared without regard to it
     "input": ("input", "text", "sentence", "review", "question", "query", "instruction", "prompt", "problem", "ctx"),
@@ -26,16 +25,14 @@ COMMON: Mapping[str, tuple[str, ...]] = {  # in lower case; columns are compared
 }
 # Names of the output that are its second meaning: looked at where there is none of the first.
 LESS_COMMON_OUTPUT = ("labels", "class", "category", "tag")
+OF_SETS = "labels"  # the one of these that can hold sets of labels, too
 # Halves of an input. Which one is the input and which the context is for the user to say.
 HALVES = ("premise", "hypothesis", "sentence1", "sentence2", "question1", "question2", "text1", "text2")
 ALPACA = {"input": "instruction", "context": "input"}
-# Cells that are no parts between bars but a list: of texts or numbers, and of texts as Python writes it.
-WRITTEN_LIST = re.compile(r"""\[(?:['"].*|[0-9 ,.-]*)\]""", re.DOTALL)
-ESCAPE = r"\\(?:[\\'nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})"
-STRING = rf"""(?:'(?:[^'\\\n\r\0]|{ESCAPE})*'|"(?:[^"\\\n\r\0]|{ESCAPE})*")"""
-PYTHON_LIST = re.compile(rf"\[{STRING}(?:, {STRING})*\]")
 MAX_NAME = 60  # characters, and words: a longer header is a sentence
 MAX_WORDS = 5
+FLAGS = ("0", "1", "0.0", "1.0", "true", "false")  # what a column holds that says of one label whether it is right
+MAX_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -140,13 +137,13 @@ def laid_out(table: Table, layout: Layout, *, labelled: bool = True) -> Table:
 
     def read(row: Row) -> Row:
         laid = _laid_out(row, table, layout)
-        return _with_one_output(laid, output) if labelled else laid
+        return _with_one_output(laid, output, layout.names.get("references")) if labelled else laid
 
     rows = tuple(each_row(table.rows, read))
     notes = [
         f'cells of \'{column}\' that are written as lists, such as ["a", "b"], are read as these'
         for column in _columns_of_lists(table, layout)
-        if any(WRITTEN_LIST.fullmatch(str(row.values.get(column)).strip()) for row in table.rows)
+        if any(is_written_list(row.values.get(column)) for row in table.rows)
     ]
     if labelled and any(isinstance(row.values.get(output), list) for row in table.rows):
         notes.append(f"the column '{output}' holds lists of one text, which is the output")
@@ -181,27 +178,31 @@ def _columns_of_lists(table: Table, layout: Layout) -> list[str]:
 
 def _list_of_cell(row: Row, column: str, cell: str) -> list[Any]:
     """Return the parts of a cell between bars; or the list that it is, as JSON or Python write it."""
-    if not WRITTEN_LIST.fullmatch(cell):
+    if not is_written_list(cell):
         return [part.strip() for part in cell.split("|")]
-    if PYTHON_LIST.fullmatch(cell):
-        return ast.literal_eval(cell)
-    try:
-        return json.loads(cell)
-    except (ValueError, RecursionError):
+    found = read_list(cell)
+    if found is None:
         row.fail(
             f"'{column}' must be a list, but cannot be read as one; got {shown(cell)}; write it as a|b, or as JSON: "
             '["a", "b"].'
         )
+    return found
 
 
-def _with_one_output(row: Row, column: str) -> Row:
+def _with_one_output(row: Row, column: str, references: str | None) -> Row:
     outputs = row.values.get(column)
     if not isinstance(outputs, list):
         return row
+    if not outputs and is_missing(row.values.get(references or "")):
+        row.fail(
+            f"'{column}' must hold one text, but its list is empty; fill it in, or leave the row out; if any number of "
+            "labels can be right, say --kind multi_label."
+        )
     if len(outputs) > 1:
         row.fail(
             f"'{column}' must hold one text, as a row has one output; got {shown(outputs)}; if each of them is right, "
-            f"say --columns references={column}; if all of them are needed, join them into one text, such as a, b."
+            f"say --columns references={column}; if they are labels, say --kind multi_label; if all of them are "
+            "needed, join them into one text, such as a, b."
         )
     return replace(row, values={**row.values, column: outputs[0] if outputs else None})
 
@@ -213,6 +214,13 @@ def _say_why(table: Table, field: str) -> None:
             f"{table.source} must begin with a line that names the columns, but its first line looks like an example "
             f"({', '.join(table.columns)[:MAX_NAME]}); put a line such as text,label above it; if it does name them, "
             "say what they hold with --columns input=…,output=…"
+        )
+    flags = [c for c in table.columns if all(str(row.values.get(c)).strip().lower() in FLAGS for row in table.rows)]
+    if field == "output" and len(flags) > 1:
+        raise UserError(
+            f"{table.source}: {', '.join(flags[:MAX_TOLD])}{', …' if flags[MAX_TOLD:] else ''} hold zeros and ones, as "
+            "where each label has a column of its own; write the names of those that are right as a list into one "
+            f"column, 'output'; or name one of them, as in --columns output={shlex.quote(flags[0])}."
         )
     for column in table.columns:
         values = [row.values.get(column) for row in table.rows]
@@ -258,7 +266,8 @@ def _guess(table: Table, field: str, free: Sequence[str]) -> str | None:
     """
     found = [c for c in free if c.strip().lower() in COMMON[field]]
     if field == "output" and not found:
-        found = [c for c in free if c.strip().lower() in LESS_COMMON_OUTPUT and _holds_one_text(table, c)]
+        less_common = [c for c in free if c.strip().lower() in LESS_COMMON_OUTPUT]
+        found = [c for c in less_common if _holds_one_text(table, c) or _holds_sets(table, c)]
     halves = [c for c in free if c.lower() in HALVES] if field == "input" else []
     if field == "output" and "label" in map(str.lower, found):
         texts = [c for c in free if c.lower() == "label_text"]
@@ -277,6 +286,10 @@ def _guess(table: Table, field: str, free: Sequence[str]) -> str | None:
 def _holds_one_text(table: Table, column: str) -> bool:
     values = [row.values.get(column) for row in table.rows]
     return not any(isinstance(v, dict) or (isinstance(v, list) and len(v) > 1) for v in values)
+
+
+def _holds_sets(table: Table, column: str) -> bool:
+    return column.strip().lower() == OF_SETS and are_sets([row.values.get(column) for row in table.rows])
 
 
 def _squad(table: Table, free: Collection[str]) -> str | None:

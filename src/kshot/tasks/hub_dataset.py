@@ -140,11 +140,11 @@ def dataset_table(where: str, rows: Any, bad: list[BadRow] | None = None) -> Tab
             f"{where} must have at most {MOST_ROWS:,} rows and {MOST_BYTES / 1e6:.0f} MB; it has {len(rows):,} and "
             f"{rows.data.nbytes / 1e6:,.0f} MB. Save a sample of its rows as a file, and give that."
         )
-    classes = {column: rows.features[column].names for column in _classes(rows)}
+    classes = {column: names for column, feature in rows.features.items() if (names := _names(feature))}
 
     def with_names(numbered: tuple[int, dict[str, Any]]) -> Row:
         row = Row(where, numbered[0], without_nan(numbered[1]))
-        named = {column: _class_name(row, column, names) for column, names in classes.items()}
+        named = {column: _in_names(row, column, row.values[column], names) for column, names in classes.items()}
         return replace(row, values={**row.values, **named})
 
     # Through Arrow, so that images and sounds beside the text are not decoded.
@@ -162,8 +162,16 @@ def _hides_classes(rows: Any) -> bool:
     return any(set(rows.with_format("arrow")[:][column].to_pylist()) == {-1} for column in _classes(rows))
 
 
-def _class_name(row: Row, column: str, names: list[str]) -> str | None:
-    number = row.values[column]
+def _names(feature: Any) -> list[str] | None:
+    """Return the names of the classes that a column, or lists in it, hold numbers of; None of other columns."""
+    inner = getattr(feature, "feature", feature)
+    return inner.names if type(inner).__name__ == "ClassLabel" else None
+
+
+def _in_names(row: Row, column: str, number: Any, names: list[str]) -> Any:
+    """Return the name of a class, or names of several in a list."""
+    if isinstance(number, list):
+        return [_in_names(row, column, one, names) for one in number]
     if number is None:
         return None
     if not isinstance(number, int) or not 0 <= number < len(names):

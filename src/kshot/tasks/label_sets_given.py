@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kshot.core.errors import did_you_mean
-from kshot.core.label_sets import BETWEEN, NOTHING, read, written
+from kshot.core.errors import UserError, did_you_mean
+from kshot.core.label_sets import BETWEEN, COMMA, NONE, NOTHING, read, written
 from kshot.core.types import LABELLED, Example, Kind, Task
 from kshot.tasks.kinds import are_labels
 from kshot.tasks.labels import shortened
 from kshot.tasks.missing import trimmed
 from kshot.tasks.rows import Row, each_row, shown, text_flaw
 from kshot.tasks.tables import Table
+from kshot.tasks.written_lists import is_written_list, read_list
 
 SEPARATORS = (BETWEEN, ";", ",")  # that are looked for in texts, in this order
 MAX_NAMED = 3
@@ -29,9 +30,9 @@ def settle_label_sets(
 ) -> tuple[list[Table], Kind | None, tuple[str, ...]]:
     """Write outputs that are sets of labels as `kshot.core.label_sets` says.
 
-    Where nobody says the kind, rows whose outputs are lists have such sets if what the lists hold repeats as labels do
-    (`kshot.tasks.kinds`), and not all lists hold one text. A label that is twice in a list counts once. An empty list
-    is an empty set; where outputs are texts an empty one is.
+    Where nobody says the kind, rows whose outputs are lists, or texts that write lists, have such sets if what the
+    lists hold repeats as labels do (`kshot.tasks.kinds`), and not all lists hold one text. A label that is twice in a
+    list counts once. An empty list is an empty set; where outputs are texts an empty one is.
 
     Args:
         tables: Train rows first.
@@ -45,14 +46,15 @@ def settle_label_sets(
 
     Raises:
         BadRowsError: Rows whose output is no set of labels.
+        UserError: No row has a label, and none are said.
     """
     given, notes = [row.values.get(column) for row in tables[0].rows], list[str]()
-    if kind is None and _are_sets(given, labels):
+    if kind is None and are_sets(given, labels):
         kind = "multi_label"
         notes.append(f"the column '{column}' holds lists of labels: kind is multi_label (--kind says another)")
     if kind != "multi_label":
         return list(tables), kind, ()
-    texts = [value for value in given if isinstance(value, str)]
+    texts = [v for v in given if isinstance(v, str) and not _is_empty(v) and not is_written_list(v)]
     between = separator or next((sign for sign in SEPARATORS if any(sign in text for text in texts)), BETWEEN)
     if texts and separator is None:
         which = f"are parted at '{between}'" if any(between in text for text in texts) else "are one label each"
@@ -69,6 +71,11 @@ def settle_label_sets(
 
     rows = iter(each_row([row for table in tables for row in table.rows], settled))
     made = [[next(rows) for _ in table.rows] for table in tables]
+    if not labels and tables[0].rows and all(row.values[column] == NOTHING for row in made[0]):
+        raise UserError(
+            f"{tables[0].source}: some row must have a label, but the sets in the column '{column}' are all empty; "
+            "name the column that holds them, as in --columns output=tags, or all labels, as 'labels' in task.json."
+        )
     for found, what in ((twice, "a label twice, which counts once"), (empty, "no label, which is a set of none")):
         if found:
             have = f"{len(found)} rows have" if len(found) > 1 else "1 row has"
@@ -76,8 +83,14 @@ def settle_label_sets(
     return [replace(t, rows=tuple(own)) for t, own in zip(tables, made, strict=True)], kind, tuple(notes)
 
 
-def _are_sets(given: Sequence[Any], labels: Sequence[str]) -> bool:
-    """Return whether outputs, of which nobody says what they are, are sets of labels."""
+def are_sets(given: Sequence[Any], labels: Sequence[str] = ()) -> bool:
+    """Return whether outputs, of which nobody says what they are, are sets of labels.
+
+    Args:
+        given: The outputs; those that are missing say nothing.
+        labels: The task's, if they are said.
+    """
+    given = [read_list(value) if is_written_list(value) else value for value in given if not _is_empty(value)]
     lists = [value for value in given if isinstance(value, list)]
     items = [item for value in lists for item in value]
     are_several = any(len(value) > 1 for value in lists)
@@ -85,6 +98,10 @@ def _are_sets(given: Sequence[Any], labels: Sequence[str]) -> bool:
         return False
     names = [trimmed(str(item)) for item in items]
     return set(names) <= set(labels) if labels else are_labels(Counter(names))
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not trimmed(value))
 
 
 def _named(rows: Sequence[Row]) -> list[str]:
@@ -107,14 +124,9 @@ def _labels_of(row: Row, column: str, between: str) -> list[str]:
 
 
 def _listed(text: str, between: str) -> list[Any]:
-    """Return what a text lists: JSON in brackets, or labels with something between them."""
-    if text.strip().startswith("["):
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if isinstance(found, list):
-            return found
+    """Return what a text lists: a list that it writes, or labels with something between them."""
+    if is_written_list(text) and (found := read_list(text)) is not None:
+        return found
     return [part for part in text.split(between) if trimmed(part)]
 
 
@@ -179,6 +191,12 @@ def problems_of_sets(train: Iterable[Example], labels: Sequence[str]) -> list[st
     if n := sum(not own for own in sets):
         rows = f"{n} rows of train have" if n > 1 else "1 row of train has"
         found.append(f"{rows} no label; that is allowed, and says that none is right.")
+    if any(label.lower() == NONE for label in labels):
+        found.append(
+            f"The label '{NONE}' is what prompts say where no label is right; rename it, or write an empty set instead."
+        )
+    if (parted := next((label for label in labels if COMMA.strip() in label), None)) is not None:
+        found.append(f"The label '{parted}' has a comma, as which prompts part labels; rename it, as with '/'.")
     everywhere = [label for label in labels if all(label in own for own in sets)]
     found += [f"All rows of train have the label '{label}'." for label in everywhere]
     return found + [f"No row of train has the label '{label}'." for label in labels if label not in seen]

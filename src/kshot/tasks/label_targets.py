@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -68,15 +69,11 @@ def label_sets(y: Any) -> LabelSets | None:
     Raises:
         InvalidInputError: Sets of what cannot be labels.
     """
-    if hasattr(y, "toarray"):
-        y = y.toarray()
+    y = _dense(y)
     if (matrix := _matrix(y)) is not None:
         names = list(getattr(y, "columns", range(matrix.shape[1])))
         return LabelSets(matrix.astype(bool), np.array(names), Form(matrix.dtype))
-    if not isinstance(y, list | tuple) and not (hasattr(y, "__array__") and getattr(y, "ndim", 1) == 1):
-        return None
-    rows = list(y if isinstance(y, list | tuple) else as_objects(y))
-    if not rows or not all(isinstance(row, _SETS) for row in rows):
+    if (rows := _rows(y)) is None:
         return None
     items = [item for row in rows for item in row]
     for number, row in enumerate(rows, 1):
@@ -98,6 +95,75 @@ def label_sets(y: Any) -> LabelSets | None:
     return LabelSets(holds, classes, Form())
 
 
+def as_sets(y: Any, classes: np.ndarray, form: Form) -> list[set[Any]]:
+    """Return targets or answers of known classes as sets of these.
+
+    Args:
+        y: As in `label_sets`. The columns of a matrix are the classes in their order, but for a frame that names them.
+        classes: The classes, `[n_classes]`.
+        form: That of the targets which were learnt: what can be read as both is a matrix only where these were one.
+
+    Raises:
+        InvalidInputError: Something else, or a matrix with another number of columns.
+    """
+    y = _dense(y)
+    matrix = _matrix(y)
+    are_lists = matrix is None or (form.dtype is None and isinstance(y, list | tuple))
+    if are_lists and (rows := _rows(y)) is not None:
+        return [set(row) for row in rows]
+    if matrix is None or matrix.shape[1] != len(classes):
+        got = type(y).__name__ if matrix is None else f"a matrix with {matrix.shape[1]} columns"
+        raise InvalidInputError(
+            f"y must hold a list of labels for each text, or zeros and ones in {len(classes)} columns, one for each of "
+            f"the classes that were learnt; got {got}."
+        )
+    names = list(getattr(y, "columns", ()))
+    own = np.array(names) if set(names) == set(classes.tolist()) else classes
+    return [set(own[row].tolist()) for row in matrix.astype(bool)]
+
+
+def _dense(y: Any) -> Any:
+    return y.toarray() if hasattr(y, "toarray") else y
+
+
+def _rows(y: Any) -> list[Any] | None:
+    """Return the sets of all texts; None of what holds none, or a table.
+
+    Raises:
+        InvalidInputError: Some rows are sets, and others are not; or a table that is no matrix of zeros and ones.
+    """
+    if not isinstance(y, list | tuple) and not (hasattr(y, "__array__") and getattr(y, "ndim", 1) == 1):
+        _check_no_table(y)
+        return None
+    rows = list(y if isinstance(y, list | tuple) else as_objects(y))
+    is_set = [isinstance(row, _SETS) and getattr(row, "ndim", 1) > 0 for row in rows]
+    if not any(is_set):
+        return None
+    if not all(is_set):
+        number = is_set.index(False)
+        remedy = "Write [] where none is right." if is_absent(rows[number]) else f"Write [{rows[number]!r}] for one."
+        raise InvalidInputError(
+            f"y must hold a list of labels for each text, as it does for others; number {number + 1} is "
+            f"{rows[number]!r}. {remedy}"
+        )
+    return rows
+
+
+def _check_no_table(y: Any) -> None:
+    """Refuse a table of several columns, and say what in it is neither zero nor one."""
+    table: Any = as_objects(y) if hasattr(y, "__array__") else np.empty(0)
+    if table.ndim != 2 or table.shape[1] < 2:
+        return
+    is_other = np.array([[is_absent(value) or value not in (0, 1) for value in row] for row in table])
+    i, j = np.unravel_index(is_other.argmax(), is_other.shape)
+    column = list(getattr(y, "columns", range(table.shape[1])))[j]
+    raise InvalidInputError(
+        "y must hold one label or a list of labels per text; or zeros and ones, in a column for each label, but number "
+        f"{i + 1} of the column {column!r} is {table[i, j]!r}. Choose one column, or write 1 where its label is right "
+        "and 0 elsewhere."
+    )
+
+
 def _matrix(y: Any) -> np.ndarray | None:
     """Return what is a matrix of zeros and ones with two columns or more."""
     if isinstance(y, list | tuple) and not all(
@@ -108,20 +174,14 @@ def _matrix(y: Any) -> np.ndarray | None:
         found = np.asarray(y)
     except ValueError:
         return None
-    if found.ndim != 2 or found.shape[1] < 2 or found.dtype.kind not in "biuf":
+    if found.ndim != 2 or found.shape[1] < 2:
         return None
-    return found if np.isin(found, (0, 1)).all() else None
+    if found.dtype == object and all(isinstance(v, np.bool_ | Real) for v in found.flat):
+        found = np.array(found.tolist())  # a frame whose columns differ in their types
+    return found if found.dtype.kind in "biuf" and np.isin(found, (0, 1)).all() else None
 
 
-def as_sets(y: Any) -> list[set[Any]]:
-    """Return targets or answers as sets of classes."""
-    found = label_sets(y)
-    if found is None:
-        return [set(row) for row in y]
-    return [set(found.classes[row].tolist()) for row in found.holds]
-
-
-def check_lengths(texts: Sequence[str], outputs: Sequence[str]) -> None:
+def check_lengths(texts: Sequence[Any], outputs: Sequence[Any]) -> None:
     """Refuse another number of texts than of targets."""
     if len(texts) != len(outputs):
         raise InvalidInputError(

@@ -97,7 +97,7 @@ def load_task(
     kind = kind if kind is None else kind_of_flag(kind)
     source = at_home(source) if isinstance(source, str | os.PathLike) else source
     if isinstance(source, str) and source.startswith("builtin:"):
-        given = {"--columns": columns, "--kind": kind, "test": test, "order": order}
+        given = {"--columns": columns, "--kind": kind, "--test": test, "order": order}
         if flag := next((flag for flag, value in given.items() if value is not None and value != {}), None):
             what = {"--columns": "columns are", "--kind": "kind is"}.get(flag, "rows and labels are")
             raise UserError(f"{flag} must be left out for a builtin task; its {what} known.")
@@ -145,18 +145,26 @@ def _with_test(source: str | Rows, test: str | Path | Rows, bad: list[BadRow]) -
     """Return the tables of train and test rows that were given apart, and the task's name."""
     tables, names = [], []
     for split, given in (("train", source), ("test", at_home(test) if isinstance(test, str | os.PathLike) else test)):
-        if isinstance(given, Mapping) or (isinstance(given, str) and not os.path.isfile(given)):
-            got = f"'{given}'" if isinstance(given, str) else f"a {type(given).__name__}"
-            raise UserError(
-                f"Where test= is given, train and test rows must each be a file or rows in Python; for {split} got "
-                f"{got}. Folders, datasets of the hub and mappings bring their own test rows: leave test= out."
-            )
+        _check_apart(given, split)
         table, name = (
             _read_file(Path(given), bad) if isinstance(given, str) else (table_of(given, f" of {split}", bad), "data")
         )
         tables.append(table)
         names.append(name)
     return tables, names[0]
+
+
+def _check_apart(given: Any, split: str) -> None:
+    """Refuse what brings its own test rows, or is not there, where train and test rows are given apart."""
+    if isinstance(given, str) and not given.startswith(PREFIX) and not os.path.exists(given):
+        raise UserError(f"there is no '{given}'; give a file of {split} rows that ends in {ENDINGS}.")
+    if isinstance(given, Mapping) or (isinstance(given, str) and not os.path.isfile(given)):
+        got = f"'{given}'" if isinstance(given, str) else "a mapping"
+        raise UserError(
+            "Where --test (in Python test=) is given, train and test rows must each be a file or rows in Python; for "
+            f"{split} got {got}. Folders (as a file named test), datasets of the hub and mappings bring their own test "
+            "rows: leave it out."
+        )
 
 
 def _card_of(learnt: Task | None) -> "_Card":

@@ -182,11 +182,12 @@ def _row(where: str, number: int, values: Any) -> Row:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as files hold it: lists, mappings, and the numbers of Python."""
+    """Return a value as files hold it: lists, also of sets, sorted; mappings, and the numbers of Python."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
+    value = sorted(value, key=str) if isinstance(value, set | frozenset) else value
     value = as_objects(value).tolist() if hasattr(value, "__array__") else value
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 

@@ -89,7 +89,8 @@ def grave_problems(task: Task) -> list[str]:
     Args:
         task: As for `validate`.
     """
-    found = [*_options(task), *_variants(task), *_missing(task), *_conflicts(task), *_no_numbers(task, task.train)]
+    looks = (_options, _variants, _missing, _conflicts, _leaks)
+    found = [problem for look in looks for problem in look(task)] + _no_numbers(task, task.train)
     more = len(found) - MAX_GRAVE
     rest = [f"{more} more problem{'s' * (more > 1)} like these; `kshot validate` says all"] if more > 0 else []
     return found[:MAX_GRAVE] + rest

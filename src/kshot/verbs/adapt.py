@@ -93,6 +93,7 @@ def adapt(
     out: str | Path | None = None,
     budget: str | None = None,
     prices: str | None = None,
+    test: str | Path | Rows | None = None,
     columns: Mapping[str, str] | None = None,
     kind: Kind | None = None,
     skip_bad_rows: bool = False,
@@ -133,6 +134,8 @@ def adapt(
             take is kept. Once it is spent the choice is made by the examples that all recipes in it have predicted; the
             same `out` with a larger budget goes on.
         prices: Of models behind an API, in US dollars for a million tokens: "in=0.15,out=0.6,cached=0.075".
+        test: Test rows, where the task is a file or rows: another file or other rows. A run predicts none of them; they
+            are checked as train is, are said where train asks the same, and nothing is made that looks like them.
         columns: Field to column of the task's rows, where their names are others: {"input": "question"}.
         kind: What a task that is loaded is, whatever its rows look like (`Task.kind`); by default `task.json` says it,
             or it is guessed.
@@ -172,7 +175,7 @@ def adapt(
         inputs = items_of(inputs, "The unlabelled inputs")
     settings = RunSettings(
         task, model, recipes=recipes, shots=shots, seed=seed, limit=limit, budget=budget, prices=prices, out=out,
-        columns=named, kind=kind, skip_bad_rows=skip_bad_rows,
+        test=test, columns=named, kind=kind, skip_bad_rows=skip_bad_rows,
         layout=layout, selector_model=selector_model, source=source, inputs=inputs, race=race,
         choose_by=choose_by, prefer=prefer, abstain=abstain, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, api=api,

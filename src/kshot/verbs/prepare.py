@@ -69,8 +69,15 @@ def prepare(settings: RunSettings) -> Prepared:
     Raises:
         UserError: Whatever is wrong with settings or data.
     """
-    columns, skip = parse_columns(settings.columns), settings.skip_bad_rows
-    task = given_task(settings.task, columns=columns, kind=settings.kind, skip_bad_rows=skip, inputs=settings.inputs)
+    skip = settings.skip_bad_rows
+    task = given_task(
+        settings.task,
+        test=settings.test,
+        columns=parse_columns(settings.columns),
+        kind=settings.kind,
+        skip_bad_rows=skip,
+        inputs=settings.inputs,
+    )
     source = None if settings.source is None else given_task(settings.source, skip_bad_rows=skip)
     stream = make_stream(task, limit=settings.limit, seed=settings.seed)
     n_pool, names = len(stream.examples), settings.recipe_names
