@@ -296,6 +296,14 @@ def test_a_dry_run_computes_nothing(run_cli, words_task, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_says_what_a_run_would_of_the_data(run_cli, tmp_path):
+    rows = [{"input": row["input"], "output": row["output"]} for row in labelled_rows(12)]
+    task = write_task(tmp_path / "task", [*rows, rows[0]])
+    found = run_cli(*adapt_args(task, tmp_path / "run", "--dry-run", "--json", model="tiny", recipes="majority"))
+    assert "note: 1 row left out, as an earlier row has the same input" in found.err
+    assert found.json["plan"]
+
+
 def test_a_run_has_a_folder_of_its_own_by_default(run_cli, words_task, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     printed = run_cli("adapt", words_task, "--model", "scripted", "--recipes", "majority", "--json").json

@@ -96,13 +96,15 @@ def adapt(
     from kshot.cli.live import RaceProgress, print_run
     from kshot.race.ranking import compared_by
     from kshot.reports.trackers import tracker
-    from kshot.verbs.adapt import run
+    from kshot.verbs.adapt import about_data, run
     from kshot.verbs.plan import plan
     from kshot.verbs.prepare import prepare
 
     trackers = [tracker(settings.track)] if settings.track else []
     prepared = prepare(settings)
     if dry_run:
+        for text in about_data(prepared):
+            stderr.print(f"note: {text}")
         _print_plan(plan(prepared), as_json)
         return
     by = compared_by(prepared.task, settings.choose_by)

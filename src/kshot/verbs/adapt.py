@@ -186,7 +186,7 @@ def adapt(
 def run(prepared: Prepared, *, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Run:
     """Carry out a run that `prepare` has checked; see `adapt`."""
     settings, task, progress = prepared.settings, prepared.task, progress or Silence()
-    _say(progress, _about_data(prepared))
+    _say(progress, about_data(prepared))
     if isinstance(settings.model, str):
         progress.say(f"loading {settings.model}")
     if settings.out is not None:
@@ -286,13 +286,14 @@ def _say(progress: Progress, said: Sequence[str | None]) -> None:
         progress.say(f"note: {text}")
 
 
-def _about_data(prepared: Prepared) -> list[str]:
+def about_data(prepared: Prepared) -> list[str]:
     """Return what a user should know before a model is loaded."""
     task, stream = prepared.task, prepared.stream
     said = [*task.notes, *grave_problems(task)]
     if stream.removed:
         first = ", ".join(stream.removed[:5])
-        said.append(f"{len(stream.removed)} rows left out, as an earlier row has the same input: {first}")
+        n = len(stream.removed)
+        said.append(f"{n} row{'s' * (n > 1)} left out, as an earlier row has the same input: {first}")
     seen = {label for e in stream.examples for label in (read(e.output) if task.is_multi_label else (e.output,))}
     unseen = [label for label in task.labels if label not in seen]
     if unseen:
