@@ -210,7 +210,7 @@ def test_what_is_said_of_the_data_comes_before_the_model_is_loaded(run_cli, tmp_
     *said, _, _ = lines = done.err.splitlines()
     assert said[0].startswith("note: input is read from the column 'text'")
     assert any("2 labels differ only in case" in line for line in said)
-    assert any("1 rows left out, as an earlier row has the same input" in line for line in said)
+    assert any("1 row left out, as an earlier row has the same input" in line for line in said)
     assert lines[-2] == "loading /no/such/model"
     assert lines[-1].startswith("error: ")
 
