@@ -17,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))  # for the files beside
 
 import numpy as np
+import torch
 from label_sets_page import page, summary
 from rows import RecipeUnit, Results, measure_one
 
@@ -47,6 +48,7 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     began, cpu = time.perf_counter(), time.process_time()
     chosen, answers = _plain(task) if unit.recipe == PLAIN else _raced(task, unit, model)
     row = {"task": unit.task, "recipe": unit.recipe, "seed": unit.seed, "chosen": chosen, "model": model}
+    row["threads"] = torch.get_num_threads()
     gold = [(e.output,) for e in task.test]
     values = {m: compute(metric_for(m, task.kind), gold, answers, labels=task.labels) for m in METRICS}
     row |= values | {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
