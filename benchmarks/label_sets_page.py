@@ -10,7 +10,7 @@ OPENING = """\
 draws of the training set, with the least and the most. `one-vs-rest` is scikit-learn's logistic regression on MiniLM's
 embeddings, one for each label, each said from probability 1/2 on; `embedding-lr` is the same with a threshold that was
 fitted on the past. `all` is the race of all recipes. Seconds are of learning and of answering the test rows, and CPU
-seconds are those of all threads. With one thread the machine was shared; with two, on its two cores, nothing else ran."""
+seconds are those of all threads. With one thread the machine was shared; with two, nothing else ran on the machine."""
 METRICS = ("micro_f1", "macro_f1", "exact_match", "hamming")
 COSTS = ("seconds", "cpu_seconds")
 
