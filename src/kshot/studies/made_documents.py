@@ -1,19 +1,19 @@
 """Made-up documents: texts and lists of a domain's words, whose structure, word frequencies and reach are set apart.
 
-A word belongs to a domain and has a usual label. A document is about some words of one domain: with `recency` one of the
-last few comes again, else one that has not come for a while, the r-th in proportion to r^-steepness. So long context can
-help much or little in documents of each kind:
+A word belongs to a domain and has a usual label. A document is about some words of one domain: with `recency` one of
+the last few comes again, else one that has not come for a while, the r-th in proportion to r^-steepness. So long context
+can help much or little in documents of each kind:
 
 - text: words; after half of them their usual label.
-- lists: after each word a label, as a mapping of the document's own says, which keeps the usual one for half of the words.
+- lists: after each word a label, by a mapping of the document's own, which keeps the usual one for half of the words.
 - hollow: the same, but each label is drawn for itself, so that there is nothing to be learnt from context.
 - mixed: a text that turns into a list of the same words.
 
-Of several documents that were drawn with other steepness, the one is taken whose Zipf coefficient is nearest to one that
-was drawn: so it is spread nearly alike in all kinds.
+Of several documents that were drawn with other steepness, the one is taken whose Zipf coefficient is nearest to one
+that was drawn before: so coefficients are spread nearly alike in all kinds.
 
-A task has a mapping of its own too. Who knows all this, and not the mapping, says of a word the label that was shown for
-it, and its usual one where none was.
+A task has a mapping of its own too. Who knows all this, and not the mapping, says of a word the label that was shown
+for it, and its usual one where none was.
 
 Source: our own, for Han et al. (2023), https://arxiv.org/abs/2306.15091.
 """
@@ -37,8 +37,9 @@ N_WORDS = DOMAINS * WORDS
 N_TOKENS = N_WORDS + LABELS + 1
 START = N_TOKENS - 1  # stands before every document and prompt
 NEAR = 3  # so many words that came last are near
-COEFFICIENTS = (0.6, 1.0)  # Zipf coefficients that are asked for
-TRIED = 8  # documents, of which the one with the nearest coefficient is taken
+COEFFICIENTS = (0.65, 0.9)  # Zipf coefficients that are asked for
+RECENCY = (0.0, 0.75)  # shares that are drawn
+TRIED = 12  # documents, of which the one with the nearest coefficient is taken
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def documents(n: int, length: int, *, rng: np.random.Generator) -> Documents:
         rng: For every choice.
     """
     kinds = rng.choice(list(SHARES), size=n, p=list(SHARES.values()))
-    recency = rng.random(n)
+    recency = rng.uniform(*RECENCY, size=n)
     domains = rng.integers(DOMAINS, size=n)
     wanted = rng.uniform(*COEFFICIENTS, size=n)
     made, coefficients, mapped = [], [], []
