@@ -1,8 +1,8 @@
 """Made-up documents: texts and lists of a domain's words, whose structure, word frequencies and reach are set apart.
 
 A word belongs to a domain and has a usual label. A document is about some words of one domain: with `recency` one of
-the last few comes again, else one that has not come for a while, the r-th in proportion to r^-steepness. So long context
-can help much or little in documents of each kind:
+the last few comes again, else one that has not come for a while, the r-th in proportion to r^-steepness. So long
+context can help much or little in documents of each kind:
 
 - text: words; after half of them their usual label.
 - lists: after each word a label, by a mapping of the document's own, which keeps the usual one for half of the words.

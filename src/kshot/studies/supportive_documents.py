@@ -83,7 +83,7 @@ class SupportiveDocuments(Experiment):
         pass_lr: In a pass.
 
     Source: Han et al. (2023), Understanding In-Context Learning via Supportive Pretraining Data,
-    https://arxiv.org/abs/2306.15091. Differs: a made-up world and networks of some ten thousand weights in place of a
+    https://arxiv.org/abs/2306.15091. Differs: a made-up world and networks of 70,000 weights in place of a
     language model; all of its gradients; each place of the network reads the token before it too, so that answering
     from context comes soon; see `made_documents` and `document_statistics`.
     """
