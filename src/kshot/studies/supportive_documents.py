@@ -36,7 +36,7 @@ from kshot.studies.made_documents import (
 )
 from kshot.studies.networks import Decoder, made, train
 
-STEPS, EVERY = 600, 25
+STEPS, EVERY = 800, 25
 MOST = 1_000_000  # documents
 SHOTS = (0, 1, 2, 4, 8, 12)  # demonstrations
 ASKED, TESTED = 512, 1000  # prompts whose gradient is taken, and of each test
@@ -78,7 +78,7 @@ class SupportiveDocuments(Experiment):
         width: Of the decoder's blocks.
         layers: How many blocks.
         heads: Of a block; they divide the width.
-        batch: Documents in a step of training; in a pass a quarter of that.
+        batch: Documents in a step of training; in a pass an eighth of that.
         lr: AdamW's, in training; there is a warm-up of 50 steps.
         pass_lr: In a pass.
 
@@ -88,22 +88,22 @@ class SupportiveDocuments(Experiment):
     from context comes soon; see `made_documents` and `document_statistics`.
     """
 
-    worlds: int = setting(4, least=2, most=100)
+    worlds: int = setting(5, least=2, most=100)
     corpus: int = setting(4096, least=2, most=MOST)
-    pool: int = setting(512, least=2, most=MOST)
+    pool: int = setting(1024, least=2, most=MOST)
     n: int = setting(48, least=1, most=MOST)
     rounds: int = setting(3, least=1, most=20)
     draws: int = setting(3, least=1, most=20)
-    begun: float = setting(0.4, least=0.0, most=1.0)
+    begun: float = setting(0.35, least=0.0, most=1.0)
     length: int = setting(64, least=LONG + APART + 1, most=512)
     width: int = setting(48, least=8, most=1024)
     layers: int = setting(2, least=1, most=24)
     heads: int = setting(4, least=1, most=64)
-    batch: int = setting(32, least=4, most=1024)
+    batch: int = setting(32, least=8, most=1024)
     lr: float = setting(3e-3, above=0.0)
     pass_lr: float = setting(1e-3, above=0.0)
 
-    minutes: ClassVar[float] = 8.0
+    minutes: ClassVar[float] = 4.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -150,9 +150,9 @@ class SupportiveDocuments(Experiment):
             rows = [told(network, START_SET, 0, np.arange(self.pool))]
             rows[0] |= {"steps": trained[-1]["step"], "best": [float(test.best.mean()) for test in tests]}
             rows[0]["best_unusual"] = [float(test.best[test.unusual].mean()) for test in tests]
-            taken, now = np.empty(0, np.int64), network
+            taken, now, ways = np.empty(0, np.int64), network, directions(network, pool)
             for i in range(1, self.rounds + 1):
-                scores = agreement(network, pool, gradient(now, lambda net: _icl(net, asked)))
+                scores = agreement(ways, gradient(now, lambda net: _icl(net, asked)))
                 scores[taken] = -np.inf
                 taken = np.concatenate([taken, np.argsort(-scores, kind="stable")[: self.n]])
                 now = self._passed(network, pool[for_sets.permutation(taken)])
@@ -172,7 +172,7 @@ class SupportiveDocuments(Experiment):
     def _passed(self, start: Decoder, tokens: NDArray[np.int64]) -> Decoder:
         """Return a network that has learnt documents, each once, from where another one stands."""
         network = deepcopy(start)
-        size = self.batch // 4
+        size = self.batch // 8
         batches: Iterator[NDArray[np.int64]] = iter(np.array_split(tokens, ceil(len(tokens) / size)))
         train(network, lambda _: losses(network, next(batches)).mean(), dict, steps=ceil(len(tokens) / size),
               rng=np.random.default_rng(0), progress=Silence(), lr=self.pass_lr, measured=1)  # fmt: skip
@@ -330,13 +330,15 @@ def gradient(network: Decoder, loss: Callable[[Decoder], Tensor]) -> Tensor:
     return torch.cat([values.reshape(-1) for values in found])
 
 
-def agreement(network: Decoder, tokens: NDArray[np.int64], aim: Tensor) -> FloatArray:
-    """Return the cosine of the gradient of each document's loss `[n, length]` with another gradient, `[n]`."""
-    found = np.zeros(len(tokens))
-    for i in range(len(tokens)):
-        own = gradient(network, lambda net, i=i: losses(net, tokens[i : i + 1]).mean())
-        found[i] = float(functional.cosine_similarity(own, aim, dim=0))
-    return found
+def directions(network: Decoder, tokens: NDArray[np.int64]) -> Tensor:
+    """Return the gradient of each document's loss `[n, length]`, of length 1, `[n, n_weights]`."""
+    found = [gradient(network, lambda net, row=row: losses(net, row[None]).mean()) for row in tokens]
+    return functional.normalize(torch.stack(found))
+
+
+def agreement(ways: Tensor, aim: Tensor) -> FloatArray:
+    """Return the cosine of each of some directions `[n, n_weights]` with a gradient `[n_weights]`, `[n]`."""
+    return (ways @ functional.normalize(aim, dim=0)).double().numpy()
 
 
 def _icl(network: Decoder, asked: Sequence[Prompts]) -> Tensor:
