@@ -31,10 +31,10 @@ from kshot.studies.made_documents import (
     usual,
 )
 from kshot.studies.networks import Decoder, made, train
-from kshot.studies.supportive_documents import LONG, SHOTS, agreement, gains, gradient, losses
+from kshot.studies.supportive_documents import LONG, SHOTS, agreement, directions, gains, gradient, losses
 
-SMALL = "supportive(worlds=2,corpus=96,pool=48,n=8,rounds=2,draws=2,width=8,heads=2,batch=8)"
-MINUTES = 0.1
+SMALL = "supportive(worlds=2,corpus=48,pool=24,n=4,rounds=2,draws=1,width=8,heads=2,batch=8)"
+MINUTES = 0.05  # ten steps a network
 
 
 def rng(seed=0):
@@ -225,15 +225,17 @@ def test_a_gradient_is_the_slope_of_the_loss(drawn):
 def test_agreement_does_not_depend_on_the_scale_of_losses(drawn, monkeypatch):
     net, tokens = network(), drawn.tokens[:12]
     aim = gradient(net, lambda net: losses(net, drawn.tokens[12:40]).mean())
-    found = agreement(net, tokens, aim)
+    ways = directions(net, tokens)
+    found = agreement(ways, aim)
     assert np.abs(found).max() < 1
     assert len(set(found.round(6))) == 12
-    assert agreement(net, tokens, 1000 * aim) == pytest.approx(found, abs=1e-5)
-    assert agreement(net, tokens, -aim) == pytest.approx(-found, abs=1e-6)
+    assert agreement(ways, 1000 * aim) == pytest.approx(found, abs=1e-5)
+    assert agreement(ways, -aim) == pytest.approx(-found, abs=1e-6)
     monkeypatch.setattr(supportive_documents, "losses", lambda net, tokens: 50 * losses(net, tokens))
-    assert agreement(net, tokens, aim) == pytest.approx(found, abs=1e-5)
+    assert agreement(directions(net, tokens), aim) == pytest.approx(found, abs=1e-5)
     own = gradient(net, lambda net: losses(net, tokens[4:5]).mean())
-    assert agreement(net, tokens, own)[4] == pytest.approx(1, abs=1e-5)
+    assert agreement(ways, own)[4] == pytest.approx(1, abs=1e-5)
+    assert float(ways[4] @ aim / aim.norm()) == pytest.approx(found[4], abs=1e-6)
 
 
 # Runs
@@ -285,13 +287,13 @@ def test_a_small_study_goes_on_to_the_same_result(tmp_path, monkeypatch):
         monkeypatch.setattr(supportive_documents, name, value)
     whole = kshot.experiment(SMALL, out=tmp_path / "whole", minutes=MINUTES)
     with pytest.raises(KeyboardInterrupt):
-        kshot.experiment(SMALL, out=tmp_path / "broken", minutes=MINUTES, progress=StopsAfter(12))
+        kshot.experiment(SMALL, out=tmp_path / "broken", minutes=MINUTES, progress=StopsAfter(16))
     assert [*(tmp_path / "broken" / "cells").glob("*.safetensors")]
     again = kshot.experiment(SMALL, out=tmp_path / "broken", minutes=MINUTES)
     assert again.to_json()["table"] == whole.to_json()["table"]
     kept = [json.loads((tmp_path / name / "study.json").read_text("utf-8"))["rows"] for name in ("whole", "broken")]
     assert kept[0] == kept[1]
-    assert len(kept[0]) == 2 * (1 + 2 + 2 * 2)
+    assert len(kept[0]) == 2 * (1 + 2 + 2)
     assert all(len(row["accuracy"]) == len(SHOTS) for row in kept[0])
     assert all(len(line) == 6 for line in whole.findings.table)
     assert len(whole.findings.plots) == 4
@@ -303,7 +305,7 @@ REFUSED = {
     "supportive(heads=5)": "supportive:heads must divide width=48; got 5.",
     "supportive(pool=100)": "supportive:pool must hold at least 144 documents, as n=48 are taken in each of 3 rounds; "
     "got 100.",
-    "supportive(corpus=500)": "supportive:pool must be at most corpus=500; got 512.",
+    "supportive(corpus=500)": "supportive:pool must be at most corpus=500; got 1024.",
     "supportive(worlds=1)": "supportive:worlds must be 2 or more; got 1.",
 }
 
