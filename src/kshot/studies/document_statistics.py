@@ -52,7 +52,8 @@ def frontier(p: FloatArray, q: FloatArray) -> float:
         r = share * p + (1 - share) * q
         x.append(float(np.exp(-STEEP * _divergence(q, r))))
         y.append(float(np.exp(-STEEP * _divergence(p, r))))
-    return float(np.trapezoid([*y, 0.0], [*x, 1.0]))
+    x, y = [*x, 1.0], [*y, 0.0]
+    return sum((b - a) * (c + d) / 2 for a, b, c, d in zip(x, x[1:], y, y[1:], strict=False))
 
 
 def _divergence(p: FloatArray, r: FloatArray) -> float:

@@ -34,7 +34,7 @@ from kshot.studies.made_documents import (
     documents,
     prompts,
 )
-from kshot.studies.networks import Decoder, made, train
+from kshot.studies.networks import Decoder, made, n_weights, train
 
 STEPS, EVERY = 800, 25
 MOST = 1_000_000  # documents
@@ -332,8 +332,10 @@ def gradient(network: Decoder, loss: Callable[[Decoder], Tensor]) -> Tensor:
 
 def directions(network: Decoder, tokens: NDArray[np.int64]) -> Tensor:
     """Return the gradient of each document's loss `[n, length]`, of length 1, `[n, n_weights]`."""
-    found = [gradient(network, lambda net, row=row: losses(net, row[None]).mean()) for row in tokens]
-    return functional.normalize(torch.stack(found))
+    found = torch.empty(len(tokens), n_weights(network))
+    for i, row in enumerate(tokens):
+        found[i] = functional.normalize(gradient(network, lambda net, row=row: losses(net, row[None]).mean()), dim=0)
+    return found
 
 
 def agreement(ways: Tensor, aim: Tensor) -> FloatArray:
