@@ -103,7 +103,7 @@ class SupportiveDocuments(Experiment):
     lr: float = setting(3e-3, above=0.0)
     pass_lr: float = setting(1e-3, above=0.0)
 
-    minutes: ClassVar[float] = 4.0
+    minutes: ClassVar[float] = 3.0
 
     def __post_init__(self):
         super().__post_init__()
