@@ -23,6 +23,7 @@ EXPERIMENTS = Room(
         "induction": "kshot.studies.induction:Induction",
         "boolean": "kshot.studies.boolean_networks:BooleanNetworks",
         "prism": "kshot.studies.prism_networks:PrismNetworks",
+        "supportive": "kshot.studies.supportive_documents:SupportiveDocuments",
     },
 )
 """Networks that are trained from scratch; one that has the name of a family has its functions."""

@@ -102,10 +102,14 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs `[batch, length, dim_out]` of vectors `[batch, length, dim_in]`; none sees a later one."""
+        return self.read_out(self.states(x))
+
+    def states(self, x: Tensor) -> Tensor:
+        """Return what is read out, `[batch, length, width]`."""
         x = self.read_in(x) + self.positions.weight[: x.shape[1]]
         for block in self.blocks:
             x = block(x)
-        return self.read_out(self.norm(x))
+        return self.norm(x)
 
 
 class Block(nn.Module):
@@ -209,6 +213,7 @@ def train(
     lr: float = 1e-3,
     weight_decay: float = 0.01,
     warmup: int = 0,
+    until: Callable[[dict[str, Any]], bool] | None = None,
     state: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Train a network with AdamW, and return a row for each point at which it was measured.
@@ -226,6 +231,7 @@ def train(
         lr: The learning rate, after `warmup`.
         weight_decay: AdamW's.
         warmup: Over so many steps the learning rate grows to `lr`.
+        until: Training ends at the first point after the start whose row it holds for; the other steps count as done.
         state: A file for where the training is; where it is there, the training goes on from it to the same bits.
             Network, `measure` and `rng` are then to be as they were at the beginning.
 
@@ -257,6 +263,9 @@ def train(
             if step in when:
                 rows.append(_row(step, losses, network, measure))
                 losses.clear()
+                if until is not None and until(rows[-1]):
+                    progress.advance(steps - step + 1)
+                    break
             if state is not None and step % STEPS_BETWEEN_STATES == 0 and step < steps:
                 _keep(state, step, rows, losses, network, optimiser, rng)
             progress.advance(1)
