@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -57,18 +58,31 @@ def run_units(
 ) -> None:
     """Run the commands whose files are not there, each in a process of its own; start none when the budget is spent.
 
-    Two processes of one thread each do more on two cores than one process of two. By default all cores are used.
+    Two processes of one thread each do more on two cores than one process of two. By default all cores are used. Ctrl-C
+    and SIGTERM end the units that run.
     """
     deadline, threads = time.monotonic() + budget_s, threads or max(1, (os.cpu_count() or 1) // workers)
+    running = set[subprocess.Popen[bytes]]()
+    stopped = Event()
 
     def run(file: Path, command: list[str]) -> None:
-        if time.monotonic() < deadline and not file.exists():
-            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+        if time.monotonic() < deadline and not file.exists() and not stopped.is_set():
+            with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}) as unit:
+                running.add(unit)
+            if unit.returncode:
+                raise subprocess.CalledProcessError(unit.returncode, command)
             done()
 
     with ThreadPoolExecutor(workers) as pool:
-        for one in [pool.submit(run, *command) for command in commands]:
-            one.result()
+        started = [pool.submit(run, *command) for command in commands]
+        try:
+            for one in started:
+                one.result()
+        except KeyboardInterrupt:
+            stopped.set()
+            for unit in running:
+                unit.terminate()
+            raise
 
 
 def restore_units(units: Sequence[tuple[str, dict[str, Any]]], kept: Path, results: Path) -> None:

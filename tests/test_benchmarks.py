@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -49,6 +50,23 @@ def test_script_imports(script, monkeypatch, name):
         setattr(absent, what, object)
         monkeypatch.setitem(sys.modules, wanted, absent)
     assert script(name).__doc__
+
+
+def test_an_interrupt_ends_the_units_that_run(script, tmp_path):
+    rows, python = script("rows"), [sys.executable, "-c"]
+    quick, slow = tmp_path / "quick", tmp_path / "slow"
+    mark = "import pathlib, sys, time; time.sleep(float(sys.argv[2])); pathlib.Path(sys.argv[1]).touch()"
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    commands = [(file, [*python, mark, str(file), seconds]) for file, seconds in ((quick, "0"), (slow, "60"))]
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        rows.run_units(commands, budget_s=100, done=interrupted, workers=2)
+    assert time.monotonic() - began < 30
+    assert quick.exists()
+    assert not slow.exists()
 
 
 @pytest.mark.parametrize("name", ["weights", "selection", "choice", "compose", "spectrum", "optimum"])
