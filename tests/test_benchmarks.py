@@ -69,7 +69,9 @@ def test_an_interrupt_ends_the_units_that_run(script, tmp_path):
     assert not slow.exists()
 
 
-@pytest.mark.parametrize("name", ["weights", "selection", "choice", "compose", "spectrum", "optimum"])
+@pytest.mark.parametrize(
+    "name", ["weights", "selection", "choice", "compose", "spectrum", "optimum", "suites", "distil", "generate"]
+)
 def test_page_is_as_committed(script, name):
     results = FOLDER.parent / "docs" / "results"
     found = json.loads((results / f"{name}.json").read_text("utf-8"))
