@@ -68,7 +68,8 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     whole = Task.load(f"{data}/{unit.task}")
     stream = make_stream(whole, limit=len(whole.train), seed=unit.seed).examples
     task = replace(whole, train=stream[:POOL], test=whole.test[:N_TEST])
-    adapted = fitted(unit.recipe, task, load_model(named(unit.model or model)), seed=unit.seed)
+    model = unit.model or model
+    adapted = fitted(unit.recipe, task, load_model(named(model)), seed=unit.seed)
     of_model = OF_MODEL if unit.task == next(iter(OF_TASK)) and unit.recipe != "random:k=8" else ()  # zero-shot's model
     rows = []
     for suite in (*OF_TASK[unit.task], *of_model):
@@ -76,8 +77,8 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
         try:
             report: dict[str, Any] = dict(evaluate(adapted, task, suite))
         except UserError as error:  # such as twins of a model that was not trained
-            report = {"refused": str(error)}
-        about = {"task": unit.task, "recipe": unit.recipe, "model": unit.model or model, "suite": suite}
+            report = {"refused": str(error).replace(named(model), model)}  # where the file is tells nothing
+        about = {"task": unit.task, "recipe": unit.recipe, "model": model, "suite": suite}
         rows.append(about | {"report": report, "seconds": time.perf_counter() - began})
         print(unit.name, suite, f"{rows[-1]['seconds']:.0f} s", file=sys.stderr, flush=True)
     return rows

@@ -52,6 +52,11 @@ def test_script_imports(script, monkeypatch, name):
     assert script(name).__doc__
 
 
+def test_results_do_not_say_where_files_are():
+    for file in (FOLDER.parent / "docs" / "results").glob("*.[jm][sd]*"):
+        assert "site-packages" not in file.read_text("utf-8"), file
+
+
 def test_an_interrupt_ends_the_units_that_run(script, tmp_path):
     rows, python = script("rows"), [sys.executable, "-c"]
     quick, slow = tmp_path / "quick", tmp_path / "slow"
