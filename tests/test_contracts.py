@@ -31,6 +31,7 @@ QUICK = {
     "edits": "edits=2",
     "induction": "bursts=0/2,classes=8,labels=4,dim=8,items=4,places=9,batch=8",
     "experiment distribution": "classes=8/16,labels=4,dim=8,batch=8",  # a suite has that name, too
+    "experiment supportive": "worlds=2,corpus=64,pool=32,n=4,rounds=1,draws=1,width=8,heads=2,batch=8",  # a tuner too
 }
 TRAINED = {"twins"}  # which ask a model whose weights were trained
 OWN = sorted((Path(__file__).parent.parent / "examples" / "own").glob("*.py"))
@@ -41,7 +42,7 @@ def test_every_method_keeps_the_contract_of_its_room(room, decision_server, tmp_
     (tmp_path / "texts").write_text("".join(f"text {i}\n" for i in range(8)))
     quick = QUICK | {
         "decisions": f"service={decision_server.name}",
-        "supportive": f"corpus={tmp_path / 'texts'},n=4,rounds=2,batch=3,queries=2,rank=2",
+        "tuner supportive": f"corpus={tmp_path / 'texts'},n=4,rounds=2,batch=3,queries=2,rank=2",
     }
     for name in room:
         model = load_model("tiny").trainable(Training(), seed=0) if name in TRAINED else None  # type: ignore[attr-defined]

@@ -603,7 +603,7 @@ BAD_TARGETS = {
     "one is none": ([*Y[:-1], None], r"number 30 is None. Write \[\] where none is right"),
     "one is a text": ([*Y[:-1], "tool"], r"number 30 is 'tool'. Write \['tool'\] for one"),
     "a hole": (pd.DataFrame({"a": [0, 1] * 15, "b": [1, None] * 15}), "but number 2 of the column 'b' is nan"),
-    "texts in columns": (np.array([["a", "b"]] * 30), "but number 1 of the column 0 is 'a'. Choose one column"),
+    "texts in columns": (np.array([["a", "b"]] * 30), r"got an array of shape \(30, 2\)"),
 }
 
 

@@ -150,11 +150,13 @@ def _rows(y: Any) -> list[Any] | None:
 
 
 def _check_no_table(y: Any) -> None:
-    """Refuse a table of several columns, and say what in it is neither zero nor one."""
+    """Refuse a table of several columns with zeros or ones in it, and say what is neither."""
     table: Any = as_objects(y) if hasattr(y, "__array__") else np.empty(0)
     if table.ndim != 2 or table.shape[1] < 2:
         return
     is_other = np.array([[is_absent(value) or value not in (0, 1) for value in row] for row in table])
+    if is_other.all():
+        return
     i, j = np.unravel_index(is_other.argmax(), is_other.shape)
     column = list(getattr(y, "columns", range(table.shape[1])))[j]
     raise InvalidInputError(
