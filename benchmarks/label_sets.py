@@ -28,7 +28,7 @@ from kshot.measures.metrics import compute, metric_for
 from kshot.race.stream import make_stream
 from kshot.verbs.adapt import adapt
 
-POOL, SEEDS, N_TEST = 100, (0, 1, 2), 200
+POOL, SEEDS, N_TEST, BUDGET = 100, (0, 1, 2), 200, "10m"
 TASKS = ("multilabel/mixsnips", "multilabel/goemotions")
 METRICS = ("micro_f1", "macro_f1", "exact_match", "hamming")
 PLAIN = "one-vs-rest"  # scikit-learn's, as it is: each label from probability 1/2 on
@@ -58,7 +58,7 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
 
 def _raced(task: Task, unit: RecipeUnit, model: str) -> tuple[str, list[str]]:
     with TemporaryDirectory() as folder:
-        run = adapt(task, model, recipes=unit.recipe, limit=POOL, seed=unit.seed, out=folder)
+        run = adapt(task, model, recipes=unit.recipe, limit=POOL, budget=BUDGET, seed=unit.seed, out=folder)
         return run.chosen, [str(p.answer) for p in run.best.predictions(task.test)]
 
 

@@ -9,8 +9,9 @@ OPENING = """\
 `kshot bench label-sets --data DIR` measures this: Gemma-3-270M, 100 labelled examples, 200 test rows; the mean over
 draws of the training set, with the least and the most. `one-vs-rest` is scikit-learn's logistic regression on MiniLM's
 embeddings, one for each label, each said from probability 1/2 on; `embedding-lr` is the same with a threshold that was
-fitted on the past. `all` is the race of all recipes. Seconds are of learning and of answering the test rows, and CPU
-seconds are those of all threads. With one thread the machine was shared; with two, nothing else ran on the machine."""
+fitted on the past. `all` is the race of all recipes with `--budget 10m`. Seconds are of loading, learning and answering
+the test rows, and CPU seconds are those of all threads. With one thread the machine was shared, and the race had no
+budget; with two, nothing else ran on the machine."""
 METRICS = ("micro_f1", "macro_f1", "exact_match", "hamming")
 COSTS = ("seconds", "cpu_seconds")
 

@@ -440,6 +440,9 @@ def test_a_small_model_is_taught_by_an_adapted_one_and_needs_it_no_more(tmp_path
     (tmp_path / "words.jsonl").write_text("\n".join(rows))
     told = ("distil", tmp_path / "teacher", tmp_path / "words.jsonl", "--out", tmp_path / "third", "--student")
     assert "--student must be a model with weights" in run_cli(*told, "scripted").err
+    (row,) = run_cli(*told, "tiny", "--settings", "lr=1e-3,steps=1", "--dry-run", "--json").json["plan"]
+    assert row["training_steps"] == len(STREAM) - 1
+    assert not (tmp_path / "third").exists()
     found = run_cli(*told, "tiny", "--settings", "lr=1e-3,steps=1,batch=1", "--json")
     assert found.json["chosen"] == "distil(random:k=2):lr=1e-3,steps=1,batch=1,by=selector-model"
 

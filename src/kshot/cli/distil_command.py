@@ -7,6 +7,7 @@ import typer
 from kshot.cli.options import (
     AllowCodeOption,
     BudgetOption,
+    DryRunOption,
     JsonOption,
     MovedModelOption,
     PricesOption,
@@ -30,6 +31,7 @@ def distil(
     budget: BudgetOption = None,
     prices: PricesOption = None,
     out: Annotated[str | None, typer.Option(help="The student's run folder.")] = None,
+    dry_run: DryRunOption = False,
     model: MovedModelOption = None,
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
@@ -40,16 +42,23 @@ def distil(
     """
     from kshot.adapted.folder import load
     from kshot.cli.live import RaceProgress, print_run
+    from kshot.cli.planned import print_plan
     from kshot.race.ranking import compared_by
-    from kshot.verbs.distil import distil as run
+    from kshot.verbs.adapt import run
+    from kshot.verbs.distil import settings_of
+    from kshot.verbs.prepare import prepare
 
     adapted = load(folder, model=model, allow_code=allow_code)
     loaded = load_task(task, None, None, None, learnt=adapted.fitted.task)
-    by = compared_by(loaded, "metric")
-    with RaceProgress(loaded.metrics[0], by) as progress:
-        how: dict[str, Any] = {"student": student, "settings": settings, "inputs": inputs, "out": out}
-        done = run(adapted, loaded, budget=budget, prices=prices, progress=progress, **how)
+    how: dict[str, Any] = {"student": student, "settings": settings, "inputs": inputs, "out": out}
+    prepared = prepare(settings_of(adapted, loaded, budget=budget, prices=prices, **how))
+    if dry_run:
+        print_plan(prepared, as_json=as_json)
+        return
+    by = compared_by(prepared.task, "metric")
+    with RaceProgress(prepared.task.metrics[0], by) as progress:
+        done = run(prepared, progress=progress)
     if as_json:
         print_json(done.to_json())
     else:
-        print_run(done, loaded.metrics[0], by)
+        print_run(done, prepared.task.metrics[0], by)

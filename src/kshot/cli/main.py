@@ -22,6 +22,7 @@ from kshot.cli.options import (
     ApiOption,
     ColumnsOption,
     DeviceOption,
+    DryRunOption,
     DtypeOption,
     JsonOption,
     KindOption,
@@ -58,7 +59,6 @@ from kshot.cli.study_command import study
 from kshot.cli.unlearn_command import unlearn
 from kshot.core.errors import KshotError, UserError
 from kshot.core.paths import path_of
-from kshot.core.prices import in_usd
 from kshot.core.settings import parse_columns
 from kshot.core.version import __version__
 
@@ -86,7 +86,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def adapt(
     task: TaskArgument,
     config: Annotated[Path | None, typer.Option(help="YAML file with these settings; flags override.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed, and stop.")] = False,
+    dry_run: DryRunOption = False,
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
     **flags: Any,
@@ -94,18 +94,16 @@ def adapt(
     """Try the recipes on a task, choose the best, and hand over the adapted model."""
     settings = read_settings(task, config, flags, allow_code=allow_code)
     from kshot.cli.live import RaceProgress, print_run
+    from kshot.cli.planned import print_plan
     from kshot.race.ranking import compared_by
     from kshot.reports.trackers import tracker
-    from kshot.verbs.adapt import about_data, run
-    from kshot.verbs.plan import plan
+    from kshot.verbs.adapt import run
     from kshot.verbs.prepare import prepare
 
     trackers = [tracker(settings.track)] if settings.track else []
     prepared = prepare(settings)
     if dry_run:
-        for text in about_data(prepared):
-            stderr.print(f"note: {text}")
-        _print_plan(plan(prepared), as_json)
+        print_plan(prepared, as_json=as_json)
         return
     by = compared_by(prepared.task, settings.choose_by)
     with RaceProgress(prepared.task.metrics[0], by) as progress:
@@ -114,24 +112,6 @@ def adapt(
         print_json(done.to_json())
     else:
         print_run(done, prepared.task.metrics[0], by)
-
-
-def _print_plan(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print_json({"plan": rows})
-        return
-    for row in rows:
-        cost = f"{row['predictions']} predictions, {row['forward_tokens']} forward tokens"
-        cost += f", {row['calls']} calls" if "calls" in row else ""
-        cost += f", {row['training_steps']} steps of training" if row["training_steps"] else ""
-        cost += f", about {row['minutes']:.1f} min" if "minutes" in row else ""
-        cost += f", about {in_usd(row['usd'])}" if "usd" in row else ""
-        cost += f" without {row['left_out']}" if "left_out" in row else ""
-        stdout.print(f"{row['recipe']}: {cost if row['predictions'] else 'not applicable to this task and model'}")
-    tokens, minutes, money = (sum(row.get(key, 0) for row in rows) for key in ("forward_tokens", "minutes", "usd"))
-    cost = f", about {minutes:.1f} min here" if any("minutes" in row for row in rows) else ""
-    cost += f", about {in_usd(money)}" if any("usd" in row for row in rows) else ""
-    stdout.print(f"all: {tokens} forward tokens{cost} if no recipe is dropped")
 
 
 app.command()(init)

@@ -21,6 +21,7 @@ TaskArgument = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one line of JSON on stdout.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be computed, and stop.")]
 
 
 def _flag(name: str) -> Any:

@@ -8,9 +8,12 @@ from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
 from kshot.core.models import Capability, LanguageModel
 from kshot.core.progress import Progress
+from kshot.core.settings import RunSettings
 from kshot.core.types import Task
 from kshot.engine.load_model import load_model
-from kshot.verbs.adapt import Run, adapt
+from kshot.tasks.containers import items_of
+from kshot.verbs.adapt import Run, run
+from kshot.verbs.prepare import prepare
 
 
 def distil(
@@ -47,6 +50,19 @@ def distil(
         UserError: As `kshot.adapt`; the adapted model trains or asks no language model; or the student cannot be
             trained, or is the model of `adapted`.
     """
+    how: dict[str, Any] = {"budget": budget, "prices": prices, "out": out}
+    return run(prepare(settings_of(adapted, task, student, settings, inputs, **how)), progress=progress)
+
+
+def settings_of(
+    adapted: AdaptedModel,
+    task: Task | str | Path,
+    student: LanguageModel | str | Path | None = None,
+    settings: str = "",
+    inputs: Iterable[Any] | str | Path | None = None,
+    **how: Any,
+) -> RunSettings:
+    """Return the settings of the run in which a student learns; arguments and errors as `distil`."""
     recipe, model = adapted.recipe, adapted.fitted.untrained
     if model is None or recipe.changes_model:
         what = "trains or steers the model" if recipe.changes_model else "asks no language model"
@@ -61,9 +77,10 @@ def distil(
         settings, taught = ",".join(filter(None, (settings, "by=selector-model"))), {"selector_model": model}
     name = f"distil({recipe.name})" + (f":{settings}" if settings else "")
     shots = max((one.k for one in recipe.all_recipes), default=0) or None  # where its name does not say
-    how: Any = {"shots": shots, "seed": adapted.seed, "inputs": inputs, "out": out, "progress": progress}
-    how |= {"budget": budget, "prices": prices}
-    return adapt(task, model if student is None else student, recipes=[name], **taught, **how)
+    if inputs is not None and not isinstance(inputs, str | Path):
+        inputs = items_of(inputs, "The unlabelled inputs")
+    how |= {"recipes": [name], "shots": shots, "seed": adapted.seed, "inputs": inputs}
+    return RunSettings(task, model if student is None else student, **taught, **how)
 
 
 def _check_student(student: LanguageModel, teacher: LanguageModel) -> None:
