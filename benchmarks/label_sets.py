@@ -48,7 +48,7 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     began, cpu = time.perf_counter(), time.process_time()
     chosen, answers = _plain(task) if unit.recipe == PLAIN else _raced(task, unit, model)
     row = {"task": unit.task, "recipe": unit.recipe, "seed": unit.seed, "chosen": chosen, "model": model}
-    row["threads"] = torch.get_num_threads()
+    row |= {"threads": torch.get_num_threads(), "budget": _budget(unit) or ""}
     gold = [(e.output,) for e in task.test]
     values = {m: compute(metric_for(m, task.kind), gold, answers, labels=task.labels) for m in METRICS}
     row |= values | {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
@@ -56,9 +56,13 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     return [row | {"n_train": len(task.train), "n_test": len(task.test)}]
 
 
+def _budget(unit: RecipeUnit) -> str | None:
+    return BUDGET if unit.recipe == "all" else None
+
+
 def _raced(task: Task, unit: RecipeUnit, model: str) -> tuple[str, list[str]]:
     with TemporaryDirectory() as folder:
-        run = adapt(task, model, recipes=unit.recipe, limit=POOL, budget=BUDGET, seed=unit.seed, out=folder)
+        run = adapt(task, model, recipes=unit.recipe, limit=POOL, budget=_budget(unit), seed=unit.seed, out=folder)
         return run.chosen, [str(p.answer) for p in run.best.predictions(task.test)]
 
 

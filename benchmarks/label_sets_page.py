@@ -9,25 +9,33 @@ OPENING = """\
 `kshot bench label-sets --data DIR` measures this: Gemma-3-270M, 100 labelled examples, 200 test rows; the mean over
 draws of the training set, with the least and the most. `one-vs-rest` is scikit-learn's logistic regression on MiniLM's
 embeddings, one for each label, each said from probability 1/2 on; `embedding-lr` is the same with a threshold that was
-fitted on the past. `all` is the race of all recipes with `--budget 10m`. Seconds are of loading, learning and answering
-the test rows, and CPU seconds are those of all threads. With one thread the machine was shared, and the race had no
-budget; with two, nothing else ran on the machine."""
+fitted on the past. `all` is the race of all recipes, with `--budget 10m` where that is said. Seconds are of loading,
+learning and answering the test rows, and CPU seconds are those of all threads. With one thread the machine was shared;
+with two, nothing else ran on it."""
 METRICS = ("micro_f1", "macro_f1", "exact_match", "hamming")
 COSTS = ("seconds", "cpu_seconds")
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each task, recipe and number of threads: each metric's mean, least and most over draws."""
-    found: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
+    found: dict[tuple[str, str, int, str], list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault((row["task"], row["recipe"], row.get("threads", 1)), []).append(row)
+        key = (row["task"], row["recipe"], row.get("threads", 1), row.get("budget", ""))
+        found.setdefault(key, []).append(row)
     result = []
-    for (task, recipe, threads), draws in found.items():
+    for (task, recipe, threads, budget), draws in found.items():
         values = {m: [f([row[m] for row in draws]) for f in (np.mean, np.min, np.max)] for m in METRICS}
         costs = {name: float(np.mean([row[name] for row in draws])) for name in COSTS}
         chosen = sorted({row["chosen"] for row in draws})
         metrics = {m: [float(v) for v in three] for m, three in values.items()}
-        about = {"task": task, "recipe": recipe, "chosen": chosen, "draws": len(draws), "threads": threads}
+        about = {
+            "task": task,
+            "recipe": recipe,
+            "chosen": chosen,
+            "draws": len(draws),
+            "threads": threads,
+            "budget": budget,
+        }
         result.append(about | metrics | costs)
     return result
 
@@ -45,6 +53,7 @@ def page(result: Mapping[str, Any]) -> str:
 def _line(row: Mapping[str, Any]) -> str:
     metrics = ["{:.3f} ({:.3f} to {:.3f})".format(*row[m]) for m in METRICS]
     chosen = "" if row["chosen"] == [row["recipe"]] else f", which chose {', '.join(f'`{c}`' for c in row['chosen'])}"
-    cells = [f"`{row['recipe']}`{chosen}", str(row["draws"]), *metrics, str(row["threads"])]
+    name = f"`{row['recipe']}`" + (f" with `--budget {row['budget']}`" if row["budget"] else "")
+    cells = [f"{name}{chosen}", str(row["draws"]), *metrics, str(row["threads"])]
     cells += [f"{row[name]:,.0f}" for name in COSTS]
     return f"| {' | '.join(cells)} |"

@@ -57,7 +57,7 @@ class Mixture(Learner):
         if not able:
             self._ledger.check()
             raise ModelError("a recipe that it combines must be left; all are out of the race")
-        said = list(zip(*(_calibrated(entrant) for entrant in able), strict=True))
+        said = list(zip(*(_calibrated(entrant)[:stop] for entrant in able), strict=True))
         combining = Combining(self.recipe.name, self._setup.task, self.recipe.part("combiner"))
         for example, own in zip(self._examples, said[:start], strict=True):
             combining.remember(example, own)

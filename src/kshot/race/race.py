@@ -63,28 +63,18 @@ class Race:
 
     def run(self, after_slice: "Callable[[Race], None]") -> None:
         """Take the recipes through the stream; `after_slice` is called after each one, while some are still racing."""
-        measuring, n = self.measuring, len(self.measuring.stream.positions)
-        self._leave_out_what_cannot_be_fitted()
-        for _, stop in slices(n):
-            for entrant in self.entrants:
-                self._keep_to_budget()
-                if entrant.is_racing:
-                    measuring.advance(entrant, stop)
-                    measuring.progress.standing(self.board(), measuring.left())
-            racing = [e for e in self.entrants if e.is_racing and not e.recipe.combines_run]  # these cost nothing
-            if self.drop and stop < n and len(racing) > 1 and not measuring.ledger.is_spent:
-                bits = {e.recipe.name: [r["bits"] for r in e.rows] for e in racing}
-                out = dropped(
-                    bits,
-                    measuring.stream.positions[:stop],
-                    self.n_end,
-                    free={e.recipe.name for e in racing if not e.tokens},
-                )
-                for entrant in racing:
-                    if entrant.recipe.name in out:
-                        entrant.stop("dropped", out[entrant.recipe.name])
-                measuring.progress.standing(self.board(), measuring.left())
-            after_slice(self)
+        measuring = self.measuring
+        for group in self._in_turn():
+            self._leave_out_what_cannot_be_fitted(group)
+            for _, stop in slices(len(measuring.stream.positions)):
+                for entrant in group:
+                    self._keep_to_budget()
+                    if entrant.is_racing:
+                        measuring.advance(entrant, stop)
+                        measuring.progress.standing(self.board(), measuring.left())
+                self._drop(group, stop)
+                after_slice(self)
+            self._leave_out_who_was_stopped_early()
         self._keep_to_budget()
         for entrant in self.entrants:  # those that combine others come last, when these are as they are handed over
             if entrant.is_racing:
@@ -92,15 +82,56 @@ class Race:
                 measuring.look_again(entrant)
         measuring.progress.standing(self.board(), measuring.left())
 
-    def _leave_out_what_cannot_be_fitted(self) -> None:
-        """Spend nothing on recipes that train whose first slice and last fit are more than the whole budget."""
-        budget, training = self.measuring.ledger.budget, [e for e in self.entrants if e.is_racing and e.recipe.trains]
-        if not training or min(budget.seconds, budget.tokens) == inf:
+    def _in_turn(self) -> list[list[Entrant]]:
+        """Return who goes through the stream together: with a budget those that train come after the others.
+
+        They may take most of it, and would leave too little to tell the others apart.
+        """
+        combining = [e for e in self.entrants if e.recipe.combines_run]
+        training = [e for e in self.entrants if e.recipe.trains and e.is_racing and e not in combining]
+        others = [e for e in self.entrants if e not in (*training, *combining)]
+        return [others, training, combining] if self._has_budget and training else [self.entrants]
+
+    @property
+    def _has_budget(self) -> bool:
+        """Whether there is one of time or tokens."""
+        budget = self.measuring.ledger.budget
+        return min(budget.seconds, budget.tokens) < inf
+
+    def _drop(self, group: Sequence[Entrant], stop: int) -> None:
+        """Take those of a group out of the race that are clearly behind after so many predictions."""
+        measuring = self.measuring
+        racing = [e for e in self.entrants if e.is_racing and not e.recipe.combines_run]  # these cost nothing
+        racing = [e for e in racing if len(e.rows) >= stop]
+        if not self.drop or stop == len(measuring.stream.positions) or len(racing) < 2 or measuring.ledger.is_spent:
             return
-        limit = budget.tokens
-        if budget.seconds < inf:
+        out = dropped(
+            {e.recipe.name: [r["bits"] for r in e.rows[:stop]] for e in racing},
+            measuring.stream.positions[:stop],
+            self.n_end,
+            free={e.recipe.name for e in racing if not e.tokens or e not in group},
+        )
+        for entrant in racing:
+            if entrant.recipe.name in out:
+                entrant.stop("dropped", out[entrant.recipe.name])
+        measuring.progress.standing(self.board(), measuring.left())
+
+    def _leave_out_who_was_stopped_early(self) -> None:
+        """Choose by all that others have predicted, where the budget let someone have less than half of that."""
+        most = max((len(e.rows) for e in self.entrants if e.is_racing and not e.recipe.combines_run), default=0)
+        for entrant in self.entrants:
+            if entrant.status == "stopped" and 2 * len(entrant.rows) < most:
+                entrant.stop("out-of-budget", entrant.reason)
+
+    def _leave_out_what_cannot_be_fitted(self, group: Sequence[Entrant]) -> None:
+        """Spend nothing on recipes that train whose first slice and last fit are more than what is left."""
+        training = [e for e in group if e.is_racing and e.recipe.trains]
+        if not (training and self._has_budget):
+            return
+        seconds, limit = self.measuring.ledger.left
+        if seconds < inf:
             model, examples = self.measuring.model, self.measuring.stream.examples
-            limit = budget.seconds * tokens_per_second(model, examples, 0, seconds=1.0)
+            limit = seconds * tokens_per_second(model, examples, 0, seconds=1.0)
         for entrant in training:
             tokens, fit_tokens = self._first_cost(entrant.recipe)
             first = self._first_stop
