@@ -17,7 +17,7 @@ COSTS = ("seconds", "cpu_seconds")
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each task, recipe and number of threads: each metric's mean, least and most over draws."""
+    """Return a row for each task, recipe, threads and budget: each metric's mean, least and most over draws."""
     found: dict[tuple[str, str, int, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         key = (row["task"], row["recipe"], row.get("threads", 1), row.get("budget", ""))

@@ -90,7 +90,8 @@ class Race:
         combining = [e for e in self.entrants if e.recipe.combines_run]
         training = [e for e in self.entrants if e.recipe.trains and e.is_racing and e not in combining]
         others = [e for e in self.entrants if e not in (*training, *combining)]
-        return [others, training, combining] if self._has_budget and training else [self.entrants]
+        groups = [others, training, combining] if self._has_budget and training else [self.entrants]
+        return [group for group in groups if group]
 
     @property
     def _has_budget(self) -> bool:
