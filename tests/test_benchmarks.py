@@ -112,24 +112,29 @@ def test_spectrum_measures_processes_and_tasks_that_were_not_trained_on(script, 
     assert "of the divergence (the bar is 0.50)" in said
 
 
-def test_generate_measures_what_was_made_against_none_and_real_ones(script, data, monkeypatch):
+def test_generate_measures_what_was_made_against_none_and_real_ones(script, data, monkeypatch, tmp_path):
     generate, page = script("generate"), script("generate_page")
-    monkeypatch.setattr(generate, "TASKS", ("classification/sst2",))
-    monkeypatch.setattr(generate, "MAKERS", ("none", "real", "word-edits"))
-    units = [u for u in generate.planned() if u.seed == 0 and u.layer == "10-prompt"]
-    rows = [{"layer": u.layer, "unit": u.name, **row} for u in units for row in generate.measure(u, data, "scripted")]
-    assert [row["n_known"] for row in rows] == [10, 20, 10]
-    assert rows[2]["made"] + rows[2]["rejected"] > 0
-    found = {row["maker"]: row for row in page.summary(rows)}
-    assert found["none"]["gap"] is None
-    assert found["word-edits"]["added"] == [int(rows[2]["chosen"]), 1]
-    better = rows[2]["metric"] - rows[0]["metric"]
-    assert found["word-edits"]["right"] == ([int(rows[2]["chosen"] == (better > 0)), 1] if better else [0, 0])
-    said = page.page({"summary": list(found.values()), "done": 3, "planned": 9})
+    for name, value in {"TASKS": ("classification/sst2",), "MAKERS": ("word-edits",), "RECIPES": RECIPES}.items():
+        monkeypatch.setattr(generate, name, value)
+    monkeypatch.chdir(tmp_path)
+    unit = generate.planned()[0]
+    rows = [{"layer": unit.layer, "unit": unit.name, **row} for row in generate.measure(unit, data, "scripted")]
+    assert [(row["layer"], row["maker"], row["n_known"]) for row in rows] == [
+        (f"10-{name}", maker, n) for name in RECIPES for maker, n in (("word-edits", 10), ("none", 10), ("real", 20))
+    ]
+    assert rows[0]["made"] + rows[0]["rejected"] > 0
+    found = {(row["layer"], row["maker"]): row for row in page.summary(rows)}
+    assert found["10-prompt", "none"]["gap"] is None
+    made = found["10-prompt", "word-edits"]
+    assert made["added"] == [int(rows[0]["chosen"]), 1]
+    better = rows[0]["metric"] - rows[1]["metric"]
+    assert made["right"] == ([int(rows[0]["chosen"] == (better > 0)), 1] if better else [0, 0])
+    said = page.page({"summary": list(found.values()), "done": 1, "planned": 9})
     assert "## 10 examples, prompt" in said
     assert "| word-edits | 1 | 1 |" in said
 
 
+RECIPES = {"prompt": "random:k=8", "looked up": "bm25:k=4"}
 UNITS = (("urns", "base"), ("urns", "outputs"), ("linked", "base"), ("linked", "linked"))
 
 
