@@ -11,7 +11,11 @@ OPENING = """\
 teacher averages eight prompts of 16 drawn demonstrations; a student learns along the stream what it says, and has no
 demonstrations; "with inputs" it has 500 inputs without labels beside. The difference is from the teacher, in points of
 the task's metric, with its 95 % interval over test rows. Tokens are those of a query's prompts; milliseconds are of one
-thread, beside other work, and SST-2 with inputs (draw 0) stood still for some 40 minutes in the middle."""
+thread, beside other work.
+
+All that train take one step an example, with lr=3e-4. Of three settings of `fine-tune:batch=8` along a stream of 100
+training rows of TREC (seed 5) it expected the fewest bits in the end: 1.05, after three steps 1.28, with lr=1e-3 1.29,
+at .699, .699 and .678 right."""
 COLUMNS = ("recipe", "inputs", "draws", "rows", "metric", "bits", "from the teacher", "tokens", "ms", "seconds to fit")
 
 

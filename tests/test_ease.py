@@ -123,6 +123,7 @@ def gains(monkeypatch, ease: Ease, best: BestOfN, **how: Any) -> FloatArray:
     return np.array(found_gains)
 
 
+@pytest.mark.slow
 def test_the_bandit_is_better_than_the_best_of_as_many_random_lists(monkeypatch):
     """The planted reward in bits, 40 evaluations, 50 candidates a step without transport, 40 steps of training."""
     better = gains(monkeypatch, Ease(candidates=50, steps=40), BestOfN(n=40))

@@ -177,6 +177,7 @@ def after_training(model: TaskModel, rows: Sequence[Example], found: dict[str, A
     return right_against_the_tag(replace(model, model=trained))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_planted_word_is_what_is_cut(seed):
     model, rows, found = planted(seed)

@@ -124,6 +124,7 @@ def test_where_the_window_covers_all_there_is_nothing_to_learn_at_the_start(tiny
     assert losses[1] > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_fact_from_before_the_window_is_told_by_a_teacher_that_reads_all(seed):
     """Passages of four facts of one world; that which is asked for stands before the two that the student reads."""

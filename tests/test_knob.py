@@ -270,12 +270,14 @@ def test_a_direction_learns_the_same_whether_prompts_are_run_once_or_again(archi
 # In a network that was trained for both intents
 
 
+@pytest.mark.slow
 def test_the_network_obeys_both_intents_and_decides_for_neither_without(subject):
     for intent in INTENTS:
         assert share(subject, intent, tell=lambda e, intent=intent: told(e, intent)) >= 0.95
         assert 0.3 <= share(subject, intent) <= 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ask", INTENTS)
 def test_the_knob_flips_answers_without_the_intents_text(subject, knobs, ask):
     steering = knobs[ask]
@@ -289,6 +291,7 @@ def test_the_knob_flips_answers_without_the_intents_text(subject, knobs, ask):
     assert (edit.layer, edit.site, edit.operation, edit.last_only) == (0, "block", "set", True)
 
 
+@pytest.mark.slow
 def test_what_was_found_is_said(knobs):
     about = knobs["memory"].about
     assert about["pair_accuracy"] <= min(about["accuracy"])
@@ -303,6 +306,7 @@ def test_what_was_found_is_said(knobs):
     assert about["moved"][0] > about["moved"][1] + 0.2
 
 
+@pytest.mark.slow
 def test_where_states_are_separable_the_knob_steers_and_elsewhere_it_does_not(subject):
     found = []
     for layer in (0, 1):
@@ -315,6 +319,7 @@ def test_where_states_are_separable_the_knob_steers_and_elsewhere_it_does_not(su
     assert steers > does_not + 0.2
 
 
+@pytest.mark.slow
 def test_a_knob_found_on_one_task_is_used_on_another(network, tmp_path):
     first, others = NAMES[:8], NAMES[8:]
     found = kshot.steer(replace(TASK, train=rows(40, 5, first)), "knob:ask=memory,shots=0", model=network)
@@ -336,8 +341,8 @@ def test_a_knob_found_on_one_task_is_used_on_another(network, tmp_path):
 # Data
 
 
-def test_an_intent_is_said_between_context_and_question(subject):
-    example = TASK.train[0]
+def test_an_intent_is_said_between_context_and_question():
+    subject, example = asker(), TASK.train[0]
     for intent, sentence in zip(INTENTS, (CONTEXT, MEMORY), strict=True):
         text = subject.prompt((), told(example, intent))[0].text
         assert text == f"Context: {example.context}\n{sentence}\nQuestion: Where?\nAnswer:"
@@ -465,9 +470,9 @@ def test_settings_that_make_no_sense(recipe, message):
         Knob(layer=2).fit(TASK.train, model=asker(), rng=generator(0, "x"))
 
 
-def test_settings_are_kept(subject):
+def test_settings_are_kept():
     found = Knob(ask="memory", direction="mean", layer=1, factor=2.0, shots=2)
-    steering = found.fit(TASK.train, model=subject, rng=generator(0, "x"))
+    steering = found.fit(TASK.train, model=asker(), rng=generator(0, "x"))
     assert (steering.edits[0].layer, steering.about["factor"]) == (1, 2.0)
     assert "patched" not in steering.about
     means = steering.about["means"]

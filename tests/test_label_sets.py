@@ -537,6 +537,7 @@ def balanced(n, start=0):
     return tuple(found)
 
 
+@pytest.mark.slow
 def test_training_teaches_yes_and_no():
     t = Task("things", "multi_label", balanced(64, 0), balanced(30, 5), LABELS, ("micro_f1",))
     setup = Setup(t, TaskModel.for_task(t, word_engine(seed=0)), 0)

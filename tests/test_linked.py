@@ -142,7 +142,8 @@ def accuracy(model: Engine, *, shuffled: bool = False, n: int = 100) -> float:
     return float(np.mean(right))
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_a_network_learns_to_look_where_the_link_is(seed):
     """Its second layer links a little before: right 6 times of 10; two labels, classes that it has not seen."""
     base = word_engine(seed=seed, known=KNOWN, linking=1.0)

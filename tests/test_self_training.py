@@ -270,6 +270,7 @@ def rare_recall_and_macro_f1(seed: int, **settings: float) -> list[float]:
     return [(said[right == "rare"] == "rare").mean(), float(np.mean(both))]
 
 
+@pytest.mark.slow
 def test_weighing_what_is_confused_raises_the_rare_class_and_does_not_lower_the_mean():
     """Against plain self-training, the mean of eight draws."""
     draws = range(100, 108)

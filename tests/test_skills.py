@@ -314,6 +314,7 @@ def test_a_run_that_goes_on_from_a_state_knows_the_mistakes_before_it(tiny, tmp_
     assert other._inquiry._wrong.keys() >= {e.id for e in queries[-1].past}
 
 
+@pytest.mark.slow
 def test_training_on_what_is_missing_raises_it_more_than_as_much_random_data():
     """A student that has learnt four of six skills, whose answer is never that of the others; then as many lessons."""
     skills, weak = ("aaaa", "bbbb", "cccc", "dddd", "eeee", "ffff"), ("bbbb", "eeee")

@@ -240,6 +240,7 @@ def divergence(model: Engine, seed: int) -> tuple[float, float]:
 URNS = Spectrum(k=3, batch=8, made=1.0, kinds="urn", described=1.0)
 
 
+@pytest.mark.slow
 def test_after_tuning_odds_of_urns_get_right(monkeypatch):
     two_colours(monkeypatch)
     base, model = trained(0, 120, replace(URNS, k=1))
