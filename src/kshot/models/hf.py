@@ -352,7 +352,7 @@ class Backbone:
         inputs |= {"use_cache": False, "logits_to_keep": keep}
         self.places = places or {}
         if attend is None:
-            return self.model(**inputs).logits[0].float()
+            return self.model(**inputs).logits.squeeze(0).float()  # [0] would copy all of them for the gradient
         self._attend = attend
         _RUNNING.backbone = self
         try:
@@ -360,7 +360,7 @@ class Backbone:
                 out = self.model(position_ids=positions[None], **inputs)
         finally:
             _RUNNING.backbone = None
-        return out.logits[0].float()
+        return out.logits.squeeze(0).float()
 
     @contextmanager
     def _packed_attention(self) -> Iterator[None]:
