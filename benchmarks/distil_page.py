@@ -19,21 +19,44 @@ at .699, .699 and .678 right."""
 COLUMNS = ("recipe", "inputs", "draws", "rows", "metric", "bits", "from the teacher", "tokens", "ms", "seconds to fit")
 
 
+MEAN = "mean over tasks"
+
+
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each task and recipe: means over draws, and the difference from the teacher."""
-    found: dict[tuple[str, str, int], dict[int, Mapping[str, Any]]] = {}
+    """Return a row for each task and recipe: means over draws, and the difference from the teacher; then over tasks."""
+    by_task: dict[str, dict[tuple[str, int], dict[int, Mapping[str, Any]]]] = {}
     for row in rows:
-        found.setdefault((row["task"], row["recipe"], row["inputs"]), {})[row["seed"]] = row
-    result = []
-    for (task, recipe, inputs), draws in found.items():
-        teacher = next((d for (t, r, _), d in found.items() if t == task and r.startswith("random")), {})
-        shared = sorted(draws.keys() & teacher.keys()) if draws is not teacher else []
-        gap = paired([draws[s]["scores"] for s in shared], [teacher[s]["scores"] for s in shared]) if shared else None
-        names = ("metric", "bits_per_example", "query_tokens", "query_ms", "fit_seconds")
-        means = {name: float(np.mean([row[name] for row in draws.values()])) for name in names}
-        about = {"task": task, "recipe": recipe, "inputs": inputs, "draws": len(draws)}
-        result.append({**about, "n_test": next(iter(draws.values()))["n_test"], **means, "gap": gap})
-    return result
+        recipes = by_task.setdefault(row["task"], {})
+        recipes.setdefault((row["recipe"], row["inputs"]), {})[row["seed"]] = row
+    found = [
+        _summary(task, *about, draws, _pairs(draws, recipes))
+        for task, recipes in by_task.items()
+        for about, draws in recipes.items()
+    ]
+    names = dict.fromkeys(key for recipes in by_task.values() for key in recipes)
+    whole = [recipes for recipes in by_task.values() if recipes.keys() == names.keys()]
+    for about in names if len(whole) > 1 else ():
+        draws = dict(enumerate(row for recipes in whole for row in recipes[about].values()))
+        pairs = [pair for recipes in whole for pair in _pairs(recipes[about], recipes)]
+        found.append(_summary(f"{MEAN} that have all recipes, {len(whole)}", *about, draws, pairs))
+    return found
+
+
+def _pairs(draws: Mapping[int, Any], recipes: Mapping[tuple[str, int], Mapping[int, Any]]) -> list[tuple[Any, Any]]:
+    """Return the rows of a recipe beside those of the teacher, of the draws that both have; none of the teacher."""
+    teacher = next((own for (recipe, _), own in recipes.items() if recipe.startswith("random")), {})
+    return [(draws[s], teacher[s]) for s in sorted(draws.keys() & teacher.keys()) if draws is not teacher]
+
+
+def _summary(
+    task: str, recipe: str, inputs: int, draws: Mapping[int, Any], pairs: Sequence[tuple[Any, Any]]
+) -> dict[str, Any]:
+    gap = paired(*([row["scores"] for row in rows] for rows in zip(*pairs, strict=True))) if pairs else None
+    names = ("metric", "bits_per_example", "query_tokens", "query_ms", "fit_seconds")
+    means = {name: float(np.mean([row[name] for row in draws.values()])) for name in names}
+    n_test = next(iter(draws.values()))["n_test"]
+    about = {"task": task, "recipe": recipe, "inputs": inputs, "draws": len(draws), "n_test": n_test}
+    return {**about, **means, "gap": gap}
 
 
 def page(result: Mapping[str, Any]) -> str:
