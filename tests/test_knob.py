@@ -241,12 +241,12 @@ def test_what_is_set_is_saved_scaled_and_not_added(tmp_path):
 # Training the direction
 
 
-@pytest.mark.parametrize("architecture", ["llama", pytest.param("gemma3_text", marks=pytest.mark.slow)])
-def test_a_direction_learns_the_same_whether_prompts_are_run_once_or_again(architecture):
+def test_a_direction_learns_the_same_whether_prompts_are_run_once_or_again():
+    """Not of a random gemma3_text, whose states do not tell the two intents apart: rounding would be learnt."""
     task = replace(TASK, train=TASK.train[:6])
     found, losses = [], []
     for obstacle, most_bytes in ((None, 2**30), (None, 0), ("for the test", 0)):
-        asker = TaskModel.for_task(task, Engine(engine(architecture).backbone))
+        asker = TaskModel.for_task(task, Engine(engine("llama").backbone))
         asker.model.__dict__["obstacle"] = obstacle
         asked = Asked.of(task.train, [], asker)
         (first, _) = unit(asked.gap)
