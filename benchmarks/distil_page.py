@@ -19,9 +19,6 @@ at .699, .699 and .678 right."""
 COLUMNS = ("recipe", "inputs", "draws", "rows", "metric", "bits", "from the teacher", "tokens", "ms", "seconds to fit")
 
 
-MEAN = "mean over tasks"
-
-
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each task and recipe: means over draws, and the difference from the teacher; then over tasks."""
     by_task: dict[str, dict[tuple[str, int], dict[int, Mapping[str, Any]]]] = {}
@@ -38,7 +35,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for about in names if len(whole) > 1 else ():
         draws = dict(enumerate(row for recipes in whole for row in recipes[about].values()))
         pairs = [pair for recipes in whole for pair in _pairs(recipes[about], recipes)]
-        found.append(_summary(f"{MEAN} that have all recipes, {len(whole)}", *about, draws, pairs))
+        found.append(_summary(f"mean over tasks that have all recipes, {len(whole)}", *about, draws, pairs))
     return found
 
 
