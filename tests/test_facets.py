@@ -1,5 +1,7 @@
 """Models that only write or only score are models like others: adapted, saved, loaded, and asked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,14 @@ def test_what_is_written_has_most_of_the_probability():
     assert written_log_probs("else", ("a", "b")) == pytest.approx(np.log([0.5, 0.5]))
     assert written_log_probs("a", ("a",)) == pytest.approx(np.log([WRITTEN]))
     assert written_log_probs("b", ("a",)) == pytest.approx(np.log([1 - WRITTEN]))
+
+
+def test_an_answer_is_written_whatever_white_space_is_around_it_in_the_rows():
+    rows = tuple(Example("it rains", output, f"e{i}") for i, output in enumerate(("wet", " wet", "wet\n", "dry ")))
+    model = TaskModel.for_task(Task("t", "generation", rows, metrics=("exact_match",)), Writer())
+    (said,) = model.generate([model.prompt((), rows[0])[0]])
+    exact = tuple(replace(e, output=e.output.replace(e.output.strip(), said.text.strip())) for e in rows)
+    assert model.code_lengths([()] * 4, exact) == pytest.approx([-np.log2(WRITTEN)] * 4)
 
 
 def test_an_open_task_for_a_model_that_writes(tmp_path):

@@ -517,7 +517,8 @@ class TaskModel:
             for prompt, texts in zip(prompts, answers, strict=True)
         ]
         found = self._writing.generate(requests, progress=progress, ledger=self.ledger)
-        return [written_log_probs(a.text.strip(), texts) for a, texts in zip(found, answers, strict=True)]
+        pairs = zip(found, answers, strict=True)
+        return [written_log_probs(a.text.strip(), [text.strip() for text in texts]) for a, texts in pairs]
 
     @property
     def _writing(self) -> WritingModel:
