@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 
 import datasets
@@ -611,6 +612,16 @@ def test_half_a_character_in_a_column_that_is_only_kept_is_replaced(write):
     task = load_task(write(a__jsonl=rows))
     assert task.train[0].meta["raw"] == ["\ufffd", {"\ufffd": 1}]
     assert json.dumps(task.train[0].meta, ensure_ascii=False).encode("utf-8")  # as it is kept in a saved model
+
+
+def test_numbers_that_are_no_json_are_kept_as_what_is(write):
+    rows = [
+        {"input": f"i{i}", "output": "xy"[i % 2], "score": math.inf, "more": [0.5, math.nan, {"low": -math.inf}]}
+        for i in range(8)
+    ]
+    for task in (load_task(write(a__jsonl=rows)), load_task(rows)):
+        assert task.train[0].meta == {"score": "inf", "more": [0.5, None, {"low": "-inf"}]}
+        assert task.fingerprint
 
 
 # Columns and files

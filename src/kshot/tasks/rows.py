@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
+from math import isinf
 from typing import NoReturn, TypeVar
 
 from kshot.core.control_tokens import MARK
@@ -230,7 +231,7 @@ def text_flaw(text: str) -> str | None:
 def _whole(value: object) -> object:
     """Return a value that is only kept as JSON can hold it: dates as text, bytes as how many they are.
 
-    Half of a surrogate pair, which no file could hold, becomes U+FFFD.
+    Half of a surrogate pair, which no file could hold, becomes U+FFFD, NaN becomes null, and infinity text.
     """
     if isinstance(value, str):
         return SURROGATE.sub("\ufffd", value)
@@ -238,11 +239,14 @@ def _whole(value: object) -> object:
         return [_whole(item) for item in value]
     if isinstance(value, dict):
         return {_whole(key): _whole(item) for key, item in value.items()}
+    if is_absent(value):
+        return None
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     if isinstance(value, timedelta):
         return f"{value.total_seconds()} s"
-    return str(value) if isinstance(value, date | time | Decimal) else value
+    is_infinite = isinstance(value, float) and isinf(value)
+    return str(value) if is_infinite or isinstance(value, date | time | Decimal) else value
 
 
 def shown(value: object) -> str:
