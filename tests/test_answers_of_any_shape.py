@@ -44,7 +44,7 @@ class Answering(HttpService):
             with contextlib.suppress(IndexError):  # a request for the rest of several answers
                 answer = changed(answer, self.place, self.wrong)
         try:
-            return self._checked(json.dumps(answer).encode(), is_paid=True)
+            return self._checked(json.dumps(answer).encode(), path, is_paid=True)
         except _AgainError as error:
             raise NoAnswerError(str(error)) from None
 

@@ -611,17 +611,25 @@ def flaky(server: ApiServer, bad, *, every: int = 3):
     server.change = change
 
 
+def broken_off(answer):
+    """As a gateway hands on what its model had written when it failed."""
+    end = {"finish_reason": "error", "error": {"message": "upstream died", "code": 502}}
+    return answer | {"choices": [c | end for c in answer["choices"]]} if "choices" in answer else answer
+
+
 BAD = {
     "429": lambda answer: refused(429, "slow down"),
     "500": lambda answer: refused(500, "oops"),
     "html": lambda answer: JSONResponse(None, 200, media_type="text/html") and HTML(),
     "no choices": lambda answer: answer | {"choices": []} if "choices" in answer else answer,
+    "200 with an error": lambda answer: {"error": {"message": "slow down", "code": 429}},
+    "an answer that broke off": lambda answer: broken_off(answer),
     "another model": lambda answer: answer | {"model": "imposter"} if "model" in answer else answer,
     "no log-probabilities": lambda answer: without_logprobs(answer),
 }
 
 
-@pytest.mark.parametrize("bad", mostly_slow(BAD, "429", "no log-probabilities"))
+@pytest.mark.parametrize("bad", mostly_slow(BAD, "429", "200 with an error", "no log-probabilities"))
 def test_what_goes_wrong_now_and_then_changes_nothing(server, bad):
     want = load_model(server.name, api="samples=3").score([chat(f"q{i}") for i in range(6)])
     flaky(server, BAD[bad])
@@ -646,6 +654,11 @@ def without_logprobs(answer):
         (lambda: refused(500, "oops"), r"after 9 attempts it says 500: oops\. Look whether"),
         (lambda: HTML(), r"it answers what is no JSON: <h1>Bad gateway</h1>"),
         (lambda: {"model": "repeater", "choices": []}, "it answers without any choices"),
+        (lambda: {"model": "repeater", "choices": None}, "it answers without any choices"),
+        (lambda: {"error": {"message": "oops", "code": 502}}, r"after 9 attempts it says 502: oops\. Look whether"),
+        (lambda: {"error": {"message": "no credit", "code": 402}}, r"it refuses \(402\): no credit\. Look whether"),
+        (lambda: {"error": "no such path"}, r"at /chat/completions; it says: no such path\. Look whether"),
+        (lambda: broken_off({"choices": [{"index": 0}]}), "after 9 attempts it says 502: upstream died"),
         (lambda: {"model": "imposter", "choices": [{}]}, "it answers as another model, 'imposter'"),
     ],
 )

@@ -19,11 +19,11 @@ from typing import Any, Self
 from urllib.parse import urljoin
 
 from kshot.core.api_settings import Address, ApiSettings
-from kshot.core.errors import NoAnswerError, RefusedError, UserError, in_short, missing_extra
+from kshot.core.errors import ModelError, NoAnswerError, RefusedError, UserError, in_short, missing_extra
 from kshot.core.json_text import from_json, to_json
 from kshot.core.ledger import Cost
 from kshot.core.version import __version__
-from kshot.models.remote.chatting import LENGTH
+from kshot.models.remote.chatting import LENGTH, choices_of
 from kshot.models.remote.pacing import Pace, retry_after
 
 OPENAI_KEY, OTHER_KEY = "OPENAI_API_KEY", "KSHOT_API_KEY"
@@ -180,10 +180,12 @@ class HttpService:
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Return the JSON that the server answers to a POST of `body` at `path`.
 
-        What is no JSON, has no choices where there should be some, or is another model's, is asked again.
+        What is no JSON, has no choices where there should be some, or is another model's, is asked again. An answer
+        with 200 can be an error too, as where a gateway hands on what failed behind it.
 
         Raises:
             RefusedError: The server refuses the request, in its own words.
+            ModelError: It says an error, and not of what kind.
             NoAnswerError: It cannot be reached, or answers nothing of use, after all retries.
             UserError: It does not take the key.
         """
@@ -211,7 +213,7 @@ class HttpService:
                         if is_paid:
                             self._before_call()
                         content = await self._sent(method, path, body)
-                    return self._checked(content, is_paid=is_paid)
+                    return self._checked(content, path, is_paid=is_paid)
         except _AgainError as error:
             raise NoAnswerError(
                 f"{self.url} must answer for '{self.model}'; after {self._attempts} attempts {error}. Look whether it "
@@ -284,6 +286,20 @@ class HttpService:
             words,
         )
 
+    def _failed(self, error: Any, path: str) -> Exception:
+        """Return the error that an answer with 200 says."""
+        code = str(error.get("code")) if isinstance(error, dict) else ""
+        status = int(code) if re.fullmatch(r"[45]\d\d", code) else 0
+        content = to_json({"error": error}).encode()
+        if status in _AGAIN or (status >= 500 and status not in _FOR_GOOD):
+            return _AgainError(f"it says {status}: {self._words(content)}")
+        if status:
+            return self._refusal(status, {}, content, path)
+        return ModelError(
+            f"{self.url} must answer what is asked of '{self.model}' at {path}; it says: {self._words(content)}. Look "
+            "whether URL and model are right, and try --api route=NAME with another route."
+        )
+
     def _words(self, content: bytes) -> str:
         """Return what a server says of an error, in short."""
         text = self._hidden(_words(content))  # before it is cut
@@ -303,11 +319,12 @@ class HttpService:
             return [self._without_key(value) for value in said]
         return self._hidden(said) if isinstance(said, str) else said
 
-    def _checked(self, content: bytes, *, is_paid: bool) -> Any:
+    def _checked(self, content: bytes, path: str, *, is_paid: bool) -> Any:
         """Return the JSON of an answer, and count what it took.
 
         Raises:
             _AgainError: It is none, lacks its choices, or is another model's.
+            Exception: It is an error, as `_failed` says it.
         """
         try:
             answer = from_json(content)
@@ -317,7 +334,10 @@ class HttpService:
             answer = self._without_key(answer)
         if isinstance(answer, dict):
             usage, named = _usage(answer) if is_paid else Usage(), answer.get("model")
-            if answer.get("choices") == []:
+            if error := _error_in(answer):
+                self._count(usage, is_of_use=False)
+                raise self._failed(error, path)
+            if "choices" in answer and not answer["choices"]:
                 self._count(usage, is_of_use=False)
                 raise _AgainError("it answers without any choices")
             if isinstance(named, str) and named and not same_model(self.model, named):
@@ -356,6 +376,14 @@ def _owned(name: str) -> tuple[str, str]:
     folder, _, base = name.rpartition("/")
     is_path = folder.startswith(("/", ".", "~")) or folder[1:2] == ":" or not folder
     return "" if is_path else folder.rpartition("/")[2], base.removesuffix(".gguf")
+
+
+def _error_in(answer: Mapping[str, Any]) -> Any:
+    """Return the error that an answer, or a choice in it that came to no end, says; None where there is none."""
+    if "choices" not in answer:
+        return answer.get("error")
+    ended = (choice for choice in choices_of(answer) if choice.get("finish_reason") == "error")
+    return next((choice.get("error") or "an answer ended with an error" for choice in ended), None)
 
 
 def _words(content: bytes) -> str:
