@@ -1,8 +1,11 @@
 """Models behind an API: what is sent, what is read of the answers, what is paid, and what is refused."""
 
 import asyncio
+import gc
 import json
 import math
+import multiprocessing
+import os
 import time
 from dataclasses import replace
 
@@ -865,6 +868,38 @@ def test_no_more_than_so_many_requests_are_under_way(server):
 
     wait_for(many())
     assert most == 2
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_that_is_forked_asks_through_a_line_of_its_own(server):
+    model = load_model(server.name)
+    alone = model.score([chat()])[0].tolist()
+
+    def child():
+        os._exit(0 if model.score([chat()])[0].tolist() == alone else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(30)
+    code = process.exitcode
+    process.kill()
+    assert code == 0
+    assert model.score([chat()])[0].tolist() == alone
+
+
+def test_connections_are_closed_with_the_last_copy_of_a_service(server):
+    service = HttpService(parse_address(server.name), ApiSettings())
+    copy, http = service.metered(), service._line.opened.http
+    del service
+    gc.collect()
+    assert not http.is_closed
+    del copy
+    gc.collect()
+    for _ in range(100):
+        if http.is_closed:
+            return
+        time.sleep(0.01)
+    raise AssertionError("they are still open")
 
 
 @pytest.mark.slow

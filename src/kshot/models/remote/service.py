@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from threading import Thread
 from typing import Any, Self
 from urllib.parse import urljoin
@@ -67,12 +67,86 @@ class _AgainError(Exception):
         self.after, self.is_there = after, is_there
 
 
-@cache
 def loop() -> asyncio.AbstractEventLoop:
     """Return the event loop, in a thread of its own, in which all servers are asked."""
+    return _loop_of(os.getpid())
+
+
+@cache  # a process that was forked has not the thread of its parent's, which is kept, as it shares what that waits for
+def _loop_of(process: int) -> asyncio.AbstractEventLoop:
     made = asyncio.new_event_loop()
     Thread(target=made.run_forever, name="kshot-api", daemon=True).start()
     return made
+
+
+@dataclass(frozen=True)
+class _Open:
+    """What requests go through: a client, the SDK of OpenAI's own server on it, and room for so many at once."""
+
+    http: Any
+    sdk: Any
+    room: asyncio.Semaphore
+
+
+class _Line:
+    """What all copies of a service have in common to send requests, opened once in each process.
+
+    A process that was forked sees its parent's connections, and neither uses nor closes them.
+
+    Args:
+        settings: How the server is asked.
+        headers: Of every request.
+        pace: Told of every answer.
+        sdk: Makes the SDK, given a client.
+    """
+
+    def __init__(
+        self, settings: ApiSettings, headers: Mapping[str, str], pace: Pace, sdk: Callable[..., Any] | None = None
+    ):
+        self._settings, self._headers, self._pace, self._sdk = settings, headers, pace, sdk
+        self._known = dict[int, _Open]()
+
+    @property
+    def opened(self) -> _Open:
+        """What this process sends through."""
+        process = os.getpid()
+        if process not in self._known:
+            http = _client(self._settings, self._headers, self._pace)
+            sdk = self._sdk(http_client=http) if self._sdk else None
+            self._known[process] = _Open(http, sdk, asyncio.Semaphore(self._settings.concurrency))
+            weakref.finalize(self, _close, http, process)
+        return self._known[process]
+
+
+def _client(settings: ApiSettings, headers: Mapping[str, str], pace: Pace) -> Any:
+    import httpx2
+
+    class Client(httpx2.AsyncClient):
+        """Ends an answer that comes in slow drips too, which a timeout between its bytes does not."""
+
+        async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
+            try:
+                async with asyncio.timeout(settings.timeout):
+                    return await super().send(request, **how)
+            except TimeoutError:
+                raise httpx2.ReadTimeout(f"no whole answer in {settings.timeout:g} s", request=request) from None
+
+    async def heard(response: httpx2.Response) -> None:
+        pace.hear(response.status_code, response.headers)
+
+    return Client(
+        verify=_trusted(),
+        headers=headers,
+        timeout=httpx2.Timeout(settings.timeout),
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
+        event_hooks={"response": [heard]},
+    )
+
+
+def _close(http: Any, process: int) -> None:
+    """Close a client in the process that has opened it."""
+    if process == os.getpid():
+        asyncio.run_coroutine_threadsafe(http.aclose(), loop())
 
 
 class HttpService:
@@ -94,8 +168,8 @@ class HttpService:
 
     def __init__(self, address: Address, settings: ApiSettings):
         try:
-            import httpx2
-            import stamina  # noqa: F401 - used where requests are sent
+            import httpx2  # noqa: F401 - used where requests are sent
+            import stamina  # noqa: F401 - likewise
         except ImportError as error:
             raise missing_extra(error.name or "httpx2", "api", f"The model '{address.name}'") from None
         logging.getLogger("stamina").addHandler(logging.NullHandler())  # what is asked again ends well, or is said
@@ -116,40 +190,17 @@ class HttpService:
         own: dict[str, Any] = {"tokenizer": "none", LENGTH: "max_completion_tokens"}
         self.memory = own if self.is_openai else dict[str, Any]()
         self._attempts, self._pace = settings.retries + 1, Pace()
-
-        class Client(httpx2.AsyncClient):
-            """Ends an answer that comes in slow drips too, which a timeout between its bytes does not."""
-
-            async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
-                try:
-                    async with asyncio.timeout(settings.timeout):
-                        return await super().send(request, **how)
-                except TimeoutError:
-                    raise httpx2.ReadTimeout(f"no whole answer in {settings.timeout:g} s", request=request) from None
-
-        async def heard(response: httpx2.Response) -> None:
-            self._pace.hear(response.status_code, response.headers)
-
-        self._room = asyncio.Semaphore(settings.concurrency)
         headers = {"User-Agent": f"kshot/{__version__}", "Authorization": f"Bearer {self._key}"}
-        self._http = Client(
-            verify=_trusted(),
-            headers=headers if self._key else {"User-Agent": headers["User-Agent"]},
-            timeout=httpx2.Timeout(settings.timeout),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
-            event_hooks={"response": [heard]},
-        )
-        # The pace is shared by all copies of this service, and so is gone with the last of them
-        weakref.finalize(self._pace, lambda http: asyncio.run_coroutine_threadsafe(http.aclose(), loop()), self._http)
-        self._sdk = self._openai_sdk() if self.is_openai else None
+        headers = headers if self._key else {"User-Agent": headers["User-Agent"]}
+        self._line = _Line(settings, headers, self._pace, self._openai_sdk() if self.is_openai else None)
 
-    def _openai_sdk(self) -> Any:
+    def _openai_sdk(self) -> Callable[..., Any]:
+        """Return what makes OpenAI's SDK, given a client."""
         try:
             from openai import AsyncOpenAI
         except ImportError:
             raise missing_extra("openai", "api", f"The model 'openai:{self.model}'") from None
-        retries = self._attempts - 1
-        return AsyncOpenAI(api_key=self._key, base_url=self.url, max_retries=retries, http_client=self._http)
+        return partial(AsyncOpenAI, api_key=self._key, base_url=self.url, max_retries=self._attempts - 1)
 
     def metered(self, *, attempts: int | None = None, before_call: Callable[[], None] | None = None) -> Self:
         """Return the same service, which counts from nothing.
@@ -209,7 +260,7 @@ class HttpService:
             async for attempt in stamina.retry_context(again, attempts=self._attempts, timeout=None, **waits):
                 with attempt:
                     await self._pace.turn()
-                    async with self._room:
+                    async with self._line.opened.room:
                         if is_paid:
                             self._before_call()
                         content = await self._sent(method, path, body)
@@ -227,13 +278,13 @@ class HttpService:
         import httpx2
 
         try:
-            if self._sdk is not None:
+            if self.is_openai:
                 status, headers, content = await self._by_sdk(method, path, body)
             else:
                 content_type = {} if body is None else {"Content-Type": "application/json"}
                 data = None if body is None else to_json(body).encode()
                 url = urljoin(f"{self.url}/", path.lstrip("/"))
-                answer = await self._http.request(method, url, content=data, headers=content_type)
+                answer = await self._line.opened.http.request(method, url, content=data, headers=content_type)
                 status, headers, content = answer.status_code, answer.headers, answer.content
         except httpx2.TransportError as error:
             is_there = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
@@ -250,10 +301,10 @@ class HttpService:
         import httpx2
         import openai
 
-        assert self._sdk is not None
+        sdk = self._line.opened.sdk
         try:
             how: Any = {"cast_to": httpx2.Response}
-            answer = await (self._sdk.get(path, **how) if body is None else self._sdk.post(path, body=body, **how))
+            answer = await (sdk.get(path, **how) if body is None else sdk.post(path, body=body, **how))
             return answer.status_code, answer.headers, answer.content
         except openai.APIStatusError as error:
             return error.response.status_code, error.response.headers, error.response.content
@@ -273,7 +324,7 @@ class HttpService:
                 f"Set {self.key_name} in the environment."
             )
         if status in _AGAIN or (status >= 500 and status not in _FOR_GOOD):
-            if self._sdk is not None:  # it has tried often enough
+            if self.is_openai:  # it has tried often enough
                 return NoAnswerError(
                     f"{self.url} must answer for '{self.model}'; after {self._attempts} attempts it says {status}: "
                     f"{words}. Run the same command again later: what was answered is kept."
