@@ -389,6 +389,15 @@ def test_a_stop_ends_a_text_whatever_the_server_does(text_server):
     assert (got.text, got.finished) == (" cat", True)
 
 
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_a_text_that_was_cut_has_not_come_to_its_end(server, reason):
+    model = load_model(server.name)
+    cut = [{"index": 0, "message": {"content": "half of"}, "finish_reason": reason}]
+    server.change = lambda path, body, answer: answer | {"choices": cut}
+    (got,) = model.generate([GenerateRequest(chat().prompt, 9)])
+    assert (got.text, got.finished) == ("half of", False)
+
+
 def test_the_model_of_a_saved_run_may_have_moved_but_must_be_the_same(server, words_task, tmp_path, capsys):
     kshot.adapt(Task.load(words_task), server.name, recipes="random", limit=6, out=tmp_path / "run")
     with served(ApiServer()) as other:

@@ -10,6 +10,7 @@ from kshot.models.remote.tokenizing import tokenizer_of
 
 COMPLETIONS = "/completions"
 _MOST_STOPS = 4  # that OpenAI takes
+_CUT = ("length", "content_filter")  # why a text ends that has not come to its end
 
 
 async def written(service: Service, request: GenerateRequest, *, in_messages: bool) -> Generation:
@@ -32,7 +33,7 @@ async def written(service: Service, request: GenerateRequest, *, in_messages: bo
     if not isinstance(text, str):
         raise ModelError(f"'{service.model}' must answer with a text; it answers without one. Take another --model.")
     ends = [at for stop in request.stop if (at := text.find(stop)) >= 0]
-    return Generation(text[: min(ends)] if ends else text, bool(ends) or choice.get("finish_reason") != "length")
+    return Generation(text[: min(ends)] if ends else text, bool(ends) or choice.get("finish_reason") not in _CUT)
 
 
 async def _as_sent(service: Service, prompt: Prompt) -> Any:
