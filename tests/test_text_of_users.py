@@ -22,6 +22,7 @@ from kshot.engine.language_model import Engine
 from kshot.models.hf import Backbone
 from kshot.models.tiny import tiny_backbone
 from kshot.prompts.layout import layout_for
+from kshot.prompts.messages import ApiMessages
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.validate import validate
 from test_chat import SHAPES, chat_engine, chat_tokenizer
@@ -257,6 +258,13 @@ def test_labels_are_never_scored_among_thoughts(name):
     assert written.reply("<think>\nit is\n</think>\n\ntech") == "tech"
     assert written.reply("tech </think>") == "tech </think>"
     assert layout_for(engine, "plain").reply("<think>\n</think>tech") == "<think>\n</think>tech"
+
+
+def test_thoughts_that_a_server_leaves_in_a_message_are_no_part_of_the_answer():
+    replied = ApiMessages().reply
+    assert replied("<think>\nit is\n</think>\n\n[THINK]or[/THINK]tech") == "tech"
+    assert replied("tech </think>") == "tech </think>"
+    assert replied("<think>\nit is, or") == ""
 
 
 @pytest.mark.parametrize(

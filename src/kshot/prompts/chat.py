@@ -23,13 +23,11 @@ from kshot.core.errors import ModelError, UserError
 from kshot.core.models import ChatFormat
 from kshot.core.script import Piece, Script, Turn
 from kshot.core.types import Prompt, Segment
-from kshot.prompts.messages import WHY, conversation, paragraphs, reason_of
+from kshot.prompts.messages import WHY, conversation, paragraphs, reason_of, without_thoughts
 from kshot.prompts.plain import Plain
 
 _SYSTEM, _MARKS = "\ue000", "\ue001\ue002\ue003\ue004\ue005"  # one character for each content, as no template has
 
-# Blocks of thoughts as reasoning models write them, whatever their template says
-_BLOCKS = {"<think>": "</think>", "[THINK]": "[/THINK]"}
 _END_OF_THOUGHTS = re.compile(r"(?P<end>[<\[]/[^<>\[\]]*(?:think|thought|reason)[^<>\[\]]*[>\]])\s*$", re.IGNORECASE)
 
 
@@ -170,15 +168,12 @@ class Chat:
         Blocks are `<think>`, `[THINK]` and what the template itself closes before an answer, such as `<reasoning>`;
         other marks are left as parts of answers. A block that comes to no end is all thoughts: the answer is empty.
         """
-        return self._thoughts.sub("", text)
+        return without_thoughts(text, self._own_block)
 
     @cached_property
-    def _thoughts(self) -> re.Pattern[str]:
-        ends = dict(_BLOCKS)
-        if closed := _END_OF_THOUGHTS.search(self._parts(False).ask):
-            ends[closed["end"].replace("/", "", 1)] = closed["end"]
-        blocks = "|".join(rf"{re.escape(begin)}.*?(?:{re.escape(end)}|\Z)" for begin, end in ends.items())
-        return re.compile(rf"\A(?:\s*(?:{blocks}))+\s*", re.DOTALL)
+    def _own_block(self) -> dict[str, str]:
+        closed = _END_OF_THOUGHTS.search(self._parts(False).ask)
+        return {closed["end"].replace("/", "", 1): closed["end"]} if closed else {}
 
     def reason_ends(self, script: Script) -> tuple[str, ...]:
         """Return what ends a reason: the answer's name in a block, else nothing but the end of the message."""

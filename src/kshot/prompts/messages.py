@@ -3,11 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from kshot.core.script import Piece, Script, Turn, without_empty_lines
 from kshot.core.types import Prompt, Role, Segment
 
 WHY = "Why?"
+# Blocks of thoughts as reasoning models write them, whatever their template says
+_THOUGHTS = {"<think>": "</think>", "[THINK]": "[/THINK]"}
 _ROLES: Mapping[str, Role] = {"system": "instruction", "user": "demonstration", "assistant": "answer"}
 
 
@@ -52,6 +55,18 @@ def reason_of(text: str, script: Script, answers: Sequence[str]) -> str:
     is_shown = any(turn.reasons and turn.answer for turn in map(Turn.of, script.turns))
     is_answer = _bare(last) in known if known else is_shown and bool(before)
     return without_empty_lines("\n".join(before if is_answer else [*before, last]))
+
+
+def without_thoughts(text: str, blocks: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a text without the blocks of thoughts that it begins with.
+
+    Args:
+        text: What a model has written.
+        blocks: What begins and ends a block, beside those of well-known models.
+    """
+    ends = (_THOUGHTS | dict(blocks)).items()
+    either = "|".join(rf"{re.escape(begin)}.*?(?:{re.escape(end)}|\Z)" for begin, end in ends)
+    return re.sub(rf"\A(?:\s*(?:{either}))+\s*", "", text, flags=re.DOTALL)
 
 
 def _bare(text: str) -> str:
@@ -106,8 +121,11 @@ class ApiMessages:
         return text.strip()
 
     def reply(self, text: str) -> str:
-        """Return the answer in what the model has written: all of it."""
-        return text
+        """Return the answer in what the model has written, without the blocks of thoughts that a server leaves in it.
+
+        A block that comes to no end is all thoughts: the answer is empty.
+        """
+        return without_thoughts(text)
 
     def reason_ends(self, script: Script) -> tuple[str, ...]:
         """Return what ends a reason: nothing but the end of the message."""
