@@ -310,6 +310,20 @@ def test_open_tasks_compare_the_known_outputs(tmp_path, model):
     )
 
 
+def test_a_passage_has_its_place_though_nothing_is_asked(tmp_path):
+    rows = tuple(Example(f"what is {i}?", str(i), f"q{i}", context=f"It is {i}.") for i in range(6))
+    adapted = adapted_to("zero-shot", kshot.load_model("scripted"), Task("numbers", "qa", rows, metrics=("squad_f1",)))
+    done = export(adapted, "prompt", tmp_path / "known", check=rows, limit=0)
+    assert (tmp_path / "known" / "prompt.txt").read_text("utf-8") == "Context: {context}\nQuestion: {input}\nAnswer:"
+    assert done.record["lost"] == []
+    done = export(adapted, "prompt", tmp_path / "unknown")
+    assert (tmp_path / "unknown" / "prompt.txt").read_text("utf-8") == "Question: {input}\nAnswer:"
+    assert done.record["lost"] == [
+        "No example is here to say whether questions have a passage, and the prompt has no place for one. Where they "
+        "have one, give such rows with --check TASK."
+    ]
+
+
 def test_langchain_has_one_form_for_all_demonstrations(tmp_path):
     rows = (Example("who?", "me", "1", context="I am."), Example("why?", "so", "2"))
     task = Task("qa", "qa", rows, metrics=("exact_match",))

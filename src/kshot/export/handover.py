@@ -171,7 +171,13 @@ def handover(
     _check_weights(fitted, flag, weights)
     shown = _shown(fitted, flag, context) if "selector" in recipe.parts else ()
     has_context = any(e.context for e in (*shown, *asked))
-    return Handover(adapted, shown, tuple(_lost(adapted, shown, context)), has_context)
+    lost = _lost(adapted, shown, context)
+    if not shown and not asked:
+        lost.append(
+            "No example is here to say whether questions have a passage, and the prompt has no place for one. Where "
+            "they have one, give such rows with --check TASK."
+        )
+    return Handover(adapted, shown, tuple(lost), has_context)
 
 
 def _shows_all(fitted: Fitted) -> bool:

@@ -77,6 +77,7 @@ def write_export(
     out: Path,
     *,
     examples: Sequence[Example] = (),
+    known: Sequence[Example] = (),
     context: int | None = None,
     progress: Progress | None = None,
 ) -> Exported:
@@ -89,6 +90,7 @@ def write_export(
         target: What it is written for.
         out: A folder that is new or empty.
         examples: What both are asked; empty: nothing, and the record says so.
+        known: More examples of what will be asked, which say whether questions have a passage.
         context: Which of several contexts is written, from 1.
         progress: Told how far it is.
 
@@ -97,7 +99,7 @@ def write_export(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out must be new or empty; {out} holds something. Name another folder.")
-    given = handover(adapted, target.name, weights=target.weights, context=context, asked=examples)
+    given = handover(adapted, target.name, weights=target.weights, context=context, asked=(*examples, *known))
     found: list[tuple[dict[str, Any], str]] = []
 
     def write(folder: Path) -> None:

@@ -52,10 +52,10 @@ def export(
     target = target_of(to, gguf=path_of(gguf) if gguf else None)
     if isinstance(check, Task):
         check = adapted.check_rows(check).test
-    examples = adapted.pool if check is None else check
+    known = examples = tuple(adapted.pool if check is None else check)
     if adapted.task.is_open:
         examples = [e for e in examples if e.output]  # what is compared is how likely the output is
-    how: Any = {"context": context, "progress": progress}
+    how: Any = {"known": known, "context": context, "progress": progress}
     return write_export(adapted, target, path_of(out), examples=tuple(examples)[:limit], **how)
 
 
