@@ -131,6 +131,17 @@ def test_runs_without_a_common_example_cannot_be_compared(run, tmp_path):
         compare_runs(run.folder, second.folder)
 
 
+def test_runs_that_share_one_example_have_no_interval_of_bits(run_cli, tmp_path):
+    rows = [{**row, "id": f"r{i}"} for i, row in enumerate(labelled_rows(13))]
+    for name, some in (("first", rows[:7]), ("second", rows[6:])):
+        task = Task.load(write_task(tmp_path / name, some))
+        kshot.adapt(task, "scripted", recipes="majority", shots=4, out=tmp_path / f"run-{name}")
+    runs = tmp_path / "run-first", tmp_path / "run-second"
+    found = run_cli("report", *runs, "--json").json
+    assert (found["n"], found["bits"]["low"], found["bits"]["high"], found["bits"]["clear"]) == (1, None, None, False)
+    assert "(from 1 example, too few for an interval)" in run_cli("report", *runs).out
+
+
 def test_an_unfinished_run_has_a_report_that_says_so(run, tmp_path):
     folder = tmp_path / "unfinished"
     shutil.copytree(run.folder, folder)

@@ -38,5 +38,8 @@ def report(
     for key, name, factor in (("score", f"{found['metric_name']}, points", 100), ("bits", "bits an example", 1)):
         gap = found[key]
         said = "clear" if gap["clear"] else "no difference found"
-        low, high = factor * gap["low"], factor * gap["high"]
-        stdout.print(f"  {name}: {factor * gap['difference']:+.2f} ({low:+.2f} to {high:+.2f}, paired; {said})")
+        if gap["low"] is None:
+            said = "from 1 example, too few for an interval" if gap["n"] else "no example has answers of both"
+        else:
+            said = f"{factor * gap['low']:+.2f} to {factor * gap['high']:+.2f}, paired; {said}"
+        stdout.print(f"  {name}: " + (f"{factor * gap['difference']:+.2f} ({said})" if gap["n"] else said))

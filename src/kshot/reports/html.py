@@ -15,7 +15,7 @@ from kshot.core.label_sets import BETWEEN, NOTHING, read
 from kshot.core.prices import paid_in_words
 from kshot.core.types import LABELLED
 from kshot.measures.answer_sources import SOURCES
-from kshot.measures.comparison import compared
+from kshot.measures.comparison import Difference, compared
 from kshot.reports.leaderboard import IN_THE_CHOICE, behind, made_in_words
 from kshot.reports.saliency_record import read_saliency, weighed
 from kshot.reports.saved_record import read_finished, read_record
@@ -276,10 +276,13 @@ def _totals(board: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[Mapp
 def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     """Return how the chosen recipes of two runs compare on the examples that both have predicted.
 
+    Intervals of one example alone have no ends: None. Where no example has answers of both, neither has the score.
+
     Raises:
         UserError: As `read_record`, or the runs share no example.
     """
     records = [read_record(run) for run in (first, second)]
+    tasks = [r["results"]["task"] for r in records]
     chosen = [r["results"]["leaderboard"][0]["recipe"] for r in records]
     sides = [r["rows"].get(name, []) for r, name in zip(records, chosen, strict=True)]
     texts = [{e["id"]: (e["input"], e["output"]) for e in r["prompts"]["examples"]} for r in records]
@@ -291,10 +294,12 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     return {
         "first": chosen[0],
         "second": chosen[1],
-        "metric_name": records[0]["results"]["task"]["metrics"][0],
+        "metric_name": tasks[0]["metrics"][0],
         "n": gaps["bits"].n,
-        **{
-            key: {"difference": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n, "clear": gap.is_clear}
-            for key, gap in gaps.items()
-        },
+        **{key: _told(gap) for key, gap in gaps.items()},
     }
+
+
+def _told(gap: Difference) -> dict[str, Any]:
+    low, high = (end if gap.n and np.isfinite(end) else None for end in (gap.low, gap.high))
+    return {"difference": gap.mean, "low": low, "high": high, "n": gap.n, "clear": bool(gap.n) and gap.is_clear}
