@@ -142,6 +142,14 @@ def test_runs_that_share_one_example_have_no_interval_of_bits(run_cli, tmp_path)
     assert "(from 1 example, too few for an interval)" in run_cli("report", *runs).out
 
 
+def test_runs_by_different_metrics_are_not_compared(tmp_path):
+    for name, card in (("plain", {}), ("ordered", {"order": ["animal", "food", "tool"]})):
+        task = Task.load(write_task(tmp_path / name, labelled_rows(9), card={"kind": "classification", **card}))
+        kshot.adapt(task, "scripted", recipes="majority", shots=4, out=tmp_path / f"run-{name}")
+    with pytest.raises(UserError, match="by quadratic_kappa and .*run-plain by accuracy. Make both of the same task"):
+        compare_runs(tmp_path / "run-ordered", tmp_path / "run-plain")
+
+
 def test_an_unfinished_run_has_a_report_that_says_so(run, tmp_path):
     folder = tmp_path / "unfinished"
     shutil.copytree(run.folder, folder)

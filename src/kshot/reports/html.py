@@ -16,6 +16,7 @@ from kshot.core.prices import paid_in_words
 from kshot.core.types import LABELLED
 from kshot.measures.answer_sources import SOURCES
 from kshot.measures.comparison import Difference, compared
+from kshot.measures.metrics import metric_for
 from kshot.reports.leaderboard import IN_THE_CHOICE, behind, made_in_words
 from kshot.reports.saliency_record import read_saliency, weighed
 from kshot.reports.saved_record import read_finished, read_record
@@ -279,10 +280,16 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     Intervals of one example alone have no ends: None. Where no example has answers of both, neither has the score.
 
     Raises:
-        UserError: As `read_record`, or the runs share no example.
+        UserError: As `read_record`, or the runs share no example, or are measured by different metrics.
     """
     records = [read_record(run) for run in (first, second)]
     tasks = [r["results"]["task"] for r in records]
+    ours, theirs = (metric_for(task["metrics"][0], task["kind"]) for task in tasks)
+    if ours != theirs:
+        raise UserError(
+            f"Runs that are compared must be measured by the same metric; {first} is by {ours} and {second} by "
+            f"{theirs}. Make both of the same task."
+        )
     chosen = [r["results"]["leaderboard"][0]["recipe"] for r in records]
     sides = [r["rows"].get(name, []) for r, name in zip(records, chosen, strict=True)]
     texts = [{e["id"]: (e["input"], e["output"]) for e in r["prompts"]["examples"]} for r in records]
