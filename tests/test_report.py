@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import pytest
 
@@ -300,6 +301,23 @@ def test_a_recipe_that_fails_is_shown_and_the_others_go_on(tmp_path, run_cli):
     assert alone.code == 3
     assert "At least one recipe that asks the model must be finished to choose from" in alone.err
     assert "RuntimeError: <i>no more</i>. What is done is kept;" in " ".join(alone.err.split())
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node runs the page's script")
+@pytest.mark.parametrize(("ordered", "error"), [(True, "0.100"), (False, "0.350")])
+def test_the_calibration_of_ordered_labels_counts_what_is_right(ordered, error):
+    """Of ordered labels a near miss has a score above 0, and yet it is wrong."""
+    script = files("kshot.reports").joinpath("report.js").read_text("utf-8")
+    rows = [[i, "mid" if i else "low", 0.5 if i else 1, 1.0, ["mid" if i else "low", 0.4, "high", 0.3]] for i in (0, 1)]
+    record = {"ordered": ordered, "rows": [rows], "examples": [["", "low"], ["", "high"]]}
+    stubs = f"""const record = {json.dumps(record)}, said = [];
+    const place = {{append: () => {{}}, replaceChildren: () => {{}}, style: {{}}}}, at = () => place;
+    const make = (tag, text) => {{ said.push(text); return place; }};
+    """
+    body = script[script.index("function calibration") : script.index("function promptOf")]
+    asked = ["node", "-e", f"{stubs}{body}calibration(0); console.log(said.join(' '));"]
+    told = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert f"Expected calibration error {error} over 2 answers" in told
 
 
 @pytest.mark.slow

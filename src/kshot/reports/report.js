@@ -104,7 +104,8 @@ function calibration(recipe) {
     }
     if (row[2] === null || row[4].length < 4) continue;
     const sure = row[4][1], bin = bins[Math.min(9, Math.floor(10 * sure))];
-    bin[0]++; bin[1] += sure; bin[2] += row[2];
+    const right = record.ordered ? row[4][0] === record.examples[row[0]][1] : row[2]; // a score of ordered labels is none of being right
+    bin[0]++; bin[1] += sure; bin[2] += right;
   }
   const n = bins.reduce((sum, bin) => sum + bin[0], 0);
   if (!n) { place.append(make("p", "Only answers out of a closed set have probabilities to compare.", "quiet")); return; }
