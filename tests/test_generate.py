@@ -93,6 +93,18 @@ def test_what_cannot_be_made_is_said_before_a_model_is_loaded(days, run_cli, fla
     assert said in done.err
 
 
+def test_a_flag_for_models_of_another_kind_is_refused(days, run_cli):
+    folder, model = days
+    done = run_cli("generate", folder, "--model", model, "--api", "concurrency=4")
+    assert (done.code, done.out) == (2, "")
+    assert "--api must be left out for" in done.err
+    done = run_cli("generate", folder, "--model", "openai:http://127.0.0.1:9/v1#m", "--device", "cpu")
+    assert (done.code, done.out) == (2, "")
+    assert "--trust-remote-code must be left out for" in done.err
+    with pytest.raises(UserError, match=r"^--api must be left out for 'scripted', which is behind no API\.$"):
+        kshot.select(folder, "random", 2, model="scripted", api="concurrency=4")
+
+
 def test_a_file_that_is_there_stays(days, run_cli):
     folder, model = days
     before = (folder / "train.jsonl").read_text("utf-8")

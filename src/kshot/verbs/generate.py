@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kshot.core.api_settings import is_api
 from kshot.core.budget import parse_budget
 from kshot.core.call import parse_call
 from kshot.core.errors import UserError, keeping, missing_extra
@@ -139,10 +138,8 @@ def generate(
         raise UserError(f"--out must be a new file; {place} is there already. Give another --out, or take it away.")
     check_generator(part, task, method)
     if isinstance(model, str | Path):
-        placing: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
-        placing["trust_remote_code"] = trust_remote_code
-        how: dict[str, Any] = {"api": api} if is_api(model) else placing
-        model = load_model(model, **how)
+        placing: Any = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+        model = load_model(model, **placing, api=api)
     if lacking := part.needs - model.capabilities:
         raise UserError(
             f"'{method}' must have a model that can {', '.join(sorted(lacking))}; '{model.name}' cannot. Give another "

@@ -70,10 +70,13 @@ def select(
         query = Example(query, "", "query")
     placing: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
     placing["trust_remote_code"] = trust_remote_code
+    kinds = {is_api(name) for name in (model, selector_model) if isinstance(name, str | Path)}
     if selector_model is not None:
         model, layout = selector_model, "auto"
     if isinstance(model, str | Path):
-        how: dict[str, Any] = {"api": api} if is_api(model) else placing
+        how: dict[str, Any] = {**placing, "api": api}  # what is for no model that is named is refused
+        if len(kinds) == 2:
+            how = {"api": api} if is_api(model) else placing
         model = load_model(model, **how)
     recipe = parse_recipe(selector, shots=k, raced=False)
     stream = make_stream(task, limit=len(task.train), seed=seed)
