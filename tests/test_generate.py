@@ -93,6 +93,14 @@ def test_what_cannot_be_made_is_said_before_a_model_is_loaded(days, run_cli, fla
     assert said in done.err
 
 
+def test_generators_that_know_no_sets_of_labels_are_refused(tmp_path, run_cli):
+    rows = [{"input": f"text {i}", "output": ["x", "y"][: i % 3]} for i in range(6)]
+    folder = write_task(tmp_path / "sets", rows, card={"kind": "multi_label"})
+    done = run_cli("generate", folder, "--model", "scripted", "--method", "word-edits")
+    assert (done.code, done.out) == (2, "")
+    assert "--method must be for tasks of kind multi_label; 'word-edits' is for others." in done.err
+
+
 def test_a_flag_for_models_of_another_kind_is_refused(days, run_cli):
     folder, model = days
     done = run_cli("generate", folder, "--model", model, "--api", "concurrency=4")

@@ -173,7 +173,7 @@ def generate(
 
 def check_generator(part: Generator, task: Task, method: str) -> None:
     """Raise a UserError where a generator is not for a task."""
-    if not part.suits(task):
+    if not part.suits(task) or (task.is_multi_label and not part.multi_label):
         raise UserError(f"--method must be for tasks of kind {task.kind}; '{method}' is for others. Take another one.")
     if obstacle := part.obstacle(task):
         raise UserError(f"--method must be one that can use the examples of '{task.name}'; of {method}, {obstacle}.")
