@@ -97,3 +97,13 @@ def test_an_unknown_format_is_refused_before_a_model_is_loaded(run_cli, task):
     refused = run_cli(*args, "--format", "yaml")
     assert refused.code == 2
     assert "--format must be one of jsonl, prompt, messages; got 'yaml'." in refused.err
+
+
+def test_sets_of_labels_are_written_as_files_have_them_and_said_as_models_are_told(tmp_path):
+    rows = [Example("one", "a|b", "1"), Example("two", "(none)", "2")]
+    task = Task("t", "multi_label", tuple(rows), labels=("a", "b"), metrics=("micro_f1",))
+    (tmp_path / "train.jsonl").write_text(as_jsonl(task, rows), "utf-8")
+    (tmp_path / "task.json").write_text('{"kind": "multi_label"}', "utf-8")
+    assert [e.output for e in Task.load(tmp_path).train] == ["a|b", "(none)"]
+    assert as_prompt(task, rows) == "Text: one\nLabels: a, b\n\nText: two\nLabels: none\n\nText: {input}\nLabels:"
+    assert [m["content"] for m in as_messages(task, rows) if m["role"] == "assistant"] == ["a, b", "none"]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kshot.core.errors import UserError
 from kshot.core.json_text import to_json
+from kshot.core.label_sets import read, shown_by_name
 from kshot.core.models import LanguageModel
 from kshot.core.script import Script, UsualWording
 from kshot.core.types import Example, Question, Task
@@ -32,7 +33,8 @@ def as_jsonl(task: Task, demonstrations: Sequence[Example]) -> str:
     """Return a line of JSON for each demonstration, as a task's file has them."""
     names = ("context", "explanation", "choices", "references")
     rows = [
-        {"id": e.id, "input": e.input, "output": e.output} | {k: v for k in names if (v := getattr(e, k))}
+        {"id": e.id, "input": e.input, "output": list(read(e.output)) if task.is_multi_label else e.output}
+        | {k: v for k in names if (v := getattr(e, k))}
         for e in demonstrations
     ]
     return "".join(to_json(row) + "\n" for row in rows)
@@ -83,4 +85,6 @@ FORMATS: dict[str, Callable[[Task, Sequence[Example]], str]] = {
 def _script(task: Task, demonstrations: Sequence[Example]) -> Script:
     """Return what is said, with a question that stands for any."""
     context = "{context}" if any(e.context for e in demonstrations) else None
+    if task.is_multi_label:
+        demonstrations = shown_by_name(demonstrations, task.labels)
     return UsualWording().compose(task, demonstrations, Question("{input}", "query", context=context))
