@@ -310,6 +310,15 @@ def test_streams_have_the_answer_in_one_piece(openai, model):
     assert texts == [expected]
 
 
+def test_a_name_with_a_slash_is_found(model):
+    with running(served(model, "home/my words")) as client:
+        openai = OpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0)
+        assert openai.models.retrieve("home/my words").id == "home/my words"
+        assert client.get("/v1/models/home/my%20words").json()["id"] == "home/my words"
+        assert client.get("/v1/models/").json()["data"][0]["id"] == "home/my words"
+        assert error_of(client.get("/v1/models/home/other"))["code"] == "model_not_found"
+
+
 def test_the_model_is_listed_under_its_name(openai):
     assert [m.id for m in openai.models.list()] == ["words"]
     assert openai.models.retrieve("words").id == "words"

@@ -87,7 +87,9 @@ def application(
         yield
         served.batcher.stop()
 
-    routes = [Route(p.path, endpoint(p.path, served, p.answer, is_open=p.is_open), methods=[p.method]) for p in PLACES]
+    routes = [
+        Route(_route(p.path), endpoint(p.path, served, p.answer, is_open=p.is_open), methods=[p.method]) for p in PLACES
+    ]
     routes.append(Route("/openapi.json", endpoint("/openapi.json", served, openapi, is_open=True), methods=["GET"]))
 
     async def not_here(request: Request, error: Exception) -> Response:
@@ -107,3 +109,8 @@ def application(
         ],
         exception_handlers={HTTPException: not_here},
     )
+
+
+def _route(path: str) -> str:
+    """Return a path as it is found, where a model's name may have slashes."""
+    return path.replace("{name}", "{name:path}")

@@ -124,6 +124,8 @@ async def models(request: Request, served: Served) -> Response:
 
 async def model(request: Request, served: Served) -> Response:
     """Describe a model by its name."""
+    if not request.path_params["name"]:  # a slash at the end
+        return await models(request, served)
     served.check_name(request.path_params["name"])
     return as_json(ModelCard(id=served.name, created=served.since))
 
