@@ -188,6 +188,9 @@ def test_a_steering_on_its_own_is_that_of_the_adapted_model(folder, tmp_path):
         kshot.steer(few, "soft-injection", model=model)
     with pytest.raises(UserError, match="Steering needs a model with weights; 'scripted' has none. Give another"):
         kshot.steer(words(), "icv", model="scripted")
+    sets = Task("sets", "multi_label", words().train, labels=("animal", "food", "tool"), metrics=("micro_f1",))
+    with pytest.raises(UserError, match="'soft-injection' is for tasks of other kinds; 'sets' is multi_label. Take"):
+        kshot.steer(sets, "soft-injection", model=model)
 
 
 def test_a_dry_run_counts_what_a_run_runs(folder, tmp_path):

@@ -60,6 +60,8 @@ def steer(
         raise UserError(f"'{steerer}' needs at least {recipe.least} different examples; got {len(examples)}.")
     if obstacle := recipe.obstacle(task):
         raise UserError(f"'{steerer}' cannot use the examples of '{task.name}': {obstacle}. Take another steerer.")
+    if not recipe.suits(task):
+        raise UserError(f"'{steerer}' is for tasks of other kinds; '{task.name}' is {task.kind}. Take another steerer.")
     if isinstance(model, str | Path):
         model = load_model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     asked = TaskModel.for_task(task, model, layout)
