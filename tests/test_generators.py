@@ -186,6 +186,17 @@ def test_choices_in_an_input_stay_as_they_are():
     assert made.reasons["its choices do not stand in its input"] == 1
 
 
+def test_word_edits_leave_choices_as_they_are():
+    stem, choices = "Which one of these is a fruit that people eat?", " (A) red apple (B) big car (C) old house"
+    row = Example(stem + choices, "(A)", "q0", choices=("red apple", "big car", "old house"))
+    odd = Example("none of it", "(A)", "q1", choices=("x", "y", "z"))
+    task = Task("fruit", "multiple_choice", (row, odd))
+    made = make(GENERATORS.build("word-edits(copies=4,share=0.2)"), Planted(lambda *_: ""), task)
+    assert made.examples
+    assert all(e.input.endswith(choices) and not e.input.startswith(stem) for e in made.examples)
+    assert made.reasons["its choices do not stand in its input"] == 4
+
+
 @pytest.mark.parametrize(
     ("text", "form", "stem"),
     [

@@ -8,7 +8,7 @@ import numpy as np
 from kshot.core.fields import setting
 from kshot.core.types import Example
 from kshot.methods.contracts import Generator, Made
-from kshot.methods.generators.intake import Intake
+from kshot.methods.generators.intake import NO_CHOICES, Intake, parted
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -17,8 +17,8 @@ class WordEdits(Generator):
     """Make copies of each example in which some words of the input are deleted, and as many pairs swapped.
 
     Of an input with n words, `share` x n words (rounded, 1 at least) are deleted and then as many pairs of words change
-    places. The output stays. A copy that is not new, that would be empty, or that a test row asks is rejected. No
-    model is asked.
+    places. The output stays; of an input that lists its choices what stands before them is changed alone. A copy that
+    is not new, that would be empty, or that a test row asks is rejected. No model is asked.
 
     Attributes:
         copies: Of each example.
@@ -32,6 +32,8 @@ class WordEdits(Generator):
     copies: int = setting(1, least=1, most=100)
     share: float = setting(0.1, least=0, most=1)
 
+    version = 2
+
     def generate(self, seeds: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Made:
         """Return the copies; see `kshot.methods.contracts.Generator`."""
         intake = Intake("word-edits", seeds, model.task)
@@ -39,7 +41,12 @@ class WordEdits(Generator):
             for seed in seeds:
                 if self.n and len(intake.taken) == self.n:
                     break
-                text = self._edited(seed.input, rng)
+                if (part := parted(seed, model.task)) is None:
+                    intake.reject(seed.input, NO_CHOICES)
+                    continue
+                stem, choices = part
+                text = self._edited(stem, rng)
+                text = text + choices if text else ""
                 meta = {**seed.meta, "made": "word-edits"}
                 draft = replace(seed, input=text, id=f"{seed.id}~{number + 1}", references=(), meta=meta)
                 if fault := intake.fault(draft):
