@@ -225,10 +225,31 @@ def test_choices_are_told_from_what_is_asked(text, form, stem):
         (["x", "y", "z"], None),
         (["the red cat", "a red dog", "the red dog"], "the red dog"),
         ([], None),
+        (["-5", "5", "-5."], "-5"),
+        (["2.5", "25", "$25"], "25"),
+        (["1,000", "1/2", "1000"], "1,000"),
     ],
 )
 def test_consensus(answers, wanted):
     assert consensus(answers) == wanted
+
+
+def test_labels_that_differ_in_signs_alone_are_other_labels():
+    assert consensus(["C", "C++", "C#"], are_labels=True) is None
+    assert consensus(["C++", "C", "C++"], are_labels=True) == "C++"
+    assert consensus(["+", "-", "+"], are_labels=True) == "+"
+
+
+def test_voters_for_labels_of_signs_alone_agree():
+    rows = tuple(replace(e, output={"good": "+", "bad": "-"}[e.output]) for e in ROWS)
+    task = replace(TASK, train=rows, test=(), labels=("+", "-"))
+    drafts = iter(["it was mild and sunny again", "it was stormy at sea"] * 40)
+    model = Planted(lambda *_: next(drafts), {"mild and sunny": "+", "stormy at sea": "-"})
+    made = make(GENERATORS.build("ensemble(n=2,near=1)"), model, task)
+    assert {e.input: e.output for e in made.examples} == {
+        "it was mild and sunny again": "+",
+        "it was stormy at sea": "-",
+    }
 
 
 @given(st.lists(st.sampled_from(["a", "b", "A.", ""]), max_size=6), st.integers(2, 4))

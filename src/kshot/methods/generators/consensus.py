@@ -1,18 +1,21 @@
 """The answer that several voters agree on."""
 
+import re
 import string
 from collections.abc import Sequence
 
 from kshot.methods.generators.intake import likeness
 
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# ASCII punctuation, but for what makes another number of one: its sign, and a point, slash, colon or dash within it
+_SIGN = re.compile(rf"(?!(?<=\d)[./:-]\d|(?<!\w)-\.?\d)[{re.escape(string.punctuation)}]")
 LEAST_LIKENESS = 0.01  # as in Ensemble-Instruct
 
 
-def consensus(answers: Sequence[str], *, least: int = 2, is_open: bool = True) -> str | None:
+def consensus(answers: Sequence[str], *, least: int = 2, is_open: bool = True, are_labels: bool = False) -> str | None:
     """Return the answer that at least so many voters give, or that is most like the others; None where there is none.
 
-    Answers are the same that differ in case, ASCII punctuation and white space alone. Of several that enough voters
+    Answers are the same that differ in case, ASCII punctuation and white space alone, but for the sign and the point
+    of a number; labels are the same where they are equal, as "C" and "C++" are not. Of several that enough voters
     give, the one of most voters is taken, of equals the one that came first, as its first voter wrote it. Where too few
     give the same, texts of an open task still have a consensus if any two of them share words: the one with the largest
     sum of ROUGE-L to the others. Empty answers count for nobody.
@@ -20,10 +23,12 @@ def consensus(answers: Sequence[str], *, least: int = 2, is_open: bool = True) -
     Args:
         answers: One of each voter, the first one's first.
         least: So many have to give the same.
-        is_open: Whether answers are texts; labels that share words are other labels.
+        is_open: Whether texts that share words can be one answer.
+        are_labels: Whether answers are labels, as they are written.
 
     Source: Lee et al. (2023), Ensemble-Instruct, section 2.3, https://arxiv.org/abs/2310.13961. Differs: any number of
-        voters; the largest group, where several have agreed; with `least` above 2 there is no second way.
+        voters; the largest group, where several have agreed; with `least` above 2 there is no second way; numbers keep
+        their signs and points.
 
     Example:
         >>> consensus(["A cat.", "a dog", "a cat"]), consensus(["x", "y", "z"])
@@ -31,13 +36,13 @@ def consensus(answers: Sequence[str], *, least: int = 2, is_open: bool = True) -
     """
     groups: dict[str, list[str]] = {}
     for answer in answers:
-        if plain := " ".join(answer.lower().translate(_NO_PUNCTUATION).split()):
+        if plain := answer if are_labels else " ".join(_SIGN.sub("", answer.lower()).split()):
             groups.setdefault(plain, []).append(answer)
     best = max(groups.values(), key=len, default=[])  # of equals the first
     if len(best) >= least:
         return best[0]
     texts = [own[0] for own in groups.values()]
-    if not is_open or least > 2 or len(texts) < max(2, len(answers)):
+    if not is_open or are_labels or least > 2 or len(texts) < max(2, len(answers)):
         return None
     likeness_of = [[likeness(a, b) for b in texts] for a in texts]
     if min(likeness_of[i][j] for i in range(len(texts)) for j in range(i)) <= LEAST_LIKENESS:

@@ -48,6 +48,8 @@ class Ensemble(Writer):
     shots: int = setting(8, least=0, most=1000)
     models: str = ""
 
+    version = 2
+
     def suits(self, task: Task) -> bool:
         """Return whether new inputs can be written: those of multiple choice bring choices of their own."""
         return task.kind != "multiple_choice"
@@ -62,7 +64,7 @@ class Ensemble(Writer):
         how = {"voters": self.voters, "shots": self.shots, "apart": [()] * len(drafts), "models": voting, "rng": rng}
         said = votes([draft for draft, _ in drafts], seeds, **how)
         for (draft, own), answers in zip(drafts, said, strict=True):
-            answer = consensus(answers, least=self.agree, is_open=model.task.is_open)
+            answer = consensus(answers, least=self.agree, are_labels=not model.task.is_open)
             if answer is None:
                 intake.reject(draft.input, NO_CONSENSUS)
             else:

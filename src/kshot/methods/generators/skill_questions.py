@@ -52,6 +52,8 @@ class SkillQuestions(Skilled, Writer):
         default_factory=dict, repr=False, compare=False
     )  # the places of the examples with a skill
 
+    version = 2
+
     def suits(self, task: Task) -> bool:
         """Return whether new questions can be written: those of multiple choice bring choices of their own."""
         return task.kind != "multiple_choice"
@@ -92,7 +94,7 @@ class SkillQuestions(Skilled, Writer):
         }
         said = votes([draft for draft, _ in drafts], seeds, **how)
         for (draft, shown), answers in zip(drafts, said, strict=True):
-            answer = consensus(answers, least=self.agree, is_open=False)
+            answer = consensus(answers, least=self.agree, is_open=False, are_labels=not model.task.is_open)
             if answer is None:
                 intake.reject(draft.input, DISAGREE)
             else:
