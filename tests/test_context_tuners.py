@@ -364,3 +364,21 @@ def test_a_run_offers_the_recipes_and_tells_where_each_answer_came_from(run_cli,
     own = [row["came_from"] for row in samples if row["recipe"] == "zero-shot" and "came_from" in row]
     shares = [f"<td>{100 * own.count(source) / len(own):.0f}&nbsp;%</td>" for source in SOURCES]
     assert row.endswith(f"<td>{len(own)}</td>{''.join(shares)}</tr>")
+
+
+@pytest.mark.parametrize("tuner", ["intent", "tagged", "cings:mode=no_context"])
+@pytest.mark.parametrize(
+    "teacher", ["missing-skills", "preferences", "calibrated", "prompt", "self-training", "missing-skills(by=draw)"]
+)
+def test_a_teacher_that_puts_other_answers_in_place_of_those_of_intents_is_refused(tuner, teacher):
+    name = f"{tuner}{',' if ':' in tuner else ':'}teacher={teacher}"
+    with pytest.raises(UserError, match="goes with its own example and answer.* Leave the teacher out"):
+        parse_recipe(name, shots=1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["intent:teacher=demonstrations", "tagged:teacher=missing-skills(by=weight)", "cings:teacher=missing-skills"],
+)
+def test_a_teacher_that_keeps_them_stands_beside_a_tuner_of_contexts(name):
+    assert parse_recipe(name, shots=1).part("teacher")

@@ -318,6 +318,8 @@ class Tuner(Training, Part):
         usual_recipe: What that teacher passes on where no recipe is named in brackets.
         one_set: Where a recipe names no selector, one set of demonstrations is drawn for the task, not one a query.
         cuts_contexts: Its model is told a part of each context (`told`), but where it is asked "whole".
+        ties: The question of a lesson, its answer and how it is asked belong together, so that no teacher can put
+            another one in the place of one of them.
         grids: What is raced where a recipe does not say, by `weights`: setting -> alternatives.
     """
 
@@ -330,6 +332,7 @@ class Tuner(Training, Part):
     usual_recipe: ClassVar[str] = ""
     one_set: ClassVar[bool] = False
     cuts_contexts: ClassVar[bool] = False
+    ties: ClassVar[bool] = False
     grids: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "lora": {"lr": "1e-4/3e-4/1e-3", "steps": "1/3"},
         "full": {"lr": "1e-5/3e-5/1e-4", "steps": "1/3"},
@@ -456,6 +459,7 @@ class Teacher(Part):
         passes_on: It passes on what a recipe says, which is named in brackets: distil(random:k=16).
         does_without: One that passes on does something where no recipe is named, too.
         reads_all: It reads contexts whole, where the tuner's model is told a part (`Tuner.cuts_contexts`).
+        replaces: It puts other examples or answers in the place of those of lessons.
         usual_composer: What says what is said where a recipe does not name it; empty: as usual.
     """
 
@@ -466,6 +470,7 @@ class Teacher(Part):
     passes_on: ClassVar[bool] = False
     does_without: ClassVar[bool] = False
     reads_all: ClassVar[bool] = False
+    replaces: ClassVar[bool] = False
     usual_composer: ClassVar[str] = ""
 
     @property

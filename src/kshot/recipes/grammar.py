@@ -250,6 +250,11 @@ def _check_teacher(name: str, call: Call, parts: Mapping[str, Any]) -> None:
             f"{name}: a teacher is asked about examples of the task, and '{call.name}' makes some of its own. Leave "
             "the teacher out."
         )
+    if parts["tuner"].ties and parts["teacher"].replaces:
+        raise UserError(
+            f"{name}: what '{call.name}' asks in a lesson goes with its own example and answer, and the teacher puts "
+            "others in their place. Leave the teacher out, or name one that keeps them, such as demonstrations."
+        )
     if parts["teacher"].reads_all and not parts["tuner"].cuts_contexts:
         raise UserError(
             f"{name}: a teacher that reads all of a context has something to teach where the student reads a part, and "

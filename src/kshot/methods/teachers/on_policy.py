@@ -45,6 +45,7 @@ class Calibrated(Teacher):
     states: str = setting("measured", choices=STATES)
 
     usual_composer = "stated"
+    replaces = True
     absent = OWN_TOKENS
 
     @property

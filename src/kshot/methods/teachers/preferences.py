@@ -74,6 +74,7 @@ class Preferences(Teacher):
     _rehearses: bool = state(False)
 
     needs = frozenset({Capability.SCORE})
+    replaces = True
 
     @property
     def objective(self) -> Mixture:

@@ -48,6 +48,7 @@ class Prompt(Teacher):
     most: int = setting(4, least=1, most=100_000)
 
     only_chooses = True
+    replaces = True
     passes_on = True
     uses_unlabelled = True
 

@@ -74,6 +74,7 @@ class PseudoLabels(Teacher):
     most: int = setting(4, least=1, most=100_000)
 
     only_chooses = True
+    replaces = True
     sees_average = True
     passes_on = True
     does_without = True

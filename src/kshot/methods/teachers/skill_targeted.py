@@ -41,6 +41,11 @@ class SkillTargeted(Skilled, Teacher):
     only_chooses = True
 
     @property
+    def replaces(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - by its settings
+        """Whether lessons are about other examples than the tuner's."""
+        return self.by == "draw"
+
+    @property
     def objective(self) -> Answers:
         """What is made small; the tuner's counts."""
         return Answers()

@@ -48,6 +48,11 @@ class Cings(Tuner):
 
     uses_contexts = True
 
+    @property
+    def ties(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - by its settings
+        """Whether lessons are not those of the rows as they are."""
+        return self.mode != "grounded"
+
     def lessons(
         self, seen: Sequence[Example], shown: Callable[[], Sequence[Example]], *, step: int, rng: np.random.Generator
     ) -> list[Lesson]:

@@ -45,6 +45,7 @@ class Intent(Tuner):
     ask: str = setting("context", choices=(*INTENTS, PLAIN))
 
     uses_contexts = True
+    ties = True
 
     def missing_field(self, task: Task) -> str | None:
         """Return what the examples must have so that one of them has both intents."""

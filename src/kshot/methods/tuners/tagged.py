@@ -60,6 +60,7 @@ class Tagged(Tuner):
 
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS, Capability.ACTIVATIONS})
     uses_contexts = True
+    ties = True
 
     def knowing(self, seen: Sequence[Example], *, model: TaskModel) -> Self:
         """Return the tuner with the scores of examples; see `kshot.methods.contracts.Tuner`."""
