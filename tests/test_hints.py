@@ -55,6 +55,14 @@ def test_no_hint_by_rules_says_the_answer(attempt, answer):
         ("the ANSWER: 'Paris'", "Paris", True),
         ("Look for parish.", "Paris", False),
         ("It costs $1,200.", "1200", True),
+        ("As 6+6=12, say so.", "12", True),
+        ("The answer:12", "12", True),
+        ("Paris/France", "Paris", True),
+        ("Think of a thing with wheels, and I help.", "(A)", False),
+        ("A car has wheels.", "A", False),
+        ("Then I would think again.", "(I)", False),
+        ("Take option A because of the wheels.", "(A)", True),
+        ("It is (a) or (b).", "(B)", False),
     ],
 )
 def test_what_says_the_answer(text, answer, says_it):

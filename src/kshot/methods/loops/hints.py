@@ -8,6 +8,7 @@ import numpy as np
 
 from kshot.core.fields import setting
 from kshot.core.types import Example, Task
+from kshot.measures.text_metrics import numbers_in
 from kshot.methods.contracts import Artefact
 from kshot.methods.loops.refine import one_line
 from kshot.methods.loops.talking import Talking
@@ -54,6 +55,7 @@ class Hints(Talking):
     student: str = "model"
     teacher: str = "rules"
 
+    version = 2
     least = 1
 
     @property
@@ -121,15 +123,37 @@ def is_same(attempt: str, example: Example) -> bool:
 
 
 def leaks(text: str, example: Example) -> bool:
-    """Return whether a text says an accepted answer: its words in a row, or its number.
+    """Return whether a text says an accepted answer: its words in a row, or its number, whatever signs are around it.
+
+    An answer that is one letter, as of a choice, is said in its own case; "A" and "I" before other words are words.
 
     Example:
-        >>> leaks("It is Twelve, or 12.0", Example("6 + 6?", "12", "a")), leaks("less than 120", Example("", "12", "a"))
+        >>> leaks("It is Twelve, or 6+6=12.0", Example("6 + 6?", "12", "a")), leaks("over 120", Example("", "12", "a"))
         (True, False)
+        >>> leaks("Think of a car.", Example("", "(A)", "a")), leaks("I take A.", Example("", "(A)", "a"))
+        (False, True)
     """
-    said = f" {' '.join(map(plain, text.split()))} "
-    answers = (" ".join(map(plain, answer.split())) for answer in example.accepted)
-    return any(answer.strip() and f" {answer} " in said for answer in answers)
+    return any(_says(text, answer) for answer in example.accepted)
+
+
+def _says(text: str, answer: str) -> bool:
+    if letter := re.fullmatch(r"\W*([^\W\d_])\W*", answer):
+        return _says_letter(text, letter[1])
+    if (number := _number(plain(answer))) is not None:
+        return number in map(float, numbers_in(text))
+    said, wanted = (" ".join(map(plain, one.split())) for one in (text, answer))
+    words, own = (" ".join(re.findall(r"\w+", one.casefold())) for one in (text, answer))
+    return bool((wanted and f" {wanted} " in f" {said} ") or (own and f" {own} " in f" {words} "))
+
+
+def _says_letter(text: str, letter: str) -> bool:
+    """Return whether a letter stands in a text by itself, other than as an article or a pronoun."""
+    for found in re.finditer(rf"(?<!\w){letter}(?!\w|['’]\w)", text):
+        goes_on = re.match(r" +[^\W\d_]", text[found.end() :])
+        begins = re.search(r"(^|[.!?:]\s)\W*$", text[: found.start()])
+        if not (goes_on and (letter in "aI" or (letter == "A" and begins))):
+            return True
+    return False
 
 
 def plain(text: str) -> str:

@@ -96,6 +96,7 @@ class Tutoring(Talking):
     student: str = "model"
     tutor: str = "model"
 
+    version = 2
     least = 1
     players: ClassVar[tuple[str, ...]] = ("student", "tutor")
 
@@ -160,6 +161,7 @@ class ScriptedStudent:
 
     def reply(self, request: str) -> str:
         """Return what it says after a request of `Tutoring`."""
-        tutor = " ".join(line for line in request.splitlines() if line.startswith("Tutor: ")).casefold()
-        knows = any(key.casefold() in tutor for key in self.keys) or leaks(tutor, Example("", self.answer, ""))
+        tutor = " ".join(line for line in request.splitlines() if line.startswith("Tutor: "))
+        told = leaks(tutor, Example("", self.answer, ""))
+        knows = told or any(key.casefold() in tutor.casefold() for key in self.keys)
         return f"It must be {self.answer}." if knows else self.misconception
