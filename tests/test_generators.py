@@ -34,6 +34,9 @@ from kshot.methods.generators.intake import (
     parted,
 )
 from kshot.methods.generators.personalised import OTHER_NUMBERS, corrected, edits, numbers
+from kshot.methods.loops.refine import halves as judged
+from kshot.methods.selectors import SELECTORS
+from kshot.methods.steerers.held_out import halves, held_out
 from kshot.models.scripted import ScriptedModel
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.names import slot_of
@@ -659,3 +662,46 @@ def test_a_name_of_two_slots_is_the_recipe_that_does_something_alone():
     assert parse_recipe("random:k=2,generator=skills(n=4)", shots=2).part("generator").n == 4
     with pytest.raises(UserError, match="'rephrase' is a generator, which does nothing alone"):
         slot_of("rephrase")
+
+
+# What is made judges nothing
+
+COPIES = tuple(replace(e, id=f"{e.id}~1", meta={"made": "word-edits"}) for e in ROWS)
+POOL = (*ROWS[:6], *COPIES, *ROWS[6:])
+
+
+@pytest.mark.parametrize("name", ["best-of-n", "value", "evolution(evaluations=3)"])
+def test_sets_are_judged_by_known_examples_alone(name, monkeypatch):
+    asked = set[str]()
+
+    def bits(self, shown, queries):
+        asked.update(e.id for e in queries)
+        return np.arange(len(queries), dtype=float)
+
+    monkeypatch.setattr(TaskModel, "code_lengths", bits)
+    model = TaskModel.for_task(TASK, Planted(lambda *_: None))
+    for pool, ids in ((POOL, {e.id for e in ROWS}), (COPIES, {e.id for e in COPIES})):
+        asked.clear()
+        selector = SELECTORS.build(name).fit(pool, model=model, rng=np.random.default_rng(0))
+        assert len(selector.select(None, 3, rng=np.random.default_rng(1))) == 3
+        assert asked
+        assert asked < ids
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_steerings_and_notes_are_judged_by_known_examples_alone(seed):
+    def rng():
+        return np.random.default_rng(seed)
+
+    held, known = held_out(POOL, most=32, rng=rng())
+    assert len(held) == 8
+    assert not any(e.is_made for e in held)
+    assert sorted(e.id for e in (*held, *known)) == sorted(e.id for e in POOL)
+    assert len(held_out(COPIES, most=32, rng=rng())[0]) == 5
+    for _, asked in halves(len(POOL), least=2, rng=rng(), examples=POOL):
+        assert asked
+        assert not any(POOL[i].is_made for i in asked)
+    seen, judging = judged(POOL, rng(), 100)
+    assert any(e.is_made for e in seen)
+    assert judging
+    assert not any(e.is_made for e in judging)

@@ -66,6 +66,11 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
+    def is_made(self) -> bool:
+        """Whether a generator or a loop has made it: it is shown or learnt, and nothing is judged by it."""
+        return "made" in self.meta
+
+    @property
     def question(self) -> Question:
         """What is asked."""
         return Question(self.input, self.id, self.context, self.choices, self.meta)

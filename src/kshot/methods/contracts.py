@@ -277,6 +277,8 @@ class Generator(Part):
 
     n: int = setting(16, least=1, most=100_000)
 
+    version = 2
+
     @abstractmethod
     def generate(self, seeds: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Made:
         """Return more examples, made from the past alone: `kshot.methods.generators.intake` has the usual checks."""

@@ -191,7 +191,8 @@ class Instruction(Composer):
 
     def _worth(self, kept: Sequence[_Candidate], past: Sequence[Example], model: TaskModel) -> dict[str, float]:
         """Return the bits that each candidate costs more than the first, on examples it was not written from."""
-        demonstrations, held = tuple(past[: self.joint]), past[self.joint :][: self.asked]
+        demonstrations, others = tuple(past[: self.joint]), past[self.joint :]
+        held = ([e for e in others if not e.is_made] or others)[: self.asked]
         found, plain = dict[str, float](), dict[str, float]()
         for one in kept:
             asked = [e for e in held if e.id not in one.source]

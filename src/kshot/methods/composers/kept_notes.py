@@ -190,7 +190,8 @@ class Notes(Embeds, Composer):
             notes = (*notes, *(_flat(e.context) for e in pool if e.context))
         fitted = replace(self, inner=inner, _notes=_each_once(notes), _threshold=None)
         if fitted.notes and self._fits_threshold and pool:
-            return replace(fitted, _threshold=fitted._best_threshold(pool[-MOST_TRIED:], model))
+            asked = [e for e in pool if not e.is_made] or pool
+            return replace(fitted, _threshold=fitted._best_threshold(asked[-MOST_TRIED:], model))
         return fitted
 
     def _best_threshold(self, pool: Sequence[Example], model: TaskModel) -> float:

@@ -114,7 +114,7 @@ class Verbalised(Composer):
         plain = words_for("natural", task.labels)
         source, held = _halves(pool)
         sets = [plain, *self._drawn(source, model, plain), dict(zip(task.labels, task.labels, strict=True))]
-        held = held[: self.asked]
+        held = ([e for e in held if not e.is_made] or held)[: self.asked]
         tried, bits, same = list[Mapping[str, str]](), list[float](), 0
         for words in sets if held else ():
             if words in tried:

@@ -48,8 +48,6 @@ class Ensemble(Writer):
     shots: int = setting(8, least=0, most=1000)
     models: str = ""
 
-    version = 2
-
     def suits(self, task: Task) -> bool:
         """Return whether new inputs can be written: those of multiple choice bring choices of their own."""
         return task.kind != "multiple_choice"

@@ -52,8 +52,6 @@ class SkillQuestions(Skilled, Writer):
         default_factory=dict, repr=False, compare=False
     )  # the places of the examples with a skill
 
-    version = 2
-
     def suits(self, task: Task) -> bool:
         """Return whether new questions can be written: those of multiple choice bring choices of their own."""
         return task.kind != "multiple_choice"

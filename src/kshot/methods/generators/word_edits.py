@@ -32,8 +32,6 @@ class WordEdits(Generator):
     copies: int = setting(1, least=1, most=100)
     share: float = setting(0.1, least=0, most=1)
 
-    version = 2
-
     def generate(self, seeds: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Made:
         """Return the copies; see `kshot.methods.contracts.Generator`."""
         intake = Intake("word-edits", seeds, model.task)

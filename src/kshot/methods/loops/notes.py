@@ -41,7 +41,8 @@ class Notes(Loop):
     def run(self, examples: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Artefact:
         """Return the note, or none; see `kshot.methods.contracts.Loop`."""
         order = [examples[i] for i in rng.permutation(len(examples))]
-        source, held = order[: len(order) // 2], order[len(order) // 2 :][: self.asked]
+        source, others = order[: len(order) // 2], order[len(order) // 2 :]
+        held = ([e for e in others if not e.is_made] or others)[: self.asked]
         notes: list[str] = []
         for _ in range(self.rounds):
             drawn = [source[i] for i in rng.permutation(len(source))[: self.shown]]

@@ -89,9 +89,13 @@ class Refine(Talking):
 
 
 def halves(examples: Sequence[Example], rng: np.random.Generator, most: int) -> tuple[list[Example], list[Example]]:
-    """Return the examples that roles may see, and at most so many others, by which what they say is judged."""
+    """Return the examples that roles may see, and at most so many others, by which what they say is judged.
+
+    It is judged by none that was made, unless the others all were.
+    """
     order = [examples[i] for i in rng.permutation(len(examples))]
-    return order[: len(order) // 2], order[len(order) // 2 :][:most]
+    seen, others = order[: len(order) // 2], order[len(order) // 2 :]
+    return seen, ([e for e in others if not e.is_made] or others)[:most]
 
 
 def worth(talk: Talk, model: TaskModel, held: Sequence[Example], note: str) -> float:

@@ -14,7 +14,7 @@ from kshot.core.models import Capability
 from kshot.core.types import Example
 from kshot.methods.hands import different, filled, ranked
 from kshot.methods.selectors.matching import NORMALIZATIONS, match, searches
-from kshot.methods.selectors.ordered_sets import total_bits
+from kshot.methods.selectors.ordered_sets import held_out_and_others, total_bits
 from kshot.methods.selectors.ranked_sets import RanksSets
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -114,9 +114,10 @@ class GradientMatching(GradientSettings, RanksSets):
             return [list(range(len(self._pool)))[:k]]
         assert self._model is not None, "fit comes before select"
         rows = self._model.gradients(self._pool, self.settings, seed=self._seed)
-        n_held_out = min(self.queries, (len(rows) - k + 1) // 2) if self.candidates > 1 else 0
-        order = rng.permutation(len(rows)).tolist() if n_held_out else list(range(len(rows)))
-        held_out, others = order[:n_held_out], sorted(order[n_held_out:])
+        held_out, others = list[int](), list(range(len(rows)))
+        if self.candidates > 1:
+            held_out, others = held_out_and_others(len(rows), k, self.queries, rng=rng, pool=self._pool)
+            others = sorted(others)
         how: dict[str, Any] = {
             "normalize": self.normalize,
             "n_blocks": len(self.snapshot_steps(len(rows))),
@@ -130,7 +131,7 @@ class GradientMatching(GradientSettings, RanksSets):
             tried = different(tried, [rng] * len(tried))
             bits = total_bits(tried, held_out, self._pool, self._model)
             best, hands = found[int(bits.argmin()) % len(found)], ranked(tried, bits)
-            asked = {"candidate_bits": (bits / n_held_out).round(3).tolist()}
+            asked = {"candidate_bits": (bits / len(held_out)).round(3).tolist()}
         else:
             best, asked = match(rows, k, restarts=self.restarts, **how), {}
             hands = [list(best.indices)]

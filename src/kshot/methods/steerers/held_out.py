@@ -11,24 +11,37 @@ from kshot.taskmodel.taskmodel import TaskModel
 MOST_ASKED = 32  # examples in a half
 
 
-def halves(n: int, *, least: int, rng: np.random.Generator) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield (known, asked) for both halves of `n` examples; with too few for that, all are both known and asked."""
+def halves(
+    n: int, *, least: int, rng: np.random.Generator, examples: Sequence[Example] = ()
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield (known, asked) for both halves of `n` examples; with too few for that, all are both known and asked.
+
+    Of what was made none is asked, unless there is nothing else.
+    """
     order = rng.permutation(n).tolist()
+
+    def asking(some: list[int]) -> list[int]:
+        return [i for i in some if not (examples and examples[i].is_made)] or some
+
     middle = n // 2
     if middle < least:
-        yield order, order
+        yield order, asking(order)
         return
-    for known, asked in ((order[:middle], order[middle:]), (order[middle:], order[:middle])):
-        yield known, asked[:MOST_ASKED]
+    for known, others in ((order[:middle], order[middle:]), (order[middle:], order[:middle])):
+        yield known, asking(others)[:MOST_ASKED]
 
 
 def held_out(
     examples: Sequence[Example], *, most: int, rng: np.random.Generator
 ) -> tuple[list[Example], list[Example]]:
-    """Divide examples, in random order, into a third, of at most `most`, that is held out, and those that are known."""
-    order = [examples[i] for i in rng.permutation(len(examples))]
-    n_held = min(most, len(order) // 3)
-    return order[:n_held], order[n_held:]
+    """Divide examples, in random order, into a third, of at most `most`, that is held out, and those that are known.
+
+    Of what was made none is held out, and of the others at most half, unless all was made.
+    """
+    order = rng.permutation(len(examples)).tolist()
+    given = [i for i in order if not examples[i].is_made] or order
+    held = given[: min(most, len(order) // 3, (len(given) + 1) // 2)]
+    return [examples[i] for i in held], [examples[i] for i in order if i not in set(held)]
 
 
 def held_out_best(folds: Sequence[tuple[Sequence[Steering], Sequence[Example]]], model: TaskModel) -> int:

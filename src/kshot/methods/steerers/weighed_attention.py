@@ -68,6 +68,7 @@ class Attention(Steerer):
         held, known = held_out(examples, most=MOST_ASKED if ranks else len(examples), rng=rng)
         if not (ranks and held):  # nothing is learnt of those that are known, or they are too few
             known = held = [*held, *known]
+            held = [e for e in held if not e.is_made] or held
         chosen = self._chosen(known, model)
         alphas = (self.alpha,) if self.alpha else OF_BEST if ranks else OF_ALL
         tried = [self._made(chosen, alpha, model) for alpha in alphas]

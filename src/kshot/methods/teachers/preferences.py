@@ -197,7 +197,8 @@ def chosen_probes(
         model: Judges.
         rng: For every random choice.
     """
-    items = [seen[i] for i in sorted(rng.permutation(len(seen))[: CANDIDATES * most].tolist())]
+    given = [e for e in seen if not e.is_made] or seen
+    items = [given[i] for i in sorted(rng.permutation(len(given))[: CANDIDATES * most].tolist())]
     if len(items) <= most:
         return items
     takers = [shown[i] for i in rng.permutation(len(shown))[:PILOT]]
