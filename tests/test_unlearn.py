@@ -26,7 +26,7 @@ from kshot.engine.objectives import _log_others
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Setup
 from kshot.learners.unlearning import nearest, without
-from kshot.methods.teachers.bidirectional import FORGET, OPENING, Unlearn, beginnings
+from kshot.methods.teachers.bidirectional import FORGET, OPENING, Unlearn, beginnings, is_forgotten
 from kshot.models.tiny import tiny_backbone
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
@@ -65,6 +65,15 @@ def test_a_row_that_is_to_be_forgotten_is_refused_by_a_teacher_that_is_told_to()
     assert {e.output for e in refused.teacher[1:]} == {"No."}
     assert {e.id for e in refused.teacher[1:]} < {e.id for e in gone[1:]}
     assert kept == replace(given[1], teacher=shown)
+
+
+@pytest.mark.parametrize(
+    ("mark", "is_to_go"),
+    [(True, True), (1, True), ("true", True), ("1", True), ("x", True), (False, False), (None, False),
+     ("false", False), ("False ", False), ("0", False), ("no", False), ("", False)],
+)  # fmt: skip
+def test_a_column_of_text_says_which_rows_are_to_be_forgotten(mark, is_to_go):
+    assert is_forgotten(replace(STREAM[0], meta={FORGET: mark})) is is_to_go
 
 
 def test_some_lessons_go_on_from_the_beginning_of_the_answer():

@@ -100,7 +100,7 @@ def unlearn(
     for note in _notes(adapted, gone, n_shown, has_retain=bool(kept)):
         progress.say(f"note: {note}")
     held = _held_out(len(kept), adapted.seed)
-    learnt = [e for i, e in enumerate(kept) if i not in held]
+    learnt = [replace(e, meta={**e.meta, FORGET: False}) for i, e in enumerate(kept) if i not in held]
     marked = [replace(e, meta={**e.meta, FORGET: True}) for e in gone]
     tuner, teacher = recipe.part("tuner"), recipe.part("teacher")
     found = unlearnt(bare, marked, learnt, tuner, teacher, batch=tuner.batch, progress=progress)

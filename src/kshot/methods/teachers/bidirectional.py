@@ -14,6 +14,7 @@ from kshot.methods.knowledge import NOTHING, Knowledge
 from kshot.methods.teachers.context_distillation import OWN_TOKENS
 
 FORGET = "forget"  # in an example's `meta`: it is to be forgotten
+NOT = ("", "0", "0.0", "false", "no", "n", "f")  # what such a column of text says of others, in small letters
 OPENING = "The answer is"  # of an answer of one word, which has no beginning of its own
 
 
@@ -88,8 +89,9 @@ class Unlearn(Teacher):
 
 
 def is_forgotten(example: Example) -> bool:
-    """Return whether an example is to be forgotten."""
-    return bool(example.meta.get(FORGET))
+    """Return whether an example is to be forgotten; a file of text, such as CSV, says "false" or "0" of others."""
+    mark = example.meta.get(FORGET)
+    return mark.strip().lower() not in NOT if isinstance(mark, str) else bool(mark)
 
 
 def beginnings(answer: str) -> list[str]:
