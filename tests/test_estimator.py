@@ -347,6 +347,8 @@ def test_labels_that_cannot_be_learnt_are_refused(labels, message):
         ({"recipe": "bm52"}, "Did you mean 'bm25'"),
         ({"recipe": "bm25:k=99"}, "k must be in 1..30"),
         ({"model": "scripted:nowhere.json", "recipe": "bm25"}, "must name a JSON file"),
+        ({"model": Path("no folder"), "recipe": "bm25"}, "no folder"),
+        ({"model": 3, "recipe": "bm25"}, "model must be a name, a folder, or what kshot.load_model returns; got 3"),
     ],
 )
 def test_settings_are_checked_when_it_fits(settings, message):

@@ -243,6 +243,12 @@ def test_labels_that_differ_in_signs_alone_are_other_labels():
     assert consensus(["+", "-", "+"], are_labels=True) == "+"
 
 
+@pytest.mark.parametrize(("part", "voters"), [("ensemble(agree=4)", "voters"), ("skills(agree=4)", "solutions")])
+def test_no_more_have_to_agree_than_there_are(part, voters):
+    with pytest.raises(UserError, match=f"agree must be at most {voters}, which is 3; got 4"):
+        GENERATORS.build(part)
+
+
 def test_voters_for_labels_of_signs_alone_agree():
     rows = tuple(replace(e, output={"good": "+", "bad": "-"}[e.output]) for e in ROWS)
     task = replace(TASK, train=rows, test=(), labels=("+", "-"))

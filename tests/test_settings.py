@@ -213,6 +213,9 @@ def test_other_verbs_take_them_too(run_cli, words_task, llama, tmp_path):
             "--device, --dtype, --revision, --trust-remote-code and --api say how a model is loaded; give --model too."
             in refused.err
         )
+    refused = run_cli("validate", words_task, "--layout", "plain")
+    assert refused.code == 2
+    assert "give --model too, or leave --layout out" in " ".join(refused.err.split())
     with pytest.raises(UserError, match="--device must be one that torch has here, such as cpu; got 'bogus'"):
         kshot.select(str(words_task), "random", 2, model=llama, device="bogus")
     with pytest.raises(UserError, match="--dtype must be auto, float32, bfloat16 or float16; got 'int8'"):

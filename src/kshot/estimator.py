@@ -77,7 +77,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        model: LanguageModel | str = "demo",
+        model: LanguageModel | str | Path = "demo",
         *,
         recipe: str = AUTO,
         shots: int = DEFAULT_SHOTS,
@@ -238,9 +238,16 @@ def _loaded(name: str) -> LanguageModel:
     return load_model(name)
 
 
-def _language_model(model: LanguageModel | str) -> LanguageModel:
-    with LOADING:  # two threads would load two
-        return _loaded(portable_name(at_home(model))) if isinstance(model, str) else model
+def _language_model(model: LanguageModel | str | Path) -> LanguageModel:
+    if isinstance(model, str | Path):
+        with LOADING:  # two threads would load two
+            return _loaded(portable_name(at_home(model)))
+    if not hasattr(model, "fingerprint"):
+        raise InvalidInputError(
+            f"model must be a name, a folder, or what kshot.load_model returns; got {model!r}. Give a name such as "
+            '"demo".'
+        )
+    return model
 
 
 def _check_count(name: str, value: object) -> None:

@@ -241,6 +241,8 @@ def validate(
     language_model = load_named(
         model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, api=api
     )
+    if layout and not language_model:
+        raise UserError("--layout says how prompts for a model are laid out; give --model too, or leave --layout out.")
     check_metrics(loaded)
     written = layout_for(language_model, (layout or "auto") if language_model else "plain")
     some = shown_by_name(loaded.train[1:3], loaded.labels) if loaded.is_multi_label else loaded.train[1:3]

@@ -4,11 +4,19 @@ import re
 import string
 from collections.abc import Sequence
 
+from kshot.core.errors import SettingError
 from kshot.methods.generators.intake import likeness
 
 # ASCII punctuation, but for what makes another number of one: its sign, and a point, slash, colon or dash within it
 _SIGN = re.compile(rf"(?!(?<=\d)[./:-]\d|(?<!\w)-\.?\d)[{re.escape(string.punctuation)}]")
 LEAST_LIKENESS = 0.01  # as in Ensemble-Instruct
+
+
+def check_possible(agree: int, **voters: int) -> None:
+    """Raise a SettingError where more have to agree than there are: `voters` is that number, by its setting's name."""
+    ((name, n),) = voters.items()
+    if agree > n:
+        raise SettingError(f"agree must be at most {name}, which is {n}; got {agree}.")
 
 
 def consensus(answers: Sequence[str], *, least: int = 2, is_open: bool = True, are_labels: bool = False) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from kshot.core.fields import setting
 from kshot.core.types import Example, Task
-from kshot.methods.generators.consensus import consensus
+from kshot.methods.generators.consensus import check_possible, consensus
 from kshot.methods.generators.intake import Intake
 from kshot.methods.generators.new_inputs import drawn_lists, write_inputs
 from kshot.methods.generators.writer import Writer, votes
@@ -47,6 +47,10 @@ class Ensemble(Writer):
     shown: int = setting(8, least=1, most=1000)
     shots: int = setting(8, least=0, most=1000)
     models: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_possible(self.agree, voters=self.voters)
 
     def suits(self, task: Task) -> bool:
         """Return whether new inputs can be written: those of multiple choice bring choices of their own."""

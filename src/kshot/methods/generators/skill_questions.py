@@ -10,7 +10,7 @@ import numpy as np
 from kshot.core.fields import setting, state
 from kshot.core.script import WORDS
 from kshot.core.types import Example, Task
-from kshot.methods.generators.consensus import consensus
+from kshot.methods.generators.consensus import check_possible, consensus
 from kshot.methods.generators.intake import Intake
 from kshot.methods.generators.new_inputs import Shown, write_inputs
 from kshot.methods.generators.writer import Writer, votes
@@ -51,6 +51,10 @@ class SkillQuestions(Skilled, Writer):
     _owners: Mapping[str, tuple[int, ...]] = field(
         default_factory=dict, repr=False, compare=False
     )  # the places of the examples with a skill
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_possible(self.agree, solutions=self.solutions)
 
     def suits(self, task: Task) -> bool:
         """Return whether new questions can be written: those of multiple choice bring choices of their own."""
