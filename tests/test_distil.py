@@ -28,7 +28,9 @@ from kshot.methods.knowledge import Knowledge
 from kshot.methods.teachers.prompt import Prompt
 from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
+from kshot.race.record import PromptBook
 from kshot.race.rehearsal import rehearsed
+from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.adapt import run as adapted_by
@@ -463,3 +465,16 @@ def test_what_a_teacher_behind_an_api_costs_is_planned_and_counted(tmp_path):
         n = len(server.asked)
         kshot.load(tmp_path / "run").predict(["text 1"])
         assert len(server.asked) == n
+
+
+def test_the_prompts_that_are_told_are_the_students(asker):
+    student = "lr=1e-3,k=3,generator=word-edits"
+    recipe = parse_recipe(f"distil(random:k=2,composer=verbalised(words=letters)):{student}", shots=2)
+    stream = make_stream(TASK, limit=12, seed=0)
+    shown = [f"{stream.examples[0].id}~1", stream.examples[1].id]  # the first was made by the student's generator
+    asked = {"setting": "", "position": 4, "example_id": stream.examples[4].id}
+    book = PromptBook(asker, stream, 0)
+    book.add(recipe, [{**asked, "contexts": (), "demonstrations": shown}])
+    sent = "".join(text for _, text in book.segments)
+    assert stream.examples[1].input in sent
+    assert "Labels: A" not in sent

@@ -91,9 +91,13 @@ def _knowing(model: TaskModel, sample: Mapping[str, Any], context: int) -> TaskM
 
 
 def _of_setting(recipe: Recipe, setting: str) -> Recipe:
-    """Return the recipe whose prompt is told: the configuration or the member that said it, else the first member."""
-    one = next((other for other in (*recipe.variants, *recipe.members) if other.name == setting), recipe)
-    return _of_setting(one.members[0], "") if one.members else one
+    """Return the recipe whose prompt is told: the configuration or the member that said it, else the first member.
+
+    A recipe in brackets that a teacher passes on has said nothing itself.
+    """
+    members = recipe.members if recipe.combines else ()
+    one = next((other for other in (*recipe.variants, *members) if other.name == setting), recipe)
+    return _of_setting(one.members[0], "") if one.combines else one
 
 
 @dataclass
