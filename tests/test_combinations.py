@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 import kshot
 from kshot.core.errors import ModelError, UserError
+from kshot.core.ledger import Ledger
 from kshot.core.seeding import generator
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, Prediction, Task
@@ -19,10 +20,13 @@ from kshot.learners.learner import Setup
 from kshot.learners.prompted import PromptLearner
 from kshot.measures.calibration import UNCALIBRATED, calibrated
 from kshot.measures.probabilities import code_length_bits
+from kshot.measures.samples import sample_row
 from kshot.methods.combiners.cascade import ALWAYS, LEAST, Cascade
 from kshot.methods.combiners.mix import Mix
 from kshot.methods.combiners.new_labels import NewLabels
 from kshot.methods.contracts import Answered
+from kshot.race.entrant import Entrant
+from kshot.race.mixture import Mixture
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.recipe import Recipe
@@ -333,6 +337,30 @@ def test_the_mixture_of_a_race_has_no_members_that_combine_others(tmp_path):
     kshot.adapt(TASK, "scripted", recipes=names, shots=2, limit=12, race=False, out=tmp_path / "run")
     kept = json.loads((tmp_path / "run" / "results.json").read_text())["configurations"][mix]
     assert [row["recipe"] for row in kept] == alone
+
+
+def test_who_is_dropped_later_has_its_part_in_what_the_mixture_has_predicted_before():
+    stream, recipe = make_stream(TASK, limit=24, seed=0), parse_recipe("mix:by=share,most=9", shots=2)
+    queries, names = stream.queries(), ("majority", "zero-shot", "bm25:k=2")
+
+    def others(n: int) -> list[Entrant]:
+        found = []
+        for one in (parse_recipe(name, shots=2) for name in names):
+            said = make_learner(one, setup()).predict(queries[:n])
+            rows = [
+                sample_row(TASK, one.name, i, q.example, p) for i, (q, p) in enumerate(zip(queries, said, strict=False))
+            ]
+            found.append(Entrant(one, predictions=said, rows=rows))
+        return found
+
+    first, whole = others(16), others(24)
+    at_once = Mixture(recipe, setup(), first, lambda entrant: (0.0, 0.0), Ledger()).predict(queries[:16])
+    whole[1] = first[1]
+    whole[1].stop("dropped")
+    after = Mixture(recipe, setup(), whole, lambda entrant: (0.0, 0.0), Ledger())  # as with a budget and training
+    assert [p.probs for p in after.predict(queries[:16])] == [p.probs for p in at_once]
+    after.predict(queries[16:])
+    assert "zero-shot" not in [row["recipe"] for row in after.configurations()]
 
 
 @pytest.mark.parametrize(

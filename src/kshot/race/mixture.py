@@ -19,6 +19,9 @@ from kshot.recipes.recipe import Recipe
 class Mixture(Learner):
     """Combines what the others of a race have said along the stream; those that are out of it have no part any more.
 
+    Who was dropped has its part in what it has predicted before, also where the others came to the end first: what
+    comes later must not choose the members.
+
     Args:
         recipe: A combiner without members.
         setup: That of the run.
@@ -53,8 +56,8 @@ class Mixture(Learner):
         start, stop = len(self._examples), len(self._examples) + len(queries)
         if any(e.status == "stopped" for e in self._others):
             raise BudgetSpentError
-        able = [e for e in self._others if e.is_racing and len(e.rows) >= stop]
-        if not able:
+        able = [e for e in self._others if (e.is_racing or e.status == "dropped") and len(e.rows) >= stop]
+        if not any(e.is_racing for e in able):
             self._ledger.check()
             raise ModelError("a recipe that it combines must be left; all are out of the race")
         said = list(zip(*(_calibrated(entrant)[:stop] for entrant in able), strict=True))
