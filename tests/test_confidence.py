@@ -94,6 +94,8 @@ def test_the_suite_counts_what_is_stated():
     closed = Task("c", "classification", (), labels=("a", "b"))
     row = Prediction("x", ("a", "b"), (0.0, 0.0), (0.7, 0.3), "a")
     assert Confidence().report(closed, [Case(Example("q", "a", "x"))], [row])["mean_confidence"].value == 0.7
+    median = Prediction("x", ("1", "2", "3"), (0.0,) * 3, (0.4, 0.25, 0.35), "2")  # of ordered labels
+    assert Confidence().report(closed, [Case(Example("q", "2", "x"))], [median])["mean_confidence"].value == 0.25
 
 
 # Saying it

@@ -10,6 +10,7 @@ import numpy as np
 from kshot.core.errors import UserError
 from kshot.core.types import FloatArray, Prediction, Task
 from kshot.evaluators.evaluator import Case, Evaluator
+from kshot.measures.abstention import confidence
 from kshot.measures.measured import Measured
 from kshot.measures.overconfidence import brier, calibration_error, gap, separation
 from kshot.methods.skill_profile import is_wrong
@@ -48,10 +49,10 @@ class Confidence(Evaluator):
         right: list[bool] = []
         ids: list[str] = []
         for case, p in zip(cases, predictions, strict=True):
-            confidence = p.stated if task.is_open else max(p.probs)
-            if confidence is not None:
+            stated = p.stated if task.is_open else confidence(str(p.answer), p.candidates, p.probs)
+            if stated is not None:
                 ids.append(case.example.id)
-                sure.append(confidence)
+                sure.append(stated)
                 right.append(not is_wrong(task, case.example, p.answer or ""))
         if not sure:
             raise UserError(
