@@ -39,6 +39,8 @@ from kshot.measures.label_calibration import calibrated_labels
 from kshot.measures.metrics import compute, metric_for
 from kshot.measures.probabilities import code_length_bits
 from kshot.methods.composers.yes_no import YesNo
+from kshot.race.record import PromptBook
+from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.load import load_task
@@ -410,6 +412,16 @@ def test_the_prompt_of_yes_and_no(tiny):
     assert "animal? yes" in text
     named = TaskModel.for_task(t, tiny).compose(t.train, Question("a saw", "q")).text
     assert named.endswith("Text: a dog\nLabels: animal\n\nText: hm\nLabels: none\n\nText: a saw\nLabels:")
+
+
+def test_the_prompts_that_are_told_of_what_trains_ask_yes_or_no(tiny):
+    stream = make_stream(task(), limit=8, seed=0)
+    shown, asked = stream.examples[0], stream.examples[2]
+    sample = {"setting": "", "position": 2, "example_id": asked.id, "contexts": (), "demonstrations": (shown.id,)}
+    book = PromptBook(TaskModel.for_task(task(), tiny), stream, 0)
+    book.add(parse_recipe("icl+ft:k=1,lr=1e-3", shots=1), [sample])
+    sent = replace(TaskModel.for_task(task(), tiny), composer=YesNo()).compose((shown,), asked)
+    assert "".join(text for _, text in book.segments) == sent.text
 
 
 RECIPES = (

@@ -24,7 +24,7 @@ from kshot.core.models import TrainableModel, TunableModel
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest, generator
 from kshot.core.steering import Steering
-from kshot.core.types import Example, Prediction, Query
+from kshot.core.types import Example, Prediction, Query, Task
 from kshot.learners.fitted import Fitted
 from kshot.learners.inquiry import Inquiry
 from kshot.learners.learner import Learner, Setup, refitted
@@ -55,8 +55,7 @@ class TrainedLearner(Learner):
 
     def __init__(self, recipe: Recipe, setup: Setup, passed_on: PassedOn | None = None):
         assert setup.model is not None
-        if setup.task.is_multi_label and "composer" not in recipe.parts:
-            recipe = recipe.having(composer=YesNo())
+        recipe = as_trained(recipe, setup.task)
         self.recipe, self._tuner, self._teacher = recipe, recipe.part("tuner"), recipe.part("teacher")
         self._base, self._seed, self._kept = setup.model, setup.seed, setup.kept
         self._selecting = setup.selector_model or setup.model
@@ -433,6 +432,12 @@ class TrainedLearner(Learner):
         self._learnt, self.log, self._steering, self._n_saved = [], [], None, 0
         self._tuner = self.recipe.part("tuner")
         self._inquiry.forget()
+
+
+def as_trained(recipe: Recipe, task: Task) -> Recipe:
+    """Return a recipe with what it is asked by where it trains on sets of labels and does not say."""
+    is_asked_each = task.is_multi_label and "tuner" in recipe.parts and "composer" not in recipe.parts
+    return recipe.having(composer=YesNo()) if is_asked_each else recipe
 
 
 def label_lessons(lessons: Sequence[Lesson], labels: Sequence[str], rng: np.random.Generator) -> list[Lesson]:

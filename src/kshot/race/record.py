@@ -16,6 +16,7 @@ from kshot.core.schedule import refit_point
 from kshot.core.types import Prompt, Task
 from kshot.core.version import __version__
 from kshot.learners.preparation import Prepared, prepared
+from kshot.learners.trained import as_trained
 from kshot.methods.contracts import Composer
 from kshot.race.race import Race
 from kshot.race.stream import Stream
@@ -55,7 +56,8 @@ class PromptBook:
         """Compose a recipe's prompts again from what its rows say was shown; those that are here stay."""
         rows, more = self.rows.setdefault(recipe.name, []), self.more.setdefault(recipe.name, [])
         for sample in samples[len(rows) :]:
-            ready = self._ready(_of_setting(recipe, sample["setting"]), sample["position"])
+            one = as_trained(_of_setting(recipe, sample["setting"]), self.model.task)
+            ready = self._ready(one, sample["position"])
             made = {e.id: e for e in ready.made}
             question = self._by_id[sample["example_id"]].question
             sent = []
