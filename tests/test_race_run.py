@@ -557,6 +557,37 @@ def test_a_recipe_that_fails_in_its_second_look_leaves_the_choice_to_the_others(
     assert "the pool is too large" in results(run)["failures"][name]
 
 
+FAILS_ON_OTHER_DRAWS = """
+from dataclasses import dataclass
+
+import kshot
+
+FIRST = {}
+
+
+@dataclass(frozen=True)
+class Picky(kshot.Selector):
+    per_query = False
+
+    def fit(self, pool, *, model, rng):
+        drawn = int(rng.integers(10**9))  # another one with another seed
+        if FIRST.setdefault(len(pool), drawn) != drawn:
+            raise RuntimeError("this draw is refused")
+        return self
+
+    def select(self, question, k, *, rng):
+        return [0]
+"""
+
+
+def test_a_run_ends_where_other_draws_cannot_be_tried(task, tiny, tmp_path):
+    (tmp_path / "picky.py").write_text(FAILS_ON_OTHER_DRAWS)
+    name = f"{tmp_path / 'picky.py'}:Picky"
+    run = kshot.adapt(task, tiny, recipes=name, shots=2, limit=24, out=tmp_path / "run")
+    assert run.chosen == name
+    assert results(run)["choice"]["spread"] is None
+
+
 def test_what_is_expected_of_a_metric_that_begins_below_0_may_lie_below_it(tmp_path):
     rows = [{"input": f"text {i}", "output": "ab"[i % 2]} for i in range(40)]
     task = replace(Task.load(rows), metrics=("matthews",))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kshot.core.duration import in_words
-from kshot.core.errors import NotFiniteError, StorageError, UserError
+from kshot.core.errors import StorageError, UserError
 from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.lessons import DivergedError
 from kshot.core.prices import in_usd
@@ -255,27 +255,31 @@ class Measuring:
     def spread(self, entrant: Entrant) -> Spread | None:
         """Measure how much a recipe's draw of demonstrations and their order matter.
 
-        None where nothing is drawn, or the budget does not allow it. The unit is that of its rows' score, or bits in
-        open tasks.
+        None where nothing is drawn, the budget does not allow it, or a model or a method fails. The unit is that of
+        its rows' score, or bits in open tasks.
         """
         recipe = entrant.settled or entrant.recipe
         if any(p.fit_tokens for p in entrant.predictions):
             return None
-        prompts = other_draws(recipe, self.setup, self.stream)
-        if not prompts:
-            return None
-        asked = [query for _, queries in prompts for query in queries]
-        self.progress.begin(f"{recipe.name}, other draws", len(asked))
-
-        def predict() -> list[Prediction]:
-            return [p for learner, queries in prompts for p in learner.predict(queries, progress=self._advance)]
-
         try:
+            prompts = other_draws(recipe, self.setup, self.stream)
+            if not prompts:
+                return None
+            asked = [query for _, queries in prompts for query in queries]
+            self.progress.begin(f"{recipe.name}, other draws", len(asked))
+
+            def predict() -> list[Prediction]:
+                return [p for learner, queries in prompts for p in learner.predict(queries, progress=self._advance)]
+
             predictions = self._once(entrant, "draws", asked, predict)
         except BudgetSpentError:
             return None
-        except NotFiniteError as error:
-            self.progress.say(f"{recipe.name}: other draws could not be tried; {error}")
+        except (StorageError, UserError):
+            raise
+        except Exception as error:  # the choice is made, and what is handed over needs none of them
+            if disk_fault(error):
+                raise
+            self.progress.say(f"{recipe.name}: other draws could not be tried; {type(error).__name__}: {error}")
             return None
         n = len(asked) // len(prompts)  # each prompt is calibrated as if it were handed over
         drawn = [predictions[i : i + n] for i in range(0, len(predictions), n)]
