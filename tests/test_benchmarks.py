@@ -165,6 +165,10 @@ def test_a_benchmark_that_makes_its_own_tasks_takes_no_data(run_cli, tmp_path):
     assert "--data must be left out for the benchmark 'optimum', which makes its own tasks; got" in failed.err
     failed = run_cli("bench", "distil")
     assert "--data must be a folder with tasks; got None" in failed.err
+    for flag, value in (("--data", tmp_path), ("--budget", "1m")):
+        failed = run_cli("bench", "scoring", flag, value)
+        assert (failed.code, failed.out) == (2, "")
+        assert f"{flag} must be left out for the benchmark 'scoring', which" in failed.err
 
 
 def test_choice_measures_stream_folds_and_test_rows(script, data, monkeypatch):

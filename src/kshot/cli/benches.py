@@ -31,19 +31,24 @@ QUALITY = (
 WITHOUT_DATA = ("optimum",)  # those of quality that make their own tasks
 
 
-def speed_benchmark(name: str, model: str, budget: str | None = None) -> dict[str, Any]:
+def speed_benchmark(name: str, model: str, budget: str | None = None, data: str | None = None) -> dict[str, Any]:
     """Run a benchmark of `SPEED` and return what it measured.
 
     Args:
         name: Of the benchmark.
         model: The model to measure with.
         budget: How long one of `TIMED` goes on.
+        data: None, as none is read.
 
     Raises:
-        UserError: An unknown name, or a missing extra.
+        UserError: An unknown name, a missing extra, data, or a budget for one that has its own end.
     """
     if name not in SPEED:
         raise UserError(f"there is no benchmark '{name}'.{did_you_mean(name, (*SPEED, *QUALITY))}")
+    if data is not None:
+        raise UserError(f"--data must be left out for the benchmark '{name}', which makes its own tasks; got {data}.")
+    if budget is not None and name not in TIMED:
+        raise UserError(f"--budget must be left out for the benchmark '{name}', which has its own end; got {budget}.")
     try:
         run = resolve(SPEED[name])
     except ImportError as error:

@@ -340,7 +340,7 @@ def bench(
     if name in QUALITY:
         result = quality_benchmark(name, model=model, data=data, budget=budget or "150m")
     else:
-        result = speed_benchmark(name, model, budget)
+        result = speed_benchmark(name, model, budget, data)
     if as_json:
         print_json(result)
         return
