@@ -22,9 +22,9 @@ CLAUSE = re.compile(rf"(?<=[;:.,?)]) (?:or |and |then )?(?=(?:{IMPERATIVE})\b)",
 HEAD = """# Errors
 
 What kshot says when something is not as it must be, and what to do about it. Each message names the flag or the file
-and row; here ⟨names⟩ stand for what is filled in. Where the remedy is empty, it is to give what must hold. The shell
-sees 2 where the input is wrong, 3 where the model or the disk failed while running, 130 after Ctrl-C. A traceback is a
-mistake of kshot's: please report it.
+and row; here ⟨names⟩ stand for what is filled in. Where the remedy is empty, the message itself says what must hold.
+The exit code is 2 where the input is wrong, 3 where the model or the disk failed while running, 130 after Ctrl-C. A
+traceback is a mistake of kshot's: please report it.
 """
 
 
@@ -66,15 +66,31 @@ def messages(source: Path) -> list[Said]:
     """Return every message of an error of kshot's own, file by file."""
     trees = {file: ast.parse(file.read_text("utf-8")) for file in sorted(source.rglob("*.py"))}
     speakers = {ROW, *_errors(trees.values())}
-    constants = {name: text for tree in trees.values() for name, text in _constants(tree)}
+    everywhere = {name: text for tree in trees.values() for name, text in _constants(tree)}
     found = []
     for file, tree in trees.items():
+        constants = everywhere | _imported(tree, trees, source) | dict(_constants(tree))  # a name can stand for two
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and node.args and _name(node.func) in speakers:
-                text = NAMED.sub(lambda name: constants.get(name[1], name[0]), _template(node.args[0]))
+                text = _filled(_template(node.args[0]), constants)
                 is_whole = re.search(r"\w{4}", NAMED.sub("", text)) and not text.startswith(REASON)
                 if is_whole:  # else it hands on another's words, or is handed on
                     found.append(Said(file.relative_to(source), text, remedy(text)))
+    return found
+
+
+def _filled(template: str, constants: dict[str, str]) -> str:
+    return NAMED.sub(lambda name: constants.get(name[1], name[0]), template)
+
+
+def _imported(tree: ast.Module, trees: dict[Path, ast.Module], source: Path) -> dict[str, str]:
+    """Return the texts that a file imports by name from other files of the package."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            file = source.parent.joinpath(*node.module.split(".")).with_suffix(".py")
+            texts = dict(_constants(trees[file])) if file in trees else {}
+            found |= {a.asname or a.name: texts[a.name] for a in node.names if a.name in texts}
     return found
 
 

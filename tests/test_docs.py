@@ -97,6 +97,23 @@ def test_every_error_says_what_to_do_or_what_must_hold(pages):
     assert not [message for message in said if not module.is_helpful(message.text)]
 
 
+def test_a_name_that_two_files_give_to_two_texts_is_read_where_it_stands(pages, tmp_path):
+    (tmp_path / "kshot").mkdir()
+    (tmp_path / "kshot" / "errors.py").write_text("class KshotError(Exception): ...\n")
+    own = 'HINT = "{}"\n\n\ndef f():\n    raise KshotError(f"It must be whole. {{HINT}}")\n'
+    for name in ("one", "two"):
+        (tmp_path / "kshot" / f"{name}.py").write_text(own.format(f"Repeat {name}."))
+    (tmp_path / "kshot" / "user.py").write_text(
+        'from kshot.one import HINT\n\n\ndef f():\n    raise KshotError(f"It must be read. {HINT}")\n'
+    )
+    said = sys.modules[pages.errors_page.__module__].messages(tmp_path / "kshot")
+    assert [(str(m.file), m.remedy) for m in said] == [
+        ("one.py", "Repeat one."),
+        ("two.py", "Repeat two."),
+        ("user.py", "Repeat one."),
+    ]
+
+
 def test_every_file_has_its_line_on_the_map_and_every_line_its_file():
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     lines = re.findall(r"^(?:- \[`(.+?)`\]\(\.\./src/kshot/(.+?)\)|\*\*(.+)/\*\*) (\S.{8,})$", page, flags=re.M)
