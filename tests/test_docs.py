@@ -10,7 +10,7 @@ import pytest
 
 from kshot.evaluators import EVALUATORS
 from kshot.recipes.grammar import parse_recipe
-from kshot.recipes.names import SLOTS
+from kshot.recipes.names import SLOTS, cheap_recipes
 from kshot.studies import EXPERIMENTS, STUDIES
 from test_architecture import LAYERS
 
@@ -174,6 +174,12 @@ def test_the_recipes_of_the_docs_can_be_read(tmp_path, monkeypatch):
     assert len(recipes) == 24
     for recipe in recipes:
         parse_recipe(recipe, shots=2)
+
+
+def test_the_docs_list_what_all_stands_for():
+    text = (ROOT / "docs" / "tasks.md").read_text("utf-8")
+    (listed,) = re.findall(r"^`all`, the default, stands for (.*?), as far as", text, flags=re.M | re.S)
+    assert re.findall(r"`([^`]+)`", listed) == cheap_recipes()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,4 +1,4 @@
-"""A cascade: the cheap recipe answers, and the dear one is asked where the cheap one is unsure."""
+"""A cascade: the cheap recipe answers, and the expensive one is asked where the cheap one is unsure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
