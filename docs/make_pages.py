@@ -42,7 +42,11 @@ AUTHORS = re.compile(r"[A-Z][^;:()]*\(\d{4}\)")
 
 def recipes_page() -> str:
     """Return all methods as Markdown: recipes, methods for the other slots, evaluators and studies."""
-    parts = ["# Recipes\n", WRITTEN, "How they are combined: [architecture.md](architecture.md#a-recipe).\n"]
+    parts = [
+        "# Recipes\n",
+        WRITTEN,
+        "How they are combined: [architecture.md](architecture.md#a-recipe); one's settings: `kshot recipes NAME`.\n",
+    ]
     parts.append(_table(describe_recipes(), "recipe"))
     parts.append("## Methods for the other slots\n\nThey do nothing alone; a recipe has them in a slot.\n")
     for slot, example in EXAMPLES.items():

@@ -14,8 +14,9 @@ from kshot.learners.learner import Setup
 from kshot.measures.calibration import Calibration
 from kshot.models.scripted import ScriptedModel
 from kshot.race.race import BEHIND, DEPLOYED
+from kshot.recipes.catalogue import describe_one
 from kshot.recipes.grammar import parse_recipe
-from kshot.recipes.names import known_recipes
+from kshot.recipes.names import SLOTS, known_recipes
 from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -121,6 +122,20 @@ def test_evaluate_validate_and_recipes_print_one_line(run_cli, scripted_run, wor
     assert rows == [*recipes, *others]
 
 
+def test_a_methods_settings_are_listed(run_cli):
+    names = {*known_recipes(), *(name for room in SLOTS.values() for name in room)}
+    assert all(describe_one(name) for name in names)
+    tuned = describe_one("fine-tune")[0]["settings"]
+    assert (tuned["lr"], tuned["steps"], tuned["batch"]) == ("1e-4/3e-4/1e-3", "1/3", "4")
+    assert describe_one("adapt-mi")[0]["settings"] == {"gate": "log-prob", "plus": "false"}
+    assert [row["slot"] for row in run_cli("recipes", "skills", "--json").json] == ["generator", "selector"]
+    printed = run_cli("recipes", "bm25").out
+    assert "Settings, as they are by default: k1=1.5, b=0.75\n" in printed
+    refused = run_cli("recipes", "bm52")
+    assert refused.code == 2
+    assert "Did you mean 'bm25'?" in refused.err
+
+
 def test_evaluate_can_be_limited(run_cli, scripted_run, words_task):
     assert run_cli("evaluate", scripted_run[0], words_task, "--limit", 2, "--json").json["n"] == 2
 
@@ -136,8 +151,8 @@ def test_without_json_people_can_read_it(run_cli, scripted_run, words_task):
     assert checked.startswith("words: classification, 24 train, 6 test, labels animal, food, tool\n")
     assert "\nText: the cat and the dog, number 0\nLabel:\n" in checked
     listed = run_cli("recipes").out
-    assert all(f"{name} " in listed for name in known_recipes())
-    assert "\ncomposer=wording Say instruction" in listed
+    assert all(f"\n{name}" in f"\n{listed}" for name in known_recipes())
+    assert "\ncomposer=wording\n               Say instruction" in listed
     assert run_cli("--version").out == f"{kshot.__version__}\n"
 
 

@@ -273,10 +273,21 @@ def validate(
 
 @app.command()
 @guarded
-def recipes(as_json: JsonOption = False) -> None:
-    """List the known recipes, and the methods that can be put into their slots."""
-    from kshot.recipes.catalogue import describe_methods, describe_recipes
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="One of them: what it does, and its settings.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the known recipes, and the methods that can be put into their slots; of one also its settings."""
+    from kshot.recipes.catalogue import describe_methods, describe_one, describe_recipes
 
+    if name is not None:
+        found = describe_one(name)
+        if as_json:
+            print_json(found)
+        else:
+            stdout.print("\n\n".join(map(_at_length, found)))
+            stdout.print("Those of every recipe, such as k and order: docs/tasks.md; of training: docs/weights.md")
+        return
     rows, methods = describe_recipes(), describe_methods()
     if as_json:
         print_json([{key: value for key, value in row.items() if key != "summary"} for row in (*rows, *methods)])
@@ -286,12 +297,21 @@ def recipes(as_json: JsonOption = False) -> None:
     stdout.print("\nThese work with others, such as random:composer=wording or average(bm25,zero-shot):\n")
     for row in methods:
         _describe(f"{row['slot']}={row['name']}" if row["slot"] != "combiner" else f"{row['name']}(…)", row)
+    stdout.print("\nSettings of one of them: kshot recipes NAME")
 
 
 def _describe(name: str, row: Mapping[str, Any]) -> None:
-    stdout.print(f"{name:14} {row['summary']}")
+    """Print a name with a line on it, or with the line below where the name is long."""
+    stdout.print(f"{name:14} {row['summary']}" if len(name) <= 14 else f"{name}\n{'':14} {row['summary']}")
     if row["source"]:
         stdout.print(f"{'':14} {row['source']}", style="dim")
+
+
+def _at_length(row: Mapping[str, Any]) -> str:
+    """Return what is said of one method, with its settings."""
+    settings = ", ".join(f"{key}={value or 'none'}" for key, value in row["settings"].items()) or "none of its own"
+    head = row["name"] if row["slot"] is None else f"{row['name']} ({row['slot']})"
+    return f"{head}: {row['about']}\n\nSettings, as they are by default: {settings}"
 
 
 app.command()(demo)
