@@ -32,11 +32,12 @@ TOKEN = "hf_a-token-that-may-write"
 
 
 class Hub:
-    """What the stand-in keeps: `files` by repository, which of them are `private`, the `cards` that it has checked."""
+    """What the stand-in keeps: `files` by repository, which are `private` or `gated`, the `cards` it has checked."""
 
     def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
+        self.gated = set[str]()
         self.large: dict[str, bytes] = {}
         self.cards: list[str] = []
         self.url = ""
@@ -99,6 +100,8 @@ class Hub:
 
     def _file(self, name: str, path: str) -> tuple[int, dict[str, str], bytes]:
         files = self.files.get(name, {})
+        if name in self.gated:
+            return 403, {"X-Error-Code": "GatedRepo"}, b"{}"
         if path not in files:
             return 404, {"X-Error-Code": "EntryNotFound" if files else "RepoNotFound"}, b"{}"
         return 200, {"ETag": f'"{_oid(files[path])}"', "X-Repo-Commit": _sha(files)}, files[path]

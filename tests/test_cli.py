@@ -462,7 +462,11 @@ print("[" + str(seconds) + ", " + str(len(heavy)) + "]")
     assert {heavy for _, heavy in seen} == {0}
 
 
-def test_help_names_every_verb(run_cli):
+def test_help_names_every_verb_and_cuts_none_short(run_cli):
+    for verbs in ([], ["retriever"], ["notes"]):
+        listed = run_cli(*verbs, "--help").out.partition("Commands:")[2]
+        assert "..." not in listed
+        assert max(map(len, listed.splitlines())) <= 76  # so that a terminal of 80 shows them whole
     shown = run_cli("--help").out
     for verb in ("adapt", "select", "predict", "evaluate", "validate", "recipes", "demo", "bench"):
         assert f"  {verb} " in shown

@@ -37,6 +37,14 @@ for name, token in (("me/nothing", None), ("me/words", "hf_wrong"), ("a/b/c", No
     except kshot.core.errors.UserError as error:
         print(str(error).replace("\\n", " "))
 """
+NO_MODELS = """
+import kshot
+for name in ("me/gated", "me/nothing"):
+    try:
+        kshot.load_model(name)
+    except kshot.core.errors.UserError as error:
+        print(error)
+"""
 PULL = "import kshot; print(kshot.AdaptedModel.from_pretrained('me/words').predict(['the cat and the dog']))"
 
 
@@ -107,9 +115,25 @@ def test_what_the_hub_refuses_is_said_in_a_sentence(hub: Hub, run):
     assert "hf_wrong" not in found.out + found.err
 
 
+def test_models_that_are_gated_or_not_there_are_told_apart(hub: Hub, run):
+    hub.gated.add("me/gated")
+    gated, nothing = run(NO_MODELS).out.splitlines()
+    assert gated == (
+        "--model must be one that you may read; 'me/gated' is gated. Ask for access on its page of the hub, then log "
+        "in with `hf auth login` or set HF_TOKEN."
+    )
+    assert (
+        "got 'me/nothing' (the hub has none of this name that you may read). For a private one log in with" in nothing
+    )
+
+
 def test_without_a_network_the_hub_is_not_there(tmp_path):
     with pytest.raises(UserError, match="'me/words' needs the hub, with HF_TOKEN where it is private or written"):
         AdaptedModel.from_pretrained("me/words")  # tests are offline
+    with pytest.raises(
+        UserError, match=r"got 'me/words' \(it is not here, and the hub cannot be reached\)\. Go online, "
+    ):
+        kshot.load_model("me/words")
 
 
 def test_an_unreachable_hub_is_said_in_a_sentence(run, adapted, tmp_path):

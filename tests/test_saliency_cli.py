@@ -43,9 +43,10 @@ def test_a_runs_examples_are_asked_wrong_ones_first_and_the_report_shows_their_w
         assert max(value for _, value in pieces) == 1
     assert read_saliency(own) == found
     said = run_cli("saliency", own, "--limit", 1).out.splitlines()
-    assert said[0].startswith(f"{found[0]['answer']}: ")
-    assert " 1.00" in said[0]
-    assert said[1] == f"report: {own / 'report.html'}"
+    assert said[0] == texts[found[0]["id"]]
+    assert said[1].startswith(f"  {found[0]['answer']}: ")
+    assert " 1.00" in said[1]
+    assert said[2] == f"report: {own / 'report.html'}"
 
 
 def test_inputs_of_ones_own_leave_the_report_as_it_is(run, run_cli):

@@ -20,7 +20,10 @@ PLACES = {
 
 @resumable
 def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/demo") -> None:
-    """Adapt the packaged Gemma-3-270M to real BBC headlines and predict unseen ones, within 5 minutes."""
+    """Adapt the packaged Gemma-3-270M to real BBC headlines.
+
+    It then answers unseen ones; all takes less than 5 minutes.
+    """
     from kshot.cli.live import RaceProgress, print_run
     from kshot.verbs.adapt import adapt
 

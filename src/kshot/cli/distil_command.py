@@ -36,7 +36,9 @@ def distil(
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put an adapted model's demonstrations into the weights: a student that says the same without them.
+    """Put an adapted model's demonstrations into the weights.
+
+    A student learns to say the same without them.
 
     With --student the weights are those of another model, and that of DIR, which may be behind an API, teaches it.
     """

@@ -61,7 +61,9 @@ def evaluate(
     allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure an adapted model on the test rows of a task; of a single file, on all rows.
+    """Measure an adapted model on a task's test rows.
+
+    Of a single file all rows count.
 
     With recipe:RECIPE a recipe is measured that has learnt the task's training rows.
     """

@@ -48,7 +48,10 @@ def export(
     api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write an adapted model for other software, which is then asked the same: the difference is told."""
+    """Write an adapted model for other software.
+
+    That is then asked the same, and the difference is told.
+    """
     from kshot.adapted.folder import load, saved_task
     from kshot.export.targets import target_of
     from kshot.verbs.export import asked_in_run

@@ -45,7 +45,10 @@ def generate(
     api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let the model make more training examples; each says where it comes from, and none is in test."""
+    """Let the model make more training examples.
+
+    Each says where it comes from, and none is in test.
+    """
     from kshot.core.json_text import to_json
     from kshot.core.settings import RunSettings
     from kshot.verbs.generate import generate as run

@@ -32,7 +32,9 @@ def init(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a task folder that is there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a task folder from rows in any form; its task.json says what was guessed, for you to correct.
+    """Write a task folder from rows in any form.
+
+    Its task.json says what was guessed, for you to correct.
 
     It holds train.jsonl, test.jsonl where there are test rows, and task.json, and is the same task as SOURCE: kshot
     init reviews --from reviews.csv, then kshot adapt reviews.

@@ -91,7 +91,7 @@ def adapt(
     as_json: JsonOption = False,
     **flags: Any,
 ) -> None:
-    """Try the recipes on a task, choose the best, and hand over the adapted model."""
+    """Try recipes on a task, choose the best, hand over the model."""
     settings = read_settings(task, config, flags, allow_code=allow_code)
     from kshot.cli.live import RaceProgress, print_run
     from kshot.cli.planned import print_plan
@@ -154,7 +154,10 @@ def predict(
     allow_other_dtype: OtherDtypeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer inputs with an adapted model: one answer a line, "unsure" where it abstains."""
+    """Answer inputs with an adapted model, one answer a line.
+
+    Where it abstains the answer is "unsure".
+    """
     from kshot.adapted.folder import load, saved_task
     from kshot.measures.abstention import UNSURE
     from kshot.tasks.bad_rows import left_out
@@ -221,7 +224,10 @@ def validate(
     api: ApiOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a task; with --model also count tokens and show the first prompt."""
+    """Check a task; with --model, show its first prompt as well.
+
+    With --model the tokens of inputs are counted, too.
+    """
     from kshot.core.control_tokens import without_marks
     from kshot.core.label_sets import shown_by_name
     from kshot.core.script import UsualWording
@@ -277,7 +283,10 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="One of them: what it does, and its settings.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the known recipes, and the methods that can be put into their slots; of one also its settings."""
+    """List the known recipes and the methods for their slots.
+
+    Of one that is named, its settings are told as well.
+    """
     from kshot.recipes.catalogue import describe_methods, describe_one, describe_recipes
 
     if name is not None:
@@ -330,7 +339,7 @@ def merge(
     allow_code: AllowCodeOption = False,
     allow_other_dtype: OtherDtypeOption = False,
 ) -> None:
-    """Work trained weights into the language model, and write it as transformers loads it."""
+    """Work trained weights into the model, as transformers loads it."""
     from kshot.adapted.folder import load
     from kshot.models.model_files import has_tokenizer
 
@@ -356,7 +365,10 @@ def bench(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure kshot on this machine: its speed, or the quality of methods (in the repository, for hours)."""
+    """Measure the speed of kshot, or the quality of its methods.
+
+    Quality is measured in the repository, for hours.
+    """
     if name in QUALITY:
         result = quality_benchmark(name, model=model, data=data, budget=budget or "150m")
     else:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     pass
 
 app = typer.Typer(
-    help="Correct an adapted model by sentences: questions that they bear on are answered from them.",
+    help="Correct an adapted model by sentences. Questions that they bear on are answered from them.",
     no_args_is_help=True,
 )
 
@@ -31,7 +31,10 @@ def add(
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Add notes to a saved model; it is written anew as a whole, and `kshot serve` reads it when it starts."""
+    """Add notes to a saved model.
+
+    It is written anew as a whole, and `kshot serve` reads it when it starts.
+    """
     from kshot.adapted.folder import rewrite
     from kshot.adapted.noted import with_notes
     from kshot.methods.composers.kept_notes import notes_of
@@ -53,7 +56,10 @@ def try_notes(
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how like a question each note is, and which of them it would be told; no language model is asked."""
+    """Show how like a question each note is, and which are told.
+
+    No language model is asked.
+    """
     from kshot.adapted.folder import saved_recipe, saved_task
     from kshot.adapted.noted import notes_in, tried
     from kshot.core.types import Question
@@ -101,7 +107,10 @@ def remove(
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a note from a saved model; those after it move up by one."""
+    """Remove a note from a saved model.
+
+    Those after it move up by one.
+    """
     from kshot.adapted.folder import rewrite
     from kshot.adapted.noted import without_note
 

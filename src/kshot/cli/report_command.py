@@ -18,7 +18,10 @@ def report(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write report.html of a run; with two runs, compare what they chose on the examples that both predicted."""
+    """Write report.html of a run, or compare two runs.
+
+    Two are compared in what they chose, on the examples that both predicted.
+    """
     run, other = path_of(run), path_of(other) if other else None
     from kshot.reports.html import compare_runs, write_report
 

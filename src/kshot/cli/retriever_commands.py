@@ -19,7 +19,7 @@ from kshot.cli.output import TerminalProgress, guarded, print_json, resumable, s
 from kshot.core.errors import UserError
 
 app = typer.Typer(
-    help="Learn from the language model which examples help, and search for them: candidates, score, reward, distill; "
+    help="Learn from a language model which examples help it. The stages are candidates, score, reward and distill; "
     "train runs all.",
     no_args_is_help=True,
 )
@@ -45,7 +45,10 @@ def candidates(
     seed: SeedOption = 0,
     iteration: IterationOption = 1,
 ) -> None:
-    """Draw the examples that the language model is asked about: found by words, later by the last retriever."""
+    """Draw the examples that the language model is asked about.
+
+    They are found by words, later by the last retriever.
+    """
     with TerminalProgress() as progress:
         found = _started(tasks, out, hold_out, settings, seed, progress).candidates(iteration)
     stdout.print(f"{len(found)} queries with {len(found[0].documents)} candidates each")
@@ -63,7 +66,7 @@ def score(
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """Ask the language model how probable each query's answer is after each of its candidates."""
+    """Ask how probable each query's answer is after its candidates."""
     language_model = _model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     with TerminalProgress() as progress:
         found = _opened(run, progress).score(language_model, iteration, layout=layout or "auto")
@@ -73,7 +76,10 @@ def score(
 @app.command()
 @guarded
 def reward(run: RunArgument, iteration: IterationOption = 1) -> None:
-    """Make of the scores what the retriever learns from; with target=reward a reward model learns them first."""
+    """Make of the scores what the retriever learns from.
+
+    With target=reward a reward model learns them first.
+    """
     with TerminalProgress() as progress:
         found = _opened(run, progress).reward(iteration)
     stdout.print(f"{len(found)} queries to learn from")
@@ -133,7 +139,10 @@ def evaluate(
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the retriever on test rows: one demonstration alone, recall of the model's own best, and k together."""
+    """Measure the retriever on test rows.
+
+    Measured are one demonstration alone, recall of the model's own best, and k together.
+    """
     from kshot.reports.retrieval_table import by_category
 
     names = ["random:fresh=true" if name == "random" else name for name in against.split(",") if name]

@@ -13,7 +13,7 @@ from kshot.core.settings import parse_columns
 from kshot.core.types import Example
 from kshot.store.run_folder import MANIFEST
 
-SHOWN = 5  # words of an answer in a terminal
+SHOWN, MOST = 5, 100  # words that an answer rests on, and characters of a question, in a terminal
 
 
 @guarded
@@ -28,7 +28,10 @@ def saliency(
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell which words of a question the answer rests on; of a run's own examples the report shows it, too."""
+    """Tell which words of a question the answer rests on.
+
+    Of a run's own examples the report shows it, too.
+    """
     from kshot.adapted.folder import load, saved_task
     from kshot.reports.html import write_report
     from kshot.reports.saliency_record import asked_first, write_saliency
@@ -57,8 +60,10 @@ def saliency(
     if as_json:
         print_json({"saliency": [one.record for one in found]})
         return
-    for one in found:
+    for example, one in zip(examples, found, strict=True):
+        asked = " ".join(example.input.split())
+        print_result(asked if len(asked) <= MOST else f"{asked[:MOST]}…")
         most = ", ".join(f"{text} {value:.2f}" for text, value in one.most(SHOWN))
-        print_result(f"{' '.join(one.answer.split())}: {most}\n")
+        print_result(f"\n  {' '.join(one.answer.split())}: {most}\n")
     if report:
         stdout.print(f"report: {report}")

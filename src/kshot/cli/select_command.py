@@ -55,7 +55,7 @@ def select(
     trust_remote_code: TrustOption = False,
     api: ApiOption = None,
 ) -> None:
-    """Choose demonstrations and print them in the order of the prompt."""
+    """Choose demonstrations and print them in the prompt's order."""
     from kshot.core.gradient_settings import GradientStore
     from kshot.core.types import Example
     from kshot.export.formats import check_fits, formatter

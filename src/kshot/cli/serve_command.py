@@ -39,7 +39,10 @@ def serve(
     allow_code: AllowCodeOption = False,
     allow_other_dtype: OtherDtypeOption = False,
 ) -> None:
-    """Answer over HTTP: as a decision endpoint, as OpenAI's API, and on a page to try it; until Ctrl-C."""
+    """Answer over HTTP until Ctrl-C.
+
+    It is a decision endpoint, OpenAI's API, and a page to try it.
+    """
     if not 0 <= port <= 65535 or waiting < 1:
         raise UserError(f"--port must be within 0..65535 and --waiting 1 or more; got {port} and {waiting}.")
     try:

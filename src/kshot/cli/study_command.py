@@ -54,7 +54,7 @@ def study(
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Hold recipes against the best possible answer on made-up tasks, or train small networks to see what they learn.
+    """Hold recipes against the best answer, or train small networks.
 
     A family of tasks needs --model: recipes answer tasks of which the best answer is known.
     Networks need none: they are trained from scratch, and what came out stands beside what the paper says.
@@ -131,7 +131,8 @@ def _ask(name: str, options: Mapping[str, Any], seed: int, as_json: bool) -> Non
     if as_json:
         print_json(found)
         return
-    stdout.print(f"{found['tasks']} tasks of {found['n']} examples; bits an example, in all and in the last quarter")
+    tasks = f"{found['tasks']} task{'s' * (found['tasks'] > 1)} of {found['n']} examples"
+    stdout.print(f"{tasks}; bits an example, in all and in the last quarter")
     for row in found["rows"]:
         line = f"{row['recipe']:30} {row['bits_per_example']:.3f} {row['late_bits']:.3f}"
         stdout.print(f"{line}, {row['above_best']:+.3f} above the best")

@@ -26,7 +26,10 @@ def unlearn(
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a saved model forget: it answers some questions no more, and all others as before."""
+    """Let a saved model forget the answers to some questions.
+
+    All others are answered as before.
+    """
     from kshot.adapted.folder import load
     from kshot.verbs.unlearn import unlearn as run
 

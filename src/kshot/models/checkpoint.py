@@ -5,13 +5,14 @@ files, weights that are missing and would be drawn at random, weights that are l
 than the network.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_letters, digits
 from typing import Any
 
 import torch
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -208,15 +209,33 @@ class Checkpoint:
                 f"'{self.name}' must be a causal language model that transformers can read; it says: "
                 f"{in_short(error)} ({type(error).__name__}). Correct its files, or download them again."
             )
+        causes = list(_causes(error))
+        if any(isinstance(cause, GatedRepoError) for cause in causes):
+            return UserError(
+                f"--model must be one that you may read; '{self.name}' is gated. Ask for access on its page of the "
+                "hub, then log in with `hf auth login` or set HF_TOKEN."
+            )
+        why, remedy = in_short(error), ""
+        if any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
+            why, remedy = "it is not here, and the hub cannot be reached", " Go online, or give a folder."
+        elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+            why = "the hub has none of this name that you may read"
+            remedy = " For a private one log in with `hf auth login` or set HF_TOKEN."
         return UserError(
             f"--model must be a hub id, or a folder, of a causal language model that can be read here, or a short "
-            f"name; got '{self.name}' ({in_short(error)}).{did_you_mean(self.name, SHORT_NAMES)}"
+            f"name; got '{self.name}' ({why}).{remedy}{did_you_mean(self.name, SHORT_NAMES)}"
         )
 
     def ran_code(self, *loaded: Any) -> bool:
         """Return whether Python that came with the model was run."""
         kinds = [kind for one in loaded for kind in (type(one), type(getattr(one, "config", None)))]
         return any(kind.__module__.partition(".")[0] == CODE for kind in kinds)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def check_kind(config: Any, name: str) -> None:
