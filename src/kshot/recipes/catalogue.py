@@ -10,6 +10,7 @@ from kshot.core.lessons import Training
 from kshot.core.models import Capability
 from kshot.core.part import Part
 from kshot.core.plugins import Room, origin_of, resolve
+from kshot.methods.contracts import Tuner
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.names import SLOTS, ZERO_SHOT, known_recipes
 
@@ -68,7 +69,7 @@ def describe_one(name: str) -> list[dict[str, Any]]:
             cls = resolve(room[name])
             shared = setting_names(Training) if issubclass(cls, Training) else ()
             defaults = {f.name: f.default for f in fields(cls)}
-            raced = cls.grids.get(defaults["weights"], {}) if slot == "tuner" else {}
+            raced = cls.grids.get(cls.weights, {}) if issubclass(cls, Tuner) else {}
             settings = {k: _said(defaults[k]) for k in setting_names(cls) if k not in shared} | dict(raced)
             about = (inspect.getdoc(cls) or "").partition("\nExample:")[0].strip()
             rows.append({"name": name, "slot": slot, "about": about, "settings": settings})

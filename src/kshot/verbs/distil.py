@@ -70,6 +70,11 @@ def settings_of(
             f"To be put into the weights, an adapted model must show prompts or combine some; '{recipe.name}' {what}. "
             "Adapt with --recipes random:contexts=8, or distil that: kshot adapt TASK --recipes distil."
         )
+    if student is None and not recipe.members and not recipe.parts:
+        raise UserError(
+            f"To be put into the weights, something must be shown; '{recipe.name}' shows nothing. Adapt with --recipes "
+            "random:contexts=8, or name another model that learns from this one with --student."
+        )
     taught: dict[str, Any] = {}
     if student is not None:
         student = load_model(student) if isinstance(student, str | Path) else student
