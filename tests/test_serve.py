@@ -241,7 +241,7 @@ def test_an_unsure_model_refuses(model):
         predicted = client.post("/predict", json={"inputs": ["the saw"]}).json()["predictions"][0]
         counted = client.get("/metrics").text
     assert answer["type"] == "refusal"
-    assert answer["reason"].startswith("unsure: its most probable answer has the probability 0.")
+    assert answer["reason"].startswith("unsure: the answer that it would give has the probability 0.")
     assert message["content"] is None
     assert message["refusal"] == answer["reason"]
     assert text == "unsure"

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from kshot.core.json_text import to_json
 from kshot.core.types import Prediction
+from kshot.measures.abstention import confidence as probability_of
 from kshot.serve.bodies import RefusedRequestError
 from kshot.serve.decision_wire import (
     CachedTokens,
@@ -121,8 +122,9 @@ def unsure(served: Served, prediction: Prediction) -> str:
     """Return why there is no answer."""
     abstention = served.adapted.abstention
     assert abstention is not None
+    sure = probability_of(str(prediction.answer), prediction.candidates, prediction.probs)
     return (
-        f"unsure: its most probable answer has the probability {max(prediction.probs):.2f}, too low for "
+        f"unsure: the answer that it would give has the probability {sure:.2f}, too low for "
         f"{100 * abstention.precision:g} % of its answers to be right"
     )
 
