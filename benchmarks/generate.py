@@ -41,7 +41,8 @@ TASKS = (
     "math/multiarith",  # whose rows have reasons, and so skills
 )
 NONE, REAL, MAKERS, SKILLS = "none", "real", ("rephrase", "ensemble", "tailored"), "skills"
-RECIPES = {"prompt": "random:k=8", "fine-tune": "fine-tune:batch=8,lr=3e-4,steps=3"}
+# A prompt shows all that there is, so that no draw decides
+RECIPES = {"prompt": "all-past", "fine-tune": "fine-tune:batch=8,lr=3e-4,steps=3"}
 
 
 def planned() -> list[RecipeUnit]:
@@ -80,7 +81,7 @@ def measure(unit: RecipeUnit, data: str, model: str) -> list[dict[str, Any]]:
     rows = []
     for name, plain in RECIPES.items():
         for maker in (*MAKERS, SKILLS) if unit.task.startswith("math/") else MAKERS:
-            made = f"{plain},generator={maker}(n={n})"
+            made = f"{plain}{',' if ':' in plain else ':'}generator={maker}(n={n})"
             race = Race(measuring, [parse_recipe(recipe, shots=8) for recipe in (plain, made)], drop=False)
             race.run(lambda _: None)
             board = {row["recipe"]: row for row in race.board()}

@@ -134,7 +134,7 @@ def test_generate_measures_what_was_made_against_none_and_real_ones(script, data
     assert "| word-edits | 1 | 1 |" in said
 
 
-RECIPES = {"prompt": "random:k=8", "looked up": "bm25:k=4"}
+RECIPES = {"prompt": "all-past", "looked up": "bm25:k=4"}
 UNITS = (("urns", "base"), ("urns", "outputs"), ("linked", "base"), ("linked", "linked"))
 
 
