@@ -10,9 +10,10 @@ NONE = "none"
 OPENING = """\
 `kshot bench generate --data DIR` measures this: Gemma-3-270M, 10 or 30 labelled examples, up to 200 test rows. A
 generator makes at most as many examples as are known; "real" has as many further labelled ones instead. A prompt shows
-all of them, the known ones first. The difference is from the same recipe without any, in points of the task's metric, in pairs over test rows, with its 95 % interval.
-"Added" says how often a race along the known examples chose the recipe with what was made; "right" how often what it
-chose, with or without, did better on the test rows, of those units in which one of the two did."""
+all of them, the known ones first. The difference is from the same recipe without any, in points of the task's metric,
+in pairs over test rows, with its 95 % interval. "Added" says how often a race along the known examples chose the recipe
+with what was made; "right" how often what it chose, with or without, did better on the test rows, of those units in
+which one of the two did."""
 COLUMNS = ("generator", "tasks", "units", "made", "rejected", "metric", "from none", "added", "right")
 
 

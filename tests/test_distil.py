@@ -439,9 +439,7 @@ def test_a_small_model_is_taught_by_an_adapted_one_and_needs_it_no_more(tmp_path
     bare = kshot.adapt(TASK, "tiny", recipes="zero-shot", out=tmp_path / "tiny").best
     with pytest.raises(UserError, match="--student must be another model than that of the run; both are 'tiny'."):
         kshot.distil(bare, TASK, student="tiny")
-    with pytest.raises(
-        UserError, match="something must be shown; 'zero-shot' shows nothing. Adapt with"
-    ):
+    with pytest.raises(UserError, match="something must be shown; 'zero-shot' shows nothing. Adapt with"):
         kshot.distil(bare, TASK)
     rows = [json.dumps({"input": e.input, "output": e.output}) for e in STREAM]
     (tmp_path / "words.jsonl").write_text("\n".join(rows))
