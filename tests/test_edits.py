@@ -147,7 +147,7 @@ def test_edits_are_read_in_three_forms(tmp_path):
         (EDITED, "pilot", "judge"), (PARAPHRASE, "pilot", "judge"), (NEIGHBOUR, "", None),
         (RELATION, "", None)]  # fmt: skip
     rewrite = {
-        "prompt": "The job of {} is",
+        "prompt": "The job of {} {is",  # other braces are text
         "subject": "Ann",
         "target_new": {"str": "pilot"},
         "target_true": {"str": "judge"},
@@ -158,9 +158,9 @@ def test_edits_are_read_in_three_forms(tmp_path):
         "neighborhood_prompts": ["Bo is a"],
     }
     (edit,) = edits_of(written(tmp_path, [entry], as_list=True))
-    assert edit.note == "The job of Ann is pilot."
+    assert edit.note == "The job of Ann {is pilot."
     assert [(one.kind, one.question) for one in edit.asked] == [
-        (EDITED, "The job of Ann is"), (PARAPHRASE, "Ann works as a"), (NEIGHBOUR, "Bo is a")]  # fmt: skip
+        (EDITED, "The job of Ann {is"), (PARAPHRASE, "Ann works as a"), (NEIGHBOUR, "Bo is a")]  # fmt: skip
     rows = [{"context": "Ann is a pilot.", "input": f"Who is {who}?", "output": job, "context_relevant": who == "Ann"}
             for who, job in (("Ann", "pilot"), ("Bo", "cook"))]  # fmt: skip
     assert [edit.asked[0].kind for edit in edits_of(written(tmp_path, rows))] == [EDITED, NEIGHBOUR]
@@ -176,6 +176,12 @@ def test_edits_are_read_in_three_forms(tmp_path):
         ([{"note": "Ann is a pilot.", "question": "What is Ann?", "answer": "pilot"}], "it has only one of the two"),
         ([{"note": "", "question": "What is Ann?", "answer": "pilot"}], "entry 1: note must say something"),
         ([["Ann"]], "entry 1 must have note, question and answer"),
+        (
+            [{"note": "Ann was born in 1999.", "question": "When?", "answer": "1999", "before": 1998}],
+            r"entry 1 must have note, .* all of them texts\. Correct it",
+        ),
+        ([{"context": "It was in 1999.", "input": "When?", "output": 1999, "context_relevant": True}], "all of them"),
+        ([{"context": "It was so.", "input": "Who?", "output": "he", "context_relevant": "false"}], "true or false"),
     ],
 )
 def test_a_file_that_holds_no_edits_is_refused(tmp_path, entries, message):

@@ -191,24 +191,25 @@ def _edit(entry: Any, where: str) -> Edit:
         if "requested_rewrite" in entry:
             return _of_counterfact(entry, where)
         if "context_relevant" in entry:
-            asked = Asked(NEIGHBOUR, entry["input"])
-            if entry["context_relevant"]:
-                asked = Asked(EDITED, entry["input"], entry["output"], entry.get("memory_answer"))
-            return Edit(clean_note(entry["context"], f"{where}: context"), (asked,))
+            if not isinstance(bears := entry["context_relevant"], bool):
+                raise TypeError
+            about = ("", None) if not bears else (entry["output"], entry.get("memory_answer"))
+            asked = _asked([(EDITED if bears else NEIGHBOUR, entry["input"])], *about)
+            return Edit(clean_note(entry["context"], f"{where}: context"), asked)
         answer, before = entry["answer"], entry.get("before")
         lists = {PARAPHRASE: "paraphrases", NEIGHBOUR: "neighbours", RELATION: "other_relations"}
         asked = [(EDITED, entry["question"]), *((k, text) for k, name in lists.items() for text in entry.get(name, ()))]
         return Edit(clean_note(entry["note"], f"{where}: note"), _asked(asked, answer, before))
-    except (KeyError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError):
         raise UserError(
             f"{where} must have note, question and answer, or requested_rewrite as CounterFact has it, or context, "
-            "context_relevant, input and output. Correct it, or leave it out."
+            "context_relevant (true or false), input and output, all of them texts. Correct it, or leave it out."
         ) from None
 
 
 def _of_counterfact(entry: Mapping[str, Any], where: str) -> Edit:
     rewrite = entry["requested_rewrite"]
-    begun, new = rewrite["prompt"].format(rewrite["subject"]), rewrite["target_new"]["str"]
+    begun, new = rewrite["prompt"].replace("{}", rewrite["subject"]), rewrite["target_new"]["str"]
     asked = [(EDITED, begun), *((PARAPHRASE, text) for text in entry.get("paraphrase_prompts", ()))]
     asked += [(NEIGHBOUR, text) for text in entry.get("neighborhood_prompts", ())]
     note = clean_note(f"{begun} {new}.", f"{where}: requested_rewrite")
@@ -216,6 +217,7 @@ def _of_counterfact(entry: Mapping[str, Any], where: str) -> Edit:
 
 
 def _asked(asked: Sequence[tuple[str, str]], answer: str, before: str | None) -> tuple[Asked, ...]:
-    if not all(isinstance(text, str) and text.strip() for text in (answer, *(text for _, text in asked))):
+    texts = [text for _, text in asked] + [answer] * any(kind in FOLLOWS for kind, _ in asked)
+    if not all(isinstance(text, str) and text.strip() for text in texts) or not isinstance(before, str | None):
         raise TypeError
     return tuple(Asked(k, text, answer, before) if k in FOLLOWS else Asked(k, text) for k, text in asked)
