@@ -126,6 +126,16 @@ def test_messages_are_read_by_the_template(chat_model, tmp_path):
     assert text["largest_nats"] < 1e-4
 
 
+def test_a_prompt_that_has_its_first_token_says_that_no_other_is_added(chat_model, model, tmp_path):
+    for target in ("prompt", "vllm", "gguf-lora"):
+        recipe = "random:k=2" if target == "prompt" else TRAINED
+        export(adapted_to(recipe, chat_model), target, tmp_path / target, limit=0)
+        assert (tmp_path / target / "prompt.txt").read_text("utf-8").startswith("<s><|system|>")
+        assert '`"add_special_tokens": false`' in (tmp_path / target / "README.md").read_text("utf-8")
+    export(adapted_to("random:k=2", model), "prompt", tmp_path / "plain", limit=0)
+    assert "add_special_tokens" not in (tmp_path / "plain" / "README.md").read_text("utf-8")
+
+
 def test_messages_without_a_template_are_written_and_not_scored(model, tmp_path):
     done = export(adapted_to("random", model), "messages", tmp_path / "out", check=TASK)
     assert "has no chat template, so it cannot read messages" in done.record["difference"]["not_scored"]

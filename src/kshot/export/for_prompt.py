@@ -8,8 +8,15 @@ from kshot.core.errors import UserError
 from kshot.export.handover import Handover
 from kshot.export.own_reading import OwnReading
 from kshot.export.target import Reader, filled
+from kshot.prompts.chat import Chat
 
 PROMPT = "prompt.txt"
+_AS_IT_IS = (
+    " The text begins as the model's chat template does, with its first token where it has one: no other must be added "
+    'before it. So say `tokenizer(text, add_special_tokens=False)` in transformers and `"add_special_tokens": false` '
+    "in a request to vLLM; to llama-server send as `prompt` the tokens that its `/tokenize` makes of the text, with "
+    '`"add_special": false`.'
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class ForPrompt:
             + (", its passage in place of the last `{context}`" if given.has_context else "")
             + ": replace, do not format, as all other braces are those of the examples. The answer begins where the "
             "text ends; `export.json` has each label as it is written there (`answers`) and what ends an answer "
-            "(`stop`)."
+            "(`stop`)." + _AS_IT_IS * isinstance(given.task_model.layout, Chat)
         )
 
     def reader(self, given: Handover, folder: Path) -> Reader:
