@@ -3,7 +3,7 @@ import pytest
 
 from kshot.measures.comparison import score_difference
 from kshot.measures.intervals import wilson
-from kshot.measures.measured import Gain, Measured, amount, told
+from kshot.measures.measured import Gain, Measured, Shift, amount, told
 
 
 def rng():
@@ -72,6 +72,18 @@ def test_a_gain_is_one_of_scores_and_keeps_a_width():
     none = Gain("abcd", [0, 0, 0, 0]).record(rng())
     assert none["low"] < none["value"] == 0 < none["high"]
     assert Gain((), ()).record(rng()) == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_a_shift_of_few_units_is_no_share():
+    """As a share, one unit of 24 would be above 0 for certain, and none of 24 from 0 on."""
+    units = [str(i) for i in range(24)]
+    one, none = (Shift(units, [first] + [0] * 23).record(rng()) for first in (1, 0))
+    assert one["low"] <= 0 < one["value"] < one["high"]
+    assert none["low"] < 0 == none["value"] < none["high"]
+    halves = [i % 3 / 2 - 0.25 for i in range(24)]
+    assert Shift(units, halves).record(rng()) == Measured(units, halves).record(rng())
+    same = Shift(units, [0.0] * 24)
+    assert same.against(same, rng())["value"] == 0
 
 
 def test_that_no_unit_differs_is_no_certainty():

@@ -14,7 +14,7 @@ from kshot.core.types import FloatArray, Task
 from kshot.evaluators.checkable import KINDS, OPENING, Dialogue, made_dialogue, obedience
 from kshot.evaluators.evaluator import Evaluator
 from kshot.evaluators.replies import replies
-from kshot.measures.measured import Measured
+from kshot.measures.measured import Measured, Shift
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -81,7 +81,7 @@ class Instructions(Evaluator):
             "n": len(told),
             **self._measured(units, pif),
             "repeated": self._measured(units, again),
-            "gain": Measured(units, (again - pif).mean(axis=(0, 2))),
+            "gain": Shift(units, (again - pif).mean(axis=(0, 2))),
             "by_kind": {kind: self._of_kind(kind, told, plain) for kind in KINDS if self._has(kind, told)},
             "right": Measured(units, self._right(told, plain)),
             "empty": sum(not text for text in texts),

@@ -13,7 +13,7 @@ from kshot.core.fields import setting
 from kshot.core.models import Capability, ScoringModel
 from kshot.core.types import Example, FloatArray, Prompt, Question, ScoreRequest, Segment, Task
 from kshot.evaluators.evaluator import Evaluator
-from kshot.measures.measured import Measured
+from kshot.measures.measured import Measured, Shift
 from kshot.methods.composers.verbalised import plain_words
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -146,7 +146,7 @@ class Verbalisers(Evaluator):
         found: dict[str, Any] = {
             "n_rows": len(asked),
             **{group: Measured(units, values) for group, values in by_group.items()},
-            "gap": Measured(units, by_group[NATURAL] - by_group[UNNATURAL]),
+            "gap": Shift(units, by_group[NATURAL] - by_group[UNNATURAL]),
             "override": Measured(units, _kept(chosen, right), ratio),
             "verbalisers": [
                 {

@@ -112,6 +112,20 @@ class Gain(Measured):
         return (found.low, found.high) if n else (float("nan"), float("nan"))
 
 
+class Shift(Gain):
+    """By how much each unit's share in one way is above that in another, from -1 to 1; the mean.
+
+    A unit's share is a mean of its own, so the interval is the bootstrap's; where no unit differs from the others, and
+    it has no width, that of a `Gain`.
+    """
+
+    def _interval(self, rng: np.random.Generator) -> tuple[float, float]:
+        if len(self.units) < 2:
+            return float("nan"), float("nan")
+        low, high = _of_resamples(lambda at: self.statistic(self.rows[at]), len(self.units), rng)
+        return super()._interval(rng) if low == high else (low, high)
+
+
 def _of_resamples(value: Callable[[Any], float], n: int, rng: np.random.Generator) -> tuple[float, float]:
     """Return the interval of a statistic that has no value in some resamples, from the others."""
     found: list[float] = []
