@@ -16,10 +16,11 @@ from conftest import write_task
 from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.types import Example, Prediction, Task
 from kshot.estimator import FewShotClassifier
+from kshot.evaluators.letter_case import LetterCase
 from kshot.measures.intervals import interval
 from kshot.measures.metrics import compute, row_score
 from kshot.measures.ordered import as_answered, boundary_margins, median, right_sides
-from kshot.measures.samples import check_metrics
+from kshot.measures.samples import check_metrics, sample_row
 from kshot.race.ranking import evidence, valued, valued_in_order
 from kshot.tasks.load import load_task
 from kshot.tasks.order import likely_order
@@ -342,3 +343,16 @@ def test_an_order_that_cannot_be_is_refused(order, message):
     with pytest.raises(InvalidInputError) as caught:
         FewShotClassifier("scripted", recipe="bm25", order=order).fit(TEXTS, LABELS)
     assert message in str(caught.value)
+
+
+def test_suites_score_rows_as_a_run_does():
+    """By how near the answer is; context-ablation and twins take the same score."""
+    rows = [Example(f"case {i}", label, f"c{i}") for i, label in enumerate(SEVERITY)]
+    task = Task(
+        "severity", "classification", (), tuple(rows), labels=SEVERITY, metrics=("quadratic_kappa",), ordered=True
+    )
+    said = [Prediction(e.id, SEVERITY, (0.0, 0.0, 0.0), (0.2, 0.6, 0.2), "medium") for e in rows] * 3
+    suite = LetterCase()
+    report = suite.report(task, suite.cases(task, rng=np.random.default_rng(0)), said)
+    kept = [sample_row(task, "r", i, e, p)["score"] for i, (e, p) in enumerate(zip(rows, said[:3], strict=True))]
+    assert list(report["as-given"]["score"].values) == kept == [0.5, 1.0, 0.5]

@@ -16,9 +16,8 @@ from kshot.core.types import FloatArray, Prediction, Task
 from kshot.evaluators.context_parts import WAYS, Parted, n_tokens, parted, python_rows, way_of, within
 from kshot.evaluators.evaluator import Case, Evaluator
 from kshot.measures.measured import Gain, Measured, amount
-from kshot.measures.metrics import row_score
 from kshot.measures.probabilities import code_length_bits
-from kshot.measures.samples import primary_metric
+from kshot.measures.samples import score_of
 from kshot.methods.skill_profile import answers_after
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -93,8 +92,8 @@ class ContextAblation(Evaluator):
         """Return scores and values of the parts."""
         if self.files:
             return {}
-        name, pairs = primary_metric(task), list(zip(cases, predictions, strict=True))
-        scores = [row_score(name, c.example.accepted, p.answer or "") for c, p in pairs]
+        pairs = list(zip(cases, predictions, strict=True))
+        scores = [score_of(task, c.example, p.answer or "") for c, p in pairs]
         bits = [code_length_bits(task, c.example.output, p) for c, p in pairs]
         about = {"parts": self._way(task), "metric_name": task.metrics[0], "budget": self.budget}
         return {**about, **_Table.of(self._parted(task), scores, bits).report(self.budget)}

@@ -9,8 +9,7 @@ import numpy as np
 from kshot.core.types import Prediction, Task
 from kshot.evaluators.evaluator import Case, Evaluator
 from kshot.measures.measured import Measured
-from kshot.measures.metrics import row_score
-from kshot.measures.samples import primary_metric
+from kshot.measures.samples import score_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class LetterCase(Evaluator):
         given, found = [p.answer for p in predictions[:n]], {}
         for start in range(0, len(cases), n):
             some = list(zip(cases[start : start + n], predictions[start : start + n], strict=True))
-            scores = [row_score(primary_metric(task), c.example.accepted, str(p.answer)) for c, p in some]
+            scores = [score_of(task, c.example, str(p.answer)) for c, p in some]
             same = [p.answer == before for (_, p), before in zip(some, given, strict=True)]
             ids = [c.example.id for c, _ in some]
             found[cases[start].group] = {"score": Measured(ids, scores), "same": Measured(ids, same)}

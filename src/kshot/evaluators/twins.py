@@ -16,8 +16,7 @@ from kshot.core.types import Example, FloatArray, Task
 from kshot.evaluators.evaluator import Evaluator
 from kshot.measures.correlation import pearson, spearman
 from kshot.measures.measured import Gain, Measured
-from kshot.measures.metrics import row_score
-from kshot.measures.samples import primary_metric
+from kshot.measures.samples import score_of
 from kshot.methods.generators.writer import room_for
 from kshot.methods.skill_profile import answers_after
 from kshot.taskmodel.taskmodel import TaskModel
@@ -124,8 +123,7 @@ class Twins(Evaluator):
             answers_after(shown, task.test, model=base, what="asking the base"),
             answers_after([()] * len(task.test), task.test, model=tuned, what="asking the tuned model"),
         ]
-        name = primary_metric(task)
-        scores = [[row_score(name, e.accepted, a) for e, a in zip(task.test, some, strict=True)] for some in said]
+        scores = [[score_of(task, e, a) for e, a in zip(task.test, some, strict=True)] for some in said]
         return np.array(scores), written
 
     def _written(self, model: TaskModel, rng: np.random.Generator) -> list[Example]:

@@ -48,6 +48,11 @@ def check_metrics(task: Task) -> None:
     statistic(primary_metric(task), [], [], labels=task.labels, positive_label=task.positive_label)
 
 
+def score_of(task: Task, example: Example, answer: str) -> float:
+    """Return the score of one answer by the primary metric; of ordered labels it is how near the right one it is."""
+    return row_score(primary_metric(task), example.accepted, answer, task.labels if task.ordered else ())
+
+
 def sample_row(task: Task, recipe: str, position: int, example: Example, prediction: Prediction) -> dict[str, Any]:
     """Return what is kept of one prediction: the prediction, and how it compares with the right answer.
 
@@ -56,13 +61,13 @@ def sample_row(task: Task, recipe: str, position: int, example: Example, predict
     """
     prediction = as_answered(task, prediction)
     answer = prediction.answer
-    source, labels = came_from(answer, example), task.labels if task.ordered else ()
+    source = came_from(answer, example)
     return {
         "recipe": recipe,
         "position": position,
         "gold": example.output,
         "references": list(example.accepted),
-        "score": None if answer is None else row_score(primary_metric(task), example.accepted, answer, labels),
+        "score": None if answer is None else score_of(task, example, answer),
         "bits": code_length_bits(task, example.output, prediction),
         **({"came_from": source} if source else {}),
         **vars(prediction),
