@@ -149,6 +149,11 @@ def test_code_that_is_trusted_is_run_recorded_and_asked_for_again(coded, run_cli
     assert "give --trust-remote-code (in Python trust_remote_code=True)." in found.err
     assert not marker.exists()
     assert run_cli("predict", tmp_path / "run", "--trust-remote-code", input="a cat\n").code == 0
+    suite = ("--suite", "letter-case", "--limit", "1", "--trust-remote-code")
+    done = run_cli("evaluate", tmp_path / "run", words_task, *suite, "--against", tmp_path / "run")
+    assert (done.code, "; against " in done.out) == (0, True)
+    for verb in ("unlearn", "saliency"):
+        assert "--trust-remote-code" in run_cli(verb, "--help").out
 
 
 def test_code_of_a_tokenizer_or_beside_a_known_architecture_is_not_run(folder, nobody_is_asked):

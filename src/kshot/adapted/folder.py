@@ -264,6 +264,20 @@ def saved_task(folder: str | Path) -> Task:
     return _unchanged(folder, lambda place: _task(_read_saved(place, ABOUT, POOL)[0], place / ABOUT))
 
 
+def is_loaded_here(folder: str | Path) -> bool:
+    """Return whether an adapted model's language model has weights that are loaded, onto a device.
+
+    Raises:
+        UserError: As `saved_task`.
+    """
+
+    def read(place: Path) -> bool:
+        model = _read_saved(place, ABOUT, POOL)[0]["model"]
+        return model is not None and "dtype" in model["origin"]
+
+    return _unchanged(folder, read)
+
+
 def saved_recipe(folder: str | Path, *, allow_code: bool = False) -> Recipe:
     """Return the recipe of an adapted model with what its methods remember; no language model is loaded.
 

@@ -67,7 +67,7 @@ def evaluate(
 
     With recipe:RECIPE a recipe is measured that has learnt the task's training rows.
     """
-    from kshot.adapted.folder import load, saved_task
+    from kshot.adapted.folder import is_loaded_here, load, saved_task
     from kshot.evaluators import EVALUATORS
     from kshot.verbs.evaluate import evaluate as run_suite
     from kshot.verbs.evaluate import fitted, keep
@@ -102,10 +102,13 @@ def evaluate(
             adapted = load(system, model=model, **placed)
         if suite:
             other, other_is_recipe = _recipe_of(against or "")
+            allowed: dict[str, Any] = {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
+            if against and not other_is_recipe and is_loaded_here(against):
+                allowed |= {"device": device, "trust_remote_code": trust_remote_code}
             beside = (
                 fitted(other, loaded, adapted.fitted.untrained, **how)
                 if other_is_recipe
-                else against and load(against, allow_code=allow_code, allow_other_dtype=allow_other_dtype)
+                else against and load(against, **allowed)
             )
             result = run_suite(adapted, loaded, suite, against=beside or None, limit=limit, progress=progress)
             if not is_recipe:

@@ -1,11 +1,11 @@
 """`kshot saliency`: which words of a question the answer rests on."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from kshot.cli.options import AllowCodeOption, ColumnsOption, JsonOption, MovedModelOption
+from kshot.cli.options import AllowCodeOption, ColumnsOption, JsonOption, MovedModelOption, TrustOption
 from kshot.cli.output import guarded, print_json, print_result, stdout
 from kshot.core.errors import UserError
 from kshot.core.paths import path_of
@@ -25,6 +25,7 @@ def saliency(
     limit: Annotated[int, typer.Option(min=1, help="Most examples of the run, those that it got wrong first.")] = 20,
     columns: ColumnsOption = None,
     model: MovedModelOption = None,
+    trust_remote_code: TrustOption = False,
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,7 +53,8 @@ def saliency(
     else:
         rows = asked_first(read_record(run), limit)
         examples = [Example(e["input"], e["output"], e["id"], e["context"]) for e in rows]
-    found = load(folder, model=model, allow_code=allow_code).rests_on(examples)
+    how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "allow_code": allow_code}
+    found = load(folder, model=model, **how).rests_on(examples)
     report = None
     if inputs is None:
         write_saliency(run, [one.record for one in found])

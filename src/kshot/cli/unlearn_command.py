@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot.cli.options import AllowCodeOption, DeviceOption, DtypeOption, JsonOption, MovedModelOption
+from kshot.cli.options import AllowCodeOption, DeviceOption, DtypeOption, JsonOption, MovedModelOption, TrustOption
 from kshot.cli.output import TerminalProgress, guarded, print_json, stdout
 
 
@@ -23,6 +23,7 @@ def unlearn(
     model: MovedModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    trust_remote_code: TrustOption = False,
     allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -34,7 +35,8 @@ def unlearn(
     from kshot.verbs.unlearn import unlearn as run
 
     with TerminalProgress() as progress:
-        adapted = load(folder, model=model, device=device, dtype=dtype, allow_code=allow_code)
+        how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "allow_code": allow_code}
+        adapted = load(folder, model=model, device=device, dtype=dtype, **how)
         done = run(adapted, forget, retain=retain, settings=settings, out=out, progress=progress)
     if as_json:
         print_json({"model": str(done.folder), **done.report})
