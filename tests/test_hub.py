@@ -153,6 +153,13 @@ def test_a_folder_is_a_repository_too(adapted, tmp_path):
         adapted.save_pretrained(tmp_path / "words")
 
 
+def test_what_has_forgotten_does_not_tell_where_its_run_was(adapted, tmp_path):
+    forgetful = AdaptedModel(adapted.fitted, choice={"before": {"before": adapted.choice, "run": "/home/somebody/b"}})
+    forgetful.save_pretrained(tmp_path / "words")
+    assert "/home/somebody" not in (tmp_path / "words" / "kshot" / "kshot.json").read_text("utf-8")
+    assert forgetful.choice["before"]["run"] == "/home/somebody/b"
+
+
 def test_the_card_tells_number_interval_labels_and_choice(adapted, tmp_path):
     adapted.save_pretrained(tmp_path / "words")
     card = (tmp_path / "words" / "README.md").read_text("utf-8")

@@ -7,7 +7,7 @@ format: so peft and vLLM load the repository by its name. The folder `kshot/` is
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,8 +39,8 @@ def write_repository(adapted: AdaptedModel, folder: Path, name: str | None = Non
         raise UserError(f"{folder} must be new or empty, for the repository; it holds something. Name another folder.")
     check_outside(folder)
     base = _public_base(adapted)
-    without_places = {key: value for key, value in adapted.choice.items() if key != "run"}
-    placeless = AdaptedModel(adapted.fitted, choice=without_places, past=adapted.past, abstention=adapted.abstention)
+    choice = _without_places(adapted.choice)
+    placeless = AdaptedModel(adapted.fitted, choice=choice, past=adapted.past, abstention=adapted.abstention)
 
     def more(partial: Path) -> None:
         if base:
@@ -49,6 +49,13 @@ def write_repository(adapted: AdaptedModel, folder: Path, name: str | None = Non
         save(placeless, partial / MODEL)
 
     write_folder(folder, {CARD: card_of(adapted, name or UNNAMED, base)}, more=more, replaces=False)
+
+
+def _without_places(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a model was chosen without the folder of its run, also of what it was before it forgot."""
+    found = {key: value for key, value in choice.items() if key != "run"}
+    before = found.get("before")
+    return found | ({"before": _without_places(before)} if isinstance(before, Mapping) else {})
 
 
 def _public_base(adapted: AdaptedModel) -> Base | None:
