@@ -176,6 +176,11 @@ def test_names_of_both_kinds_are_tasks_where_a_model_is_asked(run_cli):
     assert "--model must be given" in failed.err
 
 
+def test_short_sequences_hold_the_points_that_teach_some_functions(tmp_path):
+    found = experiment(f"boolean(d=4,length=5,{SMALL})", out=tmp_path / "study", minutes=0.003).findings
+    assert "After the points that teach, the next point is right" in [claim.sentence for claim in found.claims]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -184,6 +189,7 @@ def test_names_of_both_kinds_are_tasks_where_a_model_is_asked(run_cli):
         ("boolean(d=2)", "boolean:d must be 3 or more; got 2"),
         ("boolean(easy=sparse-disjunction,d=4)", r"d must be in 5\.\.8 for sparse-disjunction"),
         ("boolean(d=3,length=9)", "boolean:length must be at most 8, the number of different inputs; got 9"),
+        ("boolean(length=4)", "boolean:length must be 5 or more; got 4"),
         ("boolean(heads=5)", "boolean:heads must divide width=64; got 5"),
         ("prism(families=dense/haar)", "prism:families must be of dense, sparse, sign, mixture, fourier; got 'haar'"),
         ("prism(families=dense/dense)", "prism:families must name each once; got 'dense/dense'"),

@@ -134,7 +134,7 @@ class BooleanNetworks(Experiment):
 
     easy: str = setting("conjunction", choices=BOOLEAN_CLASSES)
     d: int = setting(6, least=LEAST_D, most=MOST_D)
-    length: int = setting(16, least=4, most=256)
+    length: int = setting(16, least=5, most=256)
     width: int = setting(64, least=8, most=1024)
     layers: int = setting(3, least=1, most=24)
     heads: int = setting(4, least=1, most=64)
@@ -181,6 +181,12 @@ class BooleanNetworks(Experiment):
         network = made(lambda: self._network(cell.settings["network"]), rng)
         test = draw(functions, TESTED, self.length, teach=teach, rng=rng.spawn(1)[0], forced=forced)
         asked, right = tokens(test, self.d), test.outputs == 1
+        fits = (test.taught > 0) & (test.taught < self.length)  # so that a point comes after those that teach
+        if teach and not fits.any():
+            raise SettingError(
+                f"length must be {test.taught.min() + 1} or more, as a point has to come after those that teach; got "
+                f"{self.length}."
+            )
 
         def loss(rng: np.random.Generator) -> Tensor:
             found = draw(functions, self.batch, self.length, teach=teach, rng=rng, forced=forced)
@@ -191,7 +197,7 @@ class BooleanNetworks(Experiment):
 
         def measure() -> dict[str, Any]:
             hits = ((network(asked)[:, 0::2, 0] > 0).numpy() == right).astype(float)
-            after = hits[np.arange(len(hits)), test.taught][test.taught > 0]
+            after = hits[fits, test.taught[fits]]
             found: dict[str, Any] = {"accuracy": hits.mean(axis=0).tolist()}
             return found | ({"after_teaching": float(after.mean())} if teach else {})
 
@@ -200,7 +206,7 @@ class BooleanNetworks(Experiment):
                      measured=10, state=state)  # fmt: skip
         rows[-1] |= {"weights": n_weights(network), "learners": learnt(functions, test, self.d)}
         if teach:
-            rows[-1]["taught"] = float(test.taught.mean())
+            rows[-1]["taught"] = float(test.taught[fits].mean())
         return rows
 
     def _network(self, kind: str) -> nn.Module:
