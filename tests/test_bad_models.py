@@ -443,6 +443,31 @@ def adapter(whole, tmp_path_factory):
     return path, ids, model(input_ids=ids).logits.detach()
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5, 8]}},
+    ],
+)
+def test_an_adapter_of_words_that_share_their_weights_with_the_output(tmp_path, how):
+    base, path = write_model(tmp_path / "base", tie_word_embeddings=True), tmp_path / "adapter"
+    with warnings.catch_warnings():  # of peft's own
+        warnings.simplefilter("ignore")
+        model = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2, task_type="CAUSAL_LM", **how)
+        )
+        drawn = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for weight in (p for p in model.parameters() if p.requires_grad):
+                weight.add_(torch.randn(weight.shape, generator=drawn) * 0.3)
+        model.eval().save_pretrained(path)
+    expected = model(input_ids=torch.tensor([[5, 6, 7, 8]])).logits.detach()
+    (found,) = kshot.load_model(path).backbone.plain_logits([[5, 6, 7, 8]])
+    torch.testing.assert_close(found, expected[0], rtol=1e-4, atol=1e-4)
+
+
 def test_an_adapter_is_a_model(adapter, whole):
     path, ids, logits = adapter
     model = kshot.load_model(path)

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
+from torch import nn
 
 from kshot.core.errors import KshotError, UserError, in_short
 from kshot.models.checkpoint import Checkpoint, check_finite, check_vocabulary, some
@@ -109,9 +111,13 @@ def _merged(model: Any, folder: Path, name: str) -> Any:
         config.inference_mode = True
         with warnings.catch_warnings():  # peft asks transformers for what will be called something else
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings")  # see `_untie_adapted`
             adapted = get_peft_model(model, config, adapter_name=_NAME)
+        _untie_adapted(model)
         found = set_peft_model_state_dict(adapted, weights, adapter_name=_NAME)
-        missing = sorted(key for key in found.missing_keys if f".{_NAME}" in key)
+        own = adapted.state_dict()  # what words and output share stands there twice, and in the file once
+        read = {t.data_ptr() for key, t in own.items() if key not in found.missing_keys}
+        missing = sorted(k for k in found.missing_keys if f".{_NAME}" in k and own[k].data_ptr() not in read)
         if odd := missing or sorted(found.unexpected_keys):
             raise UserError(
                 f"The adapter '{name}' must hold all weights that its {ADAPTER_CONFIG} tells of, and no other; "
@@ -125,3 +131,16 @@ def _merged(model: Any, folder: Path, name: str) -> Any:
             f"'{name}' must be an adapter of the base that its {ADAPTER_CONFIG} names; peft says: {in_short(error)} "
             f"({type(error).__name__}). Name its own base there, or save it again."
         ) from error
+
+
+def _untie_adapted(model: Any) -> None:
+    """Give the output weights of their own where words and output share them and the adapter is of either.
+
+    Beside shared weights an adapter changes what is read or what is said; added to them it would change both.
+    """
+    both = model.get_input_embeddings(), model.get_output_embeddings()
+    words, said = (m.get_base_layer() if isinstance(m, BaseTunerLayer) else m for m in both)
+    if words.weight is said.weight and any(isinstance(m, BaseTunerLayer) for m in both):
+        said.weight = nn.Parameter(said.weight.detach().clone(), requires_grad=False)
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
