@@ -211,6 +211,12 @@ def test_short_groups_are_filled_from_the_pool_and_marked_down():
     assert len(alone.documents) == 8
 
 
+def test_the_worst_candidate_is_never_a_positive():
+    many = replace(SMALL, positives=1000)
+    (group,) = groups([ranked(5)], many, [], n_negatives=3, epoch=0, seed=0)
+    assert group.scores[:2] == (0.0, -4.0)
+
+
 def test_negatives_of_the_querys_own_label_can_be_kept_out():
     (group,) = groups([ranked(16)], SMALL, [], n_negatives=3, epoch=0, seed=0, same_label=False)
     assert {d.answer for d in group.documents[1:]} == {"b"}
