@@ -63,7 +63,7 @@ def groups(
     for row in found:
         rng = generator(seed, "negatives", row.query.key)
         order = sorted(range(len(row.documents)), key=lambda i, row=row: -row.scores[i])
-        n_best = min(settings.positives, len(order) - 1)  # one is worse at least
+        n_best = max(1, min(settings.positives, len(order) - 1))  # of two or more one is worse
         best, rest = order[:n_best], order[n_best:][-settings.negatives :]
         if not same_label:
             rest = [i for i in rest if not _equal_label(row.query, row.documents[i])]
