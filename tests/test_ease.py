@@ -29,6 +29,8 @@ from kshot.methods.selectors.evolution import Evolution
 from kshot.methods.selectors.reward_net import RewardNet
 from kshot.methods.selectors.transport import transport_cost
 from kshot.models.scripted import ScriptedModel
+from kshot.race.record import PromptBook
+from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -317,6 +319,17 @@ def test_lists_are_searched_together_with_the_composers_alternatives(name):
     predictions = learner.predict([Query(e, ROWS[:24]) for e in ROWS[24:]])
     assert [p.answer for p in predictions] == [e.output for e in ROWS[24:]]
     assert learner.fit(ROWS[:24]).recipe.part("composer") == Asking("Say the way.")
+
+
+def test_the_prompts_that_are_told_have_the_wording_that_was_chosen():
+    recipe = parse_recipe("evolution:population=6,evaluations=12", shots=3).having(composer=Asking())
+    stream, model = make_stream(WAYS, limit=24, seed=0), TaskModel.for_task(WAYS, Obedient())
+    asked, past = stream.examples[20], stream.examples[:20]
+    (said,) = PromptLearner(recipe, Setup(WAYS, model, 0)).predict([Query(asked, past)])
+    shown = {"contexts": (), "demonstrations": said.demonstrations}
+    book = PromptBook(model, stream, 0)
+    book.add(recipe, [{"setting": "", "position": 20, "example_id": asked.id, **shown}])
+    assert ("instruction", "Say the way.") in {(role, text.strip()) for role, text in book.segments}
 
 
 @pytest.mark.parametrize(

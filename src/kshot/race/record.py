@@ -13,11 +13,12 @@ from typing import Any, cast
 from kshot.core.control_tokens import without_marks
 from kshot.core.ledger import Ledger
 from kshot.core.schedule import refit_point
-from kshot.core.types import Prompt, Task
+from kshot.core.types import Example, Prompt, Task
 from kshot.core.version import __version__
+from kshot.learners.demonstrations import fitted, worded
 from kshot.learners.preparation import Prepared, prepared
 from kshot.learners.trained import as_trained
-from kshot.methods.contracts import Composer
+from kshot.methods.contracts import Composer, Selector
 from kshot.race.race import Race
 from kshot.race.stream import Stream
 from kshot.race.words import compare_all, in_words
@@ -37,12 +38,13 @@ class PromptBook:
     A row is the number of segments that it shares with the beginning of the recipe's row before, then the numbers of
     the others: after demonstrations that stay, a prompt takes a few bytes. Where an example was asked after several
     contexts, `rows` has the prompt with the first, and `more` those with the others; each shares with the row before it
-    of the context with its number.
+    of the context with its number. `selecting` is the model that selectors ask, where it is another one.
     """
 
     model: TaskModel
     stream: Stream
     seed: int
+    selecting: TaskModel | None = None
     segments: dict[tuple[str, str], int] = field(default_factory=dict)
     rows: dict[str, list[list[int]]] = field(default_factory=dict)
     more: dict[str, list[list[list[int]]]] = field(default_factory=dict)
@@ -82,8 +84,20 @@ class PromptBook:
         n = refit_point(position)
         key = recipe.name, n
         if key not in self._prepared:
-            self._prepared[key] = prepared(recipe, self.stream.examples[:n], self.model, seed=self.seed)
+            known = self.stream.examples[:n]
+            ready = prepared(recipe, known, self.model, seed=self.seed)
+            self._prepared[key] = replace(ready, model=self._worded(recipe, known, ready)) if n else ready
         return self._prepared[key]
+
+    def _worded(self, recipe: Recipe, known: tuple[Example, ...], ready: Prepared) -> TaskModel:
+        """Return the model as prepared, with the wording that a selector has chosen beside what it shows."""
+        selector = recipe.part("selector")
+        if selector is None or "composer" not in recipe.parts or type(selector).wording is Selector.wording:
+            return ready.model
+        pool = (*known, *ready.made)
+        selecting = replace(self.selecting or self.model, told=None, composer=ready.model.composer)
+        selector = fitted(selector, pool, model=selecting, seed=self.seed)
+        return worded(ready.model, selector, pool, recipe.k, seed=self.seed)
 
 
 def _knowing(model: TaskModel, sample: Mapping[str, Any], context: int) -> TaskModel:
@@ -109,6 +123,7 @@ class Recorder:
     Attributes:
         folder: Of the run.
         repeat: The command that makes the run again.
+        selecting: The model that selectors ask, where it is another one.
     """
 
     folder: Path
@@ -118,10 +133,12 @@ class Recorder:
     seed: int
     identity: Mapping[str, Any]
     repeat: str
+    selecting: TaskModel | None = None
     _prompts: PromptBook = field(init=False)
 
     def __post_init__(self):
-        self._prompts = PromptBook(replace(self.model, ledger=Ledger()), self.stream, self.seed)
+        selecting = self.selecting and replace(self.selecting, ledger=Ledger())
+        self._prompts = PromptBook(replace(self.model, ledger=Ledger()), self.stream, self.seed, selecting)
 
     def choice(self, race: Race) -> dict[str, Any]:
         """Return how the first of the leaderboard compares with the others, in numbers and in words."""

@@ -237,7 +237,7 @@ def _run_in(
         selecting = replace(selecting, model=selecting.model.with_store(store), **shared) if selecting else None
         setup = replace(models, model=model, selector_model=selecting, store=store)
         measuring = Measuring(setup, stream, store, folder, progress, ledger)
-        recorder = Recorder(folder, task, model, stream, seed, identity, settings.repeat)
+        recorder = Recorder(folder, task, model, stream, seed, identity, settings.repeat, selecting)
         contest = Race(measuring, prepared.recipes, drop=settings.race, by=settings.choose_by, prefer=settings.prefer)
         contest.run(recorder.write_unfinished)
         contest.check_finished()
