@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -139,7 +139,7 @@ def _untie_adapted(model: Any) -> None:
     Beside shared weights an adapter changes what is read or what is said; added to them it would change both.
     """
     both = model.get_input_embeddings(), model.get_output_embeddings()
-    words, said = (m.get_base_layer() if isinstance(m, BaseTunerLayer) else m for m in both)
+    words, said = (cast(Any, m.get_base_layer() if isinstance(m, BaseTunerLayer) else m) for m in both)
     if words.weight is said.weight and any(isinstance(m, BaseTunerLayer) for m in both):
         said.weight = nn.Parameter(said.weight.detach().clone(), requires_grad=False)
         for config in (model.config, model.config.get_text_config()):
