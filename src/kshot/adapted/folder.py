@@ -265,17 +265,9 @@ def saved_task(folder: str | Path) -> Task:
 
 
 def is_loaded_here(folder: str | Path) -> bool:
-    """Return whether an adapted model's language model has weights that are loaded, onto a device.
-
-    Raises:
-        UserError: As `saved_task`.
-    """
-
-    def read(place: Path) -> bool:
-        model = _read_saved(place, ABOUT, POOL)[0]["model"]
-        return model is not None and "dtype" in model["origin"]
-
-    return _unchanged(folder, read)
+    """Return whether an adapted model's language model is one of weights, held by a device; errors as `saved_task`."""
+    model = _unchanged(folder, lambda place: _read_saved(place, ABOUT, POOL)[0]["model"])
+    return model is not None and "dtype" in model["origin"]
 
 
 def saved_recipe(folder: str | Path, *, allow_code: bool = False) -> Recipe:
@@ -284,11 +276,7 @@ def saved_recipe(folder: str | Path, *, allow_code: bool = False) -> Recipe:
     Raises:
         UserError: As `load`.
     """
-
-    def read(place: Path) -> Recipe:
-        return _recipe(place, _read_saved(place)[0], allow_code=allow_code)
-
-    return _unchanged(folder, read)
+    return _unchanged(folder, lambda place: _recipe(place, _read_saved(place)[0], allow_code=allow_code))
 
 
 def _recipe(place: Path, about: About, *, allow_code: bool) -> Recipe:
