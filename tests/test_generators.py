@@ -704,7 +704,7 @@ def test_steerings_and_notes_are_judged_by_known_examples_alone(seed):
     assert not any(e.is_made for e in held)
     assert sorted(e.id for e in (*held, *known)) == sorted(e.id for e in POOL)
     assert len(held_out(COPIES, most=32, rng=rng())[0]) == 5
-    for _, asked in halves(len(POOL), least=2, rng=rng(), examples=POOL):
+    for _, asked in halves(POOL, least=2, rng=rng()):
         assert asked
         assert not any(POOL[i].is_made for i in asked)
     seen, judging = judged(POOL, rng(), 100)

@@ -51,14 +51,14 @@ def test_value_takes_those_that_help_most_and_shows_the_best_last(seed):
     helps = rng(seed).permutation(20) / 10
     pool = [Example(str(value), "a", str(i)) for i, value in enumerate(helps)]
     found = Value(queries=4).fit(pool, model=Planted(), rng=rng()).select(None, 3, rng=rng(seed))
-    held_out, _ = held_out_and_others(20, 3, 4, rng=rng(seed))
+    held_out, _ = held_out_and_others(pool, 3, 4, rng=rng(seed))
     rest = [value for i, value in enumerate(helps) if i not in held_out]
     assert [helps[i] for i in found] == sorted(rest)[-3:]
 
 
 def test_value_is_what_the_model_says_of_each_alone(model):
     found = Value(queries=3).fit(POOL, model=model, rng=rng()).select(None, 4, rng=rng())
-    held_out, others = held_out_and_others(len(POOL), 4, 3, rng=rng())
+    held_out, others = held_out_and_others(POOL, 4, 3, rng=rng())
     bits = [sum(model.code_lengths([(POOL[i],)], [POOL[j]])[0] for j in held_out) for i in others]
     assert found == [others[i] for i in np.argsort(bits, kind="stable")[:4]][::-1]
 

@@ -1,6 +1,7 @@
 """Baselines that look at embeddings alone: DPP, MMD and optimal transport, each against its formula."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -118,6 +119,13 @@ def test_optimal_transport_takes_the_cheapest_of_its_sets(monkeypatch):
     assert picks == sets[int(np.argmin(costs))]
     assert not set(picks) & set(held_out.tolist())
     assert sorted(chosen(OptimalTransport(), pool[:3], 5)) == [0, 1, 2]
+
+
+def test_optimal_transport_carries_to_no_example_that_was_made(monkeypatch):
+    pool = pool_of(monkeypatch, [(1, 0)] * 12 + [(0, 1)] * 24)
+    pool = [e if i < 12 else replace(e, meta={"made": "word-edits"}) for i, e in enumerate(pool)]
+    for seed in range(5):
+        assert max(chosen(OptimalTransport(queries=4), pool, 2, seed=seed)) < 12
 
 
 @pytest.mark.parametrize(

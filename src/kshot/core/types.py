@@ -86,6 +86,11 @@ class Example:
         return (self.output, *(r for r in self.references if r != self.output))
 
 
+def not_made(examples: Sequence[Example]) -> Sequence[Example]:
+    """Return the examples by which something may be judged: those that nothing has made, or all where all were made."""
+    return [e for e in examples if not e.is_made] or examples
+
+
 def named_choice(form: str, place: int) -> str:
     """Return how a choice is named where the first one is named `form`: of "(A)" and 2 "(C)", of "1." and 2 "3."."""
     first = next(character for character in form if character.isalnum())

@@ -8,7 +8,6 @@ from kshot.core.errors import UserError
 from kshot.export.handover import Handover
 from kshot.export.own_reading import OwnReading
 from kshot.export.target import Reader, filled
-from kshot.prompts.chat import Chat
 
 PROMPT = "prompt.txt"
 _AS_IT_IS = (
@@ -46,7 +45,7 @@ class ForPrompt:
             + (", its passage in place of the last `{context}`" if given.has_context else "")
             + ": replace, do not format, as all other braces are those of the examples. The answer begins where the "
             "text ends; `export.json` has each label as it is written there (`answers`) and what ends an answer "
-            "(`stop`)." + _AS_IT_IS * isinstance(given.task_model.layout, Chat)
+            "(`stop`)." + _AS_IT_IS * given.task_model.layout.write(given.for_any).spells_first_token
         )
 
     def reader(self, given: Handover, folder: Path) -> Reader:

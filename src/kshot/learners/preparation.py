@@ -69,7 +69,7 @@ def _check(made: Sequence[Example], known: Sequence[Example], task: Task, name: 
     for e in made:
         if e.id in ids:
             raise UserError(f"{name}: each example that is made must have an id of its own; got '{e.id}' again.")
-        if "made" not in e.meta:
+        if not e.is_made:
             raise UserError(f"{name}: each example that is made must say so in meta[\"made\"]; '{e.id}' does not.")
         is_known = is_written(e.output, task.labels) if task.is_multi_label else e.output in task.candidates(e)
         if not task.is_open and not is_known:

@@ -237,7 +237,7 @@ def _check_generator(part: Generator, task: Task, model: TaskModel) -> None:
     known = {e.id for e in task.train}
     ids = [e.id for e in made.examples]
     _must(len(set(ids)) == len(ids) and not known & set(ids), part, "must give its examples ids of their own")
-    _must(all("made" in e.meta for e in made.examples), part, 'must mark its examples with meta["made"]')
+    _must(all(e.is_made for e in made.examples), part, 'must mark its examples with meta["made"]')
     labels_hold = task.is_open or all(e.output in task.labels for e in made.examples)
     _must(labels_hold, part, "must make examples with outputs of the task")
 
@@ -263,7 +263,7 @@ def _check_tuner(part: Tuner, task: Task, model: TaskModel) -> None:
         _must(made[0] == made[1], part, "must teach the same with the same rng")
         _must(bool(made[0]), part, "must teach something in each step")
         for lesson in made[0]:
-            is_seen = "made" in lesson.target.meta if lesson.is_apart else lesson.target in seen
+            is_seen = lesson.target.is_made if lesson.is_apart else lesson.target in seen
             is_seen |= bool(lesson.asked) and lesson.target.question in _hidden(seen)  # another answer is asked for
             _must(is_seen, part, 'must teach examples that it has seen, or made ones with meta["made"]')
             _must(lesson.target not in lesson.demonstrations, part, "must not show a lesson's own target")

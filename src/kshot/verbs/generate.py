@@ -210,7 +210,7 @@ def _checked(made: Made, seeds: tuple[Example, ...], task: Task, method: str) ->
     intake = Intake(method, seeds, task)
     ids = {e.id for e in task.train}
     for e in made.examples:
-        if "made" not in e.meta or e.id in ids:
+        if not e.is_made or e.id in ids:
             raise UserError(
                 f'{method}: each example that is made must have an id of its own, and its mark in meta["made"]; '
                 f"'{e.id}' does not."

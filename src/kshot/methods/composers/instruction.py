@@ -12,7 +12,7 @@ import numpy as np
 from kshot.core.fields import setting, state
 from kshot.core.models import Capability
 from kshot.core.script import WORDS, Script, UsualWording
-from kshot.core.types import Example, Kind, Prompt, Question, Task
+from kshot.core.types import Example, Kind, Prompt, Question, Task, not_made
 from kshot.methods.composers.verbalised import plain_words
 from kshot.methods.contracts import Composer
 from kshot.prompts.fitting import first_to_fit
@@ -192,7 +192,7 @@ class Instruction(Composer):
     def _worth(self, kept: Sequence[_Candidate], past: Sequence[Example], model: TaskModel) -> dict[str, float]:
         """Return the bits that each candidate costs more than the first, on examples it was not written from."""
         demonstrations, others = tuple(past[: self.joint]), past[self.joint :]
-        held = ([e for e in others if not e.is_made] or others)[: self.asked]
+        held = not_made(others)[: self.asked]
         found, plain = dict[str, float](), dict[str, float]()
         for one in kept:
             asked = [e for e in held if e.id not in one.source]

@@ -21,7 +21,7 @@ from kshot.core.models import Capability
 from kshot.core.paths import path_of
 from kshot.core.script import Script
 from kshot.core.seeding import digest
-from kshot.core.types import Example, FloatArray, Question, Task
+from kshot.core.types import Example, FloatArray, Question, Task, not_made
 from kshot.encoders.encoder import load_encoder
 from kshot.methods.composers.wording import Wording
 from kshot.methods.contracts import Composer
@@ -190,8 +190,7 @@ class Notes(Embeds, Composer):
             notes = (*notes, *(_flat(e.context) for e in pool if e.context))
         fitted = replace(self, inner=inner, _notes=_each_once(notes), _threshold=None)
         if fitted.notes and self._fits_threshold and pool:
-            asked = [e for e in pool if not e.is_made] or pool
-            return replace(fitted, _threshold=fitted._best_threshold(asked[-MOST_TRIED:], model))
+            return replace(fitted, _threshold=fitted._best_threshold(not_made(pool)[-MOST_TRIED:], model))
         return fitted
 
     def _best_threshold(self, pool: Sequence[Example], model: TaskModel) -> float:

@@ -17,7 +17,7 @@ from kshot.core.errors import SameTokensError, SettingError, UserError, did_you_
 from kshot.core.fields import setting, state
 from kshot.core.models import Capability
 from kshot.core.script import Piece, Script, UsualWording
-from kshot.core.types import Example, Prompt, Question, Task
+from kshot.core.types import Example, Prompt, Question, Task, not_made
 from kshot.methods.contracts import Composer
 from kshot.prompts.fitting import first_to_fit
 from kshot.taskmodel.taskmodel import TaskModel
@@ -114,7 +114,7 @@ class Verbalised(Composer):
         plain = words_for("natural", task.labels)
         source, held = _halves(pool)
         sets = [plain, *self._drawn(source, model, plain), dict(zip(task.labels, task.labels, strict=True))]
-        held = ([e for e in held if not e.is_made] or held)[: self.asked]
+        held = not_made(held)[: self.asked]
         tried, bits, same = list[Mapping[str, str]](), list[float](), 0
         for words in sets if held else ():
             if words in tried:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kshot.core.fields import setting
-from kshot.core.types import Example
+from kshot.core.types import Example, not_made
 from kshot.methods.contracts import Artefact, Loop
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -42,7 +42,7 @@ class Notes(Loop):
         """Return the note, or none; see `kshot.methods.contracts.Loop`."""
         order = [examples[i] for i in rng.permutation(len(examples))]
         source, others = order[: len(order) // 2], order[len(order) // 2 :]
-        held = ([e for e in others if not e.is_made] or others)[: self.asked]
+        held = not_made(others)[: self.asked]
         notes: list[str] = []
         for _ in range(self.rounds):
             drawn = [source[i] for i in rng.permutation(len(source))[: self.shown]]

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from kshot.core.fields import setting
-from kshot.core.types import Example
+from kshot.core.types import Example, not_made
 from kshot.methods.contracts import Artefact
 from kshot.methods.loops.talking import Talking
 from kshot.methods.roles import spoken
@@ -95,7 +95,7 @@ def halves(examples: Sequence[Example], rng: np.random.Generator, most: int) -> 
     """
     order = [examples[i] for i in rng.permutation(len(examples))]
     seen, others = order[: len(order) // 2], order[len(order) // 2 :]
-    return seen, ([e for e in others if not e.is_made] or others)[:most]
+    return seen, list(not_made(others)[:most])
 
 
 def worth(talk: Talk, model: TaskModel, held: Sequence[Example], note: str) -> float:

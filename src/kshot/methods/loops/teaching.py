@@ -83,7 +83,7 @@ class Teaching(Talking):
                 if child not in {one for one, _ in beam}:
                     beam.append((child, _bits(talk, model, child, held).sum()))
             beam = sorted(beam, key=lambda pair: pair[1])[: self.beam]  # stable: the older first
-            yield Artefact(demonstrations=tuple(e for e in beam[0][0] if "made" in e.meta))
+            yield Artefact(demonstrations=tuple(e for e in beam[0][0] if e.is_made))
 
     def _child(
         self, shown: Shown, seen: Sequence[Example], talk: Talk, *, model: TaskModel, rng: np.random.Generator

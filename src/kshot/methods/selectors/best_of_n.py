@@ -59,7 +59,7 @@ class BestOfN(RanksSets):
 
     def ranked(self, k: int, *, rng: np.random.Generator) -> list[list[int]]:
         """Return the sets, the best first; one that is drawn where nothing can be held out."""
-        held_out, others = held_out_and_others(len(self._pool), k, self.queries, rng=rng, pool=self._pool)
+        held_out, others = held_out_and_others(self._pool, k, self.queries, rng=rng)
         if not held_out:
             return [others[:k]]
         sets = [rng.permutation(others)[:k].tolist() for _ in range(self.n)]

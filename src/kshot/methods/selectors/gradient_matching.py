@@ -116,7 +116,7 @@ class GradientMatching(GradientSettings, RanksSets):
         rows = self._model.gradients(self._pool, self.settings, seed=self._seed)
         held_out, others = list[int](), list(range(len(rows)))
         if self.candidates > 1:
-            held_out, others = held_out_and_others(len(rows), k, self.queries, rng=rng, pool=self._pool)
+            held_out, others = held_out_and_others(self._pool, k, self.queries, rng=rng)
             others = sorted(others)
         how: dict[str, Any] = {
             "normalize": self.normalize,

@@ -1,14 +1,17 @@
 """One set of demonstrations that optimal transport finds nearest to the rest of the past."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
-from kshot.core.fields import setting
-from kshot.core.types import Question
+from kshot.core.fields import setting, state
+from kshot.core.types import Example, Question
 from kshot.methods.selectors.embedded_pool import EmbeddedPool
 from kshot.methods.selectors.ordered_sets import held_out_and_others
 from kshot.methods.selectors.transport import transport_cost
+from kshot.taskmodel.taskmodel import TaskModel
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,18 @@ class OptimalTransport(EmbeddedPool):
     n: int = setting(1000, least=2, most=1_000_000)
     queries: int = setting(16, least=1, most=1000)
 
+    _pool: tuple[Example, ...] = state(())
+
     draws = True
+
+    def fit(self, pool: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Self:
+        """Embed the pool, and remember which of it was made."""
+        return replace(super().fit(pool, model=model, rng=rng), _pool=tuple(pool))
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return `k` indices (all of a smaller pool) in random order; the question does not matter."""
         assert self._embeddings is not None, "fit comes before select"
-        held_out, others = held_out_and_others(len(self._embeddings), k, self.queries, rng=rng)
+        held_out, others = held_out_and_others(self._pool, k, self.queries, rng=rng)
         if not held_out:
             return others[:k]
         costs = 1 - self._embeddings @ self._embeddings[held_out].T  # [n_pool, n_held_out]

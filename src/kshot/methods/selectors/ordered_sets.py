@@ -20,16 +20,16 @@ from kshot.taskmodel.taskmodel import TaskModel
 
 
 def held_out_and_others(
-    n: int, k: int, most: int, *, rng: np.random.Generator, pool: Sequence[Example] = ()
+    pool: Sequence[Example], k: int, most: int, *, rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
-    """Return indices of a pool of `n`, drawn: those that are asked, and those that sets of `k` come from.
+    """Return indices of a pool, drawn: those that are asked, and those that sets of `k` come from.
 
     At most `most` are asked, and at most half of what the sets leave, so that these can differ; with `k` examples or
     fewer, none. Of what was made none is asked, and of the others at most half, unless all of `pool` was made.
     """
-    order: list[int] = rng.permutation(n).tolist()
-    known = [i for i in order if not (pool and pool[i].is_made)] or order
-    n_asked = max(0, min(most, (n - k + 1) // 2, (len(known) + 1) // 2)) if k else 0
+    order: list[int] = rng.permutation(len(pool)).tolist()
+    known = [i for i in order if not pool[i].is_made] or order
+    n_asked = max(0, min(most, (len(pool) - k + 1) // 2, (len(known) + 1) // 2)) if k else 0
     asked = set(known[:n_asked])
     return known[:n_asked], [i for i in order if i not in asked]
 
@@ -171,7 +171,7 @@ class SearchesOrderedSets(RanksSets):
 
     def _searched(self, k: int, rng: np.random.Generator) -> list[Arm]:
         assert self._model is not None
-        held_out, others = held_out_and_others(len(self._pool), k, self.queries, rng=rng, pool=self._pool)
+        held_out, others = held_out_and_others(self._pool, k, self.queries, rng=rng)
         if not held_out:
             return [Arm(tuple(others[:k]), -1)]
         trials = Trials(k, self._pool, held_out, others, self._model, self.evaluations)

@@ -49,7 +49,7 @@ class Value(Selector):
 
     def select(self, question: Question | None, k: int, *, rng: np.random.Generator) -> list[int]:
         """Return `k` indices, the best last; drawn where nothing can be held out. The question does not matter."""
-        held_out, others = held_out_and_others(len(self._pool), k, self.queries, rng=rng, pool=self._pool)
+        held_out, others = held_out_and_others(self._pool, k, self.queries, rng=rng)
         if not held_out:
             return others[:k]
         assert self._model is not None, "fit comes before select"

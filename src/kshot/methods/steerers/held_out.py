@@ -5,25 +5,25 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from kshot.core.steering import Steering
-from kshot.core.types import Example
+from kshot.core.types import Example, not_made
 from kshot.taskmodel.taskmodel import TaskModel
 
 MOST_ASKED = 32  # examples in a half
 
 
 def halves(
-    n: int, *, least: int, rng: np.random.Generator, examples: Sequence[Example] = ()
+    examples: Sequence[Example], *, least: int, rng: np.random.Generator
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield (known, asked) for both halves of `n` examples; with too few for that, all are both known and asked.
+    """Yield (known, asked) for both halves, as indices; with too few examples for that, all are both known and asked.
 
     Of what was made none is asked, unless there is nothing else.
     """
-    order = rng.permutation(n).tolist()
+    order = rng.permutation(len(examples)).tolist()
 
     def asking(some: list[int]) -> list[int]:
-        return [i for i in some if not (examples and examples[i].is_made)] or some
+        return [i for i in some if not examples[i].is_made] or some
 
-    middle = n // 2
+    middle = len(order) // 2
     if middle < least:
         yield order, asking(order)
         return
@@ -38,10 +38,11 @@ def held_out(
 
     Of what was made none is held out, and of the others at most half, unless all was made.
     """
-    order = rng.permutation(len(examples)).tolist()
-    given = [i for i in order if not examples[i].is_made] or order
-    held = given[: min(most, len(order) // 3, (len(given) + 1) // 2)]
-    return [examples[i] for i in held], [examples[i] for i in order if i not in set(held)]
+    order = [examples[i] for i in rng.permutation(len(examples))]
+    given = not_made(order)
+    held = list(given[: min(most, len(order) // 3, (len(given) + 1) // 2)])
+    ids = {e.id for e in held}
+    return held, [e for e in order if e.id not in ids]
 
 
 def held_out_best(folds: Sequence[tuple[Sequence[Steering], Sequence[Example]]], model: TaskModel) -> int:

@@ -67,7 +67,7 @@ class Icv(Steerer):
             return made(direction(gaps), self.strength)
         folds = [
             ([made(found, s) for s in STRENGTHS], [examples[i] for i in asked])
-            for known, asked in halves(len(examples), least=self.least, rng=rng, examples=examples)
+            for known, asked in halves(examples, least=self.least, rng=rng)
             for found in [direction(gaps[known])]  # once for all strengths
         ]
         return made(direction(gaps), STRENGTHS[held_out_best(folds, model)])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kshot.core.errors import UserError
 from kshot.core.fields import setting
 from kshot.core.steering import SPANS, Edit, Steering
-from kshot.core.types import Example, Task
+from kshot.core.types import Example, Task, not_made
 from kshot.methods.contracts import Steerer
 from kshot.methods.steerers.held_out import MOST_ASKED, held_out, held_out_best
 from kshot.taskmodel.taskmodel import TaskModel
@@ -68,7 +68,7 @@ class Attention(Steerer):
         held, known = held_out(examples, most=MOST_ASKED if ranks else len(examples), rng=rng)
         if not (ranks and held):  # nothing is learnt of those that are known, or they are too few
             known = held = [*held, *known]
-            held = [e for e in held if not e.is_made] or held
+            held = list(not_made(held))
         chosen = self._chosen(known, model)
         alphas = (self.alpha,) if self.alpha else OF_BEST if ranks else OF_ALL
         tried = [self._made(chosen, alpha, model) for alpha in alphas]

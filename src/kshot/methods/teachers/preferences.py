@@ -11,7 +11,7 @@ from kshot.core.fields import setting, state
 from kshot.core.lessons import Lesson
 from kshot.core.models import Capability
 from kshot.core.objective_settings import Answers, Mixture, Preference
-from kshot.core.types import Example, FloatArray
+from kshot.core.types import Example, FloatArray, not_made
 from kshot.measures.item_response import item_response
 from kshot.methods.contracts import Teacher
 from kshot.methods.demonstration_value import saved_alone
@@ -197,7 +197,7 @@ def chosen_probes(
         model: Judges.
         rng: For every random choice.
     """
-    given = [e for e in seen if not e.is_made] or seen
+    given = not_made(seen)
     items = [given[i] for i in sorted(rng.permutation(len(given))[: CANDIDATES * most].tolist())]
     if len(items) <= most:
         return items
