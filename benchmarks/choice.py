@@ -60,7 +60,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "majority", "tfidf-lr", "embedding-lr", "zero-shot", "random", "random:contexts=8", "diverse", "all-past",
     ),
     "per-query": ("bm25", "dense"),
-    "trained": ("fine-tune:batch=4,lr=1e-4,steps=3", "icl+ft:lr=1e-4,steps=3"),
+    "trained": ("fine-tune:batch=8,lr=3e-4,steps=1", "icl+ft:k=7,lr=3e-4,steps=1"),  # as in distil.py
 }  # fmt: skip
 LONG = (  # with 400 training rows and those beside
     "classification/trec",

@@ -14,7 +14,7 @@ from kshot.race.stream import spread
 
 SPLITS, LEAST_TASKS = 20, 3
 SHRINKS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, np.inf)
-NEEDED = ("dense", "random", "fine-tune:batch=4,lr=1e-4,steps=3", "icl+ft:lr=1e-4,steps=3")
+NEEDED = ("dense", "random", "fine-tune:batch=8,lr=3e-4,steps=1", "icl+ft:k=7,lr=3e-4,steps=1")
 
 
 def streams(rows: Sequence[Mapping[str, Any]], needed: Sequence[str] = NEEDED) -> dict[tuple[str, str, int], Rows]:
