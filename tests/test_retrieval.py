@@ -225,10 +225,20 @@ def test_negatives_of_the_querys_own_label_can_be_kept_out():
 # Losses
 
 
+def different(*shape: int) -> torch.Tensor:
+    """Numbers of texts of which none comes twice."""
+    return torch.arange(np.prod(shape)).view(shape)
+
+
+def units(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
 def test_losses_at_equal_scores_and_equal_embeddings():
     assert float(reward_loss(torch.zeros(5, 8))) == pytest.approx(log(8))
     same = torch.nn.functional.normalize(torch.ones(2, 6), dim=-1)
-    assert float(contrastive_loss(same, same[:, None].expand(2, 2, 6), 0.01)) == pytest.approx(log(2 * 2 + 3 * 2 - 3))
+    loss = contrastive_loss(same, same[:, None].expand(2, 2, 6), different(2, 3), 0.01)
+    assert float(loss) == pytest.approx(log(2 * 2 + 3 * 2 - 3))
 
 
 def test_contrastive_loss_equals_the_sum_written_out():
@@ -242,7 +252,74 @@ def test_contrastive_loss_equals_the_sum_written_out():
         cosines += [p @ queries[j], q @ queries[j], p @ documents[j, 0]]  # the own column of each block is left out
         total = sum(exp(float(c) / 0.1) for c in cosines)
         losses.append(-log(exp(float(q @ p) / 0.1) / total))
-    assert float(contrastive_loss(queries, documents, 0.1)) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(contrastive_loss(queries, documents, different(2, 3), 0.1)) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def official_loss(queries: torch.Tensor, documents: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The official formula, which knows no texts."""
+    (n, per_group, _), positives = documents.shape, documents[:, 0]
+    blocks = [queries @ documents.flatten(0, 1).T]
+    blocks += [
+        (a @ b.T).masked_fill(torch.eye(n, dtype=torch.bool), -torch.inf)
+        for a, b in ((positives, queries), (queries, queries), (positives, positives))
+    ]
+    logits = torch.cat(blocks, dim=1) / temperature
+    return torch.nn.functional.cross_entropy(logits, torch.arange(n) * per_group)
+
+
+def test_contrastive_loss_without_repeated_texts_is_the_official_one():
+    queries, documents = units(16, 8), units(16, 4, 8, seed=1)
+    found, official = [], []
+    for loss, kept in (
+        (lambda q, d: contrastive_loss(q, d, different(16, 5), 0.01), found),
+        (lambda q, d: official_loss(q, d, 0.01), official),
+    ):
+        leaves = [queries.clone().requires_grad_(), documents.clone().requires_grad_()]
+        value = loss(*leaves)
+        kept += [value.detach(), *torch.autograd.grad(value, leaves)]
+    assert all(map(torch.equal, found, official))
+
+
+@pytest.mark.parametrize(
+    ("texts", "left_out"),  # of queries q and documents d, one row a group: what is no wrong answer, by column
+    [
+        (  # the first query comes again
+            [[0, 10, 11], [1, 12, 13], [0, 14, 15]],
+            {0: ["p-q 2", "q-q 2"], 2: ["p-q 0", "q-q 0"]},
+        ),
+        (  # the first positive is the last one too
+            [[0, 10, 11], [1, 12, 13], [2, 10, 15]],
+            {0: ["q-d 2 0", "p-p 2"], 2: ["q-d 0 0", "p-p 0"]},
+        ),
+        (  # the first positive is a negative of the second group
+            [[0, 10, 11], [1, 12, 10], [2, 14, 15]],
+            {0: ["q-d 1 1"]},
+        ),
+        (  # and of its own
+            [[0, 10, 10], [1, 12, 13], [2, 14, 15]],
+            {0: ["q-d 0 1"]},
+        ),
+        (  # a negative that comes again is a negative twice
+            [[0, 10, 11], [1, 12, 11], [2, 14, 15]],
+            {},
+        ),
+    ],
+)
+def test_texts_that_come_again_are_not_told_from_themselves(texts, left_out):
+    queries, documents = units(3, 5), units(3, 2, 5, seed=1)  # vectors of equal texts differ, as dropout has it
+    losses = []
+    for i in range(3):
+        q, p, others = queries[i], documents[i, 0], [j for j in range(3) if j != i]
+        cosines = {f"q-d {a} {b}": q @ documents[a, b] for a in range(3) for b in range(2)}
+        cosines |= {f"p-q {j}": p @ queries[j] for j in others}
+        cosines |= {f"q-q {j}": q @ queries[j] for j in others}
+        cosines |= {f"p-p {j}": p @ documents[j, 0] for j in others}
+        for name in left_out.get(i, []):
+            del cosines[name]
+        total = sum(exp(float(c) / 0.1) for c in cosines.values())
+        losses.append(-log(exp(float(q @ p) / 0.1) / total))
+    loss = contrastive_loss(queries, documents, torch.tensor(texts), 0.1)
+    assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_distillation_is_the_divergence_from_the_teacher_in_this_direction():
@@ -279,12 +356,20 @@ class Fixed(torch.nn.Module):
         return {"sentence_embedding": features["x"]}
 
 
+def column(vectors: torch.Tensor, texts: list[list[int]], width: int) -> dict[str, torch.Tensor]:
+    """A column of a batch as an encoder gets it, padded on the right to its own width."""
+    rows = [torch.tensor(ids + [0] * (width - len(ids))) for ids in texts]
+    mask = [torch.tensor([1] * len(ids) + [0] * (width - len(ids))) for ids in texts]
+    return {"x": vectors, "input_ids": torch.stack(rows), "attention_mask": torch.stack(mask)}
+
+
 def test_the_parts_of_the_retrievers_loss_can_be_had_alone():
-    drawn = torch.Generator().manual_seed(1)
-    units = [torch.nn.functional.normalize(torch.randn(3, 6, generator=drawn), dim=-1) for _ in range(4)]
-    features, labels = [{"x": u} for u in units], torch.randn(3, 3, generator=drawn)
-    contrastive = contrastive_loss(units[0], torch.stack(units[1:], 1), 0.05)
-    distillation = distillation_loss(labels, (units[0][:, None] * torch.stack(units[1:], 1)).sum(-1) / 0.05)
+    queries, documents, numbers = units(3, 6), units(3, 3, 6, seed=1), different(3, 4)
+    columns = [queries, *documents.unbind(1)]
+    features = [column(v, [[n] for n in numbers[:, i].tolist()], 2) for i, v in enumerate(columns)]
+    labels = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
+    contrastive = contrastive_loss(queries, documents, numbers, 0.05)
+    distillation = distillation_loss(labels, (queries[:, None] * documents).sum(-1) / 0.05)
 
     def loss(alpha: float, *, distil: bool = True) -> float:
         return float(RetrieverLoss(Fixed(), alpha, 0.05, distil=distil)(features, labels))
@@ -292,6 +377,19 @@ def test_the_parts_of_the_retrievers_loss_can_be_had_alone():
     assert loss(0) == pytest.approx(float(distillation))
     assert loss(0.2) == pytest.approx(float(0.2 * contrastive + distillation))
     assert loss(0.2, distil=False) == pytest.approx(float(contrastive))
+
+
+def test_texts_are_told_apart_by_their_tokens_without_padding():
+    queries, documents = units(3, 6), units(3, 2, 6, seed=1)
+    features = [
+        column(queries, [[7], [7, 0], [7]], 3),  # 0 is a token as well as what fills
+        column(documents[:, 0], [[1, 2], [3, 4], [5]], 2),
+        column(documents[:, 1], [[5, 6], [1, 2], [6]], 5),
+    ]
+    texts = torch.tensor([[0, 2, 5], [1, 3, 2], [0, 4, 6]])
+    loss = RetrieverLoss(Fixed(), 1.0, 1.0, distil=False)(features, torch.zeros(3, 2))
+    assert torch.equal(loss, contrastive_loss(queries, documents, texts, 1.0))
+    assert not torch.equal(loss, contrastive_loss(queries, documents, different(3, 3), 1.0))
 
 
 # Learning

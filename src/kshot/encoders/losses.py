@@ -24,7 +24,7 @@ def distillation_loss(teacher: Tensor, scores: Tensor) -> Tensor:
     return (p * (log_p - log_q)).sum(-1).mean()
 
 
-def contrastive_loss(queries: Tensor, documents: Tensor, temperature: float) -> Tensor:
+def contrastive_loss(queries: Tensor, documents: Tensor, texts: Tensor, temperature: float) -> Tensor:
     """Return how hard it is to tell a query's positive from all else in the batch, the mean, in nats.
 
     The positive stands among: all documents of the batch against the query; all queries against the positive; all
@@ -33,18 +33,24 @@ def contrastive_loss(queries: Tensor, documents: Tensor, temperature: float) -> 
     Args:
         queries: Unit vectors `[n_groups, dim]`.
         documents: Unit vectors `[n_groups, n_documents, dim]`, the positive first.
+        texts: Numbers that are equal where texts are, `[n_groups, 1 + n_documents]`: of the query, of its documents.
         temperature: By which cosines are divided.
 
     Source: the official code of Wang, Yang and Wei (2024), https://arxiv.org/abs/2307.07164.
+    Differs: a query that comes again in the batch, and a positive that comes again, are left out where the query itself
+    and the positive itself are; in the official code they count as wrong answers.
     """
     n, per_group, _ = documents.shape
     positives, everything = documents[:, 0], documents.flatten(0, 1)  # [n, dim], [n * per_group, dim]
-    own = torch.eye(n, dtype=torch.bool, device=queries.device)
-    blocks = [queries @ everything.T]  # [n, n * per_group]
-    blocks += [(a @ b.T).masked_fill(own, -torch.inf) for a, b in
-               ((positives, queries), (queries, queries), (positives, positives))]  # fmt: skip
+    own = torch.arange(n, device=queries.device) * per_group  # the positive's column
+    query, positive = texts[:, :1], texts[:, 1:2]  # [n, 1]
+    again = (positive == texts[:, 1:].flatten()).scatter(1, own[:, None], False)  # [n, n * per_group]
+    blocks = [(queries @ everything.T).masked_fill(again, -torch.inf)]
+    blocks += [(a @ b.T).masked_fill(left_out, -torch.inf) for a, b, left_out in
+               ((positives, queries, query == query.T), (queries, queries, query == query.T),
+                (positives, positives, positive == positive.T))]  # fmt: skip
     logits = torch.cat(blocks, dim=1) / temperature  # [n, n * per_group + 3 n]
-    return cross_entropy(logits, torch.arange(n, device=queries.device) * per_group)
+    return cross_entropy(logits, own)
 
 
 class RewardLoss(nn.Module):
@@ -91,8 +97,16 @@ class RetrieverLoss(nn.Module):
         """Return the loss of a batch; `labels` are the teacher's scores `[n_groups, n_documents]`."""
         queries, *columns = [self.model(dict(f))["sentence_embedding"] for f in sentence_features]
         documents = torch.stack(columns, dim=1)  # [n_groups, n_documents, dim]
-        contrastive = contrastive_loss(queries, documents, self.temperature)
+        texts = _numbers(sentence_features).to(documents.device)
+        contrastive = contrastive_loss(queries, documents, texts, self.temperature)
         if not self.distil:
             return contrastive
         scores = (queries[:, None] * documents).sum(-1) / self.temperature
         return self.alpha * contrastive + distillation_loss(labels, scores)
+
+
+def _numbers(columns: list[Mapping[str, Tensor]]) -> Tensor:
+    """Return a number for each text, the same for the same tokens, `[n_groups, n_columns]`; padding does not count."""
+    known: dict[tuple[int, ...], int] = {}
+    rows = [zip(column["input_ids"], column["attention_mask"].bool(), strict=True) for column in columns]
+    return torch.tensor([[known.setdefault(tuple(ids[read].tolist()), len(known)) for ids, read in r] for r in rows]).T

@@ -60,6 +60,7 @@ class LlmR(RetrieverSettings, Selector):
     _lesson: tuple[str, ...] = state(())
     _rehearses: bool = state(False)
 
+    version = 2
     per_query = True
 
     def __post_init__(self):
