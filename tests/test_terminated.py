@@ -121,3 +121,26 @@ def test_handlers_of_others_stay_and_ours_goes():
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+LOST = """
+import os, signal, time
+from kshot.core.termination import interrupted_by_sigterm
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with interrupted_by_sigterm():
+    try:
+        Late()  # where Python drops what a handler raises
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("saved", flush=True)
+"""
+
+
+def test_sigterm_is_not_lost_where_python_drops_exceptions(run_process):
+    done = run_process("-c", LOST)
+    assert (done.code, done.out) == (-signal.SIGTERM, "saved\n")
+    assert "Traceback" not in done.err

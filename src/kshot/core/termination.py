@@ -2,10 +2,13 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
+
+_AGAIN_S = 0.01
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -15,7 +18,25 @@ class TerminatedError(KeyboardInterrupt):
 def interrupt(*_: object) -> NoReturn:
     """Handle SIGTERM; more of them are ignored, as they would stop what the first one lets be written."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _send_again_where_lost()
     raise TerminatedError
+
+
+def _send_again_where_lost() -> None:
+    """Send SIGTERM once more where Python drops what is raised, as in `__del__` and while garbage is collected."""
+    before = sys.unraisablehook
+
+    def dropped(said: Any) -> None:
+        if said.exc_type is not TerminatedError:
+            before(said)
+            return
+        sys.unraisablehook = before
+        signal.signal(signal.SIGTERM, interrupt)
+        later = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM))  # here it would be dropped too
+        later.daemon = True
+        later.start()
+
+    sys.unraisablehook = dropped
 
 
 @contextmanager
