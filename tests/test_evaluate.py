@@ -1,8 +1,9 @@
 import json
+import shutil
 
 import pytest
 
-from kshot.core.errors import UserError
+from kshot.core.errors import StorageError, UserError
 from kshot.core.types import Task
 from kshot.evaluators import EVALUATORS
 from kshot.evaluators.evaluator import Evaluator
@@ -67,6 +68,26 @@ def test_the_report_of_a_run_keeps_what_suites_have_said(run_cli, scripted_run, 
     page = (run / "report.html").read_text()
     assert "<h2>Suites</h2>" in page
     assert "as-given, score" in page
+
+
+def test_what_a_suite_has_measured_is_told_also_where_it_cannot_be_kept(
+    run_cli, scripted_run, words_task, tmp_path, monkeypatch
+):
+    def full(file, rows):
+        raise StorageError(f"{file} must be writable; the system says: No space left on device")
+
+    run = shutil.copytree(scripted_run, tmp_path / "run")
+    (run / "suites.jsonl").unlink(missing_ok=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("kshot.reports.suite_record.write_sealed", full)
+        done = run_cli("evaluate", run, words_task, "--suite", "letter-case", "--json")
+    assert done.code == 3
+    assert json.loads(done.out)["suite"] == "letter-case"
+    (run / "suites.jsonl").write_text("{}\n")
+    done = run_cli("evaluate", run, words_task, "--suite", "letter-case")
+    assert done.code == 2
+    assert "suites.jsonl must be as kshot wrote it" in done.err
+    assert "18/18" not in done.err  # before anything is asked
 
 
 def test_a_recipe_is_measured_without_a_run(run_cli, words_task):

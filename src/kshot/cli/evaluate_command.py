@@ -69,6 +69,7 @@ def evaluate(
     """
     from kshot.adapted.folder import is_loaded_here, load, saved_task
     from kshot.evaluators import EVALUATORS
+    from kshot.reports.suite_record import read_suites
     from kshot.verbs.evaluate import evaluate as run_suite
     from kshot.verbs.evaluate import fitted, keep
 
@@ -83,6 +84,8 @@ def evaluate(
         raise UserError(
             "--model must be given with recipe:RECIPE: a hub id or folder, demo, gguf:FILE, tiny or scripted."
         )
+    if suite and not is_recipe:
+        read_suites(path_of(system))  # what is to be added to, before anything is asked
     known = None if is_recipe else saved_task(system)
     if known and kind not in (None, known.kind):
         raise UserError(f"--kind must be {known.kind}, as the model's is; got {kind}; leave it out.")
@@ -111,12 +114,12 @@ def evaluate(
                 else against and load(against, **allowed)
             )
             result = run_suite(adapted, loaded, suite, against=beside or None, limit=limit, progress=progress)
-            if not is_recipe:
-                keep(path_of(system), loaded.name, result, against=against)
         else:
             result = abstaining(adapted, abstain).evaluate(loaded, limit=limit, progress=progress)
         tell_paid(adapted)
     _print(result, bool(suite), as_json)
+    if suite and not is_recipe:  # told already, where it cannot be kept
+        keep(path_of(system), loaded.name, result, against=against)
 
 
 def _recipe_of(system: str) -> tuple[str, bool]:

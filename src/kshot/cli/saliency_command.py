@@ -54,18 +54,19 @@ def saliency(
         rows = asked_first(read_record(run), limit)
         examples = [Example(e["input"], e["output"], e["id"], e["context"]) for e in rows]
     how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "allow_code": allow_code}
-    found = load(folder, model=model, **how).rests_on(examples)
-    report = None
-    if inputs is None:
-        write_saliency(run, [one.record for one in found])
-        report = write_report(run)
+    adapted = load(folder, model=model, **how)
+    found = adapted.rests_on(examples)
+    records = [one.record for one in found]
     if as_json:
-        print_json({"saliency": [one.record for one in found]})
-        return
-    for example, one in zip(examples, found, strict=True):
-        asked = " ".join(example.input.split())
-        print_result(asked if len(asked) <= MOST else f"{asked[:MOST]}…")
-        most = ", ".join(f"{text} {value:.2f}" for text, value in one.most(SHOWN))
-        print_result(f"\n  {' '.join(one.answer.split())}: {most}\n")
-    if report:
-        stdout.print(f"report: {report}")
+        print_json({"saliency": records})
+    else:
+        for example, one in zip(examples, found, strict=True):
+            asked = " ".join(example.input.split())
+            print_result(asked if len(asked) <= MOST else f"{asked[:MOST]}…")
+            most = ", ".join(f"{text} {value:.2f}" for text, value in one.most(SHOWN))
+            print_result(f"\n  {' '.join(one.answer.split())}: {most}\n")
+    if inputs is None:  # told already, where it cannot be kept
+        write_saliency(run, records)
+        report = write_report(run)
+        if not as_json:
+            stdout.print(f"report: {report}")
