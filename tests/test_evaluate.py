@@ -1,5 +1,7 @@
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -9,6 +11,7 @@ from kshot.evaluators import EVALUATORS
 from kshot.evaluators.evaluator import Evaluator
 from kshot.models.scripted import ScriptedModel
 from kshot.reports.suite_record import in_lines, keep_suite, read_suites, said
+from kshot.store.sealed import write_sealed
 from kshot.tasks.load import load_task
 from kshot.verbs.evaluate import evaluate, fitted
 
@@ -88,6 +91,37 @@ def test_what_a_suite_has_measured_is_told_also_where_it_cannot_be_kept(
     assert done.code == 2
     assert "suites.jsonl must be as kshot wrote it" in done.err
     assert "18/18" not in done.err  # before anything is asked
+
+
+def test_the_report_says_what_was_measured_of_a_recipe_that_the_run_had_chosen_before(
+    run_cli, scripted_run, words_task, tmp_path
+):
+    run = shutil.copytree(scripted_run, tmp_path / "run")
+    (run / "suites.jsonl").unlink(missing_ok=True)
+    run_cli("evaluate", run, words_task, "--suite", "letter-case")
+    (row,) = read_suites(run)
+    remark = f"measured of <strong>{row['of']}</strong>, which the run had chosen before"
+    assert remark not in (run / "report.html").read_text()
+    how = ("--model", "scripted", "--recipes", "bm25:k=2", "--limit", 6, "--out", run)
+    assert run_cli("adapt", words_task, *how).code == 0
+    run_cli("report", run)
+    assert remark in (run / "report.html").read_text()
+    run_cli("evaluate", run, words_task, "--suite", "letter-case")
+    assert [one["of"] for one in read_suites(run)] == [row["of"], "bm25:k=2"]
+
+
+def test_suites_that_end_at_once_are_all_kept(tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text("{}")
+
+    def slow(file, rows, write=write_sealed):
+        time.sleep(0.02)
+        write(file, rows)
+
+    monkeypatch.setattr("kshot.reports.suite_record.write_sealed", slow)
+    names = ["one", "two", "three", "four"]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda name: keep_suite(tmp_path, "words", {"suite": name}), names))
+    assert {one["suite"] for one in read_suites(tmp_path)} == set(names)
 
 
 def test_a_recipe_is_measured_without_a_run(run_cli, words_task):

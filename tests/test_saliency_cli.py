@@ -42,6 +42,8 @@ def test_a_runs_examples_are_asked_wrong_ones_first_and_the_report_shows_their_w
         assert "".join(text for text, _ in pieces) == texts[row["id"]]
         assert max(value for _, value in pieces) == 1
     assert read_saliency(own) == found
+    assert read_saliency(own, read_record(own)["results"]["chosen"]) == found
+    assert read_saliency(own, "another") == []
     said = run_cli("saliency", own, "--limit", 1).out.splitlines()
     assert said[0] == texts[found[0]["id"]]
     assert said[1].startswith(f"  {found[0]['answer']}: ")

@@ -119,7 +119,7 @@ def evaluate(
         tell_paid(adapted)
     _print(result, bool(suite), as_json)
     if suite and not is_recipe:  # told already, where it cannot be kept
-        keep(path_of(system), loaded.name, result, against=against)
+        keep(path_of(system), loaded.name, result, against=against, of=adapted.choice.get("recipe"))
 
 
 def _recipe_of(system: str) -> tuple[str, bool]:

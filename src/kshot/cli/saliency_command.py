@@ -66,7 +66,7 @@ def saliency(
             most = ", ".join(f"{text} {value:.2f}" for text, value in one.most(SHOWN))
             print_result(f"\n  {' '.join(one.answer.split())}: {most}\n")
     if inputs is None:  # told already, where it cannot be kept
-        write_saliency(run, records)
+        write_saliency(run, records, adapted.choice.get("recipe"))
         report = write_report(run)
         if not as_json:
             stdout.print(f"report: {report}")

@@ -40,7 +40,8 @@ def write_report(run: Path) -> Path:
         StorageError: The file cannot be written.
     """
     record = read_record(run)
-    own = {"saliency": read_saliency(run), "traces": read_traces(run), "suites": read_suites(run)}
+    saliency = read_saliency(run, record["results"]["leaderboard"][0]["recipe"])
+    own = {"saliency": saliency, "traces": read_traces(run), "suites": read_suites(run)}
     write_text(run / REPORT, page({**record, **own}))
     return run / REPORT
 
@@ -85,6 +86,7 @@ def page(record: Mapping[str, Any]) -> str:
         measured=all_metrics(results),
         talks=talks(record),
         suites=[one | {"rows": told(one["report"])} for one in record.get("suites", ())],
+        chosen=results["leaderboard"][0]["recipe"],
         totals=_totals(results["leaderboard"], rows),
         style=_read("report.css"),
         script=_read("report.js"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -26,22 +26,25 @@ class _Word(TypedDict):
 class _Row(TypedDict):
     id: str
     answer: str
+    of: NotRequired[str | None]  # the recipe, which the run may not choose any more; not in older ones
     words: list[_Word]
 
 
-def write_saliency(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write what answers rest on (`RestsOn.record`) into a run folder, in place of what was there."""
-    write_sealed(run / SALIENCY, rows)
+def write_saliency(run: Path, rows: Sequence[Mapping[str, Any]], of: str | None = None) -> None:
+    """Write what answers of a recipe rest on (`RestsOn.record`) into a run folder, in place of what was there."""
+    write_sealed(run / SALIENCY, [{**row, "of": of} for row in rows])
 
 
-def read_saliency(run: Path) -> list[dict[str, Any]]:
-    """Return what `write_saliency` wrote; nothing where it was not asked for.
+def read_saliency(run: Path, of: str | None = None) -> list[dict[str, Any]]:
+    """Return what `write_saliency` wrote; nothing where it was not asked for, or of another recipe.
 
     Raises:
         DamagedError: The file is not as it was written.
     """
     file = run / SALIENCY
-    return [dict(shaped(_Row, row, file, AGAIN)) for row in read_sealed(file)] if file.exists() else []
+    rows = [dict(shaped(_Row, row, file, AGAIN)) for row in read_sealed(file)] if file.exists() else []
+    named = [(row.pop("of", None), row) for row in rows]
+    return [row for name, row in named if of is None or name in (None, of)]
 
 
 def asked_first(record: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
 from kshot.core.schema import shaped
+from kshot.store.commit import settled
 from kshot.store.run_folder import SUITES
 from kshot.store.sealed import read_sealed, write_sealed
 
@@ -18,15 +19,26 @@ class _Result(TypedDict):
     suite: str
     task: str
     against: str | None
+    of: NotRequired[str | None]  # the recipe, which the run may not choose any more; not in older ones
     report: dict[str, Any]
 
 
-def keep_suite(run: Path, task: str, report: Mapping[str, Any], *, against: str | None) -> None:
-    """Add a report (`kshot.verbs.evaluate.evaluate`) to a run, in place of what the same suite said of the same."""
-    row = {"suite": report["suite"], "task": task, "against": against, "report": dict(report)}
-    key = {name: row[name] for name in ("suite", "task", "against")}
-    others = [one for one in read_suites(run) if any(one[name] != value for name, value in key.items())]
-    write_sealed(run / SUITES, [*others, row])
+def keep_suite(
+    run: Path, task: str, report: Mapping[str, Any], *, against: str | None = None, of: str | None = None
+) -> None:
+    """Add a report (`kshot.verbs.evaluate.evaluate`) to a run, in place of what the same suite said of the same.
+
+    Args:
+        run: Its folder; who else adds to it meanwhile is waited for.
+        task: The name of the task that was asked.
+        report: What was measured.
+        against: How the other system was named.
+        of: The recipe that the run had chosen.
+    """
+    key = {"suite": report["suite"], "task": task, "against": against, "of": of}
+    with settled(run):
+        others = [one for one in read_suites(run) if any(one.get(name) != value for name, value in key.items())]
+        write_sealed(run / SUITES, [*others, {**key, "report": dict(report)}])
 
 
 def read_suites(run: Path) -> list[dict[str, Any]]:

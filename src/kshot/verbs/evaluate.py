@@ -140,7 +140,9 @@ def fitted(
     return AdaptedModel.fit(one, stream.examples, setup, choice={})
 
 
-def keep(folder: Path, task: str, report: Mapping[str, Any], *, against: str | None = None) -> None:
+def keep(
+    folder: Path, task: str, report: Mapping[str, Any], *, against: str | None = None, of: str | None = None
+) -> None:
     """Keep a report in a finished run and write its HTML again; of a model alone nothing is kept.
 
     Args:
@@ -148,7 +150,8 @@ def keep(folder: Path, task: str, report: Mapping[str, Any], *, against: str | N
         task: The name of the task that was asked.
         report: What `evaluate` has returned.
         against: How the other system was named.
+        of: The recipe that the system is of.
     """
     if (folder / RESULTS).exists():
-        keep_suite(folder, task, report, against=against)
+        keep_suite(folder, task, report, against=against, of=of)
         write_report(folder)
