@@ -122,6 +122,20 @@ def test_a_file_that_is_there_stays(days, run_cli):
     assert (folder / "train.jsonl").read_text("utf-8") == before
 
 
+def test_a_file_that_somebody_else_has_written_meanwhile_stays(days, tmp_path, monkeypatch):
+    out = tmp_path / "more.jsonl"
+
+    def load(*args, **how):
+        out.write_text("theirs")
+        return kshot.load_model(*args)
+
+    monkeypatch.setattr("kshot.verbs.generate.load_model", load)
+    with pytest.raises(UserError, match="--out must be a new file"):
+        kshot.generate(days[0], days[1], n=2, out=out)
+    assert out.read_text() == "theirs"
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_labels_outside_the_task_are_rejected_whoever_made_them(days, tmp_path, run_cli):
     own = tmp_path / "own.py"
     own.write_text(

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,8 +134,8 @@ def generate(
     task, progress, part = given_task(task), progress or Silence(), _part(method, n)
     check_priced(budget, prices)
     place = None if out is None else path_of(out)
-    if place and place.exists():
-        raise UserError(f"--out must be a new file; {place} is there already. Give another --out, or take it away.")
+    if place:
+        _check_new(place)
     check_generator(part, task, method)
     if isinstance(model, str | Path):
         placing: Any = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
@@ -231,9 +231,15 @@ def _kept(place: Path | None, progress: Progress) -> Iterator[SqliteStore | None
         return
     folder = place.with_name(f".{place.name}.kept")
     with interrupted_by_sigterm(), alone_in(folder), keeping():
-        store = SqliteStore(folder / "store.sqlite", progress.say)
         try:
-            yield store
+            _check_new(place)  # somebody else may have come to the end since it was looked at
+            with closing(SqliteStore(folder / "store.sqlite", progress.say)) as store:
+                yield store
         finally:
-            store.close()
-    shutil.rmtree(folder, ignore_errors=True)
+            if place.exists():  # while nobody else can begin to work in the folder
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_new(place: Path) -> None:
+    if place.exists():
+        raise UserError(f"--out must be a new file; {place} is there already. Give another --out, or take it away.")
