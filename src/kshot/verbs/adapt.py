@@ -130,9 +130,9 @@ def adapt(
         limit: The most examples that are predicted, spread over all: each from all that are before it.
         out: The run folder; by default a name made of task, model and settings, under `kshot-runs`.
         budget: A time such as "10m", tokens such as "500k-tokens" (a token that is learnt counts as three), or money
-            such as "2usd", with `prices`; all processes that worked at the run count. What the last fit of a recipe may
-            take is kept. Once it is spent the choice is made by the examples that all recipes in it have predicted; the
-            same `out` with a larger budget goes on.
+            such as "2usd", with `prices`. Of tokens and money those of processes before this one count, a time begins
+            anew in each. What the last fit of a recipe may take is kept. Once it is spent the choice is made by the
+            examples that all recipes in it have predicted; the same `out` with a larger budget goes on.
         prices: Of models behind an API, in US dollars for a million tokens: "in=0.15,out=0.6,cached=0.075".
         test: Test rows, where the task is a file or rows: another file or other rows. A run predicts none of them; they
             are checked as train is, are said where train asks the same, and nothing is made that looks like them.
