@@ -15,8 +15,10 @@ from conftest import labelled_rows
 from kshot.core.errors import StorageError, UserError
 from kshot.core.types import Example, Task
 from kshot.methods.selectors.bm25 import Bm25
+from kshot.models.remote.server_cache import ServerCache
 from kshot.store.disk_faults import disk_fault
 from kshot.store.files import write_file
+from kshot.store.scores import SqliteStore
 
 TRAINED = "fine-tune:lr=1e-2,steps=1"
 
@@ -162,3 +164,22 @@ def test_a_folder_best_of_somebody_else_is_told_before_any_work(adapt, tmp_path)
     with pytest.raises(UserError, match="best must be new, empty or an adapted model: it is replaced"):
         adapt()
     assert (tmp_path / "run" / "best" / "mine.txt").exists()
+
+
+def test_no_run_ends_because_the_cache_of_a_server_is_full(tmp_path, monkeypatch):
+    """It could be opened, and then there was no room for more."""
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path))
+    cache = ServerCache("http://host/v1", "m")
+    cache.put_record("found", {"routes": ["echo"]})
+    assert cache.count("text 7") is None
+
+    def full(*args, **how):
+        raise StorageError("SQLite says: database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "put_record", full)
+        cache.put_record("found", {})
+        for i in range(300):
+            cache.put_count(f"text {i}", i)
+    assert cache.count("text 7") == 7
+    assert cache.record("found") == {"routes": ["echo"]}

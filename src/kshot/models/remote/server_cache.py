@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -67,13 +68,10 @@ def _keep_counts(file: Path, new: dict[str, int]) -> None:
 def _with(file: Path, use: Callable[[SqliteStore], T]) -> T | None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        store = SqliteStore(file)
-    except (OSError, StorageError):
+        with closing(SqliteStore(file)) as store:
+            return use(store)
+    except (OSError, StorageError):  # of a full disk too
         return None
-    try:
-        return use(store)
-    finally:
-        store.close()
 
 
 def _key(text: str) -> str:
