@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 import kshot
@@ -16,6 +17,7 @@ from kshot.core.errors import StorageError, UserError
 from kshot.core.types import Example, Task
 from kshot.methods.selectors.bm25 import Bm25
 from kshot.models.remote.server_cache import ServerCache
+from kshot.models.training_state import read_state, write_state
 from kshot.store.disk_faults import disk_fault
 from kshot.store.files import write_file
 from kshot.store.scores import SqliteStore
@@ -183,3 +185,18 @@ def test_no_run_ends_because_the_cache_of_a_server_is_full(tmp_path, monkeypatch
             cache.put_count(f"text {i}", i)
     assert cache.count("text 7") == 7
     assert cache.record("found") == {"routes": ["echo"]}
+
+
+@pytest.mark.parametrize("error", [no("EMFILE"), SafetensorError("Too many open files (os error 24)")])
+def test_a_state_of_training_that_the_disk_does_not_give_is_not_called_damaged(tmp_path, monkeypatch, error):
+    file = tmp_path / "state.safetensors"
+    write_state(file, {"a": torch.ones(2)}, {"n": 1})
+
+    def fails(*args, **how):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kshot.models.training_state.safe_open", fails)
+        with pytest.raises(type(error), match="Too many open files"):
+            read_state(file)
+    assert read_state(file)[1] == {"n": 1}

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from kshot.core.errors import DamagedError
 from kshot.core.json_text import from_json, to_json
+from kshot.store.disk_faults import disk_fault
 from kshot.store.files import writable, write_file
 
 Tensors = Mapping[str, torch.Tensor]
@@ -35,8 +36,10 @@ def read_state(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
     Raises:
         DamagedError: It is not as it was written.
+        OSError: The disk fails, or too many files are open (as SafetensorError too).
     """
     try:
+        file.open("rb").close()  # safetensors says of whatever fails here that there is no file
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
@@ -45,6 +48,8 @@ def read_state(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             raise ValueError("its checksum differs")
         return tensors, from_json(text)
     except (OSError, ValueError, SafetensorError) as error:
+        if disk_fault(error):
+            raise  # it may be whole, and is worth hours
         raise DamagedError(
             f"{file} must be a state of training as kshot wrote it; {error}. Delete it: training then begins again."
         ) from error
