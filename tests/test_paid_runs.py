@@ -1,6 +1,7 @@
 """What a run paid for is counted once, told, and ends where the money ends; by a model whose calls have a price."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,9 @@ from kshot.core.prices import in_usd, parse_prices
 from kshot.core.progress import Silence
 from kshot.core.seeding import digest
 from kshot.core.settings import RunSettings
-from kshot.core.types import Example, Task
+from kshot.core.types import Example, Generation, Task
+from kshot.models.remote.paid import Answer, Texts
+from kshot.models.remote.service import Usage
 from kshot.models.scripted import ScriptedModel
 from kshot.race.measure import Measuring
 from kshot.reports.html import page
@@ -199,6 +202,21 @@ def test_the_store_knows_what_was_paid_with_the_answers(tmp_path):
     store = SqliteStore(tmp_path / "store.sqlite")
     assert store.paid == A_CALL + A_CALL
     assert store.count() == 1
+    store.close()
+
+
+def test_a_text_and_what_it_took_are_kept_together_or_not_at_all(tmp_path, monkeypatch):
+    """So that a run that is killed between them counts no fewer tokens than an undisturbed one."""
+    store, answer = SqliteStore(tmp_path / "store.sqlite"), Answer(Generation("tea", True), Usage(1, 10, 0, 2), 0.5)
+
+    def killed(*args, **how):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(SqliteStore, "put", killed)
+        Texts(store).put("a", answer)
+    assert Texts(store).get(["a"]) == {"a": answer}
+    assert store.paid == answer.paid
     store.close()
 
 

@@ -49,8 +49,14 @@ class Store(Protocol):
         """Return (generation, seconds) of those keys that are stored."""
         ...
 
-    def put_texts(self, rows: Sequence[tuple[str, Generation, float]], *, paid: Cost | None = None) -> None:
-        """Store (key, generation, seconds) rows as `put`."""
+    def put_texts(
+        self,
+        rows: Sequence[tuple[str, Generation, float]],
+        *,
+        beside: Sequence[tuple[str, FloatArray, float]] = (),
+        paid: Cost | None = None,
+    ) -> None:
+        """Store (key, generation, seconds) rows, and rows of values `beside` them, as `put`."""
         ...
 
 

@@ -63,18 +63,26 @@ class SqliteStore:
 
         What is not finite is no score, and is asked again. The calls of `paid` are added to `self.paid`.
         """
-        finite = [(key, np.concatenate(([seconds], values)).astype("<f8")) for key, values, seconds in rows]
-        kept = [(key, numbers.tobytes()) for key, numbers in finite if np.isfinite(numbers).all()]
-        self._put("score", kept, paid=paid)
+        self._put({"score": _finite(rows)}, paid=paid)
 
     def get_texts(self, keys: Sequence[str]) -> dict[str, tuple[Generation, float]]:
         """Return (generation, seconds) of those keys that are stored."""
         found = self._get("text", keys, from_json)
         return {key: (Generation(text, finished), seconds) for key, (text, finished, seconds) in found.items()}
 
-    def put_texts(self, rows: Sequence[tuple[str, Generation, float]], *, paid: Cost | None = None) -> None:
-        """Store (key, generation, seconds) in one transaction, as `put`; a key that is there keeps its text."""
-        self._put("text", [(key, _json_bytes([g.text, g.finished, seconds])) for key, g, seconds in rows], paid=paid)
+    def put_texts(
+        self,
+        rows: Sequence[tuple[str, Generation, float]],
+        *,
+        beside: Sequence[tuple[str, FloatArray, float]] = (),
+        paid: Cost | None = None,
+    ) -> None:
+        """Store (key, generation, seconds) in one transaction, as `put`; a key that is there keeps its text.
+
+        Rows `beside` them are stored as `put` does.
+        """
+        texts = [(key, _json_bytes([g.text, g.finished, seconds])) for key, g, seconds in rows]
+        self._put({"text": texts, "score": _finite(beside)}, paid=paid)
 
     @property
     def paid(self) -> Cost:
@@ -88,7 +96,7 @@ class SqliteStore:
 
     def put_record(self, key: str, record: Mapping[str, Any]) -> None:
         """Store a JSON object under a key, in place of what is there."""
-        self._put("record", [(key, _json_bytes(record))], verb="REPLACE")
+        self._put({"record": [(key, _json_bytes(record))]}, verb="REPLACE")
 
     def _get(self, kind: str, keys: Sequence[str], read: Callable[[bytes], T]) -> dict[str, T]:
         """Return what is read of the rows of those keys that are there; damaged ones are deleted."""
@@ -111,11 +119,13 @@ class SqliteStore:
         return found
 
     def _put(
-        self, kind: str, rows: Sequence[tuple[str, bytes]], *, verb: str = "IGNORE", paid: Cost | None = None
+        self, rows: Mapping[str, Sequence[tuple[str, bytes]]], *, verb: str = "IGNORE", paid: Cost | None = None
     ) -> None:
+        """Store rows by their kind in one transaction."""
         total = self.paid + paid.of_calls if paid else None  # a run folder has one writer
+        sealed = [row for kind, some in rows.items() for row in _sealed(kind, some)]
         with _in_words(self._path), self._db:
-            self._db.executemany(f"INSERT OR {verb} INTO kept VALUES (?, ?, ?, ?)", _sealed(kind, rows))
+            self._db.executemany(f"INSERT OR {verb} INTO kept VALUES (?, ?, ?, ?)", sealed)
             if total:
                 account = [("", _json_bytes(_calls(total)))]
                 self._db.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", _sealed("paid", account))
@@ -131,6 +141,11 @@ class SqliteStore:
         if self._n_damaged:
             rows = "1 row" if self._n_damaged == 1 else f"{self._n_damaged} rows"
             self._say(f"{self._path.name} was damaged: {rows} of it did not count, and were computed again")
+
+
+def _finite(rows: Sequence[tuple[str, FloatArray, float]]) -> list[tuple[str, bytes]]:
+    finite = [(key, np.concatenate(([seconds], values)).astype("<f8")) for key, values, seconds in rows]
+    return [(key, numbers.tobytes()) for key, numbers in finite if np.isfinite(numbers).all()]
 
 
 def _sealed(kind: str, rows: Sequence[tuple[str, bytes]]) -> list[tuple[str, str, bytes, bytes]]:

@@ -73,7 +73,7 @@ class Readings:
 
 @dataclass(frozen=True)
 class Texts:
-    """Keeps texts; what they took is a row beside each, written after it, as the text is what was paid for."""
+    """Keeps texts; what they took is a row beside each."""
 
     store: Store
 
@@ -89,8 +89,8 @@ class Texts:
 
     def put(self, key: str, answer: Answer[Generation]) -> None:
         """Keep one."""
-        self.store.put_texts([(key, answer.value, answer.seconds)], paid=answer.paid)
-        self.store.put([(_usage_key(key), np.array(_numbers(answer.usage), float), answer.seconds)])
+        took = _usage_key(key), np.array(_numbers(answer.usage), float), answer.seconds
+        self.store.put_texts([(key, answer.value, answer.seconds)], beside=[took], paid=answer.paid)
 
 
 def _numbers(usage: Usage) -> tuple[int, ...]:
