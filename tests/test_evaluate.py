@@ -91,6 +91,8 @@ def test_what_a_suite_has_measured_is_told_also_where_it_cannot_be_kept(
     assert done.code == 2
     assert "suites.jsonl must be as kshot wrote it" in done.err
     assert "18/18" not in done.err  # before anything is asked
+    how = ("--model", "scripted", "--recipes", "majority,zero-shot", "--limit", 6, "--out", run)
+    assert "suites.jsonl must be as kshot wrote it" in run_cli("adapt", words_task, *how).err
 
 
 def test_the_report_says_what_was_measured_of_a_recipe_that_the_run_had_chosen_before(
@@ -104,7 +106,6 @@ def test_the_report_says_what_was_measured_of_a_recipe_that_the_run_had_chosen_b
     assert remark not in (run / "report.html").read_text()
     how = ("--model", "scripted", "--recipes", "bm25:k=2", "--limit", 6, "--out", run)
     assert run_cli("adapt", words_task, *how).code == 0
-    run_cli("report", run)
     assert remark in (run / "report.html").read_text()
     run_cli("evaluate", run, words_task, "--suite", "letter-case")
     assert [one["of"] for one in read_suites(run)] == [row["of"], "bm25:k=2"]

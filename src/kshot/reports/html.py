@@ -39,16 +39,30 @@ def write_report(run: Path) -> Path:
         UserError: As `read_record`.
         StorageError: The file cannot be written.
     """
-    record = read_record(run)
-    saliency = read_saliency(run, record["results"]["leaderboard"][0]["recipe"])
-    own = {"saliency": saliency, "traces": read_traces(run), "suites": read_suites(run)}
-    write_text(run / REPORT, page({**record, **own}))
+    _write(run, run, read_record(run))
     return run / REPORT
 
 
 def add_report(folder: Path, run: Path) -> None:
     """Write `report.html` beside the record of a finished run that is not in the run's folder yet."""
-    write_text(folder / REPORT, page({**read_finished(folder), "traces": read_traces(run)}))
+    _write(folder, run, read_finished(folder))
+
+
+def check_beside(run: Path) -> None:
+    """Read what a report will show of a folder beside the record, before anything is measured.
+
+    Raises:
+        DamagedError: A file is not as it was written.
+    """
+    read_saliency(run)
+    read_suites(run)
+
+
+def _write(folder: Path, run: Path, record: Mapping[str, Any]) -> None:
+    """Write the report of a record, with what else the run's folder keeps."""
+    saliency = read_saliency(run, record["results"]["leaderboard"][0]["recipe"])
+    own = {"saliency": saliency, "traces": read_traces(run), "suites": read_suites(run)}
+    write_text(folder / REPORT, page({**record, **own}))
 
 
 def page(record: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from kshot.race.record import Recorder
 from kshot.race.second_look import ENOUGH_ASKED, MOST_ASKED
 from kshot.race.stream import Stream
 from kshot.recipes.names import about_contexts
-from kshot.reports.html import add_report
+from kshot.reports.html import add_report, check_beside
 from kshot.store.commit import commit, settle
 from kshot.store.run_folder import BEST, check_free, opened_run
 from kshot.store.scores import SqliteStore
@@ -227,6 +227,7 @@ def _run_in(
     assert models.model is not None
     language_model, selecting = models.model.model, models.selector_model
     check_replaceable(folder / BEST)
+    check_beside(folder)
     store = SqliteStore(folder / "store.sqlite", progress.say)
     try:
         ledger = Ledger(budget, prices=prices, before=store.paid)
