@@ -396,7 +396,7 @@ def test_what_cannot_be_honoured_is_refused(client, more, message):
 # --- /predict, the page, the document
 
 
-def test_what_is_drawn_for_an_input_depends_on_its_text_here_and_in_python():
+def test_what_is_drawn_for_an_input_depends_on_its_text_here_and_in_python(run_cli, tmp_path):
     """Of a selector that draws anew for each query: whatever the place, and beside whatever others."""
     fresh = adapted("random:k=2,fresh=true")
     texts = ["red lion walks", "green car", "blue apple tastes", "red lion walks"]
@@ -412,6 +412,17 @@ def test_what_is_drawn_for_an_input_depends_on_its_text_here_and_in_python():
             assert [list(p["probabilities"].values()) for p in found] == [
                 pytest.approx(expected[i].tolist(), abs=1e-5) for i in at
             ]
+    fresh.save(tmp_path / "fresh")
+    rows = [{"input": texts[0]}, {"input": f" {texts[1]}"}, {"input": texts[2], "id": "c"}, {"input": texts[3]}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for args, typed, asked, third in (
+        ((), {"input": "\n".join(texts)}, texts, "input-3"),
+        ((tmp_path / "in.jsonl",), {}, rows, "c"),
+    ):
+        found = run_cli("predict", tmp_path / "fresh", *args, "--json", **typed).json["predictions"]
+        assert [p["id"] for p in found] == ["input-1", "input-2", third, "input-4"]
+        wanted = fresh.predict_proba(asked)
+        assert np.array([list(p["probs"].values()) for p in found]) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_predict_has_probabilities_and_what_was_shown(client, model):

@@ -10,7 +10,7 @@ import numpy as np
 from kshot.adapted.asked_rows import asked_rows
 from kshot.adapted.noted import notes_in, with_notes, without_note
 from kshot.adapted.rests_on import RestsOn, rests_on
-from kshot.core.errors import InvalidInputError, UserError
+from kshot.core.errors import InvalidInputError, TooLongError, UserError
 from kshot.core.label_sets import answer_of
 from kshot.core.ledger import Ledger
 from kshot.core.locks import ADAPTED, SharedLock
@@ -31,7 +31,7 @@ from kshot.measures.ordered import as_answered
 from kshot.measures.samples import sample_row, summarise
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
-from kshot.tasks.inputs import input_of
+from kshot.tasks.inputs import input_of, named_anywhere
 from kshot.tasks.objects import answers_like, inputs_in
 
 
@@ -245,9 +245,15 @@ class AdaptedModel:
                 choices in a multiple-choice task, or choices that are not as in a task; it is a ValueError too.
         """
         examples = self._examples(inputs)
-        queries = [Query(e, self.pool, wants_text=True) for e in examples]
-        with self._lock:  # learners remember what they have chosen
-            predictions = self._learner.predict(queries, progress=progress)
+        asked = [named_anywhere(e) for e in examples]
+        queries = [Query(e, self.pool, wants_text=True) for e in asked]
+        try:
+            with self._lock:  # learners remember what they have chosen
+                found = self._learner.predict(queries, progress=progress)
+        except TooLongError as error:
+            whose = next((e.id for e, one in zip(examples, asked, strict=True) if one.id == error.asked), error.asked)
+            raise TooLongError(whose, error.n, error.most) from None
+        predictions = [replace(p, example_id=e.id) for e, p in zip(examples, found, strict=True)]
         return [as_answered(self.task, self.fitted.calibration.of(p)) for p in predictions]
 
     def _examples(self, inputs: Any) -> list[Example]:
@@ -262,7 +268,8 @@ class AdaptedModel:
         examples = self._examples(inputs)
         predictions = self.predictions(examples)
         with self._lock:
-            return rests_on(self.fitted, examples, predictions)
+            found = rests_on(self.fitted, [named_anywhere(e) for e in examples], predictions)
+        return [replace(one, example=e) for one, e in zip(found, examples, strict=True)]
 
     def asking(self, asked: str) -> "AdaptedModel":
         """Return the same asking in a way that its tuner knows, such as "memory"; itself where that is empty."""

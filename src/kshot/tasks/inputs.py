@@ -6,6 +6,7 @@ Conversations end with the user's message, the input; an answer after it is not 
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -36,6 +37,7 @@ from kshot.tasks.text_file import MOST_BYTES, cannot_be_read, decoded, lines_of,
 
 ASKED = ("input", "id", "context", "choices")
 MAX_TOLD = 20
+_PLACE = re.compile(r"input-\d+")  # the id of a row or a line that brings none
 
 
 def read_inputs(
@@ -151,6 +153,11 @@ def input_of(given: "str | Mapping[str, Any] | Example", task: Task, number: int
     except UserError as error:
         raise InvalidInputError(str(error)) from None
     return replace(given, **{field: getattr(asked, field) for field in ASKED})
+
+
+def named_anywhere(example: Example) -> Example:
+    """Return an input as all doors name it: by its id, or by what it says where that is only its place in a file."""
+    return named_by_text(example) if _PLACE.fullmatch(example.id) else example
 
 
 def named_by_text(example: Example) -> Example:
