@@ -149,3 +149,19 @@ def test_a_role_can_be_a_model_behind_an_api_which_is_counted_and_asked_once(tmp
         kshot.adapt(planted.TASK, "scripted", recipes=f"zero-shot,{recipe}", out=tmp_path / "run")
         assert not [text for path, body in server.asked if path.endswith("chat/completions")
                     for text in [body["messages"][-1]["content"]] if "ask the writer" in text]  # fmt: skip
+
+
+def test_what_roles_draw_follows_the_seed_of_the_run():
+    class Heard(Scripted):
+        def speak(self, request, *, most, seed):
+            seeds.append(seed)
+            return super().speak(request, most=most, seed=seed)
+
+    found = []
+    for seed in (0, 0, 1):
+        seeds: list[int] = []
+        loop = LOOPS.build("refine(asked=4,turns=3)").played_by(**{name: Heard(str) for name in ("writer", "coach")})
+        loop.run(planted.TASK.train, model=planted.model()[0], rng=np.random.default_rng(seed))
+        found.append(seeds)
+    assert found[0] == found[1]
+    assert len({*found[0], *found[2]}) == 2 * len(found[0]) > 2

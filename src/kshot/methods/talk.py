@@ -45,6 +45,7 @@ class Talk:
         most_tokens: The most tokens that are read and written for it, as the roles count them.
         trace: Where the messages are kept.
         say: Told where a trace cannot be gone on with.
+        seed: For what roles draw; the n-th message is drawn with `seed + n`.
         calls: Made so far.
         tokens: Read and written so far.
     """
@@ -54,6 +55,7 @@ class Talk:
     most_tokens: int
     trace: Trace
     say: Callable[[str], object]
+    seed: int = 0
     calls: int = 0
     tokens: int = 0
     _n: int = 0
@@ -133,7 +135,7 @@ class Talk:
             self.trace.cut(self._n)
         if self._n == len(self.trace.messages):
             try:
-                text = role.speak(request, most=most, seed=self._n)
+                text = role.speak(request, most=most, seed=self.seed + self._n)
             except LeftError:
                 raise OverError(f"{name} has left") from None
             text = text.strip().encode("utf-8", "replace").decode("utf-8")

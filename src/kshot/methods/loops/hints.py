@@ -55,7 +55,7 @@ class Hints(Talking):
     student: str = "model"
     teacher: str = "rules"
 
-    version = 2
+    version = 3
     least = 1
 
     @property

@@ -60,6 +60,7 @@ class MentalModels(Talking):
     teacher: str = "model"
 
     least = 8
+    version = 2
     players: ClassVar[tuple[str, ...]] = ("teacher",)
 
     @property

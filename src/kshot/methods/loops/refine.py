@@ -56,6 +56,7 @@ class Refine(Talking):
     writer: str = "model"
     coach: str = "model"
 
+    version = 2
     players: ClassVar[tuple[str, ...]] = ("writer", "coach")
 
     @property

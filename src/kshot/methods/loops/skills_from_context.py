@@ -109,6 +109,7 @@ class SkillsFromContext(Talking):
     judge: str = "model"
     editor: str = "model"
 
+    version = 2
     players: ClassVar[tuple[str, ...]] = ("challenger", "reasoner", "judge", "editor")
 
     @property

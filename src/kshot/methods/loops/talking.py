@@ -103,11 +103,12 @@ class Talking(Loop):
     def _talk(self, examples: Sequence[Example], model: TaskModel, rng: np.random.Generator) -> Talk:
         own = dict(self._cast)
         cast = {name: own.get(name) or role_of(getattr(self, name), model) for name in self.players}
-        heard = [e.id for e in examples], [role.identity for role in cast.values()], str(rng.bit_generator.state)
+        state = str(rng.bit_generator.state)  # of the run's seed; nothing is drawn from it here
+        heard = [e.id for e in examples], [role.identity for role in cast.values()], state
         told = model.model.fingerprint, dict(model.layout.record), model.task.fingerprint
         key = digest(self.record(), *told, *heard)
         trace = model.traces.of(f"{self._name}-{len(examples)}-{key[:8]}")
-        return Talk(cast, self.calls, self.tokens, trace, model.progress.say)
+        return Talk(cast, self.calls, self.tokens, trace, model.progress.say, int(digest(state)[:7], 16))
 
     @staticmethod
     def _trace_name(talk: Talk) -> str | None:

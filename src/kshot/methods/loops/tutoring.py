@@ -96,7 +96,7 @@ class Tutoring(Talking):
     student: str = "model"
     tutor: str = "model"
 
-    version = 2
+    version = 3
     least = 1
     players: ClassVar[tuple[str, ...]] = ("student", "tutor")
 
