@@ -110,6 +110,11 @@ def test_the_estimator_and_an_evaluator_know_it_too():
     progress = Listens()
     assert evaluate(classifier.adapted_, task, "letter-case", progress=progress)["n_learnt"] == 9
     assert progress.said == [told(9, 14)]
+    other, progress = kshot.FewShotClassifier("scripted", recipe="tfidf-lr").fit(texts[:12], labels[:12]), Listens()
+    found = evaluate(classifier.adapted_, task, "letter-case", against=other.adapted_, progress=progress)
+    assert (found["n_learnt"], found["n_learnt_against"]) == (9, 12)
+    beside = told(12, 14).replace("learnt,", "learnt by the system that it is held against,")
+    assert progress.said == [told(9, 14), beside]
 
 
 @pytest.mark.slow  # trains twice

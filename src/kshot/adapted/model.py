@@ -351,14 +351,14 @@ class AdaptedModel:
             **({"abstention": self.abstention.measured(answered, len(rows))} if self.abstention else {}),
         }
 
-    def tell_learnt(self, task: Task, progress: Progress) -> int:
-        """Return how many test rows ask what the model has learnt from, and say so if there are some."""
+    def tell_learnt(self, task: Task, progress: Progress, by: str = "") -> int:
+        """Return how many test rows ask what the model has learnt from, and say so if there are some; `by` whom."""
         known = self.recipe.known(replace(task, train=task.test))
         n = sum(row.id in known or fingerprint(row) in self.fitted.learnt for row in task.test)
         if n:
             progress.say(
-                f"note: {n} of {len(task.test)} test rows are among the examples that were learnt, so these numbers "
-                "say little about new inputs"
+                f"note: {n} of {len(task.test)} test rows are among the examples that were learnt{by}, so these "
+                "numbers say little about new inputs"
             )
         return n
 

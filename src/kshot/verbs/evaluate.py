@@ -35,7 +35,7 @@ def evaluate(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Mapping[str, Any]:
-    """Return an evaluator's report on an adapted model, with how many of the test rows it has learnt from.
+    """Return an evaluator's report on an adapted model, with how many of the test rows it has learnt from (`n_learnt`).
 
     What was measured of units is a mapping with value, low, high (95 %) and n.
 
@@ -44,7 +44,8 @@ def evaluate(
         task: Of the same kind and labels; its test rows are asked.
         suite: An evaluator with its settings, such as "letter-case".
         against: Another system that is asked the same: each measured value has `against`, the other's, and
-            `difference`, the first minus the other on the units that both have.
+            `difference`, the first minus the other on the units that both have; and `n_learnt_against` says how many
+            of the test rows the other has learnt from.
         limit: Only the first so many test rows.
         progress: Told how far it is.
 
@@ -60,13 +61,14 @@ def evaluate(
     systems = [adapted, *((against,) if against else ())]
     for system in systems:
         _check_asked(evaluator, suite, system)
-    n_learnt = adapted.tell_learnt(task, progress)
+    n_learnt = {"n_learnt": adapted.tell_learnt(task, progress)}
     if against:
         task = against.check_rows(task)
+        n_learnt["n_learnt_against"] = against.tell_learnt(task, progress, " by the system that it is held against")
     seed = adapted.seed
     ours, *others = [_found(evaluator, suite, system, task, seed, progress) for system in systems]
     theirs = others[0] if others else None
-    return {"suite": suite, "n_learnt": n_learnt, **told(ours, theirs, rng=generator(seed, "intervals", suite))}
+    return {"suite": suite, **n_learnt, **told(ours, theirs, rng=generator(seed, "intervals", suite))}
 
 
 def _check_asked(evaluator: Evaluator, suite: str, system: AdaptedModel) -> None:
