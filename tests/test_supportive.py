@@ -262,6 +262,29 @@ def test_a_new_process_goes_on_to_the_bit(tiny, corpus, tmp_path, monkeypatch):
         assert notes == noted
 
 
+def test_what_was_noted_survives_a_kill_between_the_state_and_the_prediction(tiny, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(kshot.learners.trained, "SECONDS_BETWEEN_STATES", -1.0)
+    _, expected, noted = run(corpus, tiny)
+
+    class Killed(BaseException):
+        pass
+
+    class Store(SqliteStore):
+        left = 1
+
+        def put_record(self, key, record):
+            if not self.left:
+                raise Killed
+            self.left -= 1
+            super().put_record(key, record)
+
+    for _ in QUERIES[1:]:
+        with pytest.raises(Killed):
+            run(corpus, tiny, keep=Kept(Store(tmp_path / "store.sqlite"), tmp_path / "training", "key"))
+    _, again, notes = run(corpus, tiny, keep=Kept(Store(tmp_path / "store.sqlite"), tmp_path / "training", "key"))
+    assert (again, notes) == (expected, noted)
+
+
 def test_the_control_takes_as_many_at_random(tiny, corpus):
     learner, _, notes = run(corpus, tiny, more=",control=random")
     assert {len(note["chosen"]) for note in notes} == {6}

@@ -102,12 +102,13 @@ class Kept:
             key: Identifies recipe and queries.
             predictions: Of the queries.
             n_notes: How many notes there were before.
-            once: Take away notes that there were before: a learner that goes on from a kept state prepares some things
-                again, and notes them again.
+            once: Take away notes that there were before, each but the first: a learner that goes on from a kept state
+                prepares some things again, and notes them again.
         """
         if once:
             known = {to_json(note) for note in self.notes[:n_notes]}
-            self.notes[n_notes:] = [note for note in self.notes[n_notes:] if to_json(note) not in known]
+            new = {to_json(note): note for note in self.notes[n_notes:]}
+            self.notes[n_notes:] = [note for text, note in new.items() if text not in known]
         self.counted.add(key)
         self.memory.put_record(key, {"predictions": [vars(p) for p in predictions], "notes": self.notes[n_notes:]})
 

@@ -66,6 +66,8 @@ class TrainedLearner(Learner):
         self._learnt: list[str] = []  # ids, in their order
         self._n_saved, self._saved_at = 0, time.monotonic()
         self._n_past = 0  # of the query before
+        self._noted: int | None = None  # notes before those of the prediction that is not kept yet
+        self._unkept: list[dict[str, Any]] = []  # noted before an interruption, for a prediction that was not kept
         self._steering: Steering | None = None
         self._is_between = True  # two examples: within the steps of one there is no state to go on from
         self.log: list[dict[str, Any]] = []
@@ -111,6 +113,7 @@ class TrainedLearner(Learner):
                     "Delete both: training then begins again."
                 )
         self._learnt, self.log, self._steering = about["learnt"], about["log"], steering
+        self._unkept = about.get("notes", [])  # states of before have none
         self._inquiry.restore(self.log)
         self._n_saved = len(self._learnt)
         return model
@@ -175,13 +178,14 @@ class TrainedLearner(Learner):
             return prediction
         if self._kept is None:
             return self._predict(query, progress)
-        n_notes = len(self._kept.notes)
+        n_notes = self._noted = len(self._kept.notes)
         try:
             prediction = self._predict(query, progress)
         except DivergedError as error:
             self._kept.diverged(key, error)
             raise
         self._kept.keep(key, [prediction], n_notes, once=True)
+        self._noted = None
         return prediction
 
     def _predict(self, query: Query, progress: Callable[[int], None] | None) -> Prediction:
@@ -239,6 +243,9 @@ class TrainedLearner(Learner):
             self._kept.say(f"{self.recipe.name} begins to learn again: a prediction from before its state is asked for")
             self._begin_again()
             _ = self.model
+        if self._kept and self._unkept:
+            self._kept.notes.extend(self._unkept)
+            self._unkept = []
         for n in range(len(self._learnt), len(past)):
             looked_at = self._inquiry.look(past[: n + 1])
             self._is_between = False
@@ -404,7 +411,8 @@ class TrainedLearner(Learner):
         if self._steering and not folder.exists():
             write_folder(folder, {}, more=self._steering.save)
         steering = self._steering.fingerprint if self._steering else None
-        about = {"key": self._key, "learnt": self._learnt, "log": self.log, "steering": steering}
+        notes = self._kept.notes[self._noted :] if self._noted is not None else []  # what made them is not done again
+        about = {"key": self._key, "learnt": self._learnt, "log": self.log, "steering": steering, "notes": notes}
         self.model.save_state(self._state_file, about)
         self._forget_steerings(but=folder)
         self._write_log()
@@ -429,7 +437,7 @@ class TrainedLearner(Learner):
     def _begin_again(self) -> None:
         """Go back to before the first example."""
         self.forget()
-        self._learnt, self.log, self._steering, self._n_saved = [], [], None, 0
+        self._learnt, self.log, self._steering, self._n_saved, self._unkept = [], [], None, 0, []
         self._tuner = self.recipe.part("tuner")
         self._inquiry.forget()
 
