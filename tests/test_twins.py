@@ -67,6 +67,19 @@ def test_each_twin_is_asked_in_its_own_way():
     assert found["gain"].units == [e.id for e in TASK.test]
 
 
+def test_ordered_labels_are_answered_with_the_median_where_the_task_says_so():
+    class Torn(Base):
+        def score(self, requests, **how):
+            return [np.log([0.4, 0.25, 0.35]) for _ in super().score(requests, **how)]
+
+    rows = tuple(replace(e, output="2") for e in ROWS)
+    stars = Task("stars", "classification", rows[:9], rows[9:], labels=("1", "2", "3"), ordered=True)
+    for answer, right in (("median", 1), ("most-probable", 0)):
+        task = replace(stars, answer=answer, metrics=("accuracy",))
+        found = Twins(k=2).beside(task, TaskModel.for_task(task, Tuned({}, Torn())), rng=rng())
+        assert found["base"].value == right
+
+
 def test_correlations_are_one_for_equal_scores_and_none_for_shuffled_ones():
     scores = rng(1).random(400)
     same = np.column_stack([scores, scores])

@@ -119,9 +119,10 @@ class Twins(Evaluator):
         pool = written or task.train
         draws = [tuple(pool[i] for i in rng.permutation(len(pool))[: self.k]) for _ in range(self.sets)]
         shown = [draws[i % self.sets] for i in range(len(task.test))]
+        alone = [()] * len(task.test)
         said = [
-            answers_after(shown, task.test, model=base, what="asking the base"),
-            answers_after([()] * len(task.test), task.test, model=tuned, what="asking the tuned model"),
+            answers_after(shown, task.test, model=base, what="asking the base", as_given=True),
+            answers_after(alone, task.test, model=tuned, what="asking the tuned model", as_given=True),
         ]
         scores = [[score_of(task, e, a) for e, a in zip(task.test, some, strict=True)] for some in said]
         return np.array(scores), written

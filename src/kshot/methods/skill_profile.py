@@ -16,6 +16,8 @@ from kshot.core.types import Example, FloatArray, Question, Task
 from kshot.encoders.encoder import load_encoder
 from kshot.encoders.encoder_identity import encoder_id
 from kshot.measures.metrics import row_score
+from kshot.measures.ordered import median
+from kshot.measures.probabilities import normalised
 from kshot.measures.samples import primary_metric
 from kshot.methods.embeds import Embeds
 from kshot.methods.selectors.diverse import centres
@@ -137,8 +139,17 @@ def answers_after(
     *,
     model: TaskModel,
     what: str = "looking for mistakes",
+    as_given: bool = False,
 ) -> list[str]:
-    """Return the model's answer to each example after demonstrations; `what` it is told as progress."""
+    """Return the model's answer to each example after demonstrations.
+
+    Args:
+        shown: The demonstrations of each.
+        examples: What is asked.
+        model: Answers on its task.
+        what: What it is told as progress.
+        as_given: Of ordered labels the answer is the median where the task says so; otherwise the most probable one.
+    """
     prompts = [model.prompt(some, e)[0] for some, e in zip(shown, examples, strict=True)]
     model.progress.begin(what, len(prompts))
     if model.task.is_open:
@@ -148,6 +159,8 @@ def answers_after(
     asked = [model.said(some, e) for some, e in zip(answers, examples, strict=True)]
     rows = model.score(prompts, asked, progress=model.progress.advance)
     rows = [row - model.unsaid(some, e) for row, some, e in zip(rows, answers, examples, strict=True)]
+    if as_given and model.task.ordered and model.task.answer == "median":
+        return [median(some, normalised(row)) for some, row in zip(answers, rows, strict=True)]
     return [some[int(np.argmax(row))] for some, row in zip(answers, rows, strict=True)]
 
 
