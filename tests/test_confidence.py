@@ -146,11 +146,11 @@ def test_lessons_are_the_students_answers_with_the_share_that_is_right():
         how: Any = {"step": 0, "rng": generator(0, "t"), "knowledge": knowledge}
         found = Calibrated(states=states).lessons(plain, [e], **how)
         outputs = {lesson.target.output for lesson in found}
-        stated = "0.67" if states == "measured" else "1.00"
+        stated = "0.50" if states == "measured" else "1.00"
         assert {lesson.note for lesson in found} == {f"The right answer to this question is: red (confidence {stated})"}
         assert {lesson.teacher for lesson in found} == {(STREAM[0],)}
         if states == "measured":
-            assert outputs == {"red (confidence 0.67)", "blue (confidence 0.67)"}
+            assert outputs == {"red (confidence 0.50)", "blue (confidence 0.50)"}  # of all four
         else:
             assert outputs == {"red (confidence 1.00)", "blue (confidence 0.90)", "red"}
     plain = [Lesson((), STREAM[0])]

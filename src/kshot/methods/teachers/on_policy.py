@@ -22,9 +22,9 @@ class Calibrated(Teacher):
     """Let the student write, and teach it on its own answers, each with the share of them that is right.
 
     Before a step the student writes `samples` answers to each lesson's question, of which a share p is right. The
-    lesson is one of them, with p in place of the number that it states; the teacher, which is told the right answer and
-    p, reads the same, and KL(teacher || student) at its tokens is made small, but for the first `skip`. The teacher's
-    weights follow the student's.
+    lesson is one of them that is not empty, with p in place of the number that it states; the teacher, which is told
+    the right answer and p, reads the same, and KL(teacher || student) at its tokens is made small, but for the first
+    `skip`. The teacher's weights follow the student's.
 
     Attributes:
         samples: How many answers are written for each lesson.
@@ -44,6 +44,7 @@ class Calibrated(Teacher):
     rate: float = setting(0.01, least=0, most=1)
     states: str = setting("measured", choices=STATES)
 
+    version = 2
     usual_composer = "stated"
     replaces = True
     absent = OWN_TOKENS
@@ -79,7 +80,7 @@ class Calibrated(Teacher):
         written = [one for one in answers if one.answer]
         if not written:  # nothing to learn from: teacher and student read the same
             return replace(lesson, teacher=lesson.demonstrations)
-        share = sum(one.is_right for one in written) / len(written)
+        share = sum(one.is_right for one in written) / len(answers)  # to say nothing is no success
         one = written[int(rng.integers(len(written)))]
         stated = share if self.states == "measured" else one.stated
         text = one.answer if stated is None else stating(one.answer, stated)
