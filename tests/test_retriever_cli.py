@@ -25,6 +25,7 @@ from kshot.recipes.grammar import parse_recipe
 from kshot.reports.retrieval_table import by_category
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.retriever import RetrieverRun, parse_settings
+from test_chat import SHAPES, chat_engine, chat_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,20 @@ def test_scores_go_on_where_they_were_stopped(words_task, quick, tmp_path):
     whole = RetrieverRun.start(tmp_path / "whole", [str(words_task)], settings=parse_settings(quick))
     whole.candidates()
     assert whole.score(kshot.load_model("tiny")) == found
+
+
+def test_all_scores_of_a_run_are_of_one_layout(words_task, quick, tmp_path):
+    model = chat_engine(chat_tokenizer(*SHAPES["qwen2.5"][:4]))
+    run = RetrieverRun.start(tmp_path / "run", [str(words_task)], settings=parse_settings(quick))
+    run.candidates()
+    found = run.score(model, layout="plain")
+    run.stage_file(1, "scores").unlink()  # as after an interruption
+    with pytest.raises(UserError, match=r"one layout; by .*model\.json theirs is 'plain', now it is 'turns'"):
+        run.score(model)
+    assert run.score(model, layout="plain") == found
+    kept = json.loads((run.folder / "model.json").read_text())
+    (run.folder / "model.json").write_text(json.dumps({k: v for k, v in kept.items() if k != "layout"}))
+    assert run.score(model, layout="plain") == found  # of a kshot that did not say it
 
 
 def test_evaluate_compares_with_others(trained, run_cli):

@@ -5,7 +5,7 @@ for each iteration `candidates.jsonl`, `scores.jsonl`, `targets.jsonl` and `retr
 done again; one that was stopped goes on, the scores at the first pack of queries that is not finished.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -27,6 +27,7 @@ from kshot.core.types import Task
 from kshot.encoders.encoder import Encoder, fresh_model
 from kshot.encoders.encoder_identity import encoder_id
 from kshot.evaluators.retrieval import RetrievalScores, evaluate_retrieval
+from kshot.prompts.layout import layout_for
 from kshot.recipes.grammar import parse_recipe
 from kshot.retrieval.candidates import Candidates, check_enough
 from kshot.retrieval.corpus import Item, option_texts, read_pools
@@ -153,7 +154,7 @@ class RetrieverRun:
         """Return the candidates with the language model's one-shot scores; what they take is added to `ledger`.
 
         Raises:
-            UserError: Another model has scored here, or there are no candidates yet.
+            UserError: Another model has scored here, or in another layout, or there are no candidates yet.
         """
         with self._stages() as stages, self._asked(model, layout, ledger) as models:
             return stages.scores(iteration, models)
@@ -188,7 +189,7 @@ class RetrieverRun:
     @contextmanager
     def _asked(self, model: LanguageModel, layout: str, ledger: Ledger | None = None) -> Iterator[dict[str, TaskModel]]:
         """Give the language model on each task, keeping its scores, by the task's name."""
-        self._check_model(model)
+        self._check_model(model, layout_for(model, layout).record)
         store = SqliteStore(self.folder / "scores.sqlite", self.progress.say)
         keeping, told = model.with_store(store), {"progress": self.progress, "ledger": ledger or Ledger()}
         try:
@@ -231,13 +232,13 @@ class RetrieverRun:
         name = stage if stage == "retriever" else f"{stage}.jsonl"
         return self.folder / f"iteration-{iteration}" / name
 
-    def _check_model(self, model: LanguageModel) -> None:
+    def _check_model(self, model: LanguageModel, layout: Mapping[str, str]) -> None:
         file = self.folder / MODEL
-        about = {"name": model.name, "fingerprint": model.fingerprint}
+        about = {"name": model.name, "fingerprint": model.fingerprint, "layout": dict(layout)}
         if not file.exists():
             write_json(file, about)
         kept = read_object(file) or {}
-        if kept.keys() != about.keys():
+        if kept.keys() | {"layout"} != about.keys():  # runs of before do not say it
             raise DamagedError(
                 f"{file} must say which model the scores are of; it is damaged. Delete it and the folders iteration-* "
                 "beside it, and run the same command again: what was scored is kept."
@@ -246,6 +247,12 @@ class RetrieverRun:
             raise UserError(
                 f"All scores of a run must be of one model; by {file} they are of '{kept['name']}' (fingerprint "
                 f"{kept['fingerprint'][:12]}), now '{model.name}' ({model.fingerprint[:12]}). Give another --out."
+            )
+        if (before := kept.get("layout", about["layout"])) != about["layout"]:
+            names = [some.get("layout") if isinstance(some, dict) else some for some in (before, about["layout"])]
+            raise UserError(
+                f"All scores of a run must be of prompts in one layout; by {file} theirs is '{names[0]}', now it is "
+                f"'{names[1]}'. Give --layout {names[0]}, or another --out."
             )
 
 
