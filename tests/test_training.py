@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+import kshot
 from kshot.core.errors import ModelError, UserError
 from kshot.core.lessons import Batch, DivergedError, Lesson, Training, TrainingText
 from kshot.core.types import Example, Prompt, ScoreRequest, Segment, Task
@@ -365,6 +366,21 @@ def test_half_precision_learns_in_single_precision():
     losses = [model.learn(batch(model)).loss_nats for _ in range(20)]
     assert {t.dtype for t in model._weights.tensors().values()} == {torch.float32}
     assert losses[-1] < losses[0] / 2
+
+
+def test_weights_in_half_precision_are_not_displaced(tmp_path):
+    base = Engine(Backbone(backbone().model.to(torch.bfloat16), ByteTokenizer(), "tiny"))
+    for guided in ({"direction": 0.1}, {"magnitude": 0.1}):
+        with pytest.raises(UserError, match=r"backend=fd must have weights in float32, .*; these are bfloat16"):
+            trained(base, weights="full", **guided)
+    trained(base, weights="full", align="gate")
+    trained(base, weights="full", magnitude=0.1, backend="exact")
+    assert trained(base, magnitude=0.1).learn(batch(base)).loss_nats > 0  # those of LoRA are in single precision
+    task = replace(TASK, train=tuple(EXAMPLES))
+    recipe = "fine-tune:weights=full,lr=1e-3,steps=1"
+    with pytest.raises(UserError, match="backend=fd must have weights in float32"):  # before anything is asked
+        kshot.adapt(task, base, recipes=f"zero-shot,{recipe},magnitude=0.1", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -57,6 +57,11 @@ class Training(Checked):
     encodes_anew: ClassVar[bool] = False
 
     @property
+    def displaces(self) -> bool:
+        """Whether the weights are displaced a little for a second gradient."""
+        return self.backend == "fd" and (self.direction > 0 or self.magnitude > 0)
+
+    @property
     def is_guided(self) -> bool:
         """Whether anything but the plain gradient is used."""
         return self.direction > 0 or self.magnitude > 0 or self.align != "none"

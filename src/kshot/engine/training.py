@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kshot.core.errors import DamagedError, ModelError
+from kshot.core.errors import DamagedError, ModelError, UserError
 from kshot.core.lessons import Averaging, DivergedError, StepLog, Training
 from kshot.core.objective_settings import Answers, ObjectiveSettings, step_tokens
 from kshot.core.seeding import digest
@@ -37,6 +37,7 @@ _OPTIMISERS = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}
 _MICRO_TOKENS = {"cpu": 1024}
 _MICRO_TOKENS_ELSEWHERE = 8192
 _ANSWERS = Answers()
+_SINGLE = 32  # bits of a weight in single precision
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -83,6 +84,12 @@ class Trainer:
         self._micro_tokens = micro_tokens or _MICRO_TOKENS.get(backbone.device.type, _MICRO_TOKENS_ELSEWHERE)
         self._was_halved = False
         self._parameters = list(weights.parameters.values())
+        rough = [p.dtype for p in self._parameters if torch.finfo(p.dtype).bits < _SINGLE]
+        if how.displaces and rough:
+            raise UserError(
+                "backend=fd must have weights in float32, as it displaces them by very little; these are "
+                f"{str(rough[0]).removeprefix('torch.')}. Use --dtype float32, weights=lora, or backend=exact."
+            )
         # Steps are small against the weights: below single precision they would be rounded away
         self._masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self._parameters]
         self.average = RunningAverage(average, self._parameters, self._masters) if average else None

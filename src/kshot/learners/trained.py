@@ -319,6 +319,8 @@ class TrainedLearner(Learner):
 
     def check(self, examples: Sequence[Example]) -> None:
         """Raise a UserError unless tuner and model agree, and the layout says where the answers stand."""
+        if self._tuner.training.displaces and self._tuner.weights == "full":
+            self._untrained()  # weights in half precision cannot be displaced
         self._tuner.knowing(examples, model=replace(self._base, told=None))
         if self._teacher:
             self._teacher.check(self._base, self._selecting)
