@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.special import softmax
 
 from kshot.core.errors import TooLongError
 from kshot.core.ledger import Ledger
@@ -116,6 +117,7 @@ class Inquiry:
             average=partial(self._average, past=seen[:-1]),
             written=partial(self._written, lessons, model, names=names),
             tried=partial(self._tried, model=model, names=names),
+            odds=partial(self._odds, seen, model),
         )
 
     @cached_property
@@ -216,6 +218,17 @@ class Inquiry:
             self._solved[turn] += is_right
         self.tokens += student.ledger.cost.tokens
         return found
+
+    def _odds(self, seen: Sequence[Example], model: TaskModel, lessons: Sequence[Lesson]) -> list[Mapping[str, float]]:
+        """Return how probable the student finds the answers to each lesson's question."""
+        student, targets = self._writing(model), [lesson.target for lesson in lessons]
+        labels = tuple(dict.fromkeys(e.output for e in (*seen, *targets)))
+        prompts = [student.asking(one).prompt(one.demonstrations, one.target)[0] for one in lessons]
+        answers = [model.task.candidates(e) if e.choices else labels for e in targets]
+        rows = student.score(prompts, [student.said(some, e) for some, e in zip(answers, targets, strict=True)])
+        self.tokens += student.ledger.cost.tokens
+        rows = [row - student.unsaid(some, e) for some, row, e in zip(answers, rows, targets, strict=True)]
+        return [dict(zip(some, softmax(row).tolist(), strict=True)) for some, row in zip(answers, rows, strict=True)]
 
     def tally(self) -> dict[str, list[int]]:
         """Return for the log how many tries the student had at each turn of the step, and how many were right."""

@@ -35,6 +35,10 @@ def _no_answers(examples: Sequence[Example]) -> list[Prediction]:
     return []
 
 
+def _no_odds(lessons: Sequence[Lesson]) -> list[Mapping[str, float]]:
+    return []
+
+
 @dataclass(frozen=True)
 class Knowledge:
     """What there is to know in one step; nothing, as far as it is not said.
@@ -59,6 +63,8 @@ class Knowledge:
             that the teacher has with it; None where that does not fit the model. They are drawn at temperature 1 from
             the weights as they are, among the candidates where the task has some. The second argument is the turn, from
             0: equal lessons are answered otherwise at another place or turn.
+        odds: Returns how probable the student, as it is, finds each answer to the question of each lesson: the labels
+            of the examples so far, or the question's own choices.
     """
 
     wrong: frozenset[str] = frozenset()
@@ -70,6 +76,7 @@ class Knowledge:
     average: Callable[[Sequence[Example]], list[Prediction]] = _no_answers
     written: Callable[[int], Mapping[str, Sequence[Written]]] = lambda n: {}
     tried: Callable[[Sequence[Lesson], int], Sequence[Written | None]] = _no_tries
+    odds: Callable[[Sequence[Lesson]], Sequence[Mapping[str, float]]] = _no_odds
 
 
 NOTHING = Knowledge()

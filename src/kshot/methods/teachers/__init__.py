@@ -16,6 +16,7 @@ TEACHERS = Room(
         "grpo": "kshot.methods.teachers.grpo:Grpo",
         "calibrated": "kshot.methods.teachers.on_policy:Calibrated",
         "unlearn": "kshot.methods.teachers.bidirectional:Unlearn",
+        "hard-negatives": "kshot.methods.teachers.hard_negatives:HardNegatives",
         "missing-skills": "kshot.methods.teachers.skill_targeted:SkillTargeted",
     },
 )
