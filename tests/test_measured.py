@@ -3,7 +3,7 @@ import pytest
 
 from kshot.measures.comparison import score_difference
 from kshot.measures.intervals import wilson
-from kshot.measures.measured import Gain, Measured, Shift, amount, told
+from kshot.measures.measured import Gain, Measured, Shift, amount, mean, told
 
 
 def rng():
@@ -96,3 +96,11 @@ def test_that_no_unit_differs_is_no_certainty():
     assert (found["low"], found["high"]) == wilson(0, 20)
     assert Measured("abc", [0.5, 0.5, 0.5]).record(rng())["high"] > 0.5
     assert Measured("abc", [0.5, 0.5, 0.5], amount).record(rng())["high"] == 0.5
+
+
+def test_where_no_unit_differs_those_that_give_nothing_make_no_number_surer():
+    few, none = [1.0] * 5, [np.nan] * 95
+    found = Measured([str(i) for i in range(100)], few + none).record(rng())
+    assert (found["value"], found["low"], found["high"]) == (1, *wilson(5, 5))
+    pairs = Measured([str(i) for i in range(100)], [[one, one] for one in few + none], lambda rows: mean(rows[:, 0]))
+    assert pairs.record(rng())["low"] == wilson(5, 5)[0]

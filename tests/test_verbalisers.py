@@ -12,11 +12,18 @@ from kshot.engine.language_model import Engine
 from kshot.evaluators import EVALUATORS
 from kshot.evaluators.verbalisers import (
     GROUPS,
+    NATURAL,
+    UNNATURAL,
     UNRELATED,
+    Verbaliser,
     Verbalisers,
+    _kept,
     alike_pair,
+    ratio,
     retold,
 )
+from kshot.measures.intervals import wilson
+from kshot.measures.measured import Measured
 from kshot.models.scripted import ScriptedModel
 from kshot.models.tiny import tiny_backbone
 from kshot.taskmodel.taskmodel import TaskModel
@@ -120,6 +127,13 @@ def test_override_is_the_share_of_what_was_right_with_natural_words():
 
     report = found(Torn(follows="instruction"), task(), Verbalisers(natural=1, neutral=0, unnatural=1))
     assert values(report) == pytest.approx({"natural": 8 / 12, "unnatural": 8 / 12, "gap": 0, "override": 4 / 8})
+
+
+def test_override_is_as_sure_as_the_rows_that_were_right_with_natural_words_are_many():
+    right = np.array([1.0] * 5 + [0.0] * 95)
+    chosen = [Verbaliser(NATURAL, ("bad", "good")), Verbaliser(UNNATURAL, ("good", "bad"))]
+    found = Measured([str(i) for i in range(100)], _kept(chosen, [right, right]), ratio)
+    assert found.record(np.random.default_rng(0))["low"] == wilson(5, 5)[0]
 
 
 def test_calibration_takes_away_a_liking_for_a_word():

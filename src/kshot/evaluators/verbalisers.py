@@ -232,8 +232,8 @@ def retold(task: Task, words: Sequence[str]) -> Task:
 
 
 def ratio(rows: FloatArray) -> float:
-    """Return the sum of the first column by that of the second; NaN where that is 0."""
-    first, second = rows.sum(axis=0)
+    """Return the sum of the first column by that of the second, of rows that are no NaN; NaN where that is 0."""
+    first, second = np.nansum(rows, axis=0)
     return float(first / second) if second else float("nan")
 
 
@@ -309,6 +309,10 @@ def _derangement(n: int, rng: np.random.Generator) -> list[int]:
 
 
 def _kept(chosen: Sequence[Verbaliser], right: Sequence[FloatArray]) -> FloatArray:
-    """Return of each row how often it is right in both, and right with natural words alone or in both `[n_rows, 2]`."""
+    """Return of each row how often it is right in both, and right with natural words alone or in both `[n_rows, 2]`.
+
+    A row that is never right with natural words says nothing of what is kept, and is NaN.
+    """
     pairs = [(right[one.base], right[i]) for i, one in enumerate(chosen) if one.group == UNNATURAL]
-    return np.sum([[natural * unnatural, natural] for natural, unnatural in pairs], axis=0).T
+    rows = np.sum([[natural * unnatural, natural] for natural, unnatural in pairs], axis=0).T
+    return np.where(rows[:, 1:] > 0, rows, np.nan)

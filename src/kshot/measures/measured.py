@@ -58,7 +58,7 @@ class Measured:
         """Return value, low, high (95 %) and n as JSON; None where there is no number.
 
         Wilson's interval of shares, else the bootstrap over units; where that has no width, as where all units give 0,
-        Wilson's stands for it, but for an `amount`.
+        Wilson's of those that give something stands for it, but for an `amount`.
         """
         low, high = self._interval(rng)
         return {"value": _known(self.value), "low": _known(low), "high": _known(high), "n": len(self.units)}
@@ -71,7 +71,8 @@ class Measured:
             return float("nan"), float("nan")
         low, high = _of_resamples(lambda at: self.statistic(self.rows[at]), n, rng)
         if low == high and 0 <= low <= 1 and self.statistic is not amount:  # that no unit differs is no certainty
-            around = wilson(low * n, n)
+            n_known = int((~np.isnan(self.rows.reshape(n, -1))).any(axis=1).sum())
+            around = wilson(low * n_known, n_known)
             low, high = min(low, around[0]), max(high, around[1])
         return low, high
 
