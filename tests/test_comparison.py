@@ -168,6 +168,12 @@ def test_the_words_leave_out_what_there_is_nothing_to_say_about():
     assert dropped.endswith("It uses no examples, so more of them would not change it.")
 
 
+def test_the_words_name_nothing_to_try_that_the_task_does_not_allow():
+    sets = replace(TASK, kind="multi_label", labels=("a", "b"), metrics=("micro_f1",))
+    text = said(board(random=(0.9, None, None, 50)), task=sets)
+    assert "Averaging contexts was not tried: add random:contexts=8 to --recipes." in text
+
+
 def test_the_words_say_what_combining_would_give():
     rows = [*board(random=(0.58, None, None, 50), randomX8=(0.58, 0.001, 0.02, 90))]
     rows.append(board(bm25=(0.57, 0.01, 0.02, 90))[0] | {"recipe": "average(bm25,zero-shot)"})

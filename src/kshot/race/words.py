@@ -6,6 +6,7 @@ from typing import Any
 
 from kshot.core.types import Task
 from kshot.measures.comparison import LEVEL, Difference, compared, trend
+from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.recipe import Recipe
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # each finished recipe's sample rows
@@ -161,7 +162,7 @@ def _averaging(unit: _Unit, board: Sequence[Standing], recipes: Mapping[str, Rec
         if compared:
             best = min(compared, key=lambda row: row["behind"])
             said.append(f"{kind.name} ({best['recipe']}) is expected to be {unit.away(best['behind'])}")
-        elif not tried and "selector" in first.parts and not unit.task.is_open:
+        elif not tried and "selector" in first.parts and not unit.task.is_open and kind.suits(unit.task):
             untried.append(kind)
     if untried:
         names = " and ".join(kind.name for kind in untried)
@@ -177,6 +178,10 @@ class _Wider:
     name: str
     recipe: str  # to try
     holds: Callable[[Recipe], bool]
+
+    def suits(self, task: Task) -> bool:
+        """Return whether it can be tried on a task."""
+        return parse_recipe(self.recipe, shots=1).suits(task)
 
 
 _WIDER = (
