@@ -29,7 +29,6 @@ from kshot.learners.answering import answering
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.learners.trained import TrainedLearner
-from kshot.measures.calibration import UNCALIBRATED, Calibration, calibrated
 from kshot.measures.samples import sample_row
 from kshot.race.halving import slices
 from kshot.race.second_look import second_look
@@ -161,7 +160,10 @@ class _Measured:
         return self.setup.task
 
     def row(self) -> dict[str, Any]:
-        """Predict the stream slice by slice, the folds, test rows and other training rows."""
+        """Predict the stream slice by slice, the folds, test rows and other training rows.
+
+        All of it is what the recipe says, before calibration: the rules calibrate it (`choice_rules.calibrated_row`).
+        """
         examples, asked, queries = self.stream.examples, self.stream.asked, self._queries()
         parts = _parts(len(examples)) if LAYERS[self.unit.layer].limit is None else []
         if self.recipe.trains:
@@ -175,10 +177,7 @@ class _Measured:
             learner = make_learner(self.recipe, self.setup)
             predictions = [p for start, stop in slices(len(queries)) for p in learner.predict(queries[start:stop])]
             folds = [self._fold(part) for part in parts]
-        calibration = UNCALIBRATED
-        if self.recipe.calibration == "temperature" and not self.task.is_open:
-            predictions, calibration = calibrated(predictions, asked)
-        final = AdaptedModel(replace(learner.fit(examples), calibration=calibration), choice={})
+        final = AdaptedModel(learner.fit(examples), choice={})
         tested = final.predictions(self.task.test)
         return {
             "task": self.unit.task,
@@ -197,14 +196,14 @@ class _Measured:
             ],
             "folds": [self._fold_row(*pair) for pair in zip(parts[-len(folds) :], folds, strict=True)],
             "test": self._scored(self.task.test, tested),
-            "again": None if any(p.fit_tokens for p in predictions) else self._again(calibration),
+            "again": None if any(p.fit_tokens for p in predictions) else self._again(),
             "rest": self._scored(self.rest, final.predictions(self.rest)) if self.rest else None,
         }
 
     def _queries(self) -> list[Query]:
         return [replace(q, wants_text=False) for q in self.stream.queries()]
 
-    def _again(self, calibration: Calibration) -> dict[str, Any] | None:
+    def _again(self) -> dict[str, Any] | None:
         """Return the second look at the stream."""
         look = second_look(self.recipe, self.setup, self.stream)
         if look is None:
@@ -215,7 +214,7 @@ class _Measured:
         return {
             "positions": [place[e.id] for e in asked],
             "tokens": round(sum(p.tokens + p.fit_tokens for p in predictions)),
-            **self._scored(asked, [calibration.of(p) for p in predictions]),
+            **self._scored(asked, predictions),
         }
 
     def _fold(self, part: tuple[int, int]) -> list[Prediction]:
@@ -232,12 +231,9 @@ class _Measured:
         return [replace(p, tokens=tokens, fit_tokens=0.0) for p in predictions]
 
     def _fold_row(self, part: tuple[int, int], predictions: Sequence[Prediction]) -> dict[str, Any]:
-        """Return a fold; its temperature is fitted on itself: an advantage that is small and the same for all."""
+        """Return a fold."""
         start, stop = part
         examples = self.stream.examples[start:stop]
-        if self.recipe.calibration == "temperature" and not self.task.is_open:
-            calibration = calibrated(predictions, examples)[1]
-            predictions = [calibration.of(p) for p in predictions]
         tokens = round(sum(p.tokens + p.fit_tokens for p in predictions))
         return {"start": start, "stop": stop, "tokens": tokens, **self._scored(examples, predictions)}
 

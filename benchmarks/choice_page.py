@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from choice_rules import KINDS, RULES, Rows, at_places, evidence_of, kind_of, places, race, whole_cost
+from choice_rules import (
+    KINDS,
+    RULES,
+    Rows,
+    at_places,
+    calibrated_row,
+    evidence_of,
+    kind_of,
+    places,
+    race,
+    whole_cost,
+)
 
 from kshot.core.seeding import generator
 from kshot.core.types import FloatArray
@@ -24,6 +35,10 @@ def streams(rows: Sequence[Mapping[str, Any]], needed: Sequence[str] = NEEDED) -
         if row["stream"].get("log_probs"):
             found.setdefault((str(row["n"]), row["task"], row["seed"]), {})[row["recipe"]] = row
     return {key: some for key, some in found.items() if set(needed) <= some.keys()}
+
+
+def _calibrated(rows: Rows) -> Rows:
+    return {name: calibrated_row(row) for name, row in rows.items()}
 
 
 def oracle(rows: Rows) -> FloatArray:
@@ -150,10 +165,11 @@ def _spread(rows: Sequence[Mapping[str, Any]], n: int, limit: int = 100) -> dict
     known = {key: some for key, some in whole.items() if key[0] == str(n) or abs(int(key[0]) - n) < n // 10}
     if not known:
         return None
+    oracles = {key: _calibrated(some) for key, some in known.items()}  # the same for both
     ways = {"the first": lambda n_end: range(limit), "spread": lambda n_end: spread(n_end, limit)}
     found: dict[str, Any] = {}
     for way, chosen in ways.items():
-        replayed = {key: at_places(some, chosen(int(key[0]))) for key, some in known.items()}
+        replayed = {key: _calibrated(at_places(some, chosen(int(key[0])))) for key, some in known.items()}
         outcomes = {key: RULES["kshot"](some) for key, some in replayed.items()}
         gaps = [
             100 * (evidence_of(row).expected(row["n"]) - float(np.mean(row["test"]["scores"])))
@@ -161,7 +177,7 @@ def _spread(rows: Sequence[Mapping[str, Any]], n: int, limit: int = 100) -> dict
             for row in some.values()
         ]
         found[way] = {
-            "regret": with_interval(_by_task({k: regret(known[k], o.scores) for k, o in outcomes.items()})),
+            "regret": with_interval(_by_task({k: regret(oracles[k], o.scores) for k, o in outcomes.items()})),
             "error": float(np.sqrt(np.mean(np.square(gaps)))),
             "bias": float(np.mean(gaps)),
             "tokens": float(np.mean([o.tokens for o in outcomes.values()])),
@@ -172,7 +188,7 @@ def _spread(rows: Sequence[Mapping[str, Any]], n: int, limit: int = 100) -> dict
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the page tells of the streams that are complete."""
-    known = {key: some for key, some in streams(rows).items() if int(key[0]) <= 100}
+    known = {key: _calibrated(some) for key, some in streams(rows).items() if int(key[0]) <= 100}
     if not known:
         return {}
     return {

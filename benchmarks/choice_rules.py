@@ -10,9 +10,10 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
-from mixtures import replayed
+from mixtures import calibrated_as_in_a_race, predictions, replayed, task_of
 
-from kshot.core.types import FloatArray
+from kshot.core.types import Example, FloatArray, Prediction
+from kshot.measures.calibration import calibrated
 from kshot.race.halving import dropped, slices
 from kshot.race.ranking import Evidence, valued
 from kshot.recipes.grammar import parse_recipe
@@ -59,6 +60,36 @@ def kind_of(name: str) -> str:
     if recipe.per_query:
         return "retrieval"
     return "drawn" if recipe.learns else "no examples"
+
+
+def calibrated_row(row: Row) -> Row:
+    """Return what was recorded of a recipe as `kshot adapt` calibrates it, along the stream and as it is handed over.
+
+    A fold's calibration is fitted on itself: an advantage that is small, and the same for all.
+    """
+    how = recipe_of(row["recipe"]).calibrated_on(task_of(row))
+    if how not in ("batch", "temperature"):
+        return row
+    along, last = calibrated_as_in_a_race(row)
+    found = {"stream": _said(row, row["stream"], along)}
+    for part in ("again", "test", "rest"):
+        if row[part]:
+            found[part] = _said(row, row[part], [last.of(p) for p in predictions(row, row[part])])
+    folds = []
+    for fold in row["folds"]:
+        own, examples = predictions(row, fold), [Example("", str(gold), "") for gold in fold["gold"]]
+        of_fold = calibrated(own, examples, label_prior=how == "batch")[1]
+        folds.append(_said(row, fold, [of_fold.asked(own).of(p) for p in own]))
+    return {**row, **found, "folds": folds}
+
+
+def _said(row: Row, part: Mapping[str, Any], said: Sequence[Prediction]) -> Mapping[str, Any]:
+    """Return a part of a row with other predictions; where a label prior changes nothing, its scores stay."""
+    raw, scores, bits = predictions(row, part), list[float](), list[float]()
+    for gold, before, now, score in zip(part["gold"], raw, said, part["scores"], strict=True):
+        scores.append(score if now.answer == before.answer else float(now.answer == str(gold)))
+        bits.append(-float(np.log2(now.probs[gold])))
+    return {**part, "scores": scores, "bits": bits, "log_probs": [list(p.log_probs) for p in said]}
 
 
 def worth(some: Mapping[str, Any]) -> FloatArray:

@@ -77,11 +77,9 @@ def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
     gold = {
         part: [str(i) for i in rows[0][part]["gold"]] if rows[0][part] else [] for part in ("stream", "test", "rest")
     }
-    n_labels = len(rows[0]["stream"]["log_probs"][0])
-    task = Task(rows[0]["task"], rows[0]["kind"], (), labels=tuple(map(str, range(n_labels))))
+    task = task_of(rows[0])
     examples = [Example(f"row {i}", answer, f"row-{i}") for i, answer in enumerate(gold["stream"])]
-    raw = [_predictions(row, "stream") for row in rows]
-    along = [_calibrated(row, task, own, examples) for row, own in zip(rows, raw, strict=True)]
+    along = [calibrated_as_in_a_race(row) for row in rows]
     combining = Combining(name, task, combiner)
     pairs = enumerate(zip(examples, *(own for own, _ in along), strict=True))
     stream = [combining.answer(Query(example, examples[:i]), said) for i, (example, *said) in pairs]
@@ -92,7 +90,8 @@ def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
         if rows[0][part] is None:
             return []
         said = zip(
-            *(map(Calibration(**c).of, _predictions(rows[i], part)) for i, c in _pairs(kept, final)), strict=True
+            *(map(Calibration(**c).of, predictions(rows[i], rows[i][part])) for i, c in _pairs(kept, final)),
+            strict=True,
         )
         return [combined(name, task, final, own) for own in said]
 
@@ -119,15 +118,21 @@ def alone(row: Row) -> Replayed:
     return replayed([row], "mix:most=1")
 
 
-def _calibrated(
-    row: Row, task: Task, own: Sequence[Prediction], examples: Sequence[Example]
-) -> tuple[Sequence[Prediction], Calibration]:
+def task_of(row: Row) -> Task:
+    """Return the task of a row, with numbers for labels; where a question has choices of its own there are none."""
+    n_labels = len(row["stream"]["log_probs"][0]) if row["kind"] == "classification" else 0
+    return Task(row["task"], row["kind"], (), labels=tuple(map(str, range(n_labels))))
+
+
+def calibrated_as_in_a_race(row: Row) -> tuple[Sequence[Prediction], Calibration]:
     """Return what a recipe has said along the stream, calibrated as a race does it, and as it is handed over."""
+    own, task = predictions(row, row["stream"]), task_of(row)
     how = parse_recipe(row["recipe"], shots=16).calibrated_on(task)
     if how not in ("batch", "temperature"):
         return own, UNCALIBRATED
+    examples = [Example(f"row {i}", str(gold), f"row-{i}") for i, gold in enumerate(row["stream"]["gold"])]
     along, last = calibrated(own, examples, label_prior=how == "batch")
-    return along, last.asked(_predictions(row, "again") if row["again"] else [])
+    return along, last.asked(predictions(row, row["again"]) if row["again"] else [])
 
 
 def _pairs(kept: Iterable[int], final: Combiner) -> Iterable[tuple[int, Mapping[str, Any]]]:
@@ -139,9 +144,10 @@ def _combiner(name: str) -> Combiner:
     return parse_recipe(f"{base}(zero-shot,random)" + (f":{settings}" if settings else ""), shots=1).part("combiner")
 
 
-def _predictions(row: Row, part: str) -> list[Prediction]:
+def predictions(row: Row, part: Mapping[str, Any]) -> list[Prediction]:
+    """Return what a recipe has said in a part of its row, as it said it."""
     found, tokens = [], row["query_tokens"][0]
-    for i, logs in enumerate(row[part]["log_probs"]):
+    for i, logs in enumerate(part["log_probs"]):
         candidates = tuple(map(str, range(len(logs))))
         probs = tuple(normalised(np.array(logs)).tolist())
         answer = candidates[int(np.argmax(logs))]

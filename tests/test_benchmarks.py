@@ -227,6 +227,21 @@ def test_rules_of_choice_are_replayed(script):
     assert tokens < rules.whole_cost(rows)
 
 
+def test_rules_of_choice_see_recipes_as_they_are_calibrated(script):
+    rules = script("choice_rules")
+    logs = [[-0.1, -2.4] if i % 2 else [-0.6, -0.8] for i in range(40)]  # likes the first label, whatever it reads
+    some = {"scores": [float(i % 2) for i in range(40)], "bits": [1.0] * 40}
+    some |= {"gold": [1 - i % 2 for i in range(40)], "log_probs": logs}
+    row = recorded(rules, "random", 0.5) | {"stream": some, "test": some, "rest": None, "folds": []}
+    found = rules.calibrated_row(row)
+    assert np.mean(found["test"]["scores"]) == 1 > np.mean(some["scores"])
+    assert np.mean(found["stream"]["scores"][30:]) == 1
+    plain = row | {"recipe": "majority"}
+    assert rules.calibrated_row(plain) is plain
+    choices = row | {"kind": "multiple_choice"}  # whose places are no labels
+    assert rules.calibrated_row(choices)["test"]["scores"] == some["scores"]
+
+
 def test_combinations_are_replayed_without_a_model(script):
     rules = script("choice_rules")
     rows = {name: recorded(rules, name, right) for name, right in (("random", 0.8), ("bm25", 0.6))}
