@@ -207,15 +207,27 @@ def _of_folds(rows: Rows, most: Callable[[Row], float]) -> Outcome:
     """Return the recipe with the best folds of those that can be paid for, the last (an 80/20 split) first."""
     values, tokens = {}, 0.0
     for name, row in rows.items():
-        paid, spent = [], 0.0
+        paid, spent = [], _learnt_before(row)
         for fold in reversed(row["folds"]):
             spent += fold["tokens"]
             if paid and spent > most(row):
                 break
             paid.append(fold)
         values[name] = float(np.mean(np.concatenate([fold["scores"] for fold in paid])))
-        tokens += sum(fold["tokens"] for fold in paid)
+        tokens += _learnt_before(row) + sum(fold["tokens"] for fold in paid)
     return _picked(rows, values, tokens)
+
+
+def _learnt_before(row: Row) -> float:
+    """Return about what it took a recipe that trains to learn the examples before its fold: it did so on the stream.
+
+    That is what the stream took up to there, less as many predictions as its fold's.
+    """
+    if not (recipe_of(row["recipe"]).trains and row["folds"]):
+        return 0.0
+    fold = row["folds"][0]
+    n = fold["start"] + 1  # that many were predicted when all before the fold were learnt
+    return max(0.0, sum(row["tokens"][:n]) - n * fold["tokens"] / len(fold["scores"]))
 
 
 RULES: dict[str, Callable[[Rows], Outcome]] = {

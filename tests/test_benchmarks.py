@@ -242,6 +242,15 @@ def test_rules_of_choice_see_recipes_as_they_are_calibrated(script):
     assert rules.calibrated_row(choices)["test"]["scores"] == some["scores"]
 
 
+def test_what_a_recipe_learns_before_its_fold_is_paid_for(script):
+    rules = script("choice_rules")
+    name = "fine-tune:batch=8,lr=3e-4,steps=1"
+    row = recorded(rules, name, 0.8) | {"tokens": [101] * 40}
+    row["folds"] = row["folds"][-1:]
+    outcome = rules.RULES["80/20 split"]({name: row})
+    assert outcome.tokens == 33 * (101 - 1) + 8
+
+
 def test_combinations_are_replayed_without_a_model(script):
     rules = script("choice_rules")
     rows = {name: recorded(rules, name, right) for name, right in (("random", 0.8), ("bm25", 0.6))}
