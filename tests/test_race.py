@@ -10,9 +10,12 @@ from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
 from kshot.measures.curves import at_end, projected, uncertainty
 from kshot.measures.variance import components
+from kshot.race.entrant import Entrant
 from kshot.race.halving import BEHIND, clipped, dropped, slices
+from kshot.race.race import Race
 from kshot.race.ranking import Evidence, evidence, margin, ranked
 from kshot.race.stream import spread
+from kshot.recipes.grammar import parse_recipes
 
 LABELS = ("yes", "no", "maybe")
 TASK = Task("t", "classification", (Example("x", "yes", "e0"),), labels=LABELS)
@@ -297,3 +300,16 @@ def test_the_spread_is_split_into_draws_orders_and_examples():
     assert found[0].n == 32
     same = components(np.ones((4, 2, 20)))
     assert (same.draw, same.order, same.examples) == (0, 0, 0)
+
+
+def test_costs_are_compared_by_the_rows_that_all_have_as_prompts_grow():
+    race = Race.__new__(Race)
+    rows = [{"prompt_tokens": 10 * i, "fit_tokens": 100, "bits": 1 + i % 2} for i in range(32)]
+    race.entrants = [
+        Entrant(recipe, status, rows=some)
+        for recipe, status, some in zip(
+            parse_recipes("bm25,dense", shots=4), ("done", "stopped"), (rows, rows[:20]), strict=True
+        )
+    ]
+    whole, stopped = race._costs().values()
+    assert whole == stopped == {"query_tokens": 95.0, "fit_tokens": 2000, "bits_per_example": 1.5}

@@ -172,7 +172,7 @@ class Race:
         be behind the first when deployed, in the unit of the choice, `behind_error` its standard error, and `is_close`
         whether that leaves open which of the two is better, for all comparisons together.
         """
-        costs = {e.recipe.name: self._summary(e) for e in self.eligible()}
+        costs = self._costs()
         expected, known = self.expected(), self._evidence(self.compares)
 
         def error(name: str, other: str) -> float:
@@ -190,6 +190,19 @@ class Race:
                 is_close = abs(gap) <= reach_of_all_pairs(len(first), n_rows) * of_gap
                 ends[name] |= dict(zip(BEHIND, (gap, of_gap, is_close), strict=True))
         return [self._row(e, ends.get(e.recipe.name, {})) for e in (*(by_name[name] for name in first), *others)]
+
+    def _costs(self) -> dict[str, dict[str, float]]:
+        """Return what each recipe in the choice has cost, by the rows that all of these have, as prompts grow."""
+        able, found = self.eligible(), {}
+        n = min((len(e.rows) for e in able), default=0)
+        for e in able:
+            rows = e.rows[:n]
+            found[e.recipe.name] = {
+                "query_tokens": sum(r["prompt_tokens"] for r in rows) / n,
+                "fit_tokens": sum(r["fit_tokens"] for r in rows),
+                "bits_per_example": sum(r["bits"] for r in rows) / n,
+            }
+        return found
 
     def lead(self) -> dict[str, Any] | None:
         """Return how far the chosen recipe is ahead of the best of the others when deployed; None if that is not known.
@@ -305,9 +318,7 @@ class Race:
     def _summary(self, entrant: Entrant) -> dict[str, Any]:
         key = entrant.recipe.name, len(entrant.rows)
         if key not in self._summaries:
-            fit_tokens = sum(r["fit_tokens"] for r in entrant.rows)
-            found = summarise(self.measuring.task, entrant.rows, seed=self.measuring.setup.seed)
-            self._summaries[key] = found | {"fit_tokens": fit_tokens}
+            self._summaries[key] = summarise(self.measuring.task, entrant.rows, seed=self.measuring.setup.seed)
         return self._summaries[key]
 
     def metrics(self) -> dict[str, dict[str, tuple[float, float, float]]]:
