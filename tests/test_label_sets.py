@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -39,8 +40,10 @@ from kshot.measures.label_calibration import calibrated_labels
 from kshot.measures.metrics import compute, metric_for
 from kshot.measures.probabilities import code_length_bits
 from kshot.methods.composers.yes_no import YesNo
+from kshot.race.entrant import Entrant
+from kshot.race.measure import Measuring
 from kshot.race.record import PromptBook
-from kshot.race.stream import make_stream
+from kshot.race.stream import Stream, make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.load import load_task
@@ -744,3 +747,27 @@ def test_sets_of_labels_have_no_order():
     texts, sets = ["one", "two", "three", "four"], [["a"], ["b"], ["a", "b"], []]
     with pytest.raises(InvalidInputError, match="order must come with one label a text; y has a set of labels"):
         FewShotClassifier("tiny", order=["a", "b"]).fit(texts, sets)
+
+
+def test_a_second_look_is_calibrated_without_the_answers_that_it_asks_for():
+    rng, labels = np.random.default_rng(0), ("a", "b", "c")
+    odds, holds = rng.normal(-1, 2, size=(30, 3)), rng.random((30, 3)) < 0.4
+    task = Task("t", "multi_label", (), labels=labels, metrics=("micro_f1",))
+    examples = tuple(Example(f"x{i}", having(row, labels), f"e{i}") for i, row in enumerate(holds))
+    said = [
+        Prediction(e.id, labels, tuple(row.tolist()), (0.5,) * 3, labels[0])
+        for e, row in zip(examples, odds, strict=True)
+    ]
+
+    def looked(examples: tuple[Example, ...]):
+        stream = Stream(examples, tuple(range(30)))
+        measuring = SimpleNamespace(task=task, stream=stream)
+        entrant = Entrant(parse_recipe("random", shots=4), said=said)
+        return Measuring._calibrated_again(measuring, entrant, [Query(e, ()) for e in examples], said)
+
+    found = looked(examples)
+    for at in (0, 17, 29):
+        other = replace(examples[at], output=having(~holds[at], labels))
+        changed = looked((*examples[:at], other, *examples[at + 1 :]))
+        assert changed[at] == found[at]
+        assert changed != found

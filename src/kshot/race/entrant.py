@@ -1,5 +1,6 @@
 """A recipe in the race."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ class Entrant:
         status: "racing"; else why it does not: its status on the leaderboard.
         reason: More about the status, if there is more.
         predictions: Of the stream so far, as the learner gave them.
+        said: Of the stream so far, by what would be handed over, where that is calibrated.
         rows: Sample rows of them.
         again: Sample rows of the second look: the recipe as it will be handed over, on examples it does not know.
         calibration: That of the model that would be handed over.
@@ -31,6 +33,7 @@ class Entrant:
     status: str = "racing"
     reason: str | None = None
     predictions: list[Prediction] = field(default_factory=list)
+    said: Sequence[Prediction] = ()
     rows: list[dict[str, Any]] = field(default_factory=list)
     again: list[dict[str, Any]] = field(default_factory=list)
     calibration: Calibration = UNCALIBRATED

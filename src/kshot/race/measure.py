@@ -34,6 +34,8 @@ from kshot.recipes.recipe import Recipe
 from kshot.store.disk_faults import disk_fault
 from kshot.taskmodel.taskmodel import TaskModel
 
+HIDDEN_PARTS = 5  # of a second look at sets of labels, in turn
+
 
 @dataclass
 class Measuring:
@@ -179,6 +181,7 @@ class Measuring:
             if self.task.is_multi_label:
                 calibrate = partial(calibrated_labels, metric=self.task.metrics[0], as_said=how == "thresholds")
             final = entrant.learner.last(predictions)  # what is handed over is the winner, not whoever led before
+            entrant.said = final
             predictions, entrant.calibration = calibrate(predictions, examples)
             if final is not entrant.predictions:
                 entrant.calibration = calibrate(final, examples)[1]
@@ -235,12 +238,34 @@ class Measuring:
                 predictions = self._once(entrant, "again", queries, predict)
                 if entrant.calibration.strength and (entrant.settled or recipe).asks_unlabelled(self.task):
                     unlabelled = self._of_unlabelled(entrant, learner, queries)
-        entrant.calibration = entrant.calibration.asked([*predictions, *unlabelled])
-        predictions = [entrant.calibration.of(p) for p in predictions]
+        asked = [*predictions, *unlabelled]
+        entrant.calibration = entrant.calibration.asked(asked)
+        predictions = self._calibrated_again(entrant, queries, asked)
         place = {e.id: at for e, at in zip(self.stream.asked, self.stream.positions, strict=True)}
         for query, prediction in zip(queries, predictions, strict=False):  # none where the budget was spent
             at = place[query.example.id]
             entrant.again.append(sample_row(self.task, recipe.name, at, query.example, self._packed(prediction)))
+
+    def _calibrated_again(
+        self, entrant: Entrant, queries: Sequence[Query], asked: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """Return a second look, calibrated; `asked` is what was said of it, and of unlabelled inputs behind it.
+
+        Of a set of labels each has an offset, and all a threshold, which would know the very answers that are asked
+        again: so each fifth of it is calibrated by what the stream says of the others.
+        """
+        predictions = asked[: len(queries)]
+        if not (predictions and self.task.is_multi_label):
+            return [entrant.calibration.of(p) for p in predictions]
+        as_said = entrant.recipe.calibrated_on(self.task) == "thresholds"
+        found = list(predictions)
+        for part in range(HIDDEN_PARTS):
+            hidden = {query.example.id for query in queries[part::HIDDEN_PARTS]}
+            stream = zip(entrant.said, self.stream.asked, strict=True)
+            said, known = zip(*((p, e) for p, e in stream if e.id not in hidden), strict=True)
+            calibration = calibrated_labels(said, known, metric=self.task.metrics[0], as_said=as_said)[1].asked(asked)
+            found[part::HIDDEN_PARTS] = map(calibration.of, predictions[part::HIDDEN_PARTS])
+        return found
 
     def _of_unlabelled(self, entrant: Entrant, learner: Learner, asked: Sequence[Query]) -> Sequence[Prediction]:
         """Return what a recipe says of unlabelled inputs, as many as its label prior lacks beside what was asked."""
