@@ -126,6 +126,7 @@ def test_pif_n_k_never_rises_with_k_and_is_the_rate_of_obeying_all_where_both_ar
     alone = replace(SUITE, samples=1)
     report = found(Obeying(known(alone, seed), remembers=True, carefulness=0.8), alone, seed)
     (rate,) = values(report["pif_n_k"])
+    assert len(report["pif_n_k"]["1"].units) == alone.dialogues  # turns of one dialogue are no units of their own
     obeyed = [turn == 1 for one in report["pif_by_turn"].values() for turn in one.values]
     assert rate == pytest.approx(np.mean(obeyed))
 

@@ -106,13 +106,10 @@ class Instructions(Evaluator):
 
     def _measured(self, units: Sequence[str], pif: FloatArray) -> dict[str, Any]:
         n_obeyed = (pif == 1).sum(axis=2)  # [n_turns, n_dialogues]
-        turns = [f"{unit}-{turn + 1}" for turn in range(self.turns) for unit in units]
         return {
             "pif": Measured(units, pif.mean(axis=(0, 2))),
             "pif_by_turn": {str(i + 1): Measured(units, pif[i].mean(axis=1)) for i in range(self.turns)},
-            "pif_n_k": {
-                str(k): Measured(turns, (n_obeyed >= k).ravel().astype(float)) for k in range(1, self.samples + 1)
-            },
+            "pif_n_k": {str(k): Measured(units, (n_obeyed >= k).mean(axis=0)) for k in range(1, self.samples + 1)},
         }
 
     @staticmethod
