@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from importlib.util import find_spec
+from uuid import UUID
 
 import datasets
 import numpy as np
@@ -320,6 +321,21 @@ def test_columns_beside_the_fields_may_hold_dates_and_bytes(tmp_path):
     assert from_frame.fingerprint == from_file.fingerprint
     meta = {"on": "2020-01-02 00:00:00", "day": "2020-01-02", "for": "1.0 s", "page": "3 bytes", "price": "1.50"}
     assert meta.items() <= from_frame.train[0].meta.items()
+
+
+def test_columns_beside_the_fields_may_hold_what_json_has_no_word_for():
+    more = {
+        "key": UUID(int=1),
+        "month": pd.Period("2020-01", "M"),
+        "root": 1j,
+        "n": 10**400,
+        "by": {(1, 2): UUID(int=2)},
+    }
+    task = kshot.Task.load([row | more for row in ROWS[:8]])
+    meta = {"key": "00000000-0000-0000-0000-000000000001", "month": "2020-01", "root": "1j", "n": 10**400}
+    assert meta.items() <= task.train[0].meta.items()
+    assert task.train[0].meta["by"] == {"(1, 2)": "00000000-0000-0000-0000-000000000002"}
+    assert task.fingerprint
 
 
 def test_frames_with_other_names_or_no_rows_are_refused():

@@ -4,8 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, time, timedelta
-from decimal import Decimal
+from datetime import timedelta
 from math import isinf
 from typing import NoReturn, TypeVar
 
@@ -229,7 +228,7 @@ def text_flaw(text: str) -> str | None:
 
 
 def _whole(value: object) -> object:
-    """Return a value that is only kept as JSON can hold it: dates as text, bytes as how many they are.
+    """Return a value that is only kept as JSON can hold it: bytes as how many they are, what has no form there as text.
 
     Half of a surrogate pair, which no file could hold, becomes U+FFFD, NaN becomes null, and infinity text.
     """
@@ -245,8 +244,8 @@ def _whole(value: object) -> object:
         return f"{len(value)} bytes"
     if isinstance(value, timedelta):
         return f"{value.total_seconds()} s"
-    is_infinite = isinstance(value, float) and isinf(value)
-    return str(value) if is_infinite or isinstance(value, date | time | Decimal) else value
+    is_number = isinstance(value, int) or (isinstance(value, float) and not isinf(value))
+    return value if is_number else str(value)  # dates, UUIDs, periods, …
 
 
 def shown(value: object) -> str:
