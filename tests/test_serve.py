@@ -183,6 +183,25 @@ def test_a_yes_no_task_is_a_predicate_asked_in_its_words():
     assert old["x"]["type"] == "refusal"
 
 
+def test_a_choice_is_the_answer_that_all_other_ways_of_asking_give():
+    """Also of labels that are equally probable, in whatever order they are asked, and of ordered ones' median."""
+    outputs = ["low", "low", "medium", "high", "high"]
+    train = tuple(Example(f"row {i}", output, f"e{i}") for i, output in enumerate(outputs))
+    task = Task("levels", "classification", train, labels=("low", "medium", "high"))
+    ordered = replace(task, ordered=True, answer="median")
+    for own, answer in ((task, "low"), (ordered, "medium")):
+        said = adapted("majority", own, None)
+        assert said.predict(["a row"]) == [answer]
+        with running(served(said, "levels")) as client:
+            for labels in (list(task.labels), list(task.labels[::-1])):
+                body = {"model": "levels", "input": "a row", "questions": [choice(labels)]}
+                state = {"type": "choice", "criteria": dict.fromkeys(labels)}
+                new = client.post("/v1/decisions", json=body).json()["answers"][0]
+                old = client.post("/v1/systemone", json={"state": "a row", "questions": {"q": state}}).json()["answers"]
+                assert new["choice"] == old["q"]["choice"] == answer
+                assert [p["value"] for p in new["probabilities"]] == list(old["q"]["probabilities"]) == labels
+
+
 def test_systemone_has_its_own_shape(client, model):
     questions = {
         "kind": {"type": "choice", "instructions": {"what": "?"}, "criteria": {label: None for label in LABELS}},

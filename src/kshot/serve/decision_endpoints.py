@@ -180,7 +180,7 @@ def _decision(question: DecisionQuestion, decided: Decided) -> PredicateAnswer |
         return ScoreAnswer(name=name, score=mean_level(probabilities), confidence=sure, probabilities=levels)
     values = [choice.value for choice in question.choices]
     rows = [ChoiceProbability(value=v, probability=p) for v, p in zip(values, probabilities, strict=True)]
-    best = values[probabilities.index(max(probabilities))]
+    best = values[term.answered(prediction)]
     return ChoiceAnswer(name=name, choice=best, confidence=sure, probabilities=rows)
 
 
@@ -195,7 +195,7 @@ def _answer(
         return NoulAnswer(noul=probabilities[0])
     sure, names = confidence(probabilities), [_level(level) for level in question.criteria]
     if isinstance(question, SystemOneChoice):
-        best = names[probabilities.index(max(probabilities))]
+        best = names[term.answered(prediction)]
         rows = dict(zip(names, probabilities, strict=True))
         return SystemOneChosen(choice=best, confidence=sure, probabilities=rows)
     return SystemOneScored(

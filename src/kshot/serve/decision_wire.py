@@ -130,7 +130,7 @@ class ChoiceProbability(BaseModel):
 
 
 class ChoiceAnswer(BaseModel):
-    """The most probable option.
+    """The option that is the model's answer: the most probable one, or the median where ordered labels are answered so.
 
     Attributes:
         confidence: 0 where all options are equally probable, 1 where one has it all.
@@ -261,7 +261,7 @@ class NoulAnswer(BaseModel):
 
 
 class SystemOneChosen(BaseModel):
-    """The most probable option; confidence as in `ChoiceAnswer`."""
+    """The answer; it and confidence as in `ChoiceAnswer`."""
 
     type: Literal["choice"] = "choice"
     choice: str

@@ -50,6 +50,10 @@ class Learnt:
         """Return the probability of each option."""
         return [float(prediction.probs[i]) for i in self.places]
 
+    def answered(self, prediction: Prediction) -> int:
+        """Return the place of the model's answer among the options: of equals, and of ordered labels, it is its own."""
+        return self.places.index(prediction.candidates.index(str(prediction.answer)))
+
 
 def learnt(task: Task, question: Question) -> Learnt:
     """Return a question in the model's own terms.
