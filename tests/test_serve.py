@@ -425,6 +425,11 @@ def test_what_is_drawn_for_an_input_depends_on_its_text_here_and_in_python(run_c
     own = [p.probs for p in fresh.predictions([{"input": texts[0], "id": name} for name in "abcdef"])]
     assert len(np.unique(np.round(own, 4), axis=0)) > 1  # an id that is given counts as ever
     with running(served(fresh.warm(), "words")) as client:
+        rows = [{"input": texts[0], "id": name} for name in "abcdef"]
+        found = client.post("/predict", json={"inputs": rows}).json()["predictions"]
+        for row, probs in zip(found, own, strict=True):
+            assert list(row["probabilities"].values()) == pytest.approx(probs, abs=1e-5)
+        assert client.post("/predict", json={"inputs": [{"input": texts[0], "id": 7}]}).status_code == 200
         for some in (texts, texts[1:], texts[:1]):
             found = client.post("/predict", json={"inputs": some}).json()["predictions"]
             at = [texts.index(text) for text in some]

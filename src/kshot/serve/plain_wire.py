@@ -22,6 +22,7 @@ class Row(Shape):
     input: Text
     context: Text | None = Field(None, description="a text that is not empty, or leave it out")
     choices: list[Text] | None = Field(None, description="a list of texts, or leave it out")
+    id: Name | int | None = Field(None, description="a text or a whole number, or leave it out")
 
 
 class PredictRequest(Shape):
