@@ -27,7 +27,7 @@ import api_server
 import kshot
 from conftest import WORDS, labelled_rows
 from kshot.adapted.model import AdaptedModel
-from kshot.core.errors import UserError
+from kshot.core.errors import TooLongError, UserError
 from kshot.core.types import Example, Prediction, Task
 from kshot.learners.learner import Setup
 from kshot.measures.abstention import Abstention
@@ -549,6 +549,12 @@ def test_the_page_in_a_browser(model, tmp_path):
 
 
 # --- bad requests
+
+
+def test_python_tells_the_place_of_a_text_that_is_too_long(model):
+    for inputs, which in ((["the cat", "word " * 2000], "number 2"), ([{"input": "word " * 2000, "id": "a"}], "'a'")):
+        with pytest.raises(TooLongError, match=rf"context of 4096 tokens; (example )?{which} needs \d+ with the inst"):
+            model.predict(inputs)
 
 
 def test_malformed_giant_and_strange_bodies(client):

@@ -31,7 +31,7 @@ from kshot.measures.ordered import as_answered
 from kshot.measures.samples import sample_row, summarise
 from kshot.recipes.recipe import Recipe
 from kshot.store.files import write_folder
-from kshot.tasks.inputs import input_of, named_anywhere
+from kshot.tasks.inputs import input_of, named_anywhere, named_by_text
 from kshot.tasks.objects import answers_like, inputs_in
 
 
@@ -241,6 +241,7 @@ class AdaptedModel:
             progress: Called with the number of predictions finished since the last call.
 
         Raises:
+            TooLongError: An input is longer than the language model's context; one without an id is told by its place.
             InvalidInputError: Something else than a list of inputs, or an input that is no text, is empty, or has no
                 choices in a multiple-choice task, or choices that are not as in a task; it is a ValueError too.
         """
@@ -251,8 +252,12 @@ class AdaptedModel:
             with self._lock:  # learners remember what they have chosen
                 found = self._learner.predict(queries, progress=progress)
         except TooLongError as error:
-            whose = next((e.id for e, one in zip(examples, asked, strict=True) if one.id == error.asked), error.asked)
-            raise TooLongError(whose, error.n, error.most) from None
+            at = next((i for i, one in enumerate(asked) if one.id == error.asked), None)
+            if at is None:
+                raise
+            own = examples[at].id
+            name = f"number {at + 1}" if own == named_by_text(examples[at]).id else ""
+            raise TooLongError(own, error.n, error.most, name) from None
         predictions = [replace(p, example_id=e.id) for e, p in zip(examples, found, strict=True)]
         return [as_answered(self.task, self.fitted.calibration.of(p)) for p in predictions]
 

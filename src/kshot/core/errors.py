@@ -32,11 +32,15 @@ class SameTokensError(UserError):
 
 
 class TooLongError(UserError):
-    """A question does not fit a model's context; `asked` is its id, `n` the tokens it needs, `most` those that fit."""
+    """A question does not fit a model's context; `asked` is its id, `n` the tokens it needs, `most` those that fit.
 
-    def __init__(self, asked: str, n: int, most: int):
+    `which` is what the message calls it, where its id says nothing to who asks.
+    """
+
+    def __init__(self, asked: str, n: int, most: int, which: str = ""):
+        which = which or f"example '{asked}'"
         super().__init__(
-            f"Each example must fit the model's context of {most} tokens; example '{asked}' needs {n} with the "
+            f"Each example must fit the model's context of {most} tokens; {which} needs {n} with the "
             "instruction. Shorten it, remove it, or use another --model."
         )
         self.asked, self.n, self.most = asked, n, most
