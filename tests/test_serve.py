@@ -249,8 +249,15 @@ def test_systemone_takes_what_its_documentation_has(client):
     assert "It was learnt to choose among animal, food, tool" in answers["level"]["reason"]
 
 
-def test_an_unsure_model_refuses(model):
-    careful = AdaptedModel(model.fitted, choice={}, abstention=Abstention(0.95, None))
+@pytest.mark.parametrize(
+    ("threshold", "below", "reason"),
+    [
+        (0.999, 0.999, "unsure: the answer that it would give has the probability 0."),
+        (None, 1.0, "unsure: of no probability can it be promised that 95 % of its answers are right"),
+    ],
+)
+def test_an_unsure_model_refuses(model, threshold, below, reason):
+    careful = AdaptedModel(model.fitted, choice={}, abstention=Abstention(0.95, threshold))
     with running(served(careful, "words")) as client:
         body = {"model": "words", "input": "the saw", "questions": [choice(LABELS)]}
         (answer,) = client.post("/v1/decisions", json=body).json()["answers"]
@@ -258,9 +265,10 @@ def test_an_unsure_model_refuses(model):
         message = client.post("/v1/chat/completions", json=chat).json()["choices"][0]["message"]
         text = client.post("/v1/completions", json={"model": "words", "prompt": "the saw"}).json()["choices"][0]["text"]
         predicted = client.post("/predict", json={"inputs": ["the saw"]}).json()["predictions"][0]
-        counted = client.get("/metrics").text
+        counted, about = client.get("/metrics").text, client.get("/about").json()
     assert answer["type"] == "refusal"
-    assert answer["reason"].startswith("unsure: the answer that it would give has the probability 0.")
+    assert answer["reason"].startswith(reason)
+    assert about["abstains_below"] == below
     assert message["content"] is None
     assert message["refusal"] == answer["reason"]
     assert text == "unsure"

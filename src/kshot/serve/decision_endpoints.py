@@ -122,11 +122,11 @@ def unsure(served: Served, prediction: Prediction) -> str:
     """Return why there is no answer."""
     abstention = served.adapted.abstention
     assert abstention is not None
+    wanted = f"{100 * abstention.precision:g} % of its answers"
+    if abstention.threshold is None:
+        return f"unsure: of no probability can it be promised that {wanted} are right, so that it answers nothing"
     sure = probability_of(str(prediction.answer), prediction.candidates, prediction.probs)
-    return (
-        f"unsure: the answer that it would give has the probability {sure:.2f}, too low for "
-        f"{100 * abstention.precision:g} % of its answers to be right"
-    )
+    return f"unsure: the answer that it would give has the probability {sure:.2f}, too low for {wanted} to be right"
 
 
 def _with(row: str | Mapping[str, Any], term: Learnt) -> str | Mapping[str, Any]:

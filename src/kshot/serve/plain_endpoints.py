@@ -55,6 +55,7 @@ async def about(request: Request, served: Served) -> Response:
     """Say what the model does."""
     adapted = served.adapted
     task, abstention = adapted.task, adapted.abstention
+    below = abstention and (1.0 if abstention.threshold is None else abstention.threshold)
     return as_json(
         About(
             model=served.name,
@@ -62,7 +63,7 @@ async def about(request: Request, served: Served) -> Response:
             labels=list(task.labels),
             instruction=task.instruction,
             recipe=adapted.recipe.name,
-            abstains_below=abstention.threshold if abstention else None,
+            abstains_below=below,
             says_from=adapted.fitted.calibration.threshold if task.is_multi_label else None,
         )
     )

@@ -81,7 +81,8 @@ class About(BaseModel):
     """What the model does.
 
     Attributes:
-        abstains_below: The probability below which it is unsure; None where it always answers.
+        abstains_below: The probability below which it is unsure; 1 where nothing can be promised and it never answers,
+            None where it always does.
         says_from: The probability from which on a label is said, where any number of them can be right; else None.
     """
 
