@@ -338,6 +338,17 @@ def test_columns_beside_the_fields_may_hold_what_json_has_no_word_for():
     assert task.fingerprint
 
 
+def test_whole_numbers_that_pandas_made_fractions_are_told_how_to_be_kept():
+    frame = pd.DataFrame([{"text": row["text"], "label": i % 2} for i, row in enumerate(ROWS)])
+    frame.loc[3, "label"] = None
+    remedy = 'df[column].astype("Int64").astype("string")'
+    refused(frame, "'label' must be a string; got a number (0.0); write it as \"0\" (where pandas has made frac")
+    refused(frame, f"as one is missing: {remedy}).")
+    frame["label"] = eval(remedy, {"df": frame, "column": "label"})
+    task = kshot.Task.load(frame, skip_bad_rows=True)
+    assert (task.labels, len(task.train)) == (("0", "1"), len(ROWS) - 1)
+
+
 def test_frames_with_other_names_or_no_rows_are_refused():
     frame = pd.DataFrame(ROWS)
     refused(

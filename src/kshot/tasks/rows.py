@@ -19,6 +19,7 @@ LISTS = ("choices", "references")
 SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_TOLD = 3
 MOST_CHARACTERS = 10_000_000  # of one text: more than any model's context
+_WHOLE = 2**53  # below which a float can be a whole number that was an int
 
 
 R = TypeVar("R")
@@ -207,6 +208,11 @@ class Row:
 def _remedy(value: object) -> str:
     if is_absent(value):
         return "; fill it in, or leave the row out"
+    if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE:
+        return (
+            f'; write it as "{value:.0f}" (where pandas has made fractions of whole numbers, as one is missing: '
+            'df[column].astype("Int64").astype("string"))'
+        )
     if isinstance(value, bool | int | float):
         return f'; write it as "{json.dumps(value)}"'
     if isinstance(value, list | dict):
