@@ -94,7 +94,17 @@ def test_the_kind_of_rows_to_be_measured_is_that_of_the_model(run_cli, learnt, w
             2,
             "error: --kind must be classification, as the model's is; got qa; leave it out.\n",
         )
-        assert run_cli("evaluate", learnt, path, "--kind", "classification").code == 0
+        for kind in ("classification", "Classification"):
+            assert run_cli("evaluate", learnt, path, "--kind", kind).code == 0
+
+
+def test_a_folder_whose_kind_was_said_can_be_measured_by_saying_it_again(run_cli, tmp_path):
+    rows = [{"input": f"the text {i}", "output": str(10 + i // 2 * 7)} for i in range(24)]
+    task, how = write_task(tmp_path / "task", rows, rows[:6]), ("--kind", "classification")
+    run = ("--model", "scripted", "--recipes", "majority", "--limit", 2, "--out", tmp_path / "run")
+    assert run_cli("adapt", task, *run, *how).code == 0
+    assert "'task' is math. Give test rows" in run_cli("evaluate", tmp_path / "run", task).err
+    assert run_cli("evaluate", tmp_path / "run", task, *how, "--json").json["n"] == 6
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,9 @@ def load_task(task: str, columns: str | None, kind: Any, skip_bad_rows: bool | N
     return loaded
 
 
-def load_asked(task: str, columns: str | None, skip_bad_rows: bool | None, *, known: Any) -> Any:
+def load_asked(
+    task: str, columns: str | None, skip_bad_rows: bool | None, *, known: Any, kind: str | None = None
+) -> Any:
     """Load the task whose test rows a saved model is asked; of a single file these are all rows.
 
     Args:
@@ -141,9 +143,10 @@ def load_asked(task: str, columns: str | None, skip_bad_rows: bool | None, *, kn
         columns: As in `load_task`.
         skip_bad_rows: As in `load_task`.
         known: The model's task: labels and kind of a file are the model's, as it need not show all of them.
+        kind: What the rows of a folder or a dataset are, if that is said.
     """
     is_file = path_of(task).is_file()
-    loaded = load_task(task, columns, known.kind if is_file else None, skip_bad_rows, learnt=known)
+    loaded = load_task(task, columns, known.kind if is_file else kind, skip_bad_rows, learnt=known)
     if not is_file:
         return loaded
     own = {"choices_in_input": loaded.choices_in_input, "letter_form": loaded.letter_form}
