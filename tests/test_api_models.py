@@ -396,6 +396,13 @@ def test_a_text_that_was_cut_has_not_come_to_its_end(server, reason):
     server.change = lambda path, body, answer: answer | {"choices": cut}
     (got,) = model.generate([GenerateRequest(chat().prompt, 9)])
     assert (got.text, got.finished) == ("half of", False)
+    for nothing in ({"content": None}, {}):  # as servers say of thoughts that took all tokens
+        cut[0]["message"] = nothing
+        (got,) = model.generate([GenerateRequest(chat().prompt, 8)])
+        assert (got.text, got.finished) == ("", False)
+    cut[0]["finish_reason"] = "stop"
+    with pytest.raises(ModelError, match="must answer with a text; it answers without one"):
+        model.generate([GenerateRequest(chat().prompt, 7)])
 
 
 def test_the_model_of_a_saved_run_may_have_moved_but_must_be_the_same(server, words_task, tmp_path, capsys):

@@ -1,10 +1,11 @@
 """Texts that a model behind an API writes: completions of a text, or of a chat."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from kshot.core.errors import ModelError
 from kshot.core.types import GenerateRequest, Generation, Prompt
-from kshot.models.remote.chatting import CHAT, chat_body, choices_of, content_of
+from kshot.models.remote.chatting import CHAT, chat_body, choices_of
 from kshot.models.remote.route import Service
 from kshot.models.remote.tokenizing import tokenizer_of
 
@@ -29,11 +30,15 @@ async def written(service: Service, request: GenerateRequest, *, in_messages: bo
         body["stop"] = list(request.stop[:_MOST_STOPS])
     choices = choices_of(await service.post(CHAT if in_messages else COMPLETIONS, body))
     choice: Any = choices[0] if choices else {}
-    text = content_of(choice) if in_messages else choice.get("text")
-    if not isinstance(text, str):
+    said = choice.get("message") if in_messages else choice
+    text = said.get("content" if in_messages else "text") if isinstance(said, Mapping) else said
+    is_cut = choice.get("finish_reason") in _CUT
+    if text is None and is_cut:  # before it began, as where thoughts took all tokens, or a filter took the text
+        text = ""
+    if not isinstance(text, str) or text is said:
         raise ModelError(f"'{service.model}' must answer with a text; it answers without one. Take another --model.")
     ends = [at for stop in request.stop if (at := text.find(stop)) >= 0]
-    return Generation(text[: min(ends)] if ends else text, bool(ends) or choice.get("finish_reason") not in _CUT)
+    return Generation(text[: min(ends)] if ends else text, bool(ends) or not is_cut)
 
 
 async def _as_sent(service: Service, prompt: Prompt) -> Any:
