@@ -10,6 +10,7 @@ import torch
 
 import kshot
 from api_server import ApiServer, served
+from conftest import write_task
 from kshot.core.errors import UserError
 from kshot.core.lessons import Batch, Lesson, Training
 from kshot.core.models import Capability
@@ -34,6 +35,7 @@ from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.adapt import run as adapted_by
+from kshot.verbs.distil import settings_of
 from kshot.verbs.plan import plan
 from kshot.verbs.prepare import prepare
 from word_network import word_engine
@@ -396,6 +398,18 @@ def test_other_models_that_cannot_teach(asker):
         taught_by(asker.model, asker)
     with pytest.raises(UserError, match="needs a model that can be trained; give another --model"):
         taught_by(asker.model, TaskModel.for_task(TASK, ScriptedModel(KNOWN)))
+
+
+def test_rows_are_of_the_kind_that_the_teacher_answers_whatever_they_look_like(run_cli, tmp_path):
+    rows = [{"input": f"the text {i}", "output": str(10 + i // 4 * 7)} for i in range(24)]
+    task, run = write_task(tmp_path / "task", rows), tmp_path / "run"
+    best = kshot.adapt(task, "tiny", recipes="random:k=2", kind="classification", limit=1, out=run).best
+    assert Task.load(task).kind == "math"
+    taught = prepare(settings_of(best, task)).task
+    assert (taught.kind, taught.labels) == ("classification", best.labels)
+    told = run_cli("distil", run, task, "--settings", "steps=1", "--dry-run")
+    assert told.code == 0
+    assert "kind is guessed" not in told.err
 
 
 def test_examples_that_do_not_fit_the_teacher_are_refused_before_the_run(tmp_path):

@@ -51,7 +51,8 @@ def distil(
     from kshot.verbs.prepare import prepare
 
     adapted = load(folder, model=model, allow_code=allow_code)
-    loaded = load_task(task, None, None, None, learnt=adapted.fitted.task)
+    learnt = adapted.fitted.task
+    loaded = load_task(task, None, None if task.startswith("builtin:") else learnt.kind, None, learnt=learnt)
     how: dict[str, Any] = {"student": student, "settings": settings, "inputs": inputs, "out": out}
     prepared = prepare(settings_of(adapted, loaded, budget=budget, prices=prices, **how))
     if dry_run:

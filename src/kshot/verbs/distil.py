@@ -85,6 +85,8 @@ def settings_of(
     if inputs is not None and not isinstance(inputs, str | Path):
         inputs = items_of(inputs, "The unlabelled inputs")
     how |= {"recipes": [name], "shots": shots, "seed": adapted.seed, "inputs": inputs}
+    if not (isinstance(task, Task) or str(task).startswith("builtin:")):
+        how["kind"] = adapted.task.kind  # whatever its rows look like: what is passed on are answers of this kind
     return RunSettings(task, model if student is None else student, **taught, **how)
 
 
