@@ -21,7 +21,7 @@ from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 
 N, HOW = 100, "batch=8,lr=3e-4,steps=1"
-WAYS = (f"fine-tune:{HOW}", f"fine-tune:{HOW},over=seen", f"fine-tune:{HOW},teacher=hard-negatives")
+WAYS = (f"fine-tune:{HOW}", f"fine-tune:{HOW},teacher=hard-negatives")
 
 
 def main(data: str, draw: int, names: list[str]) -> None:
