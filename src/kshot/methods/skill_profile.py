@@ -160,7 +160,7 @@ def answers_after(
     rows = model.score(prompts, asked, progress=model.progress.advance)
     rows = [row - model.unsaid(some, e) for row, some, e in zip(rows, answers, examples, strict=True)]
     if as_given and model.task.ordered and model.task.answer == "median":
-        return [median(some, normalised(row)) for some, row in zip(answers, rows, strict=True)]
+        return [median(some, normalised(row).tolist()) for some, row in zip(answers, rows, strict=True)]
     return [some[int(np.argmax(row))] for some, row in zip(answers, rows, strict=True)]
 
 
