@@ -14,6 +14,7 @@ from kshot.reports.suite_record import in_lines, keep_suite, read_suites, said
 from kshot.store.sealed import write_sealed
 from kshot.tasks.load import load_task
 from kshot.verbs.evaluate import evaluate, fitted
+from test_chat import SHAPES, chat_engine, chat_tokenizer
 
 SUITE = """
 from dataclasses import dataclass
@@ -132,6 +133,27 @@ def test_a_recipe_is_measured_without_a_run(run_cli, words_task):
 
 def test_a_recipe_without_a_model_is_refused(run_cli, words_task):
     assert "--model must be given with recipe:RECIPE" in run_cli("evaluate", "recipe:zero-shot", words_task).err
+
+
+def test_a_recipe_that_a_run_is_held_against_is_asked_in_the_runs_layout(
+    run_cli, scripted_run, words_task, monkeypatch
+):
+    asked = []
+
+    def spied(recipe, task, model, **how):
+        asked.append(how["layout"])
+        return fitted(recipe, task, model, **how)
+
+    monkeypatch.setattr("kshot.verbs.evaluate.fitted", spied)
+    assert (
+        run_cli("evaluate", scripted_run, words_task, "--suite", "letter-case", "--against", "recipe:zero-shot").code
+        == 0
+    )
+    assert asked == ["plain"]
+    chatty = chat_engine(chat_tokenizer(*SHAPES["qwen2.5"][:4]))
+    layouts = [fitted("zero-shot", load_task(words_task), chatty, layout=one).fitted.model.layout.record["layout"]
+               for one in ("auto", "plain")]  # fmt: skip
+    assert layouts == ["turns", "plain"]
 
 
 def test_another_system_needs_a_suite(run_cli, scripted_run, words_task):

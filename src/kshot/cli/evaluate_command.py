@@ -109,8 +109,10 @@ def evaluate(
             allowed: dict[str, Any] = {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
             if against and not other_is_recipe and is_loaded_here(against):
                 allowed |= {"device": device, "trust_remote_code": trust_remote_code}
+            own = adapted.fitted.model
+            layout = own.layout.record["layout"] if own else "auto"  # recipes are compared, not layouts
             beside = (
-                fitted(other, loaded, adapted.fitted.untrained, **how)
+                fitted(other, loaded, adapted.fitted.untrained, layout=layout, **how)
                 if other_is_recipe
                 else against and load(against, **allowed)
             )

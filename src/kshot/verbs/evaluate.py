@@ -114,7 +114,13 @@ def _model_of(system: AdaptedModel) -> TaskModel | None:
 
 
 def fitted(
-    recipe: str, task: Task, model: LanguageModel | None, *, seed: int = 0, progress: Progress | None = None
+    recipe: str,
+    task: Task,
+    model: LanguageModel | None,
+    *,
+    seed: int = 0,
+    layout: str = "auto",
+    progress: Progress | None = None,
 ) -> AdaptedModel:
     """Return a recipe that has learnt a task's training rows, without a race.
 
@@ -123,6 +129,7 @@ def fitted(
         task: Its training rows are learnt in the order of the stream of `kshot adapt`.
         model: The language model; None will do for classifiers.
         seed: For every random choice.
+        layout: Of the prompts.
         progress: Told of the work.
 
     Raises:
@@ -134,7 +141,7 @@ def fitted(
         )
     stream = make_stream(task, limit=len(task.train), seed=seed)
     one = parse_recipe(recipe, shots=min(DEFAULT_SHOTS, len(task.train)))
-    asked = replace(TaskModel.for_task(task, model), progress=progress or Silence()) if model else None
+    asked = replace(TaskModel.for_task(task, model, layout), progress=progress or Silence()) if model else None
     setup = Setup(task, asked, seed)
     check_suits(one, setup)
     if obstacle := one.obstacle(task):
