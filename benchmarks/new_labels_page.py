@@ -52,7 +52,8 @@ def page(result: Mapping[str, Any]) -> str:
         "`python benchmarks/new_labels.py --data DIR`: banking77, 30 examples of about 27 of its 77 labels, "
         f"Gemma-3-270M, {result['n_test']} test rows; {result['done']} of {result['planned']} units are done. "
         "Shares of the rows that are answered right: of all, of those whose label has an example, and of the others. "
-        "`over=seen` learns an answer against the labels seen so far; `batch` takes out the label prior; `new-labels` "
+        "`over=seen` learns an answer against the labels seen so far, token by token, "
+        "[`hard-negatives`](../methods/hard-negatives.md) as a whole; `batch` takes out the label prior; `new-labels` "
         "answers with the recipe among the labels seen and with zero-shot among the others.",
         "",
         "| way | draws | all | seen | unseen | bits |",
