@@ -224,7 +224,7 @@ class Inquiry:
         student, targets = self._writing(model), [lesson.target for lesson in lessons]
         labels = tuple(dict.fromkeys(e.output for e in (*seen, *targets)))
         prompts = [student.asking(one).prompt(one.demonstrations, one.target)[0] for one in lessons]
-        answers = [model.task.candidates(e) if e.choices else labels for e in targets]
+        answers = [labels if model.task.labels else model.task.candidates(e) for e in targets]
         rows = student.score(prompts, [student.said(some, e) for some, e in zip(answers, targets, strict=True)])
         self.tokens += student.ledger.cost.tokens
         rows = [row - student.unsaid(some, e) for some, row, e in zip(answers, rows, targets, strict=True)]
