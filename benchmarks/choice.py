@@ -283,7 +283,8 @@ def run(*, data: str, budget_s: float, model: str = "demo") -> dict[str, Any]:
 def write(units: list[Unit], kept: Path) -> dict[str, Any]:
     """Write choice.json and choice.md of everything that is kept."""
     rows, done = kept_rows(units, kept)
-    rows = [_compact(row) for row in rows]
+    planned_recipes = {parse_recipe(name, shots=SHOTS).name for names in RECIPES.values() for name in names}
+    rows = [_compact(row) for row in rows if row["recipe"] in planned_recipes]
     RESULTS.mkdir(parents=True, exist_ok=True)
     result = {"planned": len(units), "done": done, "summary": summary(rows), "rows": rows}
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)  # not a line for each number

@@ -10,7 +10,7 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
-from mixtures import calibrated_as_in_a_race, predictions, replayed, task_of
+from mixtures import Replayed, calibrated_as_in_a_race, predictions, replayed, task_of
 
 from kshot.core.types import Example, FloatArray, Prediction
 from kshot.measures.calibration import calibrated
@@ -80,7 +80,12 @@ def calibrated_row(row: Row) -> Row:
         own, examples = predictions(row, fold), [Example("", str(gold), "") for gold in fold["gold"]]
         of_fold = calibrated(own, examples, label_prior=how == "batch")[1]
         folds.append(_said(row, fold, [of_fold.asked(own).of(p) for p in own]))
-    return {**row, **found, "folds": folds}
+    return {**row, **found, "folds": folds, "as_said": row}
+
+
+def as_said(row: Row) -> Row:
+    """Return a row as it was recorded, before calibration."""
+    return row.get("as_said", row)
 
 
 def _said(row: Row, part: Mapping[str, Any], said: Sequence[Prediction]) -> Mapping[str, Any]:
@@ -137,18 +142,37 @@ def expected(rows: Rows, **how: Any) -> dict[str, float]:
     return {name: evidence_of(row, **how).expected(row["n"]) for name, row in rows.items()}
 
 
-def race(rows: Rows, *, again: bool = True) -> tuple[list[str], float]:
-    """Return who comes to the end of a race over the recorded streams, and the tokens that it takes."""
+@dataclass(frozen=True)
+class Raced:
+    """A race over the recorded streams.
+
+    Attributes:
+        parts: Where each slice of the stream ends, and who predicts it.
+        tokens: What it takes.
+    """
+
+    parts: Sequence[tuple[int, Sequence[str]]]
+    tokens: float
+
+    @property
+    def racing(self) -> Sequence[str]:
+        """Who comes to the end."""
+        return self.parts[-1][1]
+
+
+def race(rows: Rows, *, again: bool = True) -> Raced:
+    """Return how a race over the recorded streams goes, with second looks at its end or without."""
     first = next(iter(rows.values()))
     known, n_end = places(first), first["n"]
-    racing, spent = list(rows), 0.0
+    racing, spent, parts = list(rows), 0.0, list[tuple[int, Sequence[str]]]()
     for start, stop in slices(len(known)):
+        parts.append((stop, racing))
         spent += sum(sum(rows[name]["tokens"][start:stop]) for name in racing)
         if stop < len(known):
             bits = {name: rows[name]["stream"]["bits"][:stop] for name in racing}
             out = dropped(bits, known[:stop], n_end, free={name for name in racing if not sum(rows[name]["tokens"])})
             racing = [name for name in racing if name not in out]
-    return racing, spent + sum(_look_tokens(rows[name]) for name in racing if again)
+    return Raced(parts, spent + sum(_look_tokens(rows[name]) for name in racing if again))
 
 
 def whole_cost(rows: Rows) -> float:
@@ -164,27 +188,41 @@ def _look_tokens(row: Row) -> float:
 # Rules
 
 
-def _picked(rows: Rows, values: Mapping[str, float], tokens: float) -> Outcome:
-    """Return the recipe with the highest value; ties go to the fewer bits."""
-    name = max(values, key=lambda n: (round(values[n], 9), -float(np.mean(rows[n]["stream"]["bits"]))))
+def _picked(rows: Rows, values: Mapping[str, float], tokens: float, mixed: Replayed | None = None) -> Outcome:
+    """Return the recipe with the highest value, or the mixture of a race; ties go to the fewer bits."""
+    values, bits = dict(values), {name: float(np.mean(rows[name]["stream"]["bits"])) for name in values}
+    if mixed:
+        values["mix"], bits["mix"] = mixed.expected, mixed.bits("stream")
+    name = max(values, key=lambda n: (round(values[n], 9), -bits[n]))
+    if mixed and name == "mix":
+        return Outcome(name, right_ones(mixed), tokens, mixed.query_tokens)
     return Outcome(name, np.array(rows[name]["test"]["scores"], dtype=np.float64), tokens)
 
 
-def kshot(rows: Rows) -> Outcome:
-    """Return what kshot chooses after its race."""
-    racing, tokens = race(rows)
-    return _picked(rows, expected({name: rows[name] for name in racing}), tokens)
+def right_ones(found: Replayed) -> FloatArray:
+    """Return which test rows a combination gets right, as ones and zeros."""
+    return np.array([float(p.answer == gold) for p, gold in zip(found.test, found.gold["test"], strict=True)])
 
 
-def to_the_end(rows: Rows) -> Outcome:
-    """Return what kshot chooses where nobody is dropped."""
-    return _picked(rows, expected(rows), whole_cost(rows))
+def mixture(rows: Rows, parts: Sequence[tuple[int, Sequence[str]]]) -> Replayed | None:
+    """Return what `mix` says in a race, of those who are in each of its parts; None where one recipe is left."""
+    if len(parts[-1][1]) < 2:
+        return None
+    number = {name: i for i, name in enumerate(rows)}
+    said = [as_said(row) for row in rows.values()]
+    return replayed(said, "mix", [(stop, [number[name] for name in racing]) for stop, racing in parts])
 
 
-def without_look(rows: Rows) -> Outcome:
-    """Return what kshot chooses after its race by the stream alone."""
-    racing, tokens = race(rows, again=False)
-    return _picked(rows, expected({name: rows[name] for name in racing}, again=False), tokens)
+def to_the_end(rows: Rows) -> Raced:
+    """Return the race in which nobody is dropped."""
+    first = next(iter(rows.values()))
+    return Raced([(len(places(first)), list(rows))], whole_cost(rows))
+
+
+def chosen(rows: Rows, raced: Raced, *, again: bool = True, mix: bool = True) -> Outcome:
+    """Return what kshot chooses after a race, by default with second looks and with `mix` beside the recipes."""
+    values = expected({name: rows[name] for name in raced.racing}, again=again)
+    return _picked(rows, values, raced.tokens, mixture(rows, raced.parts) if mix else None)
 
 
 def mean(rows: Rows) -> Outcome:
@@ -231,32 +269,16 @@ def _learnt_before(row: Row) -> float:
 
 
 RULES: dict[str, Callable[[Rows], Outcome]] = {
-    "kshot": kshot,
-    "kshot, all recipes to the end": to_the_end,
-    "kshot, without the second look": without_look,
+    "kshot": lambda rows: chosen(rows, race(rows)),
+    "kshot, all recipes to the end": lambda rows: chosen(rows, to_the_end(rows)),
+    "kshot, without the second look": lambda rows: chosen(rows, race(rows, again=False), again=False),
+    "kshot, without mix": lambda rows: chosen(rows, race(rows), mix=False),
     "mean over the stream": mean,
     "bits over the stream": bits,
     "80/20 split": lambda rows: _of_folds(rows, lambda row: 0.0),
     "5-fold at equal cost": lambda rows: _of_folds(rows, lambda row: sum(row["tokens"]) + _look_tokens(row)),
     "5-fold": lambda rows: _of_folds(rows, lambda row: np.inf),
 }
-
-
-# Combinations
-
-
-def combined(rows: Rows, names: Sequence[str], way: str) -> Outcome:
-    """Return what a combination of these recipes hands over, having learnt on the stream: no model is asked for it.
-
-    Args:
-        rows: Of a stream.
-        names: The recipes that are combined, in their order.
-        way: The combiner with its settings, without members, such as "mix" or "cascade:quality=1".
-    """
-    found = replayed([rows[name] for name in names], way)
-    pairs = zip(found.test, found.gold["test"], strict=True)
-    scores = np.array([float(p.answer == right) for p, right in pairs])
-    return Outcome(f"{way} of {' + '.join(names)}", scores, 0.0, found.query_tokens)
 
 
 def at_places(rows: Rows, chosen: Sequence[int]) -> dict[str, Row]:

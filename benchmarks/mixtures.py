@@ -44,7 +44,7 @@ class Replayed:
         gold: The right answers of each of these.
         expected: What is expected of it when deployed, in the metric.
         query_tokens: Prompt tokens a query, of what would be handed over.
-        members: The recipes that it would keep.
+        members: Those that it would keep, by number.
     """
 
     stream: list[Prediction]
@@ -53,7 +53,7 @@ class Replayed:
     gold: dict[str, list[str]]
     expected: float
     query_tokens: float
-    members: tuple[str, ...]
+    members: tuple[int, ...]
 
     def accuracy(self, part: str) -> float:
         """Return the share of right answers in "stream", "test" or "rest"."""
@@ -66,12 +66,16 @@ class Replayed:
         return float(np.mean([-np.log2(p.probs[p.candidates.index(gold)]) for p, gold in pairs]))
 
 
-def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
+def replayed(
+    rows: Sequence[Row], name: str = "mix", parts: Sequence[tuple[int, Sequence[int]]] | None = None
+) -> Replayed:
     """Return what a combination of recipes would have said, from what they have said.
 
     Args:
         rows: One for each member, on the same task and stream; of a task with candidates.
         name: The combiner with its settings, without members.
+        parts: Where each part of the stream ends, and which members are there in it, by number; by default all of them
+            are there to the end.
     """
     combiner = _combiner(name)
     gold = {
@@ -80,11 +84,17 @@ def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
     task = task_of(rows[0])
     examples = [Example(f"row {i}", answer, f"row-{i}") for i, answer in enumerate(gold["stream"])]
     along = [calibrated_as_in_a_race(row) for row in rows]
-    combining = Combining(name, task, combiner)
-    pairs = enumerate(zip(examples, *(own for own, _ in along), strict=True))
-    stream = [combining.answer(Query(example, examples[:i]), said) for i, (example, *said) in pairs]
-    final, kept = combining.fitted([calibration for _, calibration in along])
-    final = final.knowing(task, examples)
+    stream: list[Prediction] = []
+    for stop, able in parts or [(len(examples), range(len(rows)))]:
+        combining = Combining(name, task, combiner)
+        for i, example in enumerate(examples[:stop]):
+            said = [along[member][0][i] for member in able]
+            if i < len(stream):
+                combining.remember(example, said)
+            else:
+                stream.append(combining.answer(Query(example, examples[:i]), said))
+    final, needed = combining.fitted([along[member][1] for member in able])
+    final, kept = final.knowing(task, examples), [able[i] for i in needed]
 
     def answers(part: str) -> list[Prediction]:
         if rows[0][part] is None:
@@ -96,6 +106,7 @@ def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
         return [combined(name, task, final, own) for own in said]
 
     test = answers("test")
+    learning = any(parse_recipe(rows[i]["recipe"], shots=16).keeps_learning for i in kept)
     samples = [
         sample_row(task, name, at, example, prediction)
         for at, example, prediction in zip(
@@ -107,9 +118,9 @@ def replayed(rows: Sequence[Row], name: str = "mix") -> Replayed:
         test,
         answers("rest"),
         gold,
-        evidence(task, samples, by="metric").expected(len(examples)),
+        evidence(task, samples, by="metric", keeps_learning=learning).expected(len(examples)),
         float(np.mean([p.prompt_tokens for p in test])),
-        tuple(rows[i]["recipe"] for i in kept),
+        tuple(kept),
     )
 
 

@@ -222,9 +222,9 @@ def test_rules_of_choice_are_replayed(script):
     assert [rules.kind_of(name) for name in rows] == ["drawn", "retrieval", "no examples", "all-past", "classifier"]
     assert rules.look(rows["all-past"])["positions"] == list(range(40))  # its folds are one
     assert rules.look(rows["bm25"]) is None
-    racing, tokens = rules.race(rows)
-    assert "majority" not in racing
-    assert tokens < rules.whole_cost(rows)
+    raced = rules.race(rows)
+    assert "majority" not in raced.racing
+    assert raced.tokens < rules.whole_cost(rows) == rules.to_the_end(rows).tokens
 
 
 def test_rules_of_choice_see_recipes_as_they_are_calibrated(script):
@@ -251,14 +251,28 @@ def test_what_a_recipe_learns_before_its_fold_is_paid_for(script):
     assert outcome.tokens == 33 * (101 - 1) + 8
 
 
-def test_combinations_are_replayed_without_a_model(script):
-    rules = script("choice_rules")
-    rows = {name: recorded(rules, name, right) for name, right in (("random", 0.8), ("bm25", 0.6))}
-    mixed = rules.combined(rows, ["random", "bm25"], "mix")
-    assert 0.6 <= mixed.scores.mean() <= 0.8
-    assert mixed.query_tokens == 20
-    cheaper = rules.combined(rows, ["bm25", "random"], "cascade:price=0.9")
-    assert cheaper.query_tokens < 20
+def test_a_mixture_is_replayed_as_in_a_race(script):
+    rules, mixtures = script("choice_rules"), script("mixtures")
+    rows = {name: recorded(rules, name, right) for name, right in (("random", 0.8), ("bm25", 0.6), ("dense", 0.1))}
+    found = rules.mixture(rows, [(16, list(rows)), (40, ["random", "bm25"])])
+    whole = rules.mixture(rows, [(40, list(rows))])
+    pair = rules.mixture({name: rows[name] for name in ("random", "bm25")}, [(40, ["random", "bm25"])])
+    assert found.stream[:16] == whole.stream[:16] != pair.stream[:16]
+    assert (found.stream[16:], found.test) == (pair.stream[16:], pair.test)
+    assert found.query_tokens == 20
+    assert rules.mixture(rows, [(16, list(rows)), (40, ["random"])]) is None
+    assert mixtures.replayed([rows["bm25"], rows["random"]], "cascade:price=0.9").query_tokens < 20
+
+
+def test_what_mixtures_and_cascades_gain_is_told(script):
+    rules, page = script("choice_rules"), script("choice_page")
+    rights = {"random": 0.8, "bm25": 0.79, "zero-shot": 0.75}
+    known = {("40", "t", 0): {name: recorded(rules, name, right) for name, right in rights.items()}}
+    (one,) = page._mixed(known)["streams"].values()
+    assert one["chosen"] == "random"
+    assert one["mix"] - 0.8 == pytest.approx(one["points"][0] / 100)
+    (other,) = page._cascades(known).values()
+    assert (other["cheap"], other["dear"]) == ("zero-shot", "random")
 
 
 def test_few_tasks_give_no_interval(script):
