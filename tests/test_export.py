@@ -355,6 +355,9 @@ def test_the_command_line(run_cli, tmp_path):
     assert again.out.endswith(f"export: {tmp_path / 'b'}\n")
     none = run_cli("export", tmp_path / "run", "--to", "prompt", "--out", tmp_path / "c", "--limit", 0)
     assert "What was written for prompt could not be compared: there was nothing to ask. Give inputs with" in none.out
+    asked = ("--check", task, "--kind", "qa")
+    odd = run_cli("export", tmp_path / "run", "--to", "prompt", "--out", tmp_path / "c", *asked)
+    assert (odd.code, "--kind must be classification, as the model's is; got qa; leave" in odd.err) == (2, True)
     wrong = run_cli("export", tmp_path / "nowhere", "--to", "onx", "--out", tmp_path / "d")
     assert (wrong.code, "--to must name a target; got 'onx'." in wrong.err) == (2, True)
 

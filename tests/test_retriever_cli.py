@@ -105,6 +105,20 @@ def test_all_scores_of_a_run_are_of_one_layout(words_task, quick, tmp_path):
     assert run.score(model, layout="plain") == found  # of a kshot that did not say it
 
 
+def test_it_is_measured_in_the_layout_that_was_scored(words_task, quick, tmp_path, monkeypatch):
+    model = chat_engine(chat_tokenizer(*SHAPES["qwen2.5"][:4]))
+    run = RetrieverRun.start(tmp_path / "run", [str(words_task)], settings=parse_settings(quick))
+    asked = []
+    monkeypatch.setattr("kshot.verbs.retriever.evaluate_retrieval", lambda asker, *_, **__: asked.append(asker.layout))
+    run.evaluate(model, ["bm25"])
+    run.candidates()
+    run.score(model, layout="plain")
+    run.evaluate(model, ["bm25"])
+    run.evaluate(model, ["bm25"], layout="block")
+    run.evaluate(kshot.load_model("tiny"), ["bm25"])
+    assert [layout.record["layout"] for layout in asked] == ["turns", "plain", "block", "plain"]
+
+
 def test_evaluate_compares_with_others(trained, run_cli):
     rows = run_cli("retriever", "evaluate", trained, "--model", "tiny", "-k", "3", "--limit", "4", "--json").json
     assert [row["selector"] for row in rows] == ["random:fresh=true", "bm25", "dense", "llm-r"]

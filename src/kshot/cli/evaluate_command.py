@@ -27,7 +27,6 @@ from kshot.cli.options import (
 )
 from kshot.cli.output import TerminalProgress, guarded, print_json, stdout, tell_paid
 from kshot.core.errors import UserError
-from kshot.core.kind_names import kind_of_flag
 from kshot.core.paths import path_of
 
 RECIPE = "recipe:"
@@ -88,8 +87,6 @@ def evaluate(
     if suite and not is_recipe:
         read_suites(path_of(system))  # what is to be added to, before anything is asked
     known = None if is_recipe else saved_task(system)
-    if known and kind is not None and kind_of_flag(kind) != known.kind:
-        raise UserError(f"--kind must be {known.kind}, as the model's is; got {kind}; leave it out.")
     loaded = (
         load_asked(task, columns, skip_bad_rows, known=known, kind=kind)
         if known

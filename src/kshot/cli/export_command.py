@@ -11,6 +11,7 @@ from kshot.cli.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
+    KindOption,
     MovedModelOption,
     OtherDtypeOption,
     RevisionOption,
@@ -38,6 +39,7 @@ def export(
         str | None, typer.Option(help="The base as a GGUF file, to score gguf-lora with; by default as adapted.")
     ] = None,
     columns: ColumnsOption = None,
+    kind: KindOption = None,
     model: MovedModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -60,7 +62,7 @@ def export(
     target_of(to, gguf=path_of(gguf) if gguf else None)  # before a model is loaded
     known, rows = saved_task(folder), None
     if check:
-        rows = load_asked(check, columns, None, known=known)
+        rows = load_asked(check, columns, None, known=known, kind=kind)
     how: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision, "api": api}
     allowed: dict[str, Any] = {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
     adapted = load(folder, model=model, trust_remote_code=trust_remote_code, **how, **allowed)

@@ -10,6 +10,7 @@ import typer
 from kshot.cli.output import stderr
 from kshot.core.api_settings import is_api
 from kshot.core.errors import UserError
+from kshot.core.kind_names import kind_of_flag
 from kshot.core.paths import path_of
 from kshot.core.settings import RunSettings, flag_of, parse_columns, settings_of_a_run
 
@@ -144,7 +145,12 @@ def load_asked(
         skip_bad_rows: As in `load_task`.
         known: The model's task: labels and kind of a file are the model's, as it need not show all of them.
         kind: What the rows of a folder or a dataset are, if that is said.
+
+    Raises:
+        UserError: `kind` is not the model's, or as `load_task`.
     """
+    if kind is not None and kind_of_flag(kind) != known.kind:
+        raise UserError(f"--kind must be {known.kind}, as the model's is; got {kind}; leave it out.")
     is_file = path_of(task).is_file()
     loaded = load_task(task, columns, known.kind if is_file else kind, skip_bad_rows, learnt=known)
     if not is_file:

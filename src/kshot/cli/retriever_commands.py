@@ -133,6 +133,7 @@ def evaluate(
     ] = "random,bm25,dense",
     k: Annotated[int, typer.Option("-k", help="Demonstrations.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many test rows of a task.")] = None,
+    layout: LayoutOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
@@ -149,7 +150,7 @@ def evaluate(
     language_model = _model(model, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     with TerminalProgress() as progress:
         opened = _opened(run, progress)
-        found = opened.evaluate(language_model, [*names, "llm-r"], k=k, limit=limit)
+        found = opened.evaluate(language_model, [*names, "llm-r"], k=k, limit=limit, layout=layout)
     rows = [
         {
             "task": task.name,

@@ -198,7 +198,13 @@ class RetrieverRun:
             store.close()
 
     def evaluate(
-        self, model: LanguageModel, selectors: Sequence[str], *, k: int = 8, limit: int | None = None
+        self,
+        model: LanguageModel,
+        selectors: Sequence[str],
+        *,
+        k: int = 8,
+        limit: int | None = None,
+        layout: str | None = None,
     ) -> list[tuple[Task, str, RetrievalScores]]:
         """Measure selectors on the tasks' test rows; tasks without any are left out.
 
@@ -208,6 +214,7 @@ class RetrieverRun:
                 iteration.
             k: Demonstrations.
             limit: Only the first so many test rows of a task.
+            layout: How prompts are laid out; by default as this model's were when it scored for the run, or "auto".
 
         Raises:
             UserError: No task has test rows, or as `evaluate_retrieval`.
@@ -217,10 +224,10 @@ class RetrieverRun:
             raise UserError("evaluate needs test rows; none of the tasks has any.")
         ours = f"llm-r:retriever={self.folder}"
         recipes = {name: parse_recipe(ours if name == "llm-r" else name, shots=k, raced=False) for name in selectors}
-        found = []
+        written, found = layout or self._layout_of(model), []
         with alone_in(self.folder), closing(SqliteStore(self.folder / "scores.sqlite", self.progress.say)) as store:
             for task in tested:
-                asked = replace(TaskModel.for_task(task, model.with_store(store)), progress=self.progress)
+                asked = replace(TaskModel.for_task(task, model.with_store(store), written), progress=self.progress)
                 for name, recipe in recipes.items():
                     self.progress.say(f"{task.name}: {name}")
                     rows = evaluate_retrieval(asked, recipe, task.train, task.test[:limit], seed=self.seed)
@@ -231,6 +238,13 @@ class RetrieverRun:
         """Return where a stage of an iteration is kept: a file, or the retriever's folder."""
         name = stage if stage == "retriever" else f"{stage}.jsonl"
         return self.folder / f"iteration-{iteration}" / name
+
+    def _layout_of(self, model: LanguageModel) -> str:
+        """Return the layout of the prompts that a model has scored for the run; "auto" where it has scored none."""
+        match read_object(self.folder / MODEL):
+            case {"fingerprint": model.fingerprint, "layout": {"layout": str(name)}}:
+                return name
+        return "auto"
 
     def _check_model(self, model: LanguageModel, layout: Mapping[str, str]) -> None:
         file = self.folder / MODEL
