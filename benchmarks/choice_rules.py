@@ -97,8 +97,22 @@ def _said(row: Row, part: Mapping[str, Any], said: Sequence[Prediction]) -> Mapp
     return {**part, "scores": scores, "bits": bits, "log_probs": [list(p.log_probs) for p in said]}
 
 
+def is_open(rows: Rows) -> bool:
+    """Return whether answers are texts, which are written for test rows alone: then rules go by bits."""
+    return next(iter(rows.values()))["stream"]["log_probs"] is None
+
+
+def plain_worth(some: Mapping[str, Any]) -> FloatArray:
+    """Return what rows are worth to other rules: right or wrong; of open tasks their negative bits."""
+    if some["log_probs"] is None:
+        return -np.array(some["bits"], dtype=np.float64)
+    return np.array(some["scores"], dtype=np.float64)
+
+
 def worth(some: Mapping[str, Any]) -> FloatArray:
-    """Return what rows are worth to the choice."""
+    """Return what rows are worth to the choice: as `plain_worth`, but right or wrong are smoothed."""
+    if some["log_probs"] is None:
+        return plain_worth(some)
     keys = ("gold", "log_probs", "scores")
     return valued(
         [
@@ -122,7 +136,8 @@ def look(row: Row) -> Mapping[str, Any] | None:
     whole = [fold for fold in row["folds"] if len(row["folds"]) > 1]
     if not whole:
         return None
-    found: dict[str, Any] = {key: sum((fold[key] for fold in whole), []) for key in ("scores", "gold", "log_probs")}
+    keys = [key for key in ("scores", "bits", "gold", "log_probs") if whole[0][key] is not None]
+    found: dict[str, Any] = {"log_probs": None} | {key: sum((fold[key] for fold in whole), []) for key in keys}
     found["positions"] = [at for fold in whole for at in range(fold["start"], fold["stop"])]
     return found | {"tokens": sum(fold["tokens"] for fold in whole)}
 
@@ -205,8 +220,11 @@ def right_ones(found: Replayed) -> FloatArray:
 
 
 def mixture(rows: Rows, parts: Sequence[tuple[int, Sequence[str]]]) -> Replayed | None:
-    """Return what `mix` says in a race, of those who are in each of its parts; None where one recipe is left."""
-    if len(parts[-1][1]) < 2:
+    """Return what `mix` says in a race, of those who are in each of its parts.
+
+    None where one recipe is left, or answers are texts: those of a mixture would have to be written.
+    """
+    if len(parts[-1][1]) < 2 or is_open(rows):
         return None
     number = {name: i for i, name in enumerate(rows)}
     said = [as_said(row) for row in rows.values()]
@@ -227,7 +245,7 @@ def chosen(rows: Rows, raced: Raced, *, again: bool = True, mix: bool = True) ->
 
 def mean(rows: Rows) -> Outcome:
     """Return the recipe with the best mean over the stream."""
-    values = {name: float(np.mean(row["stream"]["scores"])) for name, row in rows.items()}
+    values = {name: float(plain_worth(row["stream"]).mean()) for name, row in rows.items()}
     return _picked(rows, values, _streams(rows))
 
 
@@ -251,7 +269,7 @@ def _of_folds(rows: Rows, most: Callable[[Row], float]) -> Outcome:
             if paid and spent > most(row):
                 break
             paid.append(fold)
-        values[name] = float(np.mean(np.concatenate([fold["scores"] for fold in paid])))
+        values[name] = float(np.mean(np.concatenate([plain_worth(fold) for fold in paid])))
         tokens += _learnt_before(row) + sum(fold["tokens"] for fold in paid)
     return _picked(rows, values, tokens)
 
