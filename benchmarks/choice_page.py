@@ -15,6 +15,7 @@ from choice_rules import (
     chosen,
     evidence_of,
     expected,
+    expected_of,
     is_open,
     kind_of,
     mixture,
@@ -179,8 +180,8 @@ def _errors(known: Mapping[tuple[str, str, int], Rows]) -> dict[str, Any]:
     """Return by how much expected values lie above test scores, by kind of recipe, in points."""
     ways = {
         "mean over the stream": lambda row: float(np.mean(row["stream"]["scores"])),
-        "kshot, without the second look": lambda row: evidence_of(row, again=False).expected(row["n"]),
-        "kshot": lambda row: evidence_of(row).expected(row["n"]),
+        "kshot, without the second look": lambda row: expected_of(row, again=False),
+        "kshot": expected_of,
     }
     found: dict[str, dict[str, list[float]]] = {kind: {way: [] for way in ways} for kind in KINDS}
     for rows in known.values():
@@ -227,7 +228,7 @@ def _spread(rows: Sequence[Mapping[str, Any]], n: int, limit: int = 100) -> dict
         replayed = {key: _calibrated(at_places(some, at(int(key[0])))) for key, some in known.items()}
         outcomes = {key: RULES["kshot"](some) for key, some in replayed.items()}
         gaps = [
-            100 * (evidence_of(row).expected(row["n"]) - float(np.mean(row["test"]["scores"])))
+            100 * (expected_of(row) - float(np.mean(row["test"]["scores"])))
             for some in replayed.values()
             for row in some.values()
         ]

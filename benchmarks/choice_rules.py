@@ -154,7 +154,13 @@ def evidence_of(row: Row, *, again: bool = True) -> Evidence:
 
 def expected(rows: Rows, **how: Any) -> dict[str, float]:
     """Return what is expected of each recipe when it knows all examples."""
-    return {name: evidence_of(row, **how).expected(row["n"]) for name, row in rows.items()}
+    return {name: expected_of(row, **how) for name, row in rows.items()}
+
+
+def expected_of(row: Row, **how: Any) -> float:
+    """Return what is expected of a recipe when it knows all examples: a share, as in a race, or negative bits."""
+    least, most = (-np.inf, 0.0) if row["stream"]["log_probs"] is None else (0.0, 1.0)
+    return float(np.clip(evidence_of(row, **how).expected(row["n"]), least, most))
 
 
 @dataclass(frozen=True)

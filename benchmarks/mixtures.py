@@ -118,7 +118,7 @@ def replayed(
         test,
         answers("rest"),
         gold,
-        evidence(task, samples, by="metric", keeps_learning=learning).expected(len(examples)),
+        min(1.0, max(0.0, evidence(task, samples, by="metric", keeps_learning=learning).expected(len(examples)))),
         float(np.mean([p.prompt_tokens for p in test])),
         tuple(kept),
     )

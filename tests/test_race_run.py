@@ -596,3 +596,12 @@ def test_what_is_expected_of_a_metric_that_begins_below_0_may_lie_below_it(tmp_p
     assert row["metric"] < 0  # what is rarer so far comes next more often than not
     assert -1 < row["deployed_low"] < 0 < row["deployed_high"] < 1
     assert row["deployed_low"] <= row["deployed"] <= row["deployed_high"]
+
+
+def test_a_slope_leads_no_further_than_to_all_right(task, tmp_path):
+    run = kshot.adapt(task, "scripted", recipes="majority,tfidf-lr,mix", limit=40, out=tmp_path / "run")
+    found = results(run)
+    assert max(found["choice"]["expected"].values()) == 1
+    for row in found["leaderboard"]:
+        if row["behind"] is not None:
+            assert row["behind"] == pytest.approx(found["leaderboard"][0]["deployed"] - row["deployed"])

@@ -241,17 +241,22 @@ class Race:
     def expected(self) -> dict[str, float]:
         """Return what is expected of each recipe in the choice once it knows all examples: its metric, or -bits.
 
-        A metric that is no mean over rows, as macro_f1, is moved as far as the mean of its rows is.
+        A metric that is no mean over rows, as macro_f1, is moved as far as the mean of its rows is. A slope leads no
+        further than the best there is, nor than the worst: who is all right by then is not behind who would be more.
         """
         return self._expected(self.compares)
 
     def _expected(self, by: ChooseBy) -> dict[str, float]:
         task, found = self.measuring.task, {}
+        lowest = get_metric(task.metrics[0]).lowest
         for name, known in self._evidence(by).items():
             found[name] = known.expected(self.n_end)
             if by == "metric":
                 rows = self._rows_of(name, known)
                 found[name] += metric_of(task, rows) - sum(r["score"] for r in rows) / len(rows)
+                found[name] = min(1.0, max(lowest, found[name]))
+            else:
+                found[name] = min(0.0, found[name])
         return found
 
     def when_deployed(self) -> dict[str, dict[str, Any]]:
@@ -270,7 +275,7 @@ class Race:
             known = self._evidence(by)
             for name, value in self._expected(by).items():
                 # as a share of the metric's range, which may begin below 0
-                value = min(1.0, max(0.0, (value - least) / (1 - least))) if by == "metric" else max(0.0, -value)
+                value = (value - least) / (1 - least) if by == "metric" else -value
                 ends = known[name].interval(value, self.n_end, is_share=by == "metric")
                 if ends:
                     three = (value, *(max(0.0, end) for end in ends))
