@@ -455,6 +455,8 @@ UNSUITED = {
         "random,mix(tfidf-lr,zero-shot)",
         "open",
     ): "must combine recipes for tasks of kind generation; 'tfidf-lr' is for others.",
+    ("mix(tfidf-lr,zero-shot)", "open"): "kind generation; 'tfidf-lr' is for others. Leave it out.",
+    ("new-labels(bm25,zero-shot)", "open"): "must be for tasks of kind generation, and its way to combine is for",
     (
         "random,new-labels(bm25,zero-shot)",
         "open",

@@ -88,6 +88,7 @@ def prepare(settings: RunSettings) -> Prepared:
     if source:
         recipes = tuple(recipe.aligned() for recipe in recipes)
     check_source(recipes, with_source=source is not None)
+    check_combinations(recipes, task, is_named="all" not in names)
     if not any(recipe.suits(task) for recipe in recipes):
         raise UserError(f"--recipes must name one for tasks of kind {task.kind}; got '{names}'. Try 'all'.")
     obstacles = {recipe.name: recipe.obstacle(task) for recipe in recipes if recipe.suits(task)}
@@ -97,7 +98,6 @@ def prepare(settings: RunSettings) -> Prepared:
             f"--recipes must name one that can use the examples of '{task.name}'; of {name}, {obstacle}. Change the "
             "examples, or try 'all'."
         )
-    check_combinations(recipes, task, is_named="all" not in names)
     for recipe in recipes:
         if recipe.k > n_pool:
             raise UserError(f"{recipe.name}: k must be in 1..{n_pool}, the size of the pool; got {recipe.k}.")
