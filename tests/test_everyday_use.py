@@ -207,7 +207,8 @@ def test_labels_without_an_example_are_told(run_cli, tmp_path):
     few = write_task(tmp_path / "few", labelled_rows(6), card=card)
     how = ("--model", "scripted", "--recipes", "majority", "--shots", 2)
     told = run_cli("adapt", few, *how, "--out", tmp_path / "a").err
-    assert "7 of 10 labels have no example: b, c, d, e, f, …; recipes that train unlearn these" in told
+    assert "7 of 10 labels have no example: b, c, d, e, f, …; recipes that train may unlearn these: add" in told
+    assert "or name fine-tune:teacher=hard-negatives, which does not" in told
     whole = write_task(tmp_path / "whole", labelled_rows(6))
     assert "labels have no example" not in run_cli("adapt", whole, *how, "--out", tmp_path / "b").err
 

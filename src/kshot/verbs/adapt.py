@@ -299,9 +299,10 @@ def about_data(prepared: Prepared) -> list[str]:
     unseen = [label for label in task.labels if label not in seen]
     if unseen:
         first = ", ".join(unseen[:5])
+        other = "" if task.is_multi_label else ", or name fine-tune:teacher=hard-negatives, which does not"
         said.append(
             f"{len(unseen)} of {len(task.labels)} labels have no example: {first}{', …' if unseen[5:] else ''}; "
-            "recipes that train unlearn these, add examples of them"
+            f"recipes that train may unlearn these: add examples of them{other}"
         )
     if n := len(task.unlabelled):
         users = [r.name for r in prepared.recipes if r.uses_unlabelled or r.asks_unlabelled(task)]
