@@ -198,6 +198,11 @@ def test_an_example_longer_than_the_context(adapt_refused, run_cli, refused, tmp
             ("--recipes", "random:calibration=temprature"),
             "random: calibration must be one of auto, batch, temperature, contextual, none; got 'temprature'.",
         ),
+        (
+            ("--recipes", "zero-shot:calibration=batch/none"),
+            "as it does not race inside a recipe; got 'batch/none'. Name a recipe for each: "
+            "zero-shot:calibration=batch,zero-shot:calibration=none.",
+        ),
         (("--recipes", "zero-shot:calibration=yes"), "zero-shot: calibration must be one of auto, batch, temper"),
         (("--recipes", "majority:calibration=contextual"), "as a classifier asks no language model; got 'contextual'."),
         (("--recipes", "majority:order=shuffled"), "'majority' has no setting 'order'."),

@@ -368,6 +368,11 @@ def _refuse(values: Iterable[str], owner: str, *, also: tuple[str, ...]) -> None
 
 def _calibration(own: Mapping[str, str], base: str) -> str:
     calibration = own.get("calibration", CALIBRATIONS[0])
+    if len(several := calibration.split("/")) > 1 and all(one in CALIBRATIONS for one in several):
+        raise UserError(
+            f"{base}: calibration must have one value, as it does not race inside a recipe; got '{calibration}'. Name "
+            f"a recipe for each: {','.join(f'{base}:calibration={one}' for one in several)}."
+        )
     if calibration not in CALIBRATIONS:
         raise UserError(f"{base}: calibration must be one of {', '.join(CALIBRATIONS)}; got '{calibration}'.")
     return calibration
