@@ -174,6 +174,12 @@ def test_the_words_name_nothing_to_try_that_the_task_does_not_allow():
     assert "Averaging contexts was not tried: add random:contexts=8 to --recipes." in text
 
 
+def test_the_words_name_no_mixture_of_one_recipe():
+    one = board(randomX8=(0.9, None, None, 50))
+    assert "mix" not in said(one)
+    assert "add mix to --recipes" in said(one + board(bm25=(0.8, 0.1, 0.02, 50)))
+
+
 def test_the_words_say_what_combining_would_give():
     rows = [*board(random=(0.58, None, None, 50), randomX8=(0.58, 0.001, 0.02, 90))]
     rows.append(board(bm25=(0.57, 0.01, 0.02, 90))[0] | {"recipe": "average(bm25,zero-shot)"})

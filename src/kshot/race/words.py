@@ -164,6 +164,9 @@ def _averaging(unit: _Unit, board: Sequence[Standing], recipes: Mapping[str, Rec
             said.append(f"{kind.name} ({best['recipe']}) is expected to be {unit.away(best['behind'])}")
         elif not tried and "selector" in first.parts and not unit.task.is_open and kind.suits(unit.task):
             untried.append(kind)
+    whole = [r for r in (recipes[row["recipe"]] for row in board) if not (r.combines or r.combines_run)]
+    if untried == [_WIDER[1]] and len(whole) < 2:  # it would have nothing to combine
+        untried = []
     if untried:
         names = " and ".join(kind.name for kind in untried)
         were = "was" if len(untried) == 1 else "were"
