@@ -65,7 +65,7 @@ def test_clumsy_trajectories_are_cleaned_and_have_a_lesson():
     for seed, made in zip(seeds, found.examples, strict=True):
         assert steps_of(made.output) == Kitchen.of(seed.input).best
         assert made.explanation.startswith("go where the thing is")
-        assert made.meta == {"made": "lessons"}
+        assert made.meta == {"made": "lessons", "from": [made.id.removesuffix("~lesson")]}
 
 
 @pytest.mark.parametrize(
@@ -146,3 +146,12 @@ def test_cleaned_examples_join_a_recipe(tmp_path):
     task = Task("kitchen", "generation", tuple(world(5, 6)), metrics=("exact_match",))
     run = kshot.adapt(task, "scripted", recipes="all-past:generator=lessons", out=tmp_path / "run")
     assert run.best is not None
+
+
+def test_cleaned_examples_are_written_though_they_ask_what_is_known(tmp_path):
+    seeds, out = world(6, 5), tmp_path / "cleaned.jsonl"
+    task = Task("kitchen", "generation", tuple(seeds), test=(Example(seeds[4].input, seeds[4].output, "q"),))
+    done = kshot.generate(task, Cleaner(), method="lessons", out=out)
+    assert [e.meta["from"] for e in done.examples] == [[e.id] for e in seeds[:4]]
+    assert done.reasons == {"it asks what a row of test asks": 1}
+    assert [e.output for e in kshot.Task.load(out).train] == ["\n".join(Kitchen.of(e.input).best) for e in seeds[:4]]

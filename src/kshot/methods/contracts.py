@@ -273,11 +273,13 @@ class Generator(Part):
 
     Attributes:
         n: How many it is to make, at most.
+        repeats: What it makes asks what known examples ask, and answers otherwise.
     """
 
     n: int = setting(16, least=1, most=100_000)
 
     version = 2
+    repeats: ClassVar[bool] = False
 
     @abstractmethod
     def generate(self, seeds: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Made:

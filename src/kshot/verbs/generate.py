@@ -163,7 +163,7 @@ def generate(
                 f"--budget must do for all that '{method}' asks; {budget} were spent before that, and what the model "
                 f"has said {kept}. Give a larger one, or a smaller -n."
             ) from error
-        made = _checked(found, seeds, task, method)
+        made = _checked(found, seeds, task, part, method)
         examples = made.examples[: part.n or None]
         done = Generated(examples, made.rejected, part.n or len(examples), method, ledger.cost, place, ledger.record())
         if place:
@@ -205,9 +205,9 @@ def _part(method: str, n: int | None) -> Generator:
     return GENERATORS.build(str(replace(call, settings={**call.settings, "n": str(n)})))
 
 
-def _checked(made: Made, seeds: tuple[Example, ...], task: Task, method: str) -> Made:
+def _checked(made: Made, seeds: tuple[Example, ...], task: Task, part: Generator, method: str) -> Made:
     """Return what was made without what must not be learnt, whoever made it."""
-    intake = Intake(method, seeds, task)
+    intake = Intake(method, seeds, task, repeats=part.repeats)
     ids = {e.id for e in task.train}
     for e in made.examples:
         if not e.is_made or e.id in ids:

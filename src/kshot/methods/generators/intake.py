@@ -33,12 +33,13 @@ class Intake:
         task: Its labels and choices are the outputs; its test rows must not be made.
         near: How like a known text a draft may be, as ROUGE-L between 0 and 1 (the F1 of the longest common subsequence
             of words, of input and context together, without choices that an input lists); 1 lets all pass that are new.
+        repeats: Drafts may ask what a known example asks, but no two of them the same.
     """
 
-    def __init__(self, name: str, seeds: Sequence[Example], task: Task, *, near: float = 1.0):
+    def __init__(self, name: str, seeds: Sequence[Example], task: Task, *, near: float = 1.0, repeats: bool = False):
         self._name, self._task, self._near = name, task, near
         self._seeds = tuple(seeds)
-        self._known = set(map(duplicate_key, seeds))
+        self._known = set() if repeats else set(map(duplicate_key, seeds))
         self._tested = set(map(duplicate_key, task.test))
         self._words = [self._said(e) for e in seeds] if near < 1 else []
         self._longest = {what: _longest([getattr(e, what) or "" for e in seeds]) for what in ("text", "output")}

@@ -47,6 +47,7 @@ class Lessons(Generator):
     tokens: int = setting(128, least=1, most=4096)
 
     needs = frozenset({Capability.GENERATE})
+    repeats = True
 
     def suits(self, task: Task) -> bool:
         """Return whether outputs are texts."""
@@ -82,7 +83,7 @@ class Lessons(Generator):
             lesson, steps = _LESSON.search(text), steps_of(_LESSON.sub("", text))
             fault = fault_of(seed, given, steps) or ("it says no lesson" if lesson is None else None)
             if fault is None and lesson is not None:
-                meta = {**seed.meta, "made": "lessons"}
+                meta = {**seed.meta, "made": "lessons", "from": [seed.id]}
                 about = {"explanation": lesson["text"].strip(), "references": (), "meta": meta}
                 return replace(seed, output="\n".join(steps), id=f"{seed.id}~lesson", **about)
             why = str(fault)
