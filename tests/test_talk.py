@@ -15,7 +15,9 @@ import kshot
 import planted_talk as planted
 from kshot.core.errors import UserError
 from kshot.core.seeding import digest
+from kshot.methods.generators.ensemble import Ensemble
 from kshot.methods.loops import LOOPS
+from kshot.methods.loops.refine import Refine
 from kshot.methods.loops.talking import Talking
 from kshot.methods.roles import Person, Scripted, Speaker, role_of
 from kshot.models.scripted import ScriptedModel
@@ -120,6 +122,10 @@ def test_a_role_that_is_no_model_is_refused():
     model, _ = planted.model()
     with pytest.raises(UserError, match="scripted:FILE must name a JSON file"):
         role_of("scripted:nowhere.json", model)
+    with pytest.raises(UserError, match="^refine:coach must name a model, as --model does. scripted:FILE must name"):
+        Refine(coach="scripted:nowhere.json").run(planted.TASK.train, model=model, rng=np.random.default_rng(0))
+    with pytest.raises(UserError, match="^ensemble:models must name a model"):
+        Ensemble(models="scripted:nowhere.json").generate(planted.TASK.train, model=model, rng=np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(

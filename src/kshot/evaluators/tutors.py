@@ -84,7 +84,11 @@ class Tutors(Evaluator):
         problems = [self._given[i] for i in rng.permutation(len(self._given))[: self.problems]]
         problems = problems or made_problems(self.problems, rng=rng)
         tutor = Speaker(model, temperature=0.0)
-        student = None if self.student == SCRIPTED else role_of(self.student, model, temperature=0.0)
+        student = (
+            None
+            if self.student == SCRIPTED
+            else role_of(self.student, model, temperature=0.0, setting="tutoring:student")
+        )
         found = [self._lesson(one, tutor, student, model) for one in problems]
         if all(one is None for one in found):
             raise UserError(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from kshot.core.errors import UserError
 from kshot.core.visible_text import visible
 from kshot.engine.load_model import load_model
 from kshot.taskmodel.taskmodel import TaskModel
@@ -127,7 +128,7 @@ class Person:
         return line.strip()
 
 
-def role_of(who: str, model: TaskModel, *, temperature: float = 1.0) -> Role:
+def role_of(who: str, model: TaskModel, *, temperature: float = 1.0, setting: str = "") -> Role:
     """Return who a setting names.
 
     Args:
@@ -135,18 +136,28 @@ def role_of(who: str, model: TaskModel, *, temperature: float = 1.0) -> Role:
             --model names it.
         model: The one that answers, on its task.
         temperature: Of what a model says.
+        setting: Which one it is, for errors.
 
     Raises:
         UserError: There is no such model, or it cannot write.
     """
     if who == "person":
         return Person()
-    return Speaker(model if who == "model" else another(who, model), temperature)
+    return Speaker(model if who == "model" else another(who, model, setting), temperature)
 
 
-def another(name: str, model: TaskModel) -> TaskModel:
-    """Return another model that is named on the task of one, which keeps what it says where the run does."""
-    other = model.traces.model(name, load_model)
+def another(name: str, model: TaskModel, setting: str = "") -> TaskModel:
+    """Return another model that is named on the task of one, which keeps what it says where the run does.
+
+    Raises:
+        UserError: There is no such model; it names the `setting`, if that is given.
+    """
+    try:
+        other = model.traces.model(name, load_model)
+    except UserError as error:
+        if not setting:
+            raise
+        raise UserError(f"{setting} must name a model, as --model does. {error}") from error
     return replace(TaskModel.for_task(model.task, other), ledger=model.ledger, progress=model.progress)
 
 

@@ -75,4 +75,4 @@ class Ensemble(Writer):
 
     def _voting(self, model: TaskModel) -> tuple[TaskModel, ...]:
         """Return who votes: the model that writes, then those that are named."""
-        return (model, *(another(name, model) for name in self.models.split("+") if name))
+        return (model, *(another(name, model, "ensemble:models") for name in self.models.split("+") if name))

@@ -102,13 +102,16 @@ class Talking(Loop):
 
     def _talk(self, examples: Sequence[Example], model: TaskModel, rng: np.random.Generator) -> Talk:
         own = dict(self._cast)
-        cast = {name: own.get(name) or role_of(getattr(self, name), model) for name in self.players}
+        cast = {name: own.get(name) or self._role(name, model) for name in self.players}
         state = str(rng.bit_generator.state)  # of the run's seed; nothing is drawn from it here
         heard = [e.id for e in examples], [role.identity for role in cast.values()], state
         told = model.model.fingerprint, dict(model.layout.record), model.task.fingerprint
         key = digest(self.record(), *told, *heard)
         trace = model.traces.of(f"{self._name}-{len(examples)}-{key[:8]}")
         return Talk(cast, self.calls, self.tokens, trace, model.progress.say, int(digest(state)[:7], 16))
+
+    def _role(self, name: str, model: TaskModel) -> Role:
+        return role_of(getattr(self, name), model, setting=f"{self._name}:{name}")
 
     @staticmethod
     def _trace_name(talk: Talk) -> str | None:
