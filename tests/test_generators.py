@@ -340,6 +340,8 @@ def test_other_models_vote_in_turn(tmp_path):
     made = make(part, Planted(new_days, WEATHER))
     assert {e.meta["votes"][2] for e in made.examples} == {"bad"}
     assert all(e.meta["voters"] == ["scripted", "scripted", f"scripted:{table}"] for e in made.examples)
+    with pytest.raises(UserError, match="ensemble:voters must be 4 or more, so that the model and each of `models`"):
+        GENERATORS.build("ensemble(models=a+b+c)")
 
 
 # skills

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kshot.core.errors import SettingError
 from kshot.core.fields import setting
 from kshot.core.types import Example, Task
 from kshot.methods.generators.consensus import check_possible, consensus
@@ -51,6 +52,10 @@ class Ensemble(Writer):
     def __post_init__(self):
         super().__post_init__()
         check_possible(self.agree, voters=self.voters)
+        if self.voters < (n := 1 + len(self._others)):
+            raise SettingError(
+                f"voters must be {n} or more, so that the model and each of `models` votes; got {self.voters}."
+            )
 
     def suits(self, task: Task) -> bool:
         """Return whether new inputs can be written: those of multiple choice bring choices of their own."""
@@ -75,4 +80,8 @@ class Ensemble(Writer):
 
     def _voting(self, model: TaskModel) -> tuple[TaskModel, ...]:
         """Return who votes: the model that writes, then those that are named."""
-        return (model, *(another(name, model, "ensemble:models") for name in self.models.split("+") if name))
+        return (model, *(another(name, model, "ensemble:models") for name in self._others))
+
+    @property
+    def _others(self) -> list[str]:
+        return [name for name in self.models.split("+") if name]
