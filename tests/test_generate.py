@@ -43,6 +43,10 @@ def test_rows_are_written_that_can_be_learnt_from(days, tmp_path, run_cli):
     assert [e.meta["made"] for e in again.train] == ["rephrase"] * 14
     assert not {e.input for e in again.train} & {e.input for e in TASK.test}
     assert not list(out.parent.glob(".*"))
+    told = run_cli("adapt", out.parent, "--model", model, "--recipes", "zero-shot", "--dry-run").err
+    assert "14 of the 14 examples that are predicted were made by a generator (column 'made')" in " ".join(told.split())
+    told = run_cli("adapt", folder, "--model", model, "--recipes", "zero-shot", "--dry-run").err
+    assert "were made" not in told
 
 
 def test_json_has_the_counts_and_where_the_rows_are(days, tmp_path, run_cli):

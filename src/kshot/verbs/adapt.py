@@ -25,6 +25,8 @@ from kshot.core.settings import ChooseBy, Prefer, RunSettings
 from kshot.core.termination import interrupted_by_sigterm
 from kshot.core.types import Kind, Rows, Task
 from kshot.learners.learner import Setup
+from kshot.methods.generators import GENERATORS
+from kshot.methods.loops import LOOPS
 from kshot.race.measure import Measuring
 from kshot.race.promise import promise
 from kshot.race.race import Race
@@ -308,6 +310,13 @@ def about_data(prepared: Prepared) -> list[str]:
         users = [r.name for r in prepared.recipes if r.uses_unlabelled or r.asks_unlabelled(task)]
         who = f"can be used by {', '.join(users[:5])}{', …' if users[5:] else ''}" if users else "are used by no recipe"
         said.append(f"{n} unlabelled inputs {who}" if n > 1 else f"1 unlabelled input {who.replace('are', 'is')}")
+    makers = {*GENERATORS, *LOOPS}
+    if n := sum(e.is_made and ("from" in e.meta or str(e.meta["made"]) in makers) for e in stream.asked):
+        said.append(
+            f"{n} of the {len(stream.asked)} examples that are predicted were made by a generator (column 'made'), and "
+            "what is measured on them is too good for models that agreed with them; take them out, and let a recipe "
+            "make them, as in random:generator=rephrase, where they are never scored"
+        )
     used = [part for recipe in prepared.recipes for part in recipe.all_parts]
     said += dict.fromkeys(caution for part in used if (caution := part.caution(task)))
     n_contexts = sum(bool(e.context) for e in stream.examples)
