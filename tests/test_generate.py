@@ -117,6 +117,14 @@ def test_a_flag_for_models_of_another_kind_is_refused(days, run_cli):
         kshot.select(folder, "random", 2, model="scripted", api="concurrency=4")
 
 
+@pytest.mark.parametrize("name", ["more.csv", "more.parquet", "more"])
+def test_rows_are_not_written_to_a_file_that_would_be_read_as_another_kind(days, tmp_path, name, run_cli):
+    done = run_cli("generate", days[0], "--model", "nowhere", "--out", tmp_path / name)
+    assert done.code == 2
+    assert f"--out must end in .jsonl, as rows are written as lines of JSON; got '{name}'" in " ".join(done.err.split())
+    assert not (tmp_path / name).exists()
+
+
 def test_a_file_that_is_there_stays(days, run_cli):
     folder, model = days
     before = (folder / "train.jsonl").read_text("utf-8")

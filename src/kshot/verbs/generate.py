@@ -32,6 +32,7 @@ from kshot.tasks.rows import FIELDS
 from kshot.tasks.validate import without_duplicates
 
 METHOD = "rephrase"
+SUFFIXES = (".jsonl", ".json")  # of a file that is read as it is written
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def generate(
         model: The language model that writes, or its name.
         method: A generator with settings, such as "rephrase" or "ensemble:voters=5"; also a user's own.
         n: How many, at most; by default what the generator says.
-        out: A new file of rows; by default nothing is written.
+        out: A new file of rows, whose name ends in .jsonl; by default nothing is written.
         budget: What the model may take, as for `adapt`: where it is spent the call ends with BudgetSpentError, and what
             the model has said is kept beside `out`.
         prices: Of a model behind an API, as for `adapt`.
@@ -129,12 +130,18 @@ def generate(
         progress: Told of the work.
 
     Raises:
-        UserError: An unknown generator, one that is not for this task or this model, or a file that is there already.
+        UserError: An unknown generator, one that is not for this task or this model, or a file that is there already,
+            or of another kind.
     """
     task, progress, part = given_task(task), progress or Silence(), _part(method, n)
     check_priced(budget, prices)
     place = None if out is None else path_of(out)
     if place:
+        if place.suffix.lower() not in SUFFIXES:
+            raise UserError(
+                f"--out must end in {SUFFIXES[0]}, as rows are written as lines of JSON; got '{place.name}'. Name it "
+                f"{place.stem}{SUFFIXES[0]}."
+            )
         _check_new(place)
     check_generator(part, task, method)
     if isinstance(model, str | Path):
