@@ -259,6 +259,28 @@ def test_what_a_recipe_has_made_is_told_and_never_scored(slot, tmp_path, days, r
     assert {json.loads(line)["example_id"] for line in samples} == {e.id for e in ROWS}
 
 
+def test_what_asks_a_row_of_test_is_dropped_in_a_recipe_whoever_made_it(days, tmp_path, run_cli):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from dataclasses import dataclass, replace\nimport kshot\n\n\n"
+        "def made(known, model):\n"
+        "    asked = enumerate((*model.task.test, replace(known[0], input='new')))\n"
+        "    meta = {'made': 'own'}\n"
+        "    return tuple(replace(known[0], id=f'own {i}', input=e.input, meta=meta) for i, e in asked)\n\n\n"
+        "@dataclass(frozen=True)\nclass Maker(kshot.Generator):\n    def generate(self, seeds, *, model, rng):\n"
+        "        return kshot.Made(made(seeds, model))\n\n\n"
+        "@dataclass(frozen=True)\nclass Talk(kshot.Loop):\n    def run(self, examples, *, model, rng):\n"
+        "        return kshot.Artefact(demonstrations=made(examples, model))\n"
+    )
+    n = len(TASK.test)
+    names = f"all-past:generator={own}:Maker,all-past:loop={own}:Talk"
+    done = run_cli("adapt", days[0], "--model", "scripted", "--recipes", names, "--out", tmp_path / "run")
+    assert f"examples of the loop that ask what a row of test asks are dropped: {n}" in " ".join(done.err.split())
+    board = json.loads((tmp_path / "run/results.json").read_text("utf-8"))["leaderboard"]
+    (counts,) = (row["made"] for row in board if "Maker" in row["recipe"])
+    assert counts == {"made": 1, "rejected": n, "reasons": {"it asks what a row of test asks": n}}
+
+
 def test_a_classifier_learns_what_was_made_too(tmp_path, days):
     folder, model = days
     name = "tfidf-lr:generator=rephrase(near=1,rounds=1,n=8)"

@@ -1,6 +1,6 @@
 """What generators, loops and composers make of the past before anything is shown or learnt."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,8 +9,11 @@ from kshot.core.errors import UserError
 from kshot.core.label_sets import is_written
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
+from kshot.methods.contracts import Made
+from kshot.methods.generators.intake import TESTED
 from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.validate import duplicate_key
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,21 @@ def prepared(recipe: Recipe, known: Sequence[Example], model: TaskModel, *, seed
         return generator(seed, what, len(known))
 
     made, notes = list[Example](), list[str]()
+    tested = set(map(duplicate_key, model.task.test)) - set(map(duplicate_key, known))
     if (maker := recipe.part("generator")) and len(known) >= max(1, maker.least):
         found = maker.generate(known, model=model, rng=rng("generate"))
+        dropped = [(e.input, TESTED) for e in found.examples if duplicate_key(e) in tested]
+        found = Made(_untested(found.examples, tested), (*found.rejected, *dropped))
         made += found.examples
         counts = {"made": len(found.examples), "rejected": len(found.rejected)}
         model.note({"generator": recipe.name, **counts, **({"reasons": found.reasons} if found.rejected else {})})
         _check(made, known, model.task, recipe.name)
     if (loop := recipe.part("loop")) and len(known) >= max(1, loop.least):
         artefact = loop.run((*known, *made), model=model, rng=rng("loop"))
-        made += artefact.demonstrations
+        shown = _untested(artefact.demonstrations, tested)
+        if n := len(artefact.demonstrations) - len(shown):
+            model.progress.say(f"{recipe.name}: examples of the loop that ask what a row of test asks are dropped: {n}")
+        made += shown
         notes += artefact.notes
         _check(made, known, model.task, recipe.name)
         if isinstance(artefact.notes, str) or not all(isinstance(note, str) and note for note in notes):
@@ -61,6 +70,10 @@ def prepared(recipe: Recipe, known: Sequence[Example], model: TaskModel, *, seed
     if tuner := recipe.part("tuner"):
         model = replace(model, told=tuner.told)
     return Prepared(tuple(made), tuple(notes), model.noted(notes) if notes else model)
+
+
+def _untested(made: Sequence[Example], tested: Set[tuple[str, ...]]) -> tuple[Example, ...]:
+    return tuple(e for e in made if duplicate_key(e) not in tested)
 
 
 def _check(made: Sequence[Example], known: Sequence[Example], task: Task, name: str) -> None:
