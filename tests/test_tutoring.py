@@ -85,6 +85,16 @@ def test_success_and_telling_never_fall(pairs):
     assert all(0 <= share <= 1 for one in found for share in (one.success, one.telling))
 
 
+def test_who_names_all_labels_has_not_said_the_answer():
+    rows = tuple(Example(f"text {i}", "yes" if i % 2 else "no", f"e{i}") for i in range(8))
+    task, said = Task("t", "classification", rows, labels=("yes", "no")), ["Hmm.", "Yes and no."]
+    loop = Tutoring().played_by(student=Scripted(lambda asked: said["Tutor:" in asked]), tutor=Scripted(str.title))
+    model, notes = planted.model(task)
+    artefact = loop.run(rows, model=model, rng=np.random.default_rng(0))
+    assert artefact.demonstrations == ()
+    assert [one["success"] for one in notes[-2]["by_turn"]] == [0.0] * 3
+
+
 def test_who_begins_right_does_not_count():
     lessons = [Tutorial(TASK.train[0], (), at, None) for at in (0, 0, 1, None)]
     assert tutored(lessons, 1) == Tutored(0.5, 0.0)

@@ -72,10 +72,10 @@ class Tutoring(Talking):
     """Let a tutor, who knows the answer, lead a student from a wrong attempt to it; keep what worked without telling.
 
     For each example the student makes a first attempt. Where it is wrong tutor and student speak in turn, until the
-    student says the answer or after `turns` turns of the tutor. A tutor's turn that says the answer is told, and
-    counted (`telling`) beside success; it is not forbidden. Dialogues that succeed and in which nothing was told become
-    examples, marked as made, whose explanation is the dialogue, for composers that say reasons. The run's record has
-    success and telling by turn, each beside the other.
+    student says the answer, and no other that could be chosen, or after `turns` turns of the tutor. A tutor's turn that
+    says the answer is told, and counted (`telling`) beside success; it is not forbidden. Dialogues that succeed and in
+    which nothing was told become examples, marked as made, whose explanation is the dialogue, for composers that say
+    reasons. The run's record has success and telling by turn, each beside the other.
 
     Attributes:
         turns: The most turns of the tutor in a dialogue.
@@ -96,7 +96,7 @@ class Tutoring(Talking):
     student: str = "model"
     tutor: str = "model"
 
-    version = 3
+    version = 4
     least = 1
     players: ClassVar[tuple[str, ...]] = ("student", "tutor")
 
@@ -107,7 +107,7 @@ class Tutoring(Talking):
         found, kept = list[Tutorial](), list[Example]()
         for i in rng.permutation(len(examples))[: self.lessons]:
             example = examples[i]
-            one = self.lesson(example, talk)
+            one = self.lesson(example, talk, among=model.task.candidates(example))
             found.append(one)
             if one.solved_at and one.told_at is None:
                 said, meta = spoken(one.turns[:-1]), {**example.meta, "made": "tutoring"}
@@ -117,17 +117,18 @@ class Tutoring(Talking):
         shares = [{"turn": k + 1, "success": s.success, "telling": s.telling} for k, s in enumerate(by_turn)]
         model.note({"loop": "tutoring", "lessons": len(found), "by_turn": shares})
 
-    def lesson(self, example: Example, talk: Talk, attempt: str = "") -> Tutorial:
+    def lesson(self, example: Example, talk: Talk, attempt: str = "", *, among: Sequence[str] = ()) -> Tutorial:
         """Return the dialogue on an example.
 
         Args:
             example: Its answer is known to the tutor.
             talk: Asks the roles.
             attempt: What the student has said first, as in MathDial; empty: the student is asked.
+            among: The answers that the student can choose from: who names another one too has not said the answer.
         """
         attempt = attempt or self._says("student", _FIRST.format(question=example.text), talk)
         turns = [("Student", attempt)]
-        if leaks(attempt, example):
+        if answers(attempt, example, among):
             return Tutorial(example, tuple(turns), 0, None)
         told_at = None
         for k in range(1, self.turns + 1):
@@ -137,12 +138,26 @@ class Tutoring(Talking):
                 told_at = k
             words["talk"] = spoken(turns)
             turns.append(("Student", self._says("student", _STUDENT.format(**words), talk)))
-            if leaks(turns[-1][1], example):
+            if answers(turns[-1][1], example, among):
                 return Tutorial(example, tuple(turns), k, told_at)
         return Tutorial(example, tuple(turns), None, told_at)
 
     def _says(self, who: str, request: str, talk: Talk) -> str:
         return talk.ask_for(who, request, one_line, "one sentence", most=self.length)
+
+
+def answers(text: str, example: Example, among: Sequence[str] = ()) -> bool:
+    """Return whether a text says an accepted answer, and none of the others that could be chosen.
+
+    Example:
+        >>> row = Example("", "very good", "a")
+        >>> [answers(text, row, ("good", "bad", "very good")) for text in ("It is very good.", "Very good or bad.")]
+        [True, False]
+    """
+    if not leaks(text, example):
+        return False
+    others = [Example("", answer, "") for answer in among if answer not in example.accepted]
+    return not any(leaks(text, e) for e in others if not any(leaks(right, e) for right in example.accepted))
 
 
 @dataclass(frozen=True)
