@@ -5,19 +5,16 @@ The race, the evidence and combiners are those that `kshot adapt` runs. No rule 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import compress
 from typing import Any
 
 import numpy as np
-from mixtures import Replayed, calibrated_as_in_a_race, predictions, replayed, task_of
+from mixtures import Replayed, calibrated_as_in_a_race, look, predictions, recipe_of, replayed, task_of
 
 from kshot.core.types import Example, FloatArray, Prediction
 from kshot.measures.calibration import calibrated
 from kshot.race.halving import dropped, slices
 from kshot.race.ranking import Evidence, valued
-from kshot.recipes.grammar import parse_recipe
-from kshot.recipes.recipe import Recipe
 
 Row = Mapping[str, Any]  # what was recorded of a recipe on a stream
 Rows = Mapping[str, Row]  # of a stream, by recipe
@@ -39,12 +36,6 @@ class Outcome:
     scores: FloatArray
     tokens: float
     query_tokens: float | None = None
-
-
-@cache
-def recipe_of(name: str) -> Recipe:
-    """Return the recipe of a row."""
-    return parse_recipe(name, shots=16)
 
 
 def kind_of(name: str) -> str:
@@ -125,21 +116,6 @@ def worth(some: Mapping[str, Any]) -> FloatArray:
 def places(row: Row) -> list[int]:
     """Return how many examples were known at each row of the stream."""
     return row.get("positions") or list(range(row["n"]))
-
-
-def look(row: Row) -> Mapping[str, Any] | None:
-    """Return the second look, with `positions` and `tokens`; folds are one where all parts were hidden in turn."""
-    if not recipe_of(row["recipe"]).can_be_asked_again:
-        return None
-    if row["again"]:
-        return row["again"]
-    whole = [fold for fold in row["folds"] if len(row["folds"]) > 1]
-    if not whole:
-        return None
-    keys = [key for key in ("scores", "bits", "gold", "log_probs") if whole[0][key] is not None]
-    found: dict[str, Any] = {"log_probs": None} | {key: sum((fold[key] for fold in whole), []) for key in keys}
-    found["positions"] = [at for fold in whole for at in range(fold["start"], fold["stop"])]
-    return found | {"tokens": sum(fold["tokens"] for fold in whole)}
 
 
 def evidence_of(row: Row, *, again: bool = True) -> Evidence:
@@ -225,8 +201,8 @@ def right_ones(found: Replayed) -> FloatArray:
     return np.array([float(p.answer == gold) for p, gold in zip(found.test, found.gold["test"], strict=True)])
 
 
-def mixture(rows: Rows, parts: Sequence[tuple[int, Sequence[str]]]) -> Replayed | None:
-    """Return what `mix` says in a race, of those who are in each of its parts.
+def mixture(rows: Rows, parts: Sequence[tuple[int, Sequence[str]]], *, again: bool = True) -> Replayed | None:
+    """Return what `mix` says in a race, of those who are in each of its parts; with second looks, fitted on these.
 
     None where one recipe is left, or answers are texts: those of a mixture would have to be written.
     """
@@ -234,7 +210,7 @@ def mixture(rows: Rows, parts: Sequence[tuple[int, Sequence[str]]]) -> Replayed 
         return None
     number = {name: i for i, name in enumerate(rows)}
     said = [as_said(row) for row in rows.values()]
-    return replayed(said, "mix", [(stop, [number[name] for name in racing]) for stop, racing in parts])
+    return replayed(said, "mix", [(stop, [number[name] for name in racing]) for stop, racing in parts], again=again)
 
 
 def to_the_end(rows: Rows) -> Raced:
@@ -246,7 +222,7 @@ def to_the_end(rows: Rows) -> Raced:
 def chosen(rows: Rows, raced: Raced, *, again: bool = True, mix: bool = True) -> Outcome:
     """Return what kshot chooses after a race, by default with second looks and with `mix` beside the recipes."""
     values = expected({name: rows[name] for name in raced.racing}, again=again)
-    return _picked(rows, values, raced.tokens, mixture(rows, raced.parts) if mix else None)
+    return _picked(rows, values, raced.tokens, mixture(rows, raced.parts, again=again) if mix else None)
 
 
 def mean(rows: Rows) -> Outcome:

@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kshot.measures.samples import sample_row
 from kshot.methods.contracts import Combiner
 from kshot.race.ranking import evidence
 from kshot.recipes.grammar import parse_recipe
+from kshot.recipes.recipe import Recipe
 
 Row = Mapping[str, Any]  # of one recipe on one task, as `choice.py` records it
 # What is compared before a default is chosen
@@ -31,6 +33,27 @@ WAYS = (
     "mix:by=stack,shrink=1", "mix:by=stack,shrink=3", "mix:by=stack,shrink=10", "mix:by=stack,shrink=30",
     "mix:by=log-stack,shrink=1", "mix", "mix:by=log-stack,shrink=10", "mix:by=log-stack,shrink=30",
 )  # fmt: skip
+
+
+@cache
+def recipe_of(name: str) -> Recipe:
+    """Return the recipe of a row."""
+    return parse_recipe(name, shots=16)
+
+
+def look(row: Row) -> Mapping[str, Any] | None:
+    """Return the second look, with `positions` and `tokens`; folds are one where all parts were hidden in turn."""
+    if not recipe_of(row["recipe"]).can_be_asked_again:
+        return None
+    if row["again"]:
+        return row["again"]
+    whole = [fold for fold in row["folds"] if len(row["folds"]) > 1]
+    if not whole:
+        return None
+    keys = [key for key in ("scores", "bits", "gold", "log_probs") if whole[0][key] is not None]
+    found: dict[str, Any] = {"log_probs": None} | {key: sum((fold[key] for fold in whole), []) for key in keys}
+    found["positions"] = [at for fold in whole for at in range(fold["start"], fold["stop"])]
+    return found | {"tokens": sum(fold["tokens"] for fold in whole)}
 
 
 @dataclass(frozen=True)
@@ -67,7 +90,11 @@ class Replayed:
 
 
 def replayed(
-    rows: Sequence[Row], name: str = "mix", parts: Sequence[tuple[int, Sequence[int]]] | None = None
+    rows: Sequence[Row],
+    name: str = "mix",
+    parts: Sequence[tuple[int, Sequence[int]]] | None = None,
+    *,
+    again: bool = False,
 ) -> Replayed:
     """Return what a combination of recipes would have said, from what they have said.
 
@@ -76,6 +103,7 @@ def replayed(
         name: The combiner with its settings, without members.
         parts: Where each part of the stream ends, and which members are there in it, by number; by default all of them
             are there to the end.
+        again: Whether what is handed over is fitted on second looks, where there are any, as `mix` of a race is.
     """
     combiner = _combiner(name)
     gold = {
@@ -93,6 +121,11 @@ def replayed(
                 combining.remember(example, said)
             else:
                 stream.append(combining.answer(Query(example, examples[:i]), said))
+    if again:
+        combining = Combining(name, task, combiner)
+        said = [_as_handed_over(rows[member], *along[member]) for member in able]
+        for i, example in enumerate(examples[:stop]):
+            combining.remember(example, [own[i] for own in said])
     final, needed = combining.fitted([along[member][1] for member in able])
     final, kept = final.knowing(task, examples), [able[i] for i in needed]
 
@@ -122,6 +155,17 @@ def replayed(
         float(np.mean([p.prompt_tokens for p in test])),
         tuple(kept),
     )
+
+
+def _as_handed_over(row: Row, along: Sequence[Prediction], last: Calibration) -> list[Prediction]:
+    """Return what a recipe has said along the stream, or in its second look where it was asked there."""
+    found, seen = list(along), look(row)
+    if seen:
+        places = row.get("positions") or range(row["n"])
+        at = {place: i for i, place in enumerate(places)}
+        for place, prediction in zip(seen["positions"], predictions(row, seen), strict=True):
+            found[at[place]] = last.of(prediction)
+    return found
 
 
 def alone(row: Row) -> Replayed:

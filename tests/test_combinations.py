@@ -363,6 +363,33 @@ def test_who_is_dropped_later_has_its_part_in_what_the_mixture_has_predicted_bef
     assert "zero-shot" not in [row["recipe"] for row in after.configurations()]
 
 
+def test_what_is_handed_over_is_fitted_on_second_looks():
+    stream = make_stream(TASK, limit=24, seed=0)
+
+    def row(name: str, at: int, right: float) -> dict:
+        example = stream.asked[at]
+        probs = tuple(right if label == example.output else (1 - right) / 2 for label in TASK.labels)
+        said = Prediction(example.id, TASK.labels, tuple(np.log(probs)), probs, example.output, prompt_tokens=10)
+        return sample_row(TASK, name, at, example, said)
+
+    others = []
+    for name, along, then in (("zero-shot", 0.5, None), ("random:k=2", 0.45, 0.55)):
+        rows = [row(name, at, along) for at in range(24)]
+        again = [row(name, at, then) for at in range(20)] if then else []
+        others.append(Entrant(parse_recipe(name, shots=2), rows=rows, again=again))
+    known, others[1].again = others[1].again, []
+    recipe = parse_recipe("mix:by=share,alpha=0", shots=2)
+    mixture = Mixture(recipe, setup(), others, lambda entrant: (0.0, 0.0), Ledger())
+    mixture.predict(stream.queries())
+    before = mixture.settled
+    others[1].again = known
+    after = mixture.settled
+    assert [r["recipe"] for r in mixture.configurations()] == ["zero-shot", "random:k=2"]
+    weights = [recipe.part("combiner")._weights for recipe in (before, after)]
+    odds = [weight[1] / weight[0] for weight in weights]
+    assert odds == pytest.approx([0.9**24, 1.1**20 * 0.9**4])
+
+
 @pytest.mark.parametrize(
     ("budget", "expected"),
     [
@@ -416,6 +443,23 @@ def test_a_mixture_that_is_chosen_is_handed_over_with_its_members_and_weights(tm
     assert read.predict(["text 4 three", "text 5 two"]) == ["three", "two"]
     kept = json.loads((tmp_path / "run" / "results.json").read_text())["configurations"]["mix"]
     assert [row["recipe"] for row in kept] == names
+
+
+def test_a_member_that_knows_more_in_the_end_is_weighed_by_what_it_knows_then(tmp_path):
+    file = tmp_path / "late.py"
+    late = KNOWS.replace("return self", "return Knows(int(len(examples) < 20))")
+    late = late.replace("int(number) % 2 == self.part", "True").replace(
+        "0.8, 0.1", "*((0.1, 0.45) if self.part else (0.8, 0.1))"
+    )
+    file.write_text(late)
+    names = [f"{file}:Knows", "majority"]
+    run = kshot.adapt(
+        TASK, "scripted", recipes=[*names, "zero-shot", "mix:by=share,alpha=0"], shots=2, out=tmp_path / "run"
+    )
+    board = {row["recipe"]: row for row in run.leaderboard}
+    assert board[names[0]]["bits_per_example"] > board["majority"]["bits_per_example"] + 0.5
+    (kept,) = json.loads((run.folder / "results.json").read_text())["configurations"]["mix:by=share,alpha=0"]
+    assert kept["recipe"] == names[0]
 
 
 @pytest.mark.slow

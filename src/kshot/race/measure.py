@@ -202,6 +202,7 @@ class Measuring:
         recipe, n, n_dropped = entrant.recipe, len(predictions), sum(p.dropped > 0 for p in predictions)
         if entrant.learner:
             entrant.settled = entrant.learner.settled
+            entrant.configurations = entrant.learner.configurations()
         entrant.stop("done")
         if n_dropped:
             self.progress.say(

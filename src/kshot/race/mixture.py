@@ -1,7 +1,7 @@
 """A combination of the other recipes of the race, from what these have said already: nothing is asked for it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 from kshot.core.errors import ModelError
@@ -20,7 +20,8 @@ class Mixture(Learner):
     """Combines what the others of a race have said along the stream; those that are out of it have no part any more.
 
     Who was dropped has its part in what it has predicted before, also where the others came to the end first: what
-    comes later must not choose the members.
+    comes later must not choose the members. What is handed over is fitted on the same examples, but on what the others
+    have said of them in their second looks, where there are any: as they are handed over too.
 
     Args:
         recipe: A combiner without members.
@@ -43,8 +44,8 @@ class Mixture(Learner):
         self.recipe, self._setup, self._others = recipe, setup, others
         self._last_fit, self._ledger = last_fit, ledger
         self._examples: list[Example] = []  # of the queries so far
-        self._members: list[Entrant] = []  # of what would be handed over
-        self._combiner: Combiner = recipe.part("combiner")
+        self._able: list[Entrant] = []  # who has predicted all of them
+        self._fitted: tuple[int, tuple[Combiner, list[Entrant]]] | None = None
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict the next queries of the stream by what those that are still in the race have said of them.
@@ -60,25 +61,43 @@ class Mixture(Learner):
         if not any(e.is_racing for e in able):
             self._ledger.check()
             raise ModelError("a recipe that it combines must be left; all are out of the race")
-        said = list(zip(*(_calibrated(entrant)[:stop] for entrant in able), strict=True))
-        combining = Combining(self.recipe.name, self._setup.task, self.recipe.part("combiner"))
-        for example, own in zip(self._examples, said[:start], strict=True):
-            combining.remember(example, own)
+        said = list(zip(*(map(_prediction, entrant.rows[:stop]) for entrant in able), strict=True))
+        combining = self._combining(said[:start])
         found = [combining.answer(query, own) for query, own in zip(queries, said[start:], strict=True)]
         self._examples += [query.example for query in queries]
-        self._combiner, kept = combining.fitted([entrant.calibration for entrant in able])
-        self._members = [able[i] for i in kept]
+        self._able, self._fitted = able, None
         if progress:
             progress(len(queries))
         return found
 
+    def _combining(self, said: Sequence[Sequence[Prediction]]) -> Combining:
+        """Return the combiner with these predictions of the first examples for its past."""
+        combining = Combining(self.recipe.name, self._setup.task, self.recipe.part("combiner"))
+        for example, own in zip(self._examples, said, strict=False):
+            combining.remember(example, own)
+        return combining
+
+    def _handed_over(self) -> tuple[Combiner, list[Entrant]]:
+        """Return what would be handed over now: a combiner, and the recipes that it needs."""
+        n_again = sum(len(entrant.again) for entrant in self._able)
+        if self._fitted is None or self._fitted[0] != n_again:
+            n = len(self._examples)
+            combining = self._combining(list(zip(*(_as_handed_over(e, n) for e in self._able), strict=True)))
+            combiner, kept = combining.fitted([entrant.calibration for entrant in self._able])
+            self._fitted = n_again, (combiner, [self._able[i] for i in kept])
+        return self._fitted[1]
+
     @property
     def settled(self) -> Recipe | None:
         """The recipes that are needed, with a combiner that knows how they have done and are calibrated now."""
-        if not self._members:
+        if not self._able:
             return None
-        combiner = self._combiner.with_calibrations([asdict(e.calibration) for e in self._members])
-        return self.recipe.combining(combiner, [e.settled or e.recipe for e in self._members])
+        combiner, members = self._handed_over()
+        combiner = combiner.with_calibrations([asdict(e.calibration) for e in members])
+        return self.recipe.combining(combiner, [e.settled or e.recipe for e in members])
+
+    def _members(self) -> list[Entrant]:
+        return self._handed_over()[1] if self._able else []
 
     def configurations(self) -> list[dict[str, Any]]:
         """Return a row for each recipe that is combined: its name, how many examples it predicted, and its bits."""
@@ -89,12 +108,12 @@ class Mixture(Learner):
                 "bits_per_example": sum(row["bits"] for row in entrant.rows) / len(entrant.rows),
                 "status": "combined",
             }
-            for entrant in self._members
+            for entrant in self._members()
         ]
 
     def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:
         """Return what the last fits of those that are needed take."""
-        fits = [self._last_fit(entrant) for entrant in self._members]
+        fits = [self._last_fit(entrant) for entrant in self._members()]
         return sum(seconds for seconds, _ in fits), sum(tokens for _, tokens in fits)
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
@@ -103,7 +122,12 @@ class Mixture(Learner):
         return make_learner(self.settled, self._setup).fit(examples)
 
 
-def _calibrated(entrant: Entrant) -> list[Prediction]:
-    """Return what an entrant has said, each calibrated by its own past, as its sample rows tell it."""
-    pairs = zip(entrant.predictions, entrant.rows, strict=True)
-    return [replace(p, **{key: row[key] for key in ("log_probs", "probs", "answer")}) for p, row in pairs]
+def _as_handed_over(entrant: Entrant, n: int) -> list[Prediction]:
+    """Return what an entrant has said of the first n examples of the stream: in its second look, where it was asked."""
+    again = {row["position"]: row for row in entrant.again}
+    return [_prediction(again.get(row["position"], row)) for row in entrant.rows[:n]]
+
+
+def _prediction(row: Mapping[str, Any]) -> Prediction:
+    """Return the calibrated prediction that a sample row tells."""
+    return Prediction(**{field.name: row[field.name] for field in fields(Prediction)})
