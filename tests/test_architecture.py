@@ -99,6 +99,12 @@ def test_two_files_at_the_top():
     assert sorted(f.name for f in SOURCE.glob("*.py")) == ["__init__.py", "estimator.py"]
 
 
+def test_what_every_run_imports_does_without_scipy_stats():
+    """It takes as long to import as the rest of what a prediction by a small model needs."""
+    users = [f.name for f in files() if "from scipy.stats" in f.read_text("utf-8")]
+    assert sorted(users) == ["api_scores.py", "correlation.py"]
+
+
 def test_import_is_quick_and_light():
     code = (
         "import sys, time; t = time.perf_counter(); import kshot; s = time.perf_counter() - t\n"

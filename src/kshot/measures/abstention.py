@@ -27,10 +27,11 @@ from math import ceil, log, sqrt
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+from numpy.typing import NDArray
+from scipy.special import bdtr, bdtrik  # of the binomial; scipy.stats takes half a second to import
 
 from kshot.core.errors import UserError
-from kshot.core.types import Prediction, Task
+from kshot.core.types import FloatArray, Prediction, Task
 from kshot.measures.intervals import wilson
 
 UNSURE = "unsure"
@@ -195,8 +196,14 @@ def most_wrong(n: Sequence[int], precision: float, level: float, *, at_limit: fl
         at_limit: The weight w: 1 for the exact test, 0.5 for mid-p.
     """
     counts, wrong = np.asarray(n, dtype=int), 1 - precision
-    found = binom.ppf(level, counts, wrong).astype(int)
-    tail = binom.cdf(found, counts, wrong) - (1 - at_limit) * binom.pmf(found, counts, wrong)
+
+    def up_to(c: NDArray[np.int64]) -> FloatArray:  # P(X <= c)
+        return np.where(c < 0, 0.0, bdtr(np.maximum(c, 0), counts, wrong))
+
+    found = np.nan_to_num(np.ceil(bdtrik(level, counts, wrong))).astype(int)
+    found += up_to(found) < level
+    found -= up_to(found - 1) >= level
+    tail = at_limit * up_to(found) + (1 - at_limit) * up_to(found - 1)
     return (found - (tail > level)).tolist()
 
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtrit
 
 from kshot.core.settings import ChooseBy, Prefer
 from kshot.core.types import FloatArray, Task
@@ -82,7 +81,7 @@ class Evidence:
         n = self.n_worth(n_end)
         if is_share:
             return wilson(value * n, n, level=LEVEL)
-        reach = float(student.ppf((1 + LEVEL) / 2, len(rows) - 1) * rows.std(ddof=1) / np.sqrt(n))
+        reach = float(stdtrit(len(rows) - 1, (1 + LEVEL) / 2) * rows.std(ddof=1) / np.sqrt(n))
         return value - reach, value + reach
 
     @property
