@@ -35,10 +35,11 @@ def sha256_of(files: Iterable[Path]) -> list[str]:
     large = {path for path, (size, *_) in before.items() if size >= WORTH_KEEPING_BYTES}
     kept = _kept() if large else {}
     found = {path: kept[path][1] for path in large if path in kept and kept[path][0] == before[path]}
-    unknown = [path for path in before if path not in found]
-    with ThreadPoolExecutor() as threads:  # hashlib lets others run meanwhile
+    unknown = [path for path in before if path in large and path not in found]
+    with ThreadPoolExecutor() as threads:  # it starts none for nothing; hashlib lets others run meanwhile
         found |= zip(unknown, threads.map(sum_of_file, map(Path, unknown)), strict=True)
-    new = [path for path in unknown if path in large and _state(Path(path)) == before[path] and _is_old(before[path])]
+    found |= {path: sum_of_file(Path(path)) for path in before if path not in large}  # sooner than a thread begins
+    new = [path for path in unknown if _state(Path(path)) == before[path] and _is_old(before[path])]
     if new:
         _keep({path: [before[path], found[path]] for path in new})
     return [found[str(place)] for place in places]
