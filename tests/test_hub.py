@@ -28,24 +28,29 @@ CHOICE = {
     "metric_n": 12,
     "n_examples": 12,
 }
-PUSH = "import kshot, sys; print(kshot.load(sys.argv[1]).push_to_hub('me/words'))"
-REFUSED = """
+ASKED = """
+import json, sys
+from contextlib import redirect_stderr
+from io import StringIO
+
 import kshot
-for name, token in (("me/nothing", None), ("me/words", "hf_wrong"), ("a/b/c", None), ("me/other", None)):
+
+def refused(ask, *args, **how):
     try:
-        kshot.AdaptedModel.from_pretrained(name, token=token)
+        ask(*args, **how)
     except kshot.core.errors.UserError as error:
-        print(str(error).replace("\\n", " "))
+        return str(error).replace("\\n", " ")
+
+pull, said = kshot.AdaptedModel.from_pretrained, StringIO()
+names = (("me/nothing", None), ("me/words", "hf_wrong"), ("a/b/c", None), ("me/other", None))
+found = {"refused": [refused(pull, name, token=token) for name, token in names]}
+found["pushed"] = kshot.load(sys.argv[1]).push_to_hub("me/words")
+with redirect_stderr(said):
+    found["pulled"] = pull("me/words").predict(["the cat and the dog"])
+found["said"] = said.getvalue()
+found["no models"] = [refused(kshot.load_model, name) for name in ("me/gated", "me/nothing")]
+print(json.dumps(found))
 """
-NO_MODELS = """
-import kshot
-for name in ("me/gated", "me/nothing"):
-    try:
-        kshot.load_model(name)
-    except kshot.core.errors.UserError as error:
-        print(error)
-"""
-PULL = "import kshot; print(kshot.AdaptedModel.from_pretrained('me/words').predict(['the cat and the dog']))"
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +59,15 @@ def hub():
         yield hub
 
 
-@pytest.fixture
-def run(hub, run_process, tmp_path):
+@pytest.fixture(scope="module")
+def run(hub, run_process, tmp_path_factory):
     """Run Python with the stand-in as its hub."""
 
     def run(code: str, *args: object, token: str = TOKEN, url: str = ""):
         own = {
             "HF_ENDPOINT": url or hub.url,
             "HF_HUB_OFFLINE": "0",
-            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HOME": str(tmp_path_factory.mktemp("hf")),
             "HF_TOKEN": token,
             "HF_HUB_DISABLE_XET": "1",  # the other way of large files, which is not HTTP alone
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -73,18 +78,25 @@ def run(hub, run_process, tmp_path):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def adapted():
     found = adapted_to("random", kshot.load_model("scripted"))
     return AdaptedModel(found.fitted, choice=CHOICE)
 
 
-def test_what_is_pushed_is_what_is_loaded(hub: Hub, run, adapted, tmp_path):
+@pytest.fixture(scope="module")
+def asked(hub: Hub, run, adapted, tmp_path_factory):
+    """What one process is told that pushes a model, loads it, and asks for what it does not get."""
     hub.files["me/words"] = {"kshot/steering.json": b"{}", "adapter_config.json": b"{}", "notes.txt": b"mine"}
-    adapted.save(tmp_path / "model")
-    pushed = run(PUSH, tmp_path / "model")
-    assert pushed.code == 0, pushed.err
-    assert pushed.out.startswith(f"{hub.url}/me/words/commit/")
+    hub.files["me/other"] = {"README.md": b"mine"}
+    hub.gated.add("me/gated")
+    folder = tmp_path_factory.mktemp("adapted") / "model"
+    adapted.save(folder)
+    return run(ASKED, folder)
+
+
+def test_what_is_pushed_is_what_is_loaded(hub: Hub, asked, adapted):
+    assert asked.json["pushed"].startswith(f"{hub.url}/me/words/commit/")
     files = hub.files["me/words"]
     assert sorted(files) == [
         "README.md",
@@ -99,25 +111,20 @@ def test_what_is_pushed_is_what_is_loaded(hub: Hub, run, adapted, tmp_path):
     assert hub.cards[-1:] == [files["README.md"].decode()]
     assert "run" not in json.loads(files["kshot/kshot.json"])["choice"]  # a place on this machine
     assert not any(part in data for data in files.values() for part in (TOKEN.encode(), b"/home/somebody"))
-    pulled = run(PULL)
-    assert (pulled.out, pulled.err) == (f"{adapted.predict(['the cat and the dog'])}\n", "")
+    assert (asked.json["pulled"], asked.json["said"]) == (adapted.predict(["the cat and the dog"]), "")
 
 
-def test_what_the_hub_refuses_is_said_in_a_sentence(hub: Hub, run):
-    hub.files["me/other"] = {"README.md": b"mine"}
-    found = run(REFUSED)
-    assert found.code == 0, found.err
-    nothing, wrong, name, other = found.out.splitlines()
+def test_what_the_hub_refuses_is_said_in_a_sentence(asked):
+    nothing, wrong, name, other = asked.json["refused"]
     assert nothing.startswith("'me/nothing' must be a repository that you may read or write; the hub says: ")
     assert wrong.endswith("give a token that may, by HF_TOKEN.")
     assert name.startswith("A repository must be a folder, or USER/NAME on the hub; got 'a/b/c'")
     assert other.startswith("'me/other' must be an adapted model of kshot; it has no folder kshot/.")
-    assert "hf_wrong" not in found.out + found.err
+    assert "hf_wrong" not in asked.out + asked.err
 
 
-def test_models_that_are_gated_or_not_there_are_told_apart(hub: Hub, run):
-    hub.gated.add("me/gated")
-    gated, nothing = run(NO_MODELS).out.splitlines()
+def test_models_that_are_gated_or_not_there_are_told_apart(asked):
+    gated, nothing = asked.json["no models"]
     assert gated == (
         "--model must be one that you may read; 'me/gated' is gated. Ask for access on its page of the hub, then log "
         "in with `hf auth login` or set HF_TOKEN."
