@@ -90,27 +90,15 @@ def test_what_stdin_unpacks_to_has_the_limit_of_a_file(monkeypatch):
         read_inputs(None, io.BytesIO(gzip.compress(b"film\n" * 1000)))
 
 
-def test_predict_reads_packed_lines_from_a_pipe(run_process, tmp_path):
+def test_predict_reads_packed_lines_from_a_pipe(run_cli, tmp_path):
     (tmp_path / "train.csv").write_text(WRITTEN["csv"])
     run = tmp_path / "run"
-    done = run_process(
-        "-m",
-        "kshot.cli.main",
-        "adapt",
-        tmp_path / "train.csv",
-        "--model",
-        "scripted",
-        "--recipes",
-        "bm25",
-        "--out",
-        run,
-    )
-    assert done.code == 0
+    assert run_cli("adapt", tmp_path / "train.csv", "--model", "scripted", "--recipes", "bm25", "--out", run).code == 0
     command = [sys.executable, "-m", "kshot.cli.main", "predict", str(run)]
     packed = subprocess.run(command, input=gzip.compress(b"film 1\nfilm 2\n"), capture_output=True, timeout=120)
-    plain = subprocess.run(command, input=b"film 1\nfilm 2\n", capture_output=True, timeout=120)
-    assert (packed.returncode, packed.stdout) == (0, plain.stdout), packed.stderr
-    assert len(packed.stdout.splitlines()) == 2
+    plain = run_cli("predict", run, input="film 1\nfilm 2\n")
+    assert (packed.returncode, packed.stdout.decode()) == (0, plain.out), packed.stderr
+    assert len(plain.out.splitlines()) == 2
 
 
 def test_an_archive_of_several_parts_and_other_encodings_are_read(tmp_path):
