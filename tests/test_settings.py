@@ -226,7 +226,7 @@ def test_other_verbs_take_them_too(run_cli, words_task, llama, tmp_path):
 
 
 def test_a_dry_run_of_every_recipe_trains_nothing(no_training, tmp_path):
-    task = Task.load(write_task(tmp_path / "task", labelled_rows(34)))
+    task = Task.load(write_task(tmp_path / "task", labelled_rows(18)))
     small = make_tiny_encoder(tmp_path)
     (tmp_path / "texts").write_text("".join(f"text {i}\n" for i in range(6)))
     supportive = f"supportive:corpus={tmp_path / 'texts'},n=3,rounds=2"

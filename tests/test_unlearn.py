@@ -326,8 +326,8 @@ def test_models_that_cannot_forget(tiny):
     refused("this one is classification, with a list of answers. Leave the rows out", labels, closed.train)
     for recipe, why in (
         ("average(zero-shot,random:k=2)", "combines several recipes"),
-        ("icv", "steers the model, which would be another one then"),
-        ("context-adapter", "has trained a module beside the model (resampler)"),
+        ("icv:strength=0.1", "steers the model, which would be another one then"),
+        ("context-adapter:batch=1", "has trained a module beside the model (resampler)"),
     ):
         refused(why, adapted_to(recipe, tiny), STREAM[:1])
     refused("asks 'scripted', whose weights cannot be", adapted_to("zero-shot", load_model("scripted")), STREAM[:1])
