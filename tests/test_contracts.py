@@ -30,8 +30,10 @@ QUICK = {
     "distribution": "sequences=2,shown=2,generations=4,urns=2",
     "edits": "edits=2",
     "induction": "bursts=0/2,classes=8,labels=4,dim=8,items=4,places=9,batch=8",
-    "experiment distribution": "classes=8/16,labels=4,dim=8,batch=8",  # a suite has that name, too
-    "experiment supportive": "worlds=2,corpus=64,pool=32,n=4,rounds=1,draws=1,width=8,heads=2,batch=8",  # a tuner too
+    "experiment boolean": "d=3,length=5,width=8,layers=1,heads=2,batch=8",  # others have these names, too
+    "experiment distribution": "classes=8/16,labels=4,dim=8,batch=8",
+    "experiment prism": "d=2,length=5,width=8,layers=1,heads=2,batch=8",
+    "experiment supportive": "worlds=2,corpus=64,pool=32,n=4,rounds=1,draws=1,width=8,layers=1,heads=2,batch=8",
 }
 TRAINED = {"twins"}  # which ask a model whose weights were trained
 OWN = sorted((Path(__file__).parent.parent / "examples" / "own").glob("*.py"))

@@ -3,6 +3,7 @@
 All compute on one thread, so that the same seed gives the same bits with any number of threads and workers.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 from math import isfinite, sqrt
 from pathlib import Path
@@ -161,10 +162,12 @@ def n_weights(network: nn.Module) -> int:
 
 def recurrent_as_large(n: int, dim_in: int, dim_out: int, *, layers: int) -> Recurrent:
     """Return the widest LSTM, without values, that has no more than `n` weights, such as those of a `Decoder`."""
-    width = 1
     with torch.device("meta"):
-        while n_weights(Recurrent(dim_in, dim_out, width=width + 1, layers=layers)) <= n:
-            width += 1
+
+        def weights(width: int) -> int:
+            return n_weights(Recurrent(dim_in, dim_out, width=width, layers=layers))
+
+        width = max(1, bisect_right(range(1, n + 1), n, key=weights))
         return Recurrent(dim_in, dim_out, width=width, layers=layers)
 
 
