@@ -19,7 +19,7 @@ _WIDTH = 8  # bytes of a token in a node's label: its id, above that its mark, a
 _MARK_BITS, _FLAG_BITS = 48, 61
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Node:
     label: bytes = b""
     parent: "_Node | None" = None
@@ -27,6 +27,7 @@ class _Node:
     targets: list[tuple[int, int]] = field(default_factory=list)  # (token to predict after the node's end, slot)
     n_tokens: int = 0  # of the whole subtree
     n_scored: int = 0  # positions of the subtree that need logits
+    depth: int = 0  # of the first token
 
 
 @dataclass(frozen=True)
@@ -138,23 +139,26 @@ def _preorder(root: _Node) -> list[_Node]:
 
 def _lay_out(root: _Node) -> Tree:
     for node in reversed(_preorder(root)):
-        kids = list(node.children.values())
-        node.n_tokens = len(node.label) // _WIDTH + sum(k.n_tokens for k in kids)
-        node.n_scored = bool(node.targets) + sum(k.n_scored for k in kids)
-        node.children = {k.label[:_WIDTH]: k for k in sorted(kids, key=lambda k: (k.n_tokens, k.label[:_WIDTH]))}
+        if len(node.children) > 1:
+            kids = sorted(node.children.values(), key=lambda k: (k.n_tokens, k.label[:_WIDTH]))
+            node.children = {k.label[:_WIDTH]: k for k in kids}
+        node.n_tokens += len(node.label) // _WIDTH
+        node.n_scored += bool(node.targets)
+        if node.parent is not None:
+            node.parent.n_tokens += node.n_tokens
+            node.parent.n_scored += node.n_scored
     nodes = [n for n in _preorder(root) if n.label]
+    begin, marks = 0, list[tuple[int, int, int]]()
+    for node in nodes:
+        assert node.parent is not None
+        node.depth = node.parent.depth + len(node.parent.label) // _WIDTH
+        begin += len(node.label) // _WIDTH
+        marks += [(begin - 1, *target) for target in node.targets]
     lengths = np.array([len(n.label) // _WIDTH for n in nodes], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64)
-    index = {id(n): i for i, n in enumerate(nodes)}
-    bases = np.zeros(len(nodes), dtype=np.int64)  # depth of each node's first token
-    for i, node in enumerate(nodes):
-        assert node.parent is not None
-        if node.parent.label:
-            above = index[id(node.parent)]
-            bases[i] = bases[above] + lengths[above]
+    bases = np.array([n.depth for n in nodes], dtype=np.int64)
     sizes = np.array([n.n_tokens for n in nodes], dtype=np.int64)
     offsets = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
-    marks = [(starts[i] + lengths[i] - 1, *t) for i, n in enumerate(nodes) for t in n.targets]
     positions, targets, slots = np.array(marks, dtype=np.int64).reshape(-1, 3).T
     marked = np.frombuffer(b"".join(n.label for n in nodes), dtype=np.int64)
     return Tree(
