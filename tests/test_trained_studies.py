@@ -45,6 +45,14 @@ def found(folder):
     return json.loads((folder / "study.json").read_text("utf-8"))["rows"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a small study, done without interruption and in this process."""
+    folder = tmp_path_factory.mktemp("studies") / "whole"
+    kshot.experiment(SMALL, out=folder, minutes=MINUTES)
+    return folder
+
+
 def test_a_study_is_printed_kept_and_shown_on_a_page(tmp_path, run_cli):
     out = tmp_path / "kept"
     done = run_cli("study", f"{OWN}:Margin", "--minutes", 3, "--workers", 1, "--out", out, "--json").json
@@ -61,11 +69,10 @@ def test_a_study_is_printed_kept_and_shown_on_a_page(tmp_path, run_cli):
     assert str(out / "study.html") in again.out
 
 
-def test_an_interrupted_study_goes_on_to_the_same_result(tmp_path, monkeypatch):
+def test_an_interrupted_study_goes_on_to_the_same_result(whole, tmp_path, monkeypatch):
     """In the middle of a cell too, from the state that was kept last; a damaged file is made again, and it is said."""
     monkeypatch.setattr(networks, "STEPS_BETWEEN_STATES", 5)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    kshot.experiment(SMALL, out=whole, minutes=MINUTES)
+    broken = tmp_path / "broken"
     with pytest.raises(Stopped) as stopped:
         kshot.experiment(SMALL, out=broken, minutes=MINUTES, progress=StopsAfter(33))  # in the second cell
     assert "the same command resumes" in stopped.value.__notes__[0]
@@ -100,11 +107,10 @@ def test_a_damaged_cell_is_done_again(tmp_path):
     assert found(tmp_path) == before
 
 
-def test_cells_side_by_side_give_the_same_as_one_after_the_other(tmp_path):
-    kshot.experiment(SMALL, out=tmp_path / "one", minutes=MINUTES)
+def test_cells_side_by_side_give_the_same_as_one_after_the_other(whole, tmp_path):
     progress = StopsAfter(10**9)
-    kshot.experiment(SMALL, out=tmp_path / "two", minutes=MINUTES, workers=2, progress=progress)
-    assert found(tmp_path / "one") == found(tmp_path / "two")
+    kshot.experiment(SMALL, out=tmp_path, minutes=MINUTES, workers=2, progress=progress)
+    assert found(tmp_path) == found(whole)
     assert 10**9 - progress.left == 40
 
 
