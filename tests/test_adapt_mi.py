@@ -194,10 +194,9 @@ def test_alone_it_has_its_usual_members_and_settings_race():
 
 def test_easy_questions_have_the_prompt_and_the_prediction_of_the_fixed_recipe():
     asked, alone = [], []
-    found = along("adapt-mi", model=Moody(asked))
-    fixed = make_learner(parse_recipe("random:k=5", shots=5), setup(model=Moody(alone))).predict(queries())
-    learner = make_learner(parse_recipe("adapt-mi", shots=5), setup())
-    learner.predict(queries())
+    fixed = along("random:k=5", model=Moody(alone))
+    learner = make_learner(parse_recipe("adapt-mi", shots=5), setup(model=Moody(asked)))
+    found = learner.predict(queries())
     calibrated = learner._calibrated(0)[0]
     easy = [i for i, p in enumerate(found) if p.setting == "random:k=5"]
     assert 60 < len(easy) < 220
