@@ -457,9 +457,11 @@ for args in (["--help"], ["adapt", "--help"], ["recipes", "--help"]):
 heavy = {"torch", "transformers", "sentence_transformers", "sklearn"} & sys.modules.keys()
 print("[" + str(seconds) + ", " + str(len(heavy)) + "]")
 """
-    seen = [run_process("-c", code).json for _ in range(3)]
-    assert min(seconds for seconds, _ in seen) < 0.3
-    assert {heavy for _, heavy in seen} == {0}
+    for _ in range(3):  # on a busy machine
+        seconds, heavy = run_process("-c", code).json
+        if seconds < 0.3:
+            break
+    assert (seconds < 0.3, heavy) == (True, 0)
 
 
 def test_help_names_every_verb_and_cuts_none_short(run_cli):
