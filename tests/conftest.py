@@ -46,12 +46,13 @@ def pytest_configure():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each child process would compile all of kshot
     sys.dont_write_bytecode = False  # each worker would rewrite the assertions of all tests, in 7 seconds
+    gc.disable()
 
 
 def pytest_collection_finish():
-    """Look no more for garbage among the million objects that torch, transformers and our own tests have brought."""
-    gc.collect()
+    """Look for no garbage among the million objects that torch, transformers and our own tests have brought."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
