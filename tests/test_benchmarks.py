@@ -75,7 +75,8 @@ def test_an_interrupt_ends_the_units_that_run(script, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["weights", "selection", "choice", "compose", "spectrum", "optimum", "suites", "distil", "generate"]
+    "name",
+    ["weights", "selection", "choice", "compose", "spectrum", "optimum", "suites", "distil", "generate", "loops"],
 )
 def test_page_is_as_committed(script, name):
     results = FOLDER.parent / "docs" / "results"
@@ -132,6 +133,22 @@ def test_generate_measures_what_was_made_against_none_and_real_ones(script, data
     said = page.page({"summary": list(found.values()), "done": 1, "planned": 9})
     assert "## 10 examples, prompt" in said
     assert "| word-edits | 1 | 1 |" in said
+
+
+def test_loops_are_measured_beside_none(script, data, monkeypatch):
+    loops, page = script("loops"), script("loops_page")
+    for name, value in {"TASKS": ("classification/sst2",), "LOOPS": ("refine(calls=100)",), "N": 12}.items():
+        monkeypatch.setattr(loops, name, value)
+    units = [unit for unit in loops.planned() if unit.seed == 0]
+    rows = [{"layer": unit.layer, **row} for unit in units for row in loops.measure(unit, data, "scripted")]
+    assert [(row["base"], row["loop"]) for row in rows] == [
+        (base, loop) for loop in ("none", "refine(calls=100)") for base in ("zero-shot", "all-past")
+    ]
+    found = page.summary(rows)
+    assert [row["gap"] is None for row in found] == [True, True, False, False]
+    said = page.page({"summary": found, "done": 2, "planned": 9})
+    assert "## classification/sst2, zero-shot" in said
+    assert "- `refine(calls=100)`: rounds: " in said
 
 
 RECIPES = {"prompt": "all-past", "looked up": "bm25:k=4"}

@@ -26,7 +26,7 @@ SPEED = {
 TIMED = {"serve": "10m"}  # those of speed that go on for a time, by default so long
 QUALITY = (
     *("weights", "guidance", "selection", "retrieval", "choice", "steering", "contexts"),
-    *("compose", "context-use", "spectrum", "distil", "generate", "suites", "optimum", "label-sets"),
+    *("compose", "context-use", "spectrum", "distil", "generate", "loops", "suites", "optimum", "label-sets"),
 )
 WITHOUT_DATA = ("optimum",)  # those of quality that make their own tasks
 
