@@ -47,6 +47,11 @@ def streams(rows: Sequence[Mapping[str, Any]], needed: Sequence[str] = NEEDED) -
     return {key: some for key, some in found.items() if set(needed) <= some.keys()}
 
 
+def calibrated_streams(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, int], Rows]:
+    """Return the complete streams whose rows are all predicted, calibrated as in a run."""
+    return {key: _calibrated(some) for key, some in streams(rows).items() if int(key[0]) <= 100}
+
+
 def _calibrated(rows: Rows) -> Rows:
     return {name: calibrated_row(row) for name, row in rows.items()}
 
@@ -264,7 +269,7 @@ def _spread(rows: Sequence[Mapping[str, Any]], n: int, limit: int = 100) -> dict
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the page tells of the streams that are complete."""
-    known = {key: _calibrated(some) for key, some in streams(rows).items() if int(key[0]) <= 100}
+    known = calibrated_streams(rows)
     if not known:
         return {}
     closed = {key: some for key, some in known.items() if not is_open(some)}

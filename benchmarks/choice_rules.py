@@ -157,8 +157,14 @@ class Raced:
         return self.parts[-1][1]
 
 
-def race(rows: Rows, *, again: bool = True) -> Raced:
-    """Return how a race over the recorded streams goes, with second looks at its end or without."""
+def race(rows: Rows, *, again: bool = True, spared: Callable[[str, int], bool] = lambda name, n: False) -> Raced:
+    """Return how a race over the recorded streams goes.
+
+    Args:
+        rows: Of a stream.
+        again: Whether there are second looks at its end.
+        spared: Whether a recipe is spared after so many predictions, beside those that are free.
+    """
     first = next(iter(rows.values()))
     known, n_end = places(first), first["n"]
     racing, spent, parts = list(rows), 0.0, list[tuple[int, Sequence[str]]]()
@@ -167,7 +173,8 @@ def race(rows: Rows, *, again: bool = True) -> Raced:
         spent += sum(sum(rows[name]["tokens"][start:stop]) for name in racing)
         if stop < len(known):
             bits = {name: rows[name]["stream"]["bits"][:stop] for name in racing}
-            out = dropped(bits, known[:stop], n_end, free={name for name in racing if not sum(rows[name]["tokens"])})
+            free = {name for name in racing if not sum(rows[name]["tokens"]) or spared(name, stop)}
+            out = dropped(bits, known[:stop], n_end, free=free)
             racing = [name for name in racing if name not in out]
     return Raced(parts, spent + sum(_look_tokens(rows[name]) for name in racing if again))
 

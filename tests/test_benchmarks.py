@@ -292,6 +292,16 @@ def test_what_mixtures_and_cascades_gain_is_told(script):
     assert (other["cheap"], other["dear"]) == ("zero-shot", "random")
 
 
+def test_halving_is_held_against_the_ends_of_streams(script):
+    rules, halving = script("choice_rules"), script("halving")
+    rights = {"random": 0.8, "bm25": 0.6, "fine-tune": 0.1}
+    known = {("40", "t", 0): {name: recorded(rules, name, right) for name, right in rights.items()}}
+    assert halving.misses(known).keys() == {(kind, n) for kind in ("drawn", "retrieval", "trained") for n in (16, 32)}
+    (before, cost), (after, more) = halving.spared(known, 0), halving.spared(known, 32)
+    assert before == after == 0
+    assert cost < more < 1
+
+
 def test_few_tasks_give_no_interval(script):
     page = script("choice_page")
     assert page.with_interval({"a": [1.0, 2.0], "b": [2.5]}) == [2.0, None, None]
