@@ -1,5 +1,6 @@
 import json
 import tempfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -478,6 +479,13 @@ def test_an_empty_line_in_a_generated_output_is_a_problem():
     assert problem.startswith("There are 2 rows whose output holds an empty line: r1, r3. The plain layout ends an ")
     assert problem.endswith(": use a chat model, or replace the empty lines.")
     assert validate(Task(name="t", kind="generation", train=train[1:2])).problems == ()
+
+
+def test_an_accent_written_in_two_ways_makes_no_other_question():
+    one, two = Example("caf\u00e9 ?", "yes", "a"), Example("cafe\u0301  ?", "yes", "b", choices=("\u00fc", "no"))
+    assert duplicate_key(one)[0] == duplicate_key(two)[0]
+    assert without_duplicates((one, replace(two, choices=())))[1] == ("b",)
+    assert duplicate_key(replace(two, choices=("no", "u\u0308"))) == duplicate_key(two)
 
 
 def test_the_same_question_with_other_choices_is_another_row():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median, median_low
 from typing import Any
+from unicodedata import normalize
 
 from kshot.core.control_tokens import Speller
 from kshot.core.label_sets import read
@@ -97,9 +98,13 @@ def grave_problems(task: Task) -> list[str]:
 
 
 def duplicate_key(example: Example | Question) -> tuple[str, ...]:
-    """Return input, context and sorted choices with white space collapsed; rows with equal keys ask the same."""
-    texts = (example.input, example.context or "", *sorted(example.choices))
-    return tuple(" ".join(text.split()) for text in texts)
+    """Return input, context and sorted choices; rows with equal keys ask the same.
+
+    White space is collapsed, and an accent is the same written as one character with its letter or as two (NFC).
+    """
+    texts = (normalize("NFC", text) for text in (example.input, example.context or "", *example.choices))
+    asked, passage, *choices = (" ".join(text.split()) for text in texts)
+    return asked, passage, *sorted(choices)
 
 
 def without_duplicates(examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[str, ...]]:
