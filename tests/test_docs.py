@@ -182,6 +182,18 @@ def test_the_docs_list_what_all_stands_for():
     assert re.findall(r"`([^`]+)`", listed) == cheap_recipes()
 
 
+def test_the_page_of_distil_says_what_was_measured():
+    result = (ROOT / "docs" / "results" / "distil.md").read_text("utf-8")
+    said = (ROOT / "docs" / "methods" / "distil.md").read_text("utf-8").split("**Measured**")[1]
+    n, table = re.split(r"## mean over tasks that have all recipes, (\d+)\n", result)[1:]
+    assert f"over the {n} tasks" in said
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines() if "`" in line]
+    for name, inputs in (("random:", "0"), ("distil(", "0"), ("distil(", "500"), ("fine-tune:", "0")):
+        (row,) = (row for row in rows if row[0].startswith(f"`{name}") and row[1] == inputs)
+        assert re.search(rf"{row[4]}\b", said), row
+        assert re.search(rf"{row[5]}\b", said), row
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text("utf-8")
