@@ -33,7 +33,12 @@ def played(loop, task=TASK, **how):
 
 
 texts = st.text(st.characters(codec="ascii", min_codepoint=32), min_size=1, max_size=12)
-answers = st.one_of(st.integers(-999, 9999).map(str), st.decimals(0, 99, places=2).map(str), texts)
+answers = st.one_of(
+    st.integers(-999, 9999).map(str),
+    st.integers(-(10**20), 10**20).map(str),
+    st.decimals(0, 99, places=2).map(str),
+    texts,
+)
 
 
 @given(answers, answers)
@@ -67,6 +72,13 @@ def test_no_hint_by_rules_says_the_answer(attempt, answer):
 )
 def test_what_says_the_answer(text, answer, says_it):
     assert leaks(text, Example("", answer, "")) is says_it
+
+
+def test_numbers_of_many_digits_are_told_apart():
+    example = Example("", "1234567", "a")
+    assert [is_same(text, example) for text in ("1,234,567.0", "1234568")] == [True, False]
+    assert [leaks(text, example) for text in ("It is 1,234,567.", "It is 1234568.")] == [True, False]
+    assert hint_on("1234566", example) == "The number is too low."
 
 
 def test_a_teacher_who_leaks_is_asked_again_and_nothing_leaked_is_kept():

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Hints(Talking):
     student: str = "model"
     teacher: str = "rules"
 
-    version = 3
+    version = 4
     least = 1
 
     @property
@@ -140,7 +141,7 @@ def _says(text: str, answer: str) -> bool:
     if letter := re.fullmatch(r"\W*([^\W\d_])\W*", answer):
         return _says_letter(text, letter[1])
     if (number := _number(plain(answer))) is not None:
-        return number in map(float, numbers_in(text))
+        return number in numbers_in(text)
     said, wanted = (" ".join(map(plain, one.split())) for one in (text, answer))
     words, own = (" ".join(re.findall(r"\w+", one.casefold())) for one in (text, answer))
     return bool((wanted and f" {wanted} " in f" {said} ") or (own and f" {own} " in f" {words} "))
@@ -160,7 +161,10 @@ def plain(text: str) -> str:
     """Return a text in small letters without signs around it; a number as a number."""
     text = " ".join(text.casefold().split()).strip(" .,;:!?\"'“”‘’()[]*$")
     number = _number(text)
-    return text if number is None else f"{number:g}"
+    if number is None:
+        return text
+    whole, _, rest = f"{number:f}".partition(".")  # all digits: 1234567 is not 1234568
+    return f"{whole}.{rest}" if (rest := rest.rstrip("0")) else whole
 
 
 def hint_on(attempt: str, example: Example) -> str:
@@ -193,5 +197,5 @@ def rule_hint(attempt: str, answer: str) -> str:
     return f"The letter at place {place + 1} is wrong."
 
 
-def _number(text: str) -> float | None:
-    return float(text.replace(",", "")) if re.fullmatch(r"-?\d[\d,]*(\.\d+)?", text) and len(text) < 300 else None
+def _number(text: str) -> Decimal | None:
+    return Decimal(text.replace(",", "")) if re.fullmatch(r"-?\d[\d,]*(\.\d+)?", text) and len(text) < 300 else None

@@ -96,7 +96,7 @@ class Tutoring(Talking):
     student: str = "model"
     tutor: str = "model"
 
-    version = 4
+    version = 5
     least = 1
     players: ClassVar[tuple[str, ...]] = ("student", "tutor")
 

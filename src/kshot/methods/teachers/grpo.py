@@ -58,6 +58,7 @@ class Grpo(Teacher):
     hint_weight: float = setting(0.0, least=0)
     _rehearses: bool = state(False)
 
+    version = 2
     needs = frozenset({Capability.GENERATE})
 
     @property
