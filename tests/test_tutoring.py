@@ -95,6 +95,16 @@ def test_who_names_all_labels_has_not_said_the_answer():
     assert [one["success"] for one in notes[-2]["by_turn"]] == [0.0] * 3
 
 
+def test_who_names_several_numbers_has_not_said_the_answer():
+    guesses = {f"Problem {i}:": ScriptedStudent("Hmm.", SKILLS, f"{200 + i} or {300 + i}") for i in range(16)}
+    loop = Tutoring(calls=1000).played_by(
+        student=Scripted(lambda asked: guesses[f"Problem {number(asked)}:"].reply(asked)), tutor=Scripted(targeted)
+    )
+    model, notes = planted.model(TASK)
+    assert loop.run(TASK.train, model=model, rng=np.random.default_rng(0)).demonstrations == ()
+    assert [one["success"] for one in notes[0]["by_turn"]] == [0.0] * 3
+
+
 def test_who_begins_right_does_not_count():
     lessons = [Tutorial(TASK.train[0], (), at, None) for at in (0, 0, 1, None)]
     assert tutored(lessons, 1) == Tutored(0.5, 0.0)

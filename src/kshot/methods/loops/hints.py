@@ -137,6 +137,18 @@ def leaks(text: str, example: Example) -> bool:
     return any(_says(text, answer) for answer in example.accepted)
 
 
+def concludes(text: str, example: Example) -> bool:
+    """Return whether a text says an accepted answer (`leaks`), a number as the last one that it says.
+
+    Example:
+        >>> [concludes(text, Example("6 + 6?", "12", "a")) for text in ("6+6=12", "12 or 13", "Not 13 but 12.")]
+        [True, False, True]
+    """
+    last = numbers_in(text)[-1:]
+    numbers = {answer: _number(plain(answer)) for answer in example.accepted}
+    return any(_says(text, answer) if number is None else number in last for answer, number in numbers.items())
+
+
 def _says(text: str, answer: str) -> bool:
     if letter := re.fullmatch(r"\W*([^\W\d_])\W*", answer):
         return _says_letter(text, letter[1])

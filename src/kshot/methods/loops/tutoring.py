@@ -9,7 +9,7 @@ import numpy as np
 from kshot.core.fields import setting
 from kshot.core.types import Example
 from kshot.methods.contracts import Artefact
-from kshot.methods.loops.hints import leaks
+from kshot.methods.loops.hints import concludes, leaks
 from kshot.methods.loops.refine import one_line
 from kshot.methods.loops.talking import Talking
 from kshot.methods.roles import spoken
@@ -72,10 +72,11 @@ class Tutoring(Talking):
     """Let a tutor, who knows the answer, lead a student from a wrong attempt to it; keep what worked without telling.
 
     For each example the student makes a first attempt. Where it is wrong tutor and student speak in turn, until the
-    student says the answer, and no other that could be chosen, or after `turns` turns of the tutor. A tutor's turn that
-    says the answer is told, and counted (`telling`) beside success; it is not forbidden. Dialogues that succeed and in
-    which nothing was told become examples, marked as made, whose explanation is the dialogue, for composers that say
-    reasons. The run's record has success and telling by turn, each beside the other.
+    student says the answer, and no other that could be chosen (of numbers the last one counts), or after `turns` turns
+    of the tutor. A tutor's turn that says the answer is told, and counted (`telling`) beside success; it is not
+    forbidden. Dialogues that succeed and in which nothing was told become examples, marked as made, whose explanation
+    is the dialogue, for composers that say reasons. The run's record has success and telling by turn, each beside the
+    other.
 
     Attributes:
         turns: The most turns of the tutor in a dialogue.
@@ -96,7 +97,7 @@ class Tutoring(Talking):
     student: str = "model"
     tutor: str = "model"
 
-    version = 5
+    version = 6
     least = 1
     players: ClassVar[tuple[str, ...]] = ("student", "tutor")
 
@@ -149,11 +150,17 @@ class Tutoring(Talking):
 def answers(text: str, example: Example, among: Sequence[str] = ()) -> bool:
     """Return whether a text says an accepted answer, and none of the others that could be chosen.
 
+    Of a number among no choices the last one that is said counts.
+
     Example:
         >>> row = Example("", "very good", "a")
         >>> [answers(text, row, ("good", "bad", "very good")) for text in ("It is very good.", "Very good or bad.")]
         [True, False]
+        >>> [answers(text, Example("", "12", "a")) for text in ("As 6 + 6 = 12.0, it is 12.", "It is 12 or 13.")]
+        [True, False]
     """
+    if not among:
+        return concludes(text, example)
     if not leaks(text, example):
         return False
     others = [Example("", answer, "") for answer in among if answer not in example.accepted]
