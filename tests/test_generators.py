@@ -1,9 +1,11 @@
 """Generators: what they make, what they reject and why, and what is planted and must be found."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,7 @@ from kshot.methods.generators.personalised import OTHER_NUMBERS, corrected, edit
 from kshot.methods.loops.refine import halves as judged
 from kshot.methods.selectors import SELECTORS
 from kshot.methods.steerers.held_out import halves, held_out
+from kshot.methods.teachers.preferences import without_own
 from kshot.models.scripted import ScriptedModel
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.names import slot_of
@@ -445,6 +448,33 @@ class Reader(Planted):
             if answer.role == "answer" and any(w in shown.text and w in query for w in WEATHER):
                 return answer.text.strip()
         return None
+
+
+class Repeating(Reader):
+    """Writes what it was shown in other words, and believes a demonstration about the same alone."""
+
+    def _believed(self, prompt: Prompt) -> str | None:
+        query, shown = prompt.segments[-1].text, [s.text for s in prompt.segments[:-1]]
+        number = re.findall(r"\d+", query)[-1]
+        return next((b.strip() for a, b in pairwise(shown) if re.findall(r"\d+", a)[-1:] == [number]), None)
+
+
+def test_a_draft_is_not_tried_on_what_it_was_written_from():
+    rows = tuple(Example(f"day {i}", LABELS[i % 2], f"d{i}") for i in range(6))
+    task = Task("days", "classification", rows, labels=LABELS)
+
+    def again(text: str, seed: int) -> str:
+        number, label = re.findall(r"day (\d+)\nLabel: (\w+)", text)[0]
+        return f"on the day {number}\nLabel: {label}"
+
+    for shown in (1, 100):
+        made = make(GENERATORS.build(f"tailored(n=2,shown={shown},near=1)"), Repeating(again), task)
+        assert made.examples == ()
+        assert made.reasons["shown alone it saves the model nothing"] > 0
+    draft = Example("on the day 0", "good", "made", meta={"made": "tailored", "from": ["d0"]})
+    assert np.isnan(without_own(np.zeros((1, 6)), [draft], rows)).tolist() == [[True] + [False] * 5]
+    mail = replace(draft, meta={"from": "d0"})  # a column of the user's
+    assert not np.isnan(without_own(np.zeros((1, 6)), [mail], rows)).any()
 
 
 def test_drafts_in_another_form_are_rejected():

@@ -17,22 +17,23 @@ from kshot.methods.teachers.preferences import chosen_probes, values
 from kshot.taskmodel.taskmodel import TaskModel
 
 USELESS, LESS = "shown alone it saves the model nothing", "others save the model more"
+UNTRIED = "it was written from every example that it could be tried on"
 
 
 @dataclass(frozen=True)
 class Tailored(Writer):
     """Let the model write more examples than are wanted, with their answers, and keep those that teach it most.
 
-    Each is written after `shown` known ones, and is worth what it saves, shown alone, on known examples, the probes:
+    Each is written after `shown` known ones, and is worth what it saves, shown alone, on other known ones, the probes:
 
         value = mean over probes j of log2 p(y_j | draft, x_j) - log2 p(y_j | x_j)   bits a probe
 
-    (`kshot.methods.demonstration_value`). The best `n` are kept, none that saves nothing. Costs `drafts` x n texts and
-    as many x `probes` scorings.
+    (`kshot.methods.demonstration_value`), where no probe counts that the draft was written from. The best `n` are kept,
+    none that saves nothing. Costs `drafts` x n texts and as many x `probes` scorings.
 
     Attributes:
         drafts: How many are written for each that is kept, in all rounds.
-        shown: Known examples that each is written from.
+        shown: Known examples that each is written from; one at least is left to try it on.
         probes: The most known examples on which drafts are tried.
 
     Source: Liu et al. (2024), ARTE, https://arxiv.org/abs/2406.19227, the drafts and their preference.
@@ -44,6 +45,7 @@ class Tailored(Writer):
     shown: int = setting(3, least=1, most=100)
     probes: int = setting(16, least=1, most=1000)
 
+    version = 2
     needs = frozenset({Capability.GENERATE, Capability.SCORE})
     least = 2
 
@@ -60,11 +62,13 @@ class Tailored(Writer):
         if not intake.taken:
             return intake.made
         probes = chosen_probes(intake.taken, seeds, self.probes, model, rng)
-        worth = np.nan_to_num(values(intake.taken, probes, model))
+        worth = values(intake.taken, probes, model)
         kept, rejected = [], list(intake.rejected)
         for i in np.argsort(-worth, kind="stable"):
             draft = intake.taken[i]
-            if worth[i] <= 0:
+            if np.isnan(worth[i]):
+                rejected.append((draft.input, UNTRIED))
+            elif worth[i] <= 0:
                 rejected.append((draft.input, USELESS))
             elif len(kept) == self.n:
                 rejected.append((draft.input, LESS))
@@ -76,7 +80,8 @@ class Tailored(Writer):
         self, n: int, seeds: Sequence[Example], intake: Intake, *, model: TaskModel, rng: np.random.Generator
     ) -> None:
         """Write `n` examples with their answers."""
-        lists = [[seeds[i] for i in rng.permutation(len(seeds))[: self.shown]] for _ in range(n)]
+        most = min(self.shown, max(1, len(seeds) - 1))
+        lists = [[seeds[i] for i in rng.permutation(len(seeds))[:most]] for _ in range(n)]
         room = room_for([f"{_block(e, model.task)}" for own in lists for e in own], model)
         texts = [_request(own, model.task) for own in lists]
         said = self.written(texts, stop=("\n\n",), max_tokens=room, model=model, rng=rng)

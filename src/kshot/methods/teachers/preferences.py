@@ -47,8 +47,9 @@ class Preferences(Teacher):
 
     Probes are examples of the past. Where there are more than `probes`, those are taken that tell most of an answer, by
     item response (`kshot.measures.item_response`): an answer passes a probe that it saves bits on. An example is never
-    a probe of its own answers. Values are those of the model before training, asked anew whenever the past has doubled:
-    most x drafts x probes scorings, and 48 x 4 probes to choose the probes.
+    a probe of its own answers, nor of those of an example that was made from it. Values are those of the model before
+    training, asked anew whenever the past has doubled: most x drafts x probes scorings, and 48 x 4 probes to choose the
+    probes.
 
     Attributes:
         probes: The most examples by which answers are judged.
@@ -73,6 +74,7 @@ class Preferences(Teacher):
     known: float = setting(1.0, above=0)
     _rehearses: bool = state(False)
 
+    version = 2
     needs = frozenset({Capability.SCORE})
     replaces = True
 
@@ -222,7 +224,7 @@ def most_telling(information: FloatArray, outputs: Sequence[str], most: int) -> 
 
 
 def values(shown: Sequence[Example], probes: Sequence[Example], model: TaskModel) -> FloatArray:
-    """Return what each example, shown alone, saves on probes that do not ask the same, in bits a probe `[n_shown]`.
+    """Return what each example, shown alone, saves on probes of which it knows nothing, in bits a probe `[n_shown]`.
 
     NaN where there is no such probe.
     """
@@ -232,6 +234,12 @@ def values(shown: Sequence[Example], probes: Sequence[Example], model: TaskModel
 
 
 def without_own(saved: FloatArray, shown: Sequence[Example], asked: Sequence[Example]) -> FloatArray:
-    """Return a copy `[n_shown, n_asked]` with NaN where the same is asked that is shown."""
-    same = np.array([[a.id == e.id or a.text == e.text for a in asked] for e in shown])
-    return np.where(same, np.nan, saved)
+    """Return a copy `[n_shown, n_asked]` with NaN where the same is asked that is shown, or what it was made from."""
+    own = np.array([[a.id == e.id or a.text == e.text or a.id in _sources(e) for a in asked] for e in shown])
+    return np.where(own, np.nan, saved)
+
+
+def _sources(e: Example) -> Sequence[str]:
+    """Return the ids of the examples that one was made from, as far as that is known."""
+    found = e.meta.get("from") if e.is_made else None
+    return found if isinstance(found, list | tuple) else ()
