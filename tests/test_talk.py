@@ -15,13 +15,20 @@ import kshot
 import planted_talk as planted
 from kshot.core.errors import UserError
 from kshot.core.seeding import digest
+from kshot.core.settings import RunSettings
+from kshot.learners.learner import Setup
+from kshot.methods import roles
 from kshot.methods.generators.ensemble import Ensemble
 from kshot.methods.loops import LOOPS
 from kshot.methods.loops.refine import Refine
 from kshot.methods.loops.talking import Talking
 from kshot.methods.roles import Person, Scripted, Speaker, role_of
 from kshot.models.scripted import ScriptedModel
+from kshot.race.rehearsal import rehearsed
+from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
+from kshot.verbs.plan import plan
+from kshot.verbs.prepare import prepare
 
 TALKING = [name for name in LOOPS if issubclass(LOOPS.find(name), Talking)]
 SAID = (
@@ -126,6 +133,33 @@ def test_a_role_that_is_no_model_is_refused():
         Refine(coach="scripted:nowhere.json").run(planted.TASK.train, model=model, rng=np.random.default_rng(0))
     with pytest.raises(UserError, match="^ensemble:models must name a model"):
         Ensemble(models="scripted:nowhere.json").generate(planted.TASK.train, model=model, rng=np.random.default_rng(0))
+
+
+def refuses(*_, **__):
+    raise AssertionError("must not be asked")
+
+
+@pytest.mark.parametrize("player", ["person", "scripted:nowhere.json"])
+def test_a_dry_run_asks_nobody_and_loads_nobody(player, monkeypatch):
+    monkeypatch.setattr(roles, "load_model", refuses)
+    monkeypatch.setattr(Person, "speak", refuses)
+    recipes = f"zero-shot:loop=refine(coach={player},turns=2,asked=4),random:generator=ensemble(models=nobody)"
+    settings = RunSettings(planted.TASK, "scripted", recipes=recipes, shots=2)
+    rows = plan(prepare(settings))
+    told = "what the other models that it names are asked"
+    assert [row.get("left_out") for row in rows] == [None if player == "person" else told, told]
+
+
+def test_what_is_rehearsed_asks_no_role_and_leaves_no_trace(tmp_path, monkeypatch):
+    setup, said = Setup(planted.TASK, planted.model(folder=tmp_path, say=refuses)[0], 0), list[str]()
+    queries = make_stream(planted.TASK, limit=12, seed=0).queries()
+    recipe = parse_recipe("zero-shot:loop=refine(turns=2,asked=4)", shots=2)
+    own = Refine(turns=2, asked=4).played_by(coach=Scripted(lambda request: said.append(request) or "Why?"))
+    for one in (recipe, recipe.having(loop=own)):
+        assert rehearsed(one, setup, [queries]).tokens > 0
+    assert not said
+    assert not list(tmp_path.iterdir())
+    assert not setup.model.traces._open
 
 
 @pytest.mark.parametrize(

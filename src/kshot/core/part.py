@@ -1,7 +1,7 @@
 """A method with its settings: what every method of every room is, and how it is written down."""
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -61,6 +61,11 @@ class Part(Checked, ABC):
     def missing_package(self) -> str | None:
         """A package that has to be installed before it can be used."""
         return None
+
+    @property
+    def named_models(self) -> Mapping[str, Sequence[str]]:
+        """The names of further language models that it asks, by the settings that name them."""
+        return {}
 
     def record(self) -> dict[str, Any]:
         """Return what it is, as JSON: equal records give equal results on equal examples."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kshot.core.errors import UserError
+from kshot.core.ledger import Ledger
 from kshot.core.visible_text import visible
 from kshot.engine.load_model import load_model
 from kshot.taskmodel.taskmodel import TaskModel
@@ -95,6 +96,9 @@ class Scripted:
         return self.say(request)
 
 
+STAND_IN = Scripted(lambda request: "unknown", "stand-in")  # for all but the language model, where one is rehearsed
+
+
 @dataclass(frozen=True)
 class Person:
     """Somebody at the terminal: one line is an answer; Ctrl-D leaves.
@@ -141,6 +145,8 @@ def role_of(who: str, model: TaskModel, *, temperature: float = 1.0, setting: st
     Raises:
         UserError: There is no such model, or it cannot write.
     """
+    if who != "model" and model.traces.rehearses:
+        return STAND_IN
     if who == "person":
         return Person()
     return Speaker(model if who == "model" else another(who, model, setting), temperature)
@@ -149,9 +155,13 @@ def role_of(who: str, model: TaskModel, *, temperature: float = 1.0, setting: st
 def another(name: str, model: TaskModel, setting: str = "") -> TaskModel:
     """Return another model that is named on the task of one, which keeps what it says where the run does.
 
+    In a rehearsal none is loaded: the one stands for it, and what it is asked is not counted.
+
     Raises:
         UserError: There is no such model; it names the `setting`, if that is given.
     """
+    if model.traces.rehearses:
+        return replace(model, ledger=Ledger())
     try:
         other = model.traces.model(name, load_model)
     except UserError as error:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kshot.core.ledger import Ledger
+from kshot.core.progress import Silence
 from kshot.core.types import Prediction, Query
 from kshot.engine.counting import Counting
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.recipes.recipe import Recipe
+from kshot.store.traces import Traces
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,17 @@ class Rehearsed:
 def rehearsed(recipe: Recipe, setup: Setup, parts: Sequence[Sequence[Query]]) -> Rehearsed:
     """Return what a recipe would compute for the parts of a stream, one after the other. Nothing is trained.
 
-    What a selector asks of its model in order to learn is counted; its training is not.
+    What a selector asks of its model in order to learn is counted; its training is not, and neither is what further
+    models are asked that loops and generators name: they and people are not asked, and nothing is kept.
     """
     assert setup.model is not None
     answering, ledger = Counting(setup.model.model), Ledger()
     asked = ledger.part()
+    aside: Any = {"traces": Traces(rehearses=True), "progress": Silence(), "notes": None}
     selecting = setup.selector_model
     if selecting:
-        selecting = replace(selecting, model=Counting(selecting.model), ledger=asked)
-    model = replace(setup.model, model=answering, ledger=ledger)
+        selecting = replace(selecting, model=Counting(selecting.model), ledger=asked, **aside)
+    model = replace(setup.model, model=answering, ledger=ledger, **aside)
     learner = make_learner(recipe.rehearsing(), replace(setup, model=model, selector_model=selecting, kept=None))
     predictions = [p for part in parts for p in learner.predict(part)]
     tokens = ledger.cost.tokens, asked.cost.tokens

@@ -90,10 +90,12 @@ class Traces:
     Attributes:
         folder: A file for each loop at each refit point; None keeps nothing beyond the process.
         store: Where the texts of further models are kept that speak in them.
+        rehearses: Nobody but the language model itself is asked: what a run would take is counted.
     """
 
     folder: Path | None = None
     store: Store | None = field(default=None, repr=False, compare=False)
+    rehearses: bool = False
     _open: dict[str, Trace] = field(default_factory=dict, repr=False, compare=False)
     _models: dict[str, LanguageModel] = field(default_factory=dict, repr=False, compare=False)
 
@@ -108,6 +110,10 @@ class Traces:
         if name not in self._models:
             self._models[name] = load(name).with_store(self.store)
         return self._models[name]
+
+    def kept_in(self, folder: Path, store: Store) -> "Traces":
+        """Return those of a run, to which the further models come that are loaded here."""
+        return Traces(folder, store, _models={name: one.with_store(store) for name, one in self._models.items()})
 
 
 def read_traces(run: Path) -> dict[str, list[dict[str, Any]]]:

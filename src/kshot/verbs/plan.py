@@ -15,6 +15,7 @@ from kshot.verbs.prepare import Prepared
 _LEFT_OUT: Mapping[str, Callable[[Recipe], bool]] = {
     "the training of its selector": lambda recipe: recipe.trains_selector,
     "what its service is asked": lambda recipe: recipe.asks_service,
+    "what the other models that it names are asked": lambda recipe: any(p.named_models for p in recipe.all_parts),
 }
 
 
@@ -27,8 +28,8 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
     cache; where only the model of `--selector-model` is behind one, both are there, each of its own tokens. Generated
     answers count with the most tokens that they may have. Of settings that race, the later half of the configurations
     is the one that is dropped in the plan; in the run it may be a more costly one. What a selector asks of the language
-    model in order to learn is counted; its training is left out, and so is what a decision service is asked, which
-    `left_out` says.
+    model in order to learn is counted; its training is left out, and so is what a decision service is asked, and
+    other models in loops and generators, which are not loaded; `left_out` says so.
 
     Raises:
         UserError: As `adapt`.

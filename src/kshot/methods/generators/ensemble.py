@@ -57,6 +57,11 @@ class Ensemble(Writer):
                 f"voters must be {n} or more, so that the model and each of `models` votes; got {self.voters}."
             )
 
+    @property
+    def named_models(self) -> dict[str, list[str]]:
+        """Who votes beside the model that writes."""
+        return {"models": self._others}
+
     def suits(self, task: Task) -> bool:
         """Return whether new inputs can be written: those of multiple choice bring choices of their own."""
         return task.kind != "multiple_choice"

@@ -13,7 +13,7 @@ from kshot.core.models import Capability
 from kshot.core.seeding import digest
 from kshot.core.types import Example
 from kshot.methods.contracts import Artefact, Loop
-from kshot.methods.roles import Role, role_of
+from kshot.methods.roles import STAND_IN, Role, role_of
 from kshot.methods.talk import OverError, SpentError, Talk
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -56,6 +56,13 @@ class Talking(Loop):
         """A model that writes, where it speaks."""
         speaks = any(getattr(self, name) == "model" for name in self.players)
         return frozenset({Capability.GENERATE}) if speaks else frozenset()
+
+    @property
+    def named_models(self) -> dict[str, tuple[str, ...]]:
+        """The models that play roles, but for the one that answers."""
+        own = dict(self._cast)
+        told = {name: getattr(self, name) for name in self.players if name not in own}
+        return {name: (who,) for name, who in told.items() if who not in ("model", "person")}
 
     def played_by(self, **cast: Role) -> Self:
         """Return the loop with roles of one's own, such as `kshot.methods.roles.Scripted`."""
@@ -101,7 +108,9 @@ class Talking(Loop):
         return str(self.record()["name"])
 
     def _talk(self, examples: Sequence[Example], model: TaskModel, rng: np.random.Generator) -> Talk:
-        own = dict(self._cast)
+        own: dict[str, Role] = dict(self._cast)
+        if model.traces.rehearses:
+            own = dict.fromkeys(own, STAND_IN)
         cast = {name: own.get(name) or self._role(name, model) for name in self.players}
         state = str(rng.bit_generator.state)  # of the run's seed; nothing is drawn from it here
         heard = [e.id for e in examples], [role.identity for role in cast.values()], state
