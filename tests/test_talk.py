@@ -139,6 +139,37 @@ def refuses(*_, **__):
     raise AssertionError("must not be asked")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("zero-shot:loop=refine(coach=scripted:nowhere.json)", "^refine:coach must name a model, as --model does."),
+        ("random:generator=ensemble(models=scripted:nowhere.json)", "^ensemble:models must name a model"),
+        ("average(bm25, zero-shot:loop=refine(coach=scripted:nowhere.json))", "^refine:coach must name a model"),
+    ],
+)
+def test_a_model_that_a_recipe_names_is_looked_for_before_anything_is_computed(recipe, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(ScriptedModel, "score", refuses)
+    with pytest.raises(UserError, match=message):
+        kshot.adapt(planted.TASK, "scripted", recipes=f"zero-shot,{recipe}", shots=2, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_a_recipe_names_is_loaded_once_and_keeps_its_texts_in_the_run(tmp_path, monkeypatch):
+    loaded, kept = list[str](), list[object]()
+
+    class Coach(ScriptedModel):
+        def with_store(self, store):
+            kept.append(store)
+            return self
+
+    monkeypatch.setattr(roles, "load_model", lambda name: loaded.append(name) or Coach())
+    recipes = "zero-shot:loop=refine(coach=one,turns=1,asked=4),random:loop=refine(coach=one,turns=2,asked=4)"
+    kshot.adapt(planted.TASK, "scripted", recipes=recipes, shots=2, out=tmp_path / "run")
+    assert loaded == ["one"]
+    assert kept[0] is None
+    assert kept[-1] is not None
+
+
 @pytest.mark.parametrize("player", ["person", "scripted:nowhere.json"])
 def test_a_dry_run_asks_nobody_and_loads_nobody(player, monkeypatch):
     monkeypatch.setattr(roles, "load_model", refuses)

@@ -38,7 +38,7 @@ from kshot.reports.html import add_report, check_beside
 from kshot.store.commit import commit, settle
 from kshot.store.run_folder import BEST, check_free, opened_run
 from kshot.store.scores import SqliteStore
-from kshot.store.traces import TRACES, Traces
+from kshot.store.traces import TRACES
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.containers import items_of
 from kshot.tasks.validate import cut_answers, grave_problems
@@ -234,7 +234,7 @@ def _run_in(
     try:
         ledger = Ledger(budget, prices=prices, before=store.paid)
         kept = GradientStore(folder / "gradients", rebuild=True, say=progress.say)
-        traces = Traces(folder / TRACES, store)
+        traces = models.model.traces.kept_in(folder / TRACES, store)
         shared: Any = {"gradient_store": kept, "traces": traces, "ledger": ledger.part()}
         model = replace(models.model, model=language_model.with_store(store), **shared)
         selecting = replace(selecting, model=selecting.model.with_store(store), **shared) if selecting else None

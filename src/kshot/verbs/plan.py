@@ -34,7 +34,7 @@ def plan(prepared: Prepared) -> list[dict[str, Any]]:
     Raises:
         UserError: As `adapt`.
     """
-    stream, setup, rows, others = prepared.stream, prepared.load_models(), [], []
+    stream, setup, rows, others = prepared.stream, prepared.load_models(with_named=False), [], []
     assert setup.model is not None
     parts = [stream.queries()[start:stop] for start, stop in slices(len(stream.positions))]
     for recipe in prepared.recipes:

@@ -16,6 +16,7 @@ from kshot.learners.learner import Setup, Source
 from kshot.measures.abstention import check_can_abstain, check_enough
 from kshot.measures.metrics import check_references
 from kshot.measures.samples import check_metrics, primary_metric
+from kshot.methods.roles import another
 from kshot.race.stream import Stream, make_stream
 from kshot.recipes.grammar import parse_recipes
 from kshot.recipes.recipe import Recipe
@@ -35,8 +36,11 @@ class Prepared:
     stream: Stream
     recipes: tuple[Recipe, ...]
 
-    def load_models(self) -> Setup:
+    def load_models(self, *, with_named: bool = True) -> Setup:
         """Load the models that are named, and return what learners are given.
+
+        Args:
+            with_named: Load those too that recipes name, for their roles and voters; the traces keep them.
 
         Raises:
             UserError: An unknown model, or one that lacks what a recipe needs.
@@ -60,6 +64,8 @@ class Prepared:
         selecting = TaskModel.for_task(self.task, asked) if asked else None
         setup = Setup(self.task, own, settings.seed, selector_model=selecting, source=aligned)
         check_models(setup, self.stream, self.recipes, is_named="all" not in settings.recipe_names)
+        if with_named:
+            load_named(setup, self.recipes)
         return setup
 
 
@@ -188,6 +194,20 @@ def check_models(setup: Setup, stream: Stream, recipes: Sequence[Recipe], *, is_
                 f"'{other.model.name}'; example '{error.asked}' needs {error.n} with the instruction. Shorten it, "
                 "remove it, or use another --selector-model."
             ) from error
+
+
+def load_named(setup: Setup, recipes: Sequence[Recipe]) -> None:
+    """Load the models that loops and generators name, into the traces of the model that answers.
+
+    Raises:
+        UserError: There is no such model; it names the setting.
+    """
+    assert setup.model is not None
+    for recipe in (r for r in recipes if r.suits(setup.task) and not r.obstacle(setup.task)):
+        for part in recipe.all_parts:
+            for setting, names in part.named_models.items():
+                for name in names:
+                    another(name, setup.model, f"{part.record()['name']}:{setting}")
 
 
 def _check_asked(model: TaskModel, stream: Stream) -> None:
