@@ -1,6 +1,7 @@
 """`kshot generate`: rows that can be learnt from, where they come from, and what is said of those that cannot."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,13 @@ import kshot
 from conftest import write_task
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
+from kshot.learners.learner import Setup
+from kshot.models.scripted import ScriptedModel
+from kshot.race.second_look import second_look
+from kshot.race.stream import make_stream
+from kshot.recipes.grammar import parse_recipe
 from kshot.reports.leaderboard import made_in_words
+from kshot.taskmodel.taskmodel import TaskModel
 from test_generators import IRONY, ROWS, TASK, WEATHER, Planted, said_otherwise
 
 
@@ -43,10 +50,68 @@ def test_rows_are_written_that_can_be_learnt_from(days, tmp_path, run_cli):
     assert [e.meta["made"] for e in again.train] == ["rephrase"] * 14
     assert not {e.input for e in again.train} & {e.input for e in TASK.test}
     assert not list(out.parent.glob(".*"))
+    alone = run_cli("adapt", out.parent, "--model", model, "--recipes", "zero-shot", "--dry-run")
+    assert alone.code == 2
+    assert "must have examples that no generator has made: all 14 of" in " ".join(alone.err.split())
+    with (out.parent / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write((folder / "train.jsonl").read_text("utf-8"))
     told = run_cli("adapt", out.parent, "--model", model, "--recipes", "zero-shot", "--dry-run").err
-    assert "14 of the 14 examples that are predicted were made by a generator (column 'made')" in " ".join(told.split())
+    assert "14 of the 30 examples were made by a generator (column 'made'): they are learnt" in " ".join(told.split())
     told = run_cli("adapt", folder, "--model", model, "--recipes", "zero-shot", "--dry-run").err
     assert "were made" not in told
+
+
+def with_made(n=24, others=()) -> Task:
+    """Return a task in which half of the rows were made of the other half, and one of a made one."""
+    given = [Example(f"it was {[*WEATHER][i % 4]} in week {i}", WEATHER[[*WEATHER][i % 4]], f"g{i}") for i in range(n)]
+    made = [replace(e, input=f"again {e.input}", id=f"m-{e.id}", meta={"made": "mine", "from": [e.id]}) for e in given]
+    far = Example("a day", "good", "far", meta={"made": "mine", "from": [made[0].id]})
+    return replace(TASK, train=(far, *made, *given, *others))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_made_comes_after_what_it_was_made_from_and_is_not_asked(seed):
+    for limit in (7, 100):
+        stream = make_stream(with_made(), limit=limit, seed=seed)
+        assert len(stream.asked) == min(limit, 24)
+        assert not any(e.is_made for e in stream.asked)
+        place = {e.id: i for i, e in enumerate(stream.examples)}
+        assert len(place) == 49
+        assert all(place[f"g{i}"] < place[f"m-g{i}"] for i in range(24))
+        assert place["g0"] < place["far"]
+        given = [e.id for e in stream.examples if not e.is_made]
+        assert stream.asked[-1].id == given[-1]
+
+
+def test_a_loop_of_sources_ends():
+    rows = [Example(f"text {i}", "good", f"m{i}", meta={"made": "mine", "from": [f"m{1 - i}"]}) for i in range(2)]
+    assert len(make_stream(with_made(others=tuple(rows)), limit=100, seed=0).examples) == 51
+
+
+def test_a_run_learns_what_was_made_and_scores_none_of_it(tmp_path):
+    recipes = "majority,tfidf-lr,zero-shot,random:k=4,all-past,random:contexts=2"
+    run = kshot.adapt(with_made(), "scripted", recipes=recipes, shots=4, race=False, out=tmp_path, abstain=0.5)
+    rows = map(json.loads, (tmp_path / "samples.jsonl").read_text("utf-8").splitlines())
+    stream = make_stream(with_made(), limit=100, seed=0)
+    assert {row["position"] for row in rows} == set(stream.positions)
+    assert {row["n"] for row in run.leaderboard} == {24}
+    assert {e.id for e in run.best.pool} <= {e.id for e in stream.examples}
+
+
+def test_a_second_look_hides_what_was_made_of_what_it_asks():
+    task = with_made()
+    stream, setup = make_stream(task, limit=100, seed=0), Setup(task, TaskModel.for_task(task, ScriptedModel({})), 0)
+    for recipe in ("tfidf-lr", "random"):
+        _, queries = second_look(parse_recipe(recipe, shots=4), setup, stream)
+        assert len(queries) >= 16
+        assert not any(query.example.is_made for query in queries)
+        assert not any(query.example.id in e.sources for query in queries for e in query.past)
+
+
+def test_a_column_that_is_called_made_and_means_something_else_changes_nothing():
+    rows = [replace(e, meta={"made": "1998", "from": "Italy"}) for e in ROWS]
+    plain = make_stream(TASK, limit=9, seed=0)
+    assert make_stream(replace(TASK, train=tuple(rows)), limit=9, seed=0).fingerprint == plain.fingerprint
 
 
 def test_json_has_the_counts_and_where_the_rows_are(days, tmp_path, run_cli):

@@ -71,6 +71,12 @@ class Example:
         return "made" in self.meta
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The ids of the examples that it was made from, as far as that is known."""
+        found = self.meta.get("from") if self.is_made else None
+        return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
+
+    @property
     def question(self) -> Question:
         """What is asked."""
         return Question(self.input, self.id, self.context, self.choices, self.meta)

@@ -45,7 +45,7 @@ def second_look(recipe: Recipe, setup: Setup, stream: Stream) -> tuple[Learner, 
         queries = []
         for hidden in _parts(setup.task, stream.asked, PARTS if recipe.asks_model else FREE_PARTS):
             ids = {e.id for e in hidden}
-            past = tuple(e for e in stream.examples if e.id not in ids)
+            past = tuple(e for e in stream.examples if e.id not in ids and ids.isdisjoint(e.sources))
             queries += [Query(e, past) for e in hidden]
     if len(queries) < LEAST:
         return None
@@ -90,6 +90,11 @@ def other_draws(recipe: Recipe, setup: Setup, stream: Stream) -> list[tuple[Lear
 
 
 def can_ask(contexts: Contexts, example: Example) -> bool:
-    """Return whether at least half of the contexts do not show an example: it is asked with these."""
+    """Return whether at least half of the contexts do not show an example, and none shows what was made from it.
+
+    It is asked with those that do not.
+    """
+    if any(example.id in e.sources for shown in contexts for e in shown):
+        return False
     n = sum(example not in shown for shown in contexts)
     return n > 0 and 2 * n >= len(contexts)

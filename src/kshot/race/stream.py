@@ -11,6 +11,8 @@ import numpy as np
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest, generator
 from kshot.core.types import Example, Query, Task
+from kshot.methods.generators import GENERATORS
+from kshot.methods.loops import LOOPS
 from kshot.tasks.validate import without_duplicates
 
 TEXTS_AT_CHECKPOINT = 8
@@ -23,7 +25,8 @@ class Stream:
 
     Attributes:
         examples: In the order of the stream; all of them are learnt.
-        positions: The places in the stream of those that are predicted, in increasing order.
+        positions: The places in the stream of those that are predicted, in increasing order; none of what a generator
+            has made (`is_of_generator`).
         removed: Ids of rows left out because an earlier row has the same input and context.
     """
 
@@ -59,10 +62,33 @@ class Stream:
 
 
 def make_stream(task: Task, *, limit: int, seed: int) -> Stream:
-    """Remove repeated rows, shuffle, and spread at most `limit` predictions over the stream."""
+    """Remove repeated rows, shuffle, and spread at most `limit` predictions over the stream.
+
+    What a generator has made comes after what it was made from, and is not predicted.
+    """
     kept, removed = without_duplicates(task.train)
     order = generator(seed, "stream").permutation(len(kept))
-    return Stream(tuple(kept[i] for i in order), spread(len(kept), limit), removed)
+    examples = _after_sources([kept[i] for i in order])
+    given = [i for i, e in enumerate(examples) if not is_of_generator(e)]
+    return Stream(tuple(examples), tuple(given[i] for i in spread(len(given), limit)), removed)
+
+
+def is_of_generator(example: Example) -> bool:
+    """Return whether a generator or a loop has made a row of a file, rather than its column "made" meaning another."""
+    name = str(example.meta.get("made"))
+    return example.is_made and (bool(example.sources) or name in GENERATORS or name in LOOPS)
+
+
+def _after_sources(examples: list[Example]) -> list[Example]:
+    """Return examples in their order, but each that was made from others right after the last of these."""
+    place = {e.id: i for i, e in enumerate(examples)}
+    made = [e for e in examples if is_of_generator(e)]
+    for _ in made:  # what was made from made ones waits for their sources, too
+        last = {e.id: max([place[e.id], *(place[i] for i in e.sources if i in place)]) for e in made}
+        if all(place[name] == at for name, at in last.items()):
+            break
+        place |= last
+    return sorted(examples, key=lambda e: (place[e.id], is_of_generator(e)))
 
 
 def spread(n: int, limit: int, *, bend: float = BEND) -> tuple[int, ...]:
@@ -71,7 +97,7 @@ def spread(n: int, limit: int, *, bend: float = BEND) -> tuple[int, ...]:
     The j-th of m lies at n (j / m)^bend; where these would coincide, places follow each other one by one.
 
     Args:
-        n: Examples in the stream, 1 or more.
+        n: Examples in the stream.
         limit: 1 or more; from `n` on all are predicted.
         bend: 1 spreads them evenly.
     """

@@ -25,14 +25,12 @@ from kshot.core.settings import ChooseBy, Prefer, RunSettings
 from kshot.core.termination import interrupted_by_sigterm
 from kshot.core.types import Kind, Rows, Task
 from kshot.learners.learner import Setup
-from kshot.methods.generators import GENERATORS
-from kshot.methods.loops import LOOPS
 from kshot.race.measure import Measuring
 from kshot.race.promise import promise
 from kshot.race.race import Race
 from kshot.race.record import Recorder
 from kshot.race.second_look import ENOUGH_ASKED, MOST_ASKED
-from kshot.race.stream import Stream
+from kshot.race.stream import Stream, is_of_generator
 from kshot.recipes.names import about_contexts
 from kshot.reports.html import add_report, check_beside
 from kshot.store.commit import commit, settle
@@ -258,7 +256,7 @@ def _run_in(
         best = AdaptedModel.fit(chosen, stream.examples, last, choice=choice, calibration=calibration, **abstaining)
         if chosen.shows_one_set and not winner.again:  # its label prior is that of other prompts
             shown = {e.id for e in best.pool}
-            asked = [e for e in stream.examples if e.id not in shown][:MOST_ASKED]
+            asked = [e for e in stream.examples if e.id not in shown and not is_of_generator(e)][:MOST_ASKED]
             more = task.unlabelled[: ENOUGH_ASKED - len(asked)] if chosen.asks_unlabelled(task) else ()
             best = best.calibrated_by([*asked, *(question.answered() for question in more)])
         best = best.with_model(language_model)  # the store is closed below
@@ -310,12 +308,10 @@ def about_data(prepared: Prepared) -> list[str]:
         users = [r.name for r in prepared.recipes if r.uses_unlabelled or r.asks_unlabelled(task)]
         who = f"can be used by {', '.join(users[:5])}{', …' if users[5:] else ''}" if users else "are used by no recipe"
         said.append(f"{n} unlabelled inputs {who}" if n > 1 else f"1 unlabelled input {who.replace('are', 'is')}")
-    makers = {*GENERATORS, *LOOPS}
-    if n := sum(e.is_made and ("from" in e.meta or str(e.meta["made"]) in makers) for e in stream.asked):
+    if n := sum(map(is_of_generator, stream.examples)):
         said.append(
-            f"{n} of the {len(stream.asked)} examples that are predicted were made by a generator (column 'made'), and "
-            "what is measured on them is too good for models that agreed with them; take them out, and let a recipe "
-            "make them, as in random:generator=rephrase, where they are never scored"
+            f"{n} of the {len(stream.examples)} examples were made by a generator (column 'made'): they are learnt, "
+            "after what they were made from, and not scored"
         )
     used = [part for recipe in prepared.recipes for part in recipe.all_parts]
     said += dict.fromkeys(caution for part in used if (caution := part.caution(task)))

@@ -86,6 +86,7 @@ def prepare(settings: RunSettings) -> Prepared:
     )
     source = None if settings.source is None else given_task(settings.source, skip_bad_rows=skip)
     stream = make_stream(task, limit=settings.limit, seed=settings.seed)
+    _check_asks(stream, task)
     n_pool, names = len(stream.examples), settings.recipe_names
     shots = min(DEFAULT_SHOTS, n_pool) if settings.shots is None else settings.shots
     if not 1 <= shots <= n_pool:
@@ -123,6 +124,15 @@ def prepare(settings: RunSettings) -> Prepared:
     for example in stream.asked:
         check_references(primary_metric(task), example.id, example.accepted)
     return Prepared(settings, task, source, stream, recipes)
+
+
+def _check_asks(stream: Stream, task: Task) -> None:
+    """Raise UserError where a generator has made all examples, so that none is predicted."""
+    if not stream.asked:
+        raise UserError(
+            f"A run must have examples that no generator has made: all {len(stream.examples)} of '{task.name}' are "
+            "(column 'made'), and what is made is not scored. Add the rows that they were made from."
+        )
 
 
 def check_contexts(recipe: Recipe, n_pool: int) -> None:

@@ -235,11 +235,5 @@ def values(shown: Sequence[Example], probes: Sequence[Example], model: TaskModel
 
 def without_own(saved: FloatArray, shown: Sequence[Example], asked: Sequence[Example]) -> FloatArray:
     """Return a copy `[n_shown, n_asked]` with NaN where the same is asked that is shown, or what it was made from."""
-    own = np.array([[a.id == e.id or a.text == e.text or a.id in _sources(e) for a in asked] for e in shown])
+    own = np.array([[a.id == e.id or a.text == e.text or a.id in e.sources for a in asked] for e in shown])
     return np.where(own, np.nan, saved)
-
-
-def _sources(e: Example) -> Sequence[str]:
-    """Return the ids of the examples that one was made from, as far as that is known."""
-    found = e.meta.get("from") if e.is_made else None
-    return found if isinstance(found, list | tuple) else ()
