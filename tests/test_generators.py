@@ -524,6 +524,16 @@ def test_the_same_words_flip_in_another_context():
     assert all(n == 2 for n in Counter(e.meta["pair"] for e in pairs).values())
 
 
+def test_what_is_right_too_is_no_flip_and_is_not_accepted_in_the_other_context():
+    labels = (*LABELS, "fair")
+    rows = [replace(e, references=(e.output, "fair")) for e in IRONY.train]
+    task = replace(IRONY, labels=labels, train=(*rows, Example("hm", "fair", "all", references=("fair", *LABELS))))
+    made = make(GENERATORS.build("flips(n=20,rounds=1)"), InContext(situations), task)
+    assert len(made.examples) >= 4
+    assert all(e.output in LABELS and e.accepted == (e.output,) for e in made.examples)
+    assert made.reasons["each label is right for it"] == 1
+
+
 def test_contexts_that_do_not_flip_are_rejected_with_their_pair():
     bare = replace(IRONY, train=tuple(replace(e, context=None) for e in IRONY.train[::2]))
     made = make(GENERATORS.build("flips(n=8,rounds=1)"), Planted(situations, {"again": "good"}), bare)

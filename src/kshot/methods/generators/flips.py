@@ -13,6 +13,7 @@ from kshot.methods.generators.writer import UNFIT, Writer, can_be_asked, finishe
 from kshot.taskmodel.taskmodel import TaskModel
 
 NO_FLIP, HALF = "the model does not change its answer in it", "the other one of its pair was not taken"
+ALL_RIGHT = "each label is right for it"
 HEAD = "Describe in one sentence a situation in which the words have the label."
 WORKED = (  # where no known example has a context
     ("Nice work!", "praise", "A teacher hands back a test without a mistake."),
@@ -44,6 +45,8 @@ class Flips(Writer):
     shown: int = setting(4, least=1, most=100)
     shots: int = setting(8, least=0, most=1000)
 
+    version = 2
+
     def suits(self, task: Task) -> bool:
         """Return whether there are labels to flip."""
         return task.kind == "classification" and len(task.labels) > 1
@@ -56,9 +59,14 @@ class Flips(Writer):
         for seed in order:
             if n_planned >= n:
                 break
-            others = [label for label in model.task.labels if label != seed.output]
-            flipped = replace(seed, output=others[int(rng.integers(len(others)))], context=None, explanation=None)
-            pairs.append([flipped] if seed.context else [replace(seed, explanation=None), flipped])
+            others = [label for label in model.task.labels if label not in seed.accepted]
+            if not others:
+                intake.reject(seed.input, ALL_RIGHT)
+                pairs.append([])
+                continue
+            same = replace(seed, references=(), explanation=None)  # a context is for one label
+            flipped = replace(same, output=others[int(rng.integers(len(others)))], context=None)
+            pairs.append([flipped] if seed.context else [same, flipped])
             n_planned += len(pairs[-1])
         wanted = [(e, order[i]) for i, own in enumerate(pairs) for e in own]
         contexts = self._contexts([e for e, _ in wanted], seeds, intake, model, rng)
