@@ -753,3 +753,7 @@ def test_steerings_and_notes_are_judged_by_known_examples_alone(seed):
     assert any(e.is_made for e in seen)
     assert judging
     assert not any(e.is_made for e in judging)
+    copies = [replace(e, id=f"c-{e.id}", meta={"made": "mine", "from": [e.id]}) for e in ROWS]
+    seen, judging = judged([*ROWS, *copies], rng(), 100)
+    assert any(e.is_made for e in seen)
+    assert not {e.id for e in judging} & {name for e in seen for name in e.sources}

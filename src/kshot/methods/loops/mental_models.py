@@ -60,7 +60,7 @@ class MentalModels(Talking):
     teacher: str = "model"
 
     least = 8
-    version = 2
+    version = 3
     players: ClassVar[tuple[str, ...]] = ("teacher",)
 
     @property

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kshot.core.fields import setting
-from kshot.core.types import Example, not_made
+from kshot.core.types import Example
 from kshot.methods.contracts import Artefact, Loop
+from kshot.methods.loops.refine import halves
 from kshot.taskmodel.taskmodel import TaskModel
 
 ASKED = "What is the rule that leads from each input to its output? In one sentence:"
@@ -36,13 +37,12 @@ class Notes(Loop):
     asked: int = setting(16, least=1, most=10_000)
     tokens: int = setting(40, least=1, most=10_000)
 
+    version = 2
     least = 4
 
     def run(self, examples: Sequence[Example], *, model: TaskModel, rng: np.random.Generator) -> Artefact:
         """Return the note, or none; see `kshot.methods.contracts.Loop`."""
-        order = [examples[i] for i in rng.permutation(len(examples))]
-        source, others = order[: len(order) // 2], order[len(order) // 2 :]
-        held = not_made(others)[: self.asked]
+        source, held = halves(examples, rng, self.asked)
         notes: list[str] = []
         for _ in range(self.rounds):
             drawn = [source[i] for i in rng.permutation(len(source))[: self.shown]]

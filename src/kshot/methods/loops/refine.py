@@ -56,7 +56,7 @@ class Refine(Talking):
     writer: str = "model"
     coach: str = "model"
 
-    version = 2
+    version = 3
     players: ClassVar[tuple[str, ...]] = ("writer", "coach")
 
     @property
@@ -92,11 +92,13 @@ class Refine(Talking):
 def halves(examples: Sequence[Example], rng: np.random.Generator, most: int) -> tuple[list[Example], list[Example]]:
     """Return the examples that roles may see, and at most so many others, by which what they say is judged.
 
-    It is judged by none that was made, unless the others all were.
+    It is judged by none that was made, unless the others all were, and roles see nothing that was made from these.
     """
     order = [examples[i] for i in rng.permutation(len(examples))]
     seen, others = order[: len(order) // 2], order[len(order) // 2 :]
-    return seen, list(not_made(others)[:most])
+    held = list(not_made(others)[:most])
+    ids = {e.id for e in held}
+    return [e for e in seen if ids.isdisjoint(e.sources)], held
 
 
 def worth(talk: Talk, model: TaskModel, held: Sequence[Example], note: str) -> float:

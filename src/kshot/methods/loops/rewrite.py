@@ -52,7 +52,7 @@ class Rewrite(Talking):
     length: int = setting(80, least=1, most=10_000)
     reflector: str = "model"
 
-    version = 2
+    version = 3
     players: ClassVar[tuple[str, ...]] = ("reflector",)
 
     @property

@@ -58,7 +58,7 @@ class Teaching(Talking):
     length: int = setting(256, least=1, most=10_000)
     teacher: str = "model"
 
-    version = 3
+    version = 4
     players: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def suits(self, task: Task) -> bool:
