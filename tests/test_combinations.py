@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 import kshot
 from kshot.core.errors import ModelError, UserError
-from kshot.core.ledger import Ledger
+from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.seeding import generator
 from kshot.core.settings import RunSettings
 from kshot.core.types import Example, Prediction, Task
@@ -361,6 +361,22 @@ def test_who_is_dropped_later_has_its_part_in_what_the_mixture_has_predicted_bef
     assert [p.probs for p in after.predict(queries[:16])] == [p.probs for p in at_once]
     after.predict(queries[16:])
     assert "zero-shot" not in [row["recipe"] for row in after.configurations()]
+
+
+def test_the_mixture_goes_as_far_as_a_member_that_the_budget_has_stopped_before():
+    queries, ledger = make_stream(TASK, limit=24, seed=0).queries(), Ledger()
+    others = []
+    for name, n in (("majority", 24), ("zero-shot", 16)):
+        one = parse_recipe(name, shots=2)
+        said = make_learner(one, setup()).predict(queries[:n])
+        rows = [sample_row(TASK, name, i, q.example, p) for i, (q, p) in enumerate(zip(queries, said, strict=False))]
+        others.append(Entrant(one, predictions=said, rows=rows))
+    others[1].stop("stopped")  # in its second slice: it can be chosen
+    mixture = Mixture(parse_recipe("mix:by=share", shots=2), setup(), others, lambda entrant: (0.0, 0.0), ledger)
+    assert len(mixture.predict(queries[:16])) == 16
+    assert [row["recipe"] for row in mixture.configurations()] == ["majority", "zero-shot"]
+    with pytest.raises(BudgetSpentError):
+        mixture.predict(queries[16:])
 
 
 def test_what_is_handed_over_is_fitted_on_second_looks():

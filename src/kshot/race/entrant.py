@@ -49,6 +49,11 @@ class Entrant:
         return self.status == "racing"
 
     @property
+    def is_lost(self) -> bool:
+        """Whether it cannot be handed over: it has failed, or the budget is not enough for it."""
+        return self.status in ("failed", "diverged", "out-of-budget")
+
+    @property
     def made(self) -> dict[str, Any] | None:
         """What its generator has last made and rejected; None of a recipe that has made nothing yet."""
         counts = [note for note in self.notes if "generator" in note and "made" in note]

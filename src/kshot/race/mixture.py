@@ -48,17 +48,17 @@ class Mixture(Learner):
         self._fitted: tuple[int, tuple[Combiner, list[Entrant]]] | None = None
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Predict the next queries of the stream by what those that are still in the race have said of them.
+        """Predict the next queries of the stream by what those that are not lost have said of them.
 
         Raises:
             BudgetSpentError: The budget was spent before one that is still in the choice came so far.
             ModelError: None of them is left.
         """
         start, stop = len(self._examples), len(self._examples) + len(queries)
-        if any(e.status == "stopped" for e in self._others):
+        if any(e.status == "stopped" and len(e.rows) < stop for e in self._others):
             raise BudgetSpentError
-        able = [e for e in self._others if (e.is_racing or e.status == "dropped") and len(e.rows) >= stop]
-        if not any(e.is_racing for e in able):
+        able = [e for e in self._others if not e.is_lost and len(e.rows) >= stop]
+        if all(e.status == "dropped" for e in able):
             self._ledger.check()
             raise ModelError("a recipe that it combines must be left; all are out of the race")
         said = list(zip(*(map(_prediction, entrant.rows[:stop]) for entrant in able), strict=True))
