@@ -461,6 +461,29 @@ def test_a_mixture_that_is_chosen_is_handed_over_with_its_members_and_weights(tm
     assert [row["recipe"] for row in kept] == names
 
 
+FIRST_IS_HIDDEN = """import kshot
+
+FIRST = []
+"""
+
+
+def test_a_mixture_does_without_members_that_fail_in_their_second_look(tmp_path):
+    file = tmp_path / "late.py"
+    fails = """if len(examples) == 1 and not FIRST:
+            FIRST.append(examples[0].id)
+        if self.part and FIRST and len(examples) and FIRST[0] not in {e.id for e in examples}:
+            raise RuntimeError("it is lost")
+        return self"""
+    file.write_text(KNOWS.replace("import kshot\n", FIRST_IS_HIDDEN, 1).replace("return self", fails, 1))
+    names = [f"{file}:Knows:part={part}" for part in (0, 1)]
+    run = kshot.adapt(TASK, "scripted", recipes=[*names, "mix"], shots=2, choose_by="bits", out=tmp_path / "run")
+    board = {row["recipe"]: row for row in run.leaderboard}
+    assert [board[name]["status"] for name in (*names, "mix")] == ["done", "failed", "done"]
+    (kept,) = json.loads((run.folder / "results.json").read_text())["configurations"]["mix"]
+    assert kept["recipe"] == names[0]
+    assert board["mix"]["bits_per_example"] == pytest.approx(board[names[0]]["bits_per_example"])
+
+
 def test_a_member_that_knows_more_in_the_end_is_weighed_by_what_it_knows_then(tmp_path):
     file = tmp_path / "late.py"
     late = KNOWS.replace("return self", "return Knows(int(len(examples) < 20))")

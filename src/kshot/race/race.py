@@ -77,10 +77,27 @@ class Race:
             self._leave_out_who_was_stopped_early()
         self._keep_to_budget()
         for entrant in self.entrants:  # those that combine others come last, when these are as they are handed over
+            if entrant.recipe.combines_run:
+                self._combine_without_lost(entrant)
             if entrant.is_racing:
                 measuring.finish(entrant)
                 measuring.look_again(entrant)
         measuring.progress.standing(self.board(), measuring.left())
+
+    def _combine_without_lost(self, entrant: Entrant) -> None:
+        """Let one that combines others predict anew where some of these were lost, which asks nothing.
+
+        What is measured of it is then of what can be handed over.
+        """
+        n, others = len(entrant.rows), [e for e in self.entrants if not e.recipe.combines_run]
+        if entrant not in self.eligible() or not any(e.is_lost and e.rows for e in others):
+            return
+        entrant.predictions, entrant.rows = [], []
+        self._summaries.pop((entrant.recipe.name, n), None)
+        self.measuring.combine(entrant, others)
+        for _, stop in slices(len(self.measuring.stream.positions)):
+            if stop <= n and not entrant.is_lost:
+                self.measuring.advance(entrant, stop)
 
     def _in_turn(self) -> list[list[Entrant]]:
         """Return who goes through the stream together: with a budget those that train come after the others.
