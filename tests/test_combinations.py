@@ -404,6 +404,10 @@ def test_what_is_handed_over_is_fitted_on_second_looks():
     weights = [recipe.part("combiner")._weights for recipe in (before, after)]
     odds = [weight[1] / weight[0] for weight in weights]
     assert odds == pytest.approx([0.9**24, 1.1**20 * 0.9**4])
+    told = [p.probs[LABELS.index(e.output)] for e, p in zip(stream.asked, mixture.as_handed_over(), strict=True)]
+    for at, n_late in ((0, 3), (19, 4)):  # by four fifths of the examples, of which so many were not asked again
+        odds = 1.1**16 * 0.9**n_late
+        assert told[at] == pytest.approx((0.5 + 0.55 * odds) / (1 + odds))
 
 
 @pytest.mark.parametrize(
@@ -455,6 +459,11 @@ def test_a_mixture_that_is_chosen_is_handed_over_with_its_members_and_weights(tm
     assert run.chosen == "mix"
     assert run.best.recipe.name == f"mix({', '.join(names)})"
     assert min(run.best.recipe.part("combiner")._weights) > 0.2
+    rows = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    along = [max(row["probs"]) for row in rows if row["recipe"] == "mix"]
+    least = min(run.best.past.confidences)  # the promise rests on what is handed over, not on the first weights
+    assert len(run.best.past.confidences) == 24
+    assert least > 0.1 + along[0]
     read = kshot.load(tmp_path / "run", allow_code=True)
     assert read.predict(["text 4 three", "text 5 two"]) == ["three", "two"]
     kept = json.loads((tmp_path / "run" / "results.json").read_text())["configurations"]["mix"]

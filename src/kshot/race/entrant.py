@@ -22,6 +22,7 @@ class Entrant:
         said: Of the stream so far, by what would be handed over, where that is calibrated.
         rows: Sample rows of them.
         again: Sample rows of the second look: the recipe as it will be handed over, on examples it does not know.
+        final: Of what combines the run, sample rows of what will be handed over: a promise rests on them, no choice.
         calibration: That of the model that would be handed over.
         settled: What has won in the race of the recipe's settings.
         configurations: How they stand.
@@ -36,6 +37,7 @@ class Entrant:
     said: Sequence[Prediction] = ()
     rows: list[dict[str, Any]] = field(default_factory=list)
     again: list[dict[str, Any]] = field(default_factory=list)
+    final: list[dict[str, Any]] = field(default_factory=list)
     calibration: Calibration = UNCALIBRATED
     settled: Recipe | None = None
     configurations: list[dict[str, Any]] = field(default_factory=list)

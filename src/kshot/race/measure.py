@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -203,6 +204,10 @@ class Measuring:
         if entrant.learner:
             entrant.settled = entrant.learner.settled
             entrant.configurations = entrant.learner.configurations()
+        if recipe.combines_run:
+            found = cast(Mixture, entrant.learner).as_handed_over()
+            said = zip(self.stream.positions, self.stream.asked, found, strict=False)
+            entrant.final = [sample_row(self.task, recipe.name, at, e, self._packed(p)) for at, e, p in said]
         entrant.stop("done")
         if n_dropped:
             self.progress.say(

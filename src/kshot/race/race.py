@@ -304,7 +304,8 @@ class Race:
     def rows_of_chosen(self) -> list[dict[str, Any]]:
         """Return the sample rows that tell what is expected of the chosen recipe when deployed."""
         name = self.board()[0]["recipe"]
-        return self._rows_of(name, self._evidence("metric")[name])
+        (entrant,) = (e for e in self.entrants if e.recipe.name == name)
+        return entrant.final or self._rows_of(name, self._evidence("metric")[name])
 
     def _rows_of(self, name: str, known: Evidence) -> list[dict[str, Any]]:
         """Return the sample rows that a recipe's evidence is of."""
