@@ -195,7 +195,7 @@ def _look_tokens(row: Row) -> float:
 def _picked(rows: Rows, values: Mapping[str, float], tokens: float, mixed: Replayed | None = None) -> Outcome:
     """Return the recipe with the highest value, or the mixture of a race; ties go to the fewer bits."""
     values, bits = dict(values), {name: float(np.mean(rows[name]["stream"]["bits"])) for name in values}
-    if mixed:
+    if mixed and len(mixed.members) > 1:  # else its member stands for it
         values["mix"], bits["mix"] = mixed.expected, mixed.bits("stream")
     name = max(values, key=lambda n: (round(values[n], 9), -bits[n]))
     if mixed and name == "mix":

@@ -487,7 +487,9 @@ def test_a_mixture_does_without_members_that_fail_in_their_second_look(tmp_path)
     names = [f"{file}:Knows:part={part}" for part in (0, 1)]
     run = kshot.adapt(TASK, "scripted", recipes=[*names, "mix"], shots=2, choose_by="bits", out=tmp_path / "run")
     board = {row["recipe"]: row for row in run.leaderboard}
-    assert [board[name]["status"] for name in (*names, "mix")] == ["done", "failed", "done"]
+    assert [board[name]["status"] for name in (*names, "mix")] == ["done", "failed", "not-applicable"]
+    assert board["mix"]["reason"] == f"it keeps {names[0]} alone, which stands for it"
+    assert run.chosen == names[0]
     (kept,) = json.loads((run.folder / "results.json").read_text())["configurations"]["mix"]
     assert kept["recipe"] == names[0]
     assert board["mix"]["bits_per_example"] == pytest.approx(board[names[0]]["bits_per_example"])
