@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 import kshot
 from conftest import labelled_rows, write_task
 from kshot.adapted.seal import write_seal
+from kshot.core.ledger import Ledger
+from kshot.engine.language_model import Engine
 from kshot.evaluators.forgetting import forgetting, perplexity
 from kshot.models.tiny import tiny_backbone
 
@@ -154,6 +156,14 @@ def test_perplexity_is_that_of_the_scored_tokens():
         nats, n = nats + float(losses.double().sum()), n + len(losses)
     assert perplexity(model) == pytest.approx(torch.tensor(nats / n).exp().item(), rel=1e-4)
     assert forgetting(model, model)["perplexity_after"] == perplexity(model)
+
+
+def test_a_model_before_training_is_asked_for_general_text_once():
+    model = Engine(tiny_backbone(seed=7))
+    first, second = Ledger(), Ledger()
+    assert forgetting(model, model, ledger=first) == forgetting(model, model, ledger=second)
+    assert [(spent.cost.scored, spent.cost.reused) for spent in (first, second)] == [(10, 0), (5, 5)]
+    assert first.cost.tokens == second.cost.tokens > 0
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """Does training on one task make a model worse at everything else? The perplexity of general text says."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from math import exp, isfinite
 
 from kshot.core.errors import NotFiniteError
-from kshot.core.ledger import Ledger
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.models import ScoringModel
 from kshot.core.types import Prompt, ScoreRequest, Segment
+
+_BEFORE: dict[str, tuple[float, Cost]] = {}  # what models have by their fingerprints, and what finding it took
 
 
 def perplexity(model: ScoringModel, *, ledger: Ledger | None = None) -> float:
@@ -30,8 +33,16 @@ def perplexity(model: ScoringModel, *, ledger: Ledger | None = None) -> float:
 
 
 def forgetting(before: ScoringModel, after: ScoringModel, *, ledger: Ledger | None = None) -> Mapping[str, float]:
-    """Return the perplexity of general text before and after training."""
-    return {
-        "perplexity_before": perplexity(before, ledger=ledger),
-        "perplexity_after": perplexity(after, ledger=ledger),
-    }
+    """Return the perplexity of general text before and after training.
+
+    A process asks a model before training once; later its requests are counted as reused, with what they took.
+    """
+    ledger = ledger or Ledger()
+    if known := _BEFORE.get(before.fingerprint):
+        value, took = known
+        ledger.add(replace(took, scored=0, reused=took.scored + took.reused))
+    else:
+        asked = ledger.part()
+        value = perplexity(before, ledger=asked)
+        _BEFORE[before.fingerprint] = value, asked.cost
+    return {"perplexity_before": value, "perplexity_after": perplexity(after, ledger=ledger)}
