@@ -325,14 +325,13 @@ def test_texts_and_demonstrations_rest_on_the_past_alone(name, order):
         recipe, model = f"{recipe},lr=1e-3/1e-2,steps=1", kshot.load_model("tiny")
     before = predictions(recipe, task.train, task, model)
     assert len({p.answer for p in before}) > 3 or name == "zero-shot"
-    assert predictions(recipe, task.train, task, model) == before
     for cut in (13,) if name in TUNERS else (4, 13):
         own = replace(task.train[cut], output="many caps")
         future = [
             replace(e, input=f"{e.input} x", output=f"{i} there") for i, e in enumerate(task.train[cut + 1 : cut + 4])
         ]
         after = predictions(recipe, (*task.train[:cut], own, *future), task, model)
-        assert after[:cut] == before[:cut]
+        assert after[:cut] == before[:cut]  # made again, they are the same
         kept = ("answer", "demonstrations", "prompt_tokens", "dropped", "cut_off")
         assert all(getattr(after[cut], k) == getattr(before[cut], k) for k in kept)
         assert after[cut].candidates == (own.output,)
