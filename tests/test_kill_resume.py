@@ -75,10 +75,19 @@ class Stopped(BaseException):
     """Like KeyboardInterrupt, nothing that code would catch by accident."""
 
 
-@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])
-def test_every_pack_can_be_the_last(task, tiny, whole, tmp_path, recorded, monkeypatch, when):
+FEWER = SETTINGS | {"recipes": "zero-shot,random,all-past,majority", "limit": 24}
+LONG = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("when", "settings"),
+    [pytest.param("before", SETTINGS, marks=LONG), pytest.param("after", SETTINGS, marks=LONG), ("after", FEWER)],
+    ids=["before", "after", "after-of-fewer"],
+)
+def test_every_pack_can_be_the_last(task, tiny, tmp_path, recorded, monkeypatch, when, settings):
     """Stop at the first new commit, then at the second, and so on, in one folder; a committed pack is never rerun."""
     loaded, folder = Task.load(task), tmp_path / "run"
+    whole = kshot.adapt(loaded, tiny, out=tmp_path / "whole", **settings)
     left = 0
 
     def stopping(method):
@@ -101,7 +110,7 @@ def test_every_pack_can_be_the_last(task, tiny, whole, tmp_path, recorded, monke
             left = 1 + (n_stops % 2 if when == "after" else 1)
             before = committed(folder)
             try:
-                run = kshot.adapt(loaded, tiny, out=folder, **SETTINGS)
+                run = kshot.adapt(loaded, tiny, out=folder, **settings)
             except Stopped:
                 n_stops += 1
                 assert n_stops < 100, "a run that is resumed gets nowhere"
@@ -109,9 +118,9 @@ def test_every_pack_can_be_the_last(task, tiny, whole, tmp_path, recorded, monke
             else:
                 break
     assert n_stops > 10
-    assert run.work.scored == whole[1] - before
-    assert committed(folder) == whole[1]
-    assert recorded(folder) == whole[0]
+    assert run.work.scored == whole.work.scored - before
+    assert committed(folder) == whole.work.scored
+    assert recorded(folder) == recorded(whole.folder)
 
 
 OPEN = {"recipes": "random,bm25", "shots": 4, "limit": 24}
