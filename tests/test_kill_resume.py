@@ -247,7 +247,7 @@ def test_killed_again_and_again(killed, tiny, whole, tmp_path, recorded):
     """Kill at seeded random events, resuming in between; later and later, so that it ends."""
     rng, folder, stored, latest = random.Random(0), tmp_path / "run", [0], 4
     while killed(folder, rng.randint(1, latest)):
-        latest += 20
+        latest += 10
         if rng.random() < 0.5:  # otherwise the next run itself is the first to open what was left
             stored.append(committed(folder))
         check_nothing_is_half_written(folder, tiny)
