@@ -23,7 +23,9 @@ from kshot.core.types import Example, Generation, Task
 from kshot.models.remote.paid import Answer, Texts
 from kshot.models.remote.service import Usage
 from kshot.models.scripted import ScriptedModel
+from kshot.race.entrant import Entrant
 from kshot.race.measure import Measuring
+from kshot.recipes.grammar import parse_recipe
 from kshot.reports.html import page
 from kshot.reports.saved_record import read_record
 from kshot.store.scores import SqliteStore
@@ -220,6 +222,27 @@ def test_a_text_and_what_it_took_are_kept_together_or_not_at_all(tmp_path, monke
     store.close()
 
 
+SERVICE = "openai:http://localhost:1/v1#nobody"
+SPOKEN = f"zero-shot:loop=refine(coach={SERVICE})"
+
+
+@pytest.mark.parametrize("recipe", [SPOKEN, f"random:generator=ensemble(models={SERVICE})", f"average(bm25, {SPOKEN})"])
+def test_a_budget_of_money_can_be_for_a_model_that_a_recipe_names(recipe):
+    settings = RunSettings(TASK, "scripted", recipes=f"zero-shot,{recipe}", shots=2, budget="2usd", prices=PRICES)
+    prepare(settings).load_models(with_named=False)
+
+
+def test_money_is_kept_for_the_last_fit_where_only_a_role_is_paid():
+    ledger = Ledger(prices=parse_prices("in=2,out=8"))
+    ledger.add(Cost(tokens=4000, calls=1, input_tokens=1000))
+    model = SimpleNamespace(model=SimpleNamespace(is_remote=False))
+    measuring: Any = SimpleNamespace(
+        setup=SimpleNamespace(selector_model=None), model=model, ledger=ledger, last_fit=lambda entrant: (1.0, 1e6)
+    )
+    costs = [Measuring.last_fit_money(measuring, Entrant(parse_recipe(r, shots=2))) for r in (SPOKEN, "zero-shot")]
+    assert costs == [pytest.approx(0.5), 0.0]
+
+
 @pytest.mark.parametrize(("is_remote", "share"), [(True, 1.0), (False, 0.25)])
 def test_what_a_last_fit_costs_leaves_out_what_is_run_here(is_remote, share):
     """A model that is trained here and taught by a service: a quarter of the tokens so far were the service's."""
@@ -229,5 +252,5 @@ def test_what_a_last_fit_costs_leaves_out_what_is_run_here(is_remote, share):
     last_fit = lambda entrant: (1.0, 1e6)  # noqa: E731
     setup = SimpleNamespace(selector_model=service)
     measuring: Any = SimpleNamespace(setup=setup, model=here, ledger=ledger, last_fit=last_fit)
-    entrant: Any = SimpleNamespace(recipe=SimpleNamespace(parts={}))
+    entrant: Any = SimpleNamespace(recipe=parse_recipe("zero-shot", shots=2))
     assert Measuring.last_fit_money(measuring, entrant) == pytest.approx(2 * share)

@@ -11,6 +11,7 @@ from typing import cast
 
 import numpy as np
 
+from kshot.core.api_settings import is_api
 from kshot.core.duration import in_words
 from kshot.core.errors import StorageError, UserError
 from kshot.core.ledger import BudgetSpentError, Ledger
@@ -374,7 +375,8 @@ class Measuring:
         """Return about how many US dollars it would take, where a model behind an API is asked for it; else 0."""
         choosing, makes = self.setup.selector_model or self.model, {"generator", "loop", "composer"}
         asked = [choosing, self.model] if makes & entrant.recipe.parts.keys() else [choosing]
-        if self.ledger.prices is None or not any(model.model.is_remote for model in asked):
+        is_paid = any(m.model.is_remote for m in asked) or any(map(is_api, entrant.recipe.other_models))
+        if self.ledger.prices is None or not is_paid:
             return 0.0
         tokens, run = self.last_fit(entrant)[1], self.ledger.cost.tokens
         if not self.model.model.is_remote and run:  # most of what is run, such as training, is run here

@@ -103,6 +103,12 @@ class Recipe:
             yield from other.all_parts
 
     @property
+    def other_models(self) -> tuple[str, ...]:
+        """The names of the further language models that its methods ask, once each."""
+        named = (names for part in self.all_parts for names in part.named_models.values())
+        return tuple(dict.fromkeys(name for names in named for name in names))
+
+    @property
     def all_recipes(self) -> "Iterator[Recipe]":
         """Itself, its members and its alternatives."""
         yield self

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+from kshot.core.api_settings import is_api
 from kshot.core.budget import parse_budget
 from kshot.core.call import split_list
 from kshot.core.errors import TooLongError, UserError, missing_extra
@@ -52,6 +53,7 @@ class Prepared:
         )
         assert model is not None
         is_paid = any(m.is_remote for m in (model, asked) if m) or any(r.asks_service for r in self.recipes)
+        is_paid |= any(is_api(name) for recipe in self.recipes for name in recipe.other_models)
         if parse_budget(settings.budget).money < inf and not is_paid:
             raise UserError(
                 f"--budget must be a time or tokens where no model is behind an API: '{model.name}' costs no money; "
