@@ -28,6 +28,7 @@ from kshot.models.remote.letters import lettered
 from kshot.models.remote.pacing import Pace, retry_after, seconds_of
 from kshot.models.remote.service import HttpService, same_model
 from kshot.store.scores import SqliteStore
+from kshot.verbs.prepare import prepare
 from variants import mostly_slow
 
 KEY = "sk-very-secret-123"
@@ -780,9 +781,9 @@ def test_an_unknown_route_is_refused_before_anything_is_asked(server):
 
 def test_flags_are_for_models_of_their_kind(run_cli, words_task):
     with pytest.raises(UserError, match=r"--device must be left out for 'openai:m', whose server has loaded it"):
-        settings(device="cpu")
+        prepare(replace(settings(device="cpu"), task=words_task))
     with pytest.raises(UserError, match=r"--api is for models behind an API, as openai:NAME; none is named"):
-        RunSettings("task", "tiny", api="samples=3")
+        prepare(RunSettings(words_task, "tiny", api="samples=3"))
     with pytest.raises(
         UserError, match="--device, --dtype, --revision and --trust-remote-code must be left out for 'op"
     ):

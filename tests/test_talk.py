@@ -1,7 +1,7 @@
 """What holds of every loop in which roles speak: the ledger to the last call, and going on where it was killed."""
 
 import shutil
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +27,7 @@ from kshot.models.scripted import ScriptedModel
 from kshot.race.rehearsal import rehearsed
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
+from kshot.verbs import prepare as prepared_run
 from kshot.verbs.plan import plan
 from kshot.verbs.prepare import prepare
 
@@ -168,6 +169,37 @@ def test_a_model_that_a_recipe_names_is_loaded_once_and_keeps_its_texts_in_the_r
     assert loaded == ["one"]
     assert kept[0] is None
     assert kept[-1] is not None
+
+
+@pytest.mark.parametrize("recipe", ["zero-shot:loop=refine(coach={})", "random:generator=ensemble(models={})"])
+def test_a_model_that_a_recipe_names_is_loaded_as_those_of_the_run_but_for_their_revision(recipe, monkeypatch):
+    told = dict[str, dict]()
+    monkeypatch.setattr(roles, "load_model", lambda name, **how: told.update({name: how}) or ScriptedModel())
+    monkeypatch.setattr(prepared_run, "load_model", lambda name, **how: ScriptedModel())
+    service = "openai:http://localhost:1/v1#nobody"
+    recipes = ",".join(["zero-shot", *(recipe.format(name) for name in ("one", service, "scripted"))])
+    how = {"device": "cpu", "dtype": "bfloat16", "revision": "main", "trust_remote_code": True, "api": "retries=0"}
+    settings = RunSettings(planted.TASK, "org/own", recipes=recipes, shots=2, **how)
+    traces = prepare(settings).load_models().model.traces
+    here = {"device": "cpu", "dtype": "bfloat16", "trust_remote_code": True}
+    assert told == {"one": here, service: {"api": "retries=0"}, "scripted": {}}
+    assert traces.kept_in(Path("run"), None).placing == traces.placing
+
+
+@pytest.mark.parametrize(
+    ("model", "coach", "given", "message"),
+    [
+        ("tiny", "openai:m", {"api": "retries=0"}, ""),
+        ("openai:m", "demo", {"device": "cpu"}, ""),
+        ("openai:m", "scripted", {"device": "cpu"}, "--device must be left out for 'openai:m'"),
+        ("openai:m", "org/name", {"revision": "v2"}, "--revision must be left out for 'openai:m'"),
+        ("tiny", "demo", {"api": "retries=0"}, "--api is for models behind an API"),
+    ],
+)
+def test_what_is_said_of_models_can_be_said_of_one_that_a_recipe_names(model, coach, given, message):
+    recipes = f"zero-shot:loop=refine(coach={coach})"
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        prepare(RunSettings(planted.TASK, model, recipes=recipes, shots=2, **given))
 
 
 @pytest.mark.parametrize("player", ["person", "scripted:nowhere.json"])

@@ -205,7 +205,6 @@ class RunSettings:
             if check := known.metadata["check"]:
                 check(known.name, getattr(self, known.name))
         check_priced(self.budget, self.prices)
-        self._check_placing()
 
     @property
     def recipe_names(self) -> str:
@@ -218,14 +217,24 @@ class RunSettings:
         names = ("api",) if is_api(name) else _PLACING
         return {name: getattr(self, name) for name in names}
 
-    def _check_placing(self) -> None:
-        """Refuse what is said of models of a kind of which none is named."""
-        named = [model for model in (self.model, self.selector_model) if isinstance(model, str | Path)]
+    def check_placing(self, others: Sequence[str] = ()) -> None:
+        """Refuse what is said of models of a kind of which none is named.
+
+        Args:
+            others: The names of models that recipes name and that can be placed: a revision is not of these.
+
+        Raises:
+            UserError: It would be said of no model.
+        """
+        own = [model for model in (self.model, self.selector_model) if isinstance(model, str | Path)]
+        named = [*own, *others]
         remote = [model for model in named if is_api(model)]
         if self.api is not None and not remote:
             raise UserError("--api is for models behind an API, as openai:NAME; none is named. Leave it out.")
-        given = [flag_of(name) for name in _PLACING if getattr(self, name) != RunSettings.default(name)]
-        if given and named and len(remote) == len(named):
+        reached = {name: own if name == "revision" else named for name in _PLACING}
+        said = [name for name in _PLACING if getattr(self, name) != RunSettings.default(name)]
+        given = [flag_of(name) for name in said if reached[name] and all(map(is_api, reached[name]))]
+        if given:
             raise UserError(
                 f"{' and '.join(given)} must be left out for '{remote[0]}', whose server has loaded it; there is no "
                 "other model."

@@ -46,15 +46,14 @@ def load_model(
     if api:
         raise UserError(f"--api must be left out for '{name}', which is behind no API.")
     name = portable_name(at_home(name))
-    is_scripted = name == "scripted" or name.startswith("scripted:")
-    if (is_scripted or name == "tiny") and (device or revision or dtype != "auto" or trust_remote_code):
+    if not is_placed(name) and (device or revision or dtype != "auto" or trust_remote_code):
         raise UserError(
             f"--device, --dtype, --revision and --trust-remote-code must be left out for '{name}', which has none of "
             "them."
         )
     if revision and (name == "demo" or name.startswith("gguf:") or Path(name).is_dir()):
         raise UserError(f"--revision must be left out for '{name}', which is on no hub.")
-    if is_scripted:
+    if name == "scripted" or name.startswith("scripted:"):
         return scripted_from(name)
     backbone = load_white_box(name, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     from kshot.engine.language_model import Engine
@@ -72,6 +71,27 @@ def _api_model(name: str, api: str | Mapping[str, Any] | None, *, has_more: bool
     from kshot.models.remote.openai import load_api_model
 
     return load_api_model(name, api)
+
+
+def placing_of_another(name: str, placing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what holds for a model that a recipe names of how the models of its run are loaded.
+
+    Args:
+        name: As `load_model`.
+        placing: Arguments of `load_model`, those for models behind an API among them. A revision is of one repository.
+
+    Example:
+        >>> given = {"device": "cuda", "dtype": "auto", "revision": "v2", "api": "concurrency=2"}
+        >>> [placing_of_another(name, given) for name in ("demo", "openai:m", "scripted:answers.json")]
+        [{'device': 'cuda'}, {'api': 'concurrency=2'}, {}]
+    """
+    names = ("api",) if is_api(name) else ("device", "dtype", "trust_remote_code") if is_placed(name) else ()
+    return {key: placing[key] for key in names if placing.get(key) not in (None, "auto", False)}
+
+
+def is_placed(name: str) -> bool:
+    """Return whether anything can be said of how a model is loaded or asked, beside its name."""
+    return name not in ("scripted", "tiny") and not name.startswith("scripted:")
 
 
 def portable_name(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol
 from kshot.core.errors import UserError
 from kshot.core.ledger import Ledger
 from kshot.core.visible_text import visible
-from kshot.engine.load_model import load_model
+from kshot.engine.load_model import load_model, placing_of_another
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -155,15 +155,17 @@ def role_of(who: str, model: TaskModel, *, temperature: float = 1.0, setting: st
 def another(name: str, model: TaskModel, setting: str = "") -> TaskModel:
     """Return another model that is named on the task of one, which keeps what it says where the run does.
 
-    In a rehearsal none is loaded: the one stands for it, and what it is asked is not counted.
+    It is loaded as the models of the run are, but for their revision. In a rehearsal none is loaded: the one stands for
+    it, and what it is asked is not counted.
 
     Raises:
         UserError: There is no such model; it names the `setting`, if that is given.
     """
     if model.traces.rehearses:
         return replace(model, ledger=Ledger())
+    placing = model.traces.placing
     try:
-        other = model.traces.model(name, load_model)
+        other = model.traces.model(name, lambda name: load_model(name, **placing_of_another(name, placing)))
     except UserError as error:
         if not setting:
             raise

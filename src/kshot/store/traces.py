@@ -91,11 +91,13 @@ class Traces:
         folder: A file for each loop at each refit point; None keeps nothing beyond the process.
         store: Where the texts of further models are kept that speak in them.
         rehearses: Nobody but the language model itself is asked: what a run would take is counted.
+        placing: How the models of the run are loaded: arguments of `load_model`.
     """
 
     folder: Path | None = None
     store: Store | None = field(default=None, repr=False, compare=False)
     rehearses: bool = False
+    placing: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _open: dict[str, Trace] = field(default_factory=dict, repr=False, compare=False)
     _models: dict[str, LanguageModel] = field(default_factory=dict, repr=False, compare=False)
 
@@ -113,7 +115,8 @@ class Traces:
 
     def kept_in(self, folder: Path, store: Store) -> "Traces":
         """Return those of a run, to which the further models come that are loaded here."""
-        return Traces(folder, store, _models={name: one.with_store(store) for name, one in self._models.items()})
+        models = {name: one.with_store(store) for name, one in self._models.items()}
+        return Traces(folder, store, placing=self.placing, _models=models)
 
 
 def read_traces(run: Path) -> dict[str, list[dict[str, Any]]]:

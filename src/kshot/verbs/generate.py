@@ -144,8 +144,8 @@ def generate(
             )
         _check_new(place)
     check_generator(part, task, method)
+    placing: Any = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
     if isinstance(model, str | Path):
-        placing: Any = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
         model = load_model(model, **placing, api=api)
     if lacking := part.needs - model.capabilities:
         raise UserError(
@@ -160,7 +160,7 @@ def generate(
             TaskModel.for_task(task, model.with_store(store) if store else model, layout),
             ledger=ledger,
             progress=progress,
-            traces=Traces(store=store),
+            traces=Traces(store=store, placing={**placing, "api": api}),
         )
         try:
             found = part.generate(seeds, model=asked, rng=generator(seed, "generate", len(seeds)))

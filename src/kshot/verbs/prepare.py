@@ -1,7 +1,7 @@
 """What must hold before a run: its data, recipes and models from the settings, or what is wrong with them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from kshot.core.call import split_list
 from kshot.core.errors import TooLongError, UserError, missing_extra
 from kshot.core.settings import RunSettings, parse_columns
 from kshot.core.types import Task
-from kshot.engine.load_model import load_model
+from kshot.engine.load_model import is_placed, load_model
 from kshot.learners.build import lacking, make_learner
 from kshot.learners.learner import Setup, Source
 from kshot.measures.abstention import check_can_abstain, check_enough
@@ -21,6 +21,7 @@ from kshot.methods.roles import another
 from kshot.race.stream import Stream, make_stream
 from kshot.recipes.grammar import parse_recipes
 from kshot.recipes.recipe import Recipe
+from kshot.store.traces import Traces
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.built import given_task
 
@@ -63,6 +64,7 @@ class Prepared:
         if self.source:
             aligned = Source(TaskModel.for_task(self.source, model, settings.layout), self.source.train)
         own = TaskModel.for_task(self.task, model, settings.layout)
+        own = replace(own, traces=Traces(placing={**settings.placing(""), "api": settings.api}))
         selecting = TaskModel.for_task(self.task, asked) if asked else None
         setup = Setup(self.task, own, settings.seed, selector_model=selecting, source=aligned)
         check_models(setup, self.stream, self.recipes, is_named="all" not in settings.recipe_names)
@@ -94,6 +96,7 @@ def prepare(settings: RunSettings) -> Prepared:
     if not 1 <= shots <= n_pool:
         raise UserError(f"--shots must be in 1..{n_pool}, the number of different training examples; got {shots}.")
     recipes = parse_recipes(names, shots=shots)
+    settings.check_placing([name for recipe in recipes for name in recipe.other_models if is_placed(name)])
     if source:
         recipes = tuple(recipe.aligned() for recipe in recipes)
     check_source(recipes, with_source=source is not None)
