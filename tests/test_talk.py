@@ -16,6 +16,7 @@ import planted_talk as planted
 from kshot.core.errors import UserError
 from kshot.core.seeding import digest
 from kshot.core.settings import RunSettings
+from kshot.learners.kept import Kept
 from kshot.learners.learner import Setup
 from kshot.methods import roles
 from kshot.methods.generators.ensemble import Ensemble
@@ -169,6 +170,32 @@ def test_a_model_that_a_recipe_names_is_loaded_once_and_keeps_its_texts_in_the_r
     assert loaded == ["one"]
     assert kept[0] is None
     assert kept[-1] is not None
+
+
+@pytest.mark.parametrize("recipe", ["zero-shot:loop=refine(coach=one,turns=2,asked=4)", "average(bm25,{})"])
+def test_what_was_predicted_with_another_model_of_the_same_name_is_predicted_again(recipe, tmp_path, monkeypatch):
+    recipes = f"zero-shot,{recipe.format('zero-shot:loop=refine(coach=one,turns=2,asked=4)')}"
+
+    def taken(n: int) -> int:
+        """Return how many predictions a run takes from the store, with the n-th model of that name."""
+
+        class Coach(ScriptedModel):
+            fingerprint = f"coach {n}"
+
+            def with_store(self, store):
+                return self
+
+        monkeypatch.setattr(roles, "load_model", lambda name: Coach())
+        found.clear()
+        kshot.adapt(planted.TASK, "scripted", recipes=recipes, shots=2, limit=4, out=tmp_path / "run")
+        return sum(found)
+
+    found, known = list[int](), Kept.known
+    monkeypatch.setattr(Kept, "known", lambda *given: found.append(len(known(*given) or ())) or known(*given))
+    assert taken(1) == 0
+    of_all = taken(1)
+    assert 0 < taken(2) < of_all
+    assert taken(1) == of_all
 
 
 @pytest.mark.parametrize("recipe", ["zero-shot:loop=refine(coach={})", "random:generator=ensemble(models={})"])

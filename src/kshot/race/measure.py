@@ -28,6 +28,7 @@ from kshot.measures.calibration import calibrated
 from kshot.measures.label_calibration import calibrated_labels
 from kshot.measures.samples import sample_row
 from kshot.measures.variance import Spread, components
+from kshot.methods.roles import another
 from kshot.race.entrant import Entrant
 from kshot.race.mixture import Mixture
 from kshot.race.second_look import ENOUGH_ASKED, N_DRAWS, other_draws, second_look
@@ -349,7 +350,10 @@ class Measuring:
         asked = (self.model.model.fingerprint, dict(self.model.layout.record)) if asks_model else None
         others = selecting.model.fingerprint if selecting else None, self.task.fingerprint, self.stream.fingerprint
         unlabelled = self.task.unlabelled_fingerprint if recipe.uses_unlabelled else None
-        key = digest(__version__, asked, *others, self.setup.seed, *([unlabelled] if unlabelled else []))
+        more = [unlabelled] if unlabelled else []
+        if recipe.other_models:  # of a folder that is another model by now the name is the same
+            more.append([another(name, self.model).model.fingerprint for name in recipe.other_models])
+        key = digest(__version__, asked, *others, self.setup.seed, *more)
         return Kept(self.memory, self.folder / "training", key, say=self.progress.say, counted=self._counted)
 
     def left(self) -> str:
