@@ -124,6 +124,24 @@ def test_nobody_is_told_an_answer_that_is_asked_for(asker):
     assert len({frozenset(one) for one in learnt_together}) == 2  # one half is shown to the other
 
 
+def test_nobody_is_told_what_was_made_from_what_is_asked_for(asker):
+    def made(name: str, *sources: str) -> Example:
+        return Example(f"made {name}", "bad", name, meta={"made": "rephrase", "from": list(sources)})
+
+    again = [made("m0", "e0"), made("m1", "e1"), made("m2", "m0"), made("m3", "e0", "e1", "e2", "e3"), made("m4", "x")]
+    known = [*STREAM[:6], *again, *STREAM[6:11]]
+    recipe = parse_recipe("random:k=12,contexts=9", shots=1)
+    setup = Setup(TASK, asker, 0)
+    said = PassedOn(recipe, setup, lambda own: make_learner(recipe, own), 4, asker).said(known)
+    shown = {name: {i for context in about.contexts for i in context} for name, about in said.items()}
+    assert shown.keys() == {e.id for e in known}
+    for name, others in {"e0": {"m0", "m2", "m3"}, "e1": {"m1", "m3"}, "m0": {"e0", "m2"}, "m2": {"m0", "e0"}}.items():
+        assert not shown[name] & others
+    assert {"m0", "m1", "m4"} <= set().union(*shown.values())
+    few = [STREAM[0], *(made(f"m{i}", "e0") for i in range(3))]
+    assert PassedOn(recipe, setup, lambda own: make_learner(recipe, own), 4, asker).said(few) == {}
+
+
 def test_unlabelled_inputs_are_drawn_in_proportion_to_what_is_known(asker):
     task = replace(TASK, unlabelled=QUESTIONS)
     recipe = parse_recipe("random:k=2", shots=1)

@@ -53,7 +53,7 @@ class PassedOn:
         """Return what it says, from a store where it said that before; what it took counts in any case."""
         setup, n, inputs = self.setup, len(known), self._inputs(len(known))
         known = [e for e in known if self._fits(e)]
-        if len(known) < LEAST:
+        if sum(not own for own in _sources(known)) < LEAST:
             return {}
         queries = [Query(e, (), wants_text=True) for e in (*known, *inputs)]
         if setup.kept is None:
@@ -114,15 +114,27 @@ class PassedOn:
         assert (model := self.setup.model) is not None
         counted = replace(model, ledger=model.ledger.part())
         setup = replace(self.setup, model=counted, kept=None)
-        order = generator(self.setup.seed, "halves", len(known)).permutation(len(known)).tolist()
-        halves = [sorted(order[: len(known) // 2]), sorted(order[len(known) // 2 :])]
+        halves = self._halves(known)
         found: dict[str, Prediction] = {}
         for own, others in (halves, halves[::-1]):
-            found |= self._after([known[i] for i in others], [known[i] for i in own], setup)
+            ids = {e.id for e in own}
+            found |= self._after([e for e in others if ids.isdisjoint(e.sources)], own, setup)
         found |= self._after(known, inputs, setup)
         first, *rest = [found[e.id] for e in (*known, *inputs)]
         took = counted.ledger.cost.tokens - sum(p.tokens for p in found.values())
         return [replace(first, fit_tokens=max(0.0, took)), *(replace(p, fit_tokens=0.0) for p in rest)]
+
+    def _halves(self, known: Sequence[Example]) -> list[list[Example]]:
+        """Return two halves of what is known; what was made from examples of one half is in it too."""
+        sources = _sources(known)
+        given = [i for i, own in enumerate(sources) if not own]
+        order = generator(self.setup.seed, "halves", len(given)).permutation(len(given)).tolist()
+        half = {given[i]: int(place >= len(given) // 2) for place, i in enumerate(order)}
+        for i in (i for i, own in enumerate(sources) if own):  # after its sources
+            of_sources = {half[source] for source in sources[i]}
+            smaller = int(2 * sum(half.values()) < len(half))  # it is known to nobody where its sources are in both
+            half[i] = of_sources.pop() if len(of_sources) == 1 else smaller
+        return [[e for i, e in enumerate(known) if half[i] == side] for side in (0, 1)]
 
     def _after(self, known: Sequence[Example], asked: Sequence[Example], setup: Setup) -> dict[str, Prediction]:
         """Return what the recipe says of examples once it has learnt others."""
@@ -131,3 +143,12 @@ class PassedOn:
         fitted = self.make(setup).fit(tuple(known))
         queries = [Query(e, fitted.pool, wants_text=setup.task.is_open) for e in asked]
         return dict(zip([e.id for e in asked], answering(fitted).predict(queries), strict=True))
+
+
+def _sources(known: Sequence[Example]) -> list[list[int]]:
+    """Return for each example the places, all before it, of those that it was made from."""
+    places, found = dict[str, int](), list[list[int]]()
+    for place, e in enumerate(known):
+        found.append([places[name] for name in e.sources if name in places])
+        places[e.id] = place
+    return found
