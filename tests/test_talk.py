@@ -96,6 +96,29 @@ def test_the_ledger_of_every_loop_is_kept_to_the_last_call(name, calls, tokens):
     assert notes[-1]["spoken_tokens"] <= tokens
 
 
+@pytest.mark.parametrize(
+    ("loop", "n"),
+    [
+        ("tutoring(calls=12)", lambda note: note["lessons"]),
+        ("hints(calls=6,turns=2)", lambda note: note["episodes"]),
+        ("skills-from-context(tasks=1,calls=17)", lambda note: len(note["skills"])),
+    ],
+)
+def test_what_there_is_is_told_where_the_ledger_ends_a_loop(loop, n):
+    def say(name: str, request: str) -> str:
+        wrong = {"challenger": "Task: a\nCheck: b", "judge": "no", "editor": "add care: it lacks"}
+        return wrong.get(name, "wrong")
+
+    made = LOOPS.build(loop)
+    cast = {name: Scripted(lambda request, name=name: say(name, request), name) for name in made.players}
+    _, (told, about), _ = run(made.played_by(**cast))
+    assert about["ended"].startswith("the ledger of ")
+    assert told["loop"] == about["loop"]
+    assert 0 < n(told) <= about["rounds"]
+    if "solved_by_turn" in told:
+        assert told == {"loop": "hints", "episodes": about["rounds"], "solved_by_turn": [0.0, 0.0]}
+
+
 @pytest.mark.parametrize("name", TALKING)
 @settings(max_examples=4)
 @given(at=st.integers(0, 30))

@@ -12,7 +12,7 @@ from kshot.core.types import Example, Task
 from kshot.measures.text_metrics import numbers_in
 from kshot.methods.contracts import Artefact
 from kshot.methods.loops.refine import one_line
-from kshot.methods.loops.talking import Talking
+from kshot.methods.loops.talking import Talking, told_at_the_end
 from kshot.methods.roles import spoken
 from kshot.methods.talk import Talk
 from kshot.taskmodel.taskmodel import TaskModel
@@ -68,21 +68,25 @@ class Hints(Talking):
         self, examples: Sequence[Example], talk: Talk, *, model: TaskModel, rng: np.random.Generator
     ) -> Iterator[Artefact]:
         """Yield the solved dialogues after each episode; see `Talking.rounds`."""
-        kept, solved_at = list[Example](), list[int]()
-        for i in rng.permutation(len(examples))[: self.episodes]:
-            example = examples[i]
-            turns = self._episode(example, talk, model.task)
-            is_solved = bool(turns) and turns[-1][0] == "Right"
-            if is_solved:
-                solved_at.append((len(turns) + 1) // 2)
-            if is_solved and len(turns) > 1:
-                explanation = spoken(turns[:-1])
-                made = {**example.meta, "made": "hints"}
-                kept.append(replace(example, id=f"{example.id}-hinted", explanation=explanation, meta=made))
-            yield Artefact(demonstrations=tuple(kept))
-        n = min(self.episodes, len(examples))
-        share = [round(sum(at <= k + 1 for at in solved_at) / n, 3) for k in range(self.turns)]
-        model.note({"loop": "hints", "solved_by_turn": share})
+        kept, solved_at = list[Example](), list[int | None]()
+        with told_at_the_end(lambda: self._tell(solved_at, model)):
+            for i in rng.permutation(len(examples))[: self.episodes]:
+                example = examples[i]
+                turns = self._episode(example, talk, model.task)
+                is_solved = bool(turns) and turns[-1][0] == "Right"
+                solved_at.append((len(turns) + 1) // 2 if is_solved else None)
+                if is_solved and len(turns) > 1:
+                    explanation = spoken(turns[:-1])
+                    made = {**example.meta, "made": "hints"}
+                    kept.append(replace(example, id=f"{example.id}-hinted", explanation=explanation, meta=made))
+                yield Artefact(demonstrations=tuple(kept))
+
+    def _tell(self, solved_at: Sequence[int | None], model: TaskModel) -> None:
+        """Note what share of the episodes that came to their end were solved by each try, if there are any."""
+        if n := len(solved_at):
+            solved = [at for at in solved_at if at is not None]
+            share = [round(sum(at <= k + 1 for at in solved) / n, 3) for k in range(self.turns)]
+            model.note({"loop": "hints", "episodes": n, "solved_by_turn": share})
 
     def _episode(self, example: Example, talk: Talk, task: Task) -> list[tuple[str, str]]:
         """Return what was said: tries and hints in turn; a last try that is "Right" has solved it."""

@@ -11,7 +11,7 @@ from kshot.core.fields import setting
 from kshot.core.types import Example
 from kshot.methods.contracts import Artefact
 from kshot.methods.loops.refine import listed, one_line
-from kshot.methods.loops.talking import Talking
+from kshot.methods.loops.talking import Talking, told_at_the_end
 from kshot.methods.talk import Talk
 from kshot.taskmodel.taskmodel import TaskModel
 
@@ -124,26 +124,34 @@ class SkillsFromContext(Talking):
         context = context_of(examples, model.model.count_tokens, self.context_tokens)
         skills = {side: _NONE for side in _SIDES}
         versions, hard, easy = list[Skills](), list[Probe](), list[Probe]()
-        for _ in range(self.iterations):
-            probes = [self._challenge(context, skills["challenger"], talk) for _ in range(self.tasks)]
-            played = [self._play(context, skills["reasoner"], probe, talk) for probe in probes]
-            failed = [one for one in played if not one.is_solved]
-            solved = [one for one in played if one.is_solved]
-            if failed:
-                hard.append(min(failed, key=lambda one: np.mean(one.passed)).probe)
-                skills["reasoner"] = self._edited("reasoner", skills["reasoner"], failed, talk)
-            if solved:
-                easy.append(min(solved, key=lambda one: len(one.passed)).probe)
-                skills["challenger"] = self._edited("challenger", skills["challenger"], solved, talk)
-            versions.append(skills["reasoner"])
-            yield Artefact(notes=tuple(skills["reasoner"].values()))
-        counts = [
-            tuple(sum(self._play(context, one, probe, talk).is_solved for probe in some) for some in (hard, easy))
-            for one in versions
-        ]
-        best = versions[chosen(counts, len(hard), len(easy))]
-        model.note({"loop": "skills-from-context", "replay": [list(pair) for pair in counts], "skills": list(best)})
-        yield Artefact(notes=tuple(best.values()))
+        counts, best = list[tuple[int, int]](), list[Skills]()
+
+        def tell() -> None:
+            if kept := (best or versions)[-1:]:  # without a whole replay it is the newest
+                replay = [list(pair) for pair in counts]
+                model.note({"loop": "skills-from-context", "replay": replay, "skills": list(kept[0])})
+
+        with told_at_the_end(tell):
+            for _ in range(self.iterations):
+                probes = [self._challenge(context, skills["challenger"], talk) for _ in range(self.tasks)]
+                played = [self._play(context, skills["reasoner"], probe, talk) for probe in probes]
+                failed = [one for one in played if not one.is_solved]
+                solved = [one for one in played if one.is_solved]
+                if failed:
+                    hard.append(min(failed, key=lambda one: np.mean(one.passed)).probe)
+                    skills["reasoner"] = self._edited("reasoner", skills["reasoner"], failed, talk)
+                if solved:
+                    easy.append(min(solved, key=lambda one: len(one.passed)).probe)
+                    skills["challenger"] = self._edited("challenger", skills["challenger"], solved, talk)
+                versions.append(skills["reasoner"])
+                yield Artefact(notes=tuple(skills["reasoner"].values()))
+            for one in versions:
+                n_hard, n_easy = (
+                    sum(self._play(context, one, probe, talk).is_solved for probe in some) for some in (hard, easy)
+                )
+                counts.append((n_hard, n_easy))
+            best.append(versions[chosen(counts, len(hard), len(easy))])
+        yield Artefact(notes=tuple(best[0].values()))
 
     def _challenge(self, context: str, skills: Skills, talk: Talk) -> Probe:
         asked = _CHALLENGE.format(context=context, skills=_said(skills))

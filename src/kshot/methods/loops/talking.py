@@ -1,7 +1,8 @@
 """What loops in which roles speak have in common: a ledger that ends them, and a trace that is kept."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -16,6 +17,17 @@ from kshot.methods.contracts import Artefact, Loop
 from kshot.methods.roles import STAND_IN, Role, role_of
 from kshot.methods.talk import OverError, SpentError, Talk
 from kshot.taskmodel.taskmodel import TaskModel
+
+
+@contextmanager
+def told_at_the_end(tell: Callable[[], object]) -> Iterator[None]:
+    """Tell what there is once the rounds are done, or the ledger or a role has ended them."""
+    try:
+        yield
+    except OverError:
+        tell()
+        raise
+    tell()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from kshot.core.types import Example
 from kshot.methods.contracts import Artefact
 from kshot.methods.loops.hints import concludes, leaks
 from kshot.methods.loops.refine import one_line
-from kshot.methods.loops.talking import Talking
+from kshot.methods.loops.talking import Talking, told_at_the_end
 from kshot.methods.roles import spoken
 from kshot.methods.talk import Talk
 from kshot.taskmodel.taskmodel import TaskModel
@@ -106,14 +106,20 @@ class Tutoring(Talking):
     ) -> Iterator[Artefact]:
         """Yield what worked after each dialogue; see `Talking.rounds`."""
         found, kept = list[Tutorial](), list[Example]()
-        for i in rng.permutation(len(examples))[: self.lessons]:
-            example = examples[i]
-            one = self.lesson(example, talk, among=model.task.candidates(example))
-            found.append(one)
-            if one.solved_at and one.told_at is None:
-                said, meta = spoken(one.turns[:-1]), {**example.meta, "made": "tutoring"}
-                kept.append(replace(example, id=f"{example.id}-tutored", explanation=said, meta=meta))
-            yield Artefact(demonstrations=tuple(kept))
+        with told_at_the_end(lambda: self._tell(found, model)):
+            for i in rng.permutation(len(examples))[: self.lessons]:
+                example = examples[i]
+                one = self.lesson(example, talk, among=model.task.candidates(example))
+                found.append(one)
+                if one.solved_at and one.told_at is None:
+                    said, meta = spoken(one.turns[:-1]), {**example.meta, "made": "tutoring"}
+                    kept.append(replace(example, id=f"{example.id}-tutored", explanation=said, meta=meta))
+                yield Artefact(demonstrations=tuple(kept))
+
+    def _tell(self, found: Sequence[Tutorial], model: TaskModel) -> None:
+        """Note how the dialogues that came to their end went, if there are any."""
+        if not found:
+            return
         by_turn = [tutored(found, k) for k in range(1, self.turns + 1)]
         shares = [{"turn": k + 1, "success": s.success, "telling": s.telling} for k, s in enumerate(by_turn)]
         model.note({"loop": "tutoring", "lessons": len(found), "by_turn": shares})
