@@ -350,7 +350,7 @@ class Measuring:
         asked = (self.model.model.fingerprint, dict(self.model.layout.record)) if asks_model else None
         others = selecting.model.fingerprint if selecting else None, self.task.fingerprint, self.stream.fingerprint
         unlabelled = self.task.unlabelled_fingerprint if recipe.uses_unlabelled else None
-        more = [unlabelled] if unlabelled else []
+        more: list[str | list[str]] = [unlabelled] if unlabelled else []
         if recipe.other_models:  # of a folder that is another model by now the name is the same
             more.append([another(name, self.model).model.fingerprint for name in recipe.other_models])
         key = digest(__version__, asked, *others, self.setup.seed, *more)
