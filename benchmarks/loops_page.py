@@ -58,6 +58,6 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _said(told: Mapping[str, Any]) -> str:
     """Return what a loop has noted of itself, on one line."""
-    return "; ".join(
-        f"{name.replace('_', ' ')}: {json.dumps(told[name])}" for name in TOLD if told.get(name) is not None
-    )
+    there = [name for name in TOLD if told.get(name) not in (None, "")]
+    said = [f"{name.replace('_', ' ')}: {json.dumps(told[name], ensure_ascii=False)}" for name in there]
+    return "; ".join(said) or "nothing"
