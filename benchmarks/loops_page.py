@@ -15,7 +15,7 @@ uncalibrated; a loop talks about the 30 within its usual ledger (400 calls). `ze
 metric, with its 95 % interval in pairs over test rows, which knows nothing of other draws. Seconds are of
 one thread, beside other work. Under each table stands what the loops say of themselves in the first draw."""
 COLUMNS = ("loop", "draws", "metric", "bits", "from none", "tokens", "seconds to fit")
-TOLD = ("rounds", "ended", "notes", "solved_by_turn", "lessons", "made")
+TOLD = ("rounds", "ended", "notes", "solved_by_turn", "lessons", "by_turn")
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
