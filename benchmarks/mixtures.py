@@ -168,11 +168,6 @@ def _as_handed_over(row: Row, along: Sequence[Prediction], last: Calibration) ->
     return found
 
 
-def alone(row: Row) -> Replayed:
-    """Return the same of one recipe, calibrated as a race does it."""
-    return replayed([row], "mix:most=1")
-
-
 def task_of(row: Row) -> Task:
     """Return the task of a row, with numbers for labels; where a question has choices of its own there are none."""
     n_labels = len(row["stream"]["log_probs"][0]) if row["kind"] == "classification" else 0

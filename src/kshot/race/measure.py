@@ -206,11 +206,11 @@ class Measuring:
         if entrant.learner:
             entrant.settled = entrant.learner.settled
             entrant.configurations = entrant.learner.configurations()
-        if recipe.combines_run and len(entrant.configurations) == 1:
-            alone = entrant.configurations[0]["recipe"]
-            entrant.stop("not-applicable", f"it keeps {alone} alone, which stands for it")
-            return
         if recipe.combines_run:
+            if len(entrant.configurations) == 1:
+                alone = entrant.configurations[0]["recipe"]
+                entrant.stop("not-applicable", f"it keeps {alone} alone, which stands for it")
+                return
             found = cast(Mixture, entrant.learner).as_handed_over()
             said = zip(self.stream.positions, self.stream.asked, found, strict=False)
             entrant.final = [sample_row(self.task, recipe.name, at, e, self._packed(p)) for at, e, p in said]
