@@ -50,6 +50,7 @@ TASKS = (
     "grounding/memotrap_proverb_ending",
     "intent/atis_intent",
     "functions/person_sport",
+    "classification/mpqa",
     "classification/dbpedia14",
     "classification/mr",
 )
