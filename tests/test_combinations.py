@@ -458,7 +458,7 @@ def test_a_mixture_that_is_chosen_is_handed_over_with_its_members_and_weights(tm
     run = kshot.adapt(TASK, "scripted", recipes=[*names, "mix"], shots=2, choose_by="bits", out=tmp_path / "run")
     assert run.chosen == "mix"
     assert run.best.recipe.name == f"mix({', '.join(names)})"
-    assert min(run.best.recipe.part("combiner")._weights) > 0.2
+    assert min(run.best.recipe.part("combiner").weights) > 0.2
     rows = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     along = [max(row["probs"]) for row in rows if row["recipe"] == "mix"]
     least = min(run.best.past.confidences)  # the promise rests on what is handed over, not on the first weights
@@ -468,6 +468,7 @@ def test_a_mixture_that_is_chosen_is_handed_over_with_its_members_and_weights(tm
     assert read.predict(["text 4 three", "text 5 two"]) == ["three", "two"]
     kept = json.loads((tmp_path / "run" / "results.json").read_text())["configurations"]["mix"]
     assert [row["recipe"] for row in kept] == names
+    assert [row["weight"] for row in kept] == list(run.best.recipe.part("combiner").weights)
 
 
 FIRST_IS_HIDDEN = """import kshot

@@ -717,6 +717,11 @@ class Combiner(Remembering):
         """Return the combined prediction of one question, from those of the members that were asked, in their order."""
 
     @property
+    def weights(self) -> tuple[float, ...]:
+        """How much each member counts, where that is the same for all questions; else empty."""
+        return ()
+
+    @property
     def calibrations(self) -> tuple[Mapping[str, Any], ...]:
         """How the members' probabilities are calibrated, each as JSON; empty before it has learnt."""
         return self._calibrations

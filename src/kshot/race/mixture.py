@@ -120,15 +120,19 @@ class Mixture(Learner):
         return self._handed_over()[1] if self._able else []
 
     def configurations(self) -> list[dict[str, Any]]:
-        """Return a row for each recipe that is combined: its name, how many examples it predicted, and its bits."""
+        """Return a row for each recipe that is combined: name, predictions, their bits, and how much it counts."""
+        if not self._able:
+            return []
+        combiner, members = self._handed_over()
         return [
             {
                 "recipe": entrant.recipe.name,
                 "n": len(entrant.rows),
                 "bits_per_example": sum(row["bits"] for row in entrant.rows) / len(entrant.rows),
+                "weight": weight,
                 "status": "combined",
             }
-            for entrant in self._members()
+            for entrant, weight in zip(members, combiner.weights or [None] * len(members), strict=True)
         ]
 
     def last_fit(self, predictions: Sequence[Prediction], known: Sequence[int], n_end: int) -> tuple[float, float]:

@@ -84,6 +84,11 @@ class Mix(Combiner):
         inside = tuple(m for m, weight in enumerate(self._weights) if weight > 0) or tuple(range(min(n, self.most)))
         return replace(self, _weights=tuple(self._weights[m] for m in inside if self._weights)), inside
 
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Those of the past; of a product they are exponents, whose sum need not be 1."""
+        return self._weights
+
     def holds(self, task: Task, n: int) -> bool:
         """Return whether it has weights for so many members, of which some are more than 0."""
         is_of_all = len(self._weights) == n and min(self._weights) >= 0 and max(self._weights) > 0
