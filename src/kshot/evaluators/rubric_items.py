@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from kshot.core.errors import UserError, in_short
 from kshot.core.given_files import text_of
 from kshot.core.json_text import from_json
 from kshot.core.script import WORDS, Piece, Script
+from kshot.measures.text_metrics import last_number
 
 JUDGED = "judge"
 CHECKS = ("regex", "number", "set", "order")
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Rubric:
         if self.check == "regex":
             return re.search(self.text, answer) is not None
         if self.check == "number":
-            found = _NUMBER.findall(answer)
-            return bool(found) and abs(float(found[-1].replace(",", "")) - self.number) <= self.tolerance
+            found, wanted, tolerance = last_number(answer), *(Decimal(repr(x)) for x in (self.number, self.tolerance))
+            return found is not None and abs(found - wanted) <= tolerance
         places = [_place(item, answer) for item in self.items]
         is_said = all(at >= 0 for at in places)
         if self.check == "order":
