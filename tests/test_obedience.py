@@ -99,6 +99,12 @@ def test_pif_is_a_share(seed, answer):
     assert 0 <= obedience(made_dialogue("1", 6, rng=rng(seed)).instructions, answer) <= 1
 
 
+def test_a_fact_is_said_by_words_of_its_own():
+    told = [made_dialogue("1", 1, rng=rng())]
+    told = [replace(told[0], facts=("red",))]
+    assert Instructions._right(told, [[["It is RED.", "It is covered."]]]) == [0.5]
+
+
 def test_who_remembers_all_obeys_all():
     report = found(Obeying(known(), remembers=True))
     assert value(report["pif"]) == value(report["repeated"]["pif"]) == 1

@@ -15,6 +15,7 @@ from kshot.evaluators.checkable import KINDS, OPENING, Dialogue, made_dialogue, 
 from kshot.evaluators.evaluator import Evaluator
 from kshot.evaluators.replies import replies
 from kshot.measures.measured import Measured, Shift
+from kshot.measures.text_metrics import squad_says
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -129,7 +130,7 @@ class Instructions(Evaluator):
     @staticmethod
     def _right(told: Sequence[Dialogue], found: Sequence[Sequence[Sequence[str]]]) -> list[float]:
         return [
-            float(np.mean([one.facts[i] in text.casefold() for i, turn in enumerate(found) for text in turn[d]]))
+            float(np.mean([squad_says(one.facts[i], text) for i, turn in enumerate(found) for text in turn[d]]))
             for d, one in enumerate(told)
         ]
 
