@@ -142,6 +142,8 @@ def test_what_it_needs_is_said(tmp_path, run_cli):
     with pytest.raises(UserError, match="must have test rows; .*task0 has none. Add a file test.jsonl"):
         Twins(tasks=folders(tmp_path / "bare", 2, with_test=False)).beside(TASK, model, rng=rng())
     assert "it must have training rows" in (Twins().obstacle(replace(TASK, train=())) or "")
+    sets = Task("s", "multi_label", ROWS[:2], ROWS[2:], labels=("a", "b"))
+    assert "it is multi_label, where each label is right or wrong by itself" in (Twins().obstacle(sets) or "")
     chosen = Task("c", "multiple_choice", ROWS[:2], ROWS[2:])
     assert "whose rows have no choices of their own; these have" in (Twins(writes=True).obstacle(chosen) or "")
     passage = replace(TASK, test=(replace(ROWS[0], context="x"),))

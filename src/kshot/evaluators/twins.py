@@ -59,6 +59,10 @@ class Twins(Evaluator):
 
     def obstacle(self, task: Task) -> str | None:
         """Return what the task must have and has not."""
+        if task.is_multi_label:
+            return (
+                "its answers must be chosen or written; it is multi_label, where each label is right or wrong by itself"
+            )
         if self.writes:
             own = "choices" if task.kind == "multiple_choice" else "context"
             has_own = own == "choices" or any(e.context for e in task.test)
