@@ -231,6 +231,13 @@ def test_where_the_rules_leave_nothing_it_is_said(quick, tmp_path):
         run.reward()
 
 
+def test_tasks_whose_answers_are_sets_of_labels_are_refused(quick, tmp_path):
+    rows = [{"input": f"text {i}", "output": ["a", "b"][: i % 3]} for i in range(20)]
+    task = write_task(tmp_path / "task", rows, card={"kind": "multi_label"})
+    with pytest.raises(UserError, match="tasks with one right answer a row; 'task' is multi_label, .* Leave it out"):
+        RetrieverRun.start(tmp_path / "run", [str(task)], settings=parse_settings(quick))
+
+
 def test_adapt_says_what_a_retriever_knows_already(trained, words_task, tmp_path, run_cli):
     args = ("--model", "tiny", "--recipes", f"llm-r:retriever={trained},k=2", "--limit", "3", "--out", tmp_path / "r")
     said = run_cli("adapt", words_task, *args).err.replace("\n", " ")

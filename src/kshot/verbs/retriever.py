@@ -91,6 +91,11 @@ class RetrieverRun:
         """
         settings, progress = settings or RetrieverSettings(), progress or Silence()
         tasks = tuple(option_texts(Task.load(source)) for source in sources)
+        if sets := [task.name for task in tasks if task.is_multi_label]:
+            raise UserError(
+                f"A retriever must have tasks with one right answer a row; '{sets[0]}' is multi_label, where each "
+                "label is right or wrong by itself. Leave it out; bm25 and dense search such tasks."
+            )
         names = [task.name for task in tasks]
         if unknown := [name for name in held_out if name not in names]:
             raise UserError(f"--hold-out must name given tasks ({', '.join(names)}); got {', '.join(unknown)}.")
