@@ -172,6 +172,12 @@ def test_the_way_is_that_of_most_rows():
     assert way("One", None, "Three") is None
 
 
+def test_rows_without_such_parts_are_not_asked():
+    rows = [Example("q", "a", f"e{i}", c) for i, c in enumerate((SOURCE, SOURCE, "Ann is the judge. Bo is not."))]
+    task, suite = Task("t", "qa", (), tuple(rows)), ContextAblation()
+    assert {case.example.id for case in suite.cases(task, rng=rng())} == {"e0", "e1"}
+
+
 # Python files
 
 

@@ -80,6 +80,7 @@ class ContextAblation(Evaluator):
     def _parted(self, task: Task) -> list[Parted]:
         way = self._way(task)
         rows = [parted(e, way, self.most) for e in task.test if e.context] if way else []
+        rows = [row for row in rows if row.parts]  # of prose among Python, "all" would be nothing
         return rows if any(len(row.parts) > 1 for row in rows) else []
 
     def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
