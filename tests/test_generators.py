@@ -563,6 +563,15 @@ def test_who_reads_no_context_is_right_in_exactly_half_of_balanced_pairs(seed):
     assert found["n_without_partner"] == 0
 
 
+def test_flipped_texts_are_right_whatever_their_case_and_stop():
+    rows = tuple(Example("Who won?", name, name, f"{name} won.") for name in ("Ann", "Bo"))
+    task, evaluator = Task("t", "qa", (), rows), ContextFlips()
+    cases = evaluator.cases(task, rng=np.random.default_rng(0))
+    answers = [type("P", (), {"answer": "ann." if case.example.output == "Ann" else "Bob"})() for case in cases]
+    found = evaluator.report(task, cases, answers)
+    assert (found["with_context"].value, found["pairs"].value) == (0.5, 0)
+
+
 # guideline
 
 PLANTED = ("wash the rice in cold water", "heat oil in a deep pan", "fry the onion until golden",

@@ -9,6 +9,7 @@ import numpy as np
 from kshot.core.types import Example, Prediction, Task
 from kshot.evaluators.evaluator import Case, Evaluator
 from kshot.measures.measured import Measured
+from kshot.measures.text_metrics import squad_exact_match
 
 WITH, WITHOUT = "with", "without"
 
@@ -42,7 +43,7 @@ class ContextFlips(Evaluator):
         """Return the shares, and how many rows have no partner."""
         right = {WITH: list[bool](), WITHOUT: list[bool]()}
         for case, prediction in zip(cases, predictions, strict=True):
-            right[case.group].append(prediction.answer == case.example.output)
+            right[case.group].append(_is_right(task, case.example, prediction.answer or ""))
         ids = [case.example.id for case in cases if case.group == WITH]
         both = [a and b for a, b in zip(right[WITH][::2], right[WITH][1::2], strict=True)]
         return {
@@ -52,6 +53,11 @@ class ContextFlips(Evaluator):
             "pairs": Measured([" and ".join(pair) for pair in zip(ids[::2], ids[1::2], strict=True)], both),
             "n_without_partner": len(task.test) - len(right[WITH]),
         }
+
+
+def _is_right(task: Task, example: Example, answer: str) -> bool:
+    """Return whether an answer is the output; texts are compared but for case, punctuation and articles."""
+    return bool(squad_exact_match((example.output,), answer)) if task.is_open else answer == example.output
 
 
 def pairs_of(rows: Sequence[Example]) -> list[tuple[Example, Example]]:
