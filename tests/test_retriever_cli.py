@@ -23,6 +23,7 @@ from kshot.methods.selectors.llm_r import LlmR
 from kshot.models.scripted import ScriptedModel
 from kshot.recipes.grammar import parse_recipe
 from kshot.reports.retrieval_table import by_category
+from kshot.retrieval.saved import read_retriever
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.retriever import RetrieverRun, parse_settings
 from test_chat import SHAPES, chat_engine, chat_tokenizer
@@ -219,6 +220,16 @@ def test_selectors_refuse_what_is_no_retriever_or_of_another_encoder(trained, tm
             LlmR(retriever=str(trained))
     finally:
         about.write_text(text)
+
+
+def test_a_copy_beside_the_iterations_is_not_the_last_one(trained):
+    copy = trained / "iteration-2-old" / "retriever"
+    copy.mkdir(parents=True)
+    try:
+        assert read_retriever(trained).folder == trained / "iteration-2" / "retriever"
+    finally:
+        copy.rmdir()
+        copy.parent.rmdir()
 
 
 def test_where_the_rules_leave_nothing_it_is_said(quick, tmp_path):

@@ -1,5 +1,6 @@
 """A trained retriever on disk: what sentence-transformers loads, and how it was learnt."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,8 @@ def save_retriever(encoder: Encoder, folder: Path, about: Mapping[str, Any], que
 
 def _last(folder: Path) -> Path:
     """Return the retriever of a run's last iteration; other folders as they are."""
-    numbers = [int(f.parent.name.rpartition("-")[2]) for f in folder.glob("iteration-*/retriever")]
+    names = [file.parent.name.removeprefix("iteration-") for file in folder.glob("iteration-*/retriever")]
+    numbers = [int(name) for name in names if re.fullmatch("[0-9]+", name)]  # a copy of one's own is none of the run's
     return folder / f"iteration-{max(numbers)}" / "retriever" if numbers else folder
 
 
