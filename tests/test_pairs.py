@@ -56,6 +56,8 @@ def test_rows_whose_answers_cannot_differ_are_left_out_and_none_left_is_said(run
     same = [replace(e, meta={"memory_answer": e.output}) for e in ROWS[:2]]
     bare = [replace(ROWS[2], context=None), replace(ROWS[3], meta={})]
     assert len(Pairs().cases(replace(TASK, test=(*same, *bare, ROWS[4])), rng=RNG)) == 2
+    alike = Example("Who sang?", "The Beatles", "x", "They sang.", meta={"memory_answer": "beatles."})
+    assert len(Pairs().cases(replace(TASK, test=(alike, ROWS[4])), rng=RNG)) == 2
     assert Pairs().obstacle(TASK) is None
     closed = Task("c", "classification", (), tuple(ROWS), labels=tuple(e.output for e in ROWS))
     assert "a memory_answer that is another of the possible answers, and none has" in (Pairs().obstacle(closed) or "")

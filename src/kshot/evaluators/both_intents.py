@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kshot.core.intents import INTENTS, conflicting, told
-from kshot.core.types import Prediction, Task
+from kshot.core.types import Example, Prediction, Task
 from kshot.evaluators.evaluator import Case, Evaluator
 from kshot.measures.measured import Measured
 from kshot.methods.skill_profile import is_wrong
@@ -23,8 +23,8 @@ class Pairs(Evaluator):
     in one way has one of them at 1 and `pair_accuracy` 0; `same_answer` is the share of rows with the same answer
     under both.
 
-    A row needs a context and a `memory_answer` that is another than its output; where answers are chosen, both must be
-    among the choices.
+    A row needs a context and a `memory_answer` that is another than its output, for the task's metric too; where
+    answers are chosen, both must be among the choices.
 
     Source: Minder et al. (2024), Controllable Context Sensitivity and the Knob Behind It, section 3,
     https://arxiv.org/abs/2411.07404.
@@ -33,14 +33,14 @@ class Pairs(Evaluator):
 
     def missing_field(self, task: Task) -> str | None:
         """Return what its test rows must have and none has."""
-        if conflicting(task.test, task):
+        if _told_apart(task):
             return None
         other = "that is another than the output" if task.is_open else "that is another of the possible answers"
         return f"a context and a memory_answer {other}"
 
     def cases(self, task: Task, *, rng: np.random.Generator) -> list[Case]:
         """Return each row with both intents; see `kshot.evaluators.evaluator.Evaluator`."""
-        return [Case(told(e, intent), intent) for intent in INTENTS for e in conflicting(task.test, task)]
+        return [Case(told(e, intent), intent) for intent in INTENTS for e in _told_apart(task)]
 
     def report(self, task: Task, cases: Sequence[Case], predictions: Sequence[Prediction]) -> Mapping[str, Any]:
         """Return the accuracy under each intent and under both, how often the answers are the same, and the answers."""
@@ -57,3 +57,12 @@ class Pairs(Evaluator):
             "same_answer": Measured(ids, [a.strip().casefold() == b.strip().casefold() for a, b in answers]),
             "answers": [{"id": i, "context": a, "memory": b} for i, (a, b) in zip(ids, answers, strict=True)],
         }
+
+
+def _told_apart(task: Task) -> list[Example]:
+    """Return the test rows that no one answer is right for under both intents: "The Beatles" and "Beatles" are one."""
+    return [
+        e
+        for e in conflicting(task.test, task)
+        if is_wrong(task, e, told(e, "memory").output) and is_wrong(task, told(e, "memory"), e.output)
+    ]
