@@ -181,6 +181,13 @@ def test_queries_without_three_good_candidates_are_not_learnt_from():
     assert usable([few, bad, ranked(4)]) == [ranked(4)]
 
 
+def test_what_breaks_a_rule_is_never_a_positive():
+    rows = [standardised(row, 2.0) for row in with_rules([ranked(8)], SMALL)]  # half have the query's label
+    for epoch in range(6):
+        (group,) = groups(rows, replace(SMALL, positives=6), [], n_negatives=3, epoch=epoch, seed=0)
+        assert group.documents[0].answer == group.query.answer
+
+
 def test_positives_are_of_the_best_and_negatives_of_the_worst_in_turn():
     row, settings = ranked(24), replace(SMALL, negatives=16)
     seen: Counter[str] = Counter()

@@ -44,7 +44,7 @@ def groups(
 ) -> list[Group]:
     """Return a group for each query, in an order of its own for each epoch.
 
-    In epoch e the positive is number (e + seed) of the best `settings.positives`, round and round; the negatives are
+    In epoch e the positive is number (e + seed) of the best `settings.positives` within the rules; the negatives are
     the next `n_negatives` of the worst `settings.negatives`, whose order is drawn once. A positive is never a negative.
     Where there are too few, documents of the pool drawn at random fill the group.
 
@@ -63,7 +63,8 @@ def groups(
     for row in found:
         rng = generator(seed, "negatives", row.query.key)
         order = sorted(range(len(row.documents)), key=lambda i, row=row: -row.scores[i])
-        n_best = max(1, min(settings.positives, len(order) - 1))  # of two or more one is worse
+        n_within = sum(score > -PENALTY for score in row.scores)  # what breaks a rule is no positive
+        n_best = max(1, min(settings.positives, n_within, len(order) - 1))  # of two or more one is worse
         best, rest = order[:n_best], order[n_best:][-settings.negatives :]
         if not same_label:
             rest = [i for i in rest if not _equal_label(row.query, row.documents[i])]
