@@ -262,6 +262,8 @@ def test_a_model_that_cannot_score(adapt_refused, monkeypatch):
         (("random", "-k", 3, "--model", "scripted", "--layout", "block"), "--layout block needs a model with a chat "),
         (("random", "-k", 3, "--model", "scripted", "--layout", "blocks"), "--layout must be one of auto, plain, "),
         (("bm25", "-k", 3), "'bm25' chooses for one query at a time, "),
+        (("bm25", "-k", 3, "--query", " "), "--query must be the text of an input, but it is empty; write what would"),
+        (("bm25", "-k", 3, "--query", "a\udcff"), "--query must be the text of an input, but it holds half of a surr"),
     ],
 )
 def test_a_wrong_selection(refused, words_task, args, message):

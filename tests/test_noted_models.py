@@ -215,6 +215,8 @@ def test_which_notes_a_question_is_told_is_shown_and_set(run_cli, words_task, tm
     assert {row["note"] for row in shown["notes"] if row["said"]} == {
         row["note"] for row in shown["notes"] if row["likeness"] > 0.6
     }
+    for odd, flaw in (("", "it is empty"), ("caf\udce9", "it holds half of a surrogate pair")):
+        assert f"QUESTION must be the text of an input, but {flaw}" in run_cli("notes", "try", run, odd).err
     lower = f"{likeness[1] - 0.01:.3f}"
     assert f"above {float(lower):.2g}" in run_cli("notes", "add", run, "Tea is hot.", "--threshold", lower).out
     told = run_cli("notes", "try", run, "Who runs Acme?").out

@@ -9,6 +9,7 @@ from kshot.methods.composers.kept_notes import Notes
 from kshot.methods.contracts import Composer
 from kshot.recipes.recipe import Recipe
 from kshot.retrieval.note_memory import NoteMemory, clean_note
+from kshot.tasks.containers import check_question
 
 AS_MEASURED = (
     "what was measured of the model, and its calibration, is from before; `kshot evaluate` measures it with the notes"
@@ -63,8 +64,9 @@ def tried(recipe: Recipe, task: Task, question: Question) -> Tried:
     """Return which notes a question would be told, by their likeness; no language model is asked.
 
     Raises:
-        UserError: The recipe keeps no notes, or something else than likeness decides.
+        UserError: The recipe keeps no notes, or something else than likeness decides; or the question is no text.
     """
+    check_question(question.input, "QUESTION")
     composer = recipe.part("composer")
     if not isinstance(composer, Notes) or not composer.notes:
         raise UserError("There must be notes to try; the model has none. `kshot notes add` adds some.")

@@ -57,14 +57,12 @@ def select(
 ) -> None:
     """Choose demonstrations and print them in the prompt's order."""
     from kshot.core.gradient_settings import GradientStore
-    from kshot.core.types import Example
     from kshot.export.formats import check_fits, formatter
     from kshot.store.files import write_text
     from kshot.verbs.select import select as run_select
 
     write = formatter(form)  # before a model is loaded
     loaded = load_task(task, columns, kind, skip_bad_rows)
-    asked = Example(query, "", "query") if query else None
     placing = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
     language_model, asked_model = load_both(model, selector_model, api=api, **placing)
     with TerminalProgress() as progress:
@@ -75,7 +73,7 @@ def select(
             model=language_model,
             selector_model=asked_model,
             layout=layout or "auto",
-            query=asked,
+            query=query,
             seed=seed,
             gradient_store=GradientStore(path_of(gradients) if gradients else None, rebuild),
             progress=progress,

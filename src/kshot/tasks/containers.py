@@ -95,6 +95,22 @@ def checked_text(value: object, name: str, number: int) -> str:
     return str(value)
 
 
+def check_question(text: object, what: str) -> None:
+    """Refuse what is no text that a model, or an encoder, can be asked alone.
+
+    Args:
+        text: What was given.
+        what: What messages call it.
+
+    Raises:
+        InvalidInputError: It is something else, is empty, or holds characters that are no text.
+    """
+    if not isinstance(text, str):
+        raise InvalidInputError(f"{what} must be a text; got {_short(text)}. Write it as a str.")
+    if flaw := text_flaw(text) or ("" if trimmed(text) else "it is empty; write what would be asked"):
+        raise InvalidInputError(f"{what} must be the text of an input, but {flaw}.")
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"

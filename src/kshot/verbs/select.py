@@ -18,6 +18,7 @@ from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.built import given_task
+from kshot.tasks.containers import check_question
 
 
 def select(
@@ -63,11 +64,12 @@ def select(
         The demonstrations in the order of the prompt; the last one stands next to the query.
 
     Raises:
-        UserError: An unknown selector, `k` out of range, or a per-query selector without a query.
+        UserError: An unknown selector, `k` out of range, a per-query selector without a query, or one that is no text.
     """
     task = given_task(task)
-    if isinstance(query, str):
-        query = Example(query, "", "query")
+    if query is not None:
+        query = query if isinstance(query, Example) else Example(query, "", "query")
+        check_question(query.input, "--query")
     placing: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
     placing["trust_remote_code"] = trust_remote_code
     kinds = {is_api(name) for name in (model, selector_model) if isinstance(name, str | Path)}
