@@ -229,8 +229,8 @@ def _notes(adapted: AdaptedModel, forget: Sequence[Example], n_shown: int, *, ha
     told = [note for note in (*adapted.notes, *adapted.fitted.notes) if any(e.output in note for e in forget)]
     if told:
         said.append(
-            f"{len(told)} notes say an answer that is to be forgotten, and the model is still told them: "
-            f"'{told[0][:60]}'; remove them with `kshot notes remove`"
+            f"the model is still told an answer that is to be forgotten, in {len(told)} of its notes: '{told[0][:60]}';"
+            " remove them with `kshot notes remove`"
         )
     return said
 
