@@ -125,7 +125,7 @@ def evidence_of(row: Row, *, again: bool = True) -> Evidence:
         final = dict(zip(seen["positions"], worth(seen).tolist(), strict=True))
     if not recipe.learns:
         final = dict(zip(places(row), stream.tolist(), strict=True))
-    return Evidence(stream, places(row), final, recipe.keeps_learning)
+    return Evidence(stream, places(row), final, recipe.keeps_learning, row["stream"]["log_probs"] is None)
 
 
 def expected(rows: Rows, **how: Any) -> dict[str, float]:

@@ -6,6 +6,8 @@ import numpy as np
 
 from kshot.core.types import FloatArray
 
+LEAST_BITS = 0.1  # added before the logarithm: less than that tells little of a curve
+
 
 def projected(values: FloatArray, known: Sequence[int], n_end: int, shrink: float) -> FloatArray:
     """Return each recipe's value after `n_end` examples, relative to the mean of all recipes, `[n_recipes]`.
@@ -29,6 +31,16 @@ def at_end(values: FloatArray, known: Sequence[int], n_end: int, shrink: float) 
     """Return one recipe's value after `n_end` examples: its mean, moved along its shrunk slope; `values` are `[n]`."""
     x, reach = _centred(known, n_end)
     return float(values.mean() + values @ x / (x @ x + shrink) * reach)
+
+
+def moved(bits: FloatArray, known: Sequence[int], n_end: int, shrink: float) -> FloatArray:
+    """Return one recipe's bits `[n]` as they would be after `n_end` examples: positive, and zero where they are.
+
+    They follow a power of the number of examples known, as learning curves do: its exponent is the shrunk slope of
+    log(bits + 0.1). A straight line would lead below 0 bits where the first answers cost many times as many as others.
+    """
+    x, reach = _centred(known, n_end)
+    return bits * np.exp(x @ np.log(bits + LEAST_BITS) / (x @ x + shrink) * (reach - x))
 
 
 def uncertainty(gaps: FloatArray, known: Sequence[int], n_end: int, shrink: float) -> float:

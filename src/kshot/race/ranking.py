@@ -20,7 +20,7 @@ from scipy.special import ndtr, stdtrit
 from kshot.core.settings import ChooseBy, Prefer
 from kshot.core.types import FloatArray, Task
 from kshot.measures.comparison import LEVEL
-from kshot.measures.curves import at_end, rows_worth
+from kshot.measures.curves import at_end, moved, rows_worth
 from kshot.measures.intervals import wilson
 from kshot.measures.metrics import get_metric
 from kshot.measures.ordered import boundary_margins, right_sides
@@ -49,12 +49,14 @@ class Evidence:
         final: Of rows that stand for the recipe as it will be handed over, by their place in the stream; empty if there
             are none.
         keeps_learning: Whether each example changes it: then its slope is believed.
+        in_bits: Whether rows are worth negative bits, whose curve is a power law; that of others is a straight line.
     """
 
     stream: FloatArray
     known: Sequence[int]
     final: Mapping[int, float] = field(default_factory=dict)
     keeps_learning: bool = False
+    in_bits: bool = False
 
     @property
     def _shrink(self) -> float:
@@ -62,9 +64,16 @@ class Evidence:
 
     def expected(self, n_end: int) -> float:
         """Return what is expected of a row after `n_end` examples."""
-        if self.final:
-            return float(np.mean(list(self.final.values())))
+        if self.final or self.in_bits:
+            return float(np.mean(list(self._rows(n_end).values())))
         return at_end(self.stream, self.known, n_end, self._shrink)
+
+    def _rows(self, n_end: int) -> Mapping[int, float]:
+        """Return what tells of the recipe after `n_end` examples, by place; bits as they would be then."""
+        if self.final:
+            return self.final
+        stream = -moved(-self.stream, self.known, n_end, self._shrink) if self.in_bits else self.stream
+        return dict(zip(self.known, stream.tolist(), strict=True))
 
     def interval(self, value: float, n_end: int, *, is_share: bool) -> tuple[float, float] | None:
         """Return the 95 % interval of what is expected of a row after `n_end` examples; None with too few rows.
@@ -75,7 +84,7 @@ class Evidence:
             is_share: Rows are worth 0 to 1. Then the interval is Wilson's, as nothing in 0..1 spreads more than zeros
                 and ones; otherwise Student's. Rows of the stream count as the fewer rows at its end that tell as much.
         """
-        rows = np.array(list(self.final.values())) if self.final else self.stream
+        rows = np.array(list(self._rows(n_end).values()))
         if len(rows) < LEAST_ROWS:
             return None
         n = self.n_worth(n_end)
@@ -99,7 +108,7 @@ class Evidence:
         By the rows that both have, but of no more rows than the one that is known less is worth. Where they have fewer
         than two in common, rows are not paired. Arguments as `interval`.
         """
-        ours, theirs = (e.final or dict(zip(e.known, e.stream, strict=True)) for e in (self, other))
+        ours, theirs = self._rows(n_end), other._rows(n_end)
         gaps = np.array([ours[i] - theirs[i] for i in ours if i in theirs])
         n = min(self.n_worth(n_end), other.n_worth(n_end))
         if len(gaps) < 2:
@@ -169,7 +178,8 @@ def evidence(
         keeps_stream: Rows of the stream stand for the final recipe where there is no second look at them.
         keeps_learning: Each example changes the recipe.
     """
-    if by == "bits" or task.is_open:
+    in_bits = by == "bits" or task.is_open
+    if in_bits:
         stream, final = (np.array([-float(r["bits"]) for r in some]) for some in (rows, again))
     elif task.is_multi_label:  # how right a row is has more than two values already
         stream, final = (np.array([float(r["score"]) for r in some]) for some in (rows, again))
@@ -180,7 +190,7 @@ def evidence(
     places = {r["position"]: float(value) for r, value in zip(again, final, strict=True)}
     if keeps_stream:
         places |= {at: float(v) for at, v in zip(known, stream, strict=True) if at not in places}
-    return Evidence(stream, known, places, keeps_learning)
+    return Evidence(stream, known, places, keeps_learning, in_bits)
 
 
 def ranked(
