@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kshot.core.types import Example, Prediction, Query, Task
-from kshot.learners.combining import Combining, combined
+from kshot.learners.combining import Combining, combined, crossed
 from kshot.measures.calibration import UNCALIBRATED, Calibration, calibrated
 from kshot.measures.probabilities import normalised
 from kshot.measures.samples import sample_row
@@ -103,7 +103,8 @@ def replayed(
         name: The combiner with its settings, without members.
         parts: Where each part of the stream ends, and which members are there in it, by number; by default all of them
             are there to the end.
-        again: Whether what is handed over is fitted on second looks, where there are any, as `mix` of a race is.
+        again: Whether what is handed over is fitted on second looks, where there are any, and expected to do as it
+            does there, as `mix` of a race.
     """
     combiner = _combiner(name)
     gold = {
@@ -121,11 +122,13 @@ def replayed(
                 combining.remember(example, said)
             else:
                 stream.append(combining.answer(Query(example, examples[:i]), said))
+    ended = stream
     if again:
         combining = Combining(name, task, combiner)
-        said = [_as_handed_over(rows[member], *along[member]) for member in able]
-        for i, example in enumerate(examples[:stop]):
-            combining.remember(example, [own[i] for own in said])
+        said = list(zip(*(_as_handed_over(rows[member], *along[member]) for member in able), strict=True))
+        for example, own in zip(examples, said, strict=True):
+            combining.remember(example, own)
+        ended = crossed(name, task, combiner, examples, said)
     final, needed = combining.fitted([along[member][1] for member in able])
     final, kept = final.knowing(task, examples), [able[i] for i in needed]
 
@@ -142,9 +145,7 @@ def replayed(
     learning = any(parse_recipe(rows[i]["recipe"], shots=16).keeps_learning for i in kept)
     samples = [
         sample_row(task, name, at, example, prediction)
-        for at, example, prediction in zip(
-            rows[0].get("positions", range(len(examples))), examples, stream, strict=True
-        )
+        for at, example, prediction in zip(rows[0].get("positions", range(len(examples))), examples, ended, strict=True)
     ]
     return Replayed(
         stream,

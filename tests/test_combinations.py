@@ -459,6 +459,8 @@ def test_a_mixture_that_is_chosen_is_handed_over_with_its_members_and_weights(tm
     assert run.chosen == "mix"
     assert run.best.recipe.name == f"mix({', '.join(names)})"
     assert min(run.best.recipe.part("combiner").weights) > 0.2
+    first = run.leaderboard[0]  # what is expected of it rests on what is handed over too
+    assert first["deployed_bits_high"] < 0.32 < first["bits_per_example"]
     rows = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     along = [max(row["probs"]) for row in rows if row["recipe"] == "mix"]
     least = min(run.best.past.confidences)  # the promise rests on what is handed over, not on the first weights

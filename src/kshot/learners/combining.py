@@ -12,6 +12,7 @@ from kshot.measures.probabilities import code_length_bits
 from kshot.methods.contracts import Answered, Combiner
 from kshot.taskmodel.taskmodel import TaskModel
 
+PARTS = 5  # of the past, that are answered in turn by what the others tell
 _SPENT_ON_ANSWERS, _SPENT_ON_LEARNING = ("prompt_tokens", "seconds", "tokens"), ("fit_seconds", "fit_tokens")
 
 
@@ -54,6 +55,28 @@ class Combining:
         """
         combiner, kept = self.combiner.fit(self.task, self.past).kept(len(calibrations))
         return combiner.with_calibrations([asdict(calibrations[i]) for i in kept]), kept
+
+
+def crossed(
+    name: str, task: Task, combiner: Combiner, examples: Sequence[Example], said: Sequence[Sequence[Prediction]]
+) -> list[Prediction]:
+    """Return the answers to examples of the past, each fifth by how the members do on the others.
+
+    Args:
+        name: The recipe's, for messages.
+        task: What is learnt.
+        combiner: As it is before it has seen anything.
+        examples: Those of the stream so far.
+        said: What the members say of each as they are handed over, where that is known.
+    """
+    found = [own[0] for own in said]
+    for part in range(min(len(said), PARTS)):
+        combining, others = Combining(name, task, combiner), [i for i in range(len(said)) if i % PARTS != part]
+        for i in others:
+            combining.remember(examples[i], said[i])
+        ready = combining.ready(Query(examples[part], tuple(examples[i] for i in others)))
+        found[part::PARTS] = [combined(name, task, ready, own) for own in said[part::PARTS]]
+    return found
 
 
 def examined(

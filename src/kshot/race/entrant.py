@@ -22,7 +22,7 @@ class Entrant:
         said: Of the stream so far, by what would be handed over, where that is calibrated.
         rows: Sample rows of them.
         again: Sample rows of the second look: the recipe as it will be handed over, on examples it does not know.
-        final: Of what combines the run, sample rows of what will be handed over: a promise rests on them, no choice.
+        final: Of what combines the run, sample rows of the stream by what will be handed over.
         calibration: That of the model that would be handed over.
         settled: What has won in the race of the recipe's settings.
         configurations: How they stand.
@@ -44,6 +44,11 @@ class Entrant:
     notes: list[dict[str, Any]] = field(default_factory=list)
     failure: str | None = None
     learner: Learner | None = None
+
+    @property
+    def along(self) -> list[dict[str, Any]]:
+        """The sample rows of the stream on which what is expected of it rests, and what is promised."""
+        return self.final or self.rows
 
     @property
     def is_racing(self) -> bool:

@@ -8,14 +8,12 @@ from kshot.core.errors import ModelError
 from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.types import Example, Prediction, Query
 from kshot.learners.build import make_learner
-from kshot.learners.combining import Combining, combined
+from kshot.learners.combining import Combining, crossed
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
 from kshot.methods.contracts import Combiner
 from kshot.race.entrant import Entrant
 from kshot.recipes.recipe import Recipe
-
-PARTS = 5  # that are answered in turn by what the others tell
 
 
 class Mixture(Learner):
@@ -95,17 +93,8 @@ class Mixture(Learner):
         Along the stream the members show other demonstrations, and weights are those of fewer examples: how sure that
         is does not tell how often what is handed over is right where it is as sure.
         """
-        n, task = len(self._examples), self._setup.task
-        said = list(zip(*(_as_handed_over(e, n) for e in self._able), strict=True))
-        found = [own[0] for own in said]
-        for part in range(min(n, PARTS)):
-            others = [i for i in range(n) if i % PARTS != part]
-            combining = Combining(self.recipe.name, task, self.recipe.part("combiner"))
-            for i in others:
-                combining.remember(self._examples[i], said[i])
-            combiner = combining.ready(Query(self._examples[part], tuple(self._examples[i] for i in others)))
-            found[part::PARTS] = [combined(self.recipe.name, task, combiner, own) for own in said[part::PARTS]]
-        return found
+        said = list(zip(*(_as_handed_over(e, len(self._examples)) for e in self._able), strict=True))
+        return crossed(self.recipe.name, self._setup.task, self.recipe.part("combiner"), self._examples, said)
 
     @property
     def settled(self) -> Recipe | None:

@@ -304,13 +304,12 @@ class Race:
     def rows_of_chosen(self) -> list[dict[str, Any]]:
         """Return the sample rows that tell what is expected of the chosen recipe when deployed."""
         name = self.board()[0]["recipe"]
-        (entrant,) = (e for e in self.entrants if e.recipe.name == name)
-        return entrant.final or self._rows_of(name, self._evidence("metric")[name])
+        return self._rows_of(name, self._evidence("metric")[name])
 
     def _rows_of(self, name: str, known: Evidence) -> list[dict[str, Any]]:
         """Return the sample rows that a recipe's evidence is of."""
         (entrant,) = (e for e in self.entrants if e.recipe.name == name)
-        rows = entrant.rows[: len(known.stream)]
+        rows = entrant.along[: len(known.stream)]
         if not known.final:
             return rows
         seen = {r["position"] for r in entrant.again}
@@ -323,7 +322,7 @@ class Race:
         for e in able:
             found[e.recipe.name] = evidence(
                 self.measuring.task,
-                e.rows[:n],
+                e.along[:n],
                 e.again,
                 by=by,
                 keeps_stream=not e.recipe.learns,
