@@ -3,11 +3,14 @@
 import importlib.util
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from kshot.cli.main import app
 from kshot.evaluators import EVALUATORS
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.names import SLOTS, cheap_recipes
@@ -174,6 +177,20 @@ def test_the_recipes_of_the_docs_can_be_read(tmp_path, monkeypatch):
     assert len(recipes) == 24
     for recipe in recipes:
         parse_recipe(recipe, shots=2)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_the_docs_have_all_that_they_need(page):
+    text = (ROOT / page).read_text("utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", text, flags=re.S | re.M)
+    found = [m[1] for block in blocks for m in re.finditer(r"^(?:\$ )?(kshot .+)", block, flags=re.M)]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    said = re.findall(r"`(kshot [a-z]+(?: train)? [A-Z][^`]*)`", prose)  # others are about a verb or an option alone
+    for line in [*found, *(" ".join(one.split()) for one in said)]:
+        command, words = get_command(app), shlex.split(line, comments=True)[1:]
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        command.make_context(line, words)
 
 
 def test_the_docs_list_what_all_stands_for():
