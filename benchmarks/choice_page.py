@@ -190,7 +190,7 @@ def _cascades(known: Mapping[tuple[str, str, int], Rows]) -> dict[str, Any]:
         kinds = {name: kind_of(name) for name in rows}
         dear = max((n for n in rows if kinds[n] in ("drawn", "all-past", "retrieval")), key=values.__getitem__)
         cheap = max((n for n in rows if kinds[n] in ("classifier", "no examples")), key=values.__getitem__)
-        whole = replayed([as_said(rows[name]) for name in (cheap, dear)], "cascade")
+        whole = replayed([as_said(rows[name]) for name in (cheap, dear)], "cascade", again=True)
         gap = score_difference(right_ones(whole).tolist(), rows[dear]["test"]["scores"])
         found[_title(key)] = {
             "cheap": cheap,

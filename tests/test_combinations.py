@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -498,14 +499,30 @@ def test_a_mixture_does_without_members_that_fail_in_their_second_look(tmp_path)
     assert board["mix"]["bits_per_example"] == pytest.approx(board[names[0]]["bits_per_example"])
 
 
-def test_a_member_that_knows_more_in_the_end_is_weighed_by_what_it_knows_then(tmp_path):
-    file = tmp_path / "late.py"
-    late = KNOWS.replace("return self", "return Knows(int(len(examples) < 20))")
-    late = late.replace("int(number) % 2 == self.part", "True").replace(
-        "0.8, 0.1", "*((0.1, 0.45) if self.part else (0.8, 0.1))"
+def late(file: Path) -> str:
+    """Write a classifier that is wrong until it has 20 examples, and return its recipe."""
+    knows = KNOWS.replace("return self", "return Knows(int(len(examples) < 20))").replace(
+        "int(number) % 2 == self.part", "True"
     )
-    file.write_text(late)
-    names = [f"{file}:Knows", "majority"]
+    file.write_text(knows.replace("0.8, 0.1", "*((0.1, 0.45) if self.part else (0.8, 0.1))"))
+    return f"{file}:Knows"
+
+
+@pytest.mark.parametrize("beside", [[], ["{late}"]])
+def test_a_cascade_asks_a_second_recipe_that_is_better_in_the_end(beside, tmp_path):
+    name = late(tmp_path / "late.py")
+    recipes = [*(recipe.format(late=name) for recipe in beside), f"cascade(majority, {name})", f"mix(majority, {name})"]
+    run = kshot.adapt(TASK, "scripted", recipes=recipes, shots=2, race=False, out=tmp_path / "run")
+    board = {row["recipe"]: row for row in run.leaderboard}
+    cascade, mix = (board[recipe] for recipe in recipes[-2:])
+    assert cascade["metric"] < 0.6
+    assert (cascade["deployed"], mix["deployed"]) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert cascade["deployed_bits"] < 0.5 < cascade["bits_per_example"]
+    assert run.best.predict(["text 4 three", "text 5 two"]) == ["three", "two"]
+
+
+def test_a_member_that_knows_more_in_the_end_is_weighed_by_what_it_knows_then(tmp_path):
+    names = [late(tmp_path / "late.py"), "majority"]
     run = kshot.adapt(
         TASK, "scripted", recipes=[*names, "zero-shot", "mix:by=share,alpha=0"], shots=2, out=tmp_path / "run"
     )

@@ -11,7 +11,7 @@ from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.lessons import DivergedError
 from kshot.core.seeding import digest
 from kshot.core.types import Example, Prediction, Query, Task
-from kshot.learners.combining import Combining, combined, examined
+from kshot.learners.combining import Combining, combined, crossed, examined
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Learner, Setup
 from kshot.measures.calibration import UNCALIBRATED, Calibration, calibrated
@@ -41,6 +41,7 @@ class CombinedLearner(Learner):
         self._said: list[list[Prediction]] = [[] for _ in members]  # along a stream, before calibration
         self._places: list[list[int]] = [[] for _ in members]  # in the stream, of what each has said
         self._examples: list[Example] = []  # of the queries of a stream that it follows
+        self._looks: list[Mapping[str, Prediction]] = [{} for _ in members]  # what each has said in a second look
 
     def predict(self, queries: Sequence[Query], *, progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict each query with the members that are needed, and combine the predictions."""
@@ -191,10 +192,40 @@ class CombinedLearner(Learner):
         """Return what is handed over, and the learners of its members."""
         if self._has_learnt:
             return self.recipe, self._members
-        calibrations = [self._calibrated(i)[1] for i in range(len(self._members))]
-        combiner, kept = self._combining.fitted(calibrations)
+        combining, calibrations = self._combining, [self._calibrated(i)[1] for i in range(len(self._members))]
+        if any(self._looks):
+            said, calibrations = self._looked()
+            combining = Combining(self.recipe.name, self._setup.task, self._combiner)
+            for example, own in zip(self._examples, said, strict=True):
+                combining.remember(example, own)
+        combiner, kept = combining.fitted(calibrations)
         members = [self._members[i] for i in kept]
         return self.recipe.combining(combiner, [m.settled or m.recipe for m in members]), members
+
+    def look_again(self, look: Callable[[Recipe], Mapping[str, Prediction]]) -> None:
+        """Take second looks of the members, if how these have done is what the combiner learns."""
+        combiner = self._combiner
+        is_fitted = combiner.learns and type(combiner).fit is not Combiner.fit
+        if is_fitted and not (self._has_learnt or combiner.by_first or combiner.examines):
+            for i, member in enumerate(self._members):
+                with self._naming(member):
+                    self._looks[i] = look(member.settled or member.recipe)
+
+    def _looked(self) -> tuple[list[tuple[Prediction, ...]], list[Calibration]]:
+        """Return what the members say of each example, in second looks where there are any, and their calibrations."""
+        said, calibrations = [], []
+        for i, looks in enumerate(self._looks):
+            along, calibration = self._calibrated(i)
+            calibrations.append(calibration := calibration.asked(list(looks.values())))
+            pairs = zip(self._examples, along, strict=True)
+            said.append([calibration.of(looks[e.id]) if e.id in looks else p for e, p in pairs])
+        return list(zip(*said, strict=True)), calibrations
+
+    def as_handed_over(self) -> list[Prediction]:
+        """Return what is said by second looks, each fifth by how the members do on the others; nothing without any."""
+        if not any(self._looks):
+            return []
+        return crossed(self.recipe.name, self._setup.task, self._combiner, self._examples, self._looked()[0])
 
     def fit(self, examples: Sequence[Example]) -> Fitted:
         """Fit on all examples each member that is needed; a combiner that learns goes through them first."""

@@ -1,7 +1,7 @@
 """A recipe at work: what every learner offers, and what it is given."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,17 @@ class Learner(ABC):
 
     def configurations(self) -> list[dict[str, Any]]:
         """Return how the configurations in a race of settings stand."""
+        return []
+
+    def look_again(self, look: Callable[[Recipe], Mapping[str, Prediction]]) -> None:  # noqa: B027 - most have no members
+        """Take what members say as they are handed over for what they have said along the stream, at its end.
+
+        Args:
+            look: Returns what a recipe says in a second look, by example; nothing where there is none.
+        """
+
+    def as_handed_over(self) -> list[Prediction]:
+        """Return what is said of the stream's examples as it is handed over; nothing where it is not known."""
         return []
 
     def last(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:

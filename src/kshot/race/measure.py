@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -204,17 +203,19 @@ class Measuring:
         predictions = entrant.predictions
         recipe, n, n_dropped = entrant.recipe, len(predictions), sum(p.dropped > 0 for p in predictions)
         if entrant.learner:
+            with self._others_go_on(entrant), suppress(BudgetSpentError):
+                entrant.learner.look_again(partial(self._look_at_member, entrant))
+        if entrant.learner:
             entrant.settled = entrant.learner.settled
             entrant.configurations = entrant.learner.configurations()
-        if recipe.combines_run:
-            if len(entrant.configurations) == 1:
+            if recipe.combines_run and len(entrant.configurations) == 1:
                 alone = entrant.configurations[0]["recipe"]
                 entrant.stop("not-applicable", f"it keeps {alone} alone, which stands for it")
                 return
-            found = cast(Mixture, entrant.learner).as_handed_over()
-            said = zip(self.stream.positions, self.stream.asked, found, strict=False)
+            said = zip(self.stream.positions, self.stream.asked, entrant.learner.as_handed_over(), strict=False)
             entrant.final = [sample_row(self.task, recipe.name, at, e, self._packed(p)) for at, e, p in said]
-        entrant.stop("done")
+        if entrant.is_racing:
+            entrant.stop("done")
         if n_dropped:
             self.progress.say(
                 f"{recipe.name}: in {n_dropped} of {n} prompts demonstrations were left out, whole, to fit the "
@@ -234,6 +235,17 @@ class Measuring:
                 self.progress.say(f"note: {recipe.name}: {service.remark}")
         if entrant.settled and len(recipe.variants) > 1:
             self.progress.say(f"{recipe.name}: of {len(recipe.variants)} settings {entrant.settled.name} is chosen")
+
+    def _look_at_member(self, entrant: Entrant, recipe: Recipe) -> dict[str, Prediction]:
+        """Return what a recipe that an entrant combines says in its second look, by example; of the race it is kept."""
+        found = second_look(recipe, self.setup, self.stream)
+        if not found:
+            return {}
+        learner, queries = found
+        self.progress.begin(f"{entrant.recipe.name}, a second look at {recipe.name}", len(queries))
+        predict = partial(learner.predict, queries, progress=self._advance)
+        said = self._once(Entrant(recipe), "again", queries, predict)
+        return {query.example.id: p for query, p in zip(queries, said, strict=True)}
 
     def look_again(self, entrant: Entrant) -> None:
         """Ask a recipe as it will be handed over, where that is possible and the budget allows."""
