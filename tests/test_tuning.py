@@ -17,6 +17,7 @@ import kshot
 import kshot.learners.trained
 from conftest import labelled_rows, write_task
 from kshot.core.errors import UserError
+from kshot.core.ledger import Ledger
 from kshot.core.lessons import DivergedError
 from kshot.core.types import Example, Prediction, Query, Task
 from kshot.engine.language_model import Engine
@@ -469,3 +470,38 @@ def test_an_interrupt_in_the_middle_of_an_example_leaves_no_state(asker, tmp_pat
     monkeypatch.setattr(TrainedEngine, "learn", learn)
     second, again = run(name, asker, keep=keep)
     assert (again, in_bytes(second)) == (expected, in_bytes(whole))
+
+
+@pytest.mark.parametrize("keeps_state", [True, False])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "icl+ft:k=2,lr=1e-3,steps=1,generator=rephrase(n=2)",
+        "fine-tune:lr=1e-3,steps=1,teacher=preferences(probes=2,drafts=2)",
+        "distil(random:k=2):lr=1e-3,steps=1",
+    ],
+)
+def test_what_was_counted_before_an_interruption_is_not_counted_again(asker, tmp_path, monkeypatch, name, keeps_state):
+    """Predictions and the ledger, by which a budget in tokens ends, are those of an undisturbed run."""
+    (recipe,), says = parse_recipes(name, shots=2), TrainedLearner.says
+
+    def predicted(place: str, n_known: int = 99):
+        keep = Kept(SqliteStore(tmp_path / f"{place}.sqlite"), tmp_path / place, "key")
+        model = replace(asker, model=asker.model.with_store(keep.memory), ledger=Ledger())
+        learner = make_learner(recipe, Setup(TASK, model, 0, kept=keep))
+
+        def stopped(self, queries, **how):
+            if len(queries[0].past) == n_known:
+                raise KeyboardInterrupt
+            return says(self, queries, **how)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainedLearner, "says", stopped)
+            if not keeps_state:
+                patch.setattr(TrainedLearner, "save_state", lambda self: None)
+            found = learner.predict(QUERIES[:7])
+        return [replace(p, seconds=0, fit_seconds=0) for p in found], model.ledger.cost.tokens
+
+    with pytest.raises(KeyboardInterrupt):
+        predicted("stopped", 5)
+    assert predicted("stopped") == predicted("whole")

@@ -1,7 +1,9 @@
 """What was spent, and when it is too much."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Self
 
@@ -77,6 +79,7 @@ class Ledger:
         reserve: Seconds and tokens of the budget that are kept for later.
         reserved_money: US dollars that are.
         is_spent: Whether the budget was found spent.
+        is_apart: Whether it passes no seconds and tokens on.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Ledger:
         self._before = (before or Cost()).of_calls
         self._cost = Cost()
         self._parent: Ledger | None = None
-        self._overspends = False
+        self._overspends, self.is_apart = False, False
         self._lock = Lock()
 
     def part(self, *, overspends: bool = False) -> Self:
@@ -108,12 +111,23 @@ class Ledger:
         part._parent, part._lock, part._overspends = self, self._lock, overspends
         return part
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Pass no seconds and tokens on to what this is a part of: what is done meanwhile was counted there before."""
+        self.is_apart = True
+        try:
+            yield
+        finally:
+            self.is_apart = False
+
     def add(self, cost: Cost) -> None:
         """Add what something took, here and in all ledgers that this one is a part of."""
         with self._lock:  # one for a ledger and all its parts
             ledger: Ledger | None = self
             while ledger is not None:
                 ledger._cost += cost
+                if ledger.is_apart:
+                    cost = replace(cost, seconds=0.0, tokens=0)
                 ledger = ledger._parent
 
     @property

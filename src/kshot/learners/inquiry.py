@@ -94,7 +94,7 @@ class Inquiry:
             (prediction,) = self._average([new], past)
             found["said"] = self._averaged[new.id] = list(prediction.log_probs)
         if self._passed_on and refit_point(len(seen)) == len(seen):
-            self.tokens += sum(p.tokens + p.fit_tokens for p in self._passed_on.said(seen).values())
+            self.tokens += sum(p.tokens + p.fit_tokens for p in self._heard(seen).values())
         return found
 
     def knowledge(self, seen: Sequence[Example], lessons: Sequence[Lesson], model: TaskModel, step: int) -> Knowledge:
@@ -111,7 +111,7 @@ class Inquiry:
             wrong=frozenset(e.id for e in seen if self._wrong.get(e.id)),
             found={e.id: self._found[e.id] for e in seen if e.id in self._found},
             averaged=self._said_before(seen[:-1]),
-            passed_on=self._passed_on.said(seen) if self._passed_on else {},
+            passed_on=self._heard(seen) if self._passed_on else {},
             inputs=self._inputs,
             asked=partial(self._ask, seen),
             average=partial(self._average, past=seen[:-1]),
@@ -119,6 +119,10 @@ class Inquiry:
             tried=partial(self._tried, model=model, names=names),
             odds=partial(self._odds, seen, model),
         )
+
+    def _heard(self, seen: Sequence[Example]) -> Mapping[str, Prediction]:
+        assert self._passed_on is not None
+        return self._passed_on.said(seen, again=self._base.ledger.is_apart)
 
     @cached_property
     def _inputs(self) -> tuple[Example, ...]:

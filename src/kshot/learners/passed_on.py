@@ -1,10 +1,12 @@
 """What a teacher passes on: what a recipe says of examples whose answers it does not know."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from kshot.core.errors import TooLongError
+from kshot.core.ledger import Ledger
 from kshot.core.lessons import Lesson
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
@@ -40,16 +42,24 @@ class PassedOn:
         self._said: dict[int, dict[str, Prediction]] = {}  # by how many examples were known
         self._left_out: set[str] = set()
 
-    def said(self, seen: Sequence[Example]) -> dict[str, Prediction]:
-        """Return what it says of what was seen up to the last refit point, and of unlabelled inputs; by id."""
+    def said(self, seen: Sequence[Example], *, again: bool = False) -> dict[str, Prediction]:
+        """Return what it says of what was seen up to the last refit point, and of unlabelled inputs; by id.
+
+        Args:
+            seen: The stream so far.
+            again: What it takes was counted before an interruption, as where it was asked before the last of them came.
+        """
         n = refit_point(len(seen))
         if n < LEAST:
             return {}
         if n not in self._said:
-            self._said[n] = self._of(seen[:n])
+            assert self.setup.model is not None
+            ledger = self.setup.model.ledger.part()
+            with ledger.apart() if again or n < len(seen) else nullcontext():
+                self._said[n] = self._of(seen[:n], ledger)
         return self._said[n]
 
-    def _of(self, known: Sequence[Example]) -> dict[str, Prediction]:
+    def _of(self, known: Sequence[Example], ledger: Ledger) -> dict[str, Prediction]:
         """Return what it says, from a store where it said that before; what it took counts in any case."""
         setup, n, inputs = self.setup, len(known), self._inputs(len(known))
         known = [e for e in known if self._fits(e)]
@@ -57,13 +67,13 @@ class PassedOn:
             return {}
         queries = [Query(e, (), wants_text=True) for e in (*known, *inputs)]
         if setup.kept is None:
-            found = self._asked(known, inputs)
+            found = self._asked(known, inputs, ledger)
         else:
             assert setup.model is not None
             name = f"passed on: {self.recipe.fingerprint} {n} {self.most}"
             if setup.model.model.fingerprint != self.student.model.fingerprint:
                 name += f" by {setup.model.model.fingerprint}"
-            found = setup.kept.once(name, queries, setup.model.ledger, lambda: self._asked(known, inputs))
+            found = setup.kept.once(name, queries, ledger, lambda: self._asked(known, inputs, ledger))
         of_known = found[: len(known)]
         how, calibration = self.recipe.calibrated_on(setup.task), UNCALIBRATED
         if how in ("batch", "temperature"):
@@ -109,10 +119,10 @@ class PassedOn:
         order = generator(self.setup.seed, "inputs", n).permutation(len(self.inputs))[: self.most * n]
         return [e for i in sorted(order.tolist()) if self._fits(e := self.inputs[i])]
 
-    def _asked(self, known: Sequence[Example], inputs: Sequence[Example]) -> list[Prediction]:
+    def _asked(self, known: Sequence[Example], inputs: Sequence[Example], ledger: Ledger) -> list[Prediction]:
         """Ask about each half of what is known after the other half, and about the inputs after all of it."""
         assert (model := self.setup.model) is not None
-        counted = replace(model, ledger=model.ledger.part())
+        counted = replace(model, ledger=ledger.part())
         setup = replace(self.setup, model=counted, kept=None)
         halves = self._halves(known)
         found: dict[str, Prediction] = {}

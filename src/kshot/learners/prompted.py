@@ -300,6 +300,10 @@ class PromptLearner(Learner):
         ((_, contexts),) = self._contexts([query], self._selecting, self._making)
         return contexts[0]
 
+    def show_again(self, query: Query) -> None:
+        """Find again what a query was shown, and note nothing of it; what is chosen next goes on from it."""
+        self._contexts([query], replace(self._selecting, notes=None), replace(self._making, notes=None))
+
     def prepare(self, past: Sequence[Example], making: TaskModel | None = None) -> Prepared:
         """Return what generators, loops and composers make of a past: again whenever it has doubled.
 

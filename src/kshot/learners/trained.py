@@ -6,7 +6,8 @@ the next prediction asks for it, which is the same order; the optimiser's state 
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +58,8 @@ class TrainedLearner(Learner):
         assert setup.model is not None
         recipe = as_trained(recipe, setup.task)
         self.recipe, self._tuner, self._teacher = recipe, recipe.part("tuner"), recipe.part("teacher")
+        setup = replace(setup, model=_counting(setup.model), selector_model=_counting(setup.selector_model))
+        assert setup.model is not None
         self._base, self._seed, self._kept = setup.model, setup.seed, setup.kept
         self._selecting = setup.selector_model or setup.model
         self._setup = setup
@@ -66,6 +69,7 @@ class TrainedLearner(Learner):
         self._learnt: list[str] = []  # ids, in their order
         self._n_saved, self._saved_at = 0, time.monotonic()
         self._n_past = 0  # of the query before
+        self._n_known = 0  # examples learnt by a process before this one
         self._noted: int | None = None  # notes before those of the prediction that is not kept yet
         self._unkept: list[dict[str, Any]] = []  # noted before an interruption, for a prediction that was not kept
         self._steering: Steering | None = None
@@ -115,7 +119,7 @@ class TrainedLearner(Learner):
         self._learnt, self.log, self._steering = about["learnt"], about["log"], steering
         self._unkept = about.get("notes", [])  # states of before have none
         self._inquiry.restore(self.log)
-        self._n_saved = len(self._learnt)
+        self._n_saved = self._n_known = len(self._learnt)
         return model
 
     @property
@@ -189,14 +193,16 @@ class TrainedLearner(Learner):
         return prediction
 
     def _predict(self, query: Query, progress: Callable[[int], None] | None) -> Prediction:
+        self._show_again(query.past)
         began = time.perf_counter()
         self.learn(query.past, progress=progress)
         seconds = time.perf_counter() - began
         # By the log: what was learnt before an interruption counts as well
         rows = [row for row in self.log if self._n_past < row["n"] <= len(query.past)]
         n_tokens = FORWARD_AND_BACKWARD * sum(row["tokens"] for row in rows)
-        asked = sum(row.get("asked", 0.0) for row in rows)  # of which the ledger knows
-        self._base.ledger.add(Cost(tokens=n_tokens))
+        asked = sum(row.get("asked", 0.0) for row in rows)
+        before = sum(row.get("asked", 0.0) for row in rows if row["n"] <= self._n_known)
+        self._base.ledger.add(Cost(tokens=n_tokens + before))  # it knows what this process has asked
         self._n_past = len(query.past)
         (prediction,) = self.says([query])
         self._inquiry.mark(query.example, prediction)
@@ -205,6 +211,23 @@ class TrainedLearner(Learner):
             fit_seconds=prediction.fit_seconds + seconds,
             fit_tokens=prediction.fit_tokens + n_tokens + asked,
         )
+
+    def _show_again(self, past: Sequence[Example]) -> None:
+        """After an interruption, choose again what the query before was shown: that was counted, and noted, with it."""
+        if "_prompted" in vars(self) or not 0 < self._n_past < len(past):
+            return
+        known = past[: self._n_past]
+        _ = self.model  # what was learnt before is known with it
+        if len(self._learnt) < len(known):
+            self.learn(known)
+        with self._counted_before():
+            self._prompted.show_again(Query(past[len(known)], known))
+
+    @contextmanager
+    def _counted_before(self) -> Iterator[None]:
+        """Count nothing of what is done again after an interruption."""
+        with self._base.ledger.apart(), self._selecting.ledger.apart():
+            yield
 
     def says(self, queries: Sequence[Query], *, by_average: bool = False) -> list[Prediction]:
         """Return what the model says as it is now, or under the running average of its weights.
@@ -247,27 +270,32 @@ class TrainedLearner(Learner):
             self._kept.notes.extend(self._unkept)
             self._unkept = []
         for n in range(len(self._learnt), len(past)):
-            looked_at = self._inquiry.look(past[: n + 1])
-            self._is_between = False
-            known = self._know(past[: n + 1])
-            if self._tuner.passes:
-                rows = self._learn_in_passes(past[: n + 1]) if refit_point(n + 1) == n + 1 else []
-            else:
-                rows = self._steps(past[: n + 1])
-            known += self._inquiry.tokens
-            for row in rows[:1]:
-                row |= looked_at
-                if known:
-                    row["asked"] = row.get("asked", 0.0) + known
-            self.log += [{"n": n + 1, "example": past[n].id, "step": i} | row for i, row in enumerate(rows)]
-            self._learnt.append(past[n].id)
-            if steers and "steerer" in self.recipe.parts and refit_point(n + 1) == n + 1:
-                self._steer(past[: n + 1])
-            self._is_between = True
+            with self._counted_before() if n < self._n_past else nullcontext():
+                self._learn_next(past[: n + 1], steers=steers)
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_STATES:
                 self.save_state()
             if progress:
                 progress(0)
+
+    def _learn_next(self, seen: Sequence[Example], *, steers: bool) -> None:
+        """Learn the last example of what was seen."""
+        looked_at = self._inquiry.look(seen)
+        self._is_between = False
+        known = self._know(seen)
+        if self._tuner.passes:
+            rows = self._learn_in_passes(seen) if refit_point(len(seen)) == len(seen) else []
+        else:
+            rows = self._steps(seen)
+        known += self._inquiry.tokens
+        for row in rows[:1]:
+            row |= looked_at
+            if known:
+                row["asked"] = row.get("asked", 0.0) + known
+        self.log += [{"n": len(seen), "example": seen[-1].id, "step": i} | row for i, row in enumerate(rows)]
+        self._learnt.append(seen[-1].id)
+        if steers and "steerer" in self.recipe.parts and refit_point(len(seen)) == len(seen):
+            self._steer(seen)
+        self._is_between = True
 
     def _steps(self, seen: Sequence[Example]) -> list[dict[str, Any]]:
         """Take the tuner's steps, and return what each reports."""
@@ -440,8 +468,14 @@ class TrainedLearner(Learner):
         """Go back to before the first example."""
         self.forget()
         self._learnt, self.log, self._steering, self._n_saved, self._unkept = [], [], None, 0, []
+        self._n_known = 0
         self._tuner = self.recipe.part("tuner")
         self._inquiry.forget()
+
+
+def _counting(model: TaskModel | None) -> TaskModel | None:
+    """Return the model with a part of its ledger."""
+    return model and replace(model, ledger=model.ledger.part())
 
 
 def as_trained(recipe: Recipe, task: Task) -> Recipe:
