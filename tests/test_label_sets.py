@@ -33,8 +33,9 @@ from kshot.core.script import UsualWording
 from kshot.core.types import Example, Prediction, Query, Question, Task
 from kshot.estimator import FewShotClassifier
 from kshot.learners.build import make_learner
+from kshot.learners.drawn_lessons import label_lessons
 from kshot.learners.learner import Setup
-from kshot.learners.trained import TrainedLearner, label_lessons
+from kshot.learners.trained import TrainedLearner
 from kshot.measures.averages import averaged
 from kshot.measures.label_calibration import calibrated_labels
 from kshot.measures.metrics import compute, metric_for

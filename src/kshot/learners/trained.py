@@ -14,11 +14,8 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, cast
 
-import numpy as np
-
 from kshot.core.errors import DamagedError, NotFiniteError, UserError
 from kshot.core.gradient_settings import FORWARD_AND_BACKWARD
-from kshot.core.label_sets import read, verdict, verdicts
 from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Batch, DivergedError, Lesson, TrainingText
 from kshot.core.models import TrainableModel, TunableModel
@@ -26,6 +23,7 @@ from kshot.core.schedule import refit_point
 from kshot.core.seeding import digest, generator
 from kshot.core.steering import Steering
 from kshot.core.types import Example, Prediction, Query, Task
+from kshot.learners.drawn_lessons import covering, label_lessons
 from kshot.learners.fitted import Fitted
 from kshot.learners.inquiry import Inquiry
 from kshot.learners.learner import Learner, Setup, refitted
@@ -39,8 +37,6 @@ from kshot.store.files import writable, write_folder, write_jsonl
 from kshot.taskmodel.taskmodel import TaskModel
 
 SECONDS_BETWEEN_STATES = 20.0
-HALF = 0.5
-MOST_SUPPORT = 32  # examples in the anchor of guidance
 
 
 class TrainedLearner(Learner):
@@ -484,31 +480,6 @@ def as_trained(recipe: Recipe, task: Task) -> Recipe:
     return recipe.having(composer=YesNo()) if is_asked_each else recipe
 
 
-def label_lessons(lessons: Sequence[Lesson], labels: Sequence[str], rng: np.random.Generator) -> list[Lesson]:
-    """Return lessons about sets of labels as lessons about one label each, which is right as often as it is wrong.
-
-    Yes is learnt against no, and a lesson costs what it does where one label is right, however many labels there are.
-    That yes is as frequent as no in training is taken out by calibration (`kshot.measures.label_calibration`).
-    """
-    found = list[Lesson]()
-    for lesson in lessons:
-        right = read(lesson.target.output)
-        wrong = [label for label in labels if label not in right]
-        holds = bool(right) and (not wrong or rng.random() < HALF)
-        some = right if holds else wrong
-        label = some[int(rng.integers(len(some)))]
-        target = replace(lesson.target, output=verdict(label, holds=holds))
-        found.append(replace(lesson, target=target, learnt="last", among=verdicts([label])))
-    return found
-
-
 def _among(lesson: Lesson, answers: tuple[str, ...]) -> Lesson:
     """Return a lesson whose answers are learnt among the task's; what is made up, or passed on, has its own."""
     return lesson if lesson.is_apart or lesson.likely else replace(lesson, among=answers)
-
-
-def covering(seen: Sequence[Example], k: int, *, seed: int, names: tuple[str | int, ...]) -> list[Lesson]:
-    """Return lessons with k demonstrations that have each of (at most 32) seen examples in one of them."""
-    order = generator(seed, "support", *names).permutation(len(seen))[:MOST_SUPPORT]
-    parts = [[seen[j] for j in order[i : i + k + 1]] for i in range(0, len(order), k + 1)]
-    return [Lesson(tuple(part[:-1]), part[-1]) for part in parts]
