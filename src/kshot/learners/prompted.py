@@ -303,6 +303,9 @@ class PromptLearner(Learner):
     def show_again(self, query: Query) -> None:
         """Find again what a query was shown, and note nothing of it; what is chosen next goes on from it."""
         self._contexts([query], replace(self._selecting, notes=None), replace(self._making, notes=None))
+        if self._prepared:  # what is asked by it from here on is noted
+            n, ready = self._prepared
+            self._prepared = n, replace(ready, model=replace(ready.model, notes=self._making.notes))
 
     def prepare(self, past: Sequence[Example], making: TaskModel | None = None) -> Prepared:
         """Return what generators, loops and composers make of a past: again whenever it has doubled.

@@ -184,7 +184,7 @@ class Recorder:
         if paid:
             results["paid"] = dict(paid)
         write_jsonl(folder / SAMPLES, chain.from_iterable(rows.values()))
-        write_jsonl(folder / SECOND_LOOK, (row for e in race.entrants for row in e.again))
+        write_jsonl(folder / SECOND_LOOK, (row for e in race.entrants for row in (*e.again, *e.final)))
         write_json(folder / PROMPTS, sent)
         sums = {name: sum_of_file(folder / name) for name in BESIDE_RESULTS}
         write_json(folder / RESULTS, {**results, SUM: {**sums, RESULTS: sum_of(results)}})
