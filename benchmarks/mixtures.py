@@ -142,7 +142,11 @@ def replayed(
         return [combined(name, task, final, own) for own in said]
 
     test = answers("test")
-    learning = any(parse_recipe(rows[i]["recipe"], shots=16).keeps_learning for i in kept)
+    members = [recipe_of(rows[i]["recipe"]) for i in kept]
+    how = {
+        "keeps_stream": again and all(m.can_be_asked_again or not m.learns for m in members),
+        "keeps_learning": any(m.keeps_learning for m in members),
+    }
     samples = [
         sample_row(task, name, at, example, prediction)
         for at, example, prediction in zip(rows[0].get("positions", range(len(examples))), examples, ended, strict=True)
@@ -152,7 +156,7 @@ def replayed(
         test,
         answers("rest"),
         gold,
-        min(1.0, max(0.0, evidence(task, samples, by="metric", keeps_learning=learning).expected(len(examples)))),
+        min(1.0, max(0.0, evidence(task, samples, by="metric", **how).expected(len(examples)))),
         float(np.mean([p.prompt_tokens for p in test])),
         tuple(kept),
     )

@@ -320,13 +320,14 @@ class Race:
         able, found = self.eligible(), {}
         n = min((len(e.rows) for e in able), default=0)
         for e in able:
+            recipe = e.settled or e.recipe
             found[e.recipe.name] = evidence(
                 self.measuring.task,
                 e.along[:n],
                 e.again,
                 by=by,
-                keeps_stream=not e.recipe.learns,
-                keeps_learning=(e.settled or e.recipe).keeps_learning,
+                keeps_stream=not e.recipe.learns or (bool(e.final) and recipe.is_looked_at_whole),
+                keeps_learning=recipe.keeps_learning,
             )
         return found
 

@@ -237,6 +237,11 @@ class Recipe:
         return self.learns and not self.changes_model and is_cheap and not knows_all
 
     @property
+    def is_looked_at_whole(self) -> bool:
+        """Whether second looks tell all of a combination: each member has one, or learns nothing."""
+        return bool(self.members) and all(m.can_be_asked_again or not m.learns for m in self.members)
+
+    @property
     def keeps_learning(self) -> bool:
         """Whether each example changes it, not only those at which the past has doubled."""
         own = self.trains or self.per_query or "classifier" in self.parts
