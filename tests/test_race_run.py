@@ -191,7 +191,8 @@ def test_with_a_budget_those_that_train_come_after_the_others(task, tiny, tmp_pa
     with_budget = kshot.adapt(task, tiny, recipes=names, shots=3, race=False, budget=budget, out=tmp_path / "with")
     board = {row["recipe"]: row for row in with_budget.leaderboard}
     assert {board[name]["n"] for name in names[:3]} == {N}
-    assert {board[name]["status"] for name in names[:3]} == {"done"}
+    assert {board[name]["status"] for name in names[1:3]} == {"done"}
+    assert board["mix"]["status"] in ("done", "not-applicable")  # where one recipe stands for it
     assert board[TRAINED]["n"] == n
     if n < N:  # with so few rows it is not compared
         assert board[TRAINED]["status"] == "out-of-budget"
