@@ -462,11 +462,13 @@ def left_behind(folder: Path) -> dict[str, Any]:
 
 
 def run_here(args: list[str]) -> tuple[int, str, str]:
-    """Run a command in this process; return exit code, stdout and stderr."""
+    """Run a command in this process, which has asked no model before; return exit code, stdout and stderr."""
     from typer.testing import CliRunner
 
     from kshot.cli.main import app
+    from kshot.evaluators import forgetting
 
+    forgetting._BEFORE.clear()
     result = CliRunner().invoke(app, args)
     return result.exit_code, result.stdout, result.stderr
 
