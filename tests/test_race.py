@@ -61,7 +61,7 @@ def test_bits_follow_a_power_law_which_leads_to_no_less_than_nothing():
     bits = np.random.default_rng(0).gamma(2.0, size=60)
     assert moved(bits, known[:60], 400, 1e12) == pytest.approx(bits)
     assert (moved(np.zeros(20), known[:20], 400, 0.0) == 0).all()
-    learnt = Evidence(-law, known.tolist(), keeps_learning=True, in_bits=True)
+    learnt = Evidence(-law, known.tolist(), keeps_learning=True, of_texts=True)
     assert -1 < learnt.expected(100) < 0
     low, high = learnt.interval(learnt.expected(100), 100, is_share=False) or (0.0, 0.0)
     assert low < learnt.expected(100) < high
@@ -220,27 +220,30 @@ def test_evidence_is_the_second_look_where_there_is_one():
     assert kept.final == {0: 0, 1: -1, 2: -9, 3: -9}
     assert kept.expected(100) == -19 / 4
     assert evidence(OPEN, rows, by="metric").stream.tolist() == [0, -1, -2, -3]
-    falling = evidence(TASK, [{**r, "bits": 4 - r["bits"]} for r in rows], by="bits")
+    rising = evidence(TASK, [{**r, "bits": -r["bits"]} for r in rows], by="bits")
+    assert rising.expected(4) > rising.stream.mean()
+    assert rising.expected(1000) > rising.expected(4)
+    falling = evidence(OPEN, [{**r, "bits": 4 - r["bits"]} for r in rows], by="bits")
     assert falling.stream.mean() < falling.expected(4) < falling.expected(1000) < 0
 
 
 def test_the_slope_of_what_keeps_learning_is_believed_more():
-    rows = [row([0.0, -1.0, -2.0], position=at, bits=5.0 * (at + 1) ** -0.5) for at in spread(400, 40)]
+    rows = [row([0.0, -1.0, -2.0], position=at, bits=5.0 - np.log(at + 1)) for at in spread(400, 40)]
     little, more = (evidence(TASK, rows, by="bits", keeps_learning=learns) for learns in (False, True))
-    assert little.stream.mean() < little.expected(400) < more.expected(400) < -5 * 401**-0.5
+    assert little.stream.mean() < little.expected(400) < more.expected(400) < np.log(401) - 5
     assert more.known == list(spread(400, 40))
 
 
 def test_paired_errors_are_of_the_rows_that_both_have():
     rows = [row([0.0, -1.0, -2.0], position=at, bits=float(at)) for at in (3, 9, 20, 40)]
     again = [{**r, "bits": r["bits"] + i} for i, r in enumerate(rows[1:])]
-    first, second = evidence(TASK, rows, rows[:3], by="bits"), evidence(TASK, rows, again, by="bits")
+    first, second = evidence(TASK, rows, by="bits"), evidence(TASK, rows, again, by="bits")
     error = first.paired(second, 40, is_share=False)
-    assert error == pytest.approx(np.std([0, 1], ddof=1) / np.sqrt(2))
-    alone = evidence(TASK, rows, by="bits")  # whose bits are those of 40 examples known, and as many as tell of that
+    assert error == pytest.approx(np.std([0, 1, 2], ddof=1) / np.sqrt(min(3, first.n_worth(40))))
+    texts = evidence(OPEN, rows, by="bits")  # whose bits are those of 40 examples known
     then = -moved(np.array([3.0, 9.0, 20.0, 40.0]), (3, 9, 20, 40), 40, 8.0)
     gaps = then[1:] + np.array([9.0, 21.0, 42.0])
-    assert alone.paired(second, 40, is_share=False) == pytest.approx(np.std(gaps, ddof=1) / np.sqrt(alone.n_worth(40)))
+    assert texts.paired(second, 40, is_share=False) == pytest.approx(np.std(gaps, ddof=1) / np.sqrt(texts.n_worth(40)))
 
 
 @pytest.mark.parametrize(

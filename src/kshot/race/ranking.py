@@ -49,14 +49,15 @@ class Evidence:
         final: Of rows that stand for the recipe as it will be handed over, by their place in the stream; empty if there
             are none.
         keeps_learning: Whether each example changes it: then its slope is believed.
-        in_bits: Whether rows are worth negative bits, whose curve is a power law; that of others is a straight line.
+        of_texts: Whether rows are worth negative bits of an open task: the curve of these is a power law, as the first
+            answers may cost many times as many as later ones; that of others is a straight line.
     """
 
     stream: FloatArray
     known: Sequence[int]
     final: Mapping[int, float] = field(default_factory=dict)
     keeps_learning: bool = False
-    in_bits: bool = False
+    of_texts: bool = False
 
     @property
     def _shrink(self) -> float:
@@ -64,15 +65,15 @@ class Evidence:
 
     def expected(self, n_end: int) -> float:
         """Return what is expected of a row after `n_end` examples."""
-        if self.final or self.in_bits:
+        if self.final or self.of_texts:
             return float(np.mean(list(self._rows(n_end).values())))
         return at_end(self.stream, self.known, n_end, self._shrink)
 
     def _rows(self, n_end: int) -> Mapping[int, float]:
-        """Return what tells of the recipe after `n_end` examples, by place; bits as they would be then."""
+        """Return what tells of the recipe after `n_end` examples, by place; bits of texts as they would be then."""
         if self.final:
             return self.final
-        stream = -moved(-self.stream, self.known, n_end, self._shrink) if self.in_bits else self.stream
+        stream = -moved(-self.stream, self.known, n_end, self._shrink) if self.of_texts else self.stream
         return dict(zip(self.known, stream.tolist(), strict=True))
 
     def interval(self, value: float, n_end: int, *, is_share: bool) -> tuple[float, float] | None:
@@ -178,8 +179,7 @@ def evidence(
         keeps_stream: Rows of the stream stand for the final recipe where there is no second look at them.
         keeps_learning: Each example changes the recipe.
     """
-    in_bits = by == "bits" or task.is_open
-    if in_bits:
+    if by == "bits" or task.is_open:
         stream, final = (np.array([-float(r["bits"]) for r in some]) for some in (rows, again))
     elif task.is_multi_label:  # how right a row is has more than two values already
         stream, final = (np.array([float(r["score"]) for r in some]) for some in (rows, again))
@@ -190,7 +190,7 @@ def evidence(
     places = {r["position"]: float(value) for r, value in zip(again, final, strict=True)}
     if keeps_stream:
         places |= {at: float(v) for at, v in zip(known, stream, strict=True) if at not in places}
-    return Evidence(stream, known, places, keeps_learning, in_bits)
+    return Evidence(stream, known, places, keeps_learning, task.is_open)
 
 
 def ranked(
