@@ -41,7 +41,7 @@ def main(data: str, draw: int, every: list[str]) -> None:
         line: dict[str, object] = {"draw": draw, "settings": settings, "seconds": round(time.perf_counter() - began)}
         for group in ("forget", "attack", "retain", "held_out", "neighbour"):
             line[group] = [round(found[group][when], 2) for when in ("before", "after")]
-        line["general"] = [round(found["general"][when], 1) for when in ("before", "after")]
+        line["general"] = [round(found["general"][f"perplexity_{when}"], 1) for when in ("before", "after")]
         print(json.dumps(line), flush=True)
 
 
