@@ -1,8 +1,8 @@
 """What Gemma-270M forgets, and what stays, by the settings of `kshot unlearn`: capitals, of which some have to go.
 
 `python benchmarks/unlearning.py DIR DRAW SETTINGS …` prints a line of JSON for each settings string, "" for the
-defaults: of `N` capitals of functions/country_capital, drawn, `N_FORGET` of those that the prompted model knows are
-forgotten, the others have to stay; each group's share of right answers before and after.
+defaults: of `N` drawn capitals of functions/country_capital eight are shown; of the others `N_FORGET` that the prompted
+model knows are forgotten, and the rest has to stay. Each group's share of right answers is told, before and after.
 """
 
 import json
