@@ -203,10 +203,8 @@ class CombinedLearner(Learner):
         return self.recipe.combining(combiner, [m.settled or m.recipe for m in members]), members
 
     def look_again(self, look: Callable[[Recipe], Mapping[str, Prediction]]) -> None:
-        """Take second looks of the members, if how these have done is what the combiner learns."""
-        combiner = self._combiner
-        is_fitted = combiner.learns and type(combiner).fit is not Combiner.fit
-        if is_fitted and not (self._has_learnt or combiner.by_first or combiner.examines):
+        """Take second looks of the members, if the combiner weighs them."""
+        if self._combiner.weighs and not self._has_learnt:
             for i, member in enumerate(self._members):
                 with self._naming(member):
                     self._looks[i] = look(member.settled or member.recipe)

@@ -650,6 +650,7 @@ class Combiner(Remembering):
             each member's probabilities are calibrated by its own past before they are combined.
         lazy: A member is asked only where what those before it have said does not suffice (`asks`).
         takes_all: Without members it combines the recipes of its run that combine nothing themselves.
+        weighs: It is fitted on how all members have done, of each example: in second looks, where they have some.
         by_first: What a lazy one learns is how the first member has done: along a stream, too, the others are asked
             where they are needed alone.
         most_members: How many it can combine.
@@ -663,6 +664,7 @@ class Combiner(Remembering):
     learns: ClassVar[bool] = False
     lazy: ClassVar[bool] = False
     takes_all: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
     by_first: ClassVar[bool] = False
     most_members: ClassVar[int] = 100
     usual: ClassVar[tuple[str, ...]] = ()

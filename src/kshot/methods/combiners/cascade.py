@@ -51,6 +51,7 @@ class Cascade(Combiner):
     _threshold: float = state(ALWAYS)
 
     learns: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
     lazy: ClassVar[bool] = True
     most_members: ClassVar[int] = 2
     remembered: ClassVar[type | None] = _Remembered

@@ -58,6 +58,7 @@ class Mix(Combiner):
     _weights: tuple[float, ...] = state(())
 
     learns: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
     takes_all: ClassVar[bool] = True
     remembered: ClassVar[type | None] = _Remembered
 
