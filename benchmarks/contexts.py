@@ -4,7 +4,8 @@ Run by `kshot bench contexts --data DIR` in the repository. A unit of work (a ta
 set) is done in a process of its own and kept under kshot-runs/bench-contexts, so the same command goes on where it
 stopped; all that is there goes into docs/results/contexts.json and docs/results/contexts.md. Where contexts are shared
 by all queries, each of eight answers alone, and their answers are averaged in groups of one, two, four and eight, so
-that a group of one is the mean over eight draws; retrievers deal other contexts for each number, so each is asked.
+that a group of one is the mean over eight draws; of a retriever, whose first context is in its own order, the first
+one, two, four and eight are averaged.
 """
 
 import sys
@@ -108,10 +109,12 @@ def measure(unit: Unit, data: str, model: str) -> list[dict[str, Any]]:
     rows = []
     for name in GROUPS[unit.group]:
         recipe = _of_length(parse_recipe(name, shots=K), setup)
-        for n, groups in _asked_as(recipe).items():
-            members, fit = _asked(replace(recipe, contexts=n), setup, test)
-            rows += [_row(unit, setup, recipe, members, m, mean) | fit for m in groups for mean in _means(m)]
-            print(unit.name, name, n, f"{rows[-1]['metric']:.3f}", file=sys.stderr, flush=True)
+        numbers = NUMBERS if recipe.part("selector") else NUMBERS[:1]
+        members, fit = _asked(replace(recipe, contexts=numbers[-1]), setup, test)
+        for m in numbers:
+            some = [own[:m] for own in members] if unit.group == "bm25" else members
+            rows += [_row(unit, setup, recipe, some, m, mean) | fit for mean in _means(m)]
+        print(unit.name, name, f"{rows[-1]['metric']:.3f}", file=sys.stderr, flush=True)
         if name == "random" and rest:
             screened, _ = _asked(recipe, replace(setup, task=replace(task, test=rest)), rest)
             rows.append(_row(unit, setup, recipe, screened, 1, MEANS[0], rows_of=rest) | {"recipe": "screen"})
@@ -137,16 +140,6 @@ def _asked(recipe: Recipe, setup: Setup, rows: Sequence[Example]) -> tuple[list[
     fit_tokens = setup.model.ledger.cost.tokens - before
     queries = [Query(e, fitted.pool, wants_text=i < N_WRITTEN) for i, e in enumerate(rows)]
     return cast(PromptLearner, answering(fitted)).of_each_context(queries), {"fit_tokens": fit_tokens}
-
-
-def _asked_as(recipe: Recipe) -> dict[int, tuple[int, ...]]:
-    """Return with how many contexts a recipe is asked, and for each in groups of how many its answers are averaged."""
-    selector = recipe.part("selector")
-    if selector is None:
-        return {1: (1,)}
-    if selector.per_query and not selector.sees_all:
-        return {n: (n,) for n in NUMBERS}
-    return {NUMBERS[-1]: NUMBERS}
 
 
 def _means(m: int) -> tuple[str, ...]:

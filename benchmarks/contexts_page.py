@@ -152,10 +152,11 @@ def page(result: dict[str, Any]) -> str:
         "",
         "8 demonstrations (all-past: as many as make a prompt of about 1,000 tokens) from a pool of 200 training rows "
         "or fewer, three draws of it, 200 test rows (bm25: 50; of open tasks answers are written for 100). One context "
-        "is the mean over eight of them, each alone, not a lucky one; of bm25 each number is asked for itself. Bits "
-        "are as they come, without a temperature. Prompt tokens count what a prompt holds, run tokens what is left "
-        "after shared prefixes are run once. Milliseconds are a rough figure: one thread, beside other work. "
-        "Intervals are 95 %, bootstrapped over tasks, draws of the pool and test rows.",
+        "is the mean over eight of them, each alone, not a lucky one; of bm25 it is the one with the nearest example "
+        "last, and more are orders of the same examples. Bits are as they come, without a temperature. Prompt tokens "
+        "count what a prompt holds, run tokens what is left after shared prefixes are run once. Milliseconds are a "
+        "rough figure: one thread, beside other work. Intervals are 95 %, bootstrapped over tasks, draws of the pool "
+        "and test rows.",
         "",
         "## By number of contexts",
         "",

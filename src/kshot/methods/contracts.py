@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import perm
+from math import factorial, perm
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -81,9 +81,10 @@ class Selector(Part):
     ) -> list[list[list[int]]]:
         """Return for each question `n` choices, each as `select` returns one; the first of one is that of `select`.
 
-        A selector that draws draws so many times. Another one makes a longer list that is dealt in turn
-        (`kshot.methods.hands`), and one that shows all has other orders of what was known when the past had last
-        doubled, so that prompts along a stream continue each other.
+        A selector that draws draws so many times. One that chooses for each query has other orders of its choice, as
+        examples that are less like the query harm, and one that shows all has orders of what was known when the past
+        had last doubled, so that prompts along a stream continue each other. Any other makes a longer list, which is
+        dealt in turn (`kshot.methods.hands`).
 
         Args:
             questions: None is the whole task.
@@ -99,6 +100,8 @@ class Selector(Part):
         elif self.sees_all:
             found = self._each(questions, k, [some[0] for some in rngs])
             hands = [[one, *(reordered(one, rng) for rng in some[1:])] for one, some in zip(found, rngs, strict=True)]
+        elif self.per_query:
+            hands = [[one] * n for one in self._each(questions, k, [some[0] for some in rngs])]
         else:
             found = self._each(questions, k * n, [some[0] for some in rngs])
             hands = [dealt(one, k, n) for one in found]
@@ -114,7 +117,8 @@ class Selector(Part):
 
     def most_contexts(self, n_pool: int, k: int) -> int:
         """Return how many different choices a pool allows; no more are counted than differ in 8 places."""
-        return perm(n_pool, min(k, n_pool, 8))
+        shown = min(k, n_pool, 8)
+        return factorial(shown) if self.per_query and not self.draws else perm(n_pool, shown)
 
     @property
     def has_learnt(self) -> bool:
