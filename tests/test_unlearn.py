@@ -15,14 +15,15 @@ from kshot.adapted.folder import load, save
 from kshot.adapted.model import AdaptedModel
 from kshot.adapted.model_card import card_of
 from kshot.adapted.recall import recall, recovered
-from kshot.core.errors import UserError
-from kshot.core.lessons import Batch, Lesson, Training, TrainingText
+from kshot.core.errors import StorageError, UserError
+from kshot.core.lessons import Batch, Lesson, StepLog, Training, TrainingText
 from kshot.core.progress import Silence
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Task
 from kshot.engine.language_model import Engine
 from kshot.engine.load_model import load_model
 from kshot.engine.objectives import _log_others
+from kshot.engine.trained_model import TrainedEngine
 from kshot.learners.fitted import Fitted
 from kshot.learners.learner import Setup
 from kshot.learners.unlearning import nearest, without
@@ -223,6 +224,64 @@ def test_a_trained_model_is_trained_further_and_stays_as_it_was(tiny, tmp_path):
     assert again.recipe.part("teacher") == Unlearn()
     assert again.choice["unlearnt"]["forget"]["n"] == 3
     assert again.choice["before"] == {"in_words": "chosen", **adapted.choice}
+
+
+@pytest.mark.parametrize("recipe", ["zero-shot", "fine-tune:lr=1e-2,steps=1"])
+def test_nothing_is_lost_where_it_is_stopped_or_the_disk_is_full(recipe, tiny, tmp_path, monkeypatch):
+    adapted, taken, left = adapted_to(recipe, tiny), list[str](), [2]
+    learn = TrainedEngine.learn
+
+    def forget(name: str, settings: str = QUICK) -> kshot.verbs.unlearn.Unlearnt:
+        taken.clear()
+        return kshot.unlearn(adapted, STREAM[:4], retain=STREAM[4:], settings=settings, out=tmp_path / name)
+
+    def counted(self: TrainedEngine, batch: Batch) -> StepLog:
+        if len(taken) == left[0]:
+            raise KeyboardInterrupt
+        taken.append("step")
+        return learn(self, batch)
+
+    def refuse(*_: Any) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(TrainedEngine, "learn", counted)
+    monkeypatch.setattr("kshot.learners.unlearning.SECONDS_BETWEEN_STATES", -1)
+    with pytest.raises(KeyboardInterrupt):
+        forget("out")
+    left[0] = 9
+    with monkeypatch.context() as patch:
+        patch.setattr(verb, "save", refuse)
+        with pytest.raises(StorageError, match="the disk is full"):
+            forget("out")
+    assert len(taken) == 2  # of four; two were kept
+    with monkeypatch.context() as patch:
+        patch.setattr(verb, "_report", refuse)
+        done = forget("out")
+    assert not taken
+    whole = forget("whole")
+    assert len(taken) == 4
+    assert done.report == whole.report
+    assert done.model.fitted.trained.fingerprint == whole.model.fitted.trained.fingerprint  # type: ignore[union-attr]
+    assert {place.name for place in tmp_path.iterdir()} == {"out", "whole"}
+
+
+def test_what_was_kept_is_of_one_training_alone(tiny, tmp_path, monkeypatch):
+    adapted = adapted_to("zero-shot", tiny)
+
+    def refuse(*_: Any) -> None:
+        raise StorageError("the disk is full")
+
+    def forget(settings: str, retain: Sequence[Example] = STREAM[4:]) -> str:
+        done = kshot.unlearn(adapted, STREAM[:4], retain=retain, settings=settings, out=tmp_path / "out")
+        return done.model.fitted.trained.fingerprint  # type: ignore[union-attr]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verb, "save", refuse)
+        for settings in (QUICK, f"{QUICK},lr=1e-3"):
+            with pytest.raises(StorageError):
+                forget(settings)
+    assert len(list((tmp_path / ".out.kept").glob("*.safetensors"))) == 2
+    assert forget(QUICK, STREAM[5:]) != forget(QUICK)
 
 
 def test_a_model_before_training_is_what_was_learnt_before(tiny):

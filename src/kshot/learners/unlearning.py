@@ -4,14 +4,17 @@ A step has as many lessons of what is to be forgotten as of what is to stay; hal
 most like the former by their words, as a model that forgets too much forgets those first.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from kshot.core.errors import DamagedError
 from kshot.core.lessons import Batch, Lesson, Training
-from kshot.core.models import TunableModel
+from kshot.core.models import TrainableModel, TunableModel
 from kshot.core.progress import Progress
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Query
@@ -22,10 +25,12 @@ from kshot.methods.contracts import Teacher, Tuner
 from kshot.retrieval.lexical import LexicalIndex
 from kshot.taskmodel.taskmodel import TaskModel
 
+SECONDS_BETWEEN_STATES = 20.0
+
 
 def unlearnt(
     fitted: Fitted, forget: Sequence[Example], retain: Sequence[Example], tuner: Tuner, teacher: Teacher, *,
-    batch: int, progress: Progress,
+    batch: int, progress: Progress, kept: Path | None = None,
 ) -> Fitted:  # fmt: skip
     """Return the same with weights after which rows are forgotten; what it was is the model before training.
 
@@ -38,10 +43,13 @@ def unlearnt(
         teacher: That of forgetting.
         batch: Lessons in a step.
         progress: Told of the steps.
+        kept: A file for the state of training, on the way and at the end. Where it is there, as this very training has
+            left it, training goes on from it.
 
     Raises:
         DivergedError: The learning rate is too large.
         UserError: Weights that cannot be trained further.
+        StorageError: What is kept could not be written.
     """
     assert fitted.model is not None
     how, own = tuner.training, fitted.recipe.part("tuner")
@@ -57,17 +65,32 @@ def unlearnt(
     near, n_steps = nearest(forget, retain), tuner.steps * len(forget)
     n_forget = max(1, batch // 2) if retain else batch
     progress.begin("forgetting", n_steps)
-    for step in range(n_steps):
+    first, saved_at = _steps_kept(student, kept, progress), time.monotonic()
+    progress.advance(first)
+    for step in range(first, n_steps):
         rng = generator(fitted.seed, "unlearn", step)
         drawn = rng.permutation(len(forget))[:n_forget].tolist()
         stay = [retain[near[i] if rng.random() < 0.5 else int(rng.integers(len(retain)))] for i in drawn if retain]
         lessons = [_lesson(example, fitted, learner) for example in (*(forget[i] for i in drawn), *stay)]
         taught = teacher.lessons(lessons, (*forget, *retain), step=step, rng=rng)
         student.learn(Batch([asking.training_text(lesson) for lesson in taught], objective=teacher.objective))
+        if kept and (step + 1 == n_steps or time.monotonic() - saved_at > SECONDS_BETWEEN_STATES):
+            student.save_state(kept, {"steps": step + 1})
+            saved_at = time.monotonic()
         progress.advance(1)
     recipe = replace(fitted.recipe.having(tuner=tuner, teacher=teacher), name=f"unlearn({fitted.recipe.name})")
     learnt = fitted.learnt | fingerprints((*forget, *retain))
     return replace(fitted, recipe=recipe, model=_on(fitted.model, student, tuner), learnt=learnt)
+
+
+def _steps_kept(student: TrainableModel, kept: Path | None, progress: Progress) -> int:
+    """Let a model go on from what is kept, if that is whole, and return how many steps were taken before."""
+    if kept and kept.exists():
+        try:
+            return student.load_state(kept)["steps"]
+        except DamagedError as error:
+            progress.say(f"it begins to forget again: {error}")
+    return 0
 
 
 _UNGUIDED = {"direction": 0.0, "magnitude": 0.0, "align": "none"}

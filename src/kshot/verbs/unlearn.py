@@ -1,6 +1,9 @@
 """Let a saved model forget: it answers some questions no more, and all others as before."""
 
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -9,18 +12,23 @@ from kshot.adapted.folder import check_outside, check_replaceable, save
 from kshot.adapted.model import AdaptedModel
 from kshot.adapted.recall import recall, recovered
 from kshot.core.call import parse_call
-from kshot.core.errors import UserError
+from kshot.core.errors import UserError, keeping
+from kshot.core.lessons import DivergedError
 from kshot.core.models import Capability, ScoringModel
 from kshot.core.paths import path_of
 from kshot.core.progress import Progress, Silence
-from kshot.core.seeding import generator
+from kshot.core.seeding import digest, generator
+from kshot.core.termination import interrupted_by_sigterm
 from kshot.core.types import Example, Task
+from kshot.core.version import __version__
 from kshot.evaluators.forgetting import forgetting
 from kshot.learners.unlearning import can_continue, nearest, unlearnt, without
 from kshot.measures.samples import primary_metric
 from kshot.methods.teachers.bidirectional import FORGET
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.recipe import Recipe
+from kshot.store.files import write_json
+from kshot.store.run_folder import alone_in, read_object
 from kshot.tasks.built import check_task
 from kshot.tasks.load import load_task
 from kshot.tasks.validate import duplicate_key, without_duplicates
@@ -70,6 +78,9 @@ def unlearn(
 
     Groups without rows are left out. `general` is the perplexity of plain English text, before and after.
 
+    With `out`, training and report are kept beside it until the end, and the same call goes on where it was stopped:
+    at most the training of the last 20 seconds is lost.
+
     Args:
         adapted: Of an open task; prompted, or with LoRA or full weights of its own, which are trained further. It stays
             as it is.
@@ -85,6 +96,7 @@ def unlearn(
         UserError: A closed task, a model that cannot be trained so, rows that are none or that overlap, or unknown
             settings.
         DivergedError: The learning rate is too large.
+        StorageError: `out`, or what is kept beside it, could not be written.
     """
     progress = progress or Silence()
     _check_model(adapted)
@@ -103,20 +115,56 @@ def unlearn(
     learnt = [replace(e, meta={**e.meta, FORGET: False}) for i, e in enumerate(kept) if i not in held]
     marked = [replace(e, meta={**e.meta, FORGET: True}) for e in gone]
     tuner, teacher = recipe.part("tuner"), recipe.part("teacher")
-    found = unlearnt(bare, marked, learnt, tuner, teacher, batch=tuner.batch, progress=progress)
-    after = AdaptedModel(found, choice={})
     groups = {
         "forget": range(len(gone)),
         "retain": range(len(gone), len(gone) + len(kept)),
         "held_out": [len(gone) + i for i in sorted(held)],
         "neighbour": [len(gone) + i for i in sorted(set(nearest(gone, kept)))],
     }
-    report = _report(adapted, after, (*gone, *kept), groups, gone, progress)
-    report |= {"demonstrations_left_out": n_shown, "settings": recipe.name.partition(":")[2]}
-    model = replaced(after, adapted, report)
-    if place:
-        save(model, place)
+    with _kept(place, _key(adapted, recipe, gone, kept) if place else "") as (state, measured):
+        found = unlearnt(bare, marked, learnt, tuner, teacher, batch=tuner.batch, progress=progress, kept=state)
+        after = AdaptedModel(found, choice={})
+        report = read_object(measured) if measured else None
+        if report is None:
+            report = _report(adapted, after, (*gone, *kept), groups, gone, progress)
+            report |= {"demonstrations_left_out": n_shown, "settings": recipe.name.partition(":")[2]}
+            if measured:
+                write_json(measured, report)
+        model = replaced(after, adapted, report)
+        if place:
+            save(model, place)
     return Unlearnt(model, report, place)
+
+
+@contextmanager
+def _kept(place: Path | None, key: str) -> Iterator[tuple[Path | None, Path | None]]:
+    """Name the files beside `place` that keep training and report until the end; without a place nothing is kept."""
+    if place is None:
+        yield None, None
+        return
+    place = Path(os.path.realpath(place))
+    folder = place.with_name(f".{place.name}.kept")
+    with interrupted_by_sigterm(), alone_in(folder), keeping():
+        state, is_done = folder / f"{key}.safetensors", False
+        try:
+            yield state, folder / f"{key}.json"
+            is_done = True
+        except DivergedError:  # it would again
+            state.unlink(missing_ok=True)
+            raise
+        finally:
+            if is_done or not any(folder.glob("*.safetensors")):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _key(adapted: AdaptedModel, recipe: Recipe, forget: Sequence[Example], retain: Sequence[Example]) -> str:
+    """Identify all that the training and the report depend on."""
+    fitted = adapted.fitted
+    assert fitted.model is not None
+    asked = fitted.model.model.fingerprint, dict(fitted.model.layout.record), fitted.model.answer_tokens
+    rows = [replace(fitted.task, train=tuple(some), test=()).fingerprint for some in (forget, retain, fitted.pool)]
+    own = fitted.recipe.fingerprint, fitted.notes, fitted.contexts, dict(fitted.bits), fitted.calibration.record()
+    return digest(__version__, asked, rows, own, fitted.seed, recipe.fingerprint)[:16]
 
 
 def replaced(after: AdaptedModel, before: AdaptedModel, report: Mapping[str, Any]) -> AdaptedModel:
