@@ -42,6 +42,16 @@ def test_a_call_reads_back_as_itself():
     assert parse_call("./a/mine.py:Mine(size=3)").name == "./a/mine.py:Mine"
 
 
+def test_settings_after_a_colon_belong_to_their_member_whatever_stands_in_its_brackets():
+    member = "distil(random:k=4):lr=1e-4,steps=1,calibration=none"
+    call = parse_call(f"mix({member}, zero-shot):calibration=batch")
+    assert (call.members, call.settings) == ((member, "zero-shot"), {"calibration": "batch"})
+    call = parse_call("mix(distil(random:k=4), bm25(k1=1), calibration=none)")
+    assert (call.members, call.settings) == (("distil(random:k=4)", "bm25(k1=1)"), {"calibration": "none"})
+    own = parse_call("mix(./mine.py:Mine:size=3,n=2, ./mine.py:Mine, calibration=none)")
+    assert (own.members, own.settings) == (("./mine.py:Mine:size=3,n=2", "./mine.py:Mine"), {"calibration": "none"})
+
+
 def test_settings_are_raced_wherever_they_stand():
     recipe = parse_recipe("random:composer=wording(labels=true/false),k=2/4", shots=8)
     assert [one.name for one in recipe.alternatives] == [

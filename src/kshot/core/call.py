@@ -117,10 +117,10 @@ def _pieces(text: str) -> list[str]:
 
 
 def _joined(pieces: list[str]) -> list[str]:
-    """Return pieces with the settings of a member, as in `mix(zero-shot, bm25:k=8)`, joined to it."""
+    """Return pieces with the settings of a member, as in `mix(zero-shot, bm25:k=8,order=shuffled)`, joined to it."""
     found: list[str] = []
     for piece in pieces:
-        if is_setting(piece) and found and ":" in found[-1].split("(")[0] and not is_setting(found[-1]):
+        if is_setting(piece) and found and not is_setting(found[-1]) and _head(found[-1])[1]:
             found[-1] += f",{piece}"
         else:
             found.append(piece)
