@@ -254,6 +254,14 @@ def test_nothing_is_lost_where_it_is_stopped_or_the_disk_is_full(recipe, tiny, t
         with pytest.raises(StorageError, match="the disk is full"):
             forget("out")
     assert len(taken) == 2  # of four; two were kept
+    (report,) = (tmp_path / ".out.kept").glob("[!.]*.json")
+    text = report.read_text("utf-8")
+    report.write_text(text.replace('"n": 4', '"n": 5', 1), "utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(verb, "_report", refuse)
+        with pytest.raises(StorageError):  # damaged, it is measured again
+            forget("out")
+    report.write_text(text, "utf-8")
     with monkeypatch.context() as patch:
         patch.setattr(verb, "_report", refuse)
         done = forget("out")

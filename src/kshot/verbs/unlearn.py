@@ -27,8 +27,8 @@ from kshot.measures.samples import primary_metric
 from kshot.methods.teachers.bidirectional import FORGET
 from kshot.recipes.grammar import parse_recipe
 from kshot.recipes.recipe import Recipe
-from kshot.store.files import write_json
 from kshot.store.run_folder import alone_in, read_object
+from kshot.store.summed import SUM, fits, write_summed
 from kshot.tasks.built import check_task
 from kshot.tasks.load import load_task
 from kshot.tasks.validate import duplicate_key, without_duplicates
@@ -124,12 +124,12 @@ def unlearn(
     with _kept(place, _key(adapted, recipe, gone, kept) if place else "") as (state, measured):
         found = unlearnt(bare, marked, learnt, tuner, teacher, batch=tuner.batch, progress=progress, kept=state)
         after = AdaptedModel(found, choice={})
-        report = read_object(measured) if measured else None
+        report = _measured_before(measured) if measured else None
         if report is None:
             report = _report(adapted, after, (*gone, *kept), groups, gone, progress)
             report |= {"demonstrations_left_out": n_shown, "settings": recipe.name.partition(":")[2]}
             if measured:
-                write_json(measured, report)
+                write_summed(measured, report)
         model = replaced(after, adapted, report)
         if place:
             save(model, place)
@@ -155,6 +155,13 @@ def _kept(place: Path | None, key: str) -> Iterator[tuple[Path | None, Path | No
         finally:
             if is_done or not any(folder.glob("*.safetensors")):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measured_before(file: Path) -> dict[str, Any] | None:
+    """Return the report that is kept; None where there is none that is whole."""
+    found = read_object(file) or {}
+    said = found.pop(SUM, None)
+    return found if fits(found, said) else None
 
 
 def _key(adapted: AdaptedModel, recipe: Recipe, forget: Sequence[Example], retain: Sequence[Example]) -> str:
