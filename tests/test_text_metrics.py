@@ -32,6 +32,7 @@ OF_LABELS = {
     "quadratic_kappa",
     "mae",
     "micro_f1",
+    "set_f1",
     "set_macro_f1",
     "hamming",
 }

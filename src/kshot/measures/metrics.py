@@ -220,6 +220,16 @@ def _macro_f1_of_sets(right: NDArray, wrong: NDArray, missed: NDArray) -> float:
     return float(_f1_of_counts(right, wrong, missed).mean())
 
 
+def _prepare_f1_of_sets(rows: Rows) -> OfRows:
+    """Prepare the F1 of one label, the positive one: whether it is in the set."""
+
+    def statistics(references: References, answer: str) -> Sequence[float]:
+        is_gold, is_given = (rows.positive_label in read(text) for text in (references[0], answer))
+        return is_gold and is_given, is_gold + is_given
+
+    return _prepare_sums(statistics, lambda sums: 2 * sums[0] / max(sums[1], 1))(rows)
+
+
 def _prepare_hamming(rows: Rows) -> OfRows:
     right = np.equal(*_indicators(rows)).mean(axis=1)
     return lambda i: float(right[i].mean())
@@ -230,6 +240,7 @@ METRICS: dict[str, Metric] = {
     "macro_f1": _of_labels(_macro_f1),
     "f1": _of_labels(_f1, needs_positive=True),
     "micro_f1": _of_sets(_micro_f1_of_sets),
+    "set_f1": replace(_of_sets(_micro_f1_of_sets), prepare=_prepare_f1_of_sets, needs_positive=True),
     "set_macro_f1": _of_sets(_macro_f1_of_sets),
     "hamming": replace(_of_sets(_micro_f1_of_sets), prepare=_prepare_hamming),
     "macro_recall": _of_labels(_macro_recall),
@@ -273,13 +284,14 @@ def get_metric(name: str) -> Metric:
 def metric_for(name: str, kind: Kind) -> str:
     """Return the metric that `name` means for tasks of a kind: exact_match is squad_exact_match for qa.
 
-    Of sets of labels macro_f1 is the mean over the labels, of each of which it is right or wrong that it is in the set.
+    Of sets of labels f1 is that of the positive label, and macro_f1 the mean over the labels, of each of which it is
+    right or wrong that it is in the set.
     Published exact matches of question answering all forgive case, punctuation and articles; those of parsing
     and of word functions, where "A" and "a" may differ, do not.
     """
     if (name, kind) == ("exact_match", "qa"):
         return "squad_exact_match"
-    return "set_macro_f1" if (name, kind) == ("macro_f1", "multi_label") else name
+    return f"set_{name}" if name in ("f1", "macro_f1") and kind == "multi_label" else name
 
 
 def check_references(name: str, example_id: str, references: References) -> None:
