@@ -135,6 +135,17 @@ def test_metrics_are_those_of_scikit_learn(seed):
     assert ours("hamming") == pytest.approx(1 - hamming_loss(gold, said), abs=1e-12)
 
 
+def test_metrics_of_sets_where_one_label_is_right_are_those_of_scikit_learn():
+    gold, said = ["(none)", "(none)", "bug", "a|b", "a|b"], ["(none)", "bug", "bug", "a|c", "a|b"]
+
+    def ours(name):
+        return compute(metric_for(name, "classification"), [(g,) for g in gold], said, labels=sorted({*gold, *said}))
+
+    assert ours("micro_f1") == pytest.approx(f1_score(gold, said, average="micro"), abs=1e-12)
+    assert ours("hamming") == pytest.approx(1 - hamming_loss(gold, said), abs=1e-12)
+    assert ours("set_macro_f1") == pytest.approx(f1_score(gold, said, average="macro", zero_division=0), abs=1e-12)
+
+
 def test_code_length_is_the_sum_over_labels():
     probs = (0.9, 0.2, 0.5)
     said = Prediction("x", LABELS, (0.0,) * 3, probs, "animal")

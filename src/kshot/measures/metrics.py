@@ -285,13 +285,17 @@ def metric_for(name: str, kind: Kind) -> str:
     """Return the metric that `name` means for tasks of a kind: exact_match is squad_exact_match for qa.
 
     Of sets of labels f1 is that of the positive label, and macro_f1 the mean over the labels, of each of which it is
-    right or wrong that it is in the set.
+    right or wrong that it is in the set; of one right label a row micro_f1 and hamming are the accuracy, as in
+    scikit-learn, and "|" in a label parts nothing.
     Published exact matches of question answering all forgive case, punctuation and articles; those of parsing
     and of word functions, where "A" and "a" may differ, do not.
     """
     if (name, kind) == ("exact_match", "qa"):
         return "squad_exact_match"
-    return f"set_{name}" if name in ("f1", "macro_f1") and kind == "multi_label" else name
+    if kind == "multi_label":
+        return f"set_{name}" if name in ("f1", "macro_f1") else name
+    of_one = {"micro_f1": "accuracy", "hamming": "accuracy", "set_f1": "f1", "set_macro_f1": "macro_f1"}
+    return of_one.get(name, name) if kind in ("classification", "multiple_choice") else name
 
 
 def check_references(name: str, example_id: str, references: References) -> None:
