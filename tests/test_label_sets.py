@@ -206,6 +206,28 @@ def test_a_liking_for_yes_is_taken_out(seed):
     assert compute("micro_f1", gold, [str(p.answer) for p in found[20:]], labels=LABELS) > 0.65
 
 
+def test_the_threshold_is_the_best_one_for_the_metric_by_all_its_names():
+    asked, said = stream()
+    macro, same, one, other, whole = (
+        calibrated_labels(said, asked, metric=metric, positive_label=label)
+        for metric, label in (
+            ("macro_f1", None),
+            ("set_macro_f1", None),
+            ("f1", "animal"),
+            ("f1", "tool"),
+            ("exact_match", None),
+        )
+    )
+    assert macro == same != whole
+
+    def f1(found, label):
+        rows = [(e.output,) for e in asked[8:]]
+        return compute("set_f1", rows, [str(p.answer) for p in found[0][8:]], labels=LABELS, positive_label=label)
+
+    for label, found in (("animal", one), ("tool", other)):
+        assert f1(found, label) >= f1(whole, label)
+
+
 def test_a_threshold_alone_leaves_probabilities():
     asked, said = stream()
     found, last = calibrated_labels(said, asked, metric="micro_f1", as_said=True)

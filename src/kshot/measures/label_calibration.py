@@ -31,7 +31,7 @@ OWN, COMMON, SLOPE = 1.0, 0.1, 4.0  # precision of the priors: of a label's own 
 LEAST_SLOPE = 0.05
 STEPS = 4  # of Newton's method for each prediction, from where it was at the one before
 THRESHOLDS = tuple(round(0.02 * i, 2) for i in range(2, 36))  # 0.04 to 0.7
-USUAL = {"micro_f1": 0.3, "macro_f1": 0.3}  # thresholds before there is a past; of other metrics 1/2
+USUAL = dict.fromkeys(("micro_f1", "macro_f1", "f1"), 0.3)  # thresholds before there is a past; of other metrics 1/2
 TRUST = 2.0  # rows: so much of the metric has to speak for another threshold
 
 
@@ -87,7 +87,12 @@ class _Fit:
 
 
 def calibrated_labels(
-    predictions: Sequence[Prediction], examples: Sequence[Example], *, metric: str, as_said: bool = False
+    predictions: Sequence[Prediction],
+    examples: Sequence[Example],
+    *,
+    metric: str,
+    positive_label: str | None = None,
+    as_said: bool = False,
 ) -> tuple[list[Prediction], Calibration]:
     """Return the predictions of a stream, each calibrated by those before it.
 
@@ -97,6 +102,7 @@ def calibrated_labels(
         predictions: In the order of the stream, as the recipe gave them, all with the same labels.
         examples: What they are for.
         metric: The one that the threshold is to make large, by the name that the task has for it.
+        positive_label: The label that f1 counts.
         as_said: Probabilities stay as the recipe says them, and the threshold alone is fitted.
 
     Returns:
@@ -109,7 +115,7 @@ def calibrated_labels(
     holds = indicator([e.output for e in examples], labels)
     fits = (_Fit(True, -np.log(max(1.0, len(labels) - 1.0)), len(labels)), _Fit(False, 0.0, len(labels)))
     fits = fits[1:] if as_said else fits
-    threshold = _Threshold(metric, len(labels))
+    threshold = _Threshold(metric, len(labels), labels.index(positive_label) if positive_label in labels else 0)
     found, last = list[Prediction](), Calibration()
     for i, (prediction, row) in enumerate(zip(predictions, rows, strict=True)):
         mean = mean_log_odds(rows[: i + 1])
@@ -136,9 +142,9 @@ def _calibration(fit: _Fit, mean: FloatArray, threshold: float) -> Calibration:
 class _Threshold:
     """The threshold with which a metric was best so far."""
 
-    def __init__(self, metric: str, n_labels: int):
-        self._metric, self._n = metric, 0
-        self._usual = USUAL.get(metric, 0.5)
+    def __init__(self, metric: str, n_labels: int, positive: int):
+        self._metric, self._positive, self._n = metric.removeprefix("set_"), positive, 0
+        self._usual = USUAL.get(self._metric, 0.5)
         self._sums = np.zeros((len(THRESHOLDS), 3, n_labels))  # right, wrong, missed
         self._exact = np.zeros(len(THRESHOLDS))
 
@@ -155,8 +161,9 @@ class _Threshold:
         if self._n < LEAST_PAST:
             return self._usual
         right, wrong, missed = (self._sums[:, i] for i in range(3))
-        if self._metric == "macro_f1":
-            value = (2 * right / np.maximum(2 * right + wrong + missed, 1)).mean(axis=1)
+        if self._metric in ("macro_f1", "f1"):
+            by_label = 2 * right / np.maximum(2 * right + wrong + missed, 1)  # [n_thresholds, n_labels]
+            value = by_label.mean(axis=1) if self._metric == "macro_f1" else by_label[:, self._positive]
         elif self._metric == "micro_f1":
             value = 2 * right.sum(1) / np.maximum((2 * right + wrong + missed).sum(1), 1)
         elif self._metric == "hamming":

@@ -18,12 +18,12 @@ from kshot.core.lessons import DivergedError
 from kshot.core.prices import in_usd
 from kshot.core.progress import Progress, SideProgress
 from kshot.core.seeding import digest
-from kshot.core.types import Prediction, Query, Task
+from kshot.core.types import Example, Prediction, Query, Task
 from kshot.core.version import __version__
 from kshot.learners.build import lacking, make_learner, what_it_takes
 from kshot.learners.kept import Kept, Memory
 from kshot.learners.learner import Learner, Setup
-from kshot.measures.calibration import calibrated
+from kshot.measures.calibration import Calibration, calibrated
 from kshot.measures.label_calibration import calibrated_labels
 from kshot.measures.samples import sample_row
 from kshot.measures.variance import Spread, components
@@ -181,7 +181,7 @@ class Measuring:
             assert entrant.learner is not None
             calibrate = partial(calibrated, label_prior=how == "batch")
             if self.task.is_multi_label:
-                calibrate = partial(calibrated_labels, metric=self.task.metrics[0], as_said=how == "thresholds")
+                calibrate = partial(self._calibrated_labels, as_said=how == "thresholds")
             final = entrant.learner.last(predictions)  # what is handed over is the winner, not whoever led before
             entrant.said = final
             predictions, entrant.calibration = calibrate(predictions, examples)
@@ -287,9 +287,16 @@ class Measuring:
             hidden = {query.example.id for query in queries[part::HIDDEN_PARTS]}
             stream = zip(entrant.said, self.stream.asked, strict=True)
             said, known = zip(*((p, e) for p, e in stream if e.id not in hidden), strict=True)
-            calibration = calibrated_labels(said, known, metric=self.task.metrics[0], as_said=as_said)[1].asked(asked)
+            calibration = self._calibrated_labels(said, known, as_said=as_said)[1].asked(asked)
             found[part::HIDDEN_PARTS] = map(calibration.of, predictions[part::HIDDEN_PARTS])
         return found
+
+    def _calibrated_labels(
+        self, said: Sequence[Prediction], known: Sequence[Example], *, as_said: bool
+    ) -> tuple[list[Prediction], Calibration]:
+        """Return predictions of sets of labels, calibrated for the task's metric."""
+        metric, positive = self.task.metrics[0], self.task.positive_label
+        return calibrated_labels(said, known, metric=metric, positive_label=positive, as_said=as_said)
 
     def _of_unlabelled(self, entrant: Entrant, learner: Learner, asked: Sequence[Query]) -> Sequence[Prediction]:
         """Return what a recipe says of unlabelled inputs, as many as its label prior lacks beside what was asked."""
