@@ -132,6 +132,15 @@ def test_runs_without_a_common_example_cannot_be_compared(run, tmp_path):
         compare_runs(run.folder, second.folder)
 
 
+def test_questions_about_other_passages_are_other_examples(tmp_path):
+    for name in ("first", "second"):
+        rows = [{**row, "id": f"r{i}", "context": f"the {name} passage"} for i, row in enumerate(labelled_rows(7))]
+        task = Task.load(write_task(tmp_path / name, rows, card={"kind": "classification"}))
+        kshot.adapt(task, "scripted", recipes="majority", shots=4, out=tmp_path / f"run-{name}")
+    with pytest.raises(UserError, match="they share none"):
+        compare_runs(tmp_path / "run-first", tmp_path / "run-second")
+
+
 def test_runs_that_share_one_example_have_no_interval_of_bits(run_cli, tmp_path):
     rows = [{**row, "id": f"r{i}"} for i, row in enumerate(labelled_rows(13))]
     for name, some in (("first", rows[:7]), ("second", rows[6:])):

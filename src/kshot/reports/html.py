@@ -308,7 +308,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         )
     chosen = [r["results"]["leaderboard"][0]["recipe"] for r in records]
     sides = [r["rows"].get(name, []) for r, name in zip(records, chosen, strict=True)]
-    texts = [{e["id"]: (e["input"], e["output"]) for e in r["prompts"]["examples"]} for r in records]
+    texts = [{e["id"]: (e["input"], e["context"], e["output"]) for e in r["prompts"]["examples"]} for r in records]
     same = {i for i in texts[0] if texts[1].get(i) == texts[0][i]}
     rows = [[r for r in side if r["example_id"] in same] for side in sides]
     gaps = compared(*rows)
