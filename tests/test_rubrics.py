@@ -20,6 +20,8 @@ from kshot.measures.intervals import wilson
 from kshot.methods import roles
 from kshot.models.scripted import ScriptedModel
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.load import load_task
+from kshot.verbs.evaluate import evaluate, fitted, load_models_of
 
 NUMBERS = "zero one two three four five six seven eight nine"
 TASK = Task("t", "qa", (Example("1", "a", "e1"),), (Example("2", "b", "e2"),))
@@ -197,6 +199,32 @@ def test_the_systems_own_model_can_judge(tmp_path):
     suite = EVALUATORS.build(f"rubrics(file={written(tmp_path, record())})")
     report = found(Saying(say), suite)
     assert (report["judged"], report["judge_failed"], value(report["solved"])) == (1, 0, 0)
+
+
+def test_a_judge_that_does_not_exist_is_said_before_anything_is_fitted(run_cli, words_task, tmp_path, monkeypatch):
+    monkeypatch.setattr("kshot.verbs.evaluate.fitted", None)
+    asked = "evaluate", "recipe:zero-shot", words_task, "--model", "scripted", "--suite"
+    done = run_cli(*asked, f"rubrics(file={written(tmp_path, record())},judge=./nobody)")
+    assert (done.code, "rubrics:judge must name a model, as --model does" in done.err) == (2, True)
+    assert not EVALUATORS.build(f"rubrics(file={written(tmp_path, record())})").named_models
+    unjudged = record(rubrics=[{"check": "number", "number": 7}])
+    assert not EVALUATORS.build(f"rubrics(file={written(tmp_path, unjudged)},judge=./nobody)").named_models
+
+
+def test_a_judge_is_loaded_once_for_both_systems_as_the_command_says(words_task, tmp_path, monkeypatch):
+    loads = []
+
+    def load(name, **placing):
+        loads.append((name, placing))
+        return Saying(lambda prompt: "yes")
+
+    monkeypatch.setattr(roles, "load_model", load)
+    suite, task = f"rubrics(file={written(tmp_path, record())},judge=some/model)", load_task(words_task)
+    systems = [fitted("zero-shot", task, Saying(lambda prompt: "7")) for _ in range(2)]
+    traces = load_models_of(suite, device="cpu", api=None)
+    report = evaluate(systems[0], task, suite, against=systems[1], traces=traces)
+    assert report["judged"] == 1
+    assert loads == [("some/model", {"device": "cpu"})]
 
 
 def test_what_a_judge_says():

@@ -15,6 +15,8 @@ from kshot.methods.loops.hints import leaks
 from kshot.methods.loops.tutoring import Tutorial, tutored
 from kshot.models.scripted import ScriptedModel
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.load import load_task
+from kshot.verbs.evaluate import evaluate, fitted
 from test_tutoring import RECORD
 
 TASK = Task("t", "qa", (Example("1", "a", "e1"),), (Example("2", "b", "e2"),))
@@ -141,6 +143,15 @@ def test_another_model_can_be_the_student(tmp_path):
     report, model = found(lambda request: "Multiply.", suite)
     assert pairs(report) == [(1, 0)] * 3
     assert len(model.asked) == 1
+
+
+def test_a_student_that_does_not_exist_is_said_first(words_task):
+    task = load_task(words_task)
+    system = fitted("zero-shot", task, ScriptedModel())
+    with pytest.raises(UserError, match="tutoring:student must name a model, as --model does"):
+        evaluate(system, task, "tutoring(student=./nobody)")
+    named = [EVALUATORS.build(f"tutoring(student={who})").named_models for who in ("scripted", "model", "person")]
+    assert named == [{}] * 3
 
 
 def test_a_dialogue_in_which_nothing_is_said_fails_and_where_all_do_it_is_said():

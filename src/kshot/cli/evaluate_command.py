@@ -71,7 +71,7 @@ def evaluate(
     from kshot.evaluators import EVALUATORS
     from kshot.reports.suite_record import read_suites
     from kshot.verbs.evaluate import evaluate as run_suite
-    from kshot.verbs.evaluate import fitted, keep
+    from kshot.verbs.evaluate import fitted, keep, load_models_of
 
     if suite:
         EVALUATORS.build(suite)  # before a model is loaded
@@ -96,6 +96,8 @@ def evaluate(
         how: dict[str, Any] = {"seed": seed, "progress": progress}
         placed = placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
         placed |= {"api": api}
+        others = {name: placed[name] for name in ("device", "dtype", "trust_remote_code", "api")}
+        traces = load_models_of(suite, **others) if suite else None  # before a recipe is fitted
         if is_recipe:
             del placed["allow_code"], placed["allow_other_dtype"]
             adapted = fitted(recipe, loaded, load_named(model, **placed), **how)
@@ -113,7 +115,9 @@ def evaluate(
                 if other_is_recipe
                 else against and load(against, **allowed)
             )
-            result = run_suite(adapted, loaded, suite, against=beside or None, limit=limit, progress=progress)
+            result = run_suite(
+                adapted, loaded, suite, against=beside or None, limit=limit, traces=traces, progress=progress
+            )
         else:
             result = abstaining(adapted, abstain).evaluate(loaded, limit=limit, progress=progress)
         tell_paid(adapted)

@@ -67,6 +67,12 @@ class Rubrics(Evaluator):
             object.__setattr__(self, "file", str(path_of(self.file).absolute()))
             object.__setattr__(self, "_items", tuple(read_items(path_of(self.file))))
 
+    @property
+    def named_models(self) -> dict[str, tuple[str, ...]]:
+        """The judge, where it is another model and there is a rubric for it."""
+        is_asked = any(rubric.check == JUDGED for item in self._items for rubric in item.rubrics)
+        return {"judge": (self.judge,)} if is_asked and self.judge not in ("model", "person") else {}
+
     def beside(self, task: Task, model: TaskModel | None, *, rng: np.random.Generator) -> Mapping[str, Any]:
         """Return the shares of tasks that are solved; see `kshot.evaluators.evaluator.Evaluator`.
 
@@ -152,7 +158,7 @@ class _Bench:
             return rubric.passes(answer)
         self.n += 1
         if self._talk is None:
-            judge = role_of(self._who, self._model, temperature=0.0)
+            judge = role_of(self._who, self._model, temperature=0.0, setting="rubrics:judge")
             self._talk = Talk({"judge": judge}, _NO_LIMIT, _NO_LIMIT, Trace(), self._model.progress.say)
         request = _ASKED.format(answer=answer, criterion=rubric.text)
         try:

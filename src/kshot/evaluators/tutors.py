@@ -74,6 +74,11 @@ class Tutors(Evaluator):
         object.__setattr__(self, "file", str(path_of(self.file).absolute()))
         object.__setattr__(self, "_given", tuple(map(StudentProblem.of, dialogues, range(len(dialogues)))))
 
+    @property
+    def named_models(self) -> dict[str, tuple[str, ...]]:
+        """The student, where it is another model."""
+        return {"student": (self.student,)} if self.student not in (SCRIPTED, "model", "person") else {}
+
     def beside(self, task: Task, model: TaskModel | None, *, rng: np.random.Generator) -> Mapping[str, Any]:
         """Return success and telling by turn; see `kshot.evaluators.evaluator.Evaluator`.
 

@@ -7,8 +7,10 @@ from typing import Protocol
 
 from kshot.core.errors import UserError
 from kshot.core.ledger import Ledger
+from kshot.core.models import LanguageModel
 from kshot.core.visible_text import visible
 from kshot.engine.load_model import load_model, placing_of_another
+from kshot.store.traces import Traces
 from kshot.taskmodel.taskmodel import TaskModel
 
 
@@ -163,14 +165,19 @@ def another(name: str, model: TaskModel, setting: str = "") -> TaskModel:
     """
     if model.traces.rehearses:
         return replace(model, ledger=Ledger())
-    placing = model.traces.placing
+    other = load_another(name, model.traces, setting)
+    return replace(TaskModel.for_task(model.task, other), ledger=model.ledger, progress=model.progress)
+
+
+def load_another(name: str, traces: Traces, setting: str = "") -> LanguageModel:
+    """Return another model that is named, loaded once for all that speak in these traces; errors as `another`."""
+    placing = traces.placing
     try:
-        other = model.traces.model(name, lambda name: load_model(name, **placing_of_another(name, placing)))
+        return traces.model(name, lambda name: load_model(name, **placing_of_another(name, placing)))
     except UserError as error:
         if not setting:
             raise
         raise UserError(f"{setting} must name a model, as --model does. {error}") from error
-    return replace(TaskModel.for_task(model.task, other), ledger=model.ledger, progress=model.progress)
 
 
 def spoken(transcript: Sequence[tuple[str, str]]) -> str:

@@ -17,11 +17,13 @@ from kshot.evaluators.evaluator import Evaluator
 from kshot.learners.build import check_suits, what_it_takes
 from kshot.learners.learner import Setup
 from kshot.measures.measured import told
+from kshot.methods.roles import load_another
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.reports.html import write_report
 from kshot.reports.suite_record import keep_suite
 from kshot.store.run_folder import RESULTS
+from kshot.store.traces import Traces
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.prepare import DEFAULT_SHOTS
 
@@ -33,6 +35,7 @@ def evaluate(
     *,
     against: AdaptedModel | None = None,
     limit: int | None = None,
+    traces: Traces | None = None,
     progress: Progress | None = None,
 ) -> Mapping[str, Any]:
     """Return an evaluator's report on an adapted model, with how many of the test rows it has learnt from (`n_learnt`).
@@ -47,10 +50,12 @@ def evaluate(
             `difference`, the first minus the other on the units that both have; and `n_learnt_against` says how many
             of the test rows the other has learnt from.
         limit: Only the first so many test rows.
+        traces: Have the models that the suite names (`load_models_of`); by default these are loaded first.
         progress: Told how far it is.
 
     Raises:
-        UserError: An unknown evaluator, one that does not suit the task or a system, or as `AdaptedModel.check_rows`.
+        UserError: An unknown evaluator, or one that does not suit the task or a system; or as `load_models_of` and
+            `AdaptedModel.check_rows`.
     """
     evaluator, progress = EVALUATORS.build(suite), progress or Silence()
     task = adapted.check_rows(task, limit=limit)
@@ -61,14 +66,32 @@ def evaluate(
     systems = [adapted, *((against,) if against else ())]
     for system in systems:
         _check_asked(evaluator, suite, system)
+    traces = traces or load_models_of(suite)
     n_learnt = {"n_learnt": adapted.tell_learnt(task, progress)}
     if against:
         task = against.check_rows(task)
         n_learnt["n_learnt_against"] = against.tell_learnt(task, progress, " by the system that it is held against")
     seed = adapted.seed
-    ours, *others = [_found(evaluator, suite, system, task, seed, progress) for system in systems]
+    ours, *others = [_found(evaluator, suite, system, task, seed, traces, progress) for system in systems]
     theirs = others[0] if others else None
     return {"suite": suite, **n_learnt, **told(ours, theirs, rng=generator(seed, "intervals", suite))}
+
+
+def load_models_of(suite: str, **placing: Any) -> Traces:
+    """Load the further models that the settings of a suite name, such as its judge, before anything is asked.
+
+    Args:
+        suite: An evaluator with its settings.
+        placing: How the models are loaded: arguments of `load_model`.
+
+    Raises:
+        UserError: There is no such model; it names the setting.
+    """
+    traces, evaluator = Traces(placing=placing), EVALUATORS.build(suite)
+    for setting, names in evaluator.named_models.items():
+        for name in names:
+            load_another(name, traces, f"{parse_call(suite).name}:{setting}")
+    return traces
 
 
 def _check_asked(evaluator: Evaluator, suite: str, system: AdaptedModel) -> None:
@@ -88,7 +111,13 @@ def _check_asked(evaluator: Evaluator, suite: str, system: AdaptedModel) -> None
 
 
 def _found(
-    evaluator: Evaluator, suite: str, system: AdaptedModel, task: Task, seed: int, progress: Progress
+    evaluator: Evaluator,
+    suite: str,
+    system: AdaptedModel,
+    task: Task,
+    seed: int,
+    traces: Traces,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Return what the evaluator tells of a system; all systems, and all settings of a suite, have the same chance."""
     name = parse_call(suite).name
@@ -100,16 +129,17 @@ def _found(
         examples = [cases[i].example for i in places]
         found |= dict(zip(places, system.asking(asked).predictions(examples, progress=progress.advance), strict=True))
     report = evaluator.report(task, cases, [found[i] for i in range(len(cases))])
-    beside = evaluator.beside(task, _model_of(system), rng=generator(seed, "evaluate-model", name))
+    beside = evaluator.beside(task, _model_of(system, traces), rng=generator(seed, "evaluate-model", name))
     return {**report, **beside}
 
 
-def _model_of(system: AdaptedModel) -> TaskModel | None:
+def _model_of(system: AdaptedModel, traces: Traces) -> TaskModel | None:
     """Return the system's language model as it answers: with its notes, trained and steered."""
     model, steering = system.fitted.model, system.steering
     if model is None:
         return None
-    model = replace(model, progress=Silence()).noted(system.fitted.notes)  # a suite asks in many small pieces
+    model = replace(model, traces=traces, progress=Silence())  # a suite asks in many small pieces
+    model = model.noted(system.fitted.notes)
     return model.steered(steering) if steering else model
 
 
