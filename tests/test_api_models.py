@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+import socket
 import time
 from dataclasses import replace
 
@@ -614,6 +615,32 @@ def test_an_sdk_that_gives_up_says_what_to_do(server, monkeypatch):
     server.change = lambda path, body, answer: JSONResponse({}, 503, {"retry-after": "0.01"})
     with pytest.raises(NoAnswerError, match=r"after 2 attempts it says 503: .*Run the same command again later"):
         model.score([chat()])
+
+
+@pytest.mark.parametrize(("retries", "n"), [(1, 2), (8, 6)])
+@pytest.mark.parametrize("is_openai", [True, False])
+def test_a_question_of_the_probe_is_sent_as_often_as_is_said(server, monkeypatch, retries, n, is_openai):
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr("kshot.models.remote.service._FIRST_WAIT_S", 0.001)
+    before = [path for path, _ in server.asked].count("/v1/chat/completions")
+
+    def busy(path, body, answer):
+        return JSONResponse({}, 503, {"retry-after": "0.01"}) if "chat" in path else answer
+
+    server.change = busy
+    with pytest.raises(UserError, match=rf"after {n} attempts it says 503"):
+        load_model("openai:repeater" if is_openai else server.name, api=f"route=letters,retries={retries}")
+    assert [path for path, _ in server.asked].count("/v1/chat/completions") - before == n
+
+
+def test_openais_server_that_is_not_there_is_given_up_soon(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(UserError, match="after 2 attempts it was not reached"):
+        load_model("openai:repeater")
 
 
 # Servers that fail

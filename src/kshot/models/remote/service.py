@@ -200,18 +200,18 @@ class HttpService:
             from openai import AsyncOpenAI
         except ImportError:
             raise missing_extra("openai", "api", f"The model 'openai:{self.model}'") from None
-        return partial(AsyncOpenAI, api_key=self._key, base_url=self.url, max_retries=self._attempts - 1)
+        return partial(AsyncOpenAI, api_key=self._key, base_url=self.url)
 
     def metered(self, *, attempts: int | None = None, before_call: Callable[[], None] | None = None) -> Self:
         """Return the same service, which counts from nothing.
 
         Args:
-            attempts: How often it sends a request.
+            attempts: How often it sends a request, where that is less often than before.
             before_call: Called before each request that is paid, also when it is sent again; may raise.
         """
         other = copy(self)
         other.usage, other.wasted, other._above = Usage(), Usage(), self
-        other._attempts = attempts or self._attempts
+        other._attempts = min(attempts or self._attempts, self._attempts)
         other._before_call = before_call or self._before_call
         return other
 
@@ -303,7 +303,7 @@ class HttpService:
 
         sdk = self._line.opened.sdk
         try:
-            how: Any = {"cast_to": httpx2.Response}
+            how: Any = {"cast_to": httpx2.Response, "options": {"max_retries": self._attempts - 1}}
             answer = await (sdk.get(path, **how) if body is None else sdk.post(path, body=body, **how))
             return answer.status_code, answer.headers, answer.content
         except openai.APIStatusError as error:
@@ -312,7 +312,8 @@ class HttpService:
             raise NoAnswerError(
                 f"{self.url} must answer for '{self.model}'; after {self._attempts} attempts it was not reached: "
                 f"{self._hidden(in_short(error.__cause__ or error))}. Look whether the network is there, then run "
-                "the same command again: what was answered is kept."
+                "the same command again: what was answered is kept.",
+                is_there=not isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout),
             ) from None
 
     def _refusal(self, status: int, headers: Mapping[str, str], content: bytes, path: str) -> Exception:
