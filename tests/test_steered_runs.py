@@ -90,6 +90,30 @@ def test_beside_a_selector_the_prompts_are_the_selectors():
     assert all(p.log_probs != q.log_probs for p, q in zip(steered[2:], plain[2:], strict=True))
 
 
+def test_what_a_steerer_beside_a_tuner_asks_is_counted(tmp_path):
+    examples = words(8).train
+    setup, recipe = (
+        Setup(words(), asker(), 0),
+        parse_recipe(f"fine-tune:steerer={SMALL.replace(':', '(')}),lr=1e-3,steps=1", shots=1),
+    )
+    one = TrainedLearner(recipe, setup)
+    found = one.predict(stream(examples))
+    trained = [3 * sum(row["tokens"] for row in one.log if row["n"] == n) for n in range(len(examples))]
+    assert [n for n, p in enumerate(found) if p.fit_tokens > trained[n]] == [4]
+    assert sum(p.tokens + p.fit_tokens for p in found) == pytest.approx(setup.model.ledger.cost.tokens)
+
+    kept = [
+        Setup(words(), asker(), 0, kept=Kept(SqliteStore(tmp_path / "store.sqlite"), tmp_path / "training", "key"))
+        for _ in range(2)
+    ]
+    first = TrainedLearner(recipe, kept[0])
+    first.predict(stream(examples)[:6])
+    first.save_state()
+    again = TrainedLearner(recipe, kept[1]).predict(stream(examples))
+    assert [p.fit_tokens for p in again] == [p.fit_tokens for p in found]
+    assert kept[1].model.ledger.cost.tokens == pytest.approx(setup.model.ledger.cost.tokens)
+
+
 def test_beside_a_tuner_an_interrupted_stream_goes_on_to_the_same(tmp_path):
     examples = words(6).train
     recipe = parse_recipe("fine-tune:steerer=icv,lr=1e-3,steps=1", shots=1)

@@ -283,14 +283,14 @@ class TrainedLearner(Learner):
         else:
             rows = self._steps(seen)
         known += self._inquiry.tokens
+        if steers and "steerer" in self.recipe.parts and refit_point(len(seen)) == len(seen):
+            known += self._steer(seen)
         for row in rows[:1]:
             row |= looked_at
             if known:
                 row["asked"] = row.get("asked", 0.0) + known
         self.log += [{"n": len(seen), "example": seen[-1].id, "step": i} | row for i, row in enumerate(rows)]
         self._learnt.append(seen[-1].id)
-        if steers and "steerer" in self.recipe.parts and refit_point(len(seen)) == len(seen):
-            self._steer(seen)
         self._is_between = True
 
     def _steps(self, seen: Sequence[Example]) -> list[dict[str, Any]]:
@@ -362,7 +362,7 @@ class TrainedLearner(Learner):
         steering = None
         if "steerer" in self.recipe.parts:
             ready = prepared(self.recipe, examples, self._base, seed=self._seed)
-            steering = self._steering_of((*examples, *ready.made), ready.model)
+            steering = self._steering_of((*examples, *ready.made), ready.model, self._base.ledger)
         if steering:
             about["steering"] = dict(steering.about)
         recipe = replace(self.recipe.having(**found.recipe.parts), members=())
@@ -379,14 +379,20 @@ class TrainedLearner(Learner):
         times = (n_end - known[-1]) / (known[-1] - before)
         return times * sum(p.fit_seconds for p in recent), times * sum(p.fit_tokens for p in recent)
 
-    def _steer(self, past: Sequence[Example]) -> None:
-        """Fit the steering on the weights as they are now; until the next one it is used on later weights too."""
-        ready = self._prompted.prepare(past)
-        found = self._steering_of((*past, *ready.made), ready.model)
-        self._steering = found and replace(found, model="")
+    def _steer(self, past: Sequence[Example]) -> float:
+        """Fit the steering on the weights as they are now; until the next one it is used on later weights too.
 
-    def _steering_of(self, known: Sequence[Example], prepared: TaskModel) -> Steering | None:
-        model = replace(prepared, model=self.model, progress=self._selecting.progress, ledger=self._base.ledger)
+        Returns:
+            How many tokens that took, with what generators, loops and composers make for it.
+        """
+        ledger = self._base.ledger.part()
+        ready = self._prompted.prepare(past, replace(self._base, ledger=ledger, progress=self._selecting.progress))
+        found = self._steering_of((*past, *ready.made), ready.model, ledger)
+        self._steering = found and replace(found, model="")
+        return ledger.cost.tokens
+
+    def _steering_of(self, known: Sequence[Example], prepared: TaskModel, ledger: Ledger) -> Steering | None:
+        model = replace(prepared, model=self.model, progress=self._selecting.progress, ledger=ledger)
         return fitted_steering(self.recipe, known, model, seed=self._seed)
 
     @property
