@@ -17,6 +17,7 @@ from kshot.core.progress import Silence
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Query, Question, Task
 from kshot.encoders.encoder import load_encoder
+from kshot.evaluators.retrieval import evaluate_retrieval
 from kshot.learners.build import make_learner
 from kshot.learners.learner import Setup
 from kshot.methods.selectors.llm_r import LlmR
@@ -340,6 +341,19 @@ def test_feedback_is_fast_and_exact_on_the_real_model(run_cli):
     found = run_cli("bench", "llm-feedback", "--json").json
     assert found["speedup_vs_naive"] >= 4
     assert found["max_abs_diff_nats"] <= 1e-3
+
+
+@pytest.mark.parametrize(("n", "k", "has_recall"), [(6, 5, True), (6, 6, False), (40, 31, True), (40, 32, False)])
+def test_recall_is_told_only_where_not_all_are_retrieved(n, k, has_recall):
+    rows = tuple(Example(f"word {i}", ("a", "b")[i % 2], f"e{i}") for i in range(n))
+    task = Task("t", "classification", rows, labels=("a", "b"))
+    model = TaskModel.for_task(task, ScriptedModel())
+    found = evaluate_retrieval(
+        model, parse_recipe("bm25", shots=k), rows, [Example("word 1", "a", "q")], seed=0
+    ).summary()
+    assert (found["recall"] is not None) is has_recall
+    (line,) = by_category([{"task": "t", "kind": task.kind, "held_out": False, "selector": "bm25", **found}])[1:]
+    assert (line.split()[-2] == "-") is not has_recall
 
 
 def test_the_table_never_mixes_metrics_nor_held_out_tasks():

@@ -28,7 +28,8 @@ class RetrievalScores:
         one_shot: Log-probability in nats a token of the right answer after one demonstration, the mean over those
             retrieved, `[n]`.
         recall: How many of the three of 32 examples, the same for all queries, after which the model finds the right
-            answer most probable, are among the `k` that are retrieved from these 32: 0 to 1, `[min(n, 50)]`.
+            answer most probable, are among the `k` that are retrieved from these 32: 0 to 1, `[min(n, 50)]`. NaN where
+            all of them are retrieved, which tells nothing: `k` is 32 or more, or as many as the pool has.
         scores: Of the answers after all `k` demonstrations, by the primary metric, `[n]`.
         same_label: In classification the share of demonstrations with the query's label, else NaN, `[n]`.
         metric: The primary metric over all queries with its 95 % interval.
@@ -47,7 +48,7 @@ class RetrievalScores:
         value, low, high = self.metric
         return {
             "one_shot_nats": float(self.one_shot.mean()),
-            "recall": float(self.recall.mean()),
+            "recall": None if np.isnan(self.recall).any() else float(self.recall.mean()),
             "metric": value,
             "metric_name": self.metric_name,
             "low": low,
@@ -88,13 +89,13 @@ def evaluate_retrieval(
     one_shot = _one_shot(model, shown, queries).mean(axis=1)
     some = [pool[i] for i in generator(seed, "ranked").permutation(len(pool))[:RANKED]]
     asked = queries[:RECALL_QUERIES]
-    values = _one_shot(model, [some] * len(asked), asked)  # [n_asked, n_some]
-    among = fitted(ready, some, model=model, seed=seed)
-    recall = []
-    found = chosen(among, some, k, questions[: len(asked)], seed=seed)
-    for (indices,), row in zip(found, values, strict=True):
-        best = set(np.argsort(-row, kind="stable")[:TOP].tolist())
-        recall.append(len(best & set(indices)) / len(best))
+    recall = [np.nan] * len(asked)
+    if k < len(some):
+        values = _one_shot(model, [some] * len(asked), asked)  # [n_asked, n_some]
+        among = fitted(ready, some, model=model, seed=seed)
+        found = chosen(among, some, k, questions[: len(asked)], seed=seed)
+        best = [set(np.argsort(-row, kind="stable")[:TOP].tolist()) for row in values]
+        recall = [len(own & set(indices)) / len(own) for own, (indices,) in zip(best, found, strict=True)]
     answers = _answers(
         model, [model.prompt(demos, query)[0] for demos, query in zip(shown, queries, strict=True)], queries
     )

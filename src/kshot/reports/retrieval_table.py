@@ -14,7 +14,7 @@ def by_category(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     There is no mean of different metrics; held-out tasks are a kind of their own.
 
     Args:
-        rows: With task, kind, held_out, selector, one_shot_nats, recall, metric, metric_name.
+        rows: With task, kind, held_out, selector, one_shot_nats, recall (None: it tells nothing), metric, metric_name.
     """
     lines = [_FORM.format("task", "selector", "one alone", "recall", "metric")]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -29,5 +29,5 @@ def by_category(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _line(name: str, selector: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    means = [float(np.mean([row[key] for row in rows])) for key in ("one_shot_nats", "recall", "metric")]
-    return _FORM.format(name, selector, *(f"{value:.3f}" for value in means))
+    known = [[row[key] for row in rows if row[key] is not None] for key in ("one_shot_nats", "recall", "metric")]
+    return _FORM.format(name, selector, *(f"{np.mean(some):.3f}" if some else "-" for some in known))
