@@ -281,13 +281,14 @@ def test_a_multiple_choice_task_takes_the_choices_of_the_question():
     rows = [Example(f"what is {i} and 1?", str(i + 1), f"e{i}", choices=(str(i + 1), str(i))) for i in range(6)]
     task = Task("quiz", "multiple_choice", tuple(rows), choices_in_input=False)
     quiz = adapted("zero-shot", task)
-    asked = [choice(["7", "9", "8"], name="quiz"), choice(["7", "9"])]
+    asked = [choice(["7", "9", "8"], name="quiz"), choice(["7", "9"]), choice(["7", " "], name="quiz")]
     with running(served(quiz, "quiz")) as client:
         body = {"model": "quiz", "input": "what is 7 and 1?", "questions": asked}
         answers = client.post("/v1/decisions", json=body).json()["answers"]
     (expected,) = quiz.predict_proba([{"input": "what is 7 and 1?", "choices": ["7", "9", "8"]}])
     assert [p["probability"] for p in answers[0]["probabilities"]] == pytest.approx(expected.tolist(), abs=1e-5)
     assert "Ask with name 'quiz'" in answers[1]["reason"]
+    assert "'choices' item 2 must not be empty" in answers[2]["reason"]  # and the others are answered
 
 
 def test_labels_say_yes_only_where_they_do():

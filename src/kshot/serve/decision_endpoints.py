@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
+from kshot.core.errors import InvalidInputError
 from kshot.core.json_text import to_json
 from kshot.core.types import Prediction
 from kshot.measures.abstention import confidence as probability_of
@@ -42,6 +43,7 @@ from kshot.serve.decision_wire import (
 )
 from kshot.serve.questions import Learnt, NotLearntError, Question, confidence, learnt, mean_level
 from kshot.serve.served import Served, as_json, tokens_run
+from kshot.tasks.inputs import input_of
 
 Decided = (
     tuple[Learnt, Prediction] | str
@@ -96,8 +98,11 @@ async def _decide(
     terms: list[Learnt | str] = []
     for question in questions:
         try:
-            terms.append(learnt(served.adapted.task, question))
-        except NotLearntError as error:
+            term = learnt(served.adapted.task, question)
+            if term.extra:  # what it brings must be of use whatever the input is
+                input_of(_with("input", term), served.adapted.task, 1)
+            terms.append(term)
+        except (NotLearntError, InvalidInputError) as error:
             terms.append(str(error))
     rows: list[str | Mapping[str, Any]] = []
     for term in terms:
