@@ -217,6 +217,8 @@ def test_which_notes_a_question_is_told_is_shown_and_set(run_cli, words_task, tm
     }
     for odd, flaw in (("", "it is empty"), ("caf\udce9", "it holds half of a surrogate pair")):
         assert f"QUESTION must be the text of an input, but {flaw}" in run_cli("notes", "try", run, odd).err
+    (tmp_path / "odd.jsonl").write_text('"Tea\\u0000is hot."\n')
+    assert "line 1: a note must not hold a NUL" in run_cli("notes", "add", run, "--file", tmp_path / "odd.jsonl").err
     lower = f"{likeness[1] - 0.01:.3f}"
     assert f"above {float(lower):.2g}" in run_cli("notes", "add", run, "Tea is hot.", "--threshold", lower).out
     told = run_cli("notes", "try", run, "Who runs Acme?").out

@@ -24,10 +24,12 @@ from kshot.methods.loops import LOOPS
 from kshot.methods.loops.refine import Refine
 from kshot.methods.loops.talking import Talking
 from kshot.methods.roles import Person, Scripted, Speaker, role_of
+from kshot.methods.talk import Talk
 from kshot.models.scripted import ScriptedModel
 from kshot.race.rehearsal import rehearsed
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
+from kshot.store.traces import Trace
 from kshot.verbs import prepare as prepared_run
 from kshot.verbs.plan import plan
 from kshot.verbs.prepare import prepare
@@ -318,3 +320,15 @@ def test_what_roles_draw_follows_the_seed_of_the_run():
         found.append(seeds)
     assert found[0] == found[1]
     assert len({*found[0], *found[2]}) == 2 * len(found[0]) > 2
+
+
+def test_what_a_role_says_reaches_nobody_with_characters_that_no_input_may_hold():
+    heard = []
+    roles_of = {
+        "one": Scripted(lambda request: "\0 Why\0 so\ufdd0? \ud800"),
+        "other": Scripted(lambda request: heard.append(request) or "x"),
+    }
+    talk = Talk(roles_of, 10, 10_000, Trace(), print)
+    said = talk.ask("one", "Speak.")
+    talk.ask("other", said)
+    assert heard == [said] == ["Why so? ?"]

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kshot.core.control_tokens import MARK
 from kshot.core.seeding import digest
 from kshot.core.types import Example, FloatArray
 from kshot.measures.probabilities import normalised
@@ -138,7 +139,7 @@ class Talk:
                 text = role.speak(request, most=most, seed=self.seed + self._n)
             except LeftError:
                 raise OverError(f"{name} has left") from None
-            text = text.strip().encode("utf-8", "replace").decode("utf-8")
+            text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "").replace(MARK, "").strip()
             n_written = min(role.count(text), most)
             message: dict[str, Any] = {"role": name, "text": text, "request": request, "asked": asked}
             self.trace.add({**message, "tokens": n_read + n_written})

@@ -173,6 +173,8 @@ def clean_note(note: Any, where: str = "A note") -> str:
             f"{where} must have {MOST_CHARACTERS} characters at most, as notes are said beside each question that they "
             f"are about; it has {len(text)}. Give several short ones."
         )
+    if "\0" in text:
+        raise InvalidInputError(f"{where} must not hold a NUL character. Remove it.")
     if MARK in text:
         raise InvalidInputError(
             f"{where} must not hold the character U+FDD0, which Unicode keeps for programs' own use. Remove it."
