@@ -38,7 +38,7 @@ class SavedRetriever:
         folder: Where it is.
         encoder: What it was before training, by name.
         weights: What identifies its files.
-        queries: The fingerprints of what it has learnt from.
+        queries: The fingerprints of what it has learnt from, as a query or as a document.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ def save_retriever(encoder: Encoder, folder: Path, about: Mapping[str, Any], que
         encoder: The trained encoder.
         folder: Where; what is there is replaced.
         about: How it was learnt, with the name of its `encoder` before training.
-        queries: Fingerprints of what it has learnt from.
+        queries: Fingerprints of what it has learnt from, as a query or as a document.
     """
     known = sorted(set(queries))
     text = to_json({"format": FORMAT, **about, "queries": known}, indent=1) + "\n"

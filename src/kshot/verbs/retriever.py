@@ -329,7 +329,8 @@ class StagesInFolder(Stages):
         about = {"encoder": self.settings.encoder, "tasks": [t.name for t in self._run.tasks], "iteration": number}
         about |= {"settings": asdict(self.settings), "seed": self.seed}
         ranked = chain.from_iterable(self.done("targets", i + 1) for i in range(number))
-        save_retriever(encoder, folder, about, [fingerprint(row.query) for row in ranked])
+        learnt = (item for row in ranked for item in (row.query, *row.documents))
+        save_retriever(encoder, folder, about, map(fingerprint, learnt))
 
 
 def check_iterations(iterations: int) -> None:
