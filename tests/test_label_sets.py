@@ -40,6 +40,7 @@ from kshot.measures.averages import averaged
 from kshot.measures.label_calibration import calibrated_labels
 from kshot.measures.metrics import compute, metric_for
 from kshot.measures.probabilities import code_length_bits
+from kshot.measures.samples import check_metrics
 from kshot.methods.composers.yes_no import YesNo
 from kshot.race.entrant import Entrant
 from kshot.race.measure import Measuring
@@ -133,6 +134,13 @@ def test_metrics_are_those_of_scikit_learn(seed):
     assert ours("f1") == pytest.approx(f1_score(gold[:, 1], said[:, 1], zero_division=0), abs=1e-12)
     assert ours("exact_match") == pytest.approx(accuracy_score(gold, said), abs=1e-12)
     assert ours("hamming") == pytest.approx(1 - hamming_loss(gold, said), abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["macro_recall", "matthews"])
+def test_metrics_of_one_right_label_are_refused_for_sets(metric):
+    task = Task("t", "multi_label", (), labels=LABELS, metrics=("micro_f1", metric))
+    with pytest.raises(UserError, match=f"the metric {metric} needs one right label a row; the rows of 't' have sets"):
+        check_metrics(task)
 
 
 def test_metrics_of_sets_where_one_label_is_right_are_those_of_scikit_learn():

@@ -27,6 +27,9 @@ SUMMARY = (
 )
 
 
+OF_ONE_LABEL = ("macro_recall", "matthews")  # that would take each set for a label
+
+
 def primary_metric(task: Task) -> str:
     """Return the metric that scores the task: its first one; `exact_match` of kind qa is SQuAD's, with its rules."""
     return metric_for(task.metrics[0], task.kind)
@@ -35,6 +38,11 @@ def primary_metric(task: Task) -> str:
 def check_metrics(task: Task) -> None:
     """Raise a UserError unless the task's metrics are known and the primary one has what it needs."""
     for name in task.metrics:
+        if task.is_multi_label and name in OF_ONE_LABEL:
+            raise UserError(
+                f"the metric {name} needs one right label a row; the rows of '{task.name}' have sets of labels. Name "
+                "another metric, such as micro_f1 or macro_f1."
+            )
         if get_metric(name).needs_order and not task.ordered:
             raise UserError(
                 f"the metric {name} needs the order of the labels, the lowest first; '{task.name}' has none; write it "
