@@ -77,6 +77,7 @@ def test_every_format_on_stdout_and_in_a_file(run_cli, task, tmp_path, name, arg
     assert printed.out == formatter(name)(loaded, chosen)
     written = run_cli(*command, "--format", name, "--out", tmp_path / "out")
     assert (written.code, written.out) == (0, "")
+    assert written.err.endswith(f"demonstrations: {tmp_path / 'out'}\n")
     assert (tmp_path / "out").read_text("utf-8") == printed.out
     if name == "jsonl":
         assert run_cli(*command).out == printed.out

@@ -85,6 +85,7 @@ def select(
     text = write(loaded, chosen)
     if out:
         write_text(path_of(out), text)
+        stderr.print(f"demonstrations: {out}")
     else:
         print_result(text)
 
