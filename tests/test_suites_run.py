@@ -54,6 +54,12 @@ def test_a_system_without_a_language_model_is_refused(suite):
         evaluate(fitted(None, "majority"), TASK, suite)
 
 
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_combination_is_refused_as_its_members_models_are_not_the_one_beside_them(suite):
+    with pytest.raises(UserError, match=r"one language model; 'average\(.*' combines recipes, each with a model as"):
+        evaluate(fitted(ScriptedModel(), "average(zero-shot,random:k=1)"), TASK, suite)
+
+
 @pytest.mark.parametrize("suite", [suite for suite in SUITES if not suite.startswith("verbalisers")])
 def test_a_model_that_cannot_write_is_refused(suite):
     class Mute(ScriptedModel):

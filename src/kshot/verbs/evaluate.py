@@ -98,9 +98,11 @@ def _check_asked(evaluator: Evaluator, suite: str, system: AdaptedModel) -> None
     model = system.fitted.model
     if not evaluator.asks_model:
         return
-    if model is None:
+    if model is None or system.fitted.members:  # what all members have beside them is the model before training
+        own = "combines recipes, each with a model as it has learnt"
+        what = own if system.fitted.members else "has none of its own"
         raise UserError(
-            f"--suite {suite} must ask one language model; '{system.recipe.name}' has none of its own. Evaluate a "
+            f"--suite {suite} must ask one language model; '{system.recipe.name}' {what}. Evaluate a "
             "system that answers with a language model."
         )
     if lacks := evaluator.needs - model.model.capabilities:
