@@ -25,6 +25,7 @@ from kshot.export.target import filled
 from kshot.export.targets import TARGETS
 from kshot.learners.learner import Setup
 from kshot.measures.calibration import Calibration
+from kshot.models.scripted import ScriptedModel
 from kshot.prompts.messages import ApiMessages
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
@@ -151,6 +152,17 @@ def test_a_model_without_weights_reads_its_own_prompt(tmp_path):
     found = export(adapted_to("zero-shot", script), "prompt", tmp_path / "out", check=TASK).record["difference"]
     assert found["read_by"] == "the model 'scripted' itself"
     assert (found["largest_nats"], found["same_prompts"]) == (0.0, 4)
+
+
+def test_demonstrations_that_do_not_fit_are_left_out_as_when_it_was_measured(tmp_path):
+    long = (*TASK.test, Example("the cat " + "and so on " * 20, "animal", "long"))
+    adapted = adapted_to("random:k=8", ScriptedModel(max_tokens=130))
+    said = adapted.predictions([e.input for e in long])
+    assert (said[0].dropped, said[-1].dropped) == (2, 6)
+    found = export(adapted, "prompt", tmp_path / "out", check=long)
+    assert found.record["demonstrations"] == [e.id for e in adapted.pool[6:]]
+    assert "6 of 8 demonstrations are left out, as the model's 130 tokens" in found.in_words[1]
+    assert found.record["difference"]["same_prompts"] == 1
 
 
 def test_a_service_that_is_asked_in_messages_gets_these_messages(tmp_path):

@@ -1,13 +1,14 @@
 """What of an adapted model can be handed to other software: one prompt, one model, and what is left behind."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
 from kshot.adapted.model import AdaptedModel
 from kshot.core.control_tokens import MARK, without_marks
-from kshot.core.errors import UserError
+from kshot.core.errors import TooLongError, UserError
 from kshot.core.models import LanguageModel
 from kshot.core.script import Script
 from kshot.core.types import Example, Query, Question, Task
@@ -29,12 +30,14 @@ class Handover:
         shown: The demonstrations in the order of the prompt.
         lost: What the target does not do, a sentence each.
         has_context: Whether questions have a passage.
+        chosen: All that kshot shows where there is room, `shown` at their end.
     """
 
     adapted: AdaptedModel
     shown: tuple[Example, ...]
     lost: tuple[str, ...]
     has_context: bool = False
+    chosen: tuple[Example, ...] = ()
 
     @property
     def fitted(self) -> Fitted:
@@ -82,7 +85,9 @@ class Handover:
 
     def measured(self, question: Question, *, as_text: bool) -> str | list[dict[str, str]] | None:
         """Return what the model was asked when it was measured; None where it was not asked in a text, or messages."""
-        layout, script = self.task_model.layout, self.script(question)
+        layout, asked = self.task_model.layout, self.task_model
+        n_left_out = asked.prompt(self.chosen, question)[1]
+        script = asked.final(asked.script(self.chosen[n_left_out:], question))
         if as_text:
             return self.text(script) if layout.record["layout"] != "messages" else None
         return self.messages(script) if layout.record["layout"] != "plain" else None
@@ -169,15 +174,31 @@ def handover(
             "Use `kshot serve`, which answers with all of it, or adapt with one set, as by selector=random."
         )
     _check_weights(fitted, flag, weights)
-    shown = _shown(fitted, flag, context) if "selector" in recipe.parts else ()
+    chosen = _shown(fitted, flag, context) if "selector" in recipe.parts else ()
+    model = fitted.model.noted(fitted.notes)
+    shown = chosen[_most_left_out(model, chosen, asked or chosen) :]
     has_context = any(e.context for e in (*shown, *asked))
     lost = _lost(adapted, shown, context)
+    if n := len(chosen) - len(shown):
+        lost.append(
+            f"{n} of {len(chosen)} demonstrations are left out, as the model's {model.model.max_tokens} tokens have no "
+            "room for them beside the longest input; kshot shows them before shorter ones."
+        )
     if not shown and not asked:
         lost.append(
             "No example is here to say whether questions have a passage, and the prompt has no place for one. Where "
             "they have one, give such rows with --check TASK."
         )
-    return Handover(adapted, shown, tuple(lost), has_context)
+    return Handover(adapted, shown, tuple(lost), has_context, chosen)
+
+
+def _most_left_out(model: TaskModel, chosen: Sequence[Example], asked: Sequence[Example]) -> int:
+    """Return how many demonstrations kshot leaves out before the longest question that fits at all."""
+    count = model.model.count_tokens
+    for example in sorted(asked, key=lambda e: -count(e.input) - count(e.context or "")):
+        with suppress(TooLongError):
+            return model.prompt(chosen, example)[1]
+    return 0
 
 
 def _shows_all(fitted: Fitted) -> bool:
