@@ -35,6 +35,7 @@ from kshot.recipes.grammar import parse_recipe
 from kshot.serve.application import application
 from kshot.serve.batching import Batcher, BusyError, StoppingError
 from kshot.serve.listening import KEY, Connection, _config, _Server, bound, hosts_of, key_of, served
+from kshot.serve.plain_endpoints import _predicted
 from kshot.serve.questions import NotLearntError, Question, confidence, learnt, true_label
 from kshot.serve.served import Served
 from kshot.taskmodel.taskmodel import TaskModel
@@ -468,6 +469,16 @@ def test_predict_has_probabilities_and_what_was_shown(client, model):
     (context,) = found[0]["contexts"]
     shown = {e.input: e.output for e in model.pool}
     assert {e["input"]: e["output"] for e in context} == shown
+
+
+def test_predict_tells_how_much_contexts_disagree_and_how_sure_an_answer_says_it_is():
+    said = adapted("random:k=2,contexts=3")
+    with running(served(said, "words")) as client:
+        (found,) = client.post("/predict", json={"inputs": ["the cat"]}).json()["predictions"]
+    assert found["disagreement"] == pytest.approx(said.predictions(["the cat"])[0].disagreement)
+    written = replace(said.predictions(["the cat"])[0], stated=0.25, disagreement=None)
+    told = _predicted(served(said, "words"), written, show=False)
+    assert (told.stated, told.disagreement) == (0.25, None)
 
 
 def test_what_is_answered_does_not_depend_on_when_it_came(client):

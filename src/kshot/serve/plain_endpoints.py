@@ -30,6 +30,8 @@ def _predicted(served: Served, prediction: Prediction, show: bool) -> Predicted:
         probabilities=dict(zip(prediction.candidates, prediction.probs, strict=True)),
         unsure=is_unsure,
         cut_off=prediction.cut_off,
+        disagreement=prediction.disagreement,
+        stated=prediction.stated,
         prompt_tokens=prediction.prompt_tokens,
         contexts=_contexts(served, prediction) if show else None,
         found=[dict(found) for found in prediction.found] if show and prediction.found else None,

@@ -55,8 +55,10 @@ class Predicted(BaseModel):
         probabilities: Of each label or choice, as they were measured; empty where answers are written.
         unsure: Whether it gives no answer, as it is not sure enough.
         cut_off: A written answer came to no end.
+        disagreement: Which share of several contexts answers otherwise; None where there is one.
+        stated: How sure a written answer says that it is, in 0..1; None where it says nothing.
         prompt_tokens: Of all its prompts.
-        contexts: With `show`: the demonstrations of each prompt.
+        contexts: With `show`: the demonstrations of each prompt; of a combination those of one of its recipes.
         found: With `show`: what was found out about the input before it was asked, for each prompt, such as the notes
             that it was asked with.
     """
@@ -65,6 +67,8 @@ class Predicted(BaseModel):
     probabilities: dict[str, float]
     unsure: bool = False
     cut_off: bool = False
+    disagreement: float | None = None
+    stated: float | None = None
     prompt_tokens: int
     contexts: list[list[Shown]] | None = None
     found: list[dict[str, Any]] | None = None
