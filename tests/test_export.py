@@ -98,6 +98,16 @@ def test_a_prompt_is_read_as_it_was_measured(model, tmp_path):
     assert "log-probabilities differ by" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
+def test_line_breaks_of_other_systems_stay(tmp_path):
+    rows = tuple(replace(e, input=e.input.replace(" ", "\r\n", 1)) for e in TASK.train)
+    task = replace(TASK, train=rows, test=rows[:4])
+    adapted = adapted_to("random:k=3", kshot.load_model("scripted"), task)
+    done = export(adapted, "prompt", tmp_path / "out", check=task)
+    assert done.record["difference"]["same_prompts"] == 4
+    assert b"\r\n" in (tmp_path / "out" / "prompt.txt").read_bytes()
+    assert "without changing its line breaks" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
 def test_another_text_is_another_prompt_and_the_difference_is_told(model, tmp_path, monkeypatch):
     """What is compared is what the files say: a changed file is another model."""
     target = TARGETS["prompt"]()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kshot.adapted.adapter_files import base_of
 from kshot.core.errors import UserError, missing_extra
 from kshot.core.json_text import from_json
-from kshot.export.for_prompt import PROMPT, ForPrompt
+from kshot.export.for_prompt import ForPrompt, written_prompt
 from kshot.export.handover import Handover
 from kshot.export.llama_cpp_reading import LlamaCppReading
 from kshot.export.target import NotReadError, Reader, filled
@@ -103,7 +103,7 @@ class ForGgufLora:
             )
         reading = LlamaCppReading(file, folder / LORA, n_context=min(given.model.max_tokens, _MOST_CONTEXT))
         spells = isinstance(given.task_model.layout, Chat)
-        text = (folder / PROMPT).read_text("utf-8")
+        text = written_prompt(folder)
         read = partial(reading.log_probs, spells_first_token=spells)
         return Reader(reading.name, partial(filled, text), read, given.answer)
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from kshot.adapted.adapter_files import Base, base_of, write_adapter
-from kshot.export.for_prompt import PROMPT, ForPrompt
+from kshot.export.for_prompt import ForPrompt, written_prompt
 from kshot.export.handover import Handover
 from kshot.export.target import Reader, filled
 from kshot.prompts.chat import Chat
@@ -66,6 +66,6 @@ def adapter_reader(given: Handover, folder: Path, name: str) -> Reader:
     model, tokenizer = load_unmerged(folder / ADAPTER, session.backbone.dtype, trust_remote_code=trusts)
     whole = WholeText(model.to(session.backbone.device), tokenizer)
     spells = isinstance(given.task_model.layout, Chat)
-    text = (folder / PROMPT).read_text("utf-8")
+    text = written_prompt(folder)
     read = partial(whole.log_probs, spells_first_token=spells)
     return Reader(name, partial(filled, text), read, given.answer)

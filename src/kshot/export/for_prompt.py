@@ -18,6 +18,14 @@ _AS_IT_IS = (
 )
 
 
+_BREAKS = ' It holds carriage returns: read it without changing its line breaks (`newline=""` in Python).'
+
+
+def written_prompt(folder: Path) -> str:
+    """Return the text that `ForPrompt` has written, its line breaks as they are."""
+    return (folder / PROMPT).read_bytes().decode("utf-8")
+
+
 @dataclass(frozen=True)
 class ForPrompt:
     """Writes `prompt.txt`, as the model's layout has it: paragraphs for a base model, its template for a chat model."""
@@ -36,7 +44,7 @@ class ForPrompt:
                 f"--to prompt writes a text; '{given.model.name}' was asked in the messages of a chat. "
                 "Use --to messages."
             )
-        (folder / PROMPT).write_text(given.text(given.for_any), "utf-8")
+        (folder / PROMPT).write_text(given.text(given.for_any), "utf-8", newline="")
 
     def usage(self, given: Handover) -> str:
         """Say how a query is put in."""
@@ -45,10 +53,12 @@ class ForPrompt:
             + (", its passage in place of the last `{context}`" if given.has_context else "")
             + ": replace, do not format, as all other braces are those of the examples. The answer begins where the "
             "text ends; `export.json` has each label as it is written there (`answers`) and what ends an answer "
-            "(`stop`)." + _AS_IT_IS * given.task_model.layout.write(given.for_any).spells_first_token
+            "(`stop`)."
+            + _BREAKS * ("\r" in given.text(given.for_any))
+            + _AS_IT_IS * given.task_model.layout.write(given.for_any).spells_first_token
         )
 
     def reader(self, given: Handover, folder: Path) -> Reader:
         """Return the model that was measured, which reads the text as one string."""
-        own, text = OwnReading(given), (folder / PROMPT).read_text("utf-8")
+        own, text = OwnReading(given), written_prompt(folder)
         return Reader(own.name, partial(filled, text), own.log_probs, given.answer)
