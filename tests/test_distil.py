@@ -22,6 +22,7 @@ from kshot.engine.language_model import Engine
 from kshot.engine.objectives import Said, objective_of
 from kshot.engine.training_rows import answer_logits
 from kshot.learners.build import make_learner
+from kshot.learners.kept import Kept
 from kshot.learners.learner import Setup
 from kshot.learners.passed_on import PassedOn
 from kshot.measures.probabilities import normalised
@@ -33,6 +34,7 @@ from kshot.race.record import PromptBook
 from kshot.race.rehearsal import rehearsed
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
+from kshot.store.scores import SqliteStore
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.verbs.adapt import run as adapted_by
 from kshot.verbs.distil import settings_of
@@ -303,6 +305,20 @@ def test_another_model_with_another_tokenizer_teaches_labels(asker, other):
     assert all(set(p.candidates) == set(LABELS) and max(p.probs) > 0.5 for p in said.values())
     learner.predict([Query(e, STREAM[:i]) for i, e in enumerate(STREAM[:5])])
     assert setup.model.ledger.cost.tokens > 0
+
+
+def test_what_several_students_are_told_counts_as_much_in_a_resumed_run(tmp_path):
+    engine, totals = Engine(tiny_backbone()), []
+    for _ in range(2):
+        store = SqliteStore(tmp_path / "store.sqlite")
+        asker = TaskModel.for_task(TASK, engine.with_store(store))
+        setup = Setup(TASK, asker, 0, kept=Kept(store, tmp_path, "key"))
+        learner = make_learner(parse_recipe("distil(random:k=2):lr=1e-3/1e-4,steps=1", shots=2), setup)
+        found = learner.predict([Query(e, STREAM[:i]) for i, e in enumerate(STREAM[:3])])
+        totals.append((asker.ledger.cost.tokens, sum(p.tokens + p.fit_tokens for p in found)))
+        store.close()
+    assert totals[0] == totals[1]
+    assert totals[0][0] == pytest.approx(totals[0][1])
 
 
 def test_the_teacher_is_asked_in_its_own_words(asker):

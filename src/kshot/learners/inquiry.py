@@ -16,7 +16,7 @@ from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
 from kshot.core.types import Example, Prediction, Prompt, Query
 from kshot.learners.learner import Setup
-from kshot.learners.passed_on import PassedOn
+from kshot.learners.passed_on import PassedOn, tokens_of
 from kshot.learners.prompted import PromptLearner
 from kshot.measures.probabilities import normalised
 from kshot.methods.contracts import Teacher
@@ -94,7 +94,7 @@ class Inquiry:
             (prediction,) = self._average([new], past)
             found["said"] = self._averaged[new.id] = list(prediction.log_probs)
         if self._passed_on and refit_point(len(seen)) == len(seen):
-            self.tokens += sum(p.tokens + p.fit_tokens for p in self._heard(seen).values())
+            self.tokens += tokens_of(self._heard(seen, self._base.ledger))
         return found
 
     def knowledge(self, seen: Sequence[Example], lessons: Sequence[Lesson], model: TaskModel, step: int) -> Knowledge:
@@ -120,9 +120,9 @@ class Inquiry:
             odds=partial(self._odds, seen, model),
         )
 
-    def _heard(self, seen: Sequence[Example]) -> Mapping[str, Prediction]:
+    def _heard(self, seen: Sequence[Example], student: Ledger | None = None) -> Mapping[str, Prediction]:
         assert self._passed_on is not None
-        return self._passed_on.said(seen, again=self._base.ledger.is_apart)
+        return self._passed_on.said(seen, again=self._base.ledger.is_apart, student=student)
 
     @cached_property
     def _inputs(self) -> tuple[Example, ...]:

@@ -1,12 +1,12 @@
 """What a teacher passes on: what a recipe says of examples whose answers it does not know."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from kshot.core.errors import TooLongError
-from kshot.core.ledger import Ledger
+from kshot.core.ledger import Cost, Ledger
 from kshot.core.lessons import Lesson
 from kshot.core.schedule import refit_point
 from kshot.core.seeding import generator
@@ -42,12 +42,16 @@ class PassedOn:
         self._said: dict[int, dict[str, Prediction]] = {}  # by how many examples were known
         self._left_out: set[str] = set()
 
-    def said(self, seen: Sequence[Example], *, again: bool = False) -> dict[str, Prediction]:
+    def said(
+        self, seen: Sequence[Example], *, again: bool = False, student: Ledger | None = None
+    ) -> dict[str, Prediction]:
         """Return what it says of what was seen up to the last refit point, and of unlabelled inputs; by id.
 
         Args:
             seen: The stream so far.
             again: What it takes was counted before an interruption, as where it was asked before the last of them came.
+            student: What it took is counted here where another student was told it first: each keeps it with its own
+                predictions, from which a resumed run counts it.
         """
         n = refit_point(len(seen))
         if n < LEAST:
@@ -57,6 +61,8 @@ class PassedOn:
             ledger = self.setup.model.ledger.part()
             with ledger.apart() if again or n < len(seen) else nullcontext():
                 self._said[n] = self._of(seen[:n], ledger)
+        elif student and not again:
+            student.add(Cost(tokens=tokens_of(self._said[n])))
         return self._said[n]
 
     def _of(self, known: Sequence[Example], ledger: Ledger) -> dict[str, Prediction]:
@@ -73,7 +79,9 @@ class PassedOn:
             name = f"passed on: {self.recipe.fingerprint} {n} {self.most}"
             if setup.model.model.fingerprint != self.student.model.fingerprint:
                 name += f" by {setup.model.model.fingerprint}"
-            found = setup.kept.once(name, queries, ledger, lambda: self._asked(known, inputs, ledger))
+            # Each student pays for it: what it took is kept with the predictions of each
+            kept = replace(setup.kept, counted=set())
+            found = kept.once(name, queries, ledger, lambda: self._asked(known, inputs, ledger))
         of_known = found[: len(known)]
         how, calibration = self.recipe.calibrated_on(setup.task), UNCALIBRATED
         if how in ("batch", "temperature"):
@@ -153,6 +161,11 @@ class PassedOn:
         fitted = self.make(setup).fit(tuple(known))
         queries = [Query(e, fitted.pool, wants_text=setup.task.is_open) for e in asked]
         return dict(zip([e.id for e in asked], answering(fitted).predict(queries), strict=True))
+
+
+def tokens_of(said: Mapping[str, Prediction]) -> float:
+    """Return what it took to say all of that."""
+    return sum(p.tokens + p.fit_tokens for p in said.values())
 
 
 def _sources(known: Sequence[Example]) -> list[list[int]]:
