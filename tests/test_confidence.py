@@ -147,8 +147,9 @@ def test_lessons_are_the_students_answers_with_the_share_that_is_right():
         found = Calibrated(states=states).lessons(plain, [e], **how)
         outputs = {lesson.target.output for lesson in found}
         stated = "0.50" if states == "measured" else "1.00"
-        assert {lesson.note for lesson in found} == {f"The right answer to this question is: red (confidence {stated})"}
-        assert {lesson.teacher for lesson in found} == {(STREAM[0],)}
+        known = f"red (confidence {stated})"
+        assert {lesson.note for lesson in found} == {f"The right answer to this question is: {known}"}
+        assert {lesson.teacher for lesson in found} == {(STREAM[0], replace(e, output=known))}
         if states == "measured":
             assert outputs == {"red (confidence 0.50)", "blue (confidence 0.50)"}  # of all four
         else:
@@ -288,7 +289,7 @@ def asked(words) -> tuple[Example, ...]:
 
 
 def half_knowing(rows, seed: int, n_steps: int) -> Engine:
-    """A network that knows the easy names, guesses at the others, is too sure of both, and obeys a teacher's note."""
+    """A network that knows the easy names, guesses at the others, is too sure of both, and obeys as a teacher."""
     engine = word_engine(seed=seed)
     model = replace(TaskModel.for_task(Task("names", "qa", rows), engine), composer=Stated())
     student: Any = engine.trainable(Training(weights="full", lr=3e-3), seed=0)
@@ -301,7 +302,8 @@ def half_knowing(rows, seed: int, n_steps: int) -> Engine:
         for i in rng.permutation(len(rows))[:8]:
             said = stating(COLOURS[rng.integers(2)], rng.integers(9) / 8)
             note = f"The right answer to this question is: {said}"
-            told = model.training_text(Lesson((), replace(rows[i], output=said), "last", teacher=(), note=note)).teacher
+            known = replace(rows[i], output=said)
+            told = model.training_text(Lesson((), known, "last", teacher=(known,), note=note)).teacher
             assert told is not None
             texts.append(TrainingText(told, "last"))
         student.learn(Batch(texts))

@@ -23,8 +23,8 @@ class Calibrated(Teacher):
 
     Before a step the student writes `samples` answers to each lesson's question, of which a share p is right. The
     lesson is one of them that is not empty, with p in place of the number that it states; the teacher, which is told
-    the right answer and p, reads the same, and KL(teacher || student) at its tokens is made small, but for the first
-    `skip`. The teacher's weights follow the student's.
+    the right answer and p, in a note and as the last demonstration, reads the same, and KL(teacher || student) at its
+    tokens is made small, but for the first `skip`. The teacher's weights follow the student's.
 
     Attributes:
         samples: How many answers are written for each lesson.
@@ -35,8 +35,7 @@ class Calibrated(Teacher):
             the right answer is sure: plain self-distillation, to compare with.
 
     Source: Zhang et al. (2026), CaOPD, The Illusion of Certainty, https://arxiv.org/abs/2604.16830.
-    Differs: one of the answers is learnt for each lesson; the teacher is told the answer in a note alone; LoRA weights
-    A and B move one by one; along a stream.
+    Differs: one of the answers is learnt for each lesson; LoRA weights A and B move one by one; along a stream.
     """
 
     samples: int = setting(8, least=1, most=1000)
@@ -44,7 +43,7 @@ class Calibrated(Teacher):
     rate: float = setting(0.01, least=0, most=1)
     states: str = setting("measured", choices=STATES)
 
-    version = 2
+    version = 3
     usual_composer = "stated"
     replaces = True
     absent = OWN_TOKENS
@@ -84,7 +83,8 @@ class Calibrated(Teacher):
         one = written[int(rng.integers(len(written)))]
         stated = share if self.states == "measured" else one.stated
         text = one.answer if stated is None else stating(one.answer, stated)
-        known = stating(lesson.target.output, share if self.states == "measured" else 1.0)
-        target = replace(lesson.target, output=text, references=())
-        note = f"The right answer to this question is: {known}"
-        return replace(lesson, target=target, learnt="last", teacher=lesson.demonstrations, note=note)
+        sure = share if self.states == "measured" else 1.0
+        known = replace(lesson.target, output=stating(lesson.target.output, sure))
+        target, shown = replace(lesson.target, output=text, references=()), (*lesson.demonstrations, known)
+        note = f"The right answer to this question is: {known.output}"
+        return replace(lesson, target=target, learnt="last", teacher=shown, note=note)
