@@ -16,6 +16,7 @@ from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
 from kshot.tasks.inputs import read_inputs, under_own_names
 from kshot.tasks.load import load_task
+from kshot.tasks.tables import Table
 from kshot.tasks.validate import grave_problems, validate
 
 ROW = {"input": "good film", "output": "yes"}
@@ -710,6 +711,18 @@ def test_without_a_hub_it_is_said_at_once(cache, refused, monkeypatch, capfd, of
     )
     assert offline == datasets.config.HF_HUB_OFFLINE
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_columns_of_a_csv_are_looked_for_as_often_whatever_its_length(write, monkeypatch):
+    looked, columns = [], Table.columns.fget
+    monkeypatch.setattr(Table, "columns", property(lambda table: looked.append(1) or columns(table)))
+
+    def times(n):
+        looked.clear()
+        load_task(write("train.csv", "text,label\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(n))))
+        return len(looked)
+
+    assert times(8) == times(80)
 
 
 @pytest.mark.parametrize("source", ["hf://", "hf://a@", "hf://a:b:c", "hf://a@x,y,z"])

@@ -134,15 +134,16 @@ def laid_out(table: Table, layout: Layout, *, labelled: bool = True) -> Table:
         BadRowsError: Rows whose answers are not as in SQuAD, that have several outputs, or whose cells are no lists.
     """
     output = layout.names["output"]
+    lists = _columns_of_lists(table, layout)  # once, as it looks at all rows
 
     def read(row: Row) -> Row:
-        laid = _laid_out(row, table, layout)
+        laid = _laid_out(row, table, layout, lists)
         return _with_one_output(laid, output, layout.names.get("references")) if labelled else laid
 
     rows = tuple(each_row(table.rows, read))
     notes = [
         f'cells of \'{column}\' that are written as lists, such as ["a", "b"], are read as these'
-        for column in _columns_of_lists(table, layout)
+        for column in lists
         if any(is_written_list(row.values.get(column)) for row in table.rows)
     ]
     if labelled and any(isinstance(row.values.get(output), list) for row in table.rows):
@@ -150,14 +151,14 @@ def laid_out(table: Table, layout: Layout, *, labelled: bool = True) -> Table:
     return replace(table, rows=rows, notes=(*table.notes, *notes))
 
 
-def _laid_out(row: Row, table: Table, layout: Layout) -> Row:
+def _laid_out(row: Row, table: Table, layout: Layout, lists: Sequence[str]) -> Row:
     names = layout.names
     can_be_empty = set(row.values) if table.fixed else set(names.values()) if layout.guessed else set()
     can_be_empty -= {names[field] for field in REQUIRED}
     values: dict[str, Any] = {
         c: v for c, v in row.values.items() if c not in can_be_empty or v == [] or not is_missing(v)
     }
-    for column in _columns_of_lists(table, layout):
+    for column in lists:
         if column in values:
             values[column] = _list_of_cell(row, column, values[column].strip())
     if layout.answers is not None:
