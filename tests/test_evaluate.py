@@ -156,6 +156,12 @@ def test_a_recipe_that_a_run_is_held_against_is_asked_in_the_runs_layout(
     assert layouts == ["turns", "plain"]
 
 
+def test_a_saved_model_takes_no_seed(run_cli, scripted_run, words_task):
+    refused = run_cli("evaluate", scripted_run, words_task, "--seed", 3)
+    assert refused.code == 2
+    assert "--seed must come with recipe:RECIPE; a saved model has its own seed. Leave it out." in refused.err
+
+
 def test_another_system_needs_a_suite(run_cli, scripted_run, words_task):
     err = run_cli("evaluate", scripted_run, words_task, "--against", "recipe:majority").err
     assert "--against must come with --suite" in err

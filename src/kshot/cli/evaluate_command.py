@@ -51,7 +51,7 @@ def evaluate(
         str | None,
         typer.Option(help="The language model: of a recipe; of DIR, where it is not found any more (as saved)."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="For a recipe.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="For a recipe (0).")] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
@@ -84,6 +84,8 @@ def evaluate(
         raise UserError(
             "--model must be given with recipe:RECIPE: a hub id or folder, demo, gguf:FILE, tiny or scripted."
         )
+    if seed is not None and not (is_recipe or (against or "").startswith(RECIPE)):
+        raise UserError("--seed must come with recipe:RECIPE; a saved model has its own seed. Leave it out.")
     if suite and not is_recipe:
         read_suites(path_of(system))  # what is to be added to, before anything is asked
     known = None if is_recipe else saved_task(system)
@@ -93,7 +95,7 @@ def evaluate(
         else load_task(task, columns, kind, skip_bad_rows)
     )
     with TerminalProgress() as progress:
-        how: dict[str, Any] = {"seed": seed, "progress": progress}
+        how: dict[str, Any] = {"seed": seed or 0, "progress": progress}
         placed = placing(device, dtype, revision, trust_remote_code, allow_code, allow_other_dtype)
         placed |= {"api": api}
         others = {name: placed[name] for name in ("device", "dtype", "trust_remote_code", "api")}
