@@ -108,3 +108,9 @@ def test_sets_of_labels_are_written_as_files_have_them_and_said_as_models_are_to
     assert [e.output for e in Task.load(tmp_path).train] == ["a|b", "(none)"]
     assert as_prompt(task, rows) == "Text: one\nLabels: a, b\n\nText: two\nLabels: none\n\nText: {input}\nLabels:"
     assert [m["content"] for m in as_messages(task, rows) if m["role"] == "assistant"] == ["a, b", "none"]
+
+
+def test_nothing_is_rebuilt_where_no_gradients_are_kept(run_cli, task):
+    refused = run_cli("select", task, "--selector", "random", "-k", 3, "--rebuild")
+    assert refused.code == 2
+    assert "--rebuild must come with --gradients" in refused.err

@@ -23,6 +23,7 @@ from kshot.cli.options import (
     load_task,
 )
 from kshot.cli.output import TerminalProgress, guarded, print_result, stderr
+from kshot.core.errors import UserError
 from kshot.core.paths import path_of
 
 
@@ -62,6 +63,8 @@ def select(
     from kshot.verbs.select import select as run_select
 
     write = formatter(form)  # before a model is loaded
+    if rebuild and gradients is None:
+        raise UserError("--rebuild must come with --gradients, the folder whose gradients it replaces; leave it out.")
     loaded = load_task(task, columns, kind, skip_bad_rows)
     placing = {"device": device, "dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
     language_model, asked_model = load_both(model, selector_model, api=api, **placing)
