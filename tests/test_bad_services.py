@@ -143,6 +143,15 @@ def test_prediction_and_evaluation_tell_what_was_paid(server, words_task, tmp_pa
     measured = run_cli("evaluate", tmp_path / "run", words_task, "--limit", 3, "--json")
     assert "paid: 5 calls, " in measured.err
     assert measured.json["n"] == 3
+    beside = run_cli("evaluate", "recipe:majority", words_task, "--model", "scripted", "--suite", "confidence",
+                     "--against", tmp_path / "run", "--limit", 3)  # fmt: skip
+    assert "paid: 5 calls, " in beside.err
+
+
+def test_a_recipe_that_asks_a_model_is_held_against_one_that_asks_none(words_task, run_cli):
+    told = ("evaluate", "recipe:majority", words_task, "--model", "scripted", "--suite", "confidence", "--limit", 3)
+    done = run_cli(*told, "--against", "recipe:bm25", "--json")
+    assert (done.code, done.json["accuracy"]["difference"]["n"]) == (0, 3)
 
 
 def write_inputs(file: Path, texts: list[str]) -> Path:

@@ -100,11 +100,10 @@ def evaluate(
         placed |= {"api": api}
         others = {name: placed[name] for name in ("device", "dtype", "trust_remote_code", "api")}
         traces = load_models_of(suite, **others) if suite else None  # before a recipe is fitted
-        if is_recipe:
-            del placed["allow_code"], placed["allow_other_dtype"]
-            adapted = fitted(recipe, loaded, load_named(model, **placed), **how)
-        else:
-            adapted = load(system, model=model, **placed)
+        apart = {name: value for name, value in placed.items() if not name.startswith("allow_")}
+        named = load_named(model, **apart) if is_recipe else None
+        adapted = fitted(recipe, loaded, named, **how) if is_recipe else load(system, model=model, **placed)
+        systems = [adapted]
         if suite:
             other, other_is_recipe = _recipe_of(against or "")
             allowed: dict[str, Any] = {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
@@ -113,16 +112,17 @@ def evaluate(
             own = adapted.fitted.model
             layout = own.layout.record["layout"] if own else "auto"  # recipes are compared, not layouts
             beside = (
-                fitted(other, loaded, adapted.fitted.untrained, layout=layout, **how)
+                fitted(other, loaded, adapted.fitted.untrained or named, layout=layout, **how)
                 if other_is_recipe
                 else against and load(against, **allowed)
             )
+            systems += [beside] if beside else []
             result = run_suite(
                 adapted, loaded, suite, against=beside or None, limit=limit, traces=traces, progress=progress
             )
         else:
             result = abstaining(adapted, abstain).evaluate(loaded, limit=limit, progress=progress)
-        tell_paid(adapted)
+        tell_paid(*systems)
     _print(result, bool(suite), as_json)
     if suite and not is_recipe:  # told already, where it cannot be kept
         keep(path_of(system), loaded.name, result, against=against, of=adapted.choice.get("recipe"))

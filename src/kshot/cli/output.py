@@ -15,7 +15,7 @@ from rich.text import Text
 from kshot.cli.streams import TERMINATED
 from kshot.core.errors import KEPT, KshotError, RunInterruptedError
 from kshot.core.json_text import to_json
-from kshot.core.prices import paid_in_words
+from kshot.core.prices import paid_in_words, paid_together
 from kshot.core.progress import Board
 from kshot.core.termination import TerminatedError
 from kshot.core.visible_text import visible
@@ -166,7 +166,7 @@ class TerminalProgress:
         (self._bars.console if self._bars else stderr).print(text)
 
 
-def tell_paid(done: Any) -> None:
-    """Say beside the results what a model behind an API was asked for them."""
-    if done.paid:
-        stderr.print(f"paid: {paid_in_words(done.paid)}")
+def tell_paid(*done: Any) -> None:
+    """Say beside the results what models behind an API were asked for them, by all that have had a part in it."""
+    if paid := paid_together([one.paid for one in done if one.paid]):
+        stderr.print(f"paid: {paid_in_words(paid)}")

@@ -1,6 +1,6 @@
 """What a service's tokens cost, as people write it, and what was paid in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
@@ -73,6 +73,21 @@ def paid_in_words(paid: Mapping[str, Any]) -> str:
     sent = f"{paid['input_tokens']:,} tokens sent{cached}, {paid['output_tokens']:,} written"
     money = "" if paid["usd"] is None else f", {in_usd(paid['usd'])}"
     return f"{calls}, {sent}{money}"
+
+
+def paid_together(paid: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return what several have paid (`Ledger.record`) as one; None without any, `usd` None where one's is not known.
+
+    Example:
+        >>> one = {"calls": 1, "input_tokens": 5, "cached_tokens": 0, "output_tokens": 2, "usd": None}
+        >>> paid_together([one, one])
+        {'calls': 2, 'input_tokens': 10, 'cached_tokens': 0, 'output_tokens': 4, 'usd': None}
+    """
+    if not paid:
+        return None
+    return {
+        name: None if any(one[name] is None for one in paid) else sum(one[name] for one in paid) for name in paid[0]
+    }
 
 
 def check_priced(budget: str | None, prices: str | None) -> None:
