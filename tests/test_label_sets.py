@@ -48,6 +48,8 @@ from kshot.race.record import PromptBook
 from kshot.race.stream import Stream, make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
+from kshot.tasks.containers import items_of
+from kshot.tasks.label_targets import label_sets
 from kshot.tasks.load import load_task
 from kshot.tasks.rows import BadRowsError
 from kshot.tasks.validate import validate
@@ -713,6 +715,16 @@ def test_the_score_is_of_the_same_sets_in_any_form():
 def test_what_cannot_be_scored_is_refused(y, message):
     with pytest.raises(InvalidInputError, match=message):
         fitted(Y).score(X[:2], y)
+
+
+def test_frames_of_other_packages_are_read_as_those_of_pandas():
+    polars, arrow = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
+    labels, ones = {"label": ["a", "b"]}, {"x": [1, 0], "y": [1, 1]}
+    assert label_sets(polars.DataFrame(labels)) is label_sets(arrow.table(labels)) is None
+    for table in (polars.DataFrame(ones), arrow.table(ones)):
+        assert label_sets(table).classes.tolist() == ["x", "y"]
+    with pytest.raises(InvalidInputError, match="got a table with the columns x, y"):
+        items_of(arrow.table(ones), "X")
 
 
 def test_frames_of_several_types_are_matrices():

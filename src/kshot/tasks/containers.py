@@ -62,7 +62,7 @@ def _column(values: Any, name: str) -> list[Any]:
         return list(array)
     if array.ndim == 0:
         raise InvalidInputError(f"{name} must be a list of inputs; got {type(values).__name__}. Write [text] for one.")
-    columns = [str(column) for column in getattr(values, "columns", ())]
+    columns = [str(column) for column in columns_of(values)]
     got = f"an array of shape {array.shape}"
     if columns:
         got = f"a table with the columns {', '.join(columns[:5])}{', …' if columns[5:] else ''}"
@@ -71,6 +71,12 @@ def _column(values: Any, name: str) -> list[Any]:
         f"{name} must hold one text a row, in a single column; got {got}. Choose one column, as in {choice}, or write "
         "each row as one text."
     )
+
+
+def columns_of(table: Any) -> list[Any]:
+    """Return the names of a table's columns; none of what names none."""
+    own = getattr(table, "column_names", None)  # Arrow's, whose `columns` are what stands in them
+    return own if isinstance(own, list) else list(getattr(table, "columns", ()))
 
 
 def as_objects(values: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kshot.core.errors import InvalidInputError
 from kshot.core.label_sets import indicator, written
-from kshot.tasks.containers import as_objects
+from kshot.tasks.containers import as_objects, columns_of
 from kshot.tasks.label_sets_given import label_flaw
 from kshot.tasks.missing import is_absent
 
@@ -71,7 +71,7 @@ def label_sets(y: Any) -> LabelSets | None:
     """
     y = _dense(y)
     if (matrix := _matrix(y)) is not None:
-        names = list(getattr(y, "columns", range(matrix.shape[1])))
+        names = columns_of(y) or list(range(matrix.shape[1]))
         return LabelSets(matrix.astype(bool), np.array(names), Form(matrix.dtype))
     if (rows := _rows(y)) is None:
         return None
@@ -117,7 +117,7 @@ def as_sets(y: Any, classes: np.ndarray, form: Form) -> list[set[Any]]:
             f"y must hold a list of labels for each text, or zeros and ones in {len(classes)} columns, one for each of "
             f"the classes that were learnt; got {got}."
         )
-    names = list(getattr(y, "columns", ()))
+    names = columns_of(y)
     own = np.array(names) if set(names) == set(classes.tolist()) else classes
     return [set(own[row].tolist()) for row in matrix.astype(bool)]
 
@@ -132,7 +132,8 @@ def _rows(y: Any) -> list[Any] | None:
     Raises:
         InvalidInputError: Some rows are sets, and others are not; or a table that is no matrix of zeros and ones.
     """
-    if not isinstance(y, list | tuple) and not (hasattr(y, "__array__") and getattr(y, "ndim", 1) == 1):
+    is_column = hasattr(y, "__array__") and getattr(y, "ndim", 1) == 1 and not hasattr(y, "columns")  # polars: no ndim
+    if not isinstance(y, list | tuple) and not is_column:
         _check_no_table(y)
         return None
     rows = list(y if isinstance(y, list | tuple) else as_objects(y))
@@ -158,7 +159,7 @@ def _check_no_table(y: Any) -> None:
     if is_other.all():
         return
     i, j = np.unravel_index(is_other.argmax(), is_other.shape)
-    column = list(getattr(y, "columns", range(table.shape[1])))[j]
+    column = (columns_of(y) or range(table.shape[1]))[j]
     raise InvalidInputError(
         "y must hold one label or a list of labels per text; or zeros and ones, in a column for each label, but number "
         f"{i + 1} of the column {column!r} is {table[i, j]!r}. Choose one column, or write 1 where its label is right "
