@@ -150,6 +150,8 @@ def test_lessons_are_the_students_answers_with_the_share_that_is_right():
         known = f"red (confidence {stated})"
         assert {lesson.note for lesson in found} == {f"The right answer to this question is: {known}"}
         assert {lesson.teacher for lesson in found} == {(STREAM[0], replace(e, output=known))}
+        alone = Calibrated(states=states, tells="note").lessons(plain, [e], **how)
+        assert {lesson.teacher for lesson in alone} == {(STREAM[0],)}
         if states == "measured":
             assert outputs == {"red (confidence 0.50)", "blue (confidence 0.50)"}  # of all four
         else:
@@ -289,7 +291,7 @@ def asked(words) -> tuple[Example, ...]:
 
 
 def half_knowing(rows, seed: int, n_steps: int) -> Engine:
-    """A network that knows the easy names, guesses at the others, is too sure of both, and obeys as a teacher."""
+    """A network that knows the easy names, guesses at the others, is too sure of both, and obeys a teacher's note."""
     engine = word_engine(seed=seed)
     model = replace(TaskModel.for_task(Task("names", "qa", rows), engine), composer=Stated())
     student: Any = engine.trainable(Training(weights="full", lr=3e-3), seed=0)
@@ -302,8 +304,7 @@ def half_knowing(rows, seed: int, n_steps: int) -> Engine:
         for i in rng.permutation(len(rows))[:8]:
             said = stating(COLOURS[rng.integers(2)], rng.integers(9) / 8)
             note = f"The right answer to this question is: {said}"
-            known = replace(rows[i], output=said)
-            told = model.training_text(Lesson((), known, "last", teacher=(known,), note=note)).teacher
+            told = model.training_text(Lesson((), replace(rows[i], output=said), "last", teacher=(), note=note)).teacher
             assert told is not None
             texts.append(TrainingText(told, "last"))
         student.learn(Batch(texts))
@@ -321,7 +322,7 @@ def judged(seed: int) -> dict[str, Any]:
     task = Task("names", "qa", stream, asked(BEFORE[:4]), metrics=("exact_match",))
     engine, found = half_knowing(rows, seed, 131), {}
     for states in ("measured", "own"):
-        how = f"fine-tune:lr=2e-3,steps=2,batch=8,rank=8,teacher=calibrated(states={states})"
+        how = f"fine-tune:lr=2e-3,steps=2,batch=8,rank=8,teacher=calibrated(states={states},tells=note)"
         fitted = TrainedLearner(recipe(how), Setup(task, TaskModel.for_task(task, engine), 0)).fit(stream)
         said = answering(fitted).predict([Query(e, (), wants_text=True) for e in task.test])
         report = Confidence().report(task, [Case(e) for e in task.test], said)
