@@ -15,7 +15,7 @@ Source: for the temperature and the mean over inputs as `kshot.measures.calibrat
 Differs: fitted prequentially, with Gaussian priors on slope and offsets; the threshold is looked for on a grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +31,8 @@ OWN, COMMON, SLOPE = 1.0, 0.1, 4.0  # precision of the priors: of a label's own 
 LEAST_SLOPE = 0.05
 STEPS = 4  # of Newton's method for each prediction, from where it was at the one before
 THRESHOLDS = tuple(round(0.02 * i, 2) for i in range(2, 36))  # 0.04 to 0.7
-USUAL = dict.fromkeys(("micro_f1", "macro_f1", "f1"), 0.3)  # thresholds before there is a past; of other metrics 1/2
+# Thresholds before there is a past; of other metrics 1/2
+USUAL: Mapping[str, float] = dict.fromkeys(("micro_f1", "macro_f1", "f1"), 0.3)
 TRUST = 2.0  # rows: so much of the metric has to speak for another threshold
 
 
