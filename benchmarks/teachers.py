@@ -28,7 +28,7 @@ from kshot.measures.metrics import statistic
 from kshot.methods.composers.stating import Stated
 from kshot.methods.knowledge import Knowledge, Written
 from kshot.methods.stated_confidence import apart
-from kshot.methods.teachers.on_policy import TELLS, Calibrated
+from kshot.methods.teachers.on_policy import Calibrated
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
 from kshot.taskmodel.taskmodel import TaskModel
@@ -76,14 +76,16 @@ def repeated(task: Task) -> None:
     """Print how often the teacher repeats what it is told, after eight demonstrations that are all sure."""
     model = replace(TaskModel.for_task(task, load_model("demo")), composer=Stated())
     shown, rows = task.train[:8], task.train[8 : 8 + N_TOLD]
-    for tells in TELLS:
-        teacher, prompts, said = Calibrated(samples=1, tells=tells), [], []
+    for tells in ("both", "note"):
+        prompts, said = [], []
         for e, sure in product(rows, SURE):
             # Of 100 answers as many are right as make that share
             written = {e.id: [Written(e.output, is_right=i < round(100 * sure)) for i in range(100)]}
             knowledge = Knowledge(written=lambda n, written=written: written)
-            (lesson,) = teacher.lessons([Lesson(shown, e)], (), step=0, rng=generator(0, "told"), knowledge=knowledge)
-            text = model.training_text(lesson).teacher
+            (lesson,) = Calibrated().lessons(
+                [Lesson(shown, e)], (), step=0, rng=generator(0, "told"), knowledge=knowledge
+            )
+            text = model.training_text(lesson if tells == "both" else replace(lesson, teacher=shown)).teacher
             assert text is not None
             prompts.append(Prompt(text.segments[:-1]))
             said.append((e.output, sure))

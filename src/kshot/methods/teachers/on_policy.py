@@ -15,7 +15,6 @@ from kshot.methods.stated_confidence import stating
 from kshot.methods.teachers.context_distillation import OWN_TOKENS
 
 STATES = ("measured", "own")
-TELLS = ("both", "note")
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Calibrated(Teacher):
 
     Before a step the student writes `samples` answers to each lesson's question, of which a share p is right. The
     lesson is one of them that is not empty, with p in place of the number that it states; the teacher, which is told
-    the right answer and p, reads the same, and KL(teacher || student) at its tokens is made small, but for the first
-    `skip`. The teacher's weights follow the student's.
+    the right answer and p, in a note and as the last demonstration, reads the same, and KL(teacher || student) at its
+    tokens is made small, but for the first `skip`. The teacher's weights follow the student's.
 
     Attributes:
         samples: How many answers are written for each lesson.
@@ -34,8 +33,6 @@ class Calibrated(Teacher):
             training.
         states: "measured" states p; "own" leaves the number that the student has written, and tells the teacher that
             the right answer is sure: plain self-distillation, to compare with.
-        tells: How the teacher is told: "both" is a note and, next to the question, the question with its answer as a
-            demonstration; "note" is the note alone, which is shorter, for a model that does what it is told.
 
     Source: Zhang et al. (2026), CaOPD, The Illusion of Certainty, https://arxiv.org/abs/2604.16830.
     Differs: one of the answers is learnt for each lesson; LoRA weights A and B move one by one; along a stream.
@@ -45,7 +42,6 @@ class Calibrated(Teacher):
     skip: int = setting(3, least=0, most=1000)
     rate: float = setting(0.01, least=0, most=1)
     states: str = setting("measured", choices=STATES)
-    tells: str = setting("both", choices=TELLS)
 
     version = 3
     usual_composer = "stated"
@@ -90,6 +86,6 @@ class Calibrated(Teacher):
         sure = share if self.states == "measured" else 1.0
         known = replace(lesson.target, output=stating(lesson.target.output, sure))
         target = replace(lesson.target, output=text, references=())
-        shown = (*lesson.demonstrations, *([known] if self.tells == "both" else ()))
+        shown = (*lesson.demonstrations, known)
         note = f"The right answer to this question is: {known.output}"
         return replace(lesson, target=target, learnt="last", teacher=shown, note=note)
