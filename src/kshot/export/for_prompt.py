@@ -16,8 +16,6 @@ _AS_IT_IS = (
     "in a request to vLLM; to llama-server send as `prompt` the tokens that its `/tokenize` makes of the text, with "
     '`"add_special": false`.'
 )
-
-
 _BREAKS = ' It holds carriage returns: read it without changing its line breaks (`newline=""` in Python).'
 
 
