@@ -156,6 +156,16 @@ def test_a_recipe_that_a_run_is_held_against_is_asked_in_the_runs_layout(
     assert layouts == ["turns", "plain"]
 
 
+def test_a_recipe_that_asks_a_model_is_held_against_a_classifier(run_cli, words_task, tmp_path):
+    run = tmp_path / "run"
+    assert run_cli("adapt", words_task, "--recipes", "majority", "--model", "scripted", "--out", run).code == 0
+    asked = ("evaluate", run, words_task, "--suite", "letter-case", "--against", "recipe:zero-shot")
+    assert "without a language model; it does not. Give another recipe or model." in run_cli(*asked).err
+    found = run_cli(*asked, "--model", "scripted", "--json")
+    assert found.code == 0
+    assert "against" in found.json["as-given"]["score"]
+
+
 def test_a_saved_model_takes_no_seed(run_cli, scripted_run, words_task):
     refused = run_cli("evaluate", scripted_run, words_task, "--seed", 3)
     assert refused.code == 2

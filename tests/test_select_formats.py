@@ -114,3 +114,19 @@ def test_nothing_is_rebuilt_where_no_gradients_are_kept(run_cli, task):
     refused = run_cli("select", task, "--selector", "random", "-k", 3, "--rebuild")
     assert refused.code == 2
     assert "--rebuild must come with --gradients" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--query", "--query must come with a selector that chooses by it; 'random' does not. Leave it out."),
+        ("--gradients", "--gradients must come with a selector that takes some; 'random' does not. Leave it out."),
+    ],
+)
+def test_what_a_selector_does_not_use_is_refused(run_cli, task, option, message):
+    refused = run_cli("select", task, "--selector", "random", "-k", 2, option, "kept")
+    assert (refused.code, refused.err.strip()) == (2, f"error: {message}")
+
+
+def test_an_order_may_ask_for_the_query(run_cli, task):
+    assert run_cli("select", task, "--selector", "random:order=nearest-last", "-k", 2, "--query", "an apple").code == 0

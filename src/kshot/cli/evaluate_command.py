@@ -109,10 +109,12 @@ def evaluate(
             allowed: dict[str, Any] = {"allow_code": allow_code, "allow_other_dtype": allow_other_dtype}
             if against and not other_is_recipe and is_loaded_here(against):
                 allowed |= {"device": device, "trust_remote_code": trust_remote_code}
-            own = adapted.fitted.model
+            own, base = adapted.fitted.model, adapted.fitted.untrained or named
+            if other_is_recipe and base is None and model:  # beside a classifier, which has none
+                base = load_named(model, **apart)
             layout = own.layout.record["layout"] if own else "auto"  # recipes are compared, not layouts
             beside = (
-                fitted(other, loaded, adapted.fitted.untrained or named, layout=layout, **how)
+                fitted(other, loaded, base, layout=layout, **how)
                 if other_is_recipe
                 else against and load(against, **allowed)
             )

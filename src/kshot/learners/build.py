@@ -41,7 +41,8 @@ def check_suits(recipe: Recipe, setup: Setup) -> None:
     if not recipe.suits(setup.task) or lacking(recipe, setup):
         model = f" and the model '{setup.model.model.name}'" if setup.model else " without a language model"
         raise UserError(
-            f"'{recipe.name}' must suit tasks of kind {setup.task.kind}{model}; it does not. Give another recipe."
+            f"'{recipe.name}' must suit tasks of kind {setup.task.kind}{model}; it does not. Give another recipe or "
+            "model."
         )
 
 

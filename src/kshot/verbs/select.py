@@ -8,14 +8,16 @@ from typing import Any
 from kshot.core.api_settings import is_api
 from kshot.core.errors import UserError
 from kshot.core.gradient_settings import GradientStore
-from kshot.core.models import LanguageModel
+from kshot.core.models import Capability, LanguageModel
 from kshot.core.progress import Progress, Silence
 from kshot.core.types import Example, Rows, Task
 from kshot.engine.load_model import load_model
 from kshot.learners.demonstrations import selected
+from kshot.methods.orders import PER_QUERY
 from kshot.models.absent import NoModel
 from kshot.race.stream import make_stream
 from kshot.recipes.grammar import parse_recipe
+from kshot.recipes.recipe import Recipe
 from kshot.taskmodel.taskmodel import TaskModel
 from kshot.tasks.built import given_task
 from kshot.tasks.containers import check_question
@@ -64,7 +66,8 @@ def select(
         The demonstrations in the order of the prompt; the last one stands next to the query.
 
     Raises:
-        UserError: An unknown selector, `k` out of range, a per-query selector without a query, or one that is no text.
+        UserError: An unknown selector, `k` out of range, a per-query selector without a query, or one that is no text;
+            a query or a folder of gradients that the selector does not use.
     """
     task = given_task(task)
     if query is not None:
@@ -83,19 +86,9 @@ def select(
     recipe = parse_recipe(selector, shots=k, raced=False)
     stream = make_stream(task, limit=len(task.train), seed=seed)
     pool = stream.examples
-    if not recipe.chooses_alone:
-        raise UserError(f"--selector must name a selector; '{selector}' shows no demonstrations.")
-    if not recipe.suits(task):
-        raise UserError(f"--selector must suit tasks of kind {task.kind}; '{selector}' does not. Take another one.")
     if not 1 <= k <= len(pool):
         raise UserError(f"-k must be in 1..{len(pool)}, the size of the pool; got {k}.")
-    if recipe.k != k:
-        raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
-    if recipe.contexts > 1:
-        raise UserError(
-            f"--selector must choose for one prompt; got contexts={recipe.contexts} in '{selector}'. Leave contexts "
-            "out; another --seed gives another choice."
-        )
+    _check(selector, recipe, task, k, query=query is not None, keeps=bool(gradient_store and gradient_store.folder))
     if model is None:  # some ask only where there is a choice
         model = NoModel(f"The selector '{selector}' asks a language model; give --model.")
     progress = progress or Silence()
@@ -106,3 +99,22 @@ def select(
     if len(found) > k:
         raise UserError(f"-k must be heeded by the selector; '{selector}' shows {len(found)} whatever -k is.")
     return list(found)
+
+
+def _check(selector: str, recipe: Recipe, task: Task, k: int, *, query: bool, keeps: bool) -> None:
+    """Raise a UserError unless a recipe is a selector that suits a task, and uses what else is given."""
+    if not recipe.chooses_alone:
+        raise UserError(f"--selector must name a selector; '{selector}' shows no demonstrations.")
+    if not recipe.suits(task):
+        raise UserError(f"--selector must suit tasks of kind {task.kind}; '{selector}' does not. Take another one.")
+    if recipe.k != k:
+        raise UserError(f"-k says how many; leave k out of '{selector}', which says {recipe.k} and -k {k}.")
+    if recipe.contexts > 1:
+        raise UserError(
+            f"--selector must choose for one prompt; got contexts={recipe.contexts} in '{selector}'. Leave contexts "
+            "out; another --seed gives another choice."
+        )
+    if query and not (recipe.per_query or recipe.order in PER_QUERY):
+        raise UserError(f"--query must come with a selector that chooses by it; '{selector}' does not. Leave it out.")
+    if keeps and Capability.GRADIENTS not in recipe.selector_needs:
+        raise UserError(f"--gradients must come with a selector that takes some; '{selector}' does not. Leave it out.")
