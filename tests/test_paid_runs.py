@@ -49,7 +49,7 @@ class Paid(ScriptedModel):
         return 100 * len(requests)
 
     def with_store(self, store):
-        other = Paid(self._table)
+        other = Paid(self._table, max_tokens=self.max_tokens)
         other._store = store
         return other
 
@@ -158,6 +158,18 @@ def test_a_run_ends_where_its_money_ends_and_a_larger_budget_pays_only_for_the_r
     more = adapted(tmp_path / "run", prices=PRICES, budget="20usd", race=False)
     assert Paid.n_calls == n_whole
     assert untimed(more.leaderboard) == untimed(whole.leaderboard)
+
+
+def test_a_run_that_goes_on_with_shorter_prompts_ends_as_if_begun_with_them(tmp_path):
+    def shown(folder, most, **settings):
+        how = {"recipes": "zero-shot,random", "race": False, **settings}
+        kshot.adapt(TASK, Paid(max_tokens=most), shots=8, limit=24, out=folder, **how)
+        return [row["demonstrations"] for row in read_record(folder)["rows"]["random"]]
+
+    assert max(map(len, shown(tmp_path / "run", 4096, prices=PRICES, budget="4usd"))) > 2
+    whole = shown(tmp_path / "whole", 60)
+    assert shown(tmp_path / "run", 60) == whole
+    assert max(map(len, whole)) == 2
 
 
 def test_a_budget_too_small_for_anything_says_what_would_do_without_asking_the_service(tmp_path):

@@ -15,6 +15,7 @@ from kshot.core.duration import in_words
 from kshot.core.errors import StorageError, UserError
 from kshot.core.ledger import BudgetSpentError, Ledger
 from kshot.core.lessons import DivergedError
+from kshot.core.models import LanguageModel
 from kshot.core.prices import in_usd
 from kshot.core.progress import Progress, SideProgress
 from kshot.core.seeding import digest
@@ -366,12 +367,13 @@ class Measuring:
     def _kept(self, recipe: Recipe, *, asks_model: bool = True) -> Kept:
         """Return where the progress of a recipe's stream survives."""
         selecting = self.setup.selector_model
-        asked = (self.model.model.fingerprint, dict(self.model.layout.record)) if asks_model else None
-        others = selecting.model.fingerprint if selecting else None, self.task.fingerprint, self.stream.fingerprint
+        asked = (_known_as(self.model.model), dict(self.model.layout.record)) if asks_model else None
+        choosing = _known_as(selecting.model) if selecting else None
+        others = choosing, self.task.fingerprint, self.stream.fingerprint
         unlabelled = self.task.unlabelled_fingerprint if recipe.uses_unlabelled else None
         more: list[str | list[str]] = [unlabelled] if unlabelled else []
         if recipe.other_models:  # of a folder that is another model by now the name is the same
-            more.append([another(name, self.model).model.fingerprint for name in recipe.other_models])
+            more.append([_known_as(another(name, self.model).model) for name in recipe.other_models])
         key = digest(__version__, asked, *others, self.setup.seed, *more)
         return Kept(self.memory, self.folder / "training", key, say=self.progress.say, counted=self._counted)
 
@@ -409,3 +411,8 @@ class Measuring:
     def _advance(self, n: int) -> None:
         self.progress.advance(n)
         self.ledger.check()
+
+
+def _known_as(model: LanguageModel) -> str:
+    """Identify a model, with how long its prompts may be where a user may say so: that changes what is shown."""
+    return digest(model.fingerprint, model.max_tokens) if model.is_remote else model.fingerprint
