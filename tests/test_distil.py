@@ -11,6 +11,7 @@ import torch
 import kshot
 from api_server import ApiServer, served
 from conftest import write_task
+from kshot.adapted.model import AdaptedModel
 from kshot.core.errors import UserError
 from kshot.core.lessons import Batch, Lesson, Training
 from kshot.core.models import Capability
@@ -444,6 +445,14 @@ def test_rows_are_of_the_kind_that_the_teacher_answers_whatever_they_look_like(r
     told = run_cli("distil", run, task, "--settings", "steps=1", "--dry-run")
     assert told.code == 0
     assert "kind is guessed" not in told.err
+
+
+def test_the_recipe_that_is_passed_on_shows_as_many_as_the_adapted_one(asker):
+    recipe = parse_recipe("mix(random,bm25:k=8,zero-shot)", shots=4)
+    best = AdaptedModel.fit(recipe, STREAM, Setup(TASK, asker, 0), choice={})
+    (taught,) = prepare(settings_of(best, TASK)).recipes
+    (mixed,) = taught.variants[0].members
+    assert [one.k for one in mixed.members] == [one.k for one in best.recipe.members] == [4, 8, 0]
 
 
 def test_examples_that_do_not_fit_the_teacher_are_refused_before_the_run(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.adapted.model import AdaptedModel
+from kshot.core.call import parse_call
 from kshot.core.errors import UserError
 from kshot.core.models import Capability, LanguageModel
 from kshot.core.progress import Progress
@@ -81,7 +82,8 @@ def settings_of(
         _check_student(student, model)
         settings, taught = ",".join(filter(None, (settings, "by=selector-model"))), {"selector_model": model}
     name = f"distil({recipe.name})" + (f":{settings}" if settings else "")
-    shots = max((one.k for one in recipe.all_recipes), default=0) or None  # where its name does not say
+    unsaid = (one.k for one in recipe.all_recipes if "k" not in parse_call(one.name).settings)
+    shots = max(unsaid, default=0) or None  # all names that do not say it were given the same
     if inputs is not None and not isinstance(inputs, str | Path):
         inputs = items_of(inputs, "The unlabelled inputs")
     how |= {"recipes": [name], "shots": shots, "seed": adapted.seed, "inputs": inputs}
