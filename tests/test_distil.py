@@ -455,6 +455,12 @@ def test_the_recipe_that_is_passed_on_shows_as_many_as_the_adapted_one(asker):
     assert [one.k for one in mixed.members] == [one.k for one in best.recipe.members] == [4, 8, 0]
 
 
+def test_notes_that_were_added_are_not_left_out_in_silence(asker):
+    best = AdaptedModel.fit(parse_recipe("random", shots=4), STREAM, Setup(TASK, asker, 0), choice={})
+    with pytest.raises(UserError, match=r"'random' has notes that were added later. Remove them"):
+        settings_of(best.noted("A kiwi is a bird."), TASK)
+
+
 def test_examples_that_do_not_fit_the_teacher_are_refused_before_the_run(tmp_path):
     how: dict[str, Any] = {"model": "tiny", "selector_model": ScriptedModel(KNOWN, max_tokens=4), "recipes": TAUGHT}
     with pytest.raises(UserError, match="the context of the model that teaches, 4 tokens of 'scripted'; example 'e"):

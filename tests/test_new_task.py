@@ -218,6 +218,13 @@ def test_a_folder_can_be_its_own_source(tmp_path):
     assert same(kshot.Task.load(tmp_path / "task"), before) == []
 
 
+def test_one_file_of_a_folder_does_not_replace_it(tmp_path):
+    folder = write_task(tmp_path / "task", labelled_rows(8), test=labelled_rows(4))
+    with pytest.raises(UserError, match=r"--from must not name one file of the folder that is replaced.*train\.jsonl"):
+        init(folder, folder / "train.jsonl", overwrite=True)
+    assert len(kshot.Task.load(folder).test) == 4
+
+
 def test_the_command_says_what_was_guessed(run_cli, tmp_path):
     (tmp_path / "rows.jsonl").write_text(lines(STARS))
     (tmp_path / "test.tsv").write_text("text\tlabel\nanother film\t2\n")

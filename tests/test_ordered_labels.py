@@ -153,10 +153,11 @@ def test_numbers_of_an_order_are_labels_of_rows_with_numbers(tmp_path):
     assert (task.labels, task.ordered) == (("3", "2", "1"), True)
 
 
-def test_an_unordered_task_has_the_fingerprint_that_it_had():
+def test_a_task_without_an_order_or_a_positive_label_has_the_fingerprint_that_it_had():
     task = Task("t", "classification", (Example("a", "x", "1"), Example("b", "y", "2")), labels=("x", "y"))
     assert task.fingerprint == "636dab3dd8708ddfffc3e69e13c48ce687f3ab5448479900d0c6b5008b24eb6b"
-    assert replace(task, ordered=True).fingerprint != task.fingerprint
+    others = (replace(task, ordered=True), replace(task, positive_label="x"), replace(task, positive_label="y"))
+    assert len({one.fingerprint for one in (task, *others)}) == 4
 
 
 def test_the_record_and_the_report_have_the_order_and_all_metrics(run):

@@ -185,9 +185,11 @@ class Task:
             for split in (self.train, self.test, *([self.worked] if self.worked else []))
         ]
         letters = self.choices_in_input and (self.letter_form if self.letter_form != "(A)" else True)
-        order = [self.answer] if self.ordered else []
+        more = [self.answer] if self.ordered else []
+        if self.positive_label:
+            more.append(f"positive {self.positive_label}")
         try:
-            return digest(self.kind, self.labels, self.metrics, self.instruction, letters, rows, *order)
+            return digest(self.kind, self.labels, self.metrics, self.instruction, letters, rows, *more)
         except (TypeError, NotFiniteError) as error:
             raise UserError(
                 f"What an example has in `meta` must be JSON: finite numbers, texts, lists, mappings; {error}"

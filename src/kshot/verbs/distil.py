@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.adapted.model import AdaptedModel
+from kshot.adapted.noted import notes_in
 from kshot.core.call import parse_call
 from kshot.core.errors import UserError
 from kshot.core.models import Capability, LanguageModel
@@ -12,6 +13,7 @@ from kshot.core.progress import Progress
 from kshot.core.settings import RunSettings
 from kshot.core.types import Task
 from kshot.engine.load_model import load_model
+from kshot.recipes.grammar import parse_recipe
 from kshot.tasks.containers import items_of
 from kshot.verbs.adapt import Run, run
 from kshot.verbs.prepare import prepare
@@ -48,8 +50,8 @@ def distil(
         progress: Told how far it is.
 
     Raises:
-        UserError: As `kshot.adapt`; the adapted model trains or asks no language model; or the student cannot be
-            trained, or is the model of `adapted`.
+        UserError: As `kshot.adapt`; the adapted model trains, asks no language model, or has notes of its own; or the
+            student cannot be trained, or is the model of `adapted`.
     """
     how: dict[str, Any] = {"budget": budget, "prices": prices, "out": out}
     return run(prepare(settings_of(adapted, task, student, settings, inputs, **how)), progress=progress)
@@ -75,6 +77,11 @@ def settings_of(
         raise UserError(
             f"To be put into the weights, something must be shown; '{recipe.name}' shows nothing. Adapt with --recipes "
             "random:contexts=8, or name another model that learns from this one with --student."
+        )
+    if adapted.notes != notes_in(parse_recipe(recipe.name, shots=1)):
+        raise UserError(
+            f"To be put into the weights, a model must show what its recipe names; '{recipe.name}' has notes that were "
+            "added later. Remove them (kshot notes remove), or distil the run that it was before."
         )
     taught: dict[str, Any] = {}
     if student is not None:

@@ -88,6 +88,7 @@ def init(
     """
     place = path_of(folder)
     _check_place(place, overwrite=overwrite)
+    _check_sources(place, source, test)
     how: dict[str, Any] = {"columns": columns, "kind": kind, "order": order, "skip_bad_rows": skip_bad_rows}
     task = load_task(source, test=test, **how)
     guessed = _guesses(task, kind_is_said=kind is not None)
@@ -97,6 +98,16 @@ def init(
         files[CARD] = _card(task, guessed)
     write_folder(place, files, replaces=overwrite)
     return NewTask(place, replace(task, name=place.resolve().name), guessed)
+
+
+def _check_sources(place: Path, *sources: str | Path | Rows | None) -> None:
+    """Refuse a single file of the folder that is replaced: the others would be lost."""
+    for source in sources:
+        if isinstance(source, str | Path) and path_of(source).resolve().parent == place.resolve():
+            raise UserError(
+                "--from must not name one file of the folder that is replaced, whose others would be lost; got "
+                f"{source}. Give {place}, which is read as a whole, or write to another folder."
+            )
 
 
 def _check_place(place: Path, *, overwrite: bool) -> None:
