@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+import enum
 import io
 import json
 import subprocess
@@ -202,6 +203,32 @@ def test_labels_of_pandas_come_back():
     assert small().fit(X, y).predict(X[:3]).tolist() == Y[:3]
     with pytest.warns(DataConversionWarning):
         small().fit(X, y.to_frame())
+
+
+class Kind(str, enum.Enum):  # noqa: UP042 - whose members are written by their names, unlike those of a StrEnum
+    BEAST = "animal"
+    MEAL = "food"
+    THING = "tool"
+
+
+def of_numpy(y):
+    return np.array([label.value for label in y], getattr(np.dtypes, "StringDType", lambda: object)())
+
+
+@pytest.mark.parametrize("as_given", [list, lambda y: np.array(y, object), of_numpy])
+def test_labels_are_the_texts_that_they_hold_of_whatever_class_they_are(as_given):
+    y = as_given([Kind(label) for label in Y])
+    classifier = small(order=list(Kind)).fit(X, y)
+    assert classifier.classes_.tolist() == ["animal", "food", "tool"] == list(classifier.adapted_.labels)
+    assert classifier.score(X, y) == classifier.score(X, Y) > 0.9
+    sets = small().fit(X, [[Kind(label)] for label in Y])
+    assert sets.classes_.tolist() == classifier.classes_.tolist()
+    assert sets.score(X, [[Kind(label)] for label in Y]) == sets.score(X, [[label] for label in Y])
+
+
+def test_whole_numbers_among_objects_can_be_scored():
+    y = np.array([len(label) for label in Y], object)
+    assert small().fit(X, y).score(X, y) > 0.9
 
 
 def test_the_order_of_the_texts_asked_does_not_matter():

@@ -1,5 +1,6 @@
 """Rows that Python holds already: data frames, datasets and lists of mappings are read as files are."""
 
+import enum
 import json
 from dataclasses import replace
 from datetime import date
@@ -48,6 +49,21 @@ FORMS = {
 @pytest.fixture(params=FORMS)
 def form(request):
     return FORMS[request.param]
+
+
+class Kind(str, enum.Enum):  # noqa: UP042 - whose members are written by their names, unlike those of a StrEnum
+    BEAST = "animal"
+    MEAL = "food"
+    THING = "tool"
+
+
+def test_texts_are_what_they_hold_of_whatever_class_they_are():
+    task = kshot.Task.load([row | {"label": Kind(row["label"])} for row in ROWS])
+    assert {type(text) for e in task.train for text in (e.input, e.output)} == {str}
+    assert without_source(task) == without_source(kshot.Task.load(ROWS))
+    given = replace(task, train=(replace(task.train[0], output=Kind.BEAST), *task.train[1:]))
+    with pytest.raises(UserError, match=r"'output' must be text, but its class writes it as 'Kind.BEAST'; give it as"):
+        kshot.adapt(given, "scripted", recipes="bm25")
 
 
 def without_source(task):

@@ -24,7 +24,7 @@ from kshot.core.settings import RunSettings
 from kshot.core.types import Example, FloatArray, Task
 from kshot.engine.load_model import load_model, portable_name
 from kshot.recipes.grammar import parse_recipes
-from kshot.tasks.containers import as_objects, checked_text, items_of
+from kshot.tasks.containers import as_objects, as_plain, checked_text, items_of
 from kshot.tasks.inputs import named_by_text
 from kshot.tasks.label_targets import as_sets, check_lengths, label_sets
 from kshot.tasks.missing import is_absent, trimmed
@@ -181,7 +181,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Return the share of texts whose label, or whose set of labels as a whole, is right."""
         self._fitted()
         if not self._sets:
-            return super().score(X, y, sample_weight)
+            return super().score(X, _as_targets(y), sample_weight)
         said, true = (as_sets(some, self.classes_, self._sets) for some in (self.predict(X), y))
         check_lengths(said, true)
         right = [one == other for one, other in zip(said, true, strict=True)]
@@ -275,7 +275,7 @@ def _as_targets(y: Any) -> np.ndarray:
             "This classifier requires y to be passed, but the target y is None; give one label per text."
         )
     try:
-        items = column_or_1d(as_objects(y), warn=True).tolist()
+        items = [as_plain(label) for label in column_or_1d(as_objects(y), warn=True).tolist()]
         for number, label in enumerate(items, 1):
             if is_absent(label):
                 raise InvalidInputError(
@@ -294,7 +294,7 @@ def _as_targets(y: Any) -> np.ndarray:
             )
         # pandas would have its whole numbers and truth values become floats, and "1.0" be shown for 1
         has_type = isinstance(getattr(y, "dtype", None), np.dtype) and y.dtype != object
-        found = column_or_1d(y) if has_type else np.asarray(items)
+        found = column_or_1d(y) if has_type and not any(is_text) else np.asarray(items)
         assert_all_finite(found, input_name="y")
         check_classification_targets(found)
     except InvalidInputError:

@@ -85,6 +85,14 @@ def as_objects(values: Any) -> np.ndarray:
     return np.asarray(values.tolist() if masked else values, dtype=object)
 
 
+def as_plain(value: Any) -> Any:
+    """Return a text of a class of its own, such as a member of an Enum, as the text that it is; others as they are.
+
+    Of `class Label(str, Enum)` a prompt would show the name, "Label.good", and NumPy cuts it.
+    """
+    return str.__str__(value) if isinstance(value, str) else value
+
+
 def checked_text(value: object, name: str, number: int) -> str:
     """Return an item that is a text which a model can be given.
 
@@ -96,9 +104,10 @@ def checked_text(value: object, name: str, number: int) -> str:
         raise InvalidInputError(
             f"{name} must hold texts; number {number} is {_short(value)}. Leave it out, or {remedy}."
         )
-    if flaw := text_flaw(value) or ("" if trimmed(value) else "it is empty; leave it out"):
+    text: str = as_plain(value)
+    if flaw := text_flaw(text) or ("" if trimmed(text) else "it is empty; leave it out"):
         raise InvalidInputError(f"{name} must hold texts; number {number} cannot be used: {flaw}.")
-    return str(value)
+    return text
 
 
 def check_question(text: object, what: str) -> None:

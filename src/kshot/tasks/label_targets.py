@@ -9,7 +9,7 @@ import numpy as np
 
 from kshot.core.errors import InvalidInputError
 from kshot.core.label_sets import indicator, written
-from kshot.tasks.containers import as_objects, columns_of
+from kshot.tasks.containers import as_objects, as_plain, columns_of
 from kshot.tasks.label_sets_given import label_flaw
 from kshot.tasks.missing import is_absent
 
@@ -75,6 +75,7 @@ def label_sets(y: Any) -> LabelSets | None:
         return LabelSets(matrix.astype(bool), np.array(names), Form(matrix.dtype))
     if (rows := _rows(y)) is None:
         return None
+    rows = [list(map(as_plain, row)) for row in rows]
     items = [item for row in rows for item in row]
     for number, row in enumerate(rows, 1):
         if bad := [item for item in row if isinstance(item, (*_SETS, dict)) or is_absent(item)]:
@@ -110,7 +111,7 @@ def as_sets(y: Any, classes: np.ndarray, form: Form) -> list[set[Any]]:
     matrix = _matrix(y)
     are_lists = matrix is None or (form.dtype is None and isinstance(y, list | tuple))
     if are_lists and (rows := _rows(y)) is not None:
-        return [set(row) for row in rows]
+        return [set(map(as_plain, row)) for row in rows]
     if matrix is None or matrix.shape[1] != len(classes):
         got = type(y).__name__ if matrix is None else f"a matrix with {matrix.shape[1]} columns"
         raise InvalidInputError(

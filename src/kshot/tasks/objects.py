@@ -12,7 +12,7 @@ import numpy as np
 
 from kshot.core.errors import UserError
 from kshot.core.types import Task
-from kshot.tasks.containers import as_objects, items_of
+from kshot.tasks.containers import as_objects, as_plain, items_of
 from kshot.tasks.hub_dataset import dataset_table, tables_of_splits
 from kshot.tasks.missing import without_nan
 from kshot.tasks.rows import BadRow, Row, each_row, shown, text_flaw
@@ -189,7 +189,7 @@ def _plain(value: Any) -> Any:
         return {name: _plain(part) for name, part in value.items()}
     value = sorted(value, key=str) if isinstance(value, set | frozenset) else value
     value = as_objects(value).tolist() if hasattr(value, "__array__") else value
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else as_plain(value)
 
 
 def _refused(given: Any) -> UserError:

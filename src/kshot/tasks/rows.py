@@ -228,6 +228,8 @@ def text_flaw(text: str) -> str | None:
         return "it holds a NUL character; remove it"
     if SURROGATE.search(text):
         return "it holds half of a surrogate pair; remove it"
+    if str(text) != text:
+        return f"its class writes it as '{text}'; give it as a str: text.value of a member of an Enum"
     if MARK in text:
         return "it holds the character U+FDD0, which Unicode keeps for programs' own use; remove it"
     return None
