@@ -407,6 +407,14 @@ def test_a_text_that_was_cut_has_not_come_to_its_end(server, reason):
         model.generate([GenerateRequest(chat().prompt, 7)])
 
 
+def test_a_refusal_to_write_is_the_answer(server):
+    model = load_model(server.name)
+    said = {"index": 0, "message": {"content": None, "refusal": "I cannot."}, "finish_reason": "stop"}
+    server.change = lambda path, body, answer: answer | {"choices": [said]}
+    (got,) = model.generate([GenerateRequest(chat().prompt, 9)])
+    assert (got.text, got.finished) == ("I cannot.", True)
+
+
 def test_the_model_of_a_saved_run_may_have_moved_but_must_be_the_same(server, words_task, tmp_path, capsys):
     kshot.adapt(Task.load(words_task), server.name, recipes="random", limit=6, out=tmp_path / "run")
     with served(ApiServer()) as other:

@@ -32,6 +32,8 @@ async def written(service: Service, request: GenerateRequest, *, in_messages: bo
     choice: Any = choices[0] if choices else {}
     said = choice.get("message") if in_messages else choice
     text = said.get("content" if in_messages else "text") if isinstance(said, Mapping) else said
+    if text is None and isinstance(said, Mapping):  # what it says in place of an answer that it refuses
+        text = said.get("refusal")
     is_cut = choice.get("finish_reason") in _CUT
     if text is None and is_cut:  # before it began, as where thoughts took all tokens, or a filter took the text
         text = ""
