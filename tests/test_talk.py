@@ -306,6 +306,12 @@ def test_a_role_can_be_a_model_behind_an_api_which_is_counted_and_asked_once(tmp
                     for text in [body["messages"][-1]["content"]] if "ask the writer" in text]  # fmt: skip
 
 
+def test_a_role_that_is_told_more_than_it_can_read_ends_its_loop_and_not_the_run():
+    rows = [{"input": f"{i} " + "many words " * 200, "output": ["animal", "tool"][i % 2]} for i in range(8)]
+    done = kshot.adapt(rows, "tiny", recipes="majority,zero-shot:loop=refine(asked=1)", shots=1, limit=8)
+    assert {row["status"] for row in done.leaderboard} == {"done"}
+
+
 def test_what_roles_draw_follows_the_seed_of_the_run():
     class Heard(Scripted):
         def speak(self, request, *, most, seed):

@@ -10,12 +10,17 @@ from kshot.core.ledger import Ledger
 from kshot.core.models import LanguageModel
 from kshot.core.visible_text import visible
 from kshot.engine.load_model import load_model, placing_of_another
+from kshot.prompts.fitting import fits, prompt_tokens
 from kshot.store.traces import Traces
 from kshot.taskmodel.taskmodel import TaskModel
 
 
 class LeftError(Exception):
     """A person has left the dialogue."""
+
+
+class TooMuchError(Exception):
+    """A role is told more than it can read; its text says how much, in words that go on after "what it is told"."""
 
 
 class Role(Protocol):
@@ -40,6 +45,7 @@ class Role(Protocol):
 
         Raises:
             LeftError: It will say nothing any more.
+            TooMuchError: The request is longer than it can read.
         """
         ...
 
@@ -66,8 +72,10 @@ class Speaker:
         return self.model.model.count_tokens(text)
 
     def speak(self, request: str, *, most: int, seed: int) -> str:
-        """Return what the model writes; errors as `TaskModel.write_each`."""
-        prompt = self.model.layout.request(self.model.spelled(request))
+        """Return what the model writes; errors as `TaskModel.write_each`, and where it has no room for an answer."""
+        prompt, model = self.model.layout.request(self.model.spelled(request)), self.model.model
+        if not (model.is_remote or fits(prompt, model, answer_tokens=1)):  # a server counts for itself
+            raise TooMuchError(f"has {prompt_tokens(prompt, model)} tokens, and the model reads {model.max_tokens - 1}")
         (found,) = self.model.write_each([prompt], max_tokens=most, temperature=self.temperature, seed=seed)
         return found.text
 

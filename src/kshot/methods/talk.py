@@ -10,7 +10,7 @@ from kshot.core.control_tokens import MARK
 from kshot.core.seeding import digest
 from kshot.core.types import Example, FloatArray
 from kshot.measures.probabilities import normalised
-from kshot.methods.roles import LeftError, Role
+from kshot.methods.roles import LeftError, Role, TooMuchError
 from kshot.prompts.fitting import prompt_tokens
 from kshot.store.traces import Trace
 from kshot.taskmodel.taskmodel import TaskModel
@@ -77,7 +77,7 @@ class Talk:
 
         Raises:
             SpentError: The ledger does not hold this call with an answer of `most` tokens.
-            OverError: The role has broken the form three times, or a person has left.
+            OverError: The role has broken the form three times, is told more than it can read, or has left.
         """
         told, text = request, ""
         for attempt in range(TRIES):
@@ -139,6 +139,8 @@ class Talk:
                 text = role.speak(request, most=most, seed=self.seed + self._n)
             except LeftError:
                 raise OverError(f"{name} has left") from None
+            except TooMuchError as error:
+                raise OverError(f"what {name} is told {error}") from None
             text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "").replace(MARK, "").strip()
             n_written = min(role.count(text), most)
             message: dict[str, Any] = {"role": name, "text": text, "request": request, "asked": asked}
