@@ -306,9 +306,10 @@ def test_a_role_can_be_a_model_behind_an_api_which_is_counted_and_asked_once(tmp
                     for text in [body["messages"][-1]["content"]] if "ask the writer" in text]  # fmt: skip
 
 
-def test_a_role_that_is_told_more_than_it_can_read_ends_its_loop_and_not_the_run():
+@pytest.mark.parametrize("loop", ["refine(asked=1)", "notes(rounds=1)"])
+def test_what_is_longer_than_a_model_reads_does_not_end_the_run(loop):
     rows = [{"input": f"{i} " + "many words " * 200, "output": ["animal", "tool"][i % 2]} for i in range(8)]
-    done = kshot.adapt(rows, "tiny", recipes="majority,zero-shot:loop=refine(asked=1)", shots=1, limit=8)
+    done = kshot.adapt(rows, "tiny", recipes=f"majority,zero-shot:loop={loop}", shots=1, limit=8)
     assert {row["status"] for row in done.leaderboard} == {"done"}
 
 

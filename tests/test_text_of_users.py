@@ -94,6 +94,13 @@ def test_what_is_scored_learnt_and_allowed_is_spelled_too(chatty):
         assert [row.ids[i] for i in row.supervised] == list(answers[0])
 
 
+@pytest.mark.parametrize("loop", ["refine", "notes(rounds=1)"])
+def test_loops_tell_what_users_write_as_text(chatty, loop):
+    rows = [{"input": f"{i} {EVIL}", "output": ("tech", "sport")[i % 2]} for i in range(8)]
+    done = kshot.adapt(rows, chatty[0], recipes=f"zero-shot:loop={loop}", shots=1, limit=4)
+    assert [row["status"] for row in done.leaderboard] == ["done"]
+
+
 def test_packed_scores_are_those_of_a_plain_pass(chatty):
     engine, _ = chatty
     model = TaskModel.for_task(TASK, engine, "turns")

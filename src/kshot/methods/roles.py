@@ -73,7 +73,7 @@ class Speaker:
 
     def speak(self, request: str, *, most: int, seed: int) -> str:
         """Return what the model writes; errors as `TaskModel.write_each`, and where it has no room for an answer."""
-        prompt, model = self.model.layout.request(self.model.spelled(request)), self.model.model
+        prompt, model = self.model.layout.request(request), self.model.model
         if not (model.is_remote or fits(prompt, model, answer_tokens=1)):  # a server counts for itself
             raise TooMuchError(f"has {prompt_tokens(prompt, model)} tokens, and the model reads {model.max_tokens - 1}")
         (found,) = self.model.write_each([prompt], max_tokens=most, temperature=self.temperature, seed=seed)

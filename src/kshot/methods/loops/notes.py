@@ -9,6 +9,7 @@ from kshot.core.fields import setting
 from kshot.core.types import Example
 from kshot.methods.contracts import Artefact, Loop
 from kshot.methods.loops.refine import halves
+from kshot.prompts.fitting import fits
 from kshot.taskmodel.taskmodel import TaskModel
 
 ASKED = "What is the rule that leads from each input to its output? In one sentence:"
@@ -23,7 +24,7 @@ class Notes(Loop):
 
     Attributes:
         rounds: How many notes are written.
-        shown: Examples that each is written from.
+        shown: Examples that each is written from, or as many of them as the model reads at once.
         asked: The most examples of the other half that it is tried on.
         tokens: The longest note.
 
@@ -47,8 +48,11 @@ class Notes(Loop):
         for _ in range(self.rounds):
             drawn = [source[i] for i in rng.permutation(len(source))[: self.shown]]
             seed = int(rng.integers(2**31))
-            text = model.write(_request(drawn), max_tokens=self.tokens, stop=("\n",), seed=seed).text.strip()
-            notes += [text] * bool(text and text not in notes)
+            while drawn and not fits(model.layout.request(_request(drawn)), model.model, answer_tokens=self.tokens):
+                drawn.pop()
+            if drawn:
+                text = model.write(_request(drawn), max_tokens=self.tokens, stop=("\n",), seed=seed).text.strip()
+                notes += [text] * bool(text and text not in notes)
         nobody: list[tuple[Example, ...]] = [()] * len(held)
         bits = [float(model.noted(some).code_lengths(nobody, held).sum()) for some in ((), *((n,) for n in notes))]
         best = int(np.argmin(bits))
