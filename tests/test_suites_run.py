@@ -76,3 +76,25 @@ def test_a_task_that_does_not_suit_is_told_what_it_needs():
     adapted = AdaptedModel.fit(parse_recipe("zero-shot", shots=1), open_task.train, setup, choice={})
     with pytest.raises(UserError, match="it must be a classification task with two labels or more; it is qa with 0"):
         evaluate(adapted, open_task, "verbalisers")
+
+
+def test_each_system_is_asked_with_the_letters_that_it_has_learnt(tiny):
+    def lettered(form):
+        marks = [form.replace("A", letter) for letter in "ABC"]
+        rows = tuple(
+            Example(f"Which is {i}?\n{marks[0]} red\n{marks[1]} blue\n{marks[2]} green", marks[i % 3], f"e{i}",
+                    choices=("red", "blue", "green"))
+            for i in range(9)
+        )  # fmt: skip
+        return Task("c", "multiple_choice", rows[:3], rows[3:], choices_in_input=True, letter_form=form)
+
+    first, second = (
+        AdaptedModel.fit(parse_recipe("zero-shot", shots=1), task.train, Setup(task, TaskModel.for_task(task, tiny), 0),
+                         choice={})
+        for task in (lettered("(A)"), lettered("A"))
+    )  # fmt: skip
+    alone, beside = (evaluate(first, lettered("(A)"), "confidence", against=one) for one in (None, second))
+    assert {name: beside["accuracy"][name] for name in alone["accuracy"]} == alone["accuracy"]
+    assert alone["accuracy"]["value"] > 0
+    turned = evaluate(first, lettered("A"), "confidence", against=second)  # rows as the second has them
+    assert turned["accuracy"]["difference"]["n"] == 6

@@ -57,8 +57,8 @@ def evaluate(
         UserError: An unknown evaluator, or one that does not suit the task or a system; or as `load_models_of` and
             `AdaptedModel.check_rows`.
     """
-    evaluator, progress = EVALUATORS.build(suite), progress or Silence()
-    task = adapted.check_rows(task, limit=limit)
+    evaluator, progress, given = EVALUATORS.build(suite), progress or Silence(), task
+    task = adapted.check_rows(given, limit=limit)
     if not evaluator.suits(task):
         raise UserError(f"'{suite}' must suit tasks of kind {task.kind}; it does not. Give another --suite.")
     if obstacle := evaluator.obstacle(task):
@@ -67,12 +67,13 @@ def evaluate(
     for system in systems:
         _check_asked(evaluator, suite, system)
     traces = traces or load_models_of(suite)
-    n_learnt = {"n_learnt": adapted.tell_learnt(task, progress)}
-    if against:
-        task = against.check_rows(task)
-        n_learnt["n_learnt_against"] = against.tell_learnt(task, progress, " by the system that it is held against")
+    n_learnt, tasks = {"n_learnt": adapted.tell_learnt(task, progress)}, [task]
+    if against:  # the same rows, written as each has learnt to answer: "(A)" may be "A" for the other
+        tasks.append(against.check_rows(given, limit=limit))
+        n_learnt["n_learnt_against"] = against.tell_learnt(tasks[1], progress, " by the system that it is held against")
     seed = adapted.seed
-    ours, *others = [_found(evaluator, suite, system, task, seed, traces, progress) for system in systems]
+    asked = zip(systems, tasks, strict=True)
+    ours, *others = [_found(evaluator, suite, system, own, seed, traces, progress) for system, own in asked]
     theirs = others[0] if others else None
     return {"suite": suite, **n_learnt, **told(ours, theirs, rng=generator(seed, "intervals", suite))}
 
