@@ -17,6 +17,7 @@ from kshot.core.errors import InvalidInputError, UserError
 from kshot.core.types import Example, Prediction, Task
 from kshot.estimator import FewShotClassifier
 from kshot.evaluators.letter_case import LetterCase
+from kshot.measures.calibration import Calibration
 from kshot.measures.intervals import interval
 from kshot.measures.metrics import compute, row_score
 from kshot.measures.ordered import as_answered, boundary_margins, median, right_sides
@@ -95,6 +96,20 @@ def test_boundaries_answered_wrongly_are_the_distance_of_the_median(probs, gold)
     assert ((margins < 0) == (right_sides(row(gold, answer, probs)) == 0))[clear].all()
     expected = [sum(p * abs(i - j) for j, p in enumerate(probs)) for i in range(5)]
     assert expected[STARS.index(answer)] == pytest.approx(min(expected))  # the median has the least expected distance
+
+
+def test_the_choice_values_the_median_that_is_given():
+    logs = np.log([0.45, 0.01, 0.02, 0.02, 0.5])
+    cooled = Calibration(temperature=8.0).of(Prediction("a", STARS, tuple(logs), tuple(np.exp(logs)), "5"))
+    task = Task("t", "classification", (), labels=STARS, ordered=True, answer="median", metrics=("quadratic_kappa",))
+    given = sample_row(task, "r", 0, Example("x", "3", "a"), cooled)
+    assert median(STARS, np.exp(logs)) == "4"
+    assert given["answer"] == "3"
+    assert (boundary_margins(given, calibrated=True) > 0).all()
+    rows = [{**given, "position": i} for i in range(2)]
+    assert evidence(task, rows, by="metric").stream.mean() > 0.99
+    most_probable = replace(task, answer="most-probable")
+    assert evidence(most_probable, rows, by="metric").stream.mean() < 0.99
 
 
 def test_of_two_labels_worth_is_that_of_right_and_wrong():

@@ -44,13 +44,15 @@ def median(candidates: Sequence[str], probs: Sequence[float]) -> str:
     return candidates[int(np.argmax(reached >= reached[-1] / 2 - 1e-12))]
 
 
-def boundary_margins(row: Mapping[str, Any]) -> FloatArray:
+def boundary_margins(row: Mapping[str, Any], *, calibrated: bool = False) -> FloatArray:
     """Return how far the right side of each boundary is ahead of the wrong one, in nats, `[n_labels - 1]`.
 
     Args:
         row: A sample row; its candidates stand in their order.
+        calibrated: By the probabilities, of which the median is given: a temperature, which leaves the most probable
+            label as it is, can move it.
     """
-    logs = np.asarray(row["log_probs"], dtype=np.float64)
+    logs = np.log(row["probs"]) if calibrated else np.asarray(row["log_probs"], dtype=np.float64)
     below, above = np.logaddexp.accumulate(logs)[:-1], np.logaddexp.accumulate(logs[::-1])[::-1][1:]
     return (above - below) * _sides(row, "gold")
 

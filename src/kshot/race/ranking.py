@@ -12,6 +12,7 @@ More smoothing would save more where margins are normal; real ones are not, and 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -144,13 +145,17 @@ def valued(rows: Sequence[Row]) -> FloatArray:
     return np.where(np.abs(margins) < TIED, given, smoothed(margins, float(margins.std()) if rows else 0.0))
 
 
-def valued_in_order(rows: Sequence[Row]) -> FloatArray:
+def valued_in_order(rows: Sequence[Row], *, calibrated: bool = False) -> FloatArray:
     """Return what rows of ordered labels are worth: the share of boundaries on the right side, each smoothed.
 
     That is 1 less the distance of the median from the right label, as a share of the longest one (`measures/ordered`);
     of two labels it is what `valued` returns.
+
+    Args:
+        rows: Sample rows.
+        calibrated: The median is that of the calibrated probabilities, as where it is the answer.
     """
-    margins = np.array([boundary_margins(r) for r in rows], dtype=np.float64)  # [n_rows, n_labels - 1]
+    margins = np.array([boundary_margins(r, calibrated=calibrated) for r in rows])  # [n_rows, n_labels - 1]
     given = np.array([right_sides(r) for r in rows], dtype=np.float64)
     worth = np.where(np.abs(margins) < TIED, given, smoothed(margins, float(margins.std()) if rows else 0.0))
     return worth.mean(axis=1) if rows else np.zeros(0)
@@ -184,7 +189,8 @@ def evidence(
     elif task.is_multi_label:  # how right a row is has more than two values already
         stream, final = (np.array([float(r["score"]) for r in some]) for some in (rows, again))
     else:
-        worth = valued_in_order if get_metric(task.metrics[0]).needs_order else valued
+        in_order = partial(valued_in_order, calibrated=task.answer == "median")
+        worth = in_order if get_metric(task.metrics[0]).needs_order else valued
         stream, final = worth(rows), worth(again)
     known = [r["position"] for r in rows]
     places = {r["position"]: float(value) for r, value in zip(again, final, strict=True)}
