@@ -98,6 +98,14 @@ def test_that_no_unit_differs_is_no_certainty():
     assert Measured("abc", [0.5, 0.5, 0.5], amount).record(rng())["high"] == 0.5
 
 
+def test_two_systems_with_the_same_scores_are_not_alike_for_certain():
+    same, half = Measured("abcd", [0.9, 0.8, 0.7, 1.0]), Measured("abcd", [0.4, 0.3, 0.2, 0.5])
+    alike = score_difference([0.0] * 4, [0.0] * 4)
+    assert same.against(same, rng()) == {"value": 0, "low": alike.low, "high": alike.high, "n": 4}
+    ahead = same.against(half, rng())
+    assert ahead["low"] < 0.4 < ahead["value"] <= ahead["high"]
+
+
 def test_where_no_unit_differs_those_that_give_nothing_make_no_number_surer():
     few, none = [1.0] * 5, [np.nan] * 95
     found = Measured([str(i) for i in range(100)], few + none).record(rng())

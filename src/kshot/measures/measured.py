@@ -79,7 +79,8 @@ class Measured:
     def against(self, other: "Measured", rng: np.random.Generator) -> dict[str, Any]:
         """Return this minus another system's on the units that both have, paired, with its 95 % interval and n.
 
-        Shares by `score_difference`, else by the bootstrap over units, drawn together.
+        Shares by `score_difference`, else by the bootstrap over units, drawn together; where that has no width, as
+        where two systems have the same scores, that of `score_difference` stands for it.
         """
         place = {unit: i for i, unit in enumerate(other.units)}
         pairs = [(i, place[unit]) for i, unit in enumerate(self.units) if unit in place]
@@ -94,6 +95,10 @@ class Measured:
             low, high = _of_resamples(
                 lambda at: self.statistic(ours[at]) - other.statistic(theirs[at]), len(pairs), rng
             )
+            are_scores = self.statistic is mean and all(((x >= 0) & (x <= 1)).all() for x in (ours, theirs))
+            if high - low < 1e-9 and are_scores and ours.ndim == 1:  # that all differ as much is no certainty
+                around = score_difference(list(ours), list(theirs))
+                low, high = min(low, around.low), max(high, around.high)
         return {"value": _known(value), "low": _known(low), "high": _known(high), "n": len(pairs)}
 
 
