@@ -264,6 +264,14 @@ def test_a_large_report_stays_small():
     assert len(page(big_record(1000, 20)).encode()) < 15e6
 
 
+def test_a_report_counts_the_examples_that_are_known_without_repeated_rows():
+    record = big_record(24, 2)
+    record["results"]["removed"] = ["e22", "e23"]
+    text = page(record)
+    assert "the model that knows all 22 examples" in text
+    assert "24 training examples" in text
+
+
 BREAKS = """
 from dataclasses import dataclass
 
