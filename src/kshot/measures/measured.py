@@ -55,13 +55,18 @@ class Measured:
         return self.statistic is mean and self.rows.ndim == 1 and bool(np.isin(self.rows, (0, 1)).all())
 
     def record(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Return value, low, high (95 %) and n as JSON; None where there is no number.
+        """Return value, low, high (95 %) and n, the units that give something, as JSON; None where there is no number.
 
         Wilson's interval of shares, else the bootstrap over units; where that has no width, as where all units give 0,
         Wilson's of those that give something stands for it, but for an `amount`.
         """
         low, high = self._interval(rng)
-        return {"value": _known(self.value), "low": _known(low), "high": _known(high), "n": len(self.units)}
+        return {"value": _known(self.value), "low": _known(low), "high": _known(high), "n": self._n_known}
+
+    @property
+    def _n_known(self) -> int:
+        rows = self.rows if self.rows.ndim > 1 else self.rows[:, None]
+        return int((~np.isnan(rows)).any(axis=1).sum())
 
     def _interval(self, rng: np.random.Generator) -> tuple[float, float]:
         n = len(self.units)
@@ -71,8 +76,7 @@ class Measured:
             return float("nan"), float("nan")
         low, high = _of_resamples(lambda at: self.statistic(self.rows[at]), n, rng)
         if low == high and 0 <= low <= 1 and self.statistic is not amount:  # that no unit differs is no certainty
-            n_known = int((~np.isnan(self.rows.reshape(n, -1))).any(axis=1).sum())
-            around = wilson(low * n_known, n_known)
+            around = wilson(low * self._n_known, self._n_known)
             low, high = min(low, around[0]), max(high, around[1])
         return low, high
 

@@ -52,7 +52,8 @@ def boundary_margins(row: Mapping[str, Any], *, calibrated: bool = False) -> Flo
         calibrated: By the probabilities, of which the median is given: a temperature, which leaves the most probable
             label as it is, can move it.
     """
-    logs = np.log(row["probs"]) if calibrated else np.asarray(row["log_probs"], dtype=np.float64)
+    least = np.finfo(np.float64).tiny  # of a label that is quite out of the question
+    logs = np.log(np.maximum(row["probs"], least)) if calibrated else np.asarray(row["log_probs"], dtype=np.float64)
     below, above = np.logaddexp.accumulate(logs)[:-1], np.logaddexp.accumulate(logs[::-1])[::-1][1:]
     return (above - below) * _sides(row, "gold")
 

@@ -34,7 +34,7 @@ class Cascade(Combiner):
       What is lost on an example is 1 where the second alone is right and -1 where the first alone is. So that few rows
       do not decide by luck, a straight line stands for the losses: in the log-odds of how sure the first recipe is,
       with a slope that is shrunk towards 0 as if there were 5 more rows without one.
-    - by price, if one is given: a query takes on average at most `price` of the tokens of the second alone. The
+    - by price, if one is given: a query takes on average about `price` of the tokens of the second alone. The
       threshold is the quantile of the past's probabilities that leaves as many below it.
 
     Attributes:
