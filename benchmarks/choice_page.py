@@ -26,6 +26,7 @@ from choice_rules import (
     whole_cost,
 )
 from mixtures import Replayed, replayed
+from rows import LEAST_TASKS, in_points, with_interval
 
 from kshot.core.seeding import generator
 from kshot.core.types import FloatArray
@@ -34,7 +35,7 @@ from kshot.measures.curves import at_end
 from kshot.race.ranking import SHRINK, SHRINK_LEARNING
 from kshot.race.stream import spread
 
-SPLITS, LEAST_TASKS = 20, 3
+SPLITS = 20
 SHRINKS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, np.inf)
 NEEDED = ("dense", "random", "fine-tune:batch=8,lr=3e-4,steps=1", "icl+ft:k=7,lr=3e-4,steps=1")
 
@@ -76,19 +77,6 @@ def _halves(n: int) -> list[tuple[Any, Any]]:
     rng = generator(0, "regret")
     orders = [rng.permutation(n) for _ in range(SPLITS)]
     return [pair for o in orders for pair in ((o[: n // 2], o[n // 2 :]), (o[n // 2 :], o[: n // 2]))]
-
-
-def with_interval(values: Mapping[str, Sequence[float]]) -> list[float | None]:
-    """Return the mean over tasks of each one's mean over streams, with the 95 % bootstrap interval over tasks.
-
-    Args:
-        values: Of each task, one for each stream; of fewer than three tasks there is no interval.
-    """
-    rng, y = generator(0, "tasks"), np.array([np.mean(v) for v in values.values()])
-    if len(y) < LEAST_TASKS:
-        return [float(y.mean()), None, None]
-    draws = [y[rng.integers(len(y), size=len(y))].mean() for _ in range(2000)]
-    return [float(y.mean()), *map(float, np.quantile(draws, [0.025, 0.975]))]
 
 
 def _by_task(found: Mapping[tuple[str, str, int], float]) -> dict[str, list[float]]:
@@ -289,11 +277,6 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 # The page
 
 
-def _value(three: Sequence[float | None]) -> str:
-    mean, low, high = three
-    return f"{mean:+.1f}" if low is None else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)] + [""]
 
@@ -334,12 +317,12 @@ def _of_rules(found: Mapping[str, Any]) -> list[str]:
         "",
         *_table(
             ("rule", "regret, points", "cost"),
-            [(name, _value(row["regret"]), f"{row['cost']:.2f}") for name, row in found["rules"].items()],
+            [(name, in_points(row["regret"]), f"{row['cost']:.2f}") for name, row in found["rules"].items()],
         ),
         "Recipes that train have one fold, the 80/20 split: the others would have to be trained anew. In open tasks, "
         "whose texts are written for test rows alone, all rules go by bits, and `mix` is left out.",
         "",
-        f"The race costs {cost:.2f} of running all to the end and loses {_value(lost)} points by it. Of recipes that "
+        f"The race costs {cost:.2f} of running all to the end and loses {in_points(lost)} points by it. Of recipes that "
         f"are best on the test rows by 5 points or more, {found['race']['clear_best_dropped']} were dropped.",
         "",
     ]
@@ -360,7 +343,7 @@ def _of_mixed(found: Mapping[str, Any]) -> list[str]:
     """Tell what `mix` gives."""
     streams, over = found["mix"]["streams"], found["mix"]["over"]
     rows = [
-        (stream, f"{100 * row['mix']:.1f}", row["chosen"], _value(row["points"]), f"{row['tokens']:.0f}")
+        (stream, f"{100 * row['mix']:.1f}", row["chosen"], in_points(row["points"]), f"{row['tokens']:.0f}")
         for stream, row in streams.items()
     ]
     below = sum(row["points"][2] < 0 for row in streams.values())
@@ -369,7 +352,7 @@ def _of_mixed(found: Mapping[str, Any]) -> list[str]:
         "",
         "`mix` of the race, whether it is chosen or not, beside the recipe that is chosen where there is no `mix`. "
         + "It gains "
-        + " and ".join(f"{_value(three)} points over {what}" for what, three in over.items())
+        + " and ".join(f"{in_points(three)} points over {what}" for what, three in over.items())
         + f" (means over tasks). It is clearly below the chosen one on {below} of {len(streams)} streams. The aim is 2 "
         "points above the chosen one, and never clearly below it. Intervals of a stream are over its test rows (95 %).",
         "",
@@ -388,7 +371,7 @@ def _of_cascades(found: Mapping[str, Any]) -> list[str]:
     """Tell what a cascade loses and saves."""
     streams = found["cascades"]
     rows = [
-        (stream, row["cheap"], row["dear"], _value(row["points"]), f"{row['tokens']:.2f}")
+        (stream, row["cheap"], row["dear"], in_points(row["points"]), f"{row['tokens']:.2f}")
         for stream, row in streams.items()
     ]
     kept = sum(row["tokens"] <= 0.5 and row["points"][0] >= 0 for row in streams.values())
@@ -431,7 +414,7 @@ def _of_spread(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for n, some in found["spread"].items():
         rows = [
-            (way, _value(row["regret"]), f"{row['bias']:+.1f} / {row['error']:.1f}", f"{row['tokens'] / 1000:.0f}k")
+            (way, in_points(row["regret"]), f"{row['bias']:+.1f} / {row['error']:.1f}", f"{row['tokens'] / 1000:.0f}k")
             for way, row in some["ways"].items()
         ]
         lines += [

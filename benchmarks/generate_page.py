@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rows import paired
+from rows import in_points, with_interval
 
 NONE = "none"
 OPENING = """\
 `kshot bench generate --data DIR` measures this: Gemma-3-270M, 10 or 30 labelled examples, up to 200 test rows. A
 generator makes at most as many examples as are known; "real" has as many further labelled ones instead. A prompt shows
 all of them, the known ones first. The difference is from the same recipe without any, in points of the task's metric,
-in pairs over test rows, with its 95 % interval. "Added" says how often a race along the known examples chose the recipe
+uncalibrated, with its 95 % interval over tasks. That is wide: a model that is trained on ten examples may end anywhere,
+also where next to nothing was made. "Added" says how often a race along the known examples chose the recipe
 with what was made; "right" how often what it chose, with or without, did better on the test rows, of those units in
 which one of the two did."""
 COLUMNS = ("generator", "tasks", "units", "made", "rejected", "metric", "from none", "added", "right")
@@ -25,7 +26,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         own = {key[2:]: row for key, row in by_unit.items() if key[:2] == (layer, maker)}
         plain = {key: row for key in own if (row := by_unit.get((layer, NONE, *key)))}
         shared = sorted(plain) if maker != NONE else []
-        gap = paired([own[k]["scores"] for k in shared], [plain[k]["scores"] for k in shared]) if shared else None
+        gaps: dict[str, list[float]] = {}
+        for task, seed in shared:
+            gap = own[task, seed]["metric"] - plain[task, seed]["metric"]
+            gaps.setdefault(task, []).append(100 * gap)
         judged = [(own[k]["chosen"], own[k]["metric"] - plain[k]["metric"]) for k in shared if "chosen" in own[k]]
         told = [(is_added, gain > 0) for is_added, gain in judged if gain]
         made = [row for row in own.values() if "made" in row]
@@ -37,7 +41,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "made": float(np.mean([row["made"] for row in made])) if made else None,
             "rejected": float(np.mean([row["rejected"] for row in made])) if made else None,
             "metric": float(np.mean([row["metric"] for row in own.values()])),
-            "gap": gap,
+            "gap": with_interval(gaps) if gaps else None,
+            "gaps": gaps,
             "added": [sum(is_added for is_added, _ in judged), len(judged)],
             "right": [sum(is_added == is_better for is_added, is_better in told), len(told)],
         })  # fmt: skip
@@ -56,8 +61,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    gap = row["gap"]
-    told = f"{100 * gap['difference']:+.1f} ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})" if gap else ""
+    told = in_points(row["gap"]) if row["gap"] else ""
     counts = ["" if row[name] is None else f"{row[name]:.1f}" for name in ("made", "rejected")]
     shares = [f"{n} of {total}" if total else "" for n, total in (row["added"], row["right"])]
     cells = [row["maker"], str(row["tasks"]), str(row["units"]), *counts, f"{row['metric']:.3f}", told, *shares]

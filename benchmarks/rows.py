@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ from kshot.race.stream import Stream, make_stream
 from kshot.store.files import write_json, write_text
 
 RESULTS = Path("docs/results")
+LEAST_TASKS = 3
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,25 @@ def paired(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -
     draws = [np.mean([g[rng.integers(len(g), size=len(g))].mean() for g in gaps]) for _ in range(2000)]
     low, high = np.quantile(draws, [0.025, 0.975])
     return {"difference": float(np.mean([g.mean() for g in gaps])), "low": float(low), "high": float(high)}
+
+
+def with_interval(values: Mapping[str, Sequence[float]]) -> list[float | None]:
+    """Return the mean over tasks of each one's mean over streams, with the 95 % bootstrap interval over tasks.
+
+    Args:
+        values: Of each task, one for each stream; of fewer than three tasks there is no interval.
+    """
+    rng, y = generator(0, "tasks"), np.array([np.mean(v) for v in values.values()])
+    if len(y) < LEAST_TASKS:
+        return [float(y.mean()), None, None]
+    draws = [y[rng.integers(len(y), size=len(y))].mean() for _ in range(2000)]
+    return [float(y.mean()), *map(float, np.quantile(draws, [0.025, 0.975]))]
+
+
+def in_points(three: Sequence[float | None]) -> str:
+    """Return a mean of points with its interval, if it has one, in words."""
+    mean, low, high = three
+    return f"{mean:+.1f}" if low is None else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def difference_line(ours: str, other: str, gap: dict[str, float]) -> str:
