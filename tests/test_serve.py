@@ -761,6 +761,28 @@ def test_a_full_queue_says_when_to_come_again_and_stopping_answers_what_has_come
     assert found == [200, 200]
 
 
+def test_who_still_waits_when_the_server_must_end_at_once_is_told_so_and_counted(model):
+    slow = Slow()
+    own = replace(served(model, "words"), batcher=Batcher(slow))
+    listening, ready, found = bound("127.0.0.1", 0), threading.Event(), list[httpx2.Response]()
+    server = _Server(_config(application(own)), ready.set)
+    ending = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/predict"
+    asking = threading.Thread(target=lambda: found.append(httpx2.post(url, json={"inputs": ["the cat"]}, timeout=30)))
+    ending.start()
+    assert ready.wait(20)
+    asking.start()
+    slow.asked.acquire()
+    server.force_exit = server.should_exit = True  # as two Ctrl-C do
+    ending.join()
+    asking.join()
+    slow.go.release()
+    own.batcher.stop()
+    told = {"status": 503, "message": "The server is ending. Send it to another one.", "type": "server_error"}
+    assert error_of(found[0]) == told | {"param": None, "code": None}
+    assert own.counts.cut_short == 1
+
+
 def test_an_input_that_a_service_refuses_costs_others_nothing_and_its_sender_is_told_why(monkeypatch, tmp_path):
     """Many in one batch before it: each of theirs is asked once."""
     monkeypatch.setenv("KSHOT_CACHE", str(tmp_path))

@@ -74,7 +74,9 @@ def serve(
         keyed = ", with the key of KSHOT_SERVE_KEY" if key else ""
         told = f"'{own.name}'{SERVED_AT}{where}/v1 and /predict{keyed}; try it in a browser at {where}/; Ctrl-C ends it"
         serve(own, listening, ready=lambda: _log(told), log=_log)
-        _log(f"'{own.name}' is no longer served; what had come was answered")
+        n = own.counts.cut_short
+        done = f"{n} of the requests that had come got no answer" if n else "what had come was answered"
+        _log(f"'{own.name}' is no longer served; {done}")
 
 
 def _log(line: str) -> None:

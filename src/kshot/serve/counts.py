@@ -12,9 +12,14 @@ _INPUTS = (1, 2, 4, 8, 16, 32, 64, 128)
 class Counts:
     """The counters of one server.
 
+    Attributes:
+        cut_short: Requests that had come and were not answered, as the server ended.
+
     Args:
         waiting: Returns the inputs that wait.
     """
+
+    cut_short = 0
 
     def __init__(self, waiting: Callable[[], int]):
         self._registry = CollectorRegistry()

@@ -176,6 +176,8 @@ def serve(
 ) -> None:
     """Answer until SIGTERM or Ctrl-C; then take nothing new, answer what has come, and return.
 
+    A second Ctrl-C, or an answer that takes a minute, ends it at once: who still waits is told so (503).
+
     Args:
         served: The model.
         listening: Of `bound`.

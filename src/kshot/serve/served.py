@@ -24,6 +24,7 @@ from kshot.tasks.inputs import input_of
 
 S = TypeVar("S", bound=Shape)
 OTHER = "other"  # as which all requests are counted that are for no endpoint
+_ENDING = "The server is ending. Send it to another one."
 _GONE = 499  # as nginx says it: nobody reads the answer
 _KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -106,7 +107,7 @@ class Served:
                 headers={"retry-after": str(error.retry_after)},
             ) from None
         except StoppingError:
-            raise RefusedRequestError(503, "The server is ending. Send it to another one.") from None
+            raise RefusedRequestError(503, _ENDING) from None
         found = asyncio.wrap_future(answers)
         gone = asyncio.ensure_future(request.receive())  # after the body comes nothing but the end of the connection
         try:
@@ -158,6 +159,9 @@ def endpoint(
             response = await answer(request, served)
         except RefusedRequestError as error:
             response = refused(error)
+        except asyncio.CancelledError:  # a second Ctrl-C, or it has waited long enough for the answer
+            served.counts.cut_short += 1
+            response = refused(RefusedRequestError(503, _ENDING))
         except Exception as error:
             where = "".join(traceback.format_tb(error.__traceback__))
             print(f"{name}: {type(error).__name__}\n{where}", file=sys.stderr, flush=True)  # not what it says
