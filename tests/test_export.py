@@ -1,5 +1,6 @@
 """`kshot export`: each target is asked again, and says what was measured; what it cannot express is refused."""
 
+import ast
 import json
 import re
 from dataclasses import replace
@@ -19,6 +20,7 @@ from kshot.adapted.model_card import card_of
 from kshot.core.errors import UserError
 from kshot.core.types import Example, Question, Task
 from kshot.export import for_gguf_lora
+from kshot.export.for_dspy import signature
 from kshot.export.for_langchain import ForLangchain
 from kshot.export.handover import handover
 from kshot.export.target import filled
@@ -354,6 +356,15 @@ def test_a_passage_has_its_place_though_nothing_is_asked(tmp_path):
         "No example is here to say whether questions have a passage, and the prompt has no place for one. Where they "
         "have one, give such rows with --check TASK."
     ]
+
+
+def test_the_signature_of_dspy_has_one_arrow_whatever_labels_say():
+    labels = ("a->b", 'it\'s -> "c"')
+    rows = tuple(Example(f"text {i}", labels[i % 2], f"e{i}") for i in range(4))
+    task = Task("arrows", "classification", rows, labels=labels)
+    written = signature(handover(adapted_to("random:k=2", ScriptedModel({}), task), "dspy"))
+    before, _, listed = written.partition(" -> output: Literal")
+    assert (before, written.count("->"), ast.literal_eval(listed)) == ("input", 1, list(labels))
 
 
 def test_langchain_has_one_form_for_all_demonstrations(tmp_path):

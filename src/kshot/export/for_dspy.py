@@ -79,9 +79,12 @@ class ForDspy:
 
 
 def signature(given: Handover) -> str:
-    """Return dspy's signature of the task: its labels are the only outputs."""
-    labels = [given.said(label) for label in given.task.labels]
-    kind = f"Literal[{', '.join(map(repr, labels))}]" if labels else "str"
+    """Return dspy's signature of the task: its labels are the only outputs.
+
+    dspy refuses a second "->", wherever it stands: that of a label is written as Python reads it too.
+    """
+    labels = [repr(given.said(label)).replace("->", r"-\x3e") for label in given.task.labels]
+    kind = f"Literal[{', '.join(labels)}]" if labels else "str"
     return f"{', '.join(_inputs(given))} -> output: {kind}"
 
 
