@@ -14,7 +14,7 @@ import typer
 
 import kshot
 from conftest import labelled_rows, write_task
-from kshot.cli import entry, streams
+from kshot.cli import entry, main, streams
 from kshot.cli.output import guarded, print_json, resumable
 from kshot.core.errors import ModelError, StorageError, UserError, keeping
 from kshot.core.paths import at_home, path_of, written
@@ -229,6 +229,21 @@ def test_an_interrupt_while_the_command_line_is_imported(monkeypatch, capsys):
         entry.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "error: interrupted; nothing was computed yet.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "word"), [(TerminatedError, 143, "terminated"), (KeyboardInterrupt, 130, "interrupted")]
+)
+def test_a_signal_before_a_command_begins(monkeypatch, capsys, error, code, word):
+    def sent():
+        raise error
+
+    monkeypatch.setattr(main, "take_over", lambda: None)
+    monkeypatch.setattr(main, "app", sent)
+    monkeypatch.setattr(main, "failed", lambda text, code: sys.stderr.write(f"{text}\n") and code)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert (ended.value.code, capsys.readouterr().err) == (code, f"{word}; nothing was computed yet.\n")
 
 
 @pytest.mark.slow

@@ -54,12 +54,13 @@ from kshot.cli.report_command import report
 from kshot.cli.saliency_command import saliency
 from kshot.cli.select_command import select
 from kshot.cli.serve_command import serve
-from kshot.cli.streams import take_over
+from kshot.cli.streams import TERMINATED, take_over
 from kshot.cli.study_command import study
 from kshot.cli.unlearn_command import unlearn
-from kshot.core.errors import KshotError, UserError
+from kshot.core.errors import KshotError, RunInterruptedError, UserError
 from kshot.core.paths import path_of
 from kshot.core.settings import parse_columns
+from kshot.core.termination import TerminatedError
 from kshot.core.version import __version__
 
 MAX_BAD_ROWS = 20  # that `validate` prints; --json has all
@@ -390,6 +391,10 @@ def main() -> None:
             sys.stdout.flush()
     except KshotError as error:  # by what click itself prints
         sys.exit(failed(str(error), error.exit_code))
+    except TerminatedError:  # before a command has begun, which says itself what it has kept
+        sys.exit(failed("terminated; nothing was computed yet.", TERMINATED))
+    except KeyboardInterrupt:
+        sys.exit(failed("interrupted; nothing was computed yet.", RunInterruptedError.exit_code))
 
 
 if __name__ == "__main__":
