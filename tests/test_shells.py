@@ -267,6 +267,13 @@ def test_signals_at_any_stage(learnt, tmp_path, sent, code, word, seconds):
     assert "Traceback" not in err
 
 
+def test_the_command_to_go_on_with_can_be_pasted(tmp_path, run_cli, words_task):
+    done = run_cli(
+        "adapt", words_task, "--model", "scripted", "--recipes", "bm25", "--shots", 1, "--out", tmp_path / "a run"
+    )
+    assert f"(kshot predict '{tmp_path}/a run')" in done.out
+
+
 # Homes and names
 
 

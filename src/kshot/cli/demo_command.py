@@ -1,5 +1,6 @@
 """`kshot demo`: a real model on a real task in a few minutes, told as somebody sees kshot for the first time."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -40,9 +41,10 @@ def demo(out: Annotated[str, typer.Option(help="Run folder.")] = "kshot-runs/dem
         mark = "right" if prediction.answer == example.output else f"wrong, it is {example.output}"
         stdout.print(f"  {example.input}\n    {prediction.answer} ({max(prediction.probs):.0%}; {mark})")
     stdout.print(f"\nrun folder: {run.folder.resolve()}\n\nnext:")
+    folder = shlex.quote(str(run.folder))
     for command in (
-        f"echo 'Oil price falls again' | kshot predict {run.folder}",
-        f"kshot evaluate {run.folder} builtin:bbc-headlines --limit 100",
+        f"echo 'Oil price falls again' | kshot predict {folder}",
+        f"kshot evaluate {folder} builtin:bbc-headlines --limit 100",
         "kshot adapt YOUR.jsonl --model demo --budget 10m   # rows with input and output",
     ):
         stdout.print(f"  {command}")

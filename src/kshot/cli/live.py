@@ -1,5 +1,6 @@
 """The race in the terminal: recipes as rows with their running scores, the bar of the one at work, the budget left."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,5 +92,5 @@ def print_run(run: Run, metric: str, by: str = "metric") -> None:
     if run.paid:
         nothing = "" if run.work.calls else " (nothing this time)"
         stdout.print(f"paid:   {paid_in_words(run.paid)}{nothing}")
-    stdout.print(f"model:  {run.folder / 'best'}   (kshot predict {run.folder})")
+    stdout.print(f"model:  {run.folder / 'best'}   ({shlex.join(('kshot', 'predict', str(run.folder)))})")
     stdout.print(f"report: {run.folder / 'report.html'}")
