@@ -322,8 +322,8 @@ def _of_rules(found: Mapping[str, Any]) -> list[str]:
         "Recipes that train have one fold, the 80/20 split: the others would have to be trained anew. In open tasks, "
         "whose texts are written for test rows alone, all rules go by bits, and `mix` is left out.",
         "",
-        f"The race costs {cost:.2f} of running all to the end and loses {in_points(lost)} points by it. Of recipes that "
-        f"are best on the test rows by 5 points or more, {found['race']['clear_best_dropped']} were dropped.",
+        f"The race costs {cost:.2f} of running all to the end and loses {in_points(lost)} points by it. Of recipes "
+        f"that are best on the test rows by 5 points or more, {found['race']['clear_best_dropped']} were dropped.",
         "",
     ]
 
