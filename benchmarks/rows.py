@@ -212,7 +212,7 @@ def with_interval(values: Mapping[str, Sequence[float]]) -> list[float | None]:
 
 def in_points(three: Sequence[float | None]) -> str:
     """Return a mean of points with its interval, if it has one, in words."""
-    mean, low, high = three
+    mean, low, high = (None if x is None else round(x, 1) + 0.0 for x in three)  # no -0.0
     return f"{mean:+.1f}" if low is None else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
