@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kshot.core.errors import UserError
 from kshot.core.types import Example, Task
 from kshot.methods.selectors.bm25_major import Bm25Major
 from kshot.recipes.grammar import parse_recipe, parse_recipes
@@ -86,6 +87,6 @@ def test_it_is_a_recipe_that_has_to_be_named():
 
 def test_it_chooses_for_the_whole_task(words_task):
     task = Task.load(words_task)
-    shown = select(task, "bm25-major", 4)
-    assert len(shown) == 4
-    assert shown == select(task, "bm25-major", 4, query="which goat?")
+    assert len(select(task, "bm25-major", 4)) == 4
+    with pytest.raises(UserError, match="--query must come with a selector that chooses by it; 'bm25-major' does not"):
+        select(task, "bm25-major", 4, query="which goat?")
