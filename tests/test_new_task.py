@@ -225,6 +225,12 @@ def test_one_file_of_a_folder_does_not_replace_it(tmp_path):
     assert len(kshot.Task.load(folder).test) == 4
 
 
+def test_a_task_that_is_no_file_goes_into_the_folder_where_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    init(tmp_path, "builtin:bbc-headlines")
+    assert len(kshot.Task.load(tmp_path).train) == len(kshot.Task.load("builtin:bbc-headlines").train)
+
+
 def test_the_command_says_what_was_guessed(run_cli, tmp_path):
     (tmp_path / "rows.jsonl").write_text(lines(STARS))
     (tmp_path / "test.tsv").write_text("text\tlabel\nanother film\t2\n")

@@ -102,8 +102,9 @@ def init(
 
 def _check_sources(place: Path, *sources: str | Path | Rows | None) -> None:
     """Refuse a single file of the folder that is replaced: the others would be lost."""
+    inside = {file.resolve() for file in place.iterdir()} if place.is_dir() else set()
     for source in sources:
-        if isinstance(source, str | Path) and path_of(source).resolve().parent == place.resolve():
+        if isinstance(source, str | Path) and path_of(source).resolve() in inside:
             raise UserError(
                 "--from must not name one file of the folder that is replaced, whose others would be lost; got "
                 f"{source}. Give {place}, which is read as a whole, or write to another folder."
